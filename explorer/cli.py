@@ -1,0 +1,275 @@
+"""The command line: reads arguments, calls one function, prints; the only place that reads the environment.
+
+Every user error ends as one line on stderr and exit status 2; an interrupted search says how to continue and
+ends with 130. Heavy libraries are imported inside the commands, so that `rowhit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from explorer.query import Query
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+TRACE_FILE = Path("requests") / "azure-2023-conversation.csv.gz"
+TRACES = {"azure": "azure-2023-conversation", "azure-2023-conversation": "azure-2023-conversation"}
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
+OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
+Machine = Annotated[str, typer.Option(help="A machine by name, or a YAML file.")]
+Kernel = Annotated[str, typer.Option(help="A kernel by name.")]
+Model = Annotated[str | None, typer.Option(help="A model by name, or a config.json.")]
+BatchSize = Annotated[int | None, typer.Option(help="Sequences in the batch.")]
+Context = Annotated[int | None, typer.Option(help="KV tokens of every sequence.")]
+Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffled pages.")]
+Size = Annotated[int | None, typer.Option(help="Problem size of gemm.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="path=value[,path=value]: a knob, batch, context or a machine number."),
+]
+
+
+@app.callback()
+def _rowhit() -> None:
+    """Where should every byte live, and what does it cost to move it?"""
+
+
+@app.command()
+def run(
+    machine: Machine,
+    kernel: Kernel,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate one kernel on one machine."""
+    from explorer import evaluate, settings, tables
+    from explorer.row import all_numbers
+
+    query = _query(machine, kernel, model, batch, context, trace, seed, {"m": m, "n": n, "k": k})
+    for text in sets or []:
+        query = settings.apply(query, settings.parse(text), evaluate.defaults(query.kernel))
+    metrics = evaluate.simulate(query).metrics
+    if as_json:
+        source = evaluate.batch_source(query)
+        _print_json(dict(metrics) | ({"batch": source} if source is not None else {}))
+    else:
+        print(evaluate.describe(query))
+        print(tables.metrics_table(all_numbers(metrics)))
+
+
+@app.command()
+def whatif(
+    machine: Machine,
+    kernel: Kernel,
+    sets: Sets = None,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    jobs: OneJob = 1,
+    as_json: Json = False,
+) -> None:
+    """Simulate a baseline and its variants, one per --set."""
+    from explorer import evaluate, settings, tables
+    from explorer.whatif import what_if
+    from explorer.workers import workers
+
+    query = _query(machine, kernel, model, batch, context, trace, seed, {"m": m, "n": n, "k": k})
+    if not sets:
+        raise ValueError("whatif needs at least one --set path=value")
+    changes = [settings.parse(text) for text in sets]
+    with workers(jobs) as executor:
+        record = what_if(query, changes, evaluate.EVALUATOR, executor)
+    if as_json:
+        _print_json(record)
+    else:
+        print(evaluate.describe(query))
+        print(tables.whatif_table(record))
+
+
+@app.command()
+def explore(
+    study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
+    jobs: Jobs = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Search seed instead of the study's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/NAME]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the space of a study; run it again to continue."""
+    from explorer import tables
+    from explorer.evaluate import EVALUATOR
+    from explorer.explore import explore as search
+    from explorer.progress import bar
+    from explorer.report import write_report
+    from explorer.study import load_study
+
+    question = load_study(study).with_seed(seed)
+    folder = out or Path("results") / question.name
+    try:
+        with bar(wanted=not as_json) as progress:
+            summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, _trace_path())
+        page = write_report(folder)
+    except KeyboardInterrupt:
+        print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        _print_json(summary.record())
+    else:
+        print(summary.identity.title)
+        print(tables.result_table(summary))
+        print(tables.verdict(summary))
+        print(page)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    as_json: Json = False,
+) -> None:
+    """Write the report of a results folder again."""
+    from explorer.report import write_report
+    from explorer.summary import summarise
+
+    page = write_report(folder)
+    if as_json:
+        _print_json(summarise(folder).record() | {"report": str(page)})
+    else:
+        print(page)
+
+
+@app.command()
+def machines(
+    name: Annotated[str | None, typer.Argument(help="One machine, by name or YAML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the machines, or describe one."""
+    from explorer import evaluate, tables
+
+    if name is not None:
+        facts = evaluate.describe_machine(name)
+        _print_json(facts) if as_json else print(tables.machine_text(facts, evaluate.machine_units()))
+        return
+    listed = evaluate.list_machines()
+    _print_json(listed) if as_json else print(
+        tables.align([(name, str(facts["description"])) for name, facts in listed.items()])
+    )
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model, by name or config.json.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, or describe one."""
+    from explorer import evaluate, tables
+
+    if name is not None:
+        facts = evaluate.describe_model(name)
+        _print_json(facts) if as_json else print(tables.tree(facts))
+        return
+    listed = evaluate.list_models()
+    columns = ("layers", "parameters", "active_parameters", "kv_bytes_per_token", "state_bytes")
+    _print_json(listed) if as_json else print(tables.listing(listed, columns))
+
+
+def _query(
+    machine: str,
+    kernel: str,
+    model: str | None,
+    batch: int | None,
+    context: int | None,
+    trace: str | None,
+    seed: int,
+    sizes: dict[str, int | None],
+) -> Query:
+    from explorer.query import Query
+
+    options = {name: size for name, size in sizes.items() if size is not None}
+    for option, value in {"batch": batch, "context": context, **options}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{option} {value}: must be at least 1")
+    return Query(machine, kernel, model, _batch(batch, context, trace, seed), tuple(options.items()), seed=seed)
+
+
+def _batch(sequences: int | None, context: int | None, trace: str | None, seed: int) -> Any:
+    from explorer.names import unknown
+    from explorer.query import BatchSpec
+
+    if sequences is None and context is None and trace is None:
+        return None
+    if (context is None) == (trace is None):
+        raise ValueError("give either --context (tokens of every sequence) or --trace, and not both")
+    if trace is not None and trace not in TRACES:
+        raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
+    path = _trace_path() if trace else None
+    return BatchSpec(1 if sequences is None else sequences, context, TRACES[trace] if trace else None, seed, path)
+
+
+def _trace_path() -> str | None:
+    """Return the trace file: under ROWHIT_DATA, or under ../shared/data, or None where there is none."""
+    root = Path(os.environ.get("ROWHIT_DATA") or Path("..") / "shared" / "data")
+    path = root / TRACE_FILE
+    return str(path) if path.is_file() else None
+
+
+def _print_json(record: Any) -> None:
+    print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False, default=_number))
+
+
+def _number(value: Any) -> Any:
+    """Return a NumPy number as a Python one."""
+    return value.item()
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        path = f"{error.filename}: " if error.filename else ""
+        return f"{path}{error.strerror or error}"
+    return " ".join(str(error).split())
+
+
+def main() -> None:
+    """Run the command line; user errors become one line and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:  # an unknown option, a missing argument
+        _fail(error.format_message())
+    except (ValueError, OSError) as error:
+        _fail(_one_line(error))
+    except MemoryError:
+        _fail("out of memory")
+    except (KeyboardInterrupt, typer.Abort):
+        print("rowhit: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"rowhit: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""The one door to the lower floors: a `Query` in, its identity, lower bound or simulated outcome out.
+
+Nothing else of the explorer imports `hwmodel` or `workloads`, and this file imports them when they are first
+needed, so that the command line answers at once. The functions are module-level: a process pool can carry
+them. Descriptions that many queries share (machine, problem) are kept; results are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from explorer.names import unknown
+from explorer.query import BatchSpec, Query, Scalar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FLOORS = ("layouts", "hwmodel", "workloads")
+
+Metric = int | float | str | dict[str, "Metric"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One simulation: its numbers by name (time_us among them), and the two pictures a report draws.
+
+    `bandwidth`: equal-length arrays by name, `time_us` (start of a bin) and `bytes_per_second`.
+    `banks`: 2-D arrays [pseudo-channel, bank] by name, `activates` and `conflicts`.
+    """
+
+    metrics: Mapping[str, Metric]
+    bandwidth: Mapping[str, np.ndarray]
+    banks: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What a search needs to know about queries.
+
+    Every function is picklable, and raises ValueError in one line for a query that cannot be run.
+    `defaults(kernel)`: the knobs of a kernel. `key(query)`: equal only for queries that are the same machine
+    running the same program on the same problem. `bound_us(query)` <= the time of `simulate(query)`.
+    `inputs(query)`: digests of everything that the query names but does not contain. `describe(query)`: a
+    title.
+    """
+
+    defaults: Callable[[str], dict[str, Scalar]]
+    key: Callable[[Query], str]
+    bound_us: Callable[[Query], float]
+    simulate: Callable[[Query], Outcome]
+    inputs: Callable[[Query], dict[str, str]]
+    describe: Callable[[Query], str]
+
+
+def _kernel(name: str) -> Any:
+    from workloads.kernels import KERNELS
+
+    if name not in KERNELS:
+        raise ValueError(unknown("kernel", name, KERNELS))
+    return KERNELS[name]
+
+
+def defaults(kernel: str) -> dict[str, Scalar]:
+    """Return the knobs of a kernel with their default values."""
+    knobs = _kernel(kernel).Knobs()
+    return {field.name: getattr(knobs, field.name) for field in fields(knobs)}
+
+
+def _knobs(query: Query) -> Any:
+    known = defaults(query.kernel)
+    for name, _ in query.knobs:
+        if name not in known:
+            raise ValueError(unknown(f"knob of {query.kernel}", name, known))
+    return _kernel(query.kernel).Knobs(**dict(query.knobs))
+
+
+@lru_cache(maxsize=64)
+def _spec(name: str, overrides: tuple[tuple[str, str], ...]) -> Any:
+    from hwmodel.spec import load_machine
+
+    spec = load_machine(name)
+    return spec.with_overrides(dict(overrides)) if overrides else spec
+
+
+@lru_cache(maxsize=64)
+def _machine(name: str, overrides: tuple[tuple[str, str], ...]) -> Any:
+    from hwmodel.machine import Machine
+
+    return Machine(_spec(name, overrides))
+
+
+@lru_cache(maxsize=64)
+def _batch(spec: BatchSpec) -> Any:
+    import numpy as np
+
+    from workloads.batch import from_azure, uniform
+
+    if spec.context is not None:
+        return uniform(spec.sequences, spec.context)
+    return from_azure(spec.trace_path, spec.sequences, np.random.default_rng(spec.seed))
+
+
+@lru_cache(maxsize=64)
+def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]) -> Any:
+    from workloads.model import load_model
+
+    template = _kernel(kernel)
+    if batch is not None and template.options:  # a kernel with sizes of its own
+        raise ValueError(f"kernel {kernel} takes no batch and no context: its sizes are {', '.join(template.options)}")
+    facts = load_model(model) if model is not None else None
+    return template.shape(facts, _batch(batch) if batch is not None else None, dict(options))
+
+
+@lru_cache(maxsize=64)
+def _problem_digest(
+    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]
+) -> str:
+    return _digest([kernel, repr(_problem(kernel, model, batch, options))])
+
+
+def _problem_of(query: Query) -> Any:
+    return _problem(query.kernel, query.model, query.batch, query.options)
+
+
+def _program(query: Query) -> tuple[Any, Any]:
+    machine = _machine(query.machine, query.machine_overrides)
+    program = _kernel(query.kernel).compile(_problem_of(query), _knobs(query), machine, query.seed)
+    return program, machine
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def key(query: Query) -> str:
+    """Return 16 hexadecimal digits of machine, kernel, problem, the meaning of the knobs, and seed."""
+    canonical = _kernel(query.kernel).canonical(_problem_of(query), _knobs(query))
+    problem = _problem_digest(query.kernel, query.model, query.batch, query.options)
+    return _digest([_spec(query.machine, query.machine_overrides).hash, problem, canonical, query.seed])
+
+
+def bound_us(query: Query) -> float:
+    """Return a time no run of the query can be shorter than."""
+    from hwmodel.bounds import lower_bound
+    from hwmodel.units import FS_PER_US
+
+    program, machine = _program(query)
+    with _no_refusal():
+        return int(lower_bound(program, machine).total_fs) / FS_PER_US
+
+
+def simulate(query: Query) -> Outcome:
+    """Return the simulated outcome of the query."""
+    program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
+    import numpy as np
+
+    from hwmodel.reference import simulate as run
+
+    with _no_refusal():
+        result = run(program, machine)
+    bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
+    return Outcome(result.metrics(), bandwidth, result.banks)
+
+
+@contextmanager
+def _no_refusal() -> Iterator[None]:
+    """Turn a ValueError into a failure: what compiles can be run, so the fault is not the query's."""
+    try:
+        yield
+    except ValueError as error:
+        raise RuntimeError(f"the simulator failed: {error}") from error
+
+
+def inputs(query: Query) -> dict[str, str]:
+    """Return the digests of the machine, the model, the lengths in the batch and the simulator itself."""
+    from workloads.model import load_model
+
+    found = {
+        "machine": str(_spec(query.machine, query.machine_overrides).hash),
+        "simulator": _source_digest(),
+    }
+    if query.model is not None:
+        found["model"] = _digest(asdict(load_model(query.model)))
+    if query.batch is not None:
+        found["batch"] = _digest(list(_batch(query.batch).contexts))
+        found["batch_source"] = str(batch_source(query))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _source_digest() -> str:
+    """Return a digest of every source and description file of the floors below."""
+    root = Path(__file__).resolve().parent.parent
+    files = (f for floor in FLOORS for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
+    return _digest([(f.relative_to(root).as_posix(), _digest(f.read_text("utf-8"))) for f in sorted(files)])
+
+
+def describe(query: Query) -> str:
+    """Return one line: kernel, model, batch or sizes, machine."""
+    from workloads.model import load_model
+
+    parts = [query.kernel.replace("-", " ")]
+    if query.model is not None:
+        parts.append(load_model(query.model).name)
+    if query.batch is not None:
+        parts.append(_describe_batch(query.batch))
+    parts += [f"{name} = {size}" for name, size in query.options]
+    changes = [f"{path} = {value}" for path, value in query.machine_overrides]
+    return " · ".join([*parts, _spec(query.machine, ()).name, *changes])
+
+
+def _describe_batch(batch: BatchSpec) -> str:
+    sequences = f"{batch.sequences} sequence{'s' if batch.sequences > 1 else ''}"
+    if batch.trace is None:
+        return f"{sequences} of {batch.context} tokens"
+    source = "shipped quantiles" if "shipped quantiles" in _batch(batch).source else "file"
+    return f"{sequences} from the Azure conversation trace ({source})"
+
+
+def batch_source(query: Query) -> str | None:
+    """Return in a line where the lengths in the batch come from, None without a batch."""
+    return None if query.batch is None else str(_batch(query.batch).source)
+
+
+EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe)
+
+
+def list_machines() -> dict[str, dict[str, Any]]:
+    """Return the summary of every machine by name."""
+    from hwmodel.spec import machine_names
+
+    return {name: describe_machine(name) for name in machine_names()}
+
+
+def describe_machine(name: str) -> dict[str, Any]:
+    """Return the summary of one machine, shipped or in a file."""
+    return dict(_spec(name, ()).summary())
+
+
+def machine_units() -> dict[str, str]:
+    """Return the base unit ("B", "Hz", "fs", "B/s", "b/s") of every number of a machine that has one, by its path."""
+    from hwmodel import spec
+
+    quantities = (
+        (spec.Bytes, "B"),
+        (spec.Hertz, "Hz"),
+        (spec.Femtoseconds, "fs"),
+        (spec.BytesPerSecond, "B/s"),
+        (spec.BitsPerSecond, "b/s"),
+    )
+    return dict(_units(spec.MachineSpec, [(list(get_args(kind)[1:]), unit) for kind, unit in quantities], ""))
+
+
+def _units(part: Any, quantities: Sequence[tuple[list[Any], str]], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in part.model_fields.items():
+        yield from ((prefix + name, unit) for marks, unit in quantities if field.metadata == marks)
+        for kind in (field.annotation, *get_args(field.annotation)):  # a part, or a part that may be missing
+            if hasattr(kind, "model_fields"):
+                yield from _units(kind, quantities, f"{prefix}{name}.")
+
+
+def list_models() -> dict[str, dict[str, Any]]:
+    """Return the facts of every model by name."""
+    from workloads.model import model_names
+
+    return {name: describe_model(name) for name in model_names()}
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """Return the facts of one model, shipped or in a `config.json`, with what follows from them."""
+    from workloads.model import load_model
+
+    model = load_model(name)
+    derived = ("parameters", "active_parameters", "kv_bytes_per_token", "state_bytes")
+    facts = asdict(model)
+    return facts | {fact: getattr(model, fact) for fact in derived}

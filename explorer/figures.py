@@ -1,0 +1,157 @@
+"""The figures of a report: pure functions from tables to plotly figures, each with a sentence that reads it.
+
+Figure and sentence come from the same table, so that a test of the sentence is a test of the figure. Every
+axis has its unit; baseline and best found keep their colours throughout (Okabe and Ito's palette, which
+colour-blind eyes tell apart).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+BASELINE, BEST, OTHER, BOUND, PRUNED = "#0072B2", "#D55E00", "#999999", "#000000", "#CCCCCC"
+GIGA = 1e9
+
+
+def simulated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the simulated rows with the best time so far in `best_us`."""
+    done = rows[rows["status"] == "simulated"].copy()
+    done["best_us"] = done["time_us"].cummin()
+    return done
+
+
+def pareto(rows: pd.DataFrame, metrics: tuple[str, str]) -> pd.DataFrame:
+    """Return the simulated rows that no other beats in both `metrics` (smaller is better)."""
+    first, second = metrics
+    ordered = simulated(rows).sort_values([first, second], kind="stable")
+    values = ordered[second].to_numpy(np.float64)
+    before = np.minimum.accumulate(np.concatenate([[np.inf], values[:-1]]))
+    return ordered[values < before]
+
+
+def history(rows: pd.DataFrame, bound_us: float) -> go.Figure:
+    """Return the time of every point in the order asked, the best so far, and the bound of the space."""
+    done = simulated(rows)
+    pruned = rows[rows["status"] == "pruned"]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=list(pruned["point"]), y=list(pruned["bound_us"]), name="pruned (its bound)",
+        mode="markers", marker={"color": PRUNED, "symbol": "x-thin-open"},
+    )  # fmt: skip
+    figure.add_scatter(
+        x=list(done["point"]),
+        y=list(done["time_us"]),
+        name="simulated",
+        mode="markers",
+        marker={"color": OTHER},
+    )
+    figure.add_scatter(
+        x=list(done["point"]), y=list(done["best_us"]), name="best so far", mode="lines",
+        line={"color": BEST, "shape": "hv"},
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[0], y=[float(done["time_us"].iloc[0])], name="baseline",
+        mode="markers", marker={"color": BASELINE, "symbol": "diamond", "size": 11},
+    )  # fmt: skip
+    figure.add_hline(y=bound_us, line={"color": BOUND, "dash": "dash"}, annotation_text="no point can be faster")
+    return _titled(figure, "point, in the order asked", "time [us]")
+
+
+def history_text(rows: pd.DataFrame, bound_us: float) -> str:
+    """Return the history in one sentence."""
+    done = simulated(rows)
+    best = done.iloc[int(done["time_us"].argmin())]
+    return (
+        f"{len(rows)} points, {len(done)} simulated. The best, point {best['point']}, takes "
+        f"{best['time_us']:,.1f} us; the baseline {done['time_us'].iloc[0]:,.1f} us; "
+        f"no point of the space can be faster than {bound_us:,.1f} us."
+    )
+
+
+def traffic(rows: pd.DataFrame) -> go.Figure:
+    """Return time against bytes read from HBM, with the points that nothing beats in both."""
+    done, front = simulated(rows), pareto(rows, ("time_us", "hbm_read_bytes"))
+    best = done.iloc[[int(done["time_us"].argmin())]]
+    figure = go.Figure()
+    for name, part, style in (
+        ("simulated", done, {"mode": "markers", "marker": {"color": OTHER}}),
+        ("Pareto front", front, {"mode": "lines+markers", "line": {"color": BOUND, "shape": "hv"}}),
+        (
+            "baseline",
+            done.iloc[:1],
+            {"mode": "markers", "marker": {"color": BASELINE, "symbol": "diamond", "size": 11}},
+        ),
+        ("best found", best, {"mode": "markers", "marker": {"color": BEST, "symbol": "star", "size": 13}}),
+    ):
+        x = [float(value) / GIGA for value in part["hbm_read_bytes"]]
+        figure.add_scatter(x=x, y=list(part["time_us"]), name=name, **style)
+    return _titled(figure, "read from HBM [GB]", "time [us]").update_xaxes(
+        range=[0, 1.1 * float(done["hbm_read_bytes"].max()) / GIGA]
+    )
+
+
+def traffic_text(rows: pd.DataFrame) -> str:
+    """Return time and traffic in one sentence."""
+    done, front = simulated(rows), pareto(rows, ("time_us", "hbm_read_bytes"))
+    best, start = done.iloc[int(done["time_us"].argmin())], done.iloc[0]
+    return (
+        f"The best found reads {int(best['hbm_read_bytes']):,} bytes from HBM, the baseline "
+        f"{int(start['hbm_read_bytes']):,}. The Pareto front of time and bytes has "
+        f"{_count(len(front), 'point')}."
+    )
+
+
+def bandwidth(baseline: pd.DataFrame, best: pd.DataFrame) -> go.Figure:
+    """Return the HBM bandwidth over time: bins from `time_us` on move `bytes_per_second`."""
+    figure = go.Figure()
+    for name, frame, colour in (("baseline", baseline, BASELINE), ("best found", best, BEST)):
+        figure.add_scatter(
+            x=list(frame["time_us"]), y=list(frame["bytes_per_second"] / GIGA), name=name, mode="lines",
+            line={"color": colour, "shape": "hv"},
+        )  # fmt: skip
+    return _titled(figure, "time [us]", "HBM bandwidth [GB/s]")
+
+
+def bandwidth_text(baseline: pd.DataFrame, best: pd.DataFrame) -> str:
+    """Return the highest bandwidths in one sentence."""
+    peaks = [float(frame["bytes_per_second"].max()) / GIGA for frame in (baseline, best)]
+    return f"The busiest bin moves {peaks[0]:,.1f} GB/s (baseline) and {peaks[1]:,.1f} GB/s (best found)."
+
+
+def bank_heat(counts: NDArray[np.int64], highest: int) -> go.Figure:
+    """Return counts per bank [pseudo-channel, bank] as a heat map with colours from 0 to `highest`."""
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=counts.tolist(), zmin=0, zmax=max(highest, 1), colorscale="Cividis",
+        colorbar={"title": {"text": "activates"}},
+    )  # fmt: skip
+    return _titled(figure, "bank of a pseudo-channel", "pseudo-channel")
+
+
+def bank_text(name: str, activates: NDArray[np.int64], conflicts: NDArray[np.int64]) -> str:
+    """Return the load of the banks in one sentence."""
+    mean = float(activates.mean())
+    uneven = f"; the busiest has {activates.max() / mean:.2f} times the mean" if mean else ""
+    return (
+        f"{name}: {int(activates.sum()):,} row activates over {activates.size:,} banks{uneven}; "
+        f"{int(conflicts.sum()):,} row conflicts."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _titled(figure: go.Figure, x: str, y: str) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white", height=420, margin={"t": 30, "b": 50, "l": 70, "r": 20},
+        xaxis={"title": {"text": x}}, yaxis={"title": {"text": y}}, legend={"orientation": "h", "y": 1.12},
+    )  # fmt: skip
+    return figure

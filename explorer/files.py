@@ -1,0 +1,48 @@
+"""Files that are whole or absent, and a folder that one process owns at a time.
+
+A file is written under a hidden temporary name, flushed to the disk and renamed; a process killed in between
+leaves only a temporary file, which readers of the folder do not see and the next owner removes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = "lock"
+_TEMPORARY = ".tmp"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that at any moment the file is the old one or the new one."""
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left unfinished under `folder`."""
+    for path in folder.rglob(f".*{_TEMPORARY}"):
+        path.unlink()
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own `folder` inside the block; ValueError when another process does. The lock ends with the process."""
+    with (folder / LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another run is writing there now") from None
+        yield

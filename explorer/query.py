@@ -1,0 +1,54 @@
+"""One question to the simulator, as a value: hashable, picklable, complete.
+
+A `Query` names everything that a simulated time depends on. The search makes one per point, `whatif` one per
+variant, and `evaluate` answers them in whichever process it is called. It holds names and numbers only:
+nothing is loaded here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+Scalar = bool | int | float | str
+MACHINE_PREFIX = "machine."
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """How many sequences, and how many KV tokens each: all `context`, or drawn from `trace` with `seed`.
+
+    `trace_path` is the file of the trace where it is on this computer; None means the quantiles that are
+    shipped.
+    """
+
+    sequences: int
+    context: int | None = None
+    trace: str | None = None
+    seed: int = 0
+    trace_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A machine, a kernel on a model and a batch, and the knobs that are not at their defaults."""
+
+    machine: str
+    kernel: str
+    model: str | None = None
+    batch: BatchSpec | None = None
+    options: tuple[tuple[str, int], ...] = ()  # problem sizes of a kernel that needs no model: m, n, k of gemm
+    knobs: tuple[tuple[str, Scalar], ...] = ()  # sorted by name
+    machine_overrides: tuple[tuple[str, str], ...] = ()  # sorted by path
+    seed: int = 0  # of the program: the order of shuffled pages
+
+    def with_knob(self, name: str, value: Scalar) -> Query:
+        """Return this query with knob `name` set; `machine.PATH` overrides a number of the machine."""
+        if name.startswith(MACHINE_PREFIX):
+            overrides = dict(self.machine_overrides) | {name.removeprefix(MACHINE_PREFIX): str(value)}
+            return replace(self, machine_overrides=tuple(sorted(overrides.items())))
+        return replace(self, knobs=tuple(sorted((dict(self.knobs) | {name: value}).items())))
+
+    def settings(self) -> dict[str, Scalar]:
+        """Return every knob and every machine override by name, the latter as text under `machine.PATH`."""
+        machine = {MACHINE_PREFIX + path: text for path, text in self.machine_overrides}
+        return dict(self.knobs) | machine

@@ -1,0 +1,90 @@
+"""`--set path=value`: a change of one query, written as text.
+
+A path is a knob of the kernel, `batch` (sequences), `context` (tokens), a problem size of the query, or a
+number of the machine (`hbm.stacks`, also `machine.hbm.stacks`). Values take the type of what they replace;
+machine values stay text with their unit, and the machine checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from explorer.names import unknown
+from explorer.query import MACHINE_PREFIX, BatchSpec, Query, Scalar
+
+Settings = tuple[tuple[str, str], ...]
+
+
+def parse(text: str) -> Settings:
+    """Return the (path, value) pairs of `a=1,b=2`; ValueError names the part that is not `path=value`."""
+    pairs = []
+    for part in text.split(","):
+        path, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (path and equals and value):
+            raise ValueError(f"--set {text!r}: {part!r} is not of the form path=value")
+        pairs.append((path, value))
+    if len({path for path, _ in pairs}) < len(pairs):
+        raise ValueError(f"--set {text!r}: a path stands there twice")
+    return tuple(pairs)
+
+
+def apply(query: Query, settings: Settings, defaults: Mapping[str, Scalar]) -> Query:
+    """Return `query` with the settings made; values take the types of `defaults`, the kernel's knobs."""
+    for path, value in settings:
+        query = _apply(query, path, value, defaults)
+    return query
+
+
+def _apply(query: Query, path: str, value: str, defaults: Mapping[str, Scalar]) -> Query:
+    where = f"--set {path}={value}"
+    if path in defaults:
+        converted = convert(value, defaults[path], where)
+        check(converted, defaults[path], where)
+        return query.with_knob(path, converted)
+    if path in ("batch", "context"):
+        return replace(query, batch=_resize(query.batch, path, _count(value, where), where))
+    if path in dict(query.options):
+        return replace(query, options=tuple((dict(query.options) | {path: _count(value, where)}).items()))
+    if "." in path:
+        return query.with_knob(MACHINE_PREFIX + path.removeprefix(MACHINE_PREFIX), value)
+    known = [*defaults, *dict(query.options), *(["batch", "context"] if query.batch else [])]
+    raise ValueError(f"{where}: {unknown('path', path, known)}, or a machine path such as hbm.stacks")
+
+
+def _resize(batch: BatchSpec | None, path: str, count: int, where: str) -> BatchSpec:
+    if batch is None:
+        raise ValueError(f"{where}: there is no batch to change")
+    if path == "batch":
+        return replace(batch, sequences=count)
+    return replace(batch, context=count, trace=None, trace_path=None)
+
+
+def convert(text: str, default: Scalar, where: str) -> Scalar:
+    """Return `text` as a value of the type of `default`; ValueError begins with `where`."""
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{where}: {text!r} is neither true nor false")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ValueError(f"{where}: {text!r} is not {kind}") from None
+
+
+def check(value: Scalar, default: Scalar, where: str) -> None:
+    """Raise ValueError unless a knob may have `value`: the type of `default`, and 0 only where that is 0."""
+    if type(value) is not type(default):
+        raise ValueError(f"{where}: must be of type {type(default).__name__}, as {default!r}")
+    if not isinstance(value, bool | str) and value < (least := min(int(default), 1)):
+        raise ValueError(f"{where}: must be at least {least}")
+
+
+def _count(text: str, where: str) -> int:
+    value = convert(text, 0, where)
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{where}: {text!r} must be at least 1")
+    return value

@@ -1,0 +1,200 @@
+"""Results as text of fixed width: the table after `explore`, the numbers of `run`, the columns of `whatif`.
+
+Pure functions from values to text, with a unit on every number.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fnmatch import fnmatch
+from typing import Any
+
+from explorer.row import per_unit
+from explorer.summary import Summary
+
+Cells = Sequence[str]
+WIDTH = 110  # columns of a line of facts; assumed: what a terminal shows
+
+_UNITS = {"*_us": " us", "phases.*": " us", "stalls.*": " us", "*_bytes": " B"}
+
+
+def align(rows: Sequence[Cells], left: int = 1) -> str:
+    """Return `rows` in columns: the first `left` and the last flush left, the others flush right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    last = len(widths) - 1
+
+    def cell(row: Cells, column: int) -> str:
+        text, width = row[column], widths[column]
+        return text.ljust(width) if column < left or column == last else text.rjust(width)
+
+    return "\n".join("   ".join(cell(row, column) for column in range(last + 1)).rstrip() for row in rows)
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as per cent with one decimal."""
+    return f"{100 * fraction:.1f} %"
+
+
+def at_most(fraction: float) -> str:
+    """Return a fraction as per cent, rounded up so that `within` stays true."""
+    return percent(math.ceil(1000 * fraction) / 1000)
+
+
+def microseconds(time_us: float) -> str:
+    """Return a time in us with one decimal, below 10 us with three."""
+    return f"{time_us:.1f} us" if time_us >= 10 else f"{time_us:.3f} us"
+
+
+def row_hit_fraction(metrics: Mapping[str, Any]) -> float:
+    """Return the share of bursts that found their row open; 0 without bursts."""
+    bursts = sum(int(metrics[name]) for name in ("row_hits", "row_misses", "row_conflicts"))
+    return int(metrics["row_hits"]) / bursts if bursts else 0.0
+
+
+def settings_text(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the settings of a row in words: text as it is, numbers with the name of their knob."""
+    parts = ((name, row[name]) for name in names if name in row)
+    return ", ".join(
+        str(value) if isinstance(value, str) and "." not in name else f"{name} {value}" for name, value in parts
+    )
+
+
+def baseline_name(summary: Summary) -> str:
+    """Return the name of the baseline's line."""
+    label = summary.identity.study.baseline_label
+    return f"baseline ({label})" if label else "baseline"
+
+
+def result_table(summary: Summary) -> str:
+    """Return baseline and best side by side: time, bandwidth, row hits, lower bound, and how far from it."""
+    names = tuple(summary.identity.study.knobs)
+    rows: list[Cells] = [("", "time", "HBM", "row hits", "bound", "within", "")]
+    for name, row in ((baseline_name(summary), summary.baseline), ("best found", summary.best)):
+        rows.append(
+            (
+                name,
+                microseconds(row["time_us"]),
+                percent(row["hbm_bandwidth_fraction"]),
+                percent(row_hit_fraction(row)),
+                microseconds(row["bound_us"]),
+                at_most(row["time_us"] / row["bound_us"] - 1),
+                settings_text(row, names),
+            )
+        )
+    return align(rows)
+
+
+def verdict(summary: Summary) -> str:
+    """Return in one sentence what is proven (rounded so that it stays true) and how much was evaluated."""
+    certificate = summary.certificate
+    counts = f"{summary.points} points: {summary.simulated} simulated, {summary.pruned} pruned by bound"
+    failed = summary.invalid.total()
+    counts += f"; {failed} combinations cannot run" if failed else ""
+    if certificate.proven:
+        return f"no point of this space can be faster than the best found   ({counts})"
+    return (
+        f"no point of this space can be faster than {microseconds(_floor(certificate.bound_us))}: "
+        f"the best found is within {at_most(certificate.gap)} of the best possible   ({counts})"
+    )
+
+
+def _floor(time_us: float) -> float:
+    """Return a time as `microseconds` will show it, rounded down."""
+    step = 10 if time_us >= 10 else 1000
+    return math.floor(step * time_us) / step
+
+
+def number(name: str, value: Any) -> str:
+    """Return a metric with the unit its name says; shares as per cent."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if name.endswith("_fraction") or name.startswith("utilisation."):
+        return percent(value)
+    unit = next((unit for pattern, unit in _UNITS.items() if fnmatch(name, pattern)), "")
+    text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1000 else f"{value:,.1f}"
+    return text + unit
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Return one simulation, a line per number."""
+    return align([(name, number(name, value), "") for name, value in per_unit(metrics).items()])
+
+
+def whatif_table(record: Mapping[str, Any]) -> str:
+    """Return baseline and variants side by side, each number with its difference from the baseline."""
+    variants = record["variants"]
+    titles = [", ".join(f"{path}={value}" for path, value in variant["set"].items()) for variant in variants]
+    rows: list[Cells] = [("", "baseline", *(cell for title in titles for cell in (title, "")), "")]
+    numbers = [per_unit(variant) for variant in variants]
+    for name, value in per_unit(record["baseline"]).items():
+        if name.endswith("_hash"):
+            continue
+        cells = [name, number(name, value)]
+        for variant, shown in zip(variants, numbers, strict=True):
+            cells += [number(name, shown.get(name, "")), _signed(variant["difference"].get(name))]
+        rows.append((*cells, ""))
+    return align(rows)
+
+
+def _signed(difference: float | None) -> str:
+    return "" if difference is None else f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero
+
+
+def listing(entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Return one line per entry with the given facts."""
+    rows: list[Cells] = [("", *columns, "")]
+    rows += [(name, *(_fact(facts.get(column)) for column in columns), "") for name, facts in entries.items()]
+    return align(rows)
+
+
+def _fact(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(part) for part in value) or "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def tree(
+    facts: Mapping[str, Any],
+    units: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
+    path: str = "",
+) -> str:
+    """Return nested facts, one per line, indented.
+
+    `units`: the base unit of a number by its dotted path. `sources`: what stands beside a fact or a group, by path.
+    """
+    lines = []
+    indent = "  " * path.count(".")
+    for name, value in facts.items():
+        here = path + name
+        nested = isinstance(value, Mapping)
+        text = "" if nested else f" {quantity(value, units[here]) if units and here in units else _fact(value)}"
+        source = f"   [{sources[here]}]" if sources and here in sources else ""
+        line = f"{indent}{name}:{text}{source}"
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent=indent + "    ", break_long_words=False)
+        if nested:
+            lines.append(tree(value, units, sources, f"{here}."))
+    return "\n".join(lines)
+
+
+def machine_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:
+    """Return the facts of a machine with their units, sources beside them."""
+    return tree({name: value for name, value in facts.items() if name != "sources"}, units, facts["sources"])
+
+
+def quantity(value: int | None, unit: str) -> str:
+    """Return a number of base units with the prefix a reader expects: 40 ns, 6.4 Gb/s, 227 KiB; nothing is rounded."""
+    if value is None:
+        return "none"
+    if unit == "B" and value % 1024 == 0:
+        power = next(power for power in (4, 3, 2, 1, 0) if value % 1024**power == 0)
+        return f"{value // 1024**power} {('', 'Ki', 'Mi', 'Gi', 'Ti')[power]}B"
+    prefixes = ("f", "p", "n", "u", "m", "") if unit == "fs" else ("", "k", "M", "G", "T")
+    step = min((len(str(value)) - 1) // 3, len(prefixes) - 1)
+    scaled = Decimal(value).scaleb(-3 * step).normalize()
+    return f"{scaled:f} {prefixes[step]}{unit.removeprefix('f')}"

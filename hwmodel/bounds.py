@@ -1,0 +1,212 @@
+"""A lower bound of a program's time: what each resource must at least do, without running anything.
+
+Phases follow one another, so their bounds add up. Within a phase every resource gives a bound of its own and the
+largest holds: matrix and vector units and DMA issue of the busiest core, bytes through the busiest core's port, bytes
+through the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case).
+Memory resources also wait for the first request to make its way through an idle machine. Row misses, uneven channels,
+waiting for counters and the tail after the last byte are not in it: they can only make a run longer.
+
+Loops are not walked: an instruction's executions are expanded over tasks and iterations as arrays, and its cost is
+computed once per distinct set of sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwmodel import matrix
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, QUEUES, Expression, Instruction, Op, Phase, Program
+from hwmodel.vector import OPERATIONS
+
+Array = np.ndarray[Any, Any]
+MAX_TABLE = 1 << 20  # assumed: distinct sizes are looked up in a table of 8 MiB at most, sorted beyond
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`total_fs` is never more than the time of a run; `by_resource` sums each resource's own bound over the phases."""
+
+    total_fs: int
+    by_resource: dict[str, int]
+
+    @property
+    def limited_by(self) -> str:
+        """The resource with the largest bound."""
+        return max(self.by_resource, key=lambda name: self.by_resource[name])
+
+
+def lower_bound(program: Program, machine: Machine) -> Bound:
+    """Return the bound of `program` on `machine`."""
+    total = 0
+    by_resource: dict[str, int] = {}
+    for number, phase in enumerate(program.phases):
+        resources = _phase(program, phase, machine, rows_closed=number == 0)
+        total += machine.spec.launch.latency + max(resources.values())
+        for name, fs in resources.items():
+            by_resource[name] = by_resource.get(name, 0) + fs
+    return Bound(total, by_resource)
+
+
+def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) -> dict[str, int]:
+    units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
+    moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
+    hbm_bursts = {"load": 0, "store": 0}
+    through_cache = 0
+    for number, name in enumerate(QUEUES):
+        for instruction, task, variables in _executions(phase, number):
+            if instruction.op in (Op.LOAD, Op.STORE):
+                size = _tile_bytes(program, phase, instruction, variables)
+                units[name] += _sum_by(
+                    task, _per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
+                )
+                moved[name] += _sum_by(task, size, len(phase.tasks))
+                in_cache = program.tensors[phase.tiles[instruction.tile]["tensor"]].resident == "cache"
+                if not in_cache:
+                    hbm_bursts[name] += int((-(-size // machine.organisation.burst_bytes)).sum())
+                if in_cache or name == "load":
+                    through_cache += int(size.sum())
+            else:
+                sizes = np.stack([_size(phase, size, variables) for size in instruction.sizes], axis=1)
+                fs = _per_distinct(sizes, lambda *s, i=instruction: compute_fs(machine, phase, i, s))
+                units[name] += _sum_by(task, fs, len(phase.tasks))
+    cores = machine.spec.cores.count
+    resources = {name: _busiest(phase, cores, busy) for name, busy in units.items()}
+    first_fs = _first_data_fs(machine)
+    for name, bytes_per_task in moved.items():
+        busiest = _busiest(phase, cores, bytes_per_task)
+        if busiest:
+            resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
+    if through_cache and machine.spec.shared_cache is not None:
+        resources["shared cache"] = machine.cache_fs(through_cache)
+    if any(hbm_bursts.values()):
+        resources["hbm"] = _hbm_fs(machine, hbm_bursts["load"], hbm_bursts["store"], rows_closed)
+    return resources
+
+
+def compute_fs(machine: Machine, phase: Phase, instruction: Instruction, sizes: tuple[int, ...]) -> int:
+    """Return the duration of a MATMUL or VECTOR instruction with these sizes."""
+    buffers = [phase.buffers[number] for number, _ in instruction.operands]
+    if instruction.op is Op.VECTOR:
+        cycles = OPERATIONS[instruction.function].work(buffers, *sizes).cycles(machine.spec.cores.vector)
+    else:
+        m, n, k = sizes
+        operands = m * k * buffers[1].element_bytes + n * k * buffers[2].element_bytes
+        cycles = matrix.cycles(machine.spec.cores.matrix, m, n, k, operands, machine.sram_bytes_per_cycle)
+    return machine.core_fs(cycles)
+
+
+def _executions(phase: Phase, queue: int) -> Iterator[tuple[Instruction, Array, Array]]:
+    """Yield every instruction with the tasks it runs for and its variables: int64[n], int64[n, variables].
+
+    Running indices stay zero: `_size` refuses sizes that depend on them.
+    """
+    columns = len(phase.columns)
+    variables = np.zeros((len(phase.tasks), phase.expressions.shape[1] - 2), np.int64)
+    variables[:, 0], variables[:, 1 : 1 + columns] = 1, phase.tasks
+    stack = [(np.arange(len(phase.tasks)), variables)]
+    for instruction in phase.decoded[queue]:
+        task, variables = stack[-1]
+        if instruction.op is Op.LOOP:
+            trips = np.maximum(_size(phase, instruction.sizes[0], variables), 0)
+            rows = np.repeat(np.arange(len(task)), trips)
+            inner = variables[rows]
+            first = np.repeat(np.cumsum(trips) - trips, trips)
+            inner[:, 2 + columns + 2 * instruction.loop] = np.arange(len(rows)) - first
+            stack.append((task[rows], inner))
+        elif instruction.op is Op.END:
+            stack.pop()
+        else:
+            yield instruction, task, variables
+
+
+def _size(phase: Phase, expression: Expression, variables: Array) -> Array:
+    running = {1 + len(phase.columns), *range(3 + len(phase.columns), variables.shape[1], 2)}
+    if running.intersection(variable for variable, _ in expression.terms):
+        raise ValueError(f"phase {phase.name}: a size or a trip count depends on a running index")
+    value = np.full(len(variables), expression.constant, np.int64)
+    for variable, coefficient in expression.terms:
+        value += coefficient * variables[:, variable]
+    return value % expression.modulo if expression.modulo else np.minimum(value, expression.maximum)
+
+
+def _sum_by(task: Array, values: Array, tasks: int) -> Array:
+    """Return the sum of `values` for every task; `task` is sorted."""
+    total: Array = np.append(0, np.cumsum(values))
+    edges = np.searchsorted(task, np.arange(tasks + 1))
+    sums: Array = total[edges[1:]] - total[edges[:-1]]
+    return sums
+
+
+def _per_distinct(sizes: Array, cost: Callable[..., int]) -> Array:
+    """Return cost(*row) for every row of `sizes`, evaluating each distinct row once."""
+    if len(sizes) == 0:
+        return np.zeros(0, np.int64)
+    low = sizes.min(axis=0)
+    spans = sizes.max(axis=0) - low + 1
+    keys = np.zeros(len(sizes), np.int64)  # rows as numbers of mixed radix: most columns are constant or narrow
+    for column, span in enumerate(spans):
+        keys = keys * span + (sizes[:, column] - low[column])
+    if float(np.prod(spans.astype(float))) > MAX_TABLE:
+        keys = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
+    table = np.full(int(keys.max()) + 1, NONE, np.int64)
+    table[keys] = np.arange(len(keys))  # some row of each distinct key
+    distinct = np.flatnonzero(table != NONE)
+    table[distinct] = [cost(*map(int, sizes[row])) for row in table[distinct]]
+    return table[keys]
+
+
+def _tile_bytes(program: Program, phase: Phase, instruction: Instruction, variables: Array) -> Array:
+    tile = phase.tiles[instruction.tile]
+    tensor = program.tensors[tile["tensor"]]
+    size = np.full(len(variables), tensor.element_bytes, np.int64)
+    for extent in tile["extent"]:
+        if extent != NONE:
+            size *= _size(phase, phase.expression(extent), variables)
+    return size
+
+
+def _issue_fs(machine: Machine, size_bytes: int) -> int:
+    """Return the least time a DMA engine spends on a descriptor of so many bytes."""
+    dma = machine.spec.cores.dma
+    if size_bytes == 0:
+        return 0
+    return machine.core_fs(dma.issue_cycles + dma.request_cycles * -(-size_bytes // dma.request_bytes))
+
+
+def _busiest(phase: Phase, cores: int, per_task: Array) -> int:
+    """Return the largest sum over a core's tasks; for a dynamic schedule, what no assignment can be below."""
+    if len(per_task) == 0:
+        return 0
+    if phase.schedule.dynamic:
+        return max(-(-int(per_task.sum()) // cores), int(per_task.max()))
+    totals = np.add.reduceat(np.append(per_task[phase.schedule.order], 0), phase.schedule.start[:-1])
+    return int(np.where(np.diff(phase.schedule.start) > 0, totals, 0).max())
+
+
+def _first_data_fs(machine: Machine) -> int:
+    """Return the earliest time, after a launch, at which data of a load can reach a core's port."""
+    dma = machine.spec.cores.dma
+    issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
+    return issue + 2 * machine.spec.noc.latency  # a load that the shared cache answers
+
+
+def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int:
+    """Return the least time for so many bursts from the first issue to the last byte's arrival.
+
+    The first burst needs an activate where no row can be open yet.
+    """
+    timing, dma = machine.timing, machine.spec.cores.dma
+    issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
+    busy = -(-(reads + writes) // machine.pseudo_channels) * timing.nCCDS
+    activate = min(timing.nRCDRD, timing.nRCDWR) if rows_closed else 0
+    ticks = activate + min(timing.nCL, timing.nCWL) + timing.nBL + busy - timing.nCCDS
+    if machine.spec.hbm.refresh == "all-bank":
+        # Every nREFI a pseudo-channel stands still for nRFC; one refresh may still be due when the last burst is done.
+        while (longer := busy + max(0, ticks // timing.nREFI - 1) * timing.nRFC) > ticks:
+            ticks = longer
+    return issue + machine.memory_request_fs + machine.ticks_to_fs(ticks) + machine.spec.noc.latency

@@ -1,0 +1,33 @@
+"""The one decorator for compiled functions: numba with an on-disk cache that notices every change of the compiled code.
+
+numba checks only the file of the function that was called, so a change in a function it calls, in another file, would
+go on running as it was. Here a cache entry is valid only while all files of this package that speak of
+compiled code are what they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+
+@cache
+def _sources() -> str:
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        if b"compiled" in (text := path.read_bytes()):  # functions, and the numbers that they are compiled with
+            digest.update(str(path.relative_to(root)).encode() + text)
+    return digest.hexdigest()
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile `function` when it is first called, without the global interpreter lock, and keep the code on disk."""
+    dispatcher: Any = njit(cache=True, nogil=True)(function)
+    dispatcher._cache._cache_file._source_stamp = _sources()
+    return dispatcher

@@ -1,0 +1,232 @@
+"""The DMA engines' address generation: from a rectangular region of a tensor to the DRAM bursts that it touches.
+
+A descriptor names a region; the engine walks it in address order, page by page where a page table is involved, and
+every burst touched is fetched once per page (a burst is fetched again when two pages or two descriptors share it).
+Elements that a region needs are *useful* bytes; whole bursts are *fetched* bytes; the difference is over-fetch.
+Compiled with numba, as it runs once per tile of a program. Page-table entries themselves cost issue cycles, no traffic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hwmodel.compiled import compiled
+from hwmodel.program import NONE, Phase, Program, Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A tensor's layout as tables: per axis the digits of its coordinate, fastest first, strides in bytes."""
+
+    extents: Array  # int64[axes, digits]
+    strides: Array
+    order: Array  # axes from the largest stride to the smallest
+
+    @staticmethod
+    def of(tensor: Tensor) -> Leaves:
+        leaves = [tensor.layout.leaves(axis) or ((1, 0),) for axis in tensor.layout.axes]
+        digits = max(len(axis) for axis in leaves)
+        extents, strides = np.ones((2, len(leaves), digits), np.int64)
+        for i, axis in enumerate(leaves):
+            for j, (extent, stride) in enumerate(axis):
+                extents[i, j], strides[i, j] = extent, stride * tensor.element_bytes
+        order = np.argsort(-strides.max(axis=1, where=extents > 1, initial=0), kind="stable")
+        return Leaves(extents, strides * (extents > 1), order)
+
+
+class Regions:
+    """The tiles of a phase, ready to be evaluated for a queue's variables."""
+
+    def __init__(self, program: Program, phase: Phase, burst_bytes: int) -> None:
+        self._burst_bytes = burst_bytes
+        self._tensors = program.tensors
+        self._leaves = [Leaves.of(tensor) for tensor in program.tensors]
+        self._tiles = [self._decode(tile, phase) for tile in phase.tiles]
+
+    def _decode(self, tile: Any, phase: Phase) -> tuple[Any, ...]:
+        tensor = int(tile["tensor"])
+        axes = range(len(self._tensors[tensor].layout.axes))
+        starts = [phase.expression(tile["start"][a]) for a in axes]
+        extents = [phase.expression(tile["extent"][a]) for a in axes]
+        return tensor, starts, extents, int(tile["index"]), phase.expression(tile["index_start"]), tile
+
+    def region(self, tile: int, variables: list[int]) -> Region:
+        """Return the region that `tile` denotes now."""
+        tensor, starts, extents, index, index_start, row = self._tiles[tile]
+        table, page_size = _NO_TABLE, 1
+        if index != NONE:
+            table = self._tensors[index].values
+            page_size = self._tensors[tensor].layout.size(self._tensors[tensor].layout.axes[row["position_axis"]])
+        return Region(
+            tensor,
+            tuple(e(variables) for e in starts),
+            tuple(e(variables) for e in extents),
+            int(row["page_axis"]),
+            int(row["position_axis"]),
+            page_size,
+            table,
+            index_start(variables),
+        )
+
+    def bursts(self, region: Region) -> Array:
+        """Return the burst addresses of a region, in the order in which the engine asks for them; int64."""
+        leaves = self._leaves[region.tensor]
+        tensor = self._tensors[region.tensor]
+        bursts: Array = tile_bursts(
+            tensor.base_bytes,
+            tensor.element_bytes,
+            self._burst_bytes,
+            leaves.extents,
+            leaves.strides,
+            leaves.order,
+            np.array(region.starts, np.int64),
+            np.array(region.extents, np.int64),
+            region.page_axis,
+            region.position_axis,
+            region.page_size,
+            region.table,
+            region.first_page,
+        )
+        return bursts
+
+
+class Region(NamedTuple):
+    """A region with its numbers: per axis start and extent; pages by table where `page_axis` is not NONE."""
+
+    tensor: int
+    starts: tuple[int, ...]
+    extents: tuple[int, ...]
+    page_axis: int
+    position_axis: int
+    page_size: int
+    table: Array
+    first_page: int
+
+    @property
+    def elements(self) -> int:
+        count = 1
+        for extent in self.extents:
+            count *= extent
+        return count
+
+    @property
+    def pages(self) -> int:
+        """How many page-table entries the region needs; nought without a page table."""
+        if self.page_axis == NONE or self.elements == 0:
+            return 0
+        start = self.starts[self.position_axis]
+        stop = start + self.extents[self.position_axis]
+        return (stop - 1) // self.page_size - start // self.page_size + 1
+
+
+_NO_TABLE = np.zeros(0, np.int32)
+
+
+@compiled
+def _axis_offset(extents: Array, strides: Array, axis: int, coordinate: int) -> int:
+    offset: int = 0
+    for digit in range(extents.shape[1] - 1):
+        offset += coordinate % extents[axis, digit] * strides[axis, digit]
+        coordinate //= extents[axis, digit]
+    offset += coordinate * strides[axis, extents.shape[1] - 1]
+    return offset
+
+
+@compiled
+def _chunks(
+    base: int,
+    element_bytes: int,
+    extents: Array,
+    strides: Array,
+    order: Array,
+    starts: Array,
+    counts: Array,
+    out: Array,
+) -> tuple[int, int]:
+    """Write the start address of every contiguous chunk of a page-free region; return (chunks, chunk bytes)."""
+    run_axis, run = -1, 1
+    for axis in range(extents.shape[0]):  # the axis whose fastest digit is contiguous
+        if strides[axis, 0] == element_bytes and counts[axis] > 1 and extents[axis, 0] > 1:
+            run_axis = axis
+            first, stop = starts[axis], starts[axis] + counts[axis]
+            run = extents[axis, 0]
+            while first % run or stop % run:  # a region that cuts a digit is walked in smaller runs
+                if counts[axis] <= run and first // run == (stop - 1) // run:
+                    run = counts[axis]
+                    break
+                run = np.gcd(run, np.gcd(first, stop))
+    out[0] = base
+    chunks = 1
+    for axis in order:  # largest stride first: the product comes out in address order for most layouts
+        count = counts[axis] if axis != run_axis else counts[axis] // run
+        step = 1 if axis != run_axis else run
+        for i in range(chunks - 1, -1, -1):
+            start = out[i]
+            for j in range(count - 1, -1, -1):
+                out[i * count + j] = start + _axis_offset(extents, strides, axis, starts[axis] + j * step)
+        chunks *= count
+    return chunks, run * element_bytes
+
+
+@compiled
+def tile_bursts(
+    base: int,
+    element_bytes: int,
+    burst_bytes: int,
+    extents: Array,
+    strides: Array,
+    order: Array,
+    starts: Array,
+    counts: Array,
+    page_axis: int,
+    position_axis: int,
+    page_size: int,
+    table: Array,
+    first_page: int,
+) -> Array:
+    """Return the burst addresses of one region; see `Regions.bursts`."""
+    elements = 1
+    for axis in range(len(counts)):
+        elements *= counts[axis]
+    if elements <= 0:
+        return np.zeros(0, np.int64)
+    starts, counts = starts.copy(), counts.copy()
+    chunk_starts = np.empty(elements, np.int64)
+    found = np.empty(64 + elements * element_bytes // burst_bytes, np.int64)
+    total = 0
+    position, stop = 0, 1
+    if page_axis >= 0:
+        position, stop = starts[position_axis], starts[position_axis] + counts[position_axis]
+    while position < stop:
+        if page_axis >= 0:
+            starts[page_axis] = table[first_page + position // page_size]
+            starts[position_axis] = position % page_size
+            counts[position_axis] = min(stop - position, page_size - position % page_size)
+            position += counts[position_axis]
+        else:
+            position += 1
+        chunks, chunk_bytes = _chunks(base, element_bytes, extents, strides, order, starts, counts, chunk_starts)
+        for i in range(1, chunks):
+            if chunk_starts[i] < chunk_starts[i - 1]:
+                chunk_starts[:chunks].sort()
+                break
+        last = -1
+        for i in range(chunks):
+            burst = chunk_starts[i] // burst_bytes
+            end = (chunk_starts[i] + chunk_bytes - 1) // burst_bytes
+            burst = max(burst, last + 1)
+            if total + end - burst + 1 > len(found):
+                grown = np.empty(2 * (total + end - burst + 1), np.int64)
+                grown[:total] = found[:total]
+                found = grown
+            while burst <= end:
+                found[total] = burst * burst_bytes
+                total += 1
+                burst += 1
+            last = max(last, end)
+    return found[:total]

@@ -1,0 +1,105 @@
+"""A machine that can be run: the description with its names resolved and its parts checked against each other.
+
+`Machine` holds integers only (bytes, femtoseconds, ticks, tables); it is what the executors and the bounds read.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cached_property
+
+from hwmodel import units
+from hwmodel.dram.standards import Organisation, Timing, standard
+from hwmodel.program import Phase
+from hwmodel.spec import MachineSpec
+from layouts import AddressMap
+
+
+class Machine:
+    """A validated machine. Raises ValueError naming the part of the description that does not fit."""
+
+    def __init__(self, spec: MachineSpec) -> None:
+        self.spec = spec
+        hbm = spec.hbm
+        try:
+            dram = standard(hbm.standard)
+        except ValueError as error:
+            raise ValueError(f"machine {spec.name}: hbm.standard: {error}") from None
+        try:
+            self.timing: Timing = dram.timing(hbm.pin_rate)
+        except ValueError as error:
+            raise ValueError(f"machine {spec.name}: hbm.pin_rate: {error}") from None
+        self.organisation: Organisation = dram.organisation
+        try:
+            self.address_map = AddressMap.create(
+                hbm.address_map.fields,
+                hbm.address_map.hashes,
+                {"stack": hbm.stacks} | self.organisation.field_sizes(),
+                self.organisation.burst_bytes,
+            )
+        except ValueError as error:
+            raise ValueError(f"machine {spec.name}: hbm.address_map: {error}") from None
+        if spec.cores.dma.request_bytes < self.organisation.burst_bytes:
+            raise ValueError(
+                f"machine {spec.name}: cores.dma.request_bytes: {spec.cores.dma.request_bytes} B is less than one "
+                f"burst of {self.organisation.burst_bytes} B"
+            )
+
+    def require_fit(self, phase: Phase) -> None:
+        """Raise ValueError, by how many bytes and which buffers, if a phase needs more scratchpad than a core has."""
+        capacity = self.spec.cores.sram.capacity
+        if phase.sram_bytes > capacity:
+            names = ", ".join(f"{b.name} {b.slots} x {b.pitch_bytes} B" for b in phase.buffers)
+            raise ValueError(
+                f"phase {phase.name} needs {phase.sram_bytes} B of scratchpad, {phase.sram_bytes - capacity} B more "
+                f"than the {capacity} B of a core of {self.spec.name}; buffers: {names}"
+            )
+
+    def core_fs(self, cycles: int) -> int:
+        """Return the duration of core cycles."""
+        return units.cycles_to_fs(cycles, self.spec.cores.clock)
+
+    def port_fs(self, size_bytes: int) -> int:
+        """Return how long a core's port to the network is busy with a transfer."""
+        return self.core_fs(-(-size_bytes // self.spec.noc.port_bytes_per_cycle))
+
+    def cache_fs(self, size_bytes: int) -> int:
+        """Return how long the shared cache is busy with a transfer; nothing where there is none."""
+        cache = self.spec.shared_cache
+        return 0 if cache is None else units.transfer_fs(size_bytes, cache.bandwidth)
+
+    def ticks_to_fs(self, ticks: int) -> int:
+        """Return the time of a DRAM clock tick, rounded up."""
+        return -(-ticks * self.tick_fs.numerator // self.tick_fs.denominator)
+
+    def fs_to_ticks(self, time_fs: int) -> int:
+        """Return the first DRAM clock tick not before a time."""
+        return -(-time_fs * self.tick_fs.denominator // self.tick_fs.numerator)
+
+    @cached_property
+    def tick_fs(self) -> Fraction:
+        return Fraction(units.FS_PER_SECOND) / Fraction(self.timing.tick_hz)
+
+    @cached_property
+    def memory_request_fs(self) -> int:
+        """From a core's DMA engine to the memory controller: network, and the shared cache's miss path."""
+        cache = self.spec.shared_cache
+        return self.spec.noc.latency + (cache.miss_latency if cache else 0)
+
+    @property
+    def sram_bytes_per_cycle(self) -> int:
+        return self.spec.cores.sram.banks * self.spec.cores.sram.bank_width
+
+    @property
+    def pseudo_channels(self) -> int:
+        return self.spec.hbm.stacks * self.organisation.channels * self.organisation.pseudo_channels
+
+    @cached_property
+    def hbm_peak_bytes_per_second(self) -> Fraction:
+        """Peak HBM bandwidth: one burst per tCCD_S on every pseudo-channel."""
+        return Fraction(self.timing.tick_hz) * self.organisation.burst_bytes * self.pseudo_channels / self.timing.nCCDS
+
+    @property
+    def peak_flops(self) -> int:
+        """Dense 16-bit FLOP/s of all matrix units."""
+        return 2 * self.spec.cores.matrix.macs_per_cycle * self.spec.cores.clock * self.spec.cores.count

@@ -1,0 +1,330 @@
+"""What a machine executes: a program of phases, each a task table and one instruction stream per queue.
+
+A core is a decoupled access-execute machine with four in-order queues (load, store, matrix, vector). For every work
+item of its share of the task table each queue runs the same short stream; queues meet only at counters: an instruction
+waits until counters have reached values and adds one to counters when it completes. Phases follow one another, with a
+barrier over all cores and a launch between them.
+
+Loops stay rolled. Every size, address and slot is an expression: affine in the task's columns, the loop indices and
+the *running* indices (iterations of a loop, or tasks, that this queue has begun on this core so far), optionally
+clipped to a maximum (ragged tails) or taken modulo (the slot of a multi-buffer). Instructions, expressions, tiles and
+tasks are integer arrays; a program is written with `hwmodel.assembler` and read back with `walk`.
+
+Three executors read a program: `functional` computes values, `reference` time; `bounds` a lower bound of the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+
+from layouts import NamedLayout
+
+QUEUES = ("load", "store", "matrix", "vector")
+DTYPES: dict[str, np.dtype[Any]] = {
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "fp16": np.dtype(np.float16),
+    "fp32": np.dtype(np.float32),
+    "int32": np.dtype(np.int32),
+}
+MAX_LOOPS = 2  # nested or in sequence, per queue and phase: more than any template needs
+NONE = -1
+
+
+class Op(IntEnum):
+    """Instruction kinds. LOOP and END bracket a hardware loop."""
+
+    LOOP = 0
+    END = 1
+    LOAD = 2
+    STORE = 3
+    MATMUL = 4
+    VECTOR = 5
+
+
+# Operands are buffer numbers with a slot expression each; the destination comes first (a store's source for STORE).
+# Sizes are expressions: trips of a LOOP; m, n, k of a MATMUL; rows, columns of a VECTOR. NONE marks an unused field.
+INSTRUCTION = np.dtype(
+    [
+        ("op", "i4"),
+        ("wait_counter", "i4", 4),
+        ("wait_value", "i4", 4),
+        ("signal", "i4", 4),
+        ("buffer", "i4", 8),
+        ("slot", "i4", 8),
+        ("size", "i4", 3),
+        ("tile", "i4"),  # LOAD, STORE: row of `tiles`
+        ("function", "i4"),  # VECTOR: index into `functions`
+        ("scalar", "f8"),  # VECTOR: a constant of the operation
+        ("transpose_b", "i4"),  # MATMUL: b is stored as [n, k]
+        (
+            "accumulate",
+            "i4",
+        ),  # MATMUL: expression; the result is added to the destination where it is not zero
+    ]
+)
+# One rectangular region of a tensor. With an index tensor, the page axis is looked up: position p along the in-page
+# axis lies in page index[index_start + p // page_size] at p % page_size.
+TILE = np.dtype(
+    [
+        ("tensor", "i4"),
+        ("start", "i4", 6),  # expression per axis of the tensor
+        ("extent", "i4", 6),
+        ("index", "i4"),
+        ("index_start", "i4"),
+        ("page_axis", "i4"),
+        ("position_axis", "i4"),
+    ]
+)
+
+Cause = Literal["memory", "buffer", "dependency"]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in memory: a named layout (element offsets) at a byte address.
+
+    `resident` says where its bytes are when the kernel starts and where its stores stay: "hbm", or "cache" for small
+    activations that the kernel before has just written and the kernel after reads next, on machines with a shared
+    cache. `values` holds the contents of index tensors (page tables), on which addresses depend; int32.
+    """
+
+    name: str
+    layout: NamedLayout
+    dtype: str
+    base_bytes: int
+    resident: Literal["hbm", "cache"] = "hbm"
+    values: np.ndarray[Any, np.dtype[np.int32]] | None = None
+
+    @property
+    def element_bytes(self) -> int:
+        return DTYPES[self.dtype].itemsize
+
+    @property
+    def size_bytes(self) -> int:
+        return self.layout.cosize * self.element_bytes
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A multi-buffer in the scratchpad: `slots` row-major blocks of `rows x columns` elements, `pitch_bytes` apart."""
+
+    name: str
+    rows: int
+    columns: int
+    dtype: str
+    slots: int
+    address: int
+    pitch_bytes: int
+
+    @property
+    def element_bytes(self) -> int:
+        return DTYPES[self.dtype].itemsize
+
+    @property
+    def size_bytes(self) -> int:
+        return self.slots * self.pitch_bytes
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A counter of one core, and what a queue that waits for it is waiting for."""
+
+    name: str
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which core runs which tasks, in which order.
+
+    `order` lists task numbers; core c runs `order[start[c]:start[c+1]]`. With `dynamic`, `start` is empty and a core
+    that becomes free takes the next task of `order`.
+    """
+
+    order: np.ndarray[Any, np.dtype[np.int64]]
+    start: np.ndarray[Any, np.dtype[np.int64]]
+
+    @property
+    def dynamic(self) -> bool:
+        return len(self.start) == 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kernel: tasks `int64[n, columns]`, expressions `int64[n, 2 + variables]` (maximum, modulo, coefficients)."""
+
+    name: str
+    columns: tuple[str, ...]
+    tasks: np.ndarray[Any, np.dtype[np.int64]]
+    schedule: Schedule
+    queues: tuple[np.ndarray[Any, Any], ...]  # one INSTRUCTION array per name in QUEUES
+    expressions: np.ndarray[Any, np.dtype[np.int64]]
+    tiles: np.ndarray[Any, Any]
+    functions: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    counters: tuple[Counter, ...]
+
+    @property
+    def sram_bytes(self) -> int:
+        return max((b.address + b.size_bytes for b in self.buffers), default=0)
+
+    def expression(self, number: int) -> Expression:
+        """Return expression `number`, ready to be evaluated."""
+        return self._decoded_expressions[number]
+
+    @cached_property
+    def _decoded_expressions(self) -> list[Expression]:
+        return [Expression.from_row(row) for row in self.expressions.tolist()]
+
+    @cached_property
+    def decoded(self) -> tuple[tuple[Instruction, ...], ...]:
+        """The instruction streams with their expressions, ready to be walked."""
+        expressions = self._decoded_expressions
+        return tuple(tuple(Instruction.decode(self, row, expressions) for row in stream) for stream in self.queues)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Phases over one set of tensors. `hash` identifies everything that a run can depend on."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    phases: tuple[Phase, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        digest = hashlib.sha256()
+        for tensor in self.tensors:
+            digest.update(repr((tensor.name, tensor.layout, tensor.dtype, tensor.base_bytes, tensor.resident)).encode())
+            if tensor.values is not None:
+                digest.update(tensor.values.tobytes())
+        for phase in self.phases:
+            digest.update(repr((phase.columns, phase.functions, phase.buffers, phase.counters)).encode())
+            arrays = (
+                phase.tasks,
+                phase.schedule.order,
+                phase.schedule.start,
+                *phase.queues,
+                phase.expressions,
+            )
+            for array in (*arrays, phase.tiles):
+                digest.update(repr((array.shape, str(array.dtype))).encode() + array.tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """An affine form over a queue's variables, clipped to `maximum` or taken modulo `modulo` where these are set."""
+
+    constant: int
+    terms: tuple[tuple[int, int], ...]  # (variable, coefficient)
+    maximum: int
+    modulo: int
+
+    @staticmethod
+    def from_row(row: list[int]) -> Expression:
+        terms = tuple((i, c) for i, c in enumerate(row[3:], start=1) if c)
+        return Expression(row[2], terms, row[0], row[1])
+
+    def __call__(self, variables: list[int]) -> int:
+        value = self.constant
+        for i, coefficient in self.terms:
+            value += coefficient * variables[i]
+        if self.modulo:
+            return value % self.modulo
+        return min(value, self.maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """A decoded instruction; see INSTRUCTION for what the fields mean."""
+
+    op: Op
+    waits: tuple[tuple[int, Expression], ...]
+    signals: tuple[int, ...]
+    operands: tuple[tuple[int, Expression], ...]
+    sizes: tuple[Expression, ...]
+    tile: int
+    function: str
+    scalar: float
+    transpose_b: bool
+    accumulate: Expression | None
+    loop: int  # LOOP, END: which loop of the queue
+    partner: int  # END: position of its LOOP
+
+    @staticmethod
+    def decode(phase: Phase, row: Any, expressions: list[Expression]) -> Instruction:
+        def pairs(numbers: Any, values: Any) -> tuple[tuple[int, Expression], ...]:
+            return tuple((int(n), expressions[v]) for n, v in zip(numbers, values, strict=True) if n != NONE)
+
+        op = Op(int(row["op"]))
+        return Instruction(
+            op=op,
+            waits=pairs(row["wait_counter"], row["wait_value"]),
+            signals=tuple(int(s) for s in row["signal"] if s != NONE),
+            operands=pairs(row["buffer"], row["slot"]),
+            sizes=tuple(expressions[s] for s in row["size"] if s != NONE),
+            tile=int(row["tile"]),
+            function=phase.functions[row["function"]] if op is Op.VECTOR else "",
+            scalar=float(row["scalar"]),
+            transpose_b=bool(row["transpose_b"] == 1),
+            accumulate=expressions[row["accumulate"]] if row["accumulate"] != NONE else None,
+            loop=int(row["tile"]) if op in (Op.LOOP, Op.END) else NONE,
+            partner=int(row["function"]) if op is Op.END else NONE,
+        )
+
+
+def variable_count(columns: int) -> int:
+    """Return the length of a queue's variable vector: one, task columns, tasks begun, (index, running) per loop."""
+    return 2 + columns + 2 * MAX_LOOPS
+
+
+def walk(phase: Phase, queue: int, tasks: Iterable[int]) -> Iterator[tuple[Instruction, list[int]]]:
+    """Yield the instructions that `queue` of one core executes for `tasks`, with its variables at that moment.
+
+    The variable list is reused: evaluate what is needed before advancing.
+    """
+    stream = phase.decoded[queue]
+    columns = len(phase.columns)
+    first_loop = 2 + columns
+    variables = [1] + [0] * (variable_count(columns) - 1)
+    if not stream:
+        return
+    for begun, task in enumerate(tasks):
+        variables[1 : 1 + columns] = phase.tasks[task].tolist()
+        variables[1 + columns] = begun
+        position = 0
+        remaining = [0] * MAX_LOOPS
+        while position < len(stream):
+            instruction = stream[position]
+            index = first_loop + 2 * instruction.loop
+            if instruction.op is Op.LOOP:
+                trips = instruction.sizes[0](variables)
+                remaining[instruction.loop] = trips
+                variables[index] = 0
+                if trips <= 0:
+                    while not (stream[position].op is Op.END and stream[position].loop == instruction.loop):
+                        position += 1
+            elif instruction.op is Op.END:
+                variables[index] += 1
+                variables[index + 1] += 1
+                remaining[instruction.loop] -= 1
+                if remaining[instruction.loop] > 0:
+                    position = instruction.partner
+            else:
+                yield instruction, variables
+            position += 1
+
+
+def task_lists(schedule: Schedule, cores: int) -> list[Iterable[int]]:
+    """Return the tasks of every core of a static schedule."""
+    order, start = schedule.order.tolist(), schedule.start.tolist()
+    return [order[start[c] : start[c + 1]] for c in range(cores)]

@@ -1,0 +1,277 @@
+"""The description of a machine: frozen, read from YAML, every number with a unit and a source.
+
+`load_machine` reads a shipped description by name or any YAML file by path and gives a `MachineSpec`, which cannot be
+run; `hwmodel.machine.Machine` resolves it into integers and checks that its parts fit together. Each component's
+description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
+path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
+
+Not described yet: several levels of scratchpad, caches with capacity misses, TLBs, energy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from hwmodel import units
+from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
+from layouts.notation import nearest_first
+
+MACHINES = Path(__file__).parent / "machines"
+
+
+class _Resolved(int):
+    """An integer that already went through `units.parse`."""
+
+
+def _quantity(name: str, least: str, most: str) -> tuple[BeforeValidator, PlainSerializer]:
+    low, high = units.parse(least, name), units.parse(most, name)
+
+    def read(value: object) -> int:
+        number = int(value) if isinstance(value, _Resolved) else units.parse(value, name)
+        if not low <= number <= high:
+            raise ValueError(f"allowed: {least} to {most}")
+        return number
+
+    return BeforeValidator(read), PlainSerializer(int)
+
+
+# The ranges are assumed: wide enough for any accelerator, narrow enough that a slip of a prefix is an error
+# instead of a simulation without end.
+_read_bytes, _write_bytes = _quantity("bytes", "1 B", "1024 TiB")
+_read_hz, _write_hz = _quantity("frequency", "1 MHz", "100 GHz")
+_read_fs, _write_fs = _quantity("time", "0 s", "1 ms")
+_read_bandwidth, _write_bandwidth = _quantity("bandwidth", "1 MB/s", "1 PB/s")
+_read_bit_rate, _write_bit_rate = _quantity("bit rate", "1 Mb/s", "1 Tb/s")
+
+Bytes = Annotated[int, _read_bytes, _write_bytes]
+Hertz = Annotated[int, _read_hz, _write_hz]
+Femtoseconds = Annotated[int, _read_fs, _write_fs]
+BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
+BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
+Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MatrixSpec(_Part):
+    """The matrix unit of one core: `m x n x k` is the smallest block it works on; smaller operands are padded to it."""
+
+    macs_per_cycle: Count  # dense 16-bit multiply-accumulates
+    m: Count
+    n: Count
+    k: Count
+
+
+class VectorSpec(_Part):
+    """The vector unit of one core: fp32 operations per cycle, by primitive class."""
+
+    alu: Count
+    exp: Count
+    reduce: Count
+    convert: Count
+
+
+class SramSpec(_Part):
+    """The banked scratchpad of one core."""
+
+    capacity: Bytes
+    banks: Count
+    bank_width: Bytes
+
+
+class DmaSpec(_Part):
+    """The load engine and the store engine of one core; each issues in order and completes in order."""
+
+    issue_cycles: Count  # per descriptor (one tile)
+    index_cycles: Count  # per page-table entry looked up for a descriptor
+    request_bytes: Bytes  # the largest memory request a descriptor is split into
+    request_cycles: Count  # per request
+    max_outstanding: Count  # requests in flight per engine
+
+
+class CoresSpec(_Part):
+    count: Annotated[int, Field(strict=True, ge=1, le=4096)]
+    clock: Hertz
+    matrix: MatrixSpec
+    vector: VectorSpec
+    sram: SramSpec
+    dma: DmaSpec
+
+
+class NocSpec(_Part):
+    """The path between a core and the shared memory side."""
+
+    port_bytes_per_cycle: Count  # per core and direction, at the core clock
+    latency: Femtoseconds  # one way
+
+
+class SharedCacheSpec(_Part):
+    """A cache all cores share, as a stage of bandwidth and latency: capacity misses and evictions are not modelled."""
+
+    capacity: Bytes
+    bandwidth: BytesPerSecond
+    miss_latency: Femtoseconds  # added on the way to HBM
+
+
+class AddressMapSpec(_Part):
+    """Physical address to stack, channel, ... row, column; see `layouts.AddressMap`."""
+
+    fields: tuple[str, ...]
+    hashes: tuple[str, ...] = ()
+
+
+class HbmSpec(_Part):
+    """The HBM stacks with their controllers."""
+
+    standard: str
+    stacks: Annotated[int, Field(strict=True, ge=1, le=64)]
+    pin_rate: BitsPerSecond
+    refresh: Literal["per-bank", "all-bank", "none"]
+    queue_depth: Annotated[int, Field(strict=True, ge=1, le=256)]  # per pseudo-channel, reads and writes apart
+    address_map: AddressMapSpec
+
+
+class LaunchSpec(_Part):
+    """What a kernel costs before its first instruction."""
+
+    latency: Femtoseconds
+
+
+class MachineSpec(_Part):
+    """A machine. `name` identifies it; `hash` identifies every number in it."""
+
+    name: str
+    description: str
+    cores: CoresSpec
+    noc: NocSpec
+    shared_cache: SharedCacheSpec | None = None
+    hbm: HbmSpec
+    launch: LaunchSpec
+    sources: dict[str, str]
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits over all numbers, independent of names, words and sources."""
+        numbers = self.model_dump(exclude={"name", "description", "sources"})
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
+
+    def with_overrides(self, changes: Mapping[str, object]) -> MachineSpec:
+        """Return this machine with values at dotted paths (such as "hbm.stacks") replaced by texts or numbers.
+
+        Raises ValueError naming an unknown path with the nearest ones, or a value that the field does not take.
+        """
+        if not changes:
+            return self
+        tree = _resolved(self.model_dump())
+        leaves = sorted(_leaves(tree))
+        for path, value in changes.items():
+            if path not in leaves or path.startswith("sources"):
+                raise ValueError(_unknown("machine path", path, [p for p in leaves if not p.startswith("sources")]))
+            *parents, last = path.split(".")
+            node = tree
+            for key in parents:
+                node = node[key]
+            node[last] = _scalar(value)
+            tree["sources"][path] = "what-if"
+        return _validated(tree, f"machine {self.name}")
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers of the machine as a JSON-able tree (bytes, Hz, fs), with their sources."""
+        return self.model_dump() | {"hash": self.hash}
+
+
+def machine_names() -> tuple[str, ...]:
+    """Return the names of the shipped machines."""
+    return tuple(sorted(path.stem for path in MACHINES.glob("*.yaml")))
+
+
+@lru_cache(maxsize=64)
+def load_machine(name: str) -> MachineSpec:
+    """Return the shipped machine `name`, or the one described in the YAML file at path `name`.
+
+    Raises ValueError with one line: the file, the path of the value, the value, and what is allowed.
+    """
+    if name in machine_names():
+        path = MACHINES / f"{name}.yaml"
+    elif name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        raise ValueError(_unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
+    tree = read_yaml(path)
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: a machine description is a mapping of keys to values")
+    return _validated(tree, str(name))
+
+
+def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
+    try:
+        spec = MachineSpec.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError(f"{where}: {_first_problem(error)}") from None
+    known = set(spec.sources)
+    for path in _leaves(spec.model_dump(exclude={"name", "description", "sources"})):
+        parts = path.split(".")
+        if not any(".".join(parts[: i + 1]) in known for i in range(len(parts))):
+            raise ValueError(f"{where}: sources: {path} has no source; name one, or write `assumed` and why")
+    return spec
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # before what it misspelt
+    parts = [str(part) for part in problem["loc"]]
+    path = ".".join(parts)
+    if problem["type"] == "extra_forbidden":
+        parents = parts[:-1]
+        return _unknown("key", path, [".".join([*parents, k]) for k in _fields_at(parents)])
+    if problem["type"] == "missing":
+        return f"{path}: missing"
+    return f"{path}: {units.shown(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _fields_at(path: Iterable[str]) -> list[str]:
+    model: Any = MachineSpec
+    for key in path:
+        annotation = model.model_fields[key].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            paths += _leaves(value, f"{prefix}{key}.")
+        elif value is not None:
+            paths.append(f"{prefix}{key}")
+    return paths
+
+
+def _resolved(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _resolved(value) for key, value in tree.items()}
+    return _Resolved(tree) if type(tree) is int else tree
+
+
+def _scalar(value: object) -> object:
+    """Read an override as YAML would, so that `4`, `"4"` and `6.4 Gb/s` mean what they mean in a file."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, RecursionError, *CONSTRUCTOR_ERRORS):
+        return value
+
+
+def _unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
+    return f"unknown {kind} {units.shown(value)}; known: {nearest_first(value, allowed, 12)}"

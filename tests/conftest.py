@@ -1,0 +1,23 @@
+"""What all tests share: the folder of reference data and hypothesis without a clock."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).parent.parent
+
+settings.register_profile("rowhit", deadline=None)  # a busy machine is no reason to fail
+settings.load_profile("rowhit")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of reference data: ROWHIT_DATA, by default ../shared/data beside the project."""
+    path = Path(os.environ.get("ROWHIT_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no reference data at {path}; set ROWHIT_DATA to the folder that holds models/, requests/ ...")
+    return path

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from explorer import cli
+
+RUN = ("run", "--machine", "h100-sxm", "--model", "llama-3.1-8b", "--kernel", "decode-attention")
+SMALL = (*RUN, "--batch", "4", "--context", "256")
+GEMM = ("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--m", "64", "--n", "256", "--k", "128")
+STUDY = """
+machine: h100-sxm
+kernel: decode-attention
+model: llama-3.1-8b
+batch: {sequences: 4, context: 256}
+knobs:
+  layout: [page kv token head dim, page kv head token dim, page kv head token//32 dim token%32]
+  page_size: [16, 32]
+  tile: [32, 64]
+baseline: {page_size: 16}
+budget: {points: 6, batch: 2}
+"""
+
+
+def rowhit(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "explorer.cli", *arguments]
+    root = str(Path(__file__).parents[2])
+    variables = os.environ | {"PYTHONPATH": root} | environment
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, explorer.cli\n"
+        "try:\n    explorer.cli.app(['--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'numpy', 'pandas', 'optuna', 'plotly', 'numba', 'simpy', 'pyarrow', 'pydantic', 'yaml'}\n"
+        "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for command in ("run", "whatif", "explore", "report", "machines", "models"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--machine", "h100-smx", *RUN[3:], "--batch", "1", "--context", "8"), "h100-sxm"),
+        ((*RUN[:4], "llama-3.1-9b", *RUN[5:], "--batch", "1", "--context", "8"), "llama-3.1-8b"),
+        ((*RUN[:6], "decode-atention", "--batch", "1", "--context", "8"), "did you mean 'decode-attention'?"),
+        ((*SMALL, "--set", "pagesize=16"), "did you mean 'page_size'?"),
+        ((*SMALL, "--set", "page_size=0"), "--set page_size=0: must be at least 1"),
+        ((*SMALL, "--set", "tile=1048576"), "B of scratchpad"),
+        ((*SMALL, "--set", "layout=page kv tokn head dim"), "token"),
+        ((*SMALL, "--set", "schedule=fair"), "schedule"),
+        ((*SMALL, "--set", "hbm.stakcs=2"), "hbm.stacks"),
+        ((*SMALL, "--set", "hbm.stacks=-2"), "-2"),
+        ((*SMALL, "--set", "hbm.pin_rate=5 parsec"), "5 parsec"),
+        ((*RUN, "--batch", "0", "--context", "8"), "--batch 0: must be at least 1"),
+        ((*RUN, "--batch", "4"), "--context"),
+        ((*RUN, "--batch", "4", "--trace", "azur"), "did you mean 'azure'?"),
+        (RUN, "needs a model and a batch"),
+        (("run", "--machine", "h100-sxm", "--kernel", "gemm", "--m", "8"), "size n is missing"),
+        ((*GEMM, "--batch", "4", "--context", "8"), "kernel gemm takes no batch and no context"),
+        ((*GEMM, "--set", "context=8"), "--set context=8: there is no batch to change"),
+        ((*RUN[:5], "--kernel", "gemm", "--m", "8", "--n", "8"), "size k is missing"),
+        ((*SMALL, "--jsn"), "--json"),
+        (("run", "--kernel", "gemm"), "--machine"),
+        (("frobnicate",), "frobnicate"),
+        (("whatif", *SMALL[1:]), "at least one --set"),
+        (("explore", "no-such-study.yaml"), "no-such-study.yaml: not readable: No such file or directory"),
+        (("report", "no-such-folder"), "no-such-folder: no results folder"),
+        (("machines", "h100"), "h100-sxm"),
+        (("models", "llama"), "llama-3.1-8b"),
+    ],
+)
+def test_bad_input_gets_one_line_status_2_and_leaves_nothing(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = rowhit(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("rowhit: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["/proc/results", "/dev/null/results", "small.yaml"])
+def test_a_results_folder_that_cannot_be_written_is_one_line(study_file: Path, out: str) -> None:
+    done = rowhit("explore", str(study_file), "--out", out, "--jobs", "1", cwd=study_file.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rowhit: ")
+    assert done.stderr.count("\n") == 1
+    assert out in done.stderr
+
+
+def test_run_answers_with_the_promised_keys(tmp_path: Path) -> None:
+    done = rowhit(*SMALL, "--json", cwd=tmp_path)
+    metrics = json.loads(done.stdout)
+    promised = {
+        "time_us", "cycles", "bound_us", "hbm_read_bytes", "hbm_useful_bytes", "hbm_bandwidth_fraction",
+        "row_hits", "row_misses", "row_conflicts", "limited_by", "stalls",
+    }  # fmt: skip
+    assert promised <= metrics.keys()
+    assert 0 < metrics["bound_us"] <= metrics["time_us"]
+    assert metrics["hbm_useful_bytes"] == 4 * 256 * 2 * 8 * 128 * 2  # sequences, tokens, K and V, heads, dim, bf16
+
+
+def test_gemm_runs_on_its_three_sizes(tmp_path: Path) -> None:
+    alone = json.loads(rowhit(*GEMM, "--json", cwd=tmp_path).stdout)
+    assert alone["hbm_useful_bytes"] >= (256 * 128) * 2  # the weights, once, in bf16
+    with_model = json.loads(rowhit(*GEMM, "--model", "llama-3.1-8b", "--json", cwd=tmp_path).stdout)
+    assert with_model == alone  # the model gives its dtype only, which is bf16
+    assert "batch" not in alone
+
+
+@pytest.mark.parametrize(("with_file", "words"), [(True, "(file)"), (False, "(shipped quantiles)")])
+def test_a_drawn_batch_says_where_its_lengths_come_from(tmp_path: Path, with_file: bool, words: str) -> None:
+    if with_file:
+        trace = tmp_path / "requests" / "azure-2023-conversation.csv.gz"
+        trace.parent.mkdir()
+        trace.write_bytes(gzip.compress(b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,100,20\n"))
+    drawn = (*RUN, "--batch", "2", "--trace", "azure")
+    title = rowhit(*drawn, cwd=tmp_path, ROWHIT_DATA=str(tmp_path)).stdout.splitlines()[0]
+    assert f"2 sequences from the Azure conversation trace {words} · h100-sxm" in title
+    source = json.loads(rowhit(*drawn, "--json", cwd=tmp_path, ROWHIT_DATA=str(tmp_path)).stdout)["batch"]
+    assert ("shipped quantiles" in source) != with_file
+    what = rowhit("whatif", *drawn[1:], "--set", "tile=32", cwd=tmp_path, ROWHIT_DATA=str(tmp_path)).stdout
+    assert what.splitlines()[0] == title
+
+
+def test_whatif_has_one_default_for_its_jobs(tmp_path: Path) -> None:
+    assert "one per CPU" not in rowhit("whatif", "--help", cwd=tmp_path).stdout
+    assert "one per CPU" in rowhit("explore", "--help", cwd=tmp_path).stdout
+
+
+def test_no_memory_left_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def app(**_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "rowhit: out of memory\n"
+
+
+def test_a_machine_is_described_with_units_and_in_json_with_plain_integers(tmp_path: Path) -> None:
+    text = rowhit("machines", "npu-hbm3", cwd=tmp_path).stdout
+    for line in ("clock: 1.5 GHz", "latency: 40 ns", "pin_rate: 6.4 Gb/s   [the highest", "capacity: 2 MiB"):
+        assert f" {line}" in text
+    assert "capacity: 227 KiB   [" in rowhit("machines", "h100-sxm", cwd=tmp_path).stdout
+    facts = json.loads(rowhit("machines", "npu-hbm3", "--json", cwd=tmp_path).stdout)
+    assert facts["noc"]["latency"] == 40 * 10**6
+    assert facts["hbm"]["pin_rate"] == 6_400_000_000
+
+
+def test_whatif_with_half_the_stacks_shows_every_difference(tmp_path: Path) -> None:
+    done = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", "--set", "context=512,tile=32", "--json", cwd=tmp_path)
+    record = json.loads(done.stdout)
+    half, longer = record["variants"]
+    assert half["set"] == {"hbm.stacks": "2"}
+    assert half["difference"]["hbm_useful_bytes"] == 0
+    assert longer["hbm_useful_bytes"] == 2 * record["baseline"]["hbm_useful_bytes"]
+    table = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", cwd=tmp_path)
+    assert "hbm.stacks=2" in table.stdout.splitlines()[1]
+
+
+def test_explore_writes_its_folder_and_answers_with_the_promised_keys(study_file: Path) -> None:
+    home = study_file.parent
+    done = rowhit("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert {"best", "baseline", "bound_us", "gap", "points", "simulated", "pruned"} <= record.keys()
+    assert record["bound_us"] <= record["best"]["time_us"] <= record["baseline"]["time_us"]
+    assert (home / "results" / "small" / "report.html").exists()
+    assert done.stderr == ""
+    again = rowhit("report", "results/small", "--json", cwd=home)
+    assert json.loads(again.stdout).items() >= record.items()
+    other = rowhit("explore", str(study_file), "--seed", "1", cwd=home)
+    assert other.returncode == 2
+    assert "results/small: belongs to another study: study.seed is 1 here and 0 there" in other.stderr
+
+
+def test_machines_and_models_are_listed_and_described(tmp_path: Path) -> None:
+    assert "h100-sxm" in json.loads(rowhit("machines", "--json", cwd=tmp_path).stdout)
+    assert json.loads(rowhit("machines", "h100-sxm", "--json", cwd=tmp_path).stdout)["hbm"]["stacks"] == 5
+    facts = json.loads(rowhit("models", "llama-3.1-8b", "--json", cwd=tmp_path).stdout)
+    assert facts["parameters"] == facts["active_parameters"] == 8_030_261_248
+    assert facts["kv_bytes_per_token"] == 32 * 2 * 8 * 128 * 2
+    assert facts["layers"] == 32
+    assert "llama-3.1-8b" in rowhit("models", cwd=tmp_path).stdout
+
+
+def test_ctrl_c_keeps_what_was_done_and_the_same_command_continues(study_file: Path) -> None:
+    home = study_file.parent
+    study_file.write_text(STUDY.replace("points: 6", "points: 12"))
+    command = [sys.executable, "-m", "explorer.cli", "explore", str(study_file), "--jobs", "2"]
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        command, cwd=home, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    points = home / "results" / "small" / "points"
+    deadline = time.monotonic() + 60
+    while not (points.exists() and list(points.glob("0*"))) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert output == ""
+    assert errors == "rowhit: stopped; what is done is kept in results/small, the same command continues\n"
+    kept = sorted(path.name for path in points.glob("0*"))
+    again = rowhit("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
+    assert again.returncode == 0, again.stderr
+    assert kept == sorted(path.name for path in points.glob("0*"))[: len(kept)]
+    assert len(list(points.glob("0*"))) == json.loads(again.stdout)["points"]

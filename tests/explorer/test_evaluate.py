@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from explorer import evaluate
+from explorer.query import BatchSpec, Query
+
+GEMM = Query("npu-hbm3", "gemm", options=(("m", 64), ("n", 64), ("k", 64)))
+DECODE = Query("npu-hbm3", "decode-attention", "llama-3.1-8b", BatchSpec(2, 64))
+
+
+def test_keys_are_equal_only_for_one_problem_on_one_machine() -> None:
+    others = [
+        GEMM,
+        Query("npu-hbm3", "gemm", options=(("m", 128), ("n", 64), ("k", 64))),
+        GEMM.with_knob("tile_m", 64),
+        GEMM.with_knob("machine.hbm.stacks", 2),
+        DECODE,
+        Query("npu-hbm3", "decode-attention", "llama-3.1-8b", BatchSpec(4, 64)),
+        Query("npu-hbm3", "decode-attention", "llama-3.1-8b", BatchSpec(2, 65)),
+    ]
+    assert len({evaluate.key(query) for query in others}) == len(others)
+    respelt = GEMM.with_knob("layout_a", "m  k")
+    assert evaluate.key(respelt) == evaluate.key(GEMM)
+
+
+def test_every_unit_belongs_to_a_whole_number_of_the_machine() -> None:
+    units = evaluate.machine_units()
+    assert units["noc.latency"] == units["shared_cache.miss_latency"] == "fs"
+    assert (units["cores.clock"], units["hbm.pin_rate"]) == ("Hz", "b/s")
+    facts = evaluate.describe_machine("h100-sxm")
+    for path in units:
+        value = facts
+        for name in path.split("."):
+            value = value[name]
+        assert isinstance(value, int), path

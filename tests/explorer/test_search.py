@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from explorer.explore import explore
+from explorer.progress import silent
+from explorer.store import rows_frame, space_frame
+from explorer.study import Study
+from explorer.summary import Summary
+
+Explore = Callable[..., Summary]
+
+
+@pytest.fixture
+def search(fake: ModuleType) -> Explore:
+    def run(study: Study, folder: Path, jobs: int = 1) -> Summary:
+        return explore(study, folder, jobs, fake.EVALUATOR, silent)
+
+    return run
+
+
+def changed(study: Study, **fields: Any) -> Study:
+    return Study.model_validate(study.model_dump() | fields)
+
+
+def valid_times(fake: ModuleType, study: Study) -> dict[str, float]:
+    """Every distinct point of the space with its true time, by full enumeration."""
+    from explorer.query import Query
+
+    times = {}
+    for choice in itertools.product(*study.knobs.values()):
+        query = Query(study.machine, study.kernel)
+        for name, value in zip(study.knobs, choice, strict=True):
+            query = query.with_knob(name, value)
+        try:
+            times[fake.key(query)] = fake.time_us(query)
+        except ValueError:
+            continue
+    return times
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "exhaustive"])
+@pytest.mark.parametrize("points", [1, 5, 12, 200])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_certified_bound_is_below_the_true_optimum_and_the_best_found_above(
+    search: Explore, fake: ModuleType, study: Study, tmp_path: Path, sampler: str, points: int, seed: int
+) -> None:
+    study = changed(study, sampler=sampler, budget={"points": points, "batch": 4}, seed=seed)
+    summary = search(study, tmp_path / "out")
+    optimum = min(valid_times(fake, study).values())
+    assert summary.certificate.bound_us <= optimum <= summary.certificate.best_us
+    assert summary.best["time_us"] == summary.certificate.best_us
+    assert summary.points == summary.simulated + summary.pruned <= points
+    if points == 200:
+        assert summary.certificate.proven
+        assert summary.certificate.best_us == optimum
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "exhaustive"])
+def test_no_point_is_evaluated_twice_and_two_spellings_of_a_layout_are_one_point(
+    search: Explore, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "simulated"))
+    summary = search(changed(study, sampler=sampler, budget={"points": 100, "batch": 4}), tmp_path / "out")
+    simulated = (tmp_path / "simulated").read_text().splitlines()
+    assert len(simulated) == len(set(simulated)) == summary.simulated
+    assert rows_frame(tmp_path / "out")["key"].is_unique
+    assert summary.space_points == 2 * 12 - 2
+    assert set(summary.invalid) == {"tile 128: needs 2048 B of SRAM, there are 1536 B"}
+
+
+def test_a_point_is_pruned_only_when_its_bound_is_above_the_best_time_so_far(
+    search: Explore, study: Study, tmp_path: Path
+) -> None:
+    summary = search(changed(study, sampler="random", budget={"points": 100, "batch": 2}), tmp_path)
+    rows = rows_frame(tmp_path)
+    assert summary.pruned > 0
+    for batch, part in rows.groupby("batch"):
+        best_us = rows[rows["batch"] < batch]["time_us"].min()
+        pruned = part[part["status"] == "pruned"]
+        assert (pruned["bound_us"] > best_us).all()
+        assert pruned["time_us"].isna().all()
+        if batch:
+            assert not (part[part["status"] == "simulated"]["bound_us"] > best_us).any()
+
+
+def test_every_batch_but_the_last_simulates_the_same_number_of_points(
+    search: Explore, study: Study, tmp_path: Path
+) -> None:
+    search(changed(study, budget={"points": 14, "batch": 4}), tmp_path)
+    rows = rows_frame(tmp_path)
+    sizes = rows[rows["status"] == "simulated"].groupby("batch").size().tolist()
+    assert sizes[0] == 1
+    assert set(sizes[1:-1]) <= {4}
+
+
+def test_rows_are_identical_with_one_and_with_two_workers(search: Explore, study: Study, tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        search(study, tmp_path / str(jobs), jobs=jobs)
+    pd.testing.assert_frame_equal(rows_frame(tmp_path / "1"), rows_frame(tmp_path / "2"))
+    files = [sorted((tmp_path / jobs / "points").iterdir()) for jobs in ("1", "2")]
+    assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]
+
+
+def test_another_seed_asks_for_other_points(search: Explore, study: Study, tmp_path: Path) -> None:
+    keys = []
+    for seed in (0, 1):
+        search(changed(study, seed=seed, sampler="random"), tmp_path / str(seed))
+        keys.append(rows_frame(tmp_path / str(seed))["key"].tolist())
+    assert keys[0] != keys[1]
+
+
+def test_the_baseline_comes_first_also_when_it_lies_outside_the_space(
+    search: Explore, study: Study, tmp_path: Path
+) -> None:
+    summary = search(changed(study, baseline={"tile": 8}), tmp_path)
+    rows = rows_frame(tmp_path)
+    assert rows["tile"].tolist()[0] == 8
+    assert rows["batch"].tolist()[:2] == [0, 1]
+    assert summary.baseline["tile"] == 8
+    assert len(space_frame(tmp_path)) == 24 + 1
+
+
+def test_a_bound_above_the_simulated_time_is_a_failure_and_not_a_result(
+    fake: ModuleType, study: Study, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    wrong = replace(fake.EVALUATOR, bound_us=lambda query: fake.time_us(query) + 1)
+    with pytest.raises(AssertionError, match="lower bound"):
+        explore(study, tmp_path / "out", 1, wrong, silent)
+
+
+def test_a_machine_number_is_a_knob_like_any_other(search: Explore, study: Study, tmp_path: Path) -> None:
+    knobs = {"machine.hbm.stacks": [2, 4], "tile": [32, 64]}
+    summary = search(changed(study, knobs=knobs, baseline={}), tmp_path)
+    assert summary.best["machine.hbm.stacks"] == "4"
+    assert summary.best["tile"] == 64
+
+
+def test_a_baseline_outside_the_combinations_is_a_point_of_the_space_and_may_be_the_best(
+    fake: ModuleType, study: Study, tmp_path: Path
+) -> None:
+    fields = {
+        "knobs": {"tile": [16, 32], "stages": [2, 4]},
+        "baseline": {"layout": "head page", "tile": 128, "stages": 3},
+    }
+    outside = Study.model_validate(study.model_dump() | fields)
+    summary = explore(outside, tmp_path, 1, fake.EVALUATOR, silent)
+    assert summary.best["key"] == summary.baseline["key"] == "head page/128/3/4"
+    assert summary.space_points == 2 * 2 + 1
+    assert summary.certificate.proven

@@ -1,0 +1,86 @@
+"""A small HBM3 memory with a plain address map, driven burst by burst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwmodel.dram.controller import Dram, Policy
+from hwmodel.dram.standards import COMMANDS, HBM3, Organisation, Timing
+
+FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
+# least significant first: columns change last, so that an address names its bank at sight
+ORDER = ("column", "pseudo_channel", "channel", "stack", "bank_group", "bank", "row")
+Tables = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+class Memory:
+    """A `Dram` with its address map, and shorthand for enqueueing by location."""
+
+    def __init__(
+        self,
+        organisation: Organisation,
+        stacks: int,
+        order: tuple[str, ...],
+        hashes: list[Any],
+        **options: Any,
+    ) -> None:
+        self.timing: Timing = HBM3.timing(6_400_000_000)
+        self.organisation, self.stacks = organisation, stacks
+        sizes = {"stack": stacks} | organisation.field_sizes()
+        self.strides: dict[str, int] = {}
+        digits, stride = [], organisation.burst_bytes
+        for name in order:
+            digits.append((stride, sizes[name], FIELDS.index(name), 1))
+            self.strides[name] = stride
+            stride *= sizes[name]
+        self.capacity_bytes = stride
+        tables = np.array(digits, np.int64), np.array(hashes, np.int64).reshape(-1, 4)
+        recorded, bins = options.pop("record_commands", True), options.pop("bin_ticks", 0)
+        self.dram = Dram(
+            self.timing,
+            organisation,
+            stacks,
+            tables,
+            Policy(**options),
+            record_commands=recorded,
+            bin_ticks=bins,
+        )
+
+    def address(self, **location: int) -> int:
+        return sum(self.strides[name] * value for name, value in location.items())
+
+    def offer(self, addresses: Iterable[int], tick: int = 0, is_write: bool = False) -> int:
+        bursts = list(addresses)
+        request = self.dram.open_request(len(bursts))
+        for address in bursts:
+            self.dram.enqueue(address, request, is_write, tick)
+        return request
+
+    def read(self, tick: int = 0, **location: int) -> int:
+        return self.offer([self.address(**location)], tick)
+
+    def write(self, tick: int = 0, **location: int) -> int:
+        return self.offer([self.address(**location)], tick, is_write=True)
+
+    def commands(self) -> list[tuple[int, str]]:
+        """Drain and return (tick, command) in order."""
+        self.dram.drain()
+        return [(int(c[0]), COMMANDS[c[6]]) for c in self.dram.commands()]
+
+
+@pytest.fixture(scope="session")
+def make_memory() -> Callable[..., Memory]:
+    """Return a maker of memories: one channel by default; options of `Policy` and `Dram`."""
+
+    def make(
+        channels: int = 1, stacks: int = 1, order: tuple[str, ...] = ORDER, hashes: Any = (), **options: Any
+    ) -> Memory:
+        options.setdefault("refresh", "none")
+        return Memory(replace(HBM3.organisation, channels=channels), stacks, order, list(hashes), **options)
+
+    return make

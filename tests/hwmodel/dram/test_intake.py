@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodel.dram.controller import REFRESH_POLICIES, enqueue_bursts
+
+Maker = Callable[..., Any]
+RUN_ORDERS = (
+    ("column", "pseudo_channel", "channel", "stack", "bank_group", "bank", "row"),
+    ("pseudo_channel", "bank_group", "column", "bank", "channel", "stack", "row"),
+)
+
+
+@given(
+    requests=st.lists(
+        st.tuples(st.sampled_from([0, 0, 3, 60]), st.integers(0, 200), st.integers(1, 40), st.booleans()),
+        min_size=1,
+        max_size=20,
+    ),
+    order=st.sampled_from(RUN_ORDERS),
+    hashes=st.sampled_from([(), ((2, 0, 6, 2),), ((3, 1, 5, 0),)]),
+    refresh=st.sampled_from(REFRESH_POLICIES),
+    depth=st.sampled_from([1, 3, 64]),
+)
+def test_bursts_offered_as_runs_and_one_by_one_get_the_same_commands(
+    make_memory: Maker, requests: Any, order: Any, hashes: Any, refresh: str, depth: int
+) -> None:
+    results = []
+    for as_runs in (False, True):
+        memory = make_memory(order=order, hashes=hashes, refresh=refresh, queue_depth=depth, bin_ticks=1000)
+        tick = 0
+        for gap, first, bursts, is_write in requests:
+            tick += gap
+            addresses = np.arange(first, first + bursts) * memory.organisation.burst_bytes
+            if as_runs:
+                memory.dram.reserve(bursts)
+                request = memory.dram.open_request(bursts)
+                enqueue_bursts(memory.dram.state, addresses, 0, bursts, request, is_write, tick)
+            else:
+                memory.offer(addresses.tolist(), tick, is_write)
+        done = [part.tolist() for part in memory.dram.drain()]
+        s = memory.dram.statistics()
+        counts = [np.asarray(getattr(s, name)).tolist() for name in type(s).__dataclass_fields__]
+        results.append((done, memory.dram.commands().tolist(), counts))
+    assert results[0] == results[1]

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hwmodel.assembler import PhaseAssembler, Region, Slot
+from hwmodel.bounds import lower_bound
+from hwmodel.machine import Machine
+from hwmodel.program import QUEUES, Op, Program, walk
+from hwmodel.reference import simulate
+from workloads.kernels import decode_attention as attention
+from workloads.kernels import gemm
+
+MachineMaker = Callable[..., Machine]
+
+
+def matmuls(make_program: Any, placed: Any, **options: Any) -> Program:
+    """Return a program whose tasks are matmuls of 64 x 64 x c0."""
+
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 64, 64, "bf16", 1)))
+        slot = Slot(buffer, p.begun)
+        p.matmul(slot, slot, slot, (64, 64, p.column("c0")))
+
+    return make_program(write, **options)  # type: ignore[no-any-return]
+
+
+def test_the_bound_of_matmuls_is_the_busiest_core_and_exact(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    machine = make_machine("npu-hbm3")
+    sizes = [3200, 640, 960]
+    program = matmuls(make_program, placed, tasks=[[k] for k in sizes], shares=[[0], [], [1, 2]])
+    bound = lower_bound(program, machine)
+    cycles = [64 * 64 * k // 8192 for k in sizes]
+    fs = max(machine.core_fs(cycles[0]), machine.core_fs(cycles[1]) + machine.core_fs(cycles[2]))
+    assert bound.total_fs == machine.spec.launch.latency + fs
+    assert bound.by_resource["matrix"] == fs
+    assert bound.limited_by == "matrix"
+    assert simulate(program, machine).makespan_fs == bound.total_fs
+
+
+def test_a_dynamic_schedule_is_bounded_by_its_mean_and_its_largest_task(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    machine = make_machine("npu-hbm3", {"cores.count": 2})
+    cycles = machine.core_fs
+    for sizes, least in (([3200, 320, 320], 1600), ([640, 640, 640, 640], 640)):
+        program = matmuls(make_program, placed, tasks=[[k] for k in sizes], dynamic=True, cores=2)
+        assert lower_bound(program, machine).by_resource["matrix"] == pytest.approx(cycles(least), abs=8)
+
+
+def test_phases_add_up(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
+    machine = make_machine("npu-hbm3")
+    one, three = (lower_bound(matmuls(make_program, placed, launches=n), machine) for n in (1, 3))
+    assert three.total_fs == 3 * one.total_fs
+    assert three.by_resource == {name: 3 * fs for name, fs in one.by_resource.items()}
+
+
+def test_the_hbm_bound_is_the_bytes_at_the_peak_bandwidth_after_the_first_request(make_machine: MachineMaker) -> None:
+    machine = make_machine("h100-sxm")
+    problem = attention.Problem(32, 8, 128, "bf16", (4096,) * 32)
+    program = attention.compile(problem, attention.Knobs(), machine, 0)
+    bound = lower_bound(program, machine)
+    bytes_moved = 2 * 8 * 128 * 2 * 4096 * 32
+    at_peak_fs = bytes_moved / 3352e9 * 1e15
+    assert bound.limited_by == "hbm"
+    assert at_peak_fs < bound.by_resource["hbm"] < at_peak_fs + 1e9
+    slower = lower_bound(program, make_machine("h100-sxm", {"hbm.refresh": "all-bank"})).by_resource["hbm"]
+    busy = machine.timing.nRFC / machine.timing.nREFI
+    assert slower == pytest.approx(at_peak_fs / (1 - busy), rel=0.02)
+
+
+def test_a_run_that_one_resource_limits_comes_close_to_its_bound(make_machine: MachineMaker) -> None:
+    cases: dict[str, tuple[dict[str, object], dict[str, Any]]] = {
+        "matrix": ({"cores.count": 1, "cores.matrix.macs_per_cycle": 256}, {}),
+        "load port": ({"cores.count": 1, "noc.port_bytes_per_cycle": 8}, {"tile_m": 64}),
+    }
+    for resource, (changes, knobs) in cases.items():
+        machine = make_machine("npu-hbm3", changes)
+        program = gemm.compile(gemm.Problem(256, 256, 1024, "bf16"), gemm.Knobs(**knobs), machine, 0)
+        result = simulate(program, machine)
+        assert result.bound.limited_by == resource
+        assert 0.9 < result.bound.total_fs / result.makespan_fs <= 1
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    contexts=st.lists(st.integers(1, 90), min_size=1, max_size=5),
+    tile=st.sampled_from([7, 16, 64]),
+    split=st.sampled_from([0, 20]),
+    schedule=st.sampled_from(["static", "balanced"]),
+)
+def test_the_sums_over_loops_are_those_of_walking_them(
+    contexts: list[int], tile: int, split: int, schedule: str, make_machine: MachineMaker
+) -> None:
+    """The expansion into arrays against `walk`, one instruction after another: the matrix and vector units."""
+    machine = make_machine("npu-hbm3", {"cores.count": 3})
+    problem = attention.Problem(4, 2, 16, "bf16", tuple(contexts))
+    program = attention.compile(problem, attention.Knobs(tile=tile, split_tokens=split, schedule=schedule), machine, 0)
+    expected = dict.fromkeys(("matrix", "vector"), 0)
+    for phase in program.phases:
+        starts = phase.schedule.start.tolist()
+        for name in expected:
+            busy = []
+            for core in range(3):
+                tasks = phase.schedule.order[starts[core] : starts[core + 1]].tolist()
+                total = 0
+                for instruction, variables in walk(phase, QUEUES.index(name), tasks):
+                    sizes = [size(variables) for size in instruction.sizes]
+                    total += machine.core_fs(cost_cycles(instruction.op, instruction.function, sizes))
+                busy.append(total)
+            expected[name] += max(busy)
+    bound = lower_bound(program, machine)
+    assert {name: bound.by_resource[name] for name in expected} == expected
+
+
+def cost_cycles(op: Op, function: str, sizes: list[int]) -> int:
+    """Return the cycles on the npu (blocks of 16 x 16 x 32, 512 alu, 128 exp, 256 reduce, 256 convert), head_dim 16."""
+    if op is Op.MATMUL:
+        m, n, k = sizes
+        padded = -(-m // 16) * 16 * -(-n // 16) * 16 * -(-k // 32) * 32
+        return max(-(-padded // 8192), -(-2 * k * (m + n) // 1024))
+    formulas: dict[str, Callable[..., tuple[int, ...]]] = {
+        "softmax_step": lambda r, c, _: (r * (2 * c + 16), r * (c + 1), 2 * r * c, r * c),
+        "normalise": lambda r, c: (r * c, 0, 0, r * c),
+        "partial": lambda r, c: (r * c, r, 0, 0),
+        "combine": lambda p, r, c: (2 * p * r * c, p * r, p * r, r * c),
+    }
+    counts = formulas[function](*sizes)
+    return max(-(-count // lanes) for count, lanes in zip(counts, (512, 128, 256, 256), strict=True))
+
+
+def test_instructions_that_move_nothing_cost_nothing(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 16, "bf16", 1)))
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (0, p.column("c0"))}))
+
+    machine = make_machine("npu-hbm3")
+    bound = lower_bound(make_program(write, tasks=np.zeros((4, 1))), machine)
+    assert bound.total_fs == machine.spec.launch.latency
+
+
+@pytest.mark.parametrize("refresh", ["none", "per-bank"])
+@pytest.mark.parametrize("queue", ["load", "store"])
+def test_a_later_phase_may_find_its_row_open_and_the_bound_knows(
+    make_program: Any, placed: Any, make_machine: MachineMaker, queue: str, refresh: str
+) -> None:
+    machine = make_machine("npu-hbm3", {"hbm.refresh": refresh, "launch.latency": "100 ns"})
+
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 16, "bf16", 1)))
+        move = p.load if queue == "load" else p.store
+        move(Slot(buffer, p.begun), Region(0, {}))
+
+    program = make_program(write, elements=(16,), launches=12)
+    result = simulate(program, machine)
+    assert result.bound.total_fs <= result.makespan_fs
+    assert result.phases[-1].fs < result.phases[0].fs  # no activate
+
+
+def test_a_size_that_depends_on_a_running_index_is_refused(make_program: Any, placed: Any, machine: Machine) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 64, 64, "bf16", 1)))
+        slot = Slot(buffer, p.begun)
+        p.matmul(slot, slot, slot, (64, 64, p.begun + 1))
+
+    with pytest.raises(ValueError, match="phase only: a size or a trip count depends on a running index"):
+        lower_bound(make_program(write), machine)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hwmodel import matrix
+from hwmodel.machine import Machine
+from hwmodel.noc import Server
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ticks=st.integers(0, 10**12))
+def test_ticks_become_femtoseconds_rounded_up_and_back(machine: Machine, ticks: int) -> None:
+    exact = ticks * Fraction(4 * 10**15, machine.spec.hbm.pin_rate)  # one tick per four bits of a pin
+    assert exact <= machine.ticks_to_fs(ticks) < exact + 1
+    assert machine.fs_to_ticks(int(exact)) == ticks  # rounded down, the same tick is the first not before it
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(time_fs=st.integers(0, 10**15))
+def test_the_tick_of_a_time_is_the_first_not_before_it(machine: Machine, time_fs: int) -> None:
+    tick = machine.fs_to_ticks(time_fs)
+    assert tick * machine.tick_fs >= time_fs > (tick - 1) * machine.tick_fs
+
+
+def test_a_port_takes_whole_cycles(machine: Machine) -> None:
+    width = machine.spec.noc.port_bytes_per_cycle
+    assert machine.port_fs(0) == 0
+    assert machine.port_fs(1) == machine.port_fs(width) == machine.core_fs(1)
+    assert machine.port_fs(width + 1) == machine.core_fs(2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=20))
+def test_a_server_works_first_come_first_served_without_a_pause_while_jobs_wait(jobs: list[tuple[int, int]]) -> None:
+    server, now, free = Server(), 0, 0
+    for gap, duration in jobs:
+        now += gap
+        free = max(free, now) + duration
+        assert server.serve(now, duration) == free
+    assert server.busy_fs == sum(duration for _, duration in jobs)
+
+
+sizes = st.integers(1, 300)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(m=sizes, n=sizes, k=sizes)
+def test_a_matmul_is_never_faster_than_its_multiplications_or_its_operands(
+    machine: Machine, m: int, n: int, k: int
+) -> None:
+    unit, width = machine.spec.cores.matrix, machine.sram_bytes_per_cycle
+    operand_bytes = 2 * k * (m + n)
+    cycles = matrix.cycles(unit, m, n, k, operand_bytes, width)
+    assert cycles * unit.macs_per_cycle >= m * n * k
+    assert cycles * width >= operand_bytes
+    assert cycles <= matrix.cycles(unit, m + 1, n + 1, k + 1, operand_bytes, width)
+    whole = matrix.cycles(unit, unit.m * m, unit.n * n, unit.k * k, 0, width)
+    assert whole == -(-unit.m * m * unit.n * n * unit.k * k // unit.macs_per_cycle)  # whole blocks waste nothing

@@ -1,0 +1,424 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hwmodel.assembler import PhaseAssembler, Region, Slot
+from hwmodel.bounds import lower_bound
+from hwmodel.machine import Machine
+from hwmodel.program import QUEUES, Program
+from hwmodel.reference import MemorySide, simulate
+from hwmodel.result import Result
+from workloads.kernels import decode_attention as attention
+from workloads.kernels import gemm
+
+NO_REFRESH = {"hbm.refresh": "none"}
+PROBLEM = attention.Problem(8, 2, 64, "bf16", (200, 37, 90))
+DRAM_CAUSES = {"refresh", "row", "turnaround", "bus", "queue", "useful", "no work"}
+
+MachineMaker = Callable[..., Machine]
+
+
+def attend(machine: Machine, problem: attention.Problem = PROBLEM, **knobs: Any) -> Result:
+    return simulate(attention.compile(problem, attention.Knobs(**knobs), machine, 0), machine)
+
+
+def multiply(machine: Machine, m: int, n: int, k: int, **knobs: Any) -> Result:
+    return simulate(gemm.compile(gemm.Problem(m, n, k, "bf16"), gemm.Knobs(**knobs), machine, 0), machine)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Callable[[Machine], Program]:
+    """Draw a small kernel with its knobs, to be compiled for a machine."""
+    schedule = draw(st.sampled_from(["static", "balanced", "dynamic"]))
+    stages = draw(st.integers(1, 4))
+    if draw(st.booleans()):
+        heads = draw(st.integers(1, 3))
+        contexts = tuple(draw(st.lists(st.integers(1, 150), min_size=1, max_size=4)))
+        problem = attention.Problem(heads * draw(st.integers(1, 4)), heads, 64, "bf16", contexts)
+        layout = draw(
+            st.sampled_from(["page kv token head dim", "page kv head dim//8 token dim%8", "page kv head dim token"])
+        )
+        knobs = attention.Knobs(
+            layout,
+            draw(st.sampled_from([1, 7, 16])),
+            draw(st.sampled_from(["contiguous", "shuffled"])),
+            draw(st.sampled_from([16, 33, 64])),
+            stages,
+            draw(st.sampled_from([0, 40])),
+            schedule,
+        )
+        return lambda machine: attention.compile(problem, knobs, machine, 0)
+    m, n, k = (draw(st.integers(1, 200)) for _ in range(3))
+    layouts = draw(st.sampled_from([("m k", "n k", "m n"), ("k m", "k n", "n m")]))
+    tile = st.sampled_from([32, 64])
+    tiles = (draw(tile), draw(tile), draw(tile))
+    product = gemm.Knobs(*layouts, *tiles, stages=stages, split_k=draw(st.integers(1, 3)), schedule=schedule)
+    return lambda machine: gemm.compile(gemm.Problem(m, n, k, "bf16"), product, machine, 0)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(make=programs(), refresh=st.sampled_from(["per-bank", "all-bank", "none"]), stacks=st.integers(1, 3))
+def test_laws_of_every_run(
+    machine: Machine, make: Callable[[Machine], Program], refresh: str, stacks: int, make_machine: MachineMaker
+) -> None:
+    here = make_machine(machine.spec.name, {"hbm.refresh": refresh, "hbm.stacks": stacks})
+    program = make(here)
+    result = simulate(program, here)
+    cores, clock = here.spec.cores.count, here.spec.cores.clock
+    # the bound holds, for the whole and per resource
+    assert 0 < lower_bound(program, here).total_fs <= result.makespan_fs
+    assert result.bound.limited_by in result.bound.by_resource
+    # every unit's time has one cause
+    for kind, units in (*((queue, cores) for queue in QUEUES), ("hbm", stacks * 16 * 2)):
+        assert sum(result.stalls[kind].values()) == result.makespan_fs * units
+        assert min(result.stalls[kind].values()) >= 0
+    assert sum(phase.fs for phase in result.phases) == result.makespan_fs
+    assert (result.cycles - 1) * 10**15 < result.makespan_fs * clock <= result.cycles * 10**15
+    # every byte asked for is moved, in whole bursts, and every burst is counted once everywhere
+    for tensor in result.traffic:
+        assert tensor.load_fetched_bytes >= tensor.load_useful_bytes
+        assert tensor.store_written_bytes >= tensor.store_useful_bytes
+    dram = result.dram
+    assert result.hbm_read_bytes >= result.hbm_useful_bytes
+    assert dram.row_hits + dram.row_misses + dram.row_conflicts == dram.reads + dram.writes
+    assert dram.bank_bursts.sum() == dram.pseudo_channel_bursts.sum() == dram.reads + dram.writes
+    interval_ticks = {"per-bank": here.timing.nREFIpb, "all-bank": here.timing.nREFI, "none": 1 << 62}[refresh]
+    due = int(result.makespan_fs / here.tick_fs) // interval_ticks
+    assert dram.refreshes == due * stacks * 16 * 2
+    assert dram.bytes_per_bin.sum() == result.hbm_read_bytes + result.hbm_write_bytes
+    assert 0 <= result.hbm_bandwidth_fraction <= 1
+    assert all(0 <= used <= 1 for used in result.utilisation.values())
+
+
+def test_bandwidth_over_time_adds_up_to_the_bytes_moved(machine: Machine) -> None:
+    result = attend(machine)
+    columns = result.bandwidth()
+    assert len(columns["time_us"]) == len(columns["bytes_per_second"]) == -(-result.makespan_fs // result.bin_fs)
+    moved = sum(columns["bytes_per_second"]) * result.bin_fs / 1e15
+    assert moved == pytest.approx(result.hbm_read_bytes + result.hbm_write_bytes)
+
+
+def test_equal_inputs_give_equal_results(machine: Machine) -> None:
+    first, second = (attend(machine, schedule="dynamic", split_tokens=64) for _ in range(2))
+    assert first.metrics() == second.metrics()
+    assert list(first.stalls["load"]) == list(second.stalls["load"])
+    np.testing.assert_array_equal(first.dram.bank_activates, second.dram.bank_activates)
+
+
+def test_the_useful_bytes_of_attention_are_the_kv_cache_by_hand(make_machine: MachineMaker) -> None:
+    result = attend(make_machine("h100-sxm"))
+    assert result.hbm_useful_bytes == 2 * 2 * 64 * 2 * (200 + 37 + 90)  # K and V, heads, head_dim, bf16, tokens
+    traffic = {tensor.name: tensor for tensor in result.traffic}
+    assert traffic["q"].load_useful_bytes == traffic["out"].store_useful_bytes == 3 * 8 * 64 * 2
+    assert result.hbm_write_bytes == 0  # results stay in the cache
+    assert result.hbm_read_bytes == result.hbm_useful_bytes  # rows of 128 B fill bursts of 32 B
+
+
+def test_a_machine_without_cache_moves_queries_and_results_too(make_machine: MachineMaker) -> None:
+    result = attend(make_machine("npu-hbm3"))
+    assert result.hbm_useful_bytes == 2 * 2 * 64 * 2 * 327 + 3 * 8 * 64 * 2
+    assert result.hbm_write_bytes == 3 * 8 * 64 * 2
+
+
+def test_tokens_across_bursts_are_over_fetched(make_machine: MachineMaker) -> None:
+    machine = make_machine("h100-sxm")
+    row_major, transposed = (attend(machine, layout=x) for x in ("page kv token head dim", "page kv head dim token"))
+    assert transposed.hbm_useful_bytes == row_major.hbm_useful_bytes
+    # pages of 16 tokens, one burst per page and dim, also for the last page of 5 and of 10 tokens and of 8
+    pages = 13 + 3 + 6
+    assert transposed.hbm_read_bytes == pages * 2 * 2 * 64 * 32
+
+
+def test_a_gemm_reads_every_operand_tile_once_per_use(make_machine: MachineMaker) -> None:
+    machine = make_machine("npu-hbm3")
+    result = multiply(machine, 128, 96, 64, tile_m=64, tile_n=32, tile_k=32)
+    traffic = {tensor.name: tensor for tensor in result.traffic}
+    assert traffic["a"].load_useful_bytes == 128 * 64 * 2 * (96 // 32)
+    assert traffic["b"].load_useful_bytes == 96 * 64 * 2 * (128 // 64)
+    assert traffic["c"].store_useful_bytes == 128 * 96 * 2
+
+
+@pytest.mark.parametrize("schedule", ["static", "balanced", "dynamic"])
+@pytest.mark.parametrize("cores", [1, 2, 5, 16])
+def test_every_schedule_runs_every_task_once(schedule: str, cores: int, make_machine: MachineMaker) -> None:
+    machine = make_machine("npu-hbm3", {"cores.count": cores})
+    result = attend(machine, schedule=schedule, split_tokens=64)
+    traffic = {tensor.name: tensor for tensor in result.traffic}
+    parts = 2 * (4 + 1 + 2)
+    assert traffic["partial"].store_useful_bytes == parts * 4 * (64 + 1) * 4
+    assert traffic["partial"].load_useful_bytes == traffic["partial"].store_useful_bytes
+    assert traffic["out"].store_useful_bytes == 3 * 8 * 64 * 2
+    assert traffic["kv"].load_useful_bytes == 2 * 2 * 64 * 2 * 327
+
+
+@pytest.fixture
+def load_program(make_program: Any, placed: Any) -> Callable[..., Program]:
+    """Return a maker of programs whose first core loads so many elements in one descriptor."""
+
+    def make(count: int, launches: int = 1, cores: int = 16) -> Program:
+        def write(p: PhaseAssembler) -> None:
+            (buffer,) = p.add_buffers(placed(("b", 1, count, "bf16", 1)))
+            p.load(Slot(buffer, p.begun), Region(0, {"x": (0, count)}))
+
+        return make_program(write, launches=launches, cores=cores)  # type: ignore[no-any-return]
+
+    return make
+
+
+def test_a_single_burst_takes_the_zero_load_latency_of_the_npu(load_program: Any, make_machine: MachineMaker) -> None:
+    result = simulate(load_program(16), make_machine("npu-hbm3", NO_REFRESH))
+    timing = make_machine("npu-hbm3").timing
+    core, tick = 10**15 / 1.5e9, 625_000  # fs: 1.5 GHz, and a quarter of 6.4 Gb/s
+    there = 10**9 + -int(-(16 + 8) * core // 1) + 40 * 10**6  # launch, issue of a descriptor and a request, network
+    data = -(-there // tick) + timing.nRCDRD + timing.nCL + timing.nBL  # activate, read, burst
+    back = 40 * 10**6 + -int(-core // 1)  # network, one cycle of a port of 256 B
+    assert result.makespan_fs == data * tick + back
+    assert (result.dram.row_misses, result.dram.activates, result.dram.reads) == (1, 1, 1)
+
+
+def test_a_single_burst_takes_the_zero_load_latency_of_the_h100(load_program: Any, make_machine: MachineMaker) -> None:
+    machine = make_machine("h100-sxm", NO_REFRESH)
+    result = simulate(load_program(16, cores=132), machine)
+    timing = machine.timing
+    tick_hz = 5_237_500_000 // 4
+    dma = machine.spec.cores.dma
+    cycles_fs = [-(-n * 10**15 // 1_830_000_000) for n in (dma.issue_cycles + dma.request_cycles, 1)]
+    there = 1_500_000_000 + cycles_fs[0] + 70_800_000 + 127_000_000  # launch, issue, network, cache miss
+    ticks = -(-there * tick_hz // 10**15) + timing.nRCDRD + timing.nCL + timing.nBL
+    cache = -(-32 * 10**15 // 9_770_000_000_000)
+    assert result.makespan_fs == -(-ticks * 10**15 // tick_hz) + cache + 70_800_000 + cycles_fs[1]
+    assert result.cache_busy_fs == cache
+
+
+def test_an_unloaded_h100_answers_in_the_latency_that_was_measured(
+    load_program: Any, make_machine: MachineMaker
+) -> None:
+    """308.8 ns from request to data (RRZE-HPC gpu-benches, gpu-latency, GH200); port and rounding are less than 3 %."""
+    machine = make_machine("h100-sxm", NO_REFRESH)
+    result = simulate(load_program(16, cores=132), machine)
+    dma = machine.spec.cores.dma
+    issue_fs = machine.core_fs(dma.issue_cycles + dma.request_cycles)
+    assert result.makespan_fs - 1_500_000_000 - issue_fs == pytest.approx(308.8e6, rel=0.03)
+
+
+def test_a_single_matmul_takes_its_padded_multiplications(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    machine = make_machine("npu-hbm3")
+
+    def duration_cycles(m: int, n: int, k: int) -> int:
+        def write(p: PhaseAssembler) -> None:
+            c, a, b = p.add_buffers(placed(("c", m, n, "fp32", 1), ("a", m, k, "bf16", 1), ("b", n, k, "bf16", 1)))
+            p.matmul(Slot(c, p.begun), Slot(a, p.begun), Slot(b, p.begun), (m, n, k), transpose_b=True)
+
+        result = simulate(make_program(write), machine)
+        fs = result.makespan_fs - machine.spec.launch.latency
+        assert result.stalls["matrix"]["useful"] == fs
+        cycles = fs * 1_500_000_000 // 10**15
+        assert fs == -(-cycles * 10**15 // 1_500_000_000)
+        return cycles
+
+    # blocks of 16 x 16 x 32, 8192 multiply-accumulates a cycle; operands stream at 64 banks x 16 B a cycle
+    assert duration_cycles(100, 70, 130) == 112 * 80 * 160 // 8192
+    assert duration_cycles(128, 128, 128) == 128 * 128 * 128 // 8192
+    assert duration_cycles(1, 128, 128) == -(-(1 * 128 + 128 * 128) * 2 // 1024)  # operands: 33, padded product: 32
+    assert duration_cycles(1, 1, 1) == 1
+
+
+def test_the_launch_latency_adds_exactly_per_phase(load_program: Any, make_machine: MachineMaker) -> None:
+    times = {}
+    for launches in (1, 3):
+        for latency in (1, 2, 4):  # microseconds: whole ticks of 625 ps
+            machine = make_machine("npu-hbm3", NO_REFRESH | {"launch.latency": f"{latency} us"})
+            times[launches, latency] = simulate(load_program(100_000, launches), machine).makespan_fs
+    for launches in (1, 3):
+        assert times[launches, 2] - times[launches, 1] == launches * 10**9
+        assert times[launches, 4] - times[launches, 2] == launches * 2 * 10**9
+
+
+def test_a_narrow_port_sets_the_time(load_program: Any, make_machine: MachineMaker) -> None:
+    count = 200_000
+    zero_load_fs = 10**9 + 200 * 10**6  # launch; a request and its first data take less than 200 ns
+    for width in (8, 4, 2, 1):
+        machine = make_machine("npu-hbm3", {"noc.port_bytes_per_cycle": width})
+        port_fs = -(-2 * count * 10**15 // (width * 1_500_000_000))
+        time_fs = simulate(load_program(count), machine).makespan_fs
+        assert 10**9 + port_fs <= time_fs <= zero_load_fs + port_fs
+
+
+def test_one_request_in_flight_pays_the_latency_of_every_request(load_program: Any, make_machine: MachineMaker) -> None:
+    requests = 50
+    machine = make_machine("npu-hbm3", NO_REFRESH | {"cores.dma.max_outstanding": 1})
+    result = simulate(load_program(requests * 2048), machine)
+    timing = machine.timing
+    least = 2 * 40 * 10**6 + (timing.nCL + timing.nBL) * 625_000 + 16 * 666_666  # network twice, read, 4 KiB of port
+    most = least + (timing.nRCDRD + timing.nRP + 64 + 2) * 625_000 + 33 * 666_667  # a row, the request's bursts, issue
+    assert requests * least <= result.makespan_fs - 10**9 <= requests * most
+    waiting = result.stalls["load"]["memory"]
+    assert waiting > 0.8 * (result.makespan_fs - 10**9)
+
+
+KERNELS = {
+    "attention": lambda machine: attend(machine, stages=4),
+    "split attention": lambda machine: attend(machine, split_tokens=48),
+    "gemm": lambda machine: multiply(machine, 300, 200, 256, tile_m=64, tile_n=64),
+    "split gemm": lambda machine: multiply(machine, 100, 60, 500, tile_m=64, tile_n=64, split_k=3),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("hbm.stacks", (1, 2, 4, 8)),
+        ("cores.dma.max_outstanding", (1, 2, 4, 16)),
+        ("noc.port_bytes_per_cycle", (16, 64, 256)),
+    ],
+)
+def test_more_of_a_resource_is_never_slower(
+    machine: Machine, kernel: str, path: str, values: tuple[int, ...], make_machine: MachineMaker
+) -> None:
+    """Other rows and banks may meet; a run that leaves HBM idle gains no bandwidth, but may open more rows."""
+    results = [KERNELS[kernel](make_machine(machine.spec.name, {path: value})) for value in values]
+    for fewer, more in pairwise(results):
+        slack = 1.02 if fewer.hbm_bandwidth_fraction > 0.15 else 1.05
+        assert more.makespan_fs <= fewer.makespan_fs * slack
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_time_does_not_depend_on_how_far_the_channels_run_ahead(
+    machine: Machine, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normal = KERNELS[kernel](machine)
+    advance = MemorySide._advance
+    done_tick = steps = 0
+
+    def one_tick(self: MemorySide, limit_fs: int) -> None:
+        nonlocal steps, done_tick
+        steps += 1
+        done_tick = min(max(done_tick + 1, machine.fs_to_ticks(self._env.now)), machine.fs_to_ticks(limit_fs))
+        advance(self, int(done_tick * machine.tick_fs))  # rounded down, so that it is this tick
+
+    monkeypatch.setattr(MemorySide, "_advance", one_tick)
+    stepped = KERNELS[kernel](machine)
+    assert stepped.metrics() == normal.metrics()
+    np.testing.assert_array_equal(stepped.dram.bank_bursts, normal.dram.bank_bursts)
+    assert steps > 200
+
+
+def test_a_program_that_deadlocks_is_an_error_that_names_its_phase(
+    make_machine: MachineMaker, shift_wait: Any, list_waits: Any
+) -> None:
+    machine = make_machine("npu-hbm3")
+    program = attention.compile(PROBLEM, attention.Knobs(), machine, 0)
+    queue, position, which, _ = next(wait for wait in list_waits(program) if wait[3] == "memory")
+    with pytest.raises(RuntimeError, match="phase attend of decode-attention deadlocks"):
+        simulate(shift_wait(program, queue, position, which, 1000), machine)
+
+
+def test_a_phase_that_does_not_fit_says_by_how_many_bytes_and_which_buffers(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    def write(p: PhaseAssembler) -> None:
+        p.add_buffers(placed(("tiles", 1024, 512, "bf16", 2), ("sum", 4, 8, "fp32", 1)))
+
+    with pytest.raises(
+        ValueError, match="phase only needs 2097280 B of scratchpad, 128 B more than the 2097152 B"
+    ) as error:
+        simulate(make_program(write), make_machine("npu-hbm3"))
+    assert "buffers: tiles 2 x 1048576 B, sum 1 x 128 B" in str(error.value)
+
+
+def test_descriptors_complete_in_order(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
+    """A tiny load behind a large one signals after it, so a store that waits for the tiny one waits for both."""
+    machine = make_machine("npu-hbm3", NO_REFRESH)
+
+    def time_fs(large_first: bool) -> int:
+        def write(p: PhaseAssembler) -> None:
+            large, small = p.add_buffers(placed(("large", 1, 400_000, "bf16", 1), ("small", 1, 16, "bf16", 1)))
+            loaded = p.counter("small loaded", "memory")
+            regions = [(large, (0, 400_000), []), (small, (500_000, 16), [loaded])]
+            for buffer, here, signal in regions if large_first else regions[::-1]:
+                p.load(Slot(buffer, p.begun), Region(0, {"x": here}), signal=signal)
+            p.vector("convert", [Slot(small, p.begun)] * 2, (1, 2_000_000), wait=[(loaded, 1)])
+
+        return simulate(make_program(write), machine).makespan_fs
+
+    vector_fs = -(-2_000_000 // 256) * 10**15 // 1_500_000_000
+    assert time_fs(large_first=False) < 10**9 + vector_fs + 10**9
+    assert time_fs(large_first=True) > 10**9 + vector_fs + 800_000 * 10**15 // (256 * 1_500_000_000)
+
+
+def test_an_empty_tile_is_complete_at_once(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 16, "bf16", 1)))
+        loaded = p.counter("loaded", "memory")
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (0, 0)}), signal=[loaded])
+        p.vector("convert", [Slot(buffer, p.begun)] * 2, (1, 16), wait=[(loaded, 1)])
+
+    machine = make_machine("npu-hbm3")
+    result = simulate(make_program(write), machine)
+    assert result.makespan_fs == machine.spec.launch.latency + machine.core_fs(1)
+    assert result.hbm_read_bytes == 0
+
+
+def test_two_cores_share_the_work_of_one(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
+    machine = make_machine("npu-hbm3")
+
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 64, 64, "bf16", 1)))
+        slot = Slot(buffer, p.begun)
+        p.matmul(slot, slot, slot, (64, 64, p.column("c0")))
+
+    def time_fs(shares: list[list[int]]) -> int:
+        tasks = [[64 * 1000], [64 * 1000], [64 * 2000]]
+        return simulate(make_program(write, tasks=tasks, shares=shares), machine).makespan_fs - 10**9
+
+    alone, halves = time_fs([[0, 1, 2]]), time_fs([[0, 1], [2]])
+    assert alone == pytest.approx(2 * halves, rel=1e-6)
+    assert time_fs([[2], [], [0], [1]]) == pytest.approx(halves, rel=1e-6)
+
+
+def test_the_shared_cache_is_one_server_for_all_cores(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    count = 100_000
+
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, count, "bf16", 1)))
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (p.column("c0"), count)}))
+
+    machine = make_machine("h100-sxm", {"shared_cache.bandwidth": "100 GB/s"})
+    tasks = [[i * count] for i in range(4)]
+    program = make_program(write, tasks=tasks, shares=[[0], [1], [2], [3]], cores=132)
+    program = replace(program, tensors=(replace(program.tensors[0], resident="cache"),))
+    result = simulate(program, machine)
+    cache_fs = 4 * 2 * count * 10**15 // 100_000_000_000
+    assert cache_fs <= result.cache_busy_fs <= cache_fs * 1.001
+    assert 1.5e9 + cache_fs <= result.makespan_fs <= 1.5e9 + cache_fs * 1.01 + 500e6
+    assert result.hbm_read_bytes == 0
+
+
+def test_requests_leave_dram_in_order_of_time_though_writes_take_less_long_than_reads(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = MemorySide._served
+    times_fs: list[int] = []
+
+    def watched(self: MemorySide, now_fs: int, *rest: Any) -> None:
+        assert now_fs >= self._env.now
+        times_fs.append(now_fs)
+        served(self, now_fs, *rest)
+
+    monkeypatch.setattr(MemorySide, "_served", watched)
+    result = multiply(machine, 600, 500, 1000, split_k=4)
+    assert result.hbm_write_bytes > 1 << 20
+    assert times_fs == sorted(times_fs)

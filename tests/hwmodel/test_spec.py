@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hwmodel.machine import Machine
+from hwmodel.spec import MACHINES, MachineSpec, load_machine, machine_names
+
+
+def tree_of(name: str) -> dict[str, Any]:
+    tree: dict[str, Any] = yaml.safe_load((MACHINES / f"{name}.yaml").read_text(encoding="utf-8"))
+    return tree
+
+
+def changed(name: str, path: str, value: object) -> dict[str, Any]:
+    """Return a shipped description with the value at a dotted path replaced, or removed where it is None."""
+    tree = copy.deepcopy(tree_of(name))
+    *parents, last = path.split(".")
+    node = tree
+    for key in parents:
+        node = node[key]
+    if value is None:
+        del node[last]
+    else:
+        node[last] = value
+    return tree
+
+
+def numbers(tree: Any, prefix: str = "") -> list[str]:
+    """Return the dotted paths of everything that describes the hardware."""
+    paths = []
+    for key, value in tree.items():
+        if prefix or key not in ("name", "description", "sources"):
+            paths += numbers(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
+    return paths
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    """Return a function that writes a description to a file and loads it."""
+
+    def load_tree(content: object) -> MachineSpec:
+        path = tmp_path / "machine.yaml"
+        data = content if isinstance(content, bytes) else yaml.safe_dump(content).encode()
+        path.write_bytes(data)
+        load_machine.cache_clear()
+        return load_machine(str(path))
+
+    return load_tree
+
+
+def refusal(load: Any, content: object) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the caller checks the message
+        load(content)
+    message = str(error.value)
+    assert "\n" not in message
+    assert len(message) < 2000
+    return message
+
+
+def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
+    assert machine_names() == ("h100-sxm", "npu-hbm3")
+    for name in machine_names():
+        assert load_machine(name).name == name
+
+
+def test_h100_reaches_the_flops_bandwidth_and_capacity_of_its_datasheet() -> None:
+    machine = Machine(load_machine("h100-sxm"))
+    assert machine.peak_flops == pytest.approx(989.4e12, rel=1e-3)  # dense bf16
+    assert float(machine.hbm_peak_bytes_per_second) == pytest.approx(3352e9, rel=1e-3)
+    assert machine.address_map.capacity_bytes == 80 * 2**30 == 5 * 16 * 2**30
+    assert machine.spec.hbm.stacks == 5
+    assert machine.spec.cores.count == 132
+
+
+def test_npu_has_four_stacks_of_hbm3_at_its_highest_rate() -> None:
+    machine = Machine(load_machine("npu-hbm3"))
+    assert machine.hbm_peak_bytes_per_second == 4 * 819_200_000_000  # 1024 pins at 6.4 Gb/s each
+    assert machine.peak_flops == pytest.approx(393e12, rel=1e-3)  # as its source line says
+
+
+def test_the_peak_is_that_of_all_data_pins(machine: Machine) -> None:
+    pins = machine.spec.hbm.stacks * 1024  # JESD238: 16 channels of 64 bits per stack
+    assert machine.hbm_peak_bytes_per_second * 8 == pins * machine.spec.hbm.pin_rate
+
+
+@pytest.mark.parametrize("name", machine_names())
+def test_every_number_has_a_source_and_loses_the_description_without_it(name: str, load: Any) -> None:
+    tree = tree_of(name)
+    for source in tree["sources"]:
+        covered = [path for path in numbers(tree) if path == source or path.startswith(source + ".")]
+        assert covered, f"{source} is the source of nothing"
+        without = copy.deepcopy(tree)
+        del without["sources"][source]
+        message = refusal(load, without)
+        assert any(f"sources: {path} has no source" in message for path in covered)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("cores.cuont", 4, ("unknown key 'cores.cuont'", "known: cores.count")),
+        ("cores.dma.requestbytes", 4, ("'cores.dma.requestbytes'", "known: cores.dma.request_bytes")),
+        ("shared_cache", 5, ("shared_cache: 5: ",)),
+        ("shared_cash", {}, ("'shared_cash'", "known: shared_cache")),
+        ("shared_cache.size", "1 MB", ("'shared_cache.size'", "shared_cache.capacity")),
+        ("cores.clock", "1.83 GB", ("cores.clock: '1.83 GB'", "'1.83 GB' is no frequency", "GHz")),
+        ("cores.clock", 1_830_000_000, ("cores.clock: 1830000000", "give a number and a unit")),
+        ("cores.clock", "-1 GHz", ("cores.clock: '-1 GHz'", "greater than zero")),
+        ("cores.sram.capacity", "0 B", ("cores.sram.capacity: '0 B'", "greater than zero")),
+        ("cores.count", 0, ("cores.count: 0", "greater than or equal to 1")),
+        ("cores.count", -4, ("cores.count: -4", "greater than or equal to 1")),
+        ("cores.count", "four", ("cores.count: 'four'", "integer")),
+        ("cores.count", True, ("cores.count: True", "integer")),
+        ("cores.count", 1.5, ("cores.count: 1.5", "integer")),
+        ("cores.count", 10**9, ("cores.count: 1000000000", "less than or equal to 4096")),
+        ("hbm.refresh", "sometimes", ("hbm.refresh: 'sometimes'", "'per-bank', 'all-bank' or 'none'")),
+        ("hbm.pin_rate", None, ("hbm.pin_rate: missing",)),
+        ("hbm", [1], ("hbm: [1]",)),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
+    path: str, value: object, expected: tuple[str, ...], load: Any
+) -> None:
+    message = refusal(load, changed("h100-sxm", path, value))
+    assert "machine.yaml: " in message
+    for part in expected:
+        assert part in message
+
+
+def test_a_syntax_error_names_the_file_and_the_line(load: Any) -> None:
+    message = refusal(load, b"name: x\ncores:\n  count: 4\n  clock: [1, 2\nnoc: 3\n")
+    assert "machine.yaml:5:" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "a machine description is a mapping"),
+        (b"- 1\n- 2\n", "a machine description is a mapping"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
+        (b"a: 1\n#" + b"x" * (2 << 20), "larger than 262144 bytes"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases are not allowed"),
+        (b"[" * 100_000, "not YAML"),
+        (b"name: !!python/object/apply:os.system [ls]\n", "not YAML"),
+        (b"name: 2020-99-99\n", "not YAML"),
+        (b"cores: " + b"9" * 5000 + b"\n", "not YAML"),
+        (b"cores: !!int ''\n", "not YAML"),
+        (b"cores: !!timestamp x\n", "not YAML"),
+        (b"name: x\n" + b"z" * 1000 + b": 1\n", "unknown key 'zzz"),
+        (b"name: x\n? [1, 2]\n: 1\n", "machine.yaml:2:3: not YAML"),
+        (b"1: 2\n", "machine.yaml: "),
+        (b"hbm.stacks: 4\n", "unknown key 'hbm.stacks'"),
+    ],
+)
+def test_a_hostile_file_gives_one_short_line(content: bytes, expected: str, load: Any) -> None:
+    assert expected in refusal(load, content)
+
+
+def test_a_misspelt_key_is_named_before_the_key_that_is_then_missing(load: Any) -> None:
+    text = (MACHINES / "npu-hbm3.yaml").read_bytes()
+    assert "unknown key 'cores.cuont'; known: cores.count" in refusal(load, text.replace(b"count: 16", b"cuont: 16"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(b"0x" + b"f" * 100_000, "cores.count: a very long number: "), (b"y" * 100_000, "cores.count: 'yyy")],
+)
+def test_a_value_of_any_length_is_shown_short(value: bytes, expected: str, load: Any) -> None:
+    text = (MACHINES / "npu-hbm3.yaml").read_bytes()
+    assert expected in refusal(load, text.replace(b"count: 16", b"count: " + value))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60))
+def test_any_bytes_are_refused_as_a_value_error(load: Any, content: bytes) -> None:
+    refusal(load, content)
+
+
+def test_a_missing_file_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.yaml: not readable: No such file"):
+        load_machine(str(tmp_path / "none.yaml"))
+    with pytest.raises(ValueError, match=r"unknown machine 'h100-smx'; known: h100-sxm, .*path ending in \.yaml"):
+        load_machine("h100-smx")
+
+
+def test_overrides_take_numbers_and_texts() -> None:
+    spec = load_machine("npu-hbm3").with_overrides(
+        {"hbm.stacks": 2, "cores.count": "8", "cores.clock": "2 GHz", "hbm.refresh": "none"}
+    )
+    assert (spec.hbm.stacks, spec.cores.count, spec.cores.clock, spec.hbm.refresh) == (2, 8, 2 * 10**9, "none")
+    assert spec.sources["hbm.stacks"] == "what-if"
+    assert load_machine("npu-hbm3").hbm.stacks == 4
+    assert Machine(spec).hbm_peak_bytes_per_second == 2 * 819_200_000_000
+
+
+def test_no_override_gives_the_same_machine_and_one_that_changes_nothing_the_same_hash() -> None:
+    spec = load_machine("h100-sxm")
+    assert spec.with_overrides({}) is spec
+    assert spec.with_overrides({"hbm.stacks": 5, "noc.latency": "70.8 ns"}).hash == spec.hash
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("hbm.stack", 2, "unknown machine path 'hbm.stack'; known: hbm.stacks"),
+        ("sources.hbm.stacks", "me", "unknown machine path 'sources.hbm.stacks'"),
+        ("shared_cache.capacity", "1 MB", "unknown machine path 'shared_cache.capacity'"),
+        ("hbm", 2, "unknown machine path 'hbm'"),
+        ("hbm.stacks", "two", "hbm.stacks: 'two': "),
+        ("hbm.stacks", 0, "hbm.stacks: 0: "),
+        ("hbm.pin_rate", "6.4 GB/s", "hbm.pin_rate: '6.4 GB/s': "),
+        ("cores.clock", 2_000_000_000, "cores.clock: 2000000000: "),
+        ("hbm.stacks", "2020-99-99", "hbm.stacks: "),
+        ("hbm.stacks", "9" * 5000, "hbm.stacks: "),
+        ("hbm.stacks", "[" * 10_000, "hbm.stacks: "),
+        (
+            "hbm.stacks",
+            "[&a [x,x,x,x,x,x,x,x], &b [*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b], [*c,*c,*c,*c,*c,*c]]",
+            "hbm.stacks: ",
+        ),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_short_line(path: str, value: object, expected: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - checked below
+        load_machine("npu-hbm3").with_overrides({path: value})
+    message = str(error.value)
+    assert expected in message
+    assert "\n" not in message
+    assert len(message) < 1000
+
+
+def test_an_address_map_that_reaches_two_banks_at_one_address_is_refused_in_one_line() -> None:
+    spec = load_machine("npu-hbm3").with_overrides(
+        {"hbm.address_map.hashes": '["channel[0] ^= channel[1]", "channel[1] ^= channel[0]"]'}
+    )
+    with pytest.raises(ValueError, match=r"^machine npu-hbm3: hbm\.address_map: ") as error:
+        Machine(spec)
+    assert "\n" not in str(error.value)
+
+
+def test_an_address_map_that_leaves_out_a_field_is_refused_in_one_line() -> None:
+    fields = '["offset:5", "column:5", "pseudo_channel:1", "channel:4", "stack", "bank", "row"]'
+    spec = load_machine("npu-hbm3").with_overrides({"hbm.address_map.fields": fields})
+    with pytest.raises(ValueError, match=r"hbm\.address_map: .*bank_group"):
+        Machine(spec)
+
+
+def test_an_unknown_standard_and_a_request_below_a_burst_are_refused() -> None:
+    spec = load_machine("npu-hbm3")
+    with pytest.raises(ValueError, match=r"hbm\.standard: unknown DRAM standard 'HBM9'; known: HBM3"):
+        Machine(spec.with_overrides({"hbm.standard": "HBM9"}))
+    with pytest.raises(ValueError, match=r"cores\.dma\.request_bytes: 16 B is less than one burst of 32 B"):
+        Machine(spec.with_overrides({"cores.dma.request_bytes": "16 B"}))
+    with pytest.raises(ValueError, match="pin rate 7000000000 b/s is outside"):
+        Machine(spec.with_overrides({"hbm.pin_rate": "7 Gb/s"}))
+
+
+@pytest.mark.parametrize("name", machine_names())
+def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: Any) -> None:
+    tree = tree_of(name)
+    original = load(tree)
+    assert original.hash == load_machine(name).hash
+    words = tree | {"name": "other", "description": "other", "sources": dict.fromkeys(tree["sources"], "other")}
+    assert load(words).hash == original.hash
+    other = {"hbm.standard": "HBM4", "hbm.refresh": "none", "hbm.address_map.hashes": [], "hbm.stacks": 3}
+    hashes = {original.hash}
+    paths = numbers(tree)
+    for path in paths:
+        value = original
+        for key in path.split("."):
+            value = getattr(value, key)
+        if path in other:
+            new: Any = other[path]
+        elif path == "hbm.address_map.fields":
+            new = list(reversed(original.hbm.address_map.fields))
+        elif isinstance(value, int) and isinstance(tree_value(tree, path), str):
+            unit = tree_value(tree, path).split()[1]
+            new = f"{float(tree_value(tree, path).split()[0]) + 1} {unit}"
+        else:
+            new = int(str(value)) + 1
+        hashes.add(load(changed(name, path, new)).hash)
+    assert len(hashes) == len(paths) + 1
+
+
+def tree_value(tree: Any, path: str) -> Any:
+    for key in path.split("."):
+        tree = tree[key]
+    return tree
+
+
+def test_the_summary_holds_every_number_and_its_hash() -> None:
+    spec = load_machine("h100-sxm")
+    summary = spec.summary()
+    assert summary["hash"] == spec.hash
+    assert summary["cores"]["clock"] == 1_830_000_000
+    assert set(numbers(tree_of("h100-sxm"))) <= set(numbers(summary))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("launch.latency", "4000 s", "0 s to 1 ms"),
+        ("cores.clock", "1 Hz", "1 MHz to 100 GHz"),
+        ("cores.dma.issue_cycles", "1099511627776", "1048576"),
+        ("hbm.pin_rate", "10 kb/s", "1 Mb/s to 1 Tb/s"),
+    ],
+)
+def test_a_slip_of_a_prefix_is_refused_with_the_range(path: str, value: str, allowed: str) -> None:
+    with pytest.raises(ValueError, match=rf"{path}.*{allowed}"):
+        load_machine("npu-hbm3").with_overrides({path: value})
+
+
+def test_a_rate_at_which_refreshes_leave_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"hbm\.pin_rate: HBM3: pin rate 10000000 b/s is outside 1000000000"):
+        Machine(load_machine("npu-hbm3").with_overrides({"hbm.pin_rate": "10 Mb/s"}))
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: x\ncores:\n  count: 4\n  count: 2\n")
+    with pytest.raises(ValueError, match=r"twice\.yaml:4:3: not YAML: 'count' stands twice"):
+        load_machine(str(path))

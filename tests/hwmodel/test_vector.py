@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodel.spec import VectorSpec
+from hwmodel.vector import OPERATIONS, Work
+
+UNIT = VectorSpec(alu=8, exp=2, reduce=4, convert=3)
+
+
+@pytest.mark.parametrize(
+    ("work", "cycles"),
+    [(Work(alu=17), 3), (Work(exp=17), 9), (Work(alu=16, exp=1), 2), (Work(reduce=5, convert=9), 3), (Work(), 0)],
+)
+def test_an_operation_takes_as_long_as_its_slowest_class(work: Work, cycles: int) -> None:
+    assert work.cycles(UNIT) == cycles
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 2**31))
+def test_softmax_over_tiles_is_softmax_over_the_whole_row(tiles: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, width, scale = 3, 4, 0.5
+    scores = rng.normal(0, 6, (rows, sum(tiles))).astype(np.float32)
+    values = rng.standard_normal((sum(tiles), width)).astype(np.float32)
+    block = np.zeros((rows, max(tiles)), np.float32)
+    maximum, total, accumulator = (np.full((rows, n), 7, np.float32) for n in (1, 1, width))  # of the item before
+    begin = 0
+    for i, tile in enumerate(tiles):
+        here = slice(begin, begin + tile)
+        block[:, :tile] = scores[:, here]
+        probabilities = np.zeros((rows, max(tiles)), np.float32)
+        blocks = [probabilities, block, maximum, total, accumulator]
+        OPERATIONS["softmax_step"].values(blocks, scale, rows, tile, 1 - i)
+        accumulator += probabilities[:, :tile] @ values[here]
+        begin += tile
+    out = np.zeros((rows, width), np.float32)
+    OPERATIONS["normalise"].values([out, accumulator, total], 0.0, rows, width)
+    weights = np.exp(scale * scores.astype(float))
+    np.testing.assert_allclose(out, weights @ values / weights.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 6), st.integers(0, 2**31))
+def test_merging_partial_results_by_their_log_sum_exps_is_the_whole_result(parts: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, width, tokens = 2, 3, 5
+    scores = rng.normal(0, 5, (parts, rows, tokens)).astype(np.float32)
+    values = rng.standard_normal((parts, tokens, width)).astype(np.float32)
+    partials = np.zeros((parts * rows, width + 1), np.float32)
+    for part in range(parts):
+        maximum = scores[part].max(axis=1, keepdims=True)
+        weights = np.exp(scores[part] - maximum)
+        operands = [weights @ values[part], maximum, weights.sum(axis=1, keepdims=True)]
+        OPERATIONS["partial"].values([partials[part * rows : (part + 1) * rows], *operands], 0.0, rows, width)
+    out = np.zeros((rows, width), np.float32)
+    OPERATIONS["combine"].values([out, partials], 0.0, parts, rows, width)
+    exact = np.exp(scores.astype(float))
+    expected = np.einsum("prt,ptw->rw", exact, values) / exact.sum(axis=(0, 2))[:, None]
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sum_and_convert_touch_only_the_given_rows_and_columns() -> None:
+    partials = np.arange(24, dtype=np.float32).reshape(6, 4)
+    out = np.full((3, 4), -1, np.float32)
+    OPERATIONS["sum"].values([out, partials], 0.0, 3, 2, 3)
+    np.testing.assert_array_equal(out[:2, :3], [[24, 27, 30], [36, 39, 42]])
+    assert (out[2] == -1).all()
+    assert (out[:, 3] == -1).all()
+    OPERATIONS["convert"].values([out, partials], 0.0, 1, 2)
+    assert out[0].tolist() == [0, 1, 30, -1]

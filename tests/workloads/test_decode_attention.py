@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hwmodel.functional import Memory, run
+from hwmodel.machine import Machine
+from hwmodel.program import Program
+from hwmodel.spec import load_machine
+from kernels_ref.attention import decode_attention as exact
+from workloads.batch import Batch
+from workloads.kernels.decode_attention import KV, TABLE, Knobs, Problem, canonical, compile, shape
+from workloads.model import load_model
+
+CORES = 3
+NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
+H100 = Machine(load_machine("h100-sxm").with_overrides({"cores.count": CORES}))
+LAYOUTS = (
+    "page kv token head dim",
+    "page kv head token dim",
+    "kv page head dim token",
+    "head kv page token dim",
+    "page kv head dim//8 token dim%8",
+    "kv head dim%8 page token dim//8",
+    "page head token kv dim%4 dim//4",
+)
+UNIT_ROUNDOFF = {"bf16": 2.0**-8, "fp16": 2.0**-11, "fp32": 2.0**-24}
+
+
+def filled(program: Program, seed: int = 3) -> Memory:
+    memory = Memory(program)
+    rng = np.random.default_rng(seed)
+    for name, tensor in (("q", program.tensors[0]), ("kv", program.tensors[KV])):
+        # drawn in the order of the axes, so that the values do not depend on the layout
+        memory.write(name, rng.standard_normal([tensor.layout.size(axis) for axis in tensor.layout.axes]))
+    return memory
+
+
+def computed(program: Program) -> np.ndarray[Any, Any]:
+    memory = filled(program)
+    run(program, memory, CORES)
+    return memory.read("out")
+
+
+def gathered(problem: Problem, knobs: Knobs, program: Program) -> tuple[Any, list[Any], list[Any]]:
+    """Return q, keys and values as plain arrays, by the page table that the program was compiled with."""
+    memory = filled(program)
+    table = program.tensors[TABLE].values
+    assert table is not None
+    pool = memory.read("kv")  # axes page, kv, head, token, dim
+    keys, values, first = [], [], 0
+    for context in problem.contexts:
+        pages = table[first : first + -(-context // knobs.page_size)]
+        first += len(pages)
+        tokens = pool[pages].transpose(1, 0, 3, 2, 4).reshape(2, -1, problem.heads_kv, problem.head_dim)
+        keys.append(tokens[0, :context])
+        values.append(tokens[1, :context])
+    return memory.read("q"), keys, values
+
+
+def tolerance(problem: Problem, q: Any, keys: list[Any], values: list[Any]) -> np.ndarray[Any, Any]:
+    """Return how far a result may be from the exact one, per sequence.
+
+    Two roundings to the dtype: of the weights (each at most 1, their sum at least 1) and of the result; both are
+    relative, so both are at most u of the largest value. Everything else is fp32: a score is a sum of `head_dim`
+    products, rescaled; an error of a score is a relative error of its weight, in numerator and denominator; sums run
+    over the context; exp, the rescaling per tile and the merge of parts are a few roundings each, and a log-sum-exp
+    is as large as the largest score. fp16 also loses what is below its smallest number, 2**-24.
+    """
+    u, w = UNIT_ROUNDOFF[problem.dtype], UNIT_ROUNDOFF["fp32"]
+    limits = []
+    for i, (k, v) in enumerate(zip(keys, values, strict=True)):
+        magnitude = float(np.abs(q[i].astype(float)).max() * np.abs(k.astype(float)).max() * problem.head_dim**0.5)
+        fp32 = w * (2 * (problem.head_dim + 8) * magnitude + 4 * len(k) + 32)
+        subnormal = 2.0**-25 * len(k) if problem.dtype == "fp16" else 0.0
+        limits.append((2 * u + u * u + fp32 + subnormal) * float(np.abs(v.astype(float)).max()) + subnormal)
+    return np.array(limits)[:, None, None]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
+    heads_kv = draw(st.integers(1, 3))
+    problem = Problem(
+        heads_kv * draw(st.integers(1, 8)),
+        heads_kv,
+        draw(st.sampled_from([8, 16, 64])),
+        draw(st.sampled_from(["bf16", "fp16"])),
+        tuple(draw(st.lists(st.one_of(st.just(1), st.integers(1, 70)), min_size=1, max_size=4))),
+    )
+    knobs = Knobs(
+        draw(st.sampled_from(LAYOUTS)),
+        draw(st.sampled_from([1, 3, 4, 7, 16, 33])),
+        draw(st.sampled_from(["contiguous", "shuffled"])),
+        draw(st.sampled_from([1, 5, 8, 16, 64])),
+        draw(st.integers(1, 4)),
+        draw(st.sampled_from([0, 1, 6, 16, 50])),
+        draw(st.sampled_from(["static", "balanced", "dynamic"])),
+    )
+    return problem, knobs
+
+
+@settings(max_examples=80)
+@given(cases(), st.integers(0, 3))
+@example((Problem(8, 1, 16, "bf16", (1,)), Knobs(page_size=7, tile=64, split_tokens=1)), 0)
+@example((Problem(8, 1, 16, "fp16", (70, 1)), Knobs(page_size=33, tile=5, stages=1, split_tokens=6)), 1)
+def test_the_program_computes_attention_within_the_roundings_of_its_dtype(
+    case: tuple[Problem, Knobs], seed: int
+) -> None:
+    problem, knobs = case
+    program = compile(problem, knobs, NPU, seed)
+    q, keys, values = gathered(problem, knobs, program)
+    expected = exact(q, keys, values, problem.head_dim**-0.5)
+    error = np.abs(computed(program).astype(float) - expected)
+    assert (error <= tolerance(problem, q, keys, values)).all()
+
+
+@settings(max_examples=40)
+@given(cases(), st.integers(1, 4), st.sampled_from(["static", "balanced", "dynamic"]), st.sampled_from(LAYOUTS))
+def test_stages_schedule_layout_and_machine_change_no_bit(
+    case: tuple[Problem, Knobs], stages: int, schedule: str, layout: str
+) -> None:
+    problem, knobs = case
+    outputs = {
+        computed(compile(problem, other, machine, 0)).tobytes()
+        for other, machine in (
+            (knobs, NPU),
+            (knobs, H100),
+            (replace(knobs, stages=stages), NPU),
+            (replace(knobs, schedule=schedule), NPU),
+            (replace(knobs, layout=layout), NPU),
+        )
+    }
+    assert len(outputs) == 1
+
+
+def test_a_transposed_layout_that_the_oracle_does_not_share_is_found_out() -> None:
+    """The comparison can fail: reading the pool through another layout gives other keys and values."""
+    problem = Problem(4, 2, 16, "bf16", (40,))
+    program = compile(problem, Knobs(), NPU, 0)
+    other = compile(problem, Knobs(layout="page kv head token dim"), NPU, 0)
+    q, keys, values = gathered(problem, Knobs(), program)
+    expected = exact(q, keys, values, 0.25)
+    memory = filled(program)
+    run(other, memory, CORES)
+    error = np.abs(memory.read("out").astype(float) - expected)
+    assert not (error <= tolerance(problem, q, keys, values)).all()
+
+
+def test_splitting_gives_one_item_per_part_and_merges_them() -> None:
+    problem = Problem(4, 2, 16, "bf16", (50, 7))
+    program = compile(problem, Knobs(split_tokens=20, page_size=8, tile=8), NPU, 0)
+    attend, combine = program.phases
+    assert len(attend.tasks) == 2 * (3 + 1)
+    assert len(combine.tasks) == 2 * 2
+    tokens = attend.tasks[:, attend.columns.index("tokens")]
+    assert sorted(tokens.tolist()) == [7, 7, 10, 10, 20, 20, 20, 20]
+    assert [len(compile(problem, Knobs(split_tokens=n), NPU, 0).phases) for n in (0, 50, 49)] == [1, 1, 2]
+
+
+def test_items_cover_every_token_of_every_head_once() -> None:
+    problem = Problem(6, 3, 16, "bf16", (50, 7, 1))
+    (phase, _) = compile(problem, Knobs(split_tokens=13), NPU, 0).phases
+    column = {name: phase.tasks[:, i].tolist() for i, name in enumerate(phase.columns)}
+    covered = [
+        (sequence, head, token)
+        for sequence, head, begin, tokens in zip(
+            column["sequence"], column["head"], column["begin"], column["tokens"], strict=True
+        )
+        for token in range(begin, begin + tokens)
+    ]
+    every = [(s, h, t) for s, context in enumerate(problem.contexts) for h in range(3) for t in range(context)]
+    assert sorted(covered) == every
+
+
+def test_the_kv_cache_takes_its_bytes_by_hand() -> None:
+    problem = Problem(32, 8, 128, "bf16", (1000, 17))
+    program = compile(problem, Knobs(page_size=16), NPU, 0)
+    pages = 63 + 2
+    assert program.tensors[KV].size_bytes == pages * 16 * 2 * 8 * 128 * 2
+    assert sorted(program.tensors[TABLE].values.tolist()) == list(range(pages))  # type: ignore[union-attr]
+    assert [tensor.name for tensor in program.tensors] == ["q", "kv", "page table", "out"]
+
+
+def test_queries_and_results_reside_in_the_cache_where_there_is_one() -> None:
+    problem = Problem(4, 2, 16, "bf16", (50,))
+    for machine, near in ((H100, "cache"), (NPU, "hbm")):
+        resident = {t.name: t.resident for t in compile(problem, Knobs(split_tokens=20), machine, 0).tensors}
+        assert resident == {"q": near, "kv": "hbm", "page table": near, "out": near, "partial": near}
+
+
+def test_the_seed_draws_the_page_order_and_nothing_else() -> None:
+    problem = Problem(4, 2, 16, "bf16", (400,))
+    hashes = {compile(problem, Knobs(), NPU, seed).hash for seed in range(4)}
+    assert len(hashes) == 4
+    assert len({compile(problem, Knobs(page_order="contiguous"), NPU, seed).hash for seed in range(4)}) == 1
+
+
+def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
+    problem = Problem(4, 2, 16, "bf16", (40, 9))
+    key = canonical(problem, Knobs())
+    assert canonical(problem, Knobs(layout="page kv token head dim//4 dim%4")) == key
+    assert canonical(problem, Knobs(split_tokens=40)) == canonical(problem, Knobs(split_tokens=4000)) == key
+    different = [Knobs(layout="page kv head token dim"), Knobs(split_tokens=39), Knobs(tile=32), Knobs(stages=2)]
+    different += [Knobs(page_size=8), Knobs(page_order="contiguous"), Knobs(schedule="dynamic")]
+    assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
+
+
+@settings(max_examples=40)
+@given(cases(), st.integers(0, 80))
+def test_knobs_of_one_canonical_key_give_one_program(case: tuple[Problem, Knobs], split: int) -> None:
+    problem, knobs = case
+    other = replace(knobs, split_tokens=split)
+    if canonical(problem, knobs) == canonical(problem, other):
+        assert compile(problem, knobs, NPU, 0).hash == compile(problem, other, NPU, 0).hash
+
+
+def test_the_problem_of_llama_3_70b_has_its_published_heads() -> None:
+    model = load_model("llama-3.1-70b")
+    problem = shape(model, Batch((5, 6), "test"), {})
+    assert (problem.heads_q, problem.heads_kv, problem.head_dim, problem.group) == (64, 8, 128, 8)
+    assert problem.contexts == (5, 6)
+
+
+def test_a_model_or_batch_that_is_missing_and_an_option_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs a model and a batch"):
+        shape(None, Batch((5,), "test"), {})
+    with pytest.raises(ValueError, match="kernel decode-attention: takes no size 'm'"):
+        shape(None, None, {"m": 3})
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        (Knobs(tile=0), "knob tile: 0; allowed: an integer from 1 to"),
+        (Knobs(stages=-1), "knob stages: -1; allowed"),
+        (Knobs(split_tokens=-1), "knob split_tokens: -1; allowed: an integer from 0"),
+        (Knobs(page_size=True), "knob page_size: True; allowed"),
+        (Knobs(page_size=1 << 21), "knob page_size: 2097152; allowed"),
+        (Knobs(page_order="shufled"), "page_order: unknown 'shufled'; known: shuffled, contiguous"),
+        (Knobs(schedule="statik"), "schedule: unknown 'statik'; known: static"),
+        (Knobs(layout="page kv token head"), "notation 'page kv token head': axis dim is missing"),
+        (Knobs(layout="page kv token head dim//3 dim%3"), "3 does not divide 16"),
+    ],
+)
+def test_a_knob_out_of_range_is_named_with_what_is_allowed(knobs: Knobs, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        compile(Problem(4, 2, 16, "bf16", (40,)), knobs, NPU, 0)
+    assert "\n" not in str(error.value)
+
+
+def test_buffers_that_do_not_fit_are_an_error_with_the_bytes_that_are_too_many() -> None:
+    problem = Problem(4, 2, 128, "bf16", (4096,))
+    block = 1024 * 128 * 2  # one tile of K or V
+    capacity = 2 << 20
+    with pytest.raises(ValueError, match="phase attend needs") as error:
+        compile(problem, Knobs(tile=1024, stages=5), NPU, 0)
+    message = str(error.value)
+    needed = int(message.split("needs ")[1].split(" B")[0])
+    assert f"{needed - capacity} B more than the {capacity} B of a core of npu-hbm3" in message
+    assert f"k 5 x {block} B, v 5 x {block} B" in message
+    assert needed > 2 * 5 * block
+    compile(problem, Knobs(tile=1024, stages=3), NPU, 0)
