@@ -6,18 +6,24 @@ reads a layout by the names of its axes, `AddressMap` sends a byte address to a 
 
 from layouts.address_map import FIELDS, AddressMap, Location
 from layouts.algebra import coalesce, composition, is_injective
-from layouts.layout import Layout, parse
+from layouts.layout import Layout, Table, swizzle
 from layouts.notation import NamedLayout, named
+from layouts.stride import E, X
+from layouts.text import parse
 
 __all__ = [
     "FIELDS",
     "AddressMap",
+    "E",
     "Layout",
     "Location",
     "NamedLayout",
+    "Table",
+    "X",
     "coalesce",
     "composition",
     "is_injective",
     "named",
     "parse",
+    "swizzle",
 ]

@@ -1,19 +1,23 @@
 """The layout: a function from an index to an offset, written shape:stride.
 
 First link of the chain tensor index -> element offset -> address -> DRAM bank.  The coordinate of an
-index is taken digit by digit, the LEFTMOST mode fastest, and the offset is the inner product of
+index is taken digit by digit, the LEFTMOST mode fastest, and the result is the inner product of
 coordinate and stride: ``((2,4),8):((1,16),2)`` sends index 3 = coordinate ((1,1),0) to 1 + 16 = 17 (the
-conventions of CuTe).
+conventions of CuTe).  A stride is an integer, an XOR stride or a step along axes (`layouts.stride`); where
+integers and XOR strides meet, the sum of the integers is taken first and the rest is XORed into it.
 
-Two layouts are equal when they are the same function of the linear index.  This is decided without
-enumeration: with P_k the product of the extents before leaf k, every layout is ``f(i) = sum c_k * (i //
-P_k)`` with ``c_0 = d_0``, ``c_k = d_k - s_(k-1) * d_(k-1)``; the functions ``i // P`` of distinct P are
-independent, so the non-zero (P_k, c_k) and the size are a complete key.
+What one shape:stride cannot say is a chain: `stages` read the result of the layout one after the other.  A
+stage is a layout again (padding is ``(64,1):(1,68)``, a remainder ``(5,1):(1,0)``, a swizzle has XOR strides),
+whose last mode goes on without end, or a `Table`.  A stage that reads the coordinates 0, 1, ... takes them
+mode by mode, so that every map of floor divisions and remainders is a chain.
 
-Not modelled: XOR (swizzle) strides, padding and look-up stages; a layout starts at offset 0.
+Two layouts are equal when they are the same function of the linear index, however they are spelt
+(`layouts.canonical`).
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -21,54 +25,73 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from layouts import bulk
+from layouts.canonical import Key, Terms, affine_bits, key_of, modes_of_key
 from layouts.shape import (
     INT64_MAX,
-    MAX_TEXT,
+    MAX_DEPTH,
+    MAX_LEAVES,
     IntTuple,
+    as_int,
     as_int_tuple,
     compact_strides,
-    congruent,
     leaves,
-    read_int_tuple,
     replace_leaves,
     size,
-    skip_space,
     to_text,
 )
+from layouts.stride import Axis, Step, StrideTuple, Vector, X, along, as_step, axes_of, stride_leaves
+from layouts.swizzle_text import swizzle_of
 
 IntArray: TypeAlias = NDArray[np.int64]
-Key: TypeAlias = tuple[int, tuple[tuple[int, int], ...]]
+Value: TypeAlias = "int | tuple[int, ...] | dict[Axis, int]"
 
-BLOCK_INDICES = 65_536  # indices worked on at once, so that the intermediate arrays stay in a core's L2 cache
 MAX_TABLE = 2**31  # assumed: 16 GiB of offsets; beyond it ask for the offsets of chosen indices
+MAX_STAGES = 16  # assumed: the longest chain of a real layout has four
+MAX_SPAN_TABLE = 2**24  # assumed: values looked at to find the span of a chain that has no closed form
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Layout:
-    """A hierarchical shape with one stride per extent; extents are at least 1, strides any 64-bit integers.
+    """A hierarchical shape with one stride per extent; extents are at least 1.
 
-    Without `stride` the layout is compact, leftmost mode fastest.  ValueError if shape and stride do not
-    nest alike.
+    Without `stride` the layout is compact, leftmost mode fastest.  `offset` is added to the result: an integer,
+    or a `Vector` of integers for a layout with axes.  `stages` then read it, the first one first.  ValueError if
+    shape and stride do not nest alike, or a stage cannot read the result before it.
     """
 
     shape: IntTuple
-    stride: IntTuple
+    stride: StrideTuple
+    offset: int | Vector
+    stages: tuple[Stage, ...]
 
-    def __init__(self, shape: object, stride: object = None) -> None:
+    def __init__(self, shape: object, stride: object = None, offset: object = 0, stages: Iterable[Stage] = ()) -> None:
         checked = as_int_tuple(shape, "shape")
         if smallest := [extent for extent in leaves(checked) if extent < 1]:
             raise ValueError(f"shape {to_text(checked)}: extent {smallest[0]} is not allowed, extents are at least 1")
-        strides = as_int_tuple(compact_strides(checked) if stride is None else stride, "stride")
-        if not congruent(checked, strides):
-            raise ValueError(f"shape {to_text(checked)} and stride {to_text(strides)} do not nest alike")
+        given = compact_strides(checked) if stride is None else stride
+        strides = _as_strides(given, checked, 0)
+        if strides is None:
+            raise ValueError(f"shape {to_text(checked)} and stride {_shown(given)} do not nest alike")
         object.__setattr__(self, "shape", checked)
         object.__setattr__(self, "stride", strides)
+        object.__setattr__(self, "offset", _as_offset(offset))
+        object.__setattr__(self, "stages", _flat_stages(stages))
+        before = self.stage_axes
+        for stage in self.stages:
+            before = stage.reads(before)
 
     def __str__(self) -> str:
-        return f"{to_text(self.shape)}:{to_text(self.stride)}"
+        inner = f"{to_text(self.shape)}:{to_text(self.stride)}"
+        if self.offset != 0 or (self.stages and _is_swizzle(self.stages[0])):
+            inner = f"{self.offset} o {inner}"
+        return " o ".join([*(stage.stage_text() for stage in reversed(self.stages)), inner])
 
     def __repr__(self) -> str:
-        return f"Layout({self.shape!r}, {self.stride!r})"
+        parts = [repr(self.shape), repr(self.stride)]
+        parts += [f"offset={self.offset!r}"] if self.offset != 0 else []
+        parts += [f"stages={self.stages!r}"] if self.stages else []
+        return f"Layout({', '.join(parts)})"
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, Layout) else NotImplemented
@@ -86,81 +109,185 @@ class Layout:
         """The number of indices."""
         return size(self.shape)
 
-    @property
-    def cosize(self) -> int:
-        """Highest minus lowest offset plus 1: the elements a buffer for this layout holds."""
-        low, high = self._bounds
-        return high - low + 1
-
     @cached_property
     def key(self) -> Key:
-        """The canonical form (size, ((P_k, c_k) with c_k != 0)): equal exactly for equal functions."""
-        terms, product, below = [], 1, 0
-        for extent, stride in self.leaves():
-            if extent == 1:
-                continue
-            if stride != below:
-                terms.append((product, stride - below))
-            product *= extent
-            below = extent * stride
-        return self.size, tuple(terms)
+        """The canonical form: equal exactly for equal functions, see `layouts.canonical`."""
+        return key_of(self)
 
-    def leaves(self) -> tuple[tuple[int, int], ...]:
-        """Return (extent, stride) of every leaf, leftmost (fastest) first."""
-        return tuple(zip(leaves(self.shape), leaves(self.stride), strict=True))
+    @cached_property
+    def axes(self) -> tuple[Axis, ...] | None:
+        """The axes of the result, None where it is one number."""
+        axes = self.stage_axes
+        for stage in self.stages:
+            axes = stage.reads(axes)
+        return axes
 
-    def mode(self, k: int) -> "Layout":
-        """Return top-level mode `k` as a layout; ValueError unless 0 <= k < rank."""
+    @cached_property
+    def stage_axes(self) -> tuple[Axis, ...] | None:
+        """The axes of the result before any stage."""
+        return axes_of([*stride_leaves(self.stride), self.offset], "layout")
+
+    @cached_property
+    def has_xor(self) -> bool:
+        """Whether a stride of the layout itself, before any stage, is an XOR stride."""
+        parts = (s.parts if isinstance(s, Vector) else ((0, s),) for s in stride_leaves(self.stride))
+        return any(isinstance(part, X) for step in parts for _, part in step)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether the layout is integer strides alone: no XOR, no axes, no offset, no stages."""
+        return not self.stages and self.offset == 0 and self.axes is None and not self.has_xor
+
+    @property
+    def is_f2(self) -> bool:
+        """Whether the layout is F2-affine: XOR of a constant and one value per bit of the index."""
+        return self.axes is None and affine_bits(self) is not None
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """What each bit of the index changes in the result; ValueError unless the layout is F2-affine."""
+        affine = affine_bits(self) if self.axes is None else None
+        if affine is None:
+            raise ValueError(f"layout {self}: is not linear over F2")
+        return affine[1]
+
+    def leaves(self) -> tuple[tuple[int, Any], ...]:
+        """Return (extent, stride) of every leaf before any stage, leftmost (fastest) first."""
+        return tuple(zip(leaves(self.shape), stride_leaves(self.stride), strict=True))
+
+    def mode(self, k: int) -> Layout:
+        """Return top-level mode `k`, with the stages but not the offset; ValueError unless 0 <= k < rank."""
         if not 0 <= k < self.rank:
             raise ValueError(f"layout {self}: there is no mode {k}, modes are 0..{self.rank - 1}")
         if isinstance(self.shape, tuple) and isinstance(self.stride, tuple):
-            return Layout(self.shape[k], self.stride[k])
-        return self
+            return Layout(self.shape[k], self.stride[k], stages=self.stages)
+        return Layout(self.shape, self.stride, stages=self.stages)
 
-    def __call__(self, *coordinate: object) -> int:
-        """Return the offset of a linear index or a coordinate; an int may stand for a nested mode."""
+    def along(self, axis: Axis) -> Layout:
+        """Return the layout of one axis of the result alone; ValueError for an axis it does not have."""
+        if self.axes is None or axis not in self.axes:
+            known = "none" if self.axes is None else ", ".join(map(str, self.axes))
+            raise ValueError(f"layout {self}: there is no axis {axis!r}, its axes are {known}")
+        if self.stages:
+            return self._with(stages=(*self.stages[:-1], self.stages[-1].only(axis)))
+        return self.only(axis)
+
+    def only(self, axis: Axis) -> Layout:
+        """Return this layout without stages, its result along `axis` alone."""
+        steps = iter([along(step, axis) for step in stride_leaves(self.stride)])
+        return Layout(self.shape, _replaced(self.shape, steps), along(self.offset, axis))
+
+    def then(self, *stages: Stage) -> Layout:
+        """Return the layout whose result the given stages read, the first one first."""
+        return self._with(stages=(*self.stages, *stages))
+
+    def _with(self, **changes: Any) -> Layout:
+        fields = {"shape": self.shape, "stride": self.stride, "offset": self.offset, "stages": self.stages}
+        return Layout(**(fields | changes))
+
+    def __call__(self, *coordinate: object) -> Any:
+        """Return the offset of a linear index or a coordinate; an int may stand for a nested mode.
+
+        A layout with axes gives a tuple, if they are numbers, or a dict by axis.
+        """
         value = as_int_tuple(coordinate[0] if len(coordinate) == 1 else coordinate, "coordinate")
         try:
-            return _offset(value, self.shape, self.stride)
+            digits = list(_digits(value, self.shape))
+            return self._shown_value(self._follow_all(digits))
         except ValueError as error:
             raise ValueError(f"layout {self}, coordinate {to_text(value)}: {error}") from None
 
-    def offsets(self, indices: ArrayLike) -> IntArray:
+    def _follow_all(self, digits: list[Any]) -> Any:
+        result = _total(digits, self)
+        for stage in self.stages:
+            result = stage.follow(result)
+        return result
+
+    def _shown_value(self, result: Any) -> Any:
+        if isinstance(result, dict) and all(isinstance(axis, int) for axis in self.axes or ()):
+            return tuple(result.get(k, 0) for k in range(max(self.axes or (0,)) + 1))  # type: ignore[type-var, operator, arg-type]
+        return result
+
+    def offsets(self, indices: ArrayLike) -> Any:
         """Return the offsets of an integer array of linear indices, int64 in the same shape.
 
-        ValueError for an index outside 0..size-1 or for offsets that do not fit 64 bits.
+        A layout with axes gives a tuple or a dict of arrays, as a call does of numbers.  ValueError for an index
+        outside 0..size-1 or for offsets that do not fit 64 bits.
         """
         array = as_index_array(indices, self.size, f"layout {self}")
+        if self.axes is not None:
+            found = {axis: self.along(axis).offsets(array) for axis in self.axes}
+            return self._shown_value(found)
         low, high = self._int64_bounds()
-        narrow = low >= 0 and high < 2**32 and self.size <= 2**32
-        # Unsigned arithmetic wraps, so that terms may be negative or large as long as their sum is an offset.
-        work: type[np.unsignedinteger[Any]] = np.uint32 if narrow else np.uint64
-        modulus = 2**32 if narrow else 2**64
-        terms = [(work(p), work(c % modulus)) for p, c in self.key[1] if p <= INT64_MAX]
-        flat = array.reshape(-1)
-        result = np.zeros(flat.size, dtype=np.int64)
-        for start in range(0, flat.size, BLOCK_INDICES):
-            block: NDArray[np.unsignedinteger[Any]] = flat[start : start + BLOCK_INDICES].astype(work)
-            total = np.zeros_like(block)
-            for p, c in terms:
-                total += (block // p if p > 1 else block) * c
-            result[start : start + BLOCK_INDICES] = total.astype(np.int64)
-        return result.reshape(array.shape)
+        form = self.key[1]
+        if not form or not isinstance(form[0], str):
+            return bulk.floor_sums(array, form, low, high, self.size)
+        if form[0] == "f2":
+            return bulk.xor_tables(array, form[1], form[2:])
+        return bulk.in_blocks(array, lambda block: self._follow_all(self._block_digits(block)))
 
-    def table(self) -> IntArray:
+    def _block_digits(self, block: Any) -> list[Any]:
+        return list(_split(block, [extent for extent, _ in self.leaves()]))
+
+    def coordinate_offsets(self, *coordinates: ArrayLike) -> Any:
+        """Return the offsets of coordinates, one integer array per top-level mode, broadcast together."""
+        if len(coordinates) != self.rank:
+            raise ValueError(f"layout {self}: {len(coordinates)} coordinates for {self.rank} modes")
+        index, product = np.zeros((), dtype=np.int64), 1
+        for k, given in enumerate(coordinates):
+            extent = size(self.shape[k]) if isinstance(self.shape, tuple) else self.size
+            index = index + as_index_array(given, extent, f"layout {self}, mode {k}") * product
+            product *= extent
+        return self.offsets(index)
+
+    def table(self) -> Any:
         """Return the offsets of all indices as int64[size]; ValueError above MAX_TABLE."""
         if self.size > MAX_TABLE:
             raise ValueError(f"layout {self}: a table of {self.size} offsets, at most {MAX_TABLE} are allowed")
+        if self.axes is not None:
+            return self._shown_value({axis: self.along(axis).table() for axis in self.axes})
         self._int64_bounds()
-        result = np.zeros(1, dtype=np.int64)
-        for extent, stride in modes_of_key(self.key):
-            result = np.add.outer(np.arange(extent, dtype=np.int64) * stride, result).reshape(-1)
-        return result
+        if not self.stages:
+            return bulk.outer_table(self.leaves(), int(self.offset))  # type: ignore[arg-type]
+        affine = affine_bits(self)
+        if affine is not None:
+            return bulk.outer_table([(2, X(bit)) for bit in affine[1]], 0) ^ affine[0]
+        if self.size > MAX_SPAN_TABLE:
+            return self.offsets(np.arange(self.size))
+        return np.asarray(self._follow_all(self._block_digits(np.arange(self.size))), dtype=np.int64)
+
+    @cached_property
+    def _bounds(self) -> tuple[int, int]:
+        """Lowest and highest offset."""
+        if not self.stages and not self.has_xor:
+            spans = [(extent - 1) * stride for extent, stride in self.leaves()]
+            base = int(self.offset)  # type: ignore[arg-type]
+            return base + sum(s for s in spans if s < 0), base + sum(s for s in spans if s > 0)
+        affine = affine_bits(self)
+        if affine is not None:
+            return bulk.xor_extremes(*affine)
+        if self.size > MAX_SPAN_TABLE:
+            return self._loose_bounds()
+        values = self._follow_all(self._block_digits(np.arange(self.size)))
+        return int(np.min(values)), int(np.max(values))
+
+    def _loose_bounds(self) -> tuple[int, int]:
+        """Return bounds of a long chain without looking at its values: exact where every stage is monotone."""
+        form = self.key[1]
+        if form and isinstance(form[0], str):
+            raise ValueError(f"layout {self}: its span has no closed form and {self.size} values are too many to look at")
+        modes = modes_of_key((self.size, tuple(term for term in form if term[0])))
+        base = sum(c for p, c in form if p == 0)
+        spans = [(extent - 1) * stride for extent, stride in modes]
+        return base + sum(s for s in spans if s < 0), base + sum(s for s in spans if s > 0)
 
     @property
-    def _bounds(self) -> tuple[int, int]:
-        spans = [(extent - 1) * stride for extent, stride in self.leaves()]
-        return sum(s for s in spans if s < 0), sum(s for s in spans if s > 0)
+    def cosize(self) -> int:
+        """Highest minus lowest offset plus 1: the elements a buffer for this layout holds."""
+        if self.axes is not None:
+            raise ValueError(f"layout {self}: has the axes {', '.join(map(str, self.axes))}; ask along(axis).cosize")
+        low, high = self._bounds
+        return high - low + 1
 
     def _int64_bounds(self) -> tuple[int, int]:
         low, high = self._bounds
@@ -168,19 +295,200 @@ class Layout:
             raise ValueError(f"layout {self}: offsets {low}..{high} do not fit 64 bits")
         return low, high
 
+    # As a stage: reads the result of another layout.
 
-def _offset(coordinate: IntTuple, shape: IntTuple, stride: IntTuple) -> int:
+    def reads(self, axes: tuple[Axis, ...] | None) -> tuple[Axis, ...] | None:
+        """Return the axes of the result when this stage reads a result with `axes`; ValueError if it cannot."""
+        if axes is not None:
+            for axis in axes:
+                if not isinstance(axis, int) or axis >= self.rank:
+                    raise ValueError(f"stage {self}: has {self.rank} modes and cannot read the axis {axis!r}")
+        return self.stage_axes
+
+    def stage_modes(self, given: int | None) -> list[list[tuple[int, Any]]]:
+        """Return the (extent, stride) leaves per value read: of all modes for one number, else mode by mode."""
+        if given is None:
+            return [list(self.leaves())]
+        return [list(self.mode(k).leaves()) for k in range(self.rank)]
+
+    def follow(self, value: Any) -> Any:
+        """Return what this stage makes of a value, of arrays element by element."""
+        if not isinstance(value, dict):
+            return _total(list(_split(value, [extent for extent, _ in self.leaves()])), self)
+        digits: list[Any] = []
+        for k in range(self.rank):
+            digits += _split(value.get(k, 0), [extent for extent, _ in self.mode(k).leaves()])
+        return _total(digits, self)
+
+    def stage_text(self) -> str:
+        """Return the text of this stage in a chain."""
+        swizzle = swizzle_of(self)
+        if swizzle is not None:
+            return "S<{},{},{}>".format(*swizzle)
+        inner = f"{to_text(self.shape)}:{to_text(self.stride)}"
+        return f"{self.offset} o {inner}" if self.offset != 0 else inner
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Table:
+    """A stage that looks its value up: a page table, the offsets of experts, the order of rows.
+
+    With `axis` it reads and replaces one coordinate, and leaves the others alone.  Values are 64-bit integers;
+    an index outside the table is an error.
+    """
+
+    values: tuple[int, ...]
+    axis: int | None
+
+    def __init__(self, values: ArrayLike, axis: int | None = None) -> None:
+        array = np.asarray(values)
+        if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+            raise ValueError("table: a non-empty list of integers is needed")
+        if axis is not None and not 0 <= as_int(axis, "table axis"):
+            raise ValueError(f"table axis {axis}: axes are numbered from 0")
+        object.__setattr__(self, "values", tuple(as_int(value, "table") for value in array.tolist()))
+        object.__setattr__(self, "axis", axis)
+
+    def __repr__(self) -> str:
+        return f"Table({list(self.values)!r}{'' if self.axis is None else f', {self.axis}'})"
+
+    def __str__(self) -> str:
+        return self.stage_text()
+
+    def stage_text(self) -> str:
+        """Return the text of this stage in a chain: ``[5,2,7]`` or ``[5,2,7]@1``."""
+        return f"[{','.join(map(str, self.values))}]" + ("" if self.axis is None else f"@{self.axis}")
+
+    def reads(self, axes: tuple[Axis, ...] | None) -> tuple[Axis, ...] | None:
+        """Return the axes of the result; ValueError where the value read is not there."""
+        if (axes is None) != (self.axis is None) or (axes is not None and self.axis not in axes):
+            raise ValueError(f"stage {self._short()}: cannot read a result with the axes {axes}")
+        return axes
+
+    def only(self, axis: Axis) -> Layout:
+        """Refuse: a table has no strides of which one axis could be kept."""
+        raise ValueError(f"stage {self._short()}: a layout that ends with a table along an axis has no single axis")
+
+    def follow(self, value: Any) -> Any:
+        """Return the table's value; ValueError for an index outside."""
+        if isinstance(value, dict):
+            return value | {self.axis: self._look_up(value[self.axis])}  # type: ignore[dict-item]
+        return self._look_up(value)
+
+    def _look_up(self, index: Any) -> Any:
+        low, high = (int(np.min(index)), int(np.max(index))) if isinstance(index, np.ndarray) else (index, index)
+        if low < 0 or high >= len(self.values):
+            wrong = low if low < 0 else high
+            raise ValueError(f"stage {self._short()}: index {wrong} is outside 0..{len(self.values) - 1}")
+        return self._array[index] if isinstance(index, np.ndarray) else self.values[index]
+
+    @cached_property
+    def _array(self) -> IntArray:
+        return np.array(self.values, dtype=np.int64)
+
+    def _short(self) -> str:
+        text = self.stage_text()
+        return text if len(text) <= 60 else text[:57] + "..."
+
+
+Stage: TypeAlias = "Layout | Table"
+
+
+def _as_strides(value: object, shape: IntTuple, depth: int) -> StrideTuple | None:
+    """Return `value` as nested strides, None where it does not nest like `shape`."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"stride: tuples nest deeper than {MAX_DEPTH} levels")
+    if isinstance(shape, tuple):
+        if not isinstance(value, tuple | list) or len(value) != len(shape):
+            return None
+        items = [_as_strides(v, s, depth + 1) for v, s in zip(value, shape, strict=True)]
+        return None if any(item is None for item in items) else tuple(item for item in items if item is not None)
+    return None if isinstance(value, tuple | list) else as_step(value, "stride")
+
+
+def _shown(value: object) -> str:
+    try:
+        return to_text(value)  # type: ignore[arg-type]
+    except RecursionError:
+        return "nested too deep"
+
+
+def _as_offset(value: object) -> int | Vector:
+    step = as_step(value, "offset")
+    parts = step.parts if isinstance(step, Vector) else ((0, step),)
+    if any(isinstance(part, X) for _, part in parts):
+        raise ValueError(f"offset {value}: an offset is an integer, or integers along axes")
+    return step  # type: ignore[return-value]
+
+
+def _flat_stages(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+    flat: list[Stage] = []
+    for stage in stages:
+        if not isinstance(stage, Layout | Table):
+            raise ValueError(f"stage {stage!r}: a Layout or a Table is needed")
+        if isinstance(stage, Layout) and stage.stages:
+            flat += [Layout(stage.shape, stage.stride, stage.offset), *stage.stages]
+        else:
+            flat.append(stage)
+    if len(flat) > MAX_STAGES:
+        raise ValueError(f"a chain of {len(flat)} stages, at most {MAX_STAGES} are allowed")
+    return tuple(flat)
+
+
+def _replaced(profile: IntTuple, items: Iterator[Step]) -> StrideTuple:
+    if isinstance(profile, int):
+        return next(items)
+    return tuple(_replaced(part, items) for part in profile)
+
+
+def _digits(coordinate: IntTuple, shape: IntTuple) -> Iterator[int]:
+    """Yield one digit per leaf; ValueError outside the shape."""
     if isinstance(coordinate, tuple):
-        if not (isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) == len(coordinate)):
+        if not (isinstance(shape, tuple) and len(shape) == len(coordinate)):
             raise ValueError(f"{to_text(coordinate)} is not a coordinate of the shape {to_text(shape)}")
-        return sum(map(_offset, coordinate, shape, stride))
+        for part, extents in zip(coordinate, shape, strict=True):
+            yield from _digits(part, extents)
+        return
     if not 0 <= coordinate < size(shape):
         raise ValueError(f"{coordinate} is outside 0..{size(shape) - 1}")
-    total = 0
-    for extent, step in zip(leaves(shape), leaves(stride), strict=True):
-        coordinate, digit = divmod(coordinate, extent)
-        total += digit * step
-    return total
+    yield from _split(coordinate, leaves(shape))
+
+
+def _split(value: Any, extents: Sequence[int]) -> Iterator[Any]:
+    """Yield the digits of a number or an array, the last one without end."""
+    for extent in extents[:-1]:
+        rest = value // extent
+        yield value - rest * extent
+        value = rest
+    yield value
+
+
+def _total(digits: Sequence[Any], layout: Layout) -> Any:
+    """Return the inner product of digits and strides, with the offset; a dict by axis if there are axes."""
+    pairs = list(zip(digits, stride_leaves(layout.stride), strict=True))
+    if layout.stage_axes is None:
+        return _inner(pairs, layout.offset)
+    return {
+        axis: _inner([(digit, along(step, axis)) for digit, step in pairs], along(layout.offset, axis))
+        for axis in layout.stage_axes
+    }
+
+
+def _inner(pairs: Iterable[tuple[Any, Any]], offset: Any) -> Any:
+    total: Any = offset
+    xored: Any = 0
+    for digit, step in pairs:
+        if isinstance(step, X):
+            xored = xored ^ bulk.carryless(digit, step.value)
+        elif step:
+            total = total + digit * step
+        elif isinstance(digit, np.ndarray) and not isinstance(total, np.ndarray):
+            total = np.full(digit.shape, total, dtype=np.int64)
+    return total ^ xored if isinstance(xored, np.ndarray) or xored else total
+
+
+def _is_swizzle(stage: Stage) -> bool:
+    return isinstance(stage, Layout) and swizzle_of(stage) is not None
 
 
 def as_index_array(indices: ArrayLike, size: int, where: str) -> IntArray:
@@ -196,21 +504,7 @@ def as_index_array(indices: ArrayLike, size: int, where: str) -> IntArray:
     return array.astype(np.int64, copy=False)
 
 
-def modes_of_key(key: Key) -> tuple[tuple[int, int], ...]:
-    """Return the (extent, stride) pairs, fastest first, of the shortest flat layout with this key."""
-    count, terms = key
-    steps = terms if terms and terms[0][0] == 1 else ((1, 0), *terms)
-    bounds = [p for p, _ in steps] + [count]
-    modes: list[tuple[int, int]] = []
-    below = 0
-    for (p, c), above in zip(steps, bounds[1:], strict=True):
-        extent, stride = above // p, c + below
-        modes.append((extent, stride))
-        below = extent * stride
-    return tuple(modes)
-
-
-def flat_layout(modes: Iterable[tuple[int, int]]) -> Layout:
+def flat_layout(modes: Iterable[tuple[int, Any]]) -> Layout:
     """Return the layout of (extent, stride) pairs, fastest first; a single pair gives an unnested layout."""
     extents, strides = zip(*modes, strict=True)
     return Layout(extents, strides) if len(extents) > 1 else Layout(extents[0], strides[0])
@@ -221,27 +515,30 @@ def nested_layout(profile: IntTuple, parts: Iterable[Layout]) -> Layout:
     listed = list(parts)
     return Layout(
         replace_leaves(profile, iter([part.shape for part in listed])),
-        replace_leaves(profile, iter([part.stride for part in listed])),
+        replace_leaves(profile, iter([part.stride for part in listed])),  # type: ignore[misc]
     )
 
 
-def parse(text: str) -> Layout:
-    """Read a layout from its text, ``((2,4),8):((1,16),2)``; white space is free.
+def swizzle(bits: int, base: int, shift: int) -> Layout:
+    """Return CuTe's ``Swizzle<bits, base, shift>`` as a stage: bits base+shift.. are XORed into bits base...
 
-    ValueError gives the position and what was expected there.  Length, depth and digits are bounded.
+    A negative shift XORs the lower bits into the higher ones.  ValueError unless 0 <= bits <= abs(shift) (or bits
+    is 0), 0 <= base, and all within 62 bits.
     """
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"layout text: {len(text)} characters, at most {MAX_TEXT} are allowed")
-    try:
-        shape, position = read_int_tuple(text, 0)
-        position = skip_space(text, position)
-        if text[position : position + 1] != ":":
-            raise ValueError(f"at position {position}: expected ':' between shape and stride")
-        stride, position = read_int_tuple(text, position + 1)
-        position = skip_space(text, position)
-        if position < len(text):
-            raise ValueError(f"at position {position}: expected the end of the text, found {text[position]!r}")
-        return Layout(shape, stride)
-    except ValueError as error:
-        shown = text if len(text) <= 60 else text[:57] + "..."
-        raise ValueError(f"layout text {shown!r}: {error}") from None
+    for name, number in (("bits", bits), ("base", base), ("shift", shift)):
+        as_int(number, f"swizzle {name}")
+    if bits < 0 or base < 0 or (bits > abs(shift)) or base + bits + abs(shift) > 62:
+        raise ValueError(f"swizzle S<{bits},{base},{shift}>: allowed are 0 <= bits <= abs(shift), base >= 0, 62 bits in all")
+    if bits == 0:
+        return Layout((1, 1), (0, 1))
+    low, high = base, base + abs(shift)
+    source, target = (high, low) if shift > 0 else (low, high)
+    modes: list[tuple[int, Any]] = []
+    for start, width in ((0, low), (low, bits), (low + bits, high - low - bits), (high, bits), (high + bits, 0)):
+        step: Any = X((1 << start) | (1 << target)) if start == source and width == bits else 1 << start
+        if width or start == high + bits:
+            modes.append((1 << width, step))
+    return flat_layout(modes)
+
+
+__all__ = ["Key", "Layout", "Stage", "Table", "Terms", "flat_layout", "modes_of_key", "nested_layout", "swizzle"]

@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from functools import cached_property, reduce
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -82,8 +82,17 @@ class NamedLayout:
     @cached_property
     def key(self) -> NamedKey:
         """The canonical form: (axis, key of its mode) in the order of the names, axes of size 1 left out."""
+        if not self.layout.is_affine:  # its axes may meet in one bit: they are looked at together
+            return (("", self._in_order_of_names.key),)
         keys = {axis: mode.key for axis, mode in zip(self.axes, self._modes, strict=True)}
         return tuple((axis, keys[axis]) for axis in sorted(self.axes) if keys[axis][0] > 1)
+
+    @property
+    def _in_order_of_names(self) -> Layout:
+        named = sorted(zip(self.axes, self._modes, strict=True), key=lambda item: item[0])
+        modes = [mode for _, mode in named if mode.size > 1] or [Layout(1, 0)]
+        shape, stride = tuple(mode.shape for mode in modes), tuple(mode.stride for mode in modes)
+        return Layout(shape, stride, self.layout.offset, self.layout.stages)
 
     @cached_property
     def is_injective(self) -> bool:
@@ -93,6 +102,8 @@ class NamedLayout:
     @cached_property
     def text(self) -> str:
         """The normalised notation, or ``axis=shape:stride`` per axis if the layout has gaps."""
+        if not self.layout.is_affine:
+            return f"({','.join(self.axes)}) -> {self.layout}"
         ones = [axis for axis, mode in zip(self.axes, self._modes, strict=True) if mode.size == 1]
         digits = []
         for axis, key in self.key:
@@ -109,17 +120,19 @@ class NamedLayout:
                 return " ".join(f"{axis}={mode}" for axis, mode in sorted(modes, key=lambda item: item[0]))
         return " ".join([*sorted(ones), *(spelling for _, spelling, _ in digits)])
 
-    def offset(self, /, **coordinates: int) -> int:
+    def offset(self, /, **coordinates: int) -> Any:
         """Return the offset, in elements, of one coordinate per axis; ValueError outside the axis."""
         self._check_names(coordinates)
-        total = 0
+        point = []
         for axis, mode in zip(self.axes, self._modes, strict=True):
-            total += mode(self._within(axis, as_int(coordinates[axis], f"axis {axis}"), mode.size))
-        return total
+            point.append(self._within(axis, as_int(coordinates[axis], f"axis {axis}"), mode.size))
+        return self.layout(tuple(point))
 
-    def offsets(self, /, **coordinates: ArrayLike) -> IntArray:
+    def offsets(self, /, **coordinates: ArrayLike) -> Any:
         """Return the int64 offsets of integer coordinate arrays, one per axis, broadcast together."""
         self._check_names(coordinates)
+        if not self.layout.is_affine:
+            return self.layout.coordinate_offsets(*(coordinates[axis] for axis in self.axes))
         parts = []
         for axis, mode in zip(self.axes, self._modes, strict=True):
             try:

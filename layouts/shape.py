@@ -93,9 +93,9 @@ def compact_strides(shape: IntTuple) -> IntTuple:
     return replace_leaves(shape, iter(strides))
 
 
-def to_text(value: IntTuple) -> str:
-    """Return the compact CuTe spelling, ``((2,4),8)``."""
-    return str(value) if isinstance(value, int) else "(" + ",".join(map(to_text, value)) + ")"
+def to_text(value: object) -> str:
+    """Return the compact CuTe spelling of nested extents or strides, ``((2,4),8)``."""
+    return "(" + ",".join(map(to_text, value)) + ")" if isinstance(value, tuple) else str(value)
 
 
 def read_int_tuple(text: str, start: int) -> tuple[IntTuple, int]:

@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from layouts.algebra import coalesce, composition, is_injective
-from layouts.layout import Layout, parse
+from layouts.layout import Layout
+from layouts.text import parse
 
 
 def flat(max_rank, extents, strides):

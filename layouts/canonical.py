@@ -1,0 +1,354 @@
+"""The canonical key of a layout: equal exactly when two layouts are the same function of the linear index.
+
+Every integer layout is a floor sum ``f(i) = sum c_k * (i // P_k)``, with P_k the products of the extents and
+``c_0 = d_0``, ``c_k = d_k - s_(k-1) * d_(k-1)``; the functions ``i // P`` of distinct P are independent, so the
+non-zero (P_k, c_k) and the size are a complete key (P = 0 stands for the constant 1).  An XOR layout is F2-affine;
+its key is its value at 0 and at each bit, unless these are bit-disjoint, in which case XOR is addition and it is
+a floor sum.  Stages are fused into one of the two forms where that is exact.  What neither form covers is decided
+by its values up to MAX_ENUMERATED indices, and beyond that by its spelling, where equal keys still mean equal
+functions, but unequal keys no longer mean different ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from layouts.stride import Axis, Scalar, X, along
+
+if TYPE_CHECKING:
+    from layouts.layout import Layout
+
+Terms: TypeAlias = tuple[tuple[int, int], ...]
+Key: TypeAlias = tuple[int, tuple[Any, ...]]  # (size, Terms), or a marked form: see `key_of`
+Mode: TypeAlias = tuple[int, int]  # extent, stride
+
+MAX_ENUMERATED = 2**20  # assumed: a table of a million values takes some 10 ms
+_MAX_TERMS = 64  # more boundaries than a 64-bit index has factors
+
+
+def key_of(layout: Layout) -> Key:
+    """Return (size, terms) of a floor sum; (size, ("f2", at 0, at bit 0, ...)) of an XOR layout; else a digest.
+
+    A layout with axes has (size, ("axes", (axis, form), ...)), an axis that is always 0 left out.
+    """
+    if layout.axes is None:
+        return layout.size, _form(layout)
+    forms = ((axis, _form(layout.along(axis))) for axis in layout.axes)
+    return layout.size, ("axes", *((axis, form) for axis, form in forms if form != ()))
+
+
+def _form(layout: Layout) -> tuple[Any, ...]:
+    if not layout.stages and not layout.has_xor:
+        return floor_sum(layout.leaves(), _int(layout.offset))
+    affine = affine_bits(layout)
+    if affine is not None:
+        return _affine_form(*affine)
+    fused = fused_terms(layout)
+    if fused is not None:
+        return fused
+    if layout.size <= MAX_ENUMERATED:
+        return _recognised(layout.table())
+    return ("spelt", str(layout))
+
+
+def floor_sum(modes: Iterable[tuple[int, Any]], offset: int = 0) -> Terms:
+    """Return the (P, c) of ``offset + sum digit * stride`` over (extent, stride), fastest first."""
+    terms: list[tuple[int, int]] = [(0, offset)] if offset else []
+    product, below = 1, 0
+    for extent, stride in modes:
+        if extent == 1:
+            continue
+        if stride != below:
+            terms.append((product, stride - below))
+        product *= extent
+        below = extent * stride
+    return tuple(terms)
+
+
+def modes_of_key(key: Key) -> tuple[Mode, ...]:
+    """Return the (extent, stride) pairs, fastest first, of the shortest flat layout with this key.
+
+    ValueError for the key of a function that no flat integer layout with offset 0 is.
+    """
+    count, terms = key
+    if terms and (isinstance(terms[0], str) or terms[0][0] == 0):
+        raise ValueError("no integer strides alone give this function")
+    steps = terms if terms and terms[0][0] == 1 else ((1, 0), *terms)
+    bounds = [p for p, _ in steps] + [count]
+    modes: list[Mode] = []
+    below = 0
+    for (p, c), above in zip(steps, bounds[1:], strict=True):
+        if above % p:
+            raise ValueError(f"the boundary at index {p} does not divide {above}: no integer strides alone do that")
+        extent, stride = above // p, c + below
+        modes.append((extent, stride))
+        below = extent * stride
+    return tuple(modes)
+
+
+def _int(offset: Any) -> int:
+    assert isinstance(offset, int)
+    return offset
+
+
+# --- XOR layouts ------------------------------------------------------------------------------------------------
+
+
+def affine_bits(layout: Layout) -> tuple[int, tuple[int, ...]] | None:
+    """Return (value at 0, change by each bit of the index) of a scalar F2-affine layout, None if it is not one."""
+    if layout.size & (layout.size - 1):
+        return None
+    offset, bits = _first_bits(layout)
+    for stage in layout.stages:
+        if bits is None or not hasattr(stage, "stride"):  # a table
+            return None
+        offset, bits = _through(stage, offset, bits)
+    if bits is None:
+        return None
+    (zero,) = offset.values()
+    return zero, tuple(next(iter(bit.values()), 0) for bit in bits)
+
+
+_Values: TypeAlias = dict["Axis | None", int]
+
+
+def _axes(layout: Layout) -> tuple[Axis | None, ...]:
+    return layout.stage_axes if layout.stage_axes is not None else (None,)
+
+
+def _pick(step: Any, axis: Axis | None) -> Scalar:
+    return along(step, axis) if axis is not None else step if isinstance(step, int | X) else 0
+
+
+def _first_bits(layout: Layout) -> tuple[_Values, list[_Values] | None]:
+    offset: _Values = {axis: int(_offset(layout, axis)) for axis in _axes(layout)}
+    bits: list[_Values] = []
+    pairs = list(layout.leaves())
+    if any(extent & (extent - 1) for extent, _ in pairs):
+        if layout.has_xor or layout.stage_axes is not None:
+            return offset, None
+        pairs = list(modes_of_key((layout.size, floor_sum(layout.leaves()))))  # of a power of two: so are its extents
+        if any(extent & (extent - 1) for extent, _ in pairs):
+            return offset, None
+    steps: list[Any] = []
+    for extent, step in pairs:
+        for k in range(extent.bit_length() - 1):
+            steps.append(step * (1 << k))
+    bits = [{axis: _value(_pick(step, axis)) for axis in _axes(layout)} for step in steps]
+    return offset, bits if all(_adds_by_xor(steps, offset[axis], axis) for axis in _axes(layout)) else None
+
+
+def _offset(layout: Layout, axis: Axis | None) -> int:
+    return _int(_pick(layout.offset, axis))
+
+
+def _value(step: Scalar) -> int:
+    return step.value if isinstance(step, X) else step
+
+
+def _adds_by_xor(steps: Sequence[Any], offset: int, axis: Axis | None) -> bool:
+    """Tell whether integer steps and offset are non-negative and share no bit, so that addition is XOR."""
+    taken = offset
+    if offset < 0:
+        return False
+    for step in steps:
+        part = _pick(step, axis)
+        if isinstance(part, X):
+            continue
+        if part < 0 or part & taken:
+            return False
+        taken |= part
+    return True
+
+
+def _through(stage: Layout, offset: _Values, bits: list[_Values]) -> tuple[_Values, list[_Values] | None]:
+    """Send values through a stage that is F2-affine on the bits they have."""
+    maps: dict[Axis | None, tuple[list[_Values], list[Any]]] = {}
+    steps_all: list[Any] = []
+    groups = stage.stage_modes(len(offset) if None not in offset else None)
+    inputs: list[Axis | None] = [None] if None in offset else list(range(len(groups)))
+    for axis, modes in zip(inputs, groups, strict=True):
+        reach = offset.get(axis, 0)
+        for bit in bits:
+            reach |= bit.get(axis, 0)
+        steps = _open_steps(modes, reach.bit_length())
+        if steps is None:
+            return offset, None
+        steps_all += steps
+        maps[axis] = ([{a: _value(_pick(step, a)) for a in _axes(stage)} for step in steps], steps)
+    if not all(_adds_by_xor(steps_all, _offset(stage, a), a) for a in _axes(stage)):
+        return offset, None
+
+    def image(values: _Values) -> _Values:
+        result: _Values = dict.fromkeys(_axes(stage), 0)
+        for axis, value in values.items():
+            for k, column in enumerate(maps[axis][0]):
+                if value >> k & 1:
+                    for a in result:
+                        result[a] ^= column[a]
+        return result
+
+    moved = image(offset)
+    return {a: moved[a] ^ _offset(stage, a) for a in moved}, [image(bit) for bit in bits]
+
+
+def _open_steps(modes: Sequence[tuple[int, Any]], bits: int) -> list[Any] | None:
+    """Return the step of each of `bits` input bits of a stage whose last mode goes on without end."""
+    steps: list[Any] = []
+    for place, (extent, step) in enumerate(modes):
+        last = place == len(modes) - 1
+        if extent & (extent - 1) and not last:
+            return None if len(steps) < bits else steps[:bits]
+        width = max(0, bits - len(steps)) if last else extent.bit_length() - 1
+        steps += [step * (1 << k) for k in range(width)]
+    return steps[:bits]
+
+
+def _affine_form(zero: int, bits: tuple[int, ...]) -> tuple[Any, ...]:
+    taken = 0
+    for bit in bits:
+        if bit & taken:
+            return ("f2", zero, *bits)
+        taken |= bit
+    return floor_sum([(2, bit - 2 * (bit & zero)) for bit in bits], zero)
+
+
+# --- fused integer stages -----------------------------------------------------------------------------------------
+
+
+def fused_terms(layout: Layout) -> Terms | None:
+    """Return the floor sum of a chain of integer stages with a scalar result, None where fusing is not exact."""
+    modes: list[tuple[int, _Values]] = [
+        (extent, {a: _value(_pick(step, a)) for a in _axes(layout)}) for extent, step in layout.leaves() if extent > 1
+    ]
+    offset: _Values = {a: _offset(layout, a) for a in _axes(layout)}
+    if layout.has_xor:
+        return None
+    for stage in layout.stages:
+        if not hasattr(stage, "stride") or stage.has_xor:
+            return None
+        terms = _stage_terms(stage, modes, offset)
+        if terms is None:
+            return None
+        if stage is layout.stages[-1]:
+            (result,) = terms.values()
+            return _sorted_terms(result)
+        joint = _joint_modes(terms, layout.size)
+        if joint is None:
+            return None
+        offset, modes = joint
+    return None
+
+
+def _stage_terms(
+    stage: Layout, modes: list[tuple[int, _Values]], offset: _Values
+) -> dict[Axis | None, dict[int, int]] | None:
+    """Return per result axis the floor-sum terms {P: c} after a stage, None where a digit carries."""
+    result: dict[Axis | None, dict[int, int]] = {a: {0: _offset(stage, a)} for a in _axes(stage)}
+    groups = stage.stage_modes(len(offset) if None not in offset else None)
+    inputs: list[Axis | None] = [None] if None in offset else list(range(len(groups)))
+    for axis, group in zip(inputs, groups, strict=True):
+        for out in _axes(stage):
+            steps = [(extent, _int(_pick(step, out))) for extent, step in group]
+            steps[-1] = (2 * steps[-1][0] + 2, steps[-1][1])  # goes on without end; no term comes from an extent
+            for boundary, c in floor_sum(steps):
+                found = _floor_of_sum(boundary, modes, offset.get(axis, 0), axis)
+                if found is None:
+                    return None
+                for p, count in found.items():
+                    result[out][p] = result[out].get(p, 0) + c * count
+    return result
+
+
+def _floor_of_sum(
+    boundary: int, modes: list[tuple[int, _Values]], offset: int, axis: Axis | None
+) -> dict[int, int] | None:
+    """Return ``(offset + sum digit * stride) // boundary`` as terms {P: c}; None where remainders may carry."""
+    terms = {0: offset // boundary}
+    remainder, product = offset % boundary, 1
+    for place, (extent, strides) in enumerate(modes):
+        quotient, rest = divmod(strides.get(axis, 0), boundary)
+        last = place == len(modes) - 1
+        _add_digit(terms, product, extent, quotient, last)
+        if rest:
+            period = boundary // rest
+            if extent <= period or boundary % rest:
+                remainder += rest * (extent - 1)
+            else:
+                if extent % period and not last:
+                    return None
+                remainder += rest * (period - 1)
+                inner = product * period
+                terms[inner] = terms.get(inner, 0) + 1
+                if not last:
+                    terms[product * extent] = terms.get(product * extent, 0) - extent // period
+        product *= extent
+        if remainder >= boundary:
+            return None
+    return terms
+
+
+def _add_digit(terms: dict[int, int], product: int, extent: int, coefficient: int, last: bool) -> None:
+    """Add coefficient * digit, where digit = (i // product) % extent, and the last digit is i // product."""
+    terms[product] = terms.get(product, 0) + coefficient
+    if not last:
+        terms[product * extent] = terms.get(product * extent, 0) - extent * coefficient
+
+
+def _sorted_terms(terms: dict[int, int]) -> Terms:
+    return tuple((p, c) for p, c in sorted(terms.items()) if c)
+
+
+def _joint_modes(
+    terms: dict[Axis | None, dict[int, int]], count: int
+) -> tuple[_Values, list[tuple[int, _Values]]] | None:
+    """Return offset and modes of functions given as floor sums, None unless their boundaries form a chain."""
+    bounds = sorted({1, count} | {p for part in terms.values() for p, c in part.items() if c and 0 < p < count})
+    if any(above % below for below, above in zip(bounds, bounds[1:], strict=False)):
+        return None
+    offset = {axis: part.get(0, 0) for axis, part in terms.items()}
+    below: _Values = dict.fromkeys(terms, 0)
+    modes: list[tuple[int, _Values]] = []
+    for p, above in zip(bounds, bounds[1:], strict=False):
+        strides = {axis: part.get(p, 0) + below[axis] for axis, part in terms.items()}
+        modes.append((above // p, strides))
+        below = {axis: above // p * stride for axis, stride in strides.items()}
+    return offset, modes
+
+
+# --- what only its values tell ------------------------------------------------------------------------------------
+
+
+def _recognised(table: np.ndarray) -> tuple[Any, ...]:
+    """Return the form of a function given by its values: a floor sum, an F2-affine map, or a digest."""
+    terms = _terms_of_table(table)
+    if terms is not None:
+        return terms
+    count = len(table)
+    if count & (count - 1) == 0 and table.min() >= 0:
+        bits = tuple(int(table[1 << k] ^ table[0]) for k in range(count.bit_length() - 1))
+        values = table[:1]
+        for bit in bits:
+            values = np.concatenate([values, values ^ bit])
+        if np.array_equal(values, table):
+            return _affine_form(int(table[0]), bits)
+    return ("table", hashlib.sha256(np.ascontiguousarray(table, dtype="<i8").tobytes()).hexdigest())
+
+
+def _terms_of_table(table: np.ndarray) -> Terms | None:
+    terms: list[tuple[int, int]] = [(0, int(table[0]))] if table[0] else []
+    steps = np.diff(table)
+    while len(terms) <= _MAX_TERMS:
+        places = np.flatnonzero(steps)
+        if len(places) == 0:
+            return tuple(terms)
+        p = int(places[0]) + 1
+        c = int(steps[p - 1])
+        terms.append((p, c))
+        steps[p - 1 :: p] -= c
+    return None
+
