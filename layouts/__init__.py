@@ -5,11 +5,30 @@ reads a layout by the names of its axes, `AddressMap` sends a byte address to a 
 """
 
 from layouts.address_map import FIELDS, AddressMap, Location
-from layouts.algebra import coalesce, composition, is_injective
+from layouts.algebra import (
+    coalesce,
+    complement,
+    composition,
+    filter_zeros_and_ones,
+    is_injective,
+    left_inverse,
+    recast,
+    right_inverse,
+)
 from layouts.layout import Layout, Table, swizzle
 from layouts.notation import NamedLayout, named
 from layouts.stride import E, X
 from layouts.text import parse
+from layouts.tiling import (
+    blocked_product,
+    flat_divide,
+    logical_divide,
+    logical_product,
+    raked_product,
+    tile_to_shape,
+    tiled_divide,
+    zipped_divide,
+)
 
 __all__ = [
     "FIELDS",
@@ -20,10 +39,23 @@ __all__ = [
     "NamedLayout",
     "Table",
     "X",
+    "blocked_product",
     "coalesce",
+    "complement",
     "composition",
+    "filter_zeros_and_ones",
+    "flat_divide",
     "is_injective",
+    "left_inverse",
+    "logical_divide",
+    "logical_product",
     "named",
     "parse",
+    "raked_product",
+    "recast",
+    "right_inverse",
     "swizzle",
+    "tile_to_shape",
+    "tiled_divide",
+    "zipped_divide",
 ]

@@ -1,104 +1,414 @@
-"""Operations on layouts: coalesce, compose, decide injectivity.
+"""Operations on layouts: coalesce, compose, complement, invert, filter, recast, decide injectivity.
 
 Second step on the ground floor: a tile of a tensor is a composition, two spellings of one layout coalesce
 to one, and a buffer may only be written through an injective layout.  All answers come from the canonical
-sum ``f(i) = sum c_k * (i // P_k)`` of `layouts.layout`, none by walking the domain.
+floor sum of `layouts.canonical` or from the bits of an XOR layout, none by walking the domain.  The results are
+spelt as CuTe spells them; the definitions are those of "CuTe Layout Representation and Algebra" (Cecka,
+arXiv:2603.02298).  Input for which a definition has no layout as its answer is refused; CuTe itself returns
+wrong layouts for some of it.
 
-Not modelled: composition beyond the domain of the outer layout (CuTe continues the last mode without
-end), and compositions that are layouts only because carries at different boundaries happen to cancel;
-both are refused.
+Not modelled: compositions that are layouts only because carries at different boundaries happen to cancel;
+they are refused.
 """
 
-from itertools import pairwise
+from __future__ import annotations
 
-from layouts.layout import Key, Layout, flat_layout, modes_of_key, nested_layout
+from collections.abc import Callable
+from itertools import pairwise
+from math import gcd
+from typing import Any
+
+from layouts.canonical import affine_bits
+from layouts.layout import Layout, flat_layout, nested_layout
+from layouts.shape import as_int, as_int_tuple, size
+from layouts.stride import X
 
 MAX_STATES = 1_000_000  # assumed: partial sums the injectivity test may hold; ordinary layouts need a handful
+_MAX_TRIES = 512  # assumed: how far the nearest admissible tile is looked for
 
 
-def coalesce(layout: Layout) -> Layout:
-    """Return the flat layout with the fewest modes that is the same function of the linear index."""
-    return flat_layout(modes_of_key(layout.key))
+def coalesce(layout: Layout, profile: object = None) -> Layout:
+    """Return the flat layout with the fewest modes that is the same function of the linear index.
+
+    With `profile`, a tuple no longer than the layout's rank, each of the modes it names is coalesced by itself (an
+    item that is a tuple goes one level deeper), and the others stay as they are.
+    """
+    if isinstance(profile, tuple | list):
+        return _by_mode(layout, profile, coalesce, "coalesce")
+    modes: list[tuple[int, Any]] = []
+    for extent, step in layout.leaves():
+        if extent == 1:
+            continue
+        if modes and _extends(modes[-1], step):
+            modes[-1] = (modes[-1][0] * extent, modes[-1][1])
+        else:
+            modes.append((extent, step))
+    return _like(flat_layout(modes or [(1, 0)]), layout)
 
 
-def composition(a: Layout, b: Layout) -> Layout:
+def _extends(mode: tuple[int, Any], step: Any) -> bool:
+    extent, before = mode
+    if _has_xor(before) and extent & (extent - 1):
+        return False
+    return bool(step == before * extent)
+
+
+def _has_xor(step: Any) -> bool:
+    parts = getattr(step, "parts", ((0, step),))
+    return any(isinstance(part, X) for _, part in parts)
+
+
+def _bare(layout: Layout) -> Layout:
+    return Layout(layout.shape, layout.stride)
+
+
+def _like(inner: Layout, layout: Layout) -> Layout:
+    """Return `inner` with the offset and the stages of `layout`."""
+    if layout.offset == 0 and not layout.stages:
+        return inner
+    return Layout(inner.shape, inner.stride, layout.offset, layout.stages)
+
+
+def join(parts: list[Layout], like: Layout | None = None) -> Layout:
+    """Return the layout that has `parts` as its top-level modes, with the offset and stages of `like`."""
+    joined = Layout(tuple(part.shape for part in parts), tuple(part.stride for part in parts))
+    return joined if like is None else _like(joined, like)
+
+
+def bare_mode(layout: Layout, k: int) -> Layout:
+    """Return top-level mode `k` without offset and stages."""
+    return _bare(layout.mode(k))
+
+
+def _by_mode(
+    layout: Layout, items: tuple[Any, ...] | list[Any], operation: Callable[[Layout, Any], Layout], name: str
+) -> Layout:
+    """Apply `operation(mode, item)` to the first modes, one per item, and keep the others."""
+    if len(items) > layout.rank:
+        raise ValueError(f"{name} of {layout}: {len(items)} items for {layout.rank} modes")
+    parts = []
+    for k in range(layout.rank):
+        mode = bare_mode(layout, k)
+        parts.append(operation(mode, items[k]) if k < len(items) and items[k] is not None else mode)
+    return join(parts, layout)
+
+
+def filter_zeros_and_ones(layout: Layout) -> Layout:
+    """Return the coalesced layout without modes of extent 1 or stride 0: CuTe's ``filter``."""
+    kept = [(extent, step) for extent, step in layout.leaves() if extent > 1 and step != 0]
+    return coalesce(_like(flat_layout(kept or [(1, 0)]), layout))
+
+
+# --- composition --------------------------------------------------------------------------------------------------
+
+
+def composition(a: Layout, b: Any) -> Layout:
     """Return `a` after `b`: the layout with ``result(i) == a(b(i))``, whose shape refines the shape of `b`.
 
-    ValueError where that function is no such layout: `b` leaves the domain of `a`, a mode of `b` steps
-    unevenly over a mode boundary of `a`, its extent is not a multiple of the steps up to that boundary,
-    or two modes carry.
+    `b` is a layout, an integer n for ``n:1``, or a tuple of these (None keeps a mode) that is composed with the
+    modes of `a` one by one.  Beyond its domain `a` goes on in its last mode, as in CuTe.  ValueError where a mode of
+    `b` does not divide the modes of `a`, or two modes of `b` meet in one mode of `a` and carry; the nearest
+    admissible mode is named.  A `b` of other than integer strides is read by `a` as a stage.
     """
+    if isinstance(b, tuple | list):
+        return _by_mode(a, b, composition, "composition")
+    b = as_tiler(b)
+    if not b.is_affine:
+        return b.then(a)
+    result = compose_leaves(a, b)
+    _check_carries(_open_modes(a, b), b, f"composition of {a} after {b}")
+    return result
+
+
+def compose_leaves(a: Layout, b: Layout) -> Layout:
+    """Return `a` after each mode of `b` alone: `composition` unless modes of `b` carry into each other."""
     where = f"composition of {a} after {b}"
     if any(extent > 1 and stride < 0 for extent, stride in b.leaves()):
-        raise ValueError(f"{where}: b reaches negative offsets, a takes indices 0..{a.size - 1}")
-    if b.cosize > a.size:
-        raise ValueError(f"{where}: b reaches offset {b.cosize - 1}, a takes indices 0..{a.size - 1}")
-    parts = []
-    for k in range(b.rank):
-        for extent, stride in b.mode(k).leaves():
-            parts.append(_compose_leaf(a.key, extent, stride, f"{where}: mode {k} of b, {extent}:{stride},"))
-    for boundary, _ in a.key[1]:
-        reach = sum(_peak(extent, stride, boundary) for extent, stride in b.leaves())
+        raise ValueError(f"{where}: b reaches negative offsets, a takes indices from 0 on")
+    modes = _open_modes(a, b)
+    return _like(nested_layout(b.shape, [_leaf_after(modes, extent, stride, where) for extent, stride in b.leaves()]), a)
+
+
+def as_tiler(value: object) -> Layout:
+    """Return a layout as it is, and an integer n as ``n:1``; ValueError for anything else."""
+    return value if isinstance(value, Layout) else Layout(as_int(value, "tiler"))
+
+
+def _open_modes(a: Layout, b: Layout) -> list[tuple[int, Any]]:
+    """Return the coalesced modes of `a`, the last of which goes on without end.
+
+    Where `b` goes beyond the domain, a last mode of extent 1 says how `a` goes on, and is kept.
+    """
+    modes = list(coalesce(_bare(a)).leaves())
+    extent, step = a.leaves()[-1]
+    if extent == 1 and any(stride * max(1, count - 1) >= a.size for count, stride in b.leaves()):
+        modes = [mode for mode in modes if mode[0] > 1]
+        if not modes or not _extends(modes[-1], step):
+            modes.append((1, step))
+    return modes
+
+
+def _leaf_after(modes: list[tuple[int, Any]], extent: int, stride: int, where: str) -> Layout:
+    try:
+        return _divided_leaf(modes, extent, stride)
+    except ValueError as error:
+        near = _nearest_leaves(modes, extent, stride)
+        raise ValueError(f"{where}: the mode {extent}:{stride} of b {error}; nearest admissible: {near}") from None
+
+
+def _divided_leaf(modes: list[tuple[int, Any]], extent: int, stride: int) -> Layout:
+    """Return the modes that extent:stride walks in `modes`: it skips whole modes, enters one evenly, goes on."""
+    found: list[tuple[int, Any]] = []
+    rest, step = extent, stride
+    for k, (count, unit) in enumerate(modes[:-1]):
+        if step == 0:
+            break
+        inside = step < count and step * (rest - 1) < count
+        if not inside and step % count and count % step:
+            raise ValueError(f"does not divide mode {k} of a, {count}:{unit}")
+        taken = rest if inside else min(max(1, count // step), rest)
+        if rest % taken:
+            raise ValueError(f"takes {taken} steps in mode {k} of a, {count}:{unit}, which do not divide {rest}")
+        if taken > 1:
+            found.append((taken, unit * step))
+        rest //= taken
+        step = -(-step // count)
+    if rest > 1 or not found:
+        found.append((rest, modes[-1][1] * step))
+    return flat_layout(found)
+
+
+def _nearest_leaves(modes: list[tuple[int, Any]], extent: int, stride: int) -> str:
+    """Return, in words, the admissible modes next to extent:stride: of another stride, else of another extent."""
+
+    def admissible(e: int, d: int) -> bool:
+        try:
+            _divided_leaf(modes, e, d)
+        except ValueError:
+            return False
+        return True
+
+    def around(middle: int, allowed: Callable[[int], bool]) -> list[int]:
+        below = next(filter(allowed, range(middle - 1, max(0, middle - _MAX_TRIES), -1)), None)
+        above = next(filter(allowed, range(middle + 1, middle + _MAX_TRIES)), None)
+        return [n for n in (below, above) if n is not None]
+
+    near = [f"{extent}:{n}" for n in around(stride, lambda n: admissible(extent, n))]
+    near = near or [f"{n}:{stride}" for n in around(extent, lambda n: admissible(n, stride))]
+    return " and ".join(near) or "none"
+
+
+def _check_carries(modes: list[tuple[int, Any]], b: Layout, where: str) -> None:
+    """Refuse modes of `b` whose sum carries: over a boundary of `a`, or over a bit of an XOR mode."""
+    boundary = 1
+    for extent, _ in modes[:-1]:
+        boundary *= extent
+        reach = sum(_peak(e, d, boundary) for e, d in b.leaves())
         if reach >= boundary:
             raise ValueError(
                 f"{where}: the modes of b together carry over the boundary of a at index {boundary}: "
                 f"their largest remainders add up to {reach}"
             )
-    return nested_layout(b.shape, parts)
-
-
-def _compose_leaf(key: Key, extent: int, stride: int, where: str) -> Layout:
-    """Compose one leaf: turn sum c * (stride * i // P) into sum c' * (i // Q), Q dividing the extent."""
-    steps: dict[int, int] = {}
-    boundary_of: dict[int, int] = {}
-    for boundary, c in key[1]:
-        quotient, remainder = divmod(stride, boundary)
-        steps[1] = steps.get(1, 0) + c * quotient
-        if remainder * (extent - 1) >= boundary:
-            step = -(-boundary // remainder)
-            if extent > _even_until(boundary, remainder):
-                raise ValueError(
-                    f"{where} steps unevenly over the boundary of a at index {boundary}: "
-                    f"{remainder} does not divide {boundary}"
-                )
-            steps[step] = steps.get(step, 0) + c
-            boundary_of[step] = boundary
-    terms = sorted((step, c) for step, c in steps.items() if c and step < extent)
-    for step, above in pairwise([*(step for step, _ in terms), extent]):
-        if above % step:
-            raise ValueError(
-                f"{where} reaches the boundary of a at index {boundary_of[step]} every {step} steps: "
-                f"{step} does not divide {above}"
-            )
-    return flat_layout(modes_of_key((extent, tuple(terms))))
-
-
-def _even_until(boundary: int, remainder: int) -> float:
-    """Return the first i at which remainder * i // boundary differs from i // ceil(boundary / remainder)."""
-    step = -(-boundary // remainder)
-    excess = step * remainder - boundary
-    return float("inf") if excess == 0 else -(-remainder // excess) * step - 1
+    if any(_has_xor(step) for _, step in modes):
+        taken = 0
+        for extent, stride in b.leaves():
+            touched = stride * ((1 << (extent - 1).bit_length()) - 1)
+            if touched & taken or stride & (stride - 1):
+                raise ValueError(f"{where}: the modes of b meet in one bit, and {extent}:{stride} carries in an XOR mode")
+            taken |= touched
 
 
 def _peak(extent: int, stride: int, boundary: int) -> int:
-    """Return the largest (stride * i) % boundary, i < extent, of a leaf that `_compose_leaf` has accepted."""
+    """Return the largest (stride * i) % boundary, i < extent, of a leaf that `_divided_leaf` has accepted."""
     remainder = stride % boundary
-    if remainder * (extent - 1) < boundary:
-        return remainder * (extent - 1)
-    step = -(-boundary // remainder)
-    last_full, rest = divmod(extent - 1, step)
-    lift = step * remainder - boundary
-    before = remainder * (step - 1) + (last_full - 1) * lift
-    return max(before, remainder * rest + last_full * lift)
+    reach = remainder * (extent - 1)
+    return reach if reach < boundary else boundary - remainder
+
+
+# --- complement and inverses --------------------------------------------------------------------------------------
+
+
+def _sorted_modes(layout: Layout, name: str) -> list[tuple[int, int, int]]:
+    """Return (stride, extent, index step) of the coalesced modes with a stride, smallest stride first."""
+    if not layout.is_affine:
+        raise ValueError(f"{name} of {layout}: needs integer strides alone")
+    product, found = 1, []
+    for extent, stride in coalesce(layout).leaves():
+        if extent > 1 and stride != 0:
+            if stride < 0:
+                raise ValueError(f"{name} of {layout}: the stride {stride} is negative, strides from 0 on are needed")
+            found.append((stride, extent, product))
+        product *= extent
+    return sorted(found, key=lambda mode: (mode[0], mode[2]))
+
+
+def complement(layout: Layout, cotarget: object = 1) -> Layout:
+    """Return the layout of the offsets below `cotarget` (a size or a shape) that `layout` steps over.
+
+    No offset is reached twice by the sum of both; where every stride is a multiple of the span of the modes below
+    it, every offset up to the next multiple of the span of `layout` is reached.  Where the highest mode alone overlaps
+    the ones below and nothing is left above it, the complement is empty, as in CuTe; ValueError for other overlaps.
+    """
+    current = 1
+    modes: list[tuple[int, int]] = []
+    target = size(as_int_tuple(cotarget, "cotarget"))
+    overlap = ""
+    for stride, extent, _ in _sorted_modes(filter_zeros_and_ones(layout), "complement"):
+        if overlap and not current <= stride < 2 * current:
+            raise ValueError(f"complement of {layout}: {overlap}")
+        if stride < current:
+            overlap = f"the mode {extent}:{stride} overlaps the span {current} of the modes below it; nearest: {extent}:{current}"
+        modes.append((stride // current, current))
+        current = stride * extent
+    modes.append((-(-target // current), current))
+    if overlap and modes[-1][0] > 1:
+        raise ValueError(f"complement of {layout}: {overlap}")
+    return coalesce(flat_layout(modes))
+
+
+def right_inverse(layout: Layout) -> Layout:
+    """Return the longest layout R with ``layout(R(i)) == i``: the indices of the offsets 0, 1, 2 ..."""
+    if _is_bijective_xor(layout):
+        return _inverse_bits(layout)
+    current = 1
+    modes: list[tuple[int, int]] = []
+    for stride, extent, step in _sorted_modes(layout, "right inverse"):
+        if stride > current:
+            break
+        if stride == current:
+            modes.append((extent, step))
+            current = stride * extent
+    return coalesce(flat_layout(modes or [(1, 0)]))
+
+
+def left_inverse(layout: Layout) -> Layout:
+    """Return a layout L with ``layout(L(layout(i))) == layout(i)``, so ``L(layout(i)) == i`` if it is injective.
+
+    Offsets that the layout does not reach go anywhere.  ValueError where there is no such layout: a stride is no
+    multiple of the stride below it, or modes overlap in a way that no layout undoes.
+    """
+    if _is_bijective_xor(layout):
+        return _inverse_bits(layout)
+    modes = _sorted_modes(layout, "left inverse")
+    if not modes:
+        return Layout(1, 0)
+    found: list[tuple[int, int]] = [(modes[0][0], 0)]
+    apart = True
+    for (stride, extent, step), (end, _, _) in pairwise(modes):
+        if end % stride:
+            raise ValueError(f"left inverse of {layout}: the stride {end} is no multiple of the stride {stride}")
+        apart = apart and end >= stride * extent
+        found.append((end // stride, step))
+    found.append(modes[-1][1:])
+    inverse = coalesce(flat_layout(found))
+    if not apart and layout.then(inverse, _bare(layout)) != layout:
+        raise ValueError(f"left inverse of {layout}: its modes overlap, no layout leads back from their offsets")
+    return inverse
+
+
+def _is_bijective_xor(layout: Layout) -> bool:
+    if layout.is_affine or layout.axes is not None:
+        return False
+    affine = affine_bits(layout)
+    return affine is not None and affine[0] == 0 and layout.cosize == layout.size and is_injective(layout)
+
+
+def _inverse_bits(layout: Layout) -> Layout:
+    """Return the inverse of an F2-linear bijection, by elimination of (image, index bit) pairs."""
+    rows: list[tuple[int, int]] = []
+    for k, image in enumerate(layout.bits):
+        index = 1 << k
+        for known, source in rows:
+            if image ^ known < image:
+                image, index = image ^ known, index ^ source
+        rows = [(k_ ^ image, s ^ index) if k_ >> (image.bit_length() - 1) & 1 else (k_, s) for k_, s in rows]
+        rows = sorted([*rows, (image, index)], reverse=True)
+    columns = [source for _, source in reversed(rows)]
+    if all(a & b == 0 for i, a in enumerate(columns) for b in columns[:i]):
+        return coalesce(flat_layout([(2, column) for column in columns] or [(1, 0)]))
+    return coalesce(flat_layout([(2, X(column)) for column in columns]))
+
+
+# --- recast -------------------------------------------------------------------------------------------------------
+
+
+def recast(layout: Layout, old_bits: int, new_bits: int) -> Layout:
+    """Return the layout of elements of `new_bits` over the same memory as one of elements of `old_bits`.
+
+    The mode of stride 1 is shortened or lengthened, other strides are scaled.  ValueError where elements do not
+    fall on boundaries: an extent or a stride that the ratio does not divide.
+    """
+    for name, bits in (("old_bits", old_bits), ("new_bits", new_bits)):
+        if as_int(bits, name) < 1:
+            raise ValueError(f"recast of {layout}: {name} is {bits}, at least 1 is needed")
+    common = gcd(old_bits, new_bits)
+    finer, coarser = old_bits // common, new_bits // common
+    if not layout.is_affine:
+        raise ValueError(f"recast of {layout}: needs integer strides alone")
+    leaf_layouts = []
+    for extent, stride in layout.leaves():
+        extent, stride = _downcast(extent, stride, finer)
+        leaf_layouts.append(Layout(*_upcast(extent, stride, coarser, f"recast of {layout}")))
+    return nested_layout(layout.shape, leaf_layouts)
+
+
+def _downcast(extent: int, stride: int, n: int) -> tuple[int, int]:
+    return (extent * n, stride) if abs(stride) == 1 else (extent, stride * n)
+
+
+def _upcast(extent: int, stride: int, n: int, where: str) -> tuple[int, int]:
+    step = abs(stride)
+    if step == 0 or n == 1:
+        return extent, stride
+    if step % n == 0:
+        return extent, stride // n
+    if n % step:
+        raise ValueError(f"{where}: the stride {stride} and the ratio {n} do not divide each other")
+    per = n // step
+    if extent % per and per % extent:
+        raise ValueError(f"{where}: {per} elements of the mode {extent}:{stride} are one, and {per} does not divide it")
+    return -(-extent // per), 1 if stride > 0 else -1
+
+
+# --- injectivity --------------------------------------------------------------------------------------------------
 
 
 def is_injective(layout: Layout) -> bool:
     """Tell whether no two indices share an offset.
 
-    Exact: looks for a non-zero difference of two coordinates with offset 0, largest stride first, keeping
-    only partial sums that the smaller strides can still cancel.  ValueError if there are more than
-    MAX_STATES of them.
+    Exact.  Integer strides: looks for a non-zero difference of two coordinates with offset 0, largest stride first,
+    keeping only partial sums that the smaller strides can still cancel.  XOR strides: the rank of the bits.  Other
+    chains by their values.  ValueError if there are more than MAX_STATES partial sums, or too many values.
     """
+    if not layout.stages and not layout.has_xor and layout.axes is None:
+        return _integer_injective(layout)
+    affine = affine_bits(layout) if layout.axes is None else None
+    if affine is not None:
+        return _rank(affine[1]) == len(affine[1])
+    return _values_differ(layout)
+
+
+def _rank(bits: tuple[int, ...]) -> int:
+    basis: list[int] = []
+    for bit in bits:
+        for known in basis:
+            bit = min(bit, bit ^ known)
+        if bit:
+            basis = sorted([*basis, bit], reverse=True)
+    return len(basis)
+
+
+def _values_differ(layout: Layout) -> bool:
+    import numpy as np
+
+    if layout.size > MAX_STATES:
+        raise ValueError(f"layout {layout}: injectivity needs a look at {layout.size} values, at most {MAX_STATES}")
+    table = layout.table()
+    columns = list(table.values()) if isinstance(table, dict) else list(table) if layout.axes else [table]
+    return len(np.unique(np.stack(columns), axis=1)[0]) == layout.size
+
+
+def _integer_injective(layout: Layout) -> bool:
     modes = sorted(((abs(d), s) for s, d in layout.leaves() if s > 1), reverse=True)
     if layout.size > layout.cosize or any(stride == 0 for stride, _ in modes):
         return False
@@ -123,3 +433,4 @@ def _window(low: int, high: int, partial: int, stride: int, reach: int) -> range
     first = -((reach + partial) // stride)
     last = (reach - partial) // stride
     return range(max(low, first), min(high, last) + 1)
+

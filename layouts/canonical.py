@@ -35,6 +35,8 @@ def key_of(layout: Layout) -> Key:
 
     A layout with axes has (size, ("axes", (axis, form), ...)), an axis that is always 0 left out.
     """
+    if layout.size == 0:
+        return 0, ()
     if layout.axes is None:
         return layout.size, _form(layout)
     forms = ((axis, _form(layout.along(axis))) for axis in layout.axes)
@@ -75,6 +77,8 @@ def modes_of_key(key: Key) -> tuple[Mode, ...]:
     ValueError for the key of a function that no flat integer layout with offset 0 is.
     """
     count, terms = key
+    if count == 0:
+        return ((0, 1),)
     if terms and (isinstance(terms[0], str) or terms[0][0] == 0):
         raise ValueError("no integer strides alone give this function")
     steps = terms if terms and terms[0][0] == 1 else ((1, 0), *terms)

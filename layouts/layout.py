@@ -53,7 +53,7 @@ MAX_SPAN_TABLE = 2**24  # assumed: values looked at to find the span of a chain 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Layout:
-    """A hierarchical shape with one stride per extent; extents are at least 1.
+    """A hierarchical shape with one stride per extent; an extent of 0 makes the layout empty.
 
     Without `stride` the layout is compact, leftmost mode fastest.  `offset` is added to the result: an integer,
     or a `Vector` of integers for a layout with axes.  `stages` then read it, the first one first.  ValueError if
@@ -67,8 +67,8 @@ class Layout:
 
     def __init__(self, shape: object, stride: object = None, offset: object = 0, stages: Iterable[Stage] = ()) -> None:
         checked = as_int_tuple(shape, "shape")
-        if smallest := [extent for extent in leaves(checked) if extent < 1]:
-            raise ValueError(f"shape {to_text(checked)}: extent {smallest[0]} is not allowed, extents are at least 1")
+        if negative := [extent for extent in leaves(checked) if extent < 0]:
+            raise ValueError(f"shape {to_text(checked)}: extent {negative[0]} is not allowed, extents are at least 0")
         given = compact_strides(checked) if stride is None else stride
         strides = _as_strides(given, checked, 0)
         if strides is None:
@@ -78,6 +78,8 @@ class Layout:
         object.__setattr__(self, "offset", _as_offset(offset))
         object.__setattr__(self, "stages", _flat_stages(stages))
         before = self.stage_axes
+        if any(isinstance(stage, Layout) and stage.size == 0 for stage in self.stages):
+            raise ValueError("stages: a stage of extent 0 reads nothing")
         for stage in self.stages:
             before = stage.reads(before)
 
@@ -258,7 +260,9 @@ class Layout:
 
     @cached_property
     def _bounds(self) -> tuple[int, int]:
-        """Lowest and highest offset."""
+        """Lowest and highest offset; 0 and -1 for an empty layout."""
+        if self.size == 0:
+            return 0, -1
         if not self.stages and not self.has_xor:
             spans = [(extent - 1) * stride for extent, stride in self.leaves()]
             base = int(self.offset)  # type: ignore[arg-type]

@@ -83,7 +83,8 @@ class NamedLayout:
     def key(self) -> NamedKey:
         """The canonical form: (axis, key of its mode) in the order of the names, axes of size 1 left out."""
         if not self.layout.is_affine:  # its axes may meet in one bit: they are looked at together
-            return (("", self._in_order_of_names.key),)
+            names = sorted(axis for axis, mode in zip(self.axes, self._modes, strict=True) if mode.size > 1)
+            return ((" ".join(names), self._in_order_of_names.key),)
         keys = {axis: mode.key for axis, mode in zip(self.axes, self._modes, strict=True)}
         return tuple((axis, keys[axis]) for axis in sorted(self.axes) if keys[axis][0] > 1)
 

@@ -143,7 +143,7 @@ def test_offsets_of_no_index_are_no_offsets():
         (lambda: Layout((4, 8)).offsets([3, -1]), r"index -1 is outside 0\.\.31"),
         (lambda: Layout((4, 8)).offsets([3, 32]), r"index 32 is outside 0\.\.31"),
         (lambda: Layout((4, 8)).offsets([0.5]), "indices of type float64 are not integers"),
-        (lambda: Layout((4, 0)), r"shape \(4,0\): extent 0 is not allowed, extents are at least 1"),
+        (lambda: Layout((4, -2)), r"shape \(4,-2\): extent -2 is not allowed, extents are at least 0"),
         (lambda: Layout((4, 8), (1, (2, 3))), r"shape \(4,8\) and stride \(1,\(2,3\)\) do not nest alike"),
         (lambda: Layout((4, 8), 1), "do not nest alike"),
         (lambda: Layout(2**40).table(), "a table of 1099511627776 offsets, at most 2147483648 are allowed"),
@@ -173,7 +173,7 @@ def test_bad_input_is_one_clear_error(call, message):
         ("(" * 33 + "1", "at position 32: tuples nest deeper than 32 levels"),
         ("(" * 70_000, "70000 characters, at most 65536 are allowed"),
         ("(2,4):(1,(2,3))", "do not nest alike"),
-        ("(2,0):(1,2)", "extent 0 is not allowed"),
+        ("(2,-3):(1,2)", "extent -3 is not allowed"),
     ],
 )
 def test_hostile_text_is_one_clear_error(text, message):
