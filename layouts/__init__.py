@@ -15,9 +15,10 @@ from layouts.algebra import (
     recast,
     right_inverse,
 )
-from layouts.layout import Layout, Table, swizzle
+from layouts.layout import Layout, Table
 from layouts.notation import NamedLayout, named
 from layouts.stride import E, X
+from layouts.swizzle import swizzle
 from layouts.text import parse
 from layouts.tiling import (
     blocked_product,

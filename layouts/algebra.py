@@ -112,11 +112,11 @@ def composition(a: Layout, b: Any) -> Layout:
     """
     if isinstance(b, tuple | list):
         return _by_mode(a, b, composition, "composition")
-    b = as_tiler(b)
-    if not b.is_affine:
-        return b.then(a)
-    result = compose_leaves(a, b)
-    _check_carries(_open_modes(a, b), b, f"composition of {a} after {b}")
+    inner = as_tiler(b)
+    if not inner.is_affine:
+        return inner.then(a)
+    result = compose_leaves(a, inner)
+    _check_carries(_open_modes(a, inner), inner, f"composition of {a} after {inner}")
     return result
 
 
@@ -126,7 +126,9 @@ def compose_leaves(a: Layout, b: Layout) -> Layout:
     if any(extent > 1 and stride < 0 for extent, stride in b.leaves()):
         raise ValueError(f"{where}: b reaches negative offsets, a takes indices from 0 on")
     modes = _open_modes(a, b)
-    return _like(nested_layout(b.shape, [_leaf_after(modes, extent, stride, where) for extent, stride in b.leaves()]), a)
+    return _like(
+        nested_layout(b.shape, [_leaf_after(modes, extent, stride, where) for extent, stride in b.leaves()]), a
+    )
 
 
 def as_tiler(value: object) -> Layout:
@@ -214,7 +216,9 @@ def _check_carries(modes: list[tuple[int, Any]], b: Layout, where: str) -> None:
         for extent, stride in b.leaves():
             touched = stride * ((1 << (extent - 1).bit_length()) - 1)
             if touched & taken or stride & (stride - 1):
-                raise ValueError(f"{where}: the modes of b meet in one bit, and {extent}:{stride} carries in an XOR mode")
+                raise ValueError(
+                    f"{where}: the modes of b meet in one bit, and {extent}:{stride} carries in an XOR mode"
+                )
             taken |= touched
 
 
@@ -257,7 +261,7 @@ def complement(layout: Layout, cotarget: object = 1) -> Layout:
         if overlap and not current <= stride < 2 * current:
             raise ValueError(f"complement of {layout}: {overlap}")
         if stride < current:
-            overlap = f"the mode {extent}:{stride} overlaps the span {current} of the modes below it; nearest: {extent}:{current}"
+            overlap = f"mode {extent}:{stride} overlaps the {current} offsets below it; nearest: {extent}:{current}"
         modes.append((stride // current, current))
         current = stride * extent
     modes.append((-(-target // current), current))
@@ -433,4 +437,3 @@ def _window(low: int, high: int, partial: int, stride: int, reach: int) -> range
     first = -((reach + partial) // stride)
     last = (reach - partial) // stride
     return range(max(low, first), min(high, last) + 1)
-

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from layouts.bulk import xor_table
 from layouts.stride import Axis, Scalar, X, along
+from layouts.table import Table
 
 if TYPE_CHECKING:
     from layouts.layout import Layout
@@ -50,11 +53,16 @@ def _form(layout: Layout) -> tuple[Any, ...]:
     if affine is not None:
         return _affine_form(*affine)
     fused = fused_terms(layout)
-    if fused is not None:
+    if fused is not None and (_odd(layout.size) > 1 or all(_odd(p) <= 1 for p, _ in fused)):
         return fused
-    if layout.size <= MAX_ENUMERATED:
+    if layout.size <= MAX_ENUMERATED:  # of 2**n indices, a floor sum with other boundaries may be an XOR layout
         return _recognised(layout.table())
-    return ("spelt", str(layout))
+    return fused if fused is not None else ("spelt", str(layout))
+
+
+def _odd(number: int) -> int:
+    """Return the odd part of a number: 1 for powers of two, 0 for 0."""
+    return number // (number & -number) if number else 0
 
 
 def floor_sum(modes: Iterable[tuple[int, Any]], offset: int = 0) -> Terms:
@@ -108,7 +116,7 @@ def affine_bits(layout: Layout) -> tuple[int, tuple[int, ...]] | None:
         return None
     offset, bits = _first_bits(layout)
     for stage in layout.stages:
-        if bits is None or not hasattr(stage, "stride"):  # a table
+        if bits is None or isinstance(stage, Table):
             return None
         offset, bits = _through(stage, offset, bits)
     if bits is None:
@@ -233,7 +241,7 @@ def fused_terms(layout: Layout) -> Terms | None:
     if layout.has_xor:
         return None
     for stage in layout.stages:
-        if not hasattr(stage, "stride") or stage.has_xor:
+        if isinstance(stage, Table) or stage.has_xor:
             return None
         terms = _stage_terms(stage, modes, offset)
         if terms is None:
@@ -312,12 +320,12 @@ def _joint_modes(
 ) -> tuple[_Values, list[tuple[int, _Values]]] | None:
     """Return offset and modes of functions given as floor sums, None unless their boundaries form a chain."""
     bounds = sorted({1, count} | {p for part in terms.values() for p, c in part.items() if c and 0 < p < count})
-    if any(above % below for below, above in zip(bounds, bounds[1:], strict=False)):
+    if any(above % below for below, above in pairwise(bounds)):
         return None
     offset = {axis: part.get(0, 0) for axis, part in terms.items()}
     below: _Values = dict.fromkeys(terms, 0)
     modes: list[tuple[int, _Values]] = []
-    for p, above in zip(bounds, bounds[1:], strict=False):
+    for p, above in pairwise(bounds):
         strides = {axis: part.get(p, 0) + below[axis] for axis, part in terms.items()}
         modes.append((above // p, strides))
         below = {axis: above // p * stride for axis, stride in strides.items()}
@@ -329,17 +337,14 @@ def _joint_modes(
 
 def _recognised(table: np.ndarray) -> tuple[Any, ...]:
     """Return the form of a function given by its values: a floor sum, an F2-affine map, or a digest."""
-    terms = _terms_of_table(table)
-    if terms is not None:
-        return terms
     count = len(table)
     if count & (count - 1) == 0 and table.min() >= 0:
         bits = tuple(int(table[1 << k] ^ table[0]) for k in range(count.bit_length() - 1))
-        values = table[:1]
-        for bit in bits:
-            values = np.concatenate([values, values ^ bit])
-        if np.array_equal(values, table):
+        if np.array_equal(xor_table(int(table[0]), bits), table):
             return _affine_form(int(table[0]), bits)
+    terms = _terms_of_table(table)
+    if terms is not None:
+        return terms
     return ("table", hashlib.sha256(np.ascontiguousarray(table, dtype="<i8").tobytes()).hexdigest())
 
 
@@ -355,4 +360,3 @@ def _terms_of_table(table: np.ndarray) -> Terms | None:
         terms.append((p, c))
         steps[p - 1 :: p] -= c
     return None
-

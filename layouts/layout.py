@@ -30,9 +30,7 @@ from layouts.canonical import Key, Terms, affine_bits, key_of, modes_of_key
 from layouts.shape import (
     INT64_MAX,
     MAX_DEPTH,
-    MAX_LEAVES,
     IntTuple,
-    as_int,
     as_int_tuple,
     compact_strides,
     leaves,
@@ -42,6 +40,7 @@ from layouts.shape import (
 )
 from layouts.stride import Axis, Step, StrideTuple, Vector, X, along, as_step, axes_of, stride_leaves
 from layouts.swizzle_text import swizzle_of
+from layouts.table import Table
 
 IntArray: TypeAlias = NDArray[np.int64]
 Value: TypeAlias = "int | tuple[int, ...] | dict[Axis, int]"
@@ -171,7 +170,7 @@ class Layout:
             known = "none" if self.axes is None else ", ".join(map(str, self.axes))
             raise ValueError(f"layout {self}: there is no axis {axis!r}, its axes are {known}")
         if self.stages:
-            return self._with(stages=(*self.stages[:-1], self.stages[-1].only(axis)))
+            return Layout(self.shape, self.stride, self.offset, (*self.stages[:-1], self.stages[-1].only(axis)))
         return self.only(axis)
 
     def only(self, axis: Axis) -> Layout:
@@ -181,11 +180,7 @@ class Layout:
 
     def then(self, *stages: Stage) -> Layout:
         """Return the layout whose result the given stages read, the first one first."""
-        return self._with(stages=(*self.stages, *stages))
-
-    def _with(self, **changes: Any) -> Layout:
-        fields = {"shape": self.shape, "stride": self.stride, "offset": self.offset, "stages": self.stages}
-        return Layout(**(fields | changes))
+        return Layout(self.shape, self.stride, self.offset, (*self.stages, *stages))
 
     def __call__(self, *coordinate: object) -> Any:
         """Return the offset of a linear index or a coordinate; an int may stand for a nested mode.
@@ -207,7 +202,7 @@ class Layout:
 
     def _shown_value(self, result: Any) -> Any:
         if isinstance(result, dict) and all(isinstance(axis, int) for axis in self.axes or ()):
-            return tuple(result.get(k, 0) for k in range(max(self.axes or (0,)) + 1))  # type: ignore[type-var, operator, arg-type]
+            return tuple(result.get(k, 0) for k in range(max(self.axes or (0,)) + 1))  # type: ignore[operator]
         return result
 
     def offsets(self, indices: ArrayLike) -> Any:
@@ -225,7 +220,7 @@ class Layout:
         if not form or not isinstance(form[0], str):
             return bulk.floor_sums(array, form, low, high, self.size)
         if form[0] == "f2":
-            return bulk.xor_tables(array, form[1], form[2:])
+            return bulk.xor_sums(array, form[1], form[2:])
         return bulk.in_blocks(array, lambda block: self._follow_all(self._block_digits(block)))
 
     def _block_digits(self, block: Any) -> list[Any]:
@@ -253,7 +248,7 @@ class Layout:
             return bulk.outer_table(self.leaves(), int(self.offset))  # type: ignore[arg-type]
         affine = affine_bits(self)
         if affine is not None:
-            return bulk.outer_table([(2, X(bit)) for bit in affine[1]], 0) ^ affine[0]
+            return bulk.xor_table(*affine)
         if self.size > MAX_SPAN_TABLE:
             return self.offsets(np.arange(self.size))
         return np.asarray(self._follow_all(self._block_digits(np.arange(self.size))), dtype=np.int64)
@@ -279,7 +274,9 @@ class Layout:
         """Return bounds of a long chain without looking at its values: exact where every stage is monotone."""
         form = self.key[1]
         if form and isinstance(form[0], str):
-            raise ValueError(f"layout {self}: its span has no closed form and {self.size} values are too many to look at")
+            raise ValueError(
+                f"layout {self}: its span has no closed form and {self.size} values are too many to look at"
+            )
         modes = modes_of_key((self.size, tuple(term for term in form if term[0])))
         base = sum(c for p, c in form if p == 0)
         spans = [(extent - 1) * stride for extent, stride in modes]
@@ -333,68 +330,6 @@ class Layout:
         return f"{self.offset} o {inner}" if self.offset != 0 else inner
 
 
-@dataclass(frozen=True, init=False, repr=False)
-class Table:
-    """A stage that looks its value up: a page table, the offsets of experts, the order of rows.
-
-    With `axis` it reads and replaces one coordinate, and leaves the others alone.  Values are 64-bit integers;
-    an index outside the table is an error.
-    """
-
-    values: tuple[int, ...]
-    axis: int | None
-
-    def __init__(self, values: ArrayLike, axis: int | None = None) -> None:
-        array = np.asarray(values)
-        if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-            raise ValueError("table: a non-empty list of integers is needed")
-        if axis is not None and not 0 <= as_int(axis, "table axis"):
-            raise ValueError(f"table axis {axis}: axes are numbered from 0")
-        object.__setattr__(self, "values", tuple(as_int(value, "table") for value in array.tolist()))
-        object.__setattr__(self, "axis", axis)
-
-    def __repr__(self) -> str:
-        return f"Table({list(self.values)!r}{'' if self.axis is None else f', {self.axis}'})"
-
-    def __str__(self) -> str:
-        return self.stage_text()
-
-    def stage_text(self) -> str:
-        """Return the text of this stage in a chain: ``[5,2,7]`` or ``[5,2,7]@1``."""
-        return f"[{','.join(map(str, self.values))}]" + ("" if self.axis is None else f"@{self.axis}")
-
-    def reads(self, axes: tuple[Axis, ...] | None) -> tuple[Axis, ...] | None:
-        """Return the axes of the result; ValueError where the value read is not there."""
-        if (axes is None) != (self.axis is None) or (axes is not None and self.axis not in axes):
-            raise ValueError(f"stage {self._short()}: cannot read a result with the axes {axes}")
-        return axes
-
-    def only(self, axis: Axis) -> Layout:
-        """Refuse: a table has no strides of which one axis could be kept."""
-        raise ValueError(f"stage {self._short()}: a layout that ends with a table along an axis has no single axis")
-
-    def follow(self, value: Any) -> Any:
-        """Return the table's value; ValueError for an index outside."""
-        if isinstance(value, dict):
-            return value | {self.axis: self._look_up(value[self.axis])}  # type: ignore[dict-item]
-        return self._look_up(value)
-
-    def _look_up(self, index: Any) -> Any:
-        low, high = (int(np.min(index)), int(np.max(index))) if isinstance(index, np.ndarray) else (index, index)
-        if low < 0 or high >= len(self.values):
-            wrong = low if low < 0 else high
-            raise ValueError(f"stage {self._short()}: index {wrong} is outside 0..{len(self.values) - 1}")
-        return self._array[index] if isinstance(index, np.ndarray) else self.values[index]
-
-    @cached_property
-    def _array(self) -> IntArray:
-        return np.array(self.values, dtype=np.int64)
-
-    def _short(self) -> str:
-        text = self.stage_text()
-        return text if len(text) <= 60 else text[:57] + "..."
-
-
 Stage: TypeAlias = "Layout | Table"
 
 
@@ -412,7 +347,7 @@ def _as_strides(value: object, shape: IntTuple, depth: int) -> StrideTuple | Non
 
 def _shown(value: object) -> str:
     try:
-        return to_text(value)  # type: ignore[arg-type]
+        return to_text(value)
     except RecursionError:
         return "nested too deep"
 
@@ -523,26 +458,4 @@ def nested_layout(profile: IntTuple, parts: Iterable[Layout]) -> Layout:
     )
 
 
-def swizzle(bits: int, base: int, shift: int) -> Layout:
-    """Return CuTe's ``Swizzle<bits, base, shift>`` as a stage: bits base+shift.. are XORed into bits base...
-
-    A negative shift XORs the lower bits into the higher ones.  ValueError unless 0 <= bits <= abs(shift) (or bits
-    is 0), 0 <= base, and all within 62 bits.
-    """
-    for name, number in (("bits", bits), ("base", base), ("shift", shift)):
-        as_int(number, f"swizzle {name}")
-    if bits < 0 or base < 0 or (bits > abs(shift)) or base + bits + abs(shift) > 62:
-        raise ValueError(f"swizzle S<{bits},{base},{shift}>: allowed are 0 <= bits <= abs(shift), base >= 0, 62 bits in all")
-    if bits == 0:
-        return Layout((1, 1), (0, 1))
-    low, high = base, base + abs(shift)
-    source, target = (high, low) if shift > 0 else (low, high)
-    modes: list[tuple[int, Any]] = []
-    for start, width in ((0, low), (low, bits), (low + bits, high - low - bits), (high, bits), (high + bits, 0)):
-        step: Any = X((1 << start) | (1 << target)) if start == source and width == bits else 1 << start
-        if width or start == high + bits:
-            modes.append((1 << width, step))
-    return flat_layout(modes)
-
-
-__all__ = ["Key", "Layout", "Stage", "Table", "Terms", "flat_layout", "modes_of_key", "nested_layout", "swizzle"]
+__all__ = ["Key", "Layout", "Stage", "Table", "Terms", "flat_layout", "modes_of_key", "nested_layout"]

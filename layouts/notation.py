@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from layouts.algebra import is_injective
-from layouts.layout import IntArray, Key, Layout, modes_of_key
+from layouts.layout import Key, Layout, modes_of_key
 from layouts.shape import MAX_LEAVES, IntTuple, as_int
 
 NamedKey: TypeAlias = tuple[tuple[str, Key], ...]

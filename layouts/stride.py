@@ -38,8 +38,8 @@ class X:
     def __repr__(self) -> str:
         return f"X({self.value})"
 
-    def __mul__(self, factor: int) -> "X":
-        return X(carryless_product(factor, self.value))
+    def __mul__(self, factor: object) -> "X":
+        return X(carryless_product(factor, self.value)) if isinstance(factor, int) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -116,7 +116,7 @@ def vector(parts: Iterable[tuple[Axis, Scalar]]) -> Vector:
     return Vector(tuple(sorted(kept, key=lambda item: axis_order(item[0]))))
 
 
-def E(axis: Axis) -> Vector:  # noqa: N802  (the field's name for a basis vector)
+def E(axis: Axis) -> Vector:
     """Return the unit step along `axis`: a name, or the number of a coordinate."""
     return vector([(axis, 1)])
 
@@ -175,5 +175,3 @@ def stride_leaves(value: StrideTuple) -> Iterator[Step]:
             yield from stride_leaves(item)
     else:
         yield value
-
-

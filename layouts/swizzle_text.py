@@ -22,7 +22,7 @@ def swizzle_of(layout: Layout) -> tuple[int, int, int] | None:
             return None
         if isinstance(step, X):
             other = step.value ^ (1 << place)
-            if found is not None or step.value < 1 << place and not step.value >> place & 1:
+            if found is not None or (step.value < 1 << place and not step.value >> place & 1):
                 return None
             if other <= 0 or other & (other - 1):
                 return None

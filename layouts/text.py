@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 
-from layouts.layout import Layout, Stage, Table, swizzle
+from layouts.layout import Layout, Stage, Table
 from layouts.shape import MAX_DEPTH, MAX_DIGITS, MAX_LEAVES, MAX_TEXT
 from layouts.stride import Axis, Scalar, Step, StrideTuple, Vector, X, vector
+from layouts.swizzle import swizzle
 
 MAX_TABLE_TEXT = 1 << 14  # assumed: entries of a table written as text
 
@@ -104,11 +105,14 @@ class Reader:
 
 
 def _chain(reader: Reader) -> Layout:
-    parts: list[Stage | int] = [_part(reader)]
+    parts: list[Stage | int | Vector] = [_part(reader)]
+    start = 0
     while reader.match(_THEN):
+        reader.space()
+        start = reader.position
         parts.append(_part(reader))
     inner = parts.pop()
-    if not isinstance(inner, Layout):
+    if not isinstance(inner, Layout) or _SWIZZLE.match(reader.text, start):
         raise reader.error("expected ':' and the strides of the last layout")
     stages: list[Stage] = []
     layout = inner
@@ -167,11 +171,11 @@ def nested(reader: Reader, leaf: object) -> StrideTuple:
     stack: list[list[StrideTuple]] = []
     count = 0
     while True:
-        if reader.peek() == "(":
+        opening = reader.position
+        if reader.take("("):
             if len(stack) == MAX_DEPTH:
-                raise ValueError(f"at position {reader.position}: tuples nest deeper than {MAX_DEPTH} levels")
+                raise ValueError(f"at position {opening}: tuples nest deeper than {MAX_DEPTH} levels")
             stack.append([])
-            reader.position += 1
             continue
         value: StrideTuple = leaf()  # type: ignore[operator]
         count += 1
@@ -179,7 +183,7 @@ def nested(reader: Reader, leaf: object) -> StrideTuple:
             raise ValueError(f"at position {reader.position}: more than {MAX_LEAVES} integers in one tuple")
         while stack:
             stack[-1].append(value)
-            if reader.take(","):
+            if reader.take(",") and reader.peek() != ")":  # Python's (8,) is a tuple of one
                 break
             if not reader.take(")"):
                 raise reader.error("expected ',' or ')'")

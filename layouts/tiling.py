@@ -24,7 +24,9 @@ def logical_divide(layout: Layout, tiler: Any) -> Layout:
         if len(tiler) > layout.rank:
             raise ValueError(f"divide of {layout}: {len(tiler)} tiles for {layout.rank} modes")
         parts = [bare_mode(layout, k) for k in range(layout.rank)]
-        divided = [logical_divide(part, _unit(tile)) for part, tile in zip(parts, tiler, strict=False) if tile is not None]
+        divided = [
+            logical_divide(part, _unit(tile)) for part, tile in zip(parts, tiler, strict=False) if tile is not None
+        ]
         found = iter(divided)
         modes = [next(found) if k < len(tiler) and tiler[k] is not None else part for k, part in enumerate(parts)]
         return join(modes, layout)
