@@ -11,7 +11,6 @@ end.
 """
 
 import operator
-import re
 from collections.abc import Iterator
 from math import prod
 from typing import TypeAlias
@@ -23,8 +22,6 @@ MAX_LEAVES = 256  # assumed: a tensor has at most some ten axes of some ten tile
 MAX_DIGITS = 19  # decimal digits of 2**63 - 1
 MAX_TEXT = 65_536  # longer than any text these bounds admit
 INT64_MAX = 2**63 - 1
-
-_TOKEN = re.compile(r"-?[0-9]+|[(),]")
 
 
 def as_int(value: object, where: str) -> int:
@@ -96,55 +93,3 @@ def compact_strides(shape: IntTuple) -> IntTuple:
 def to_text(value: object) -> str:
     """Return the compact CuTe spelling of nested extents or strides, ``((2,4),8)``."""
     return "(" + ",".join(map(to_text, value)) + ")" if isinstance(value, tuple) else str(value)
-
-
-def read_int_tuple(text: str, start: int) -> tuple[IntTuple, int]:
-    """Read one nested tuple of integers from `text` at `start`; return it and the position after it.
-
-    Iterative: the nesting is a list, not the call stack.  ValueError gives the position and what was
-    expected.
-    """
-    stack: list[list[IntTuple]] = []
-    position = start
-    while True:
-        position, token = _next_token(text, position)
-        if token == "(":
-            if len(stack) == MAX_DEPTH:
-                raise ValueError(f"at position {position}: tuples nest deeper than {MAX_DEPTH} levels")
-            stack.append([])
-            position += 1
-            continue
-        if token in ("", ")", ","):
-            raise ValueError(f"at position {position}: expected an integer or '(', found {_found(text, position)}")
-        if len(token.lstrip("-")) > MAX_DIGITS:
-            raise ValueError(f"at position {position}: an integer has at most {MAX_DIGITS} digits")
-        value: IntTuple = int(token)
-        position += len(token)
-        while stack:
-            stack[-1].append(value)
-            position, token = _next_token(text, position)
-            if token not in (",", ")"):
-                raise ValueError(f"at position {position}: expected ',' or ')', found {_found(text, position)}")
-            position += 1
-            if token == ",":
-                break
-            value = tuple(stack.pop())
-        else:
-            return value, position
-
-
-def skip_space(text: str, position: int) -> int:
-    """Return the first position from `position` on that is not white space."""
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
-
-
-def _next_token(text: str, position: int) -> tuple[int, str]:
-    position = skip_space(text, position)
-    match = _TOKEN.match(text, position)
-    return position, match[0] if match else ""
-
-
-def _found(text: str, position: int) -> str:
-    return repr(text[position]) if position < len(text) else "the end of the text"

@@ -1,10 +1,11 @@
-"""Nested integer tuples: checks and the reader of their text."""
+"""Nested integer tuples: checks and their text."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layouts.shape import MAX_DEPTH, as_int_tuple, compact_strides, leaves, read_int_tuple, to_text
+from layouts.shape import MAX_DEPTH, as_int_tuple, compact_strides, leaves, to_text
+from layouts.text import Reader, nested
 
 NESTED = st.recursive(
     st.integers(-(10**6), 10**6),
@@ -15,8 +16,9 @@ NESTED = st.recursive(
 
 @given(NESTED)
 def test_text_of_a_nested_tuple_reads_back(value):
-    text = to_text(value)
-    assert read_int_tuple(text, 0) == (value, len(text))
+    reader = Reader(to_text(value))
+    assert nested(reader, reader.integer) == value
+    reader.end()
 
 
 @given(NESTED)
