@@ -51,7 +51,8 @@ class Memory:
 def _grid(tensor: Tensor, shape: tuple[int, ...]) -> Array:
     axes = tensor.layout.axes
     coordinates = np.ix_(*(np.arange(extent) for extent in shape))
-    return tensor.layout.offsets(**dict(zip(axes, coordinates, strict=True)))
+    offsets: Array = tensor.layout.offsets(**dict(zip(axes, coordinates, strict=True)))
+    return offsets
 
 
 def run(program: Program, memory: Memory, cores: int) -> None:

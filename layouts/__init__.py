@@ -10,11 +10,11 @@ from layouts.algebra import (
     complement,
     composition,
     filter_zeros_and_ones,
-    is_injective,
     left_inverse,
     recast,
     right_inverse,
 )
+from layouts.injective import is_injective
 from layouts.layout import Layout, Table
 from layouts.notation import NamedLayout, named
 from layouts.stride import E, X

@@ -1,4 +1,4 @@
-"""Operations on layouts: coalesce, compose, complement, invert, filter, recast, decide injectivity.
+"""Operations on layouts: coalesce, compose, complement, invert, filter, recast.
 
 Second step on the ground floor: a tile of a tensor is a composition, two spellings of one layout coalesce
 to one, and a buffer may only be written through an injective layout.  All answers come from the canonical
@@ -19,11 +19,11 @@ from math import gcd
 from typing import Any
 
 from layouts.canonical import affine_bits
+from layouts.injective import is_injective
 from layouts.layout import Layout, flat_layout, nested_layout
 from layouts.shape import as_int, as_int_tuple, size
 from layouts.stride import X
 
-MAX_STATES = 1_000_000  # assumed: partial sums the injectivity test may hold; ordinary layouts need a handful
 _MAX_TRIES = 512  # assumed: how far the nearest admissible tile is looked for
 
 
@@ -349,11 +349,14 @@ def recast(layout: Layout, old_bits: int, new_bits: int) -> Layout:
     finer, coarser = old_bits // common, new_bits // common
     if not layout.is_affine:
         raise ValueError(f"recast of {layout}: needs integer strides alone")
-    leaf_layouts = []
-    for extent, stride in layout.leaves():
-        extent, stride = _downcast(extent, stride, finer)
-        leaf_layouts.append(Layout(*_upcast(extent, stride, coarser, f"recast of {layout}")))
-    return nested_layout(layout.shape, leaf_layouts)
+    if finer > 1 and all(abs(stride) != 1 for _, stride in layout.leaves()):
+        raise ValueError(f"recast of {layout}: an element falls apart into {finer}, and no mode of stride 1 takes them")
+    where = f"recast of {layout}"
+    finest = [_downcast(extent, stride, finer) for extent, stride in layout.leaves()]
+    within = sum(step * (min(extent, coarser // step) - 1) for extent, step in finest if 0 < step < coarser)
+    if within >= coarser:
+        raise ValueError(f"{where}: its modes reach {within} within {coarser} elements that become one, and carry")
+    return nested_layout(layout.shape, [Layout(*_upcast(extent, stride, coarser, where)) for extent, stride in finest])
 
 
 def _downcast(extent: int, stride: int, n: int) -> tuple[int, int]:
@@ -372,68 +375,3 @@ def _upcast(extent: int, stride: int, n: int, where: str) -> tuple[int, int]:
     if extent % per and per % extent:
         raise ValueError(f"{where}: {per} elements of the mode {extent}:{stride} are one, and {per} does not divide it")
     return -(-extent // per), 1 if stride > 0 else -1
-
-
-# --- injectivity --------------------------------------------------------------------------------------------------
-
-
-def is_injective(layout: Layout) -> bool:
-    """Tell whether no two indices share an offset.
-
-    Exact.  Integer strides: looks for a non-zero difference of two coordinates with offset 0, largest stride first,
-    keeping only partial sums that the smaller strides can still cancel.  XOR strides: the rank of the bits.  Other
-    chains by their values.  ValueError if there are more than MAX_STATES partial sums, or too many values.
-    """
-    if not layout.stages and not layout.has_xor and layout.axes is None:
-        return _integer_injective(layout)
-    affine = affine_bits(layout) if layout.axes is None else None
-    if affine is not None:
-        return _rank(affine[1]) == len(affine[1])
-    return _values_differ(layout)
-
-
-def _rank(bits: tuple[int, ...]) -> int:
-    basis: list[int] = []
-    for bit in bits:
-        for known in basis:
-            bit = min(bit, bit ^ known)
-        if bit:
-            basis = sorted([*basis, bit], reverse=True)
-    return len(basis)
-
-
-def _values_differ(layout: Layout) -> bool:
-    import numpy as np
-
-    if layout.size > MAX_STATES:
-        raise ValueError(f"layout {layout}: injectivity needs a look at {layout.size} values, at most {MAX_STATES}")
-    table = layout.table()
-    columns = list(table.values()) if isinstance(table, dict) else list(table) if layout.axes else [table]
-    return len(np.unique(np.stack(columns), axis=1)[0]) == layout.size
-
-
-def _integer_injective(layout: Layout) -> bool:
-    modes = sorted(((abs(d), s) for s, d in layout.leaves() if s > 1), reverse=True)
-    if layout.size > layout.cosize or any(stride == 0 for stride, _ in modes):
-        return False
-    reach = sum(stride * (extent - 1) for stride, extent in modes)
-    sums: set[int] = set()  # offsets of differences that are not zero; by symmetry their first digit is positive
-    for stride, extent in modes:
-        reach -= stride * (extent - 1)
-        following: set[int] = set()
-        for partial, lowest in [(0, 1), *((partial, 1 - extent) for partial in sums)]:
-            digits = _window(lowest, extent - 1, partial, stride, reach)
-            if len(following) + len(digits) > MAX_STATES:
-                raise ValueError(f"layout {layout}: injectivity needs more than {MAX_STATES} partial sums")
-            following.update(partial + stride * x for x in digits)
-        sums = following
-        if 0 in sums:
-            return False
-    return True
-
-
-def _window(low: int, high: int, partial: int, stride: int, reach: int) -> range:
-    """Return the digits x in low..high with abs(partial + stride * x) <= reach."""
-    first = -((reach + partial) // stride)
-    last = (reach - partial) // stride
-    return range(max(low, first), min(high, last) + 1)

@@ -102,6 +102,16 @@ def modes_of_key(key: Key) -> tuple[Mode, ...]:
     return tuple(modes)
 
 
+def modes_of_terms(count: int, terms: Iterable[tuple[int, int]]) -> tuple[int, tuple[Mode, ...]] | None:
+    """Return (start, (extent, stride) fastest first) of a floor sum, None where its boundaries do not divide."""
+    listed = tuple(terms)
+    start = sum(c for p, c in listed if p == 0)
+    try:
+        return start, modes_of_key((count, tuple(term for term in listed if term[0])))
+    except ValueError:
+        return None
+
+
 def _int(offset: Any) -> int:
     assert isinstance(offset, int)
     return offset

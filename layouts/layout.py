@@ -38,6 +38,7 @@ from layouts.shape import (
     size,
     to_text,
 )
+from layouts.span import loose_span
 from layouts.stride import Axis, Step, StrideTuple, Vector, X, along, as_step, axes_of, stride_leaves
 from layouts.swizzle_text import swizzle_of
 from layouts.table import Table
@@ -266,18 +267,18 @@ class Layout:
         if affine is not None:
             return bulk.xor_extremes(*affine)
         if self.size > MAX_SPAN_TABLE:
-            return self._loose_bounds()
+            return self._bounds_of_key()
         values = self._follow_all(self._block_digits(np.arange(self.size)))
         return int(np.min(values)), int(np.max(values))
 
-    def _loose_bounds(self) -> tuple[int, int]:
-        """Return bounds of a long chain without looking at its values: exact where every stage is monotone."""
+    def _bounds_of_key(self) -> tuple[int, int]:
         form = self.key[1]
-        if form and isinstance(form[0], str):
+        try:
+            modes = modes_of_key((self.size, tuple(term for term in form if isinstance(term, str) or term[0])))
+        except ValueError:
             raise ValueError(
-                f"layout {self}: its span has no closed form and {self.size} values are too many to look at"
-            )
-        modes = modes_of_key((self.size, tuple(term for term in form if term[0])))
+                f"layout {self}: its span has no closed form, and {self.size} values are too many to look at"
+            ) from None
         base = sum(c for p, c in form if p == 0)
         spans = [(extent - 1) * stride for extent, stride in modes]
         return base + sum(s for s in spans if s < 0), base + sum(s for s in spans if s > 0)
@@ -291,7 +292,7 @@ class Layout:
         return high - low + 1
 
     def _int64_bounds(self) -> tuple[int, int]:
-        low, high = self._bounds
+        low, high = loose_span(self) if self.stages else self._bounds
         if low < -INT64_MAX or high > INT64_MAX:
             raise ValueError(f"layout {self}: offsets {low}..{high} do not fit 64 bits")
         return low, high

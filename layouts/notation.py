@@ -21,9 +21,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from layouts.algebra import is_injective
+from layouts.injective import is_injective
 from layouts.layout import Key, Layout, modes_of_key
 from layouts.shape import MAX_LEAVES, IntTuple, as_int
+from layouts.shape import size as product_of
 
 NamedKey: TypeAlias = tuple[tuple[str, Key], ...]
 
@@ -68,7 +69,7 @@ class NamedLayout:
 
     def size(self, axis: str) -> int:
         """Return the number of coordinates of an axis."""
-        return self.mode(axis).size
+        return self._sizes[self._index(axis)]
 
     def leaves(self, axis: str) -> tuple[tuple[int, int], ...]:
         """Return (extent, stride) of the digits of an axis, the fastest-varying digit first."""
@@ -83,16 +84,17 @@ class NamedLayout:
     def key(self) -> NamedKey:
         """The canonical form: (axis, key of its mode) in the order of the names, axes of size 1 left out."""
         if not self.layout.is_affine:  # its axes may meet in one bit: they are looked at together
-            names = sorted(axis for axis, mode in zip(self.axes, self._modes, strict=True) if mode.size > 1)
+            names = sorted(f"{axis}={size}" for axis, size in zip(self.axes, self._sizes, strict=True) if size > 1)
             return ((" ".join(names), self._in_order_of_names.key),)
         keys = {axis: mode.key for axis, mode in zip(self.axes, self._modes, strict=True)}
         return tuple((axis, keys[axis]) for axis in sorted(self.axes) if keys[axis][0] > 1)
 
     @property
     def _in_order_of_names(self) -> Layout:
-        named = sorted(zip(self.axes, self._modes, strict=True), key=lambda item: item[0])
-        modes = [mode for _, mode in named if mode.size > 1] or [Layout(1, 0)]
-        shape, stride = tuple(mode.shape for mode in modes), tuple(mode.stride for mode in modes)
+        if not isinstance(self.layout.shape, tuple) or not isinstance(self.layout.stride, tuple):
+            return self.layout
+        modes = sorted(zip(self.axes, self.layout.shape, self.layout.stride, strict=True), key=lambda item: item[0])
+        shape, stride = tuple(mode[1] for mode in modes), tuple(mode[2] for mode in modes)
         return Layout(shape, stride, self.layout.offset, self.layout.stages)
 
     @cached_property
@@ -125,8 +127,8 @@ class NamedLayout:
         """Return the offset, in elements, of one coordinate per axis; ValueError outside the axis."""
         self._check_names(coordinates)
         point = []
-        for axis, mode in zip(self.axes, self._modes, strict=True):
-            point.append(self._within(axis, as_int(coordinates[axis], f"axis {axis}"), mode.size))
+        for axis, size in zip(self.axes, self._sizes, strict=True):
+            point.append(self._within(axis, as_int(coordinates[axis], f"axis {axis}"), size))
         return self.layout(tuple(point))
 
     def offsets(self, /, **coordinates: ArrayLike) -> Any:
@@ -141,6 +143,11 @@ class NamedLayout:
             except ValueError as error:
                 raise ValueError(f"axis {axis}: {error}") from None
         return np.asarray(reduce(np.add, parts), dtype=np.int64)
+
+    @cached_property
+    def _sizes(self) -> tuple[int, ...]:
+        shape = self.layout.shape
+        return tuple(map(product_of, shape)) if isinstance(shape, tuple) else (shape,)
 
     @cached_property
     def _modes(self) -> tuple[Layout, ...]:

@@ -32,6 +32,8 @@ def logical_divide(layout: Layout, tiler: Any) -> Layout:
         return join(modes, layout)
     tile = as_tiler(tiler)
     rest = complement(tile, layout.size)
+    if rest.size == 0:
+        raise ValueError(f"divide of {layout}: the tile {tile} overlaps itself")
     whole = coalesce(layout) if layout.size > 1 else layout  # so that beyond its end the last mode goes on
     divided_layout = composition(whole, join([tile, rest]))
     return Layout(divided_layout.shape, divided_layout.stride, layout.offset, layout.stages)

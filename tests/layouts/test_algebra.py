@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from layouts.algebra import coalesce, composition, is_injective
+from layouts.algebra import coalesce, composition
+from layouts.injective import is_injective
 from layouts.layout import Layout
 from layouts.text import parse
 
