@@ -6,6 +6,7 @@ ends with 130. Heavy libraries are imported inside the commands, so that `rowhit
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -17,25 +18,27 @@ import typer
 if TYPE_CHECKING:
     from explorer.query import Query
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 TRACE_FILE = Path("requests") / "azure-2023-conversation.csv.gz"
-TRACES = {"azure": "azure-2023-conversation", "azure-2023-conversation": "azure-2023-conversation"}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 Machine = Annotated[str, typer.Option(help="A machine by name, or a YAML file.")]
-Kernel = Annotated[str, typer.Option(help="A kernel by name.")]
+Kernel = Annotated[str, typer.Option(help="A kernel by name, as `rowhit kernels` lists them.")]
 Model = Annotated[str | None, typer.Option(help="A model by name, or a config.json.")]
-BatchSize = Annotated[int | None, typer.Option(help="Sequences in the batch.")]
+BatchSize = Annotated[int | None, typer.Option(help="Sequences in the batch.  [default: 1]")]
 Context = Annotated[int | None, typer.Option(help="KV tokens of every sequence.")]
 Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffled pages.")]
 Size = Annotated[int | None, typer.Option(help="Problem size of gemm.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", help="path=value[,path=value]: a knob, batch, context or a machine number."),
+    typer.Option(
+        "--set",
+        help="path=value[,path=value]: a knob (see `rowhit kernels NAME`), batch, context or a machine number.",
+    ),
 ]
 
 
@@ -64,14 +67,15 @@ def run(
     from explorer.row import all_numbers
 
     query = _query(machine, kernel, model, batch, context, trace, seed, {"m": m, "n": n, "k": k})
-    for text in sets or []:
-        query = settings.apply(query, settings.parse(text), evaluate.defaults(query.kernel))
-    metrics = evaluate.simulate(query).metrics
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    metrics, knobs = evaluate.simulate(query).metrics, evaluate.knobs(query)
     if as_json:
         source = evaluate.batch_source(query)
-        _print_json(dict(metrics) | ({"batch": source} if source is not None else {}))
+        _print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
     else:
         print(evaluate.describe(query))
+        print(tables.knobs_line(knobs))
         print(tables.metrics_table(all_numbers(metrics)))
 
 
@@ -135,7 +139,7 @@ def explore(
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        _print_json(summary.record())
+        _print_json(summary.record() | {"report": str(page)})
     else:
         print(summary.identity.title)
         print(tables.result_table(summary))
@@ -157,6 +161,60 @@ def report(
         _print_json(summarise(folder).record() | {"report": str(page)})
     else:
         print(page)
+
+
+@app.command()
+def layout(
+    text: Annotated[str, typer.Argument(help="A layout in CuTe's, Triton's, XLA's, MLIR's or TVM's words.")],
+    to: Annotated[
+        str | None, typer.Option("--as", help="Write it for another system: cute, triton, xla, mlir, tvm.")
+    ] = None,
+    shape: Annotated[str | None, typer.Option(help="Extents, as in 64,64, where the text has none.")] = None,
+    conflicts: Annotated[
+        str | None, typer.Option(help="Bank conflicts of an access: 'vector=1:8 lanes=0:8 banks=32x4 element=2'.")
+    ] = None,
+    draw: Annotated[Path | None, typer.Option(help="Write a page with pictures of it.")] = None,
+    element_bytes: Annotated[int, typer.Option(min=1, max=4096, help="Bytes of an element.")] = 2,
+    machine: Annotated[str | None, typer.Option(help="Draw it over the address map of this machine too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain one layout, write it for another system, draw it, count its bank conflicts."""
+    from explorer import layout_view
+    from explorer.files import write_atomically
+
+    found, facts = layout_view.facts_of(text, layout_view.extents(shape) if shape is not None else None)
+    if to is not None:
+        facts["as"] = layout_view.spelt(found, to, element_bytes)
+    if conflicts is not None:
+        facts["conflicts"] = layout_view.conflicts_of(found, conflicts)
+    if draw is not None:
+        page = layout_view.page_of(found, text, element_bytes, machine, conflicts)
+        write_atomically(draw, page.encode())
+        facts["page"] = str(draw)
+    if as_json:
+        _print_json(facts)
+    elif to is not None and conflicts is None and draw is None:
+        print(facts["as"])
+    else:
+        print(layout_view.text_of(facts))
+
+
+@app.command()
+def kernels(
+    name: Annotated[str | None, typer.Argument(help="One kernel, by name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the kernels, or one with its sizes and knobs."""
+    from explorer import evaluate, tables
+
+    if name is not None:
+        facts = evaluate.describe_kernel(name)
+        _print_json(facts) if as_json else print(tables.kernel_text(facts))
+        return
+    listed = evaluate.list_kernels()
+    _print_json(listed) if as_json else print(
+        tables.align([(name, str(facts["description"])) for name, facts in listed.items()])
+    )
 
 
 @app.command()
@@ -204,8 +262,11 @@ def _query(
     seed: int,
     sizes: dict[str, int | None],
 ) -> Query:
+    from explorer import evaluate
     from explorer.query import Query
 
+    if (batch, context, trace) != (None, None, None):
+        evaluate.check_takes_batch(kernel)
     options = {name: size for name, size in sizes.items() if size is not None}
     for option, value in {"batch": batch, "context": context, **options}.items():
         if value is not None and value < 1:
@@ -215,7 +276,7 @@ def _query(
 
 def _batch(sequences: int | None, context: int | None, trace: str | None, seed: int) -> Any:
     from explorer.names import unknown
-    from explorer.query import BatchSpec
+    from explorer.query import TRACES, BatchSpec
 
     if sequences is None and context is None and trace is None:
         return None
@@ -251,9 +312,13 @@ def _one_line(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Run the command line; user errors become one line and exit status 2."""
+    """Run the command line; user errors become one line and exit status 2, no arguments the help and 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without our characters shows others
+            stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:]
     try:
-        status = app(standalone_mode=False)
+        status = app(args=arguments or ["--help"], standalone_mode=False)
     except typer.TyperException as error:  # an unknown option, a missing argument
         _fail(error.format_message())
     except (ValueError, OSError) as error:
@@ -263,6 +328,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("rowhit: interrupted", file=sys.stderr)
         sys.exit(130)
+    if not arguments:
+        sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -81,6 +81,19 @@ def _knobs(query: Query) -> Any:
     return _kernel(query.kernel).Knobs(**dict(query.knobs))
 
 
+def knobs(query: Query) -> dict[str, Scalar]:
+    """Return every knob of the query's kernel with the value the query gives it."""
+    return defaults(query.kernel) | dict(query.knobs)
+
+
+def check_takes_batch(kernel: str) -> None:
+    """Raise ValueError unless the kernel works on a batch."""
+    template = _kernel(kernel)
+    if "batch" not in template.needs:
+        sizes = ", ".join(template.options)
+        raise ValueError(f"batch: kernel {kernel} takes no batch and no context: its sizes are {sizes}")
+
+
 @lru_cache(maxsize=64)
 def _spec(name: str, overrides: tuple[tuple[str, str], ...]) -> Any:
     from hwmodel.spec import load_machine
@@ -111,11 +124,10 @@ def _batch(spec: BatchSpec) -> Any:
 def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]) -> Any:
     from workloads.model import load_model
 
-    template = _kernel(kernel)
-    if batch is not None and template.options:  # a kernel with sizes of its own
-        raise ValueError(f"kernel {kernel} takes no batch and no context: its sizes are {', '.join(template.options)}")
+    if batch is not None:
+        check_takes_batch(kernel)
     facts = load_model(model) if model is not None else None
-    return template.shape(facts, _batch(batch) if batch is not None else None, dict(options))
+    return _kernel(kernel).shape(facts, _batch(batch) if batch is not None else None, dict(options))
 
 
 @lru_cache(maxsize=64)
@@ -183,6 +195,7 @@ def inputs(query: Query) -> dict[str, str]:
     """Return the digests of the machine, the model, the lengths in the batch and the simulator itself."""
     from workloads.model import load_model
 
+    _machine(query.machine, ())  # a description whose parts do not fit is refused by its name
     found = {
         "machine": str(_spec(query.machine, query.machine_overrides).hash),
         "simulator": _source_digest(),
@@ -233,6 +246,28 @@ def batch_source(query: Query) -> str | None:
 EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe)
 
 
+def list_kernels() -> dict[str, dict[str, Any]]:
+    """Return the facts of every kernel by name."""
+    from workloads.kernels import KERNELS
+
+    return {name: describe_kernel(name) for name in KERNELS}
+
+
+def describe_kernel(name: str) -> dict[str, Any]:
+    """Return what a kernel does and needs, its sizes, and its knobs with default, meaning and allowed values."""
+    template = _kernel(name)
+    shown = {
+        knob.name: {"default": knob.default, "meaning": knob.metadata["meaning"], "allowed": knob.metadata["allowed"]}
+        for knob in fields(template.Knobs)
+    }
+    return {
+        "description": template.description,
+        "needs": list(template.needs),
+        "sizes": list(template.options),
+        "knobs": shown,
+    }
+
+
 def list_machines() -> dict[str, dict[str, Any]]:
     """Return the summary of every machine by name."""
     from hwmodel.spec import machine_names
@@ -241,8 +276,8 @@ def list_machines() -> dict[str, dict[str, Any]]:
 
 
 def describe_machine(name: str) -> dict[str, Any]:
-    """Return the summary of one machine, shipped or in a file."""
-    return dict(_spec(name, ()).summary())
+    """Return the summary of one machine, shipped or in a file; ValueError for one that cannot be run."""
+    return dict(_machine(name, ()).spec.summary())
 
 
 def machine_units() -> dict[str, str]:

@@ -5,10 +5,13 @@ The order matters: everything that can be wrong with a study is found before the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from explorer.evaluate import Evaluator
 from explorer.progress import Progress
+from explorer.query import MACHINE_PREFIX, Query
 from explorer.search import Search
 from explorer.space import Candidates, bound_space, enumerate_points, probe
 from explorer.store import Identity, check_belongs, known_bounds, opened
@@ -28,17 +31,53 @@ def explore(
     """Search the space of `study` with `jobs` workers, keep everything in `folder`, and return the answer.
 
     Continues where an earlier run of the same study stopped. Raises ValueError, before anything is written,
-    when the study is wrong or the folder belongs to another one.
+    when the study is wrong (naming its file and the key at fault) or the folder belongs to another one.
     """
-    candidates = enumerate_points(study, evaluator, trace_path)
-    identity = identify(study, candidates, evaluator)
+    with _blaming(study):
+        check_problem(study, evaluator, trace_path)
+        candidates = enumerate_points(study.located(), evaluator, trace_path)
+        identity = identify(study, candidates, evaluator)
     check_belongs(folder, identity)
-    known = probe(candidates, known_bounds(folder), evaluator)
+    stored = known_bounds(folder)
+    with _blaming(study):
+        known = probe(candidates, stored, evaluator)
     with opened(folder, identity) as store, workers(jobs) as executor:
         space = bound_space(candidates, known, evaluator, executor, progress)
         store.keep_space(space)
         Search(study, space, evaluator, store, progress).run(executor)
     return summarise(folder)
+
+
+def check_problem(study: Study, evaluator: Evaluator, trace_path: str | None) -> None:
+    """Raise ValueError where kernel, machine, model, batch or options are at fault, whatever the knobs are."""
+    evaluator.defaults(study.kernel)
+    there = study.located()
+    batch = study.batch.spec(trace_path) if study.batch else None
+    query = Query(there.machine, study.kernel, there.model, batch, tuple(study.options.items()))
+    evaluator.inputs(query)
+    evaluator.key(query)
+
+
+@contextmanager
+def _blaming(study: Study) -> Iterator[None]:
+    """Make every ValueError name the file of the study, and the setting at fault where its baseline cannot run."""
+    try:
+        yield
+    except ValueError as error:
+        where = f"{study.file}: " if study.file else ""
+        raise ValueError(where + _placed(study, str(error))) from None
+
+
+def _placed(study: Study, message: str) -> str:
+    """Return `message` with the setting that its reason names in place of the whole baseline."""
+    reason = message.removeprefix("baseline: ")
+    if reason == message:
+        return message
+    for section, values in (("baseline", study.baseline), ("fixed", study.fixed)):
+        for name in values:
+            if f": {name.removeprefix(MACHINE_PREFIX)}: " in f": {reason}":
+                return f"{section}.{name}: {reason.removeprefix(f'{name}: ')}"
+    return message
 
 
 def identify(study: Study, candidates: Candidates, evaluator: Evaluator) -> Identity:

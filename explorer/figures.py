@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from explorer.tables import at_least, microseconds
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -70,8 +72,8 @@ def history_text(rows: pd.DataFrame, bound_us: float) -> str:
     best = done.iloc[int(done["time_us"].argmin())]
     return (
         f"{len(rows)} points, {len(done)} simulated. The best, point {best['point']}, takes "
-        f"{best['time_us']:,.1f} us; the baseline {done['time_us'].iloc[0]:,.1f} us; "
-        f"no point of the space can be faster than {bound_us:,.1f} us."
+        f"{microseconds(best['time_us'])}; the baseline {microseconds(done['time_us'].iloc[0])}; "
+        f"no point of the space can be faster than {at_least(bound_us)}."
     )
 
 

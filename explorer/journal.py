@@ -1,7 +1,8 @@
 """The search as an Optuna journal file: one trial per row, for whoever reads it with Optuna or its dashboard.
 
 The rows are the truth and the journal follows them: on opening, a line torn by a kill is cut off, missing
-trials are added, and a journal that does not agree with the rows is written anew.
+trials are added, and a journal that does not agree with the rows is written anew. Trials stand in the order of the
+points: rows behind a missing one wait until it is made anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """Appends trials to the journal file at `path`, which agrees with `rows` from the start."""
+    """Appends trials to the journal file at `path`, which agrees from the start with `rows`, in order from point 0."""
 
     def __init__(self, path: Path, study: Study, rows: Sequence[Row]) -> None:
         self._study = study
@@ -28,12 +29,18 @@ class Journal:
             path.unlink(missing_ok=True)
             present = []
         self._log = _open(path, study.name)
+        self._length = len(present)
         for row in rows[len(present) :]:
             self.append(row)
 
     def append(self, row: Row) -> None:
-        """Add the trial of one row; a point outside the searched space is a trial without parameters."""
-        self._log.add_trial(_trial(row, self._study))
+        """Add the trial of the next row, unless it is there.
+
+        A point outside the searched space is a trial without parameters.
+        """
+        if row.point == self._length:
+            self._log.add_trial(_trial(row, self._study))
+            self._length += 1
 
 
 def _repair(path: Path) -> None:

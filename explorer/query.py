@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 Scalar = bool | int | float | str
+Choice = tuple[Scalar, ...]  # one value for each searched knob
 MACHINE_PREFIX = "machine."
+TRACES = {"azure": "azure-2023-conversation", "azure-2023-conversation": "azure-2023-conversation"}
 
 
 @dataclass(frozen=True, slots=True)

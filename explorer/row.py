@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from explorer.evaluate import Metric
 from explorer.query import Scalar
@@ -73,6 +74,18 @@ def all_numbers(metrics: Mapping[str, Metric]) -> dict[str, Scalar]:
     bound = metrics.get("bound_us")
     first: dict[str, Scalar] = {"time_us": flat["time_us"]}
     return first | ({} if bound is None or isinstance(bound, dict) else {"bound_us": bound}) | flat
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat numbers as `flatten` found them: `stalls.load.memory` is `memory` in `load` in `stalls`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *tables, last = name.split(".")
+        place = tree
+        for table in tables:
+            place = place.setdefault(table, {})
+        place[last] = value
+    return tree
 
 
 def flatten(metrics: Mapping[str, Metric]) -> dict[str, Scalar]:

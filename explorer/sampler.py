@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from explorer.query import Scalar
+from explorer.query import Choice, Scalar
 
 if TYPE_CHECKING:
     import optuna
     from optuna.samplers import BaseSampler
-
-Choice = tuple[Scalar, ...]
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -2,7 +2,7 @@
 
 A path is a knob of the kernel, `batch` (sequences), `context` (tokens), a problem size of the query, or a
 number of the machine (`hbm.stacks`, also `machine.hbm.stacks`). Values take the type of what they replace;
-machine values stay text with their unit, and the machine checks them.
+machine values stay text with their unit, and the machine checks them. Lists cannot be set.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ Settings = tuple[tuple[str, str], ...]
 
 def parse(text: str) -> Settings:
     """Return the (path, value) pairs of `a=1,b=2`; ValueError names the part that is not `path=value`."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for part in text.split(","):
         path, equals, value = (piece.strip() for piece in part.partition("="))
         if not (path and equals and value):
             raise ValueError(f"--set {text!r}: {part!r} is not of the form path=value")
+        if "." in path and value.startswith("["):
+            raise ValueError(f"--set {path}: a list, and lists cannot be set: write a machine file")
+        if path.removeprefix(MACHINE_PREFIX) in (there.removeprefix(MACHINE_PREFIX) for there, _ in pairs):
+            raise ValueError(f"--set {text!r}: {path} stands there twice")
         pairs.append((path, value))
-    if len({path for path, _ in pairs}) < len(pairs):
-        raise ValueError(f"--set {text!r}: a path stands there twice")
     return tuple(pairs)
 
 
@@ -34,6 +36,21 @@ def apply(query: Query, settings: Settings, defaults: Mapping[str, Scalar]) -> Q
     for path, value in settings:
         query = _apply(query, path, value, defaults)
     return query
+
+
+def typed(settings: Settings, defaults: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return settings that `apply` takes by path, as the values they mean: knobs in their type, numbers as numbers."""
+    return {path: convert(text, defaults[path], path) if path in defaults else _number(text) for path, text in settings}
+
+
+def _number(text: str) -> Scalar:
+    """Return a text as the number it is, or as it is."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _apply(query: Query, path: str, value: str, defaults: Mapping[str, Scalar]) -> Query:
@@ -57,7 +74,9 @@ def _resize(batch: BatchSpec | None, path: str, count: int, where: str) -> Batch
         raise ValueError(f"{where}: there is no batch to change")
     if path == "batch":
         return replace(batch, sequences=count)
-    return replace(batch, context=count, trace=None, trace_path=None)
+    if batch.trace is not None:
+        raise ValueError(f"{where}: the contexts are drawn from a trace; give --context instead of --trace")
+    return replace(batch, context=count)
 
 
 def convert(text: str, default: Scalar, where: str) -> Scalar:

@@ -20,14 +20,13 @@ from explorer import settings
 from explorer.evaluate import Evaluator
 from explorer.names import unknown
 from explorer.progress import Progress
-from explorer.query import MACHINE_PREFIX, Query, Scalar
+from explorer.query import MACHINE_PREFIX, Choice, Query, Scalar
 from explorer.study import Study
 from explorer.workers import Refused, attempt
 
 MAX_COMBINATIONS = 1 << 16  # assumed: bounding so many takes minutes, more would be hours
 CHUNK = 8  # assumed: bounds per task handed to a worker, a few tens of milliseconds of work
 
-Choice = tuple[Scalar, ...]
 Known = Mapping[str, float | str]  # by key: a lower bound in us, or the reason why the point cannot run
 
 

@@ -123,21 +123,21 @@ class Store:
     def __init__(self, folder: Path, identity: Identity) -> None:
         self._folder = folder
         self._rows = {row.key: row for row in _read_rows(folder, identity.settings)}
-        self._journal = Journal(folder / "journal.log", identity.study, list(self._rows.values()))
+        in_order = [row for place, row in enumerate(self._rows.values()) if row.point == place]  # up to a missing one
+        self._journal = Journal(folder / "journal.log", identity.study, in_order)
 
     def recall(self, key: str) -> Row | None:
         """Return the stored row of a point, None where there is none."""
         return self._rows.get(key)
 
     def append(self, row: Row, outcome: Outcome | None, best: bool) -> None:
-        """Store a row that is not stored yet, with the details of its outcome when it is the best so far."""
-        if row.key in self._rows:
-            return
-        if best and outcome is not None:
-            write_atomically(self._folder / "details" / f"{row.point:06d}.npz", _pack(outcome))
-        write_atomically(self._folder / "points" / f"{row.point:06d}.parquet", _parquet([row.record()]))
+        """Take the next row in the order asked; store it, with the details of the best so far, if it is not stored."""
+        if row.key not in self._rows:
+            if best and outcome is not None:
+                write_atomically(self._folder / "details" / f"{row.point:06d}.npz", _pack(outcome))
+            write_atomically(self._folder / "points" / f"{row.point:06d}.parquet", _parquet([row.record()]))
+            self._rows[row.key] = row
         self._journal.append(row)
-        self._rows[row.key] = row
 
     def keep_space(self, space: Space) -> None:
         """Store the space, unless it is there."""

@@ -14,11 +14,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from explorer.names import unknown
-from explorer.query import BatchSpec, Scalar
+from explorer.query import TRACES, BatchSpec, Scalar
 from hwmodel.yaml_file import read_yaml
 
 _Count = Annotated[int, Field(strict=True, ge=1, le=1 << 40)]
@@ -35,8 +35,13 @@ class BatchSection(_Section):
 
     sequences: _Count
     context: _Count | None = None
-    trace: Literal["azure-2023-conversation"] | None = None
+    trace: Literal["azure", "azure-2023-conversation"] | None = None
     seed: _Seed = 0
+
+    @field_validator("trace")
+    @classmethod
+    def _full_name(cls, trace: str | None) -> str | None:
+        return TRACES[trace] if trace else None
 
     @model_validator(mode="after")
     def _one_source(self) -> BatchSection:
@@ -77,6 +82,7 @@ class Study(_Section):
     budget: Budget = Budget()
     sampler: Literal["tpe", "random", "exhaustive"] = "tpe"
     seed: _Seed = 0
+    _file: Path | None = PrivateAttr(None)
 
     @field_validator("knobs")
     @classmethod
@@ -109,6 +115,27 @@ class Study(_Section):
         """Return this study with another search seed; None keeps it."""
         return self if seed is None else self.model_copy(update={"seed": seed})
 
+    @property
+    def file(self) -> Path | None:
+        """The file the study was read from."""
+        return self._file
+
+    def located(self) -> Study:
+        """Return this study with the paths of its machine and model, which start at its file, as seen from here.
+
+        The study itself keeps them as written: what it is does not depend on where it is read from.
+        """
+        if self._file is None:
+            return self
+        folder = self._file.parent
+        paths = {"machine": _beside(folder, self.machine), "model": self.model and _beside(folder, self.model)}
+        return self.model_copy(update=paths)
+
+
+def _beside(folder: Path, name: str) -> str:
+    is_path = "/" in name or name.endswith((".yaml", ".yml", ".json"))
+    return str(folder / name) if is_path else name
+
 
 def load_study(path: Path) -> Study:
     """Read the study file at `path`.
@@ -120,9 +147,11 @@ def load_study(path: Path) -> Study:
         raise ValueError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
     content.setdefault("name", path.stem)
     try:
-        return Study.model_validate(content)
+        study = Study.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"{path}: {_first_error(error)}") from None
+    study._file = path
+    return study
 
 
 def _first_error(error: ValidationError) -> str:

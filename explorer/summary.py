@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer.certificate import Certificate, certify
+from explorer.row import nested
 from explorer.store import Identity, read_identity, rows_frame, space_frame
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Summary:
     def _point(self, row: dict[str, Any]) -> dict[str, Any]:
         knobs = {name: row[name] for name in self.identity.settings if name in row}
         hidden = {*self.identity.settings, "key", "batch", "status", "reason"}
-        return {"knobs": knobs} | {name: value for name, value in row.items() if name not in hidden}
+        return {"knobs": knobs} | nested({name: value for name, value in row.items() if name not in hidden})
 
 
 def summarise(folder: Path) -> Summary:

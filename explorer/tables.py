@@ -12,7 +12,8 @@ from decimal import Decimal
 from fnmatch import fnmatch
 from typing import Any
 
-from explorer.row import per_unit
+from explorer.query import Scalar
+from explorer.row import all_numbers, per_unit
 from explorer.summary import Summary
 
 Cells = Sequence[str]
@@ -46,6 +47,12 @@ def at_most(fraction: float) -> str:
 def microseconds(time_us: float) -> str:
     """Return a time in us with one decimal, below 10 us with three."""
     return f"{time_us:.1f} us" if time_us >= 10 else f"{time_us:.3f} us"
+
+
+def at_least(time_us: float) -> str:
+    """Return a time in us with the decimals of `microseconds`, rounded down so that `no faster than` stays true."""
+    step = 10 if time_us >= 10 else 1000
+    return microseconds(math.floor(step * time_us) / step)
 
 
 def row_hit_fraction(metrics: Mapping[str, Any]) -> float:
@@ -96,15 +103,9 @@ def verdict(summary: Summary) -> str:
     if certificate.proven:
         return f"no point of this space can be faster than the best found   ({counts})"
     return (
-        f"no point of this space can be faster than {microseconds(_floor(certificate.bound_us))}: "
+        f"no point of this space can be faster than {at_least(certificate.bound_us)}: "
         f"the best found is within {at_most(certificate.gap)} of the best possible   ({counts})"
     )
-
-
-def _floor(time_us: float) -> float:
-    """Return a time as `microseconds` will show it, rounded down."""
-    step = 10 if time_us >= 10 else 1000
-    return math.floor(step * time_us) / step
 
 
 def number(name: str, value: Any) -> str:
@@ -123,24 +124,33 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     return align([(name, number(name, value), "") for name, value in per_unit(metrics).items()])
 
 
+def knobs_line(knobs: Mapping[str, Scalar]) -> str:
+    """Return the knobs in one line, each as `--set` takes it."""
+    return "knobs: " + ", ".join(f"{name}={value}" for name, value in knobs.items())
+
+
 def whatif_table(record: Mapping[str, Any]) -> str:
     """Return baseline and variants side by side, each number with its difference from the baseline."""
     variants = record["variants"]
     titles = [", ".join(f"{path}={value}" for path, value in variant["set"].items()) for variant in variants]
     rows: list[Cells] = [("", "baseline", *(cell for title in titles for cell in (title, "")), "")]
-    numbers = [per_unit(variant) for variant in variants]
-    for name, value in per_unit(record["baseline"]).items():
+    metrics = [{k: v for k, v in variant.items() if k not in ("set", "difference")} for variant in variants]
+    numbers = [per_unit(all_numbers(each)) for each in metrics]
+    differences = [all_numbers(variant["difference"]) for variant in variants]
+    for name, value in per_unit(all_numbers(record["baseline"])).items():
         if name.endswith("_hash"):
             continue
         cells = [name, number(name, value)]
-        for variant, shown in zip(variants, numbers, strict=True):
-            cells += [number(name, shown.get(name, "")), _signed(variant["difference"].get(name))]
+        for shown, difference in zip(numbers, differences, strict=True):
+            cells += [number(name, shown.get(name, "")), _signed(difference.get(name))]
         rows.append((*cells, ""))
     return align(rows)
 
 
-def _signed(difference: float | None) -> str:
-    return "" if difference is None else f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero
+def _signed(difference: Scalar | None) -> str:
+    if not isinstance(difference, float):
+        return ""
+    return f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero
 
 
 def listing(entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
@@ -180,6 +190,13 @@ def tree(
         if nested:
             lines.append(tree(value, units, sources, f"{here}."))
     return "\n".join(lines)
+
+
+def kernel_text(facts: Mapping[str, Any]) -> str:
+    """Return the facts of a kernel, the default of every knob with its meaning and its allowed values beside it."""
+    knobs: Mapping[str, Mapping[str, Any]] = facts["knobs"]
+    beside = {f"knobs.{name}": f"{knob['meaning']}; allowed: {knob['allowed']}" for name, knob in knobs.items()}
+    return tree({**facts, "knobs": {name: str(knob["default"]) for name, knob in knobs.items()}}, None, beside)
 
 
 def machine_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 from explorer import settings
 from explorer.evaluate import Evaluator
 from explorer.query import Query, Scalar
-from explorer.row import all_numbers, per_unit
+from explorer.row import all_numbers, nested, per_unit
 
 
 def what_if(
     query: Query, changes: Sequence[settings.Settings], evaluator: Evaluator, executor: Executor
 ) -> dict[str, Any]:
-    """Return `baseline` (metrics) and `variants`: what was `set`, the metrics, and their `difference`.
+    """Return `baseline` (metrics) and `variants`: what was `set`, the metrics, and their `difference`; nested alike.
 
     A difference is relative: 0.1 is 10 % more than the baseline; a number whose baseline is 0 has none. Stalls are
     fs summed over all units; their differences are of the average unit, as a variant may have more units.
@@ -32,10 +32,14 @@ def what_if(
     outcomes = executor.map(evaluator.simulate, queries)
     metrics = [all_numbers(outcome.metrics) for outcome in outcomes]
     variants = [
-        {"set": dict(change), **numbers, "difference": _differences(metrics[0], numbers)}
+        {
+            "set": settings.typed(change, defaults),
+            **nested(numbers),
+            "difference": nested(_differences(metrics[0], numbers)),
+        }
         for change, numbers in zip(changes, metrics[1:], strict=True)
     ]
-    return {"baseline": metrics[0], "variants": variants}
+    return {"baseline": nested(metrics[0]), "variants": variants}
 
 
 def _check(change: settings.Settings, query: Query, evaluator: Evaluator) -> None:

@@ -3,7 +3,8 @@
 A `PhaseAssembler` is asked for buffers, counters and task columns, then each queue's stream is written with the
 methods `load`, `store`, `matmul`, `vector` and the context manager `loop`. Amounts are `Affine` expressions: start from
 integers, `column(...)`, a loop's `index` or `running`, and combine with + - * by integers; `clip` and `cyclic` close an
-expression. Sizes, extents and trip counts must not use running indices. Nothing is executed here.
+expression. Sizes, extents and trip counts must not use running indices, and an index belongs inside its loop. Nothing
+is executed here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from hwmodel.program import (
     Phase,
     Schedule,
     Tensor,
+    check_indices,
     variable_count,
 )
 from layouts.notation import nearest_first
@@ -223,7 +225,10 @@ class PhaseAssembler:
         )
 
     def finish(self, tasks: np.ndarray[Any, Any], schedule: Schedule) -> Phase:
-        """Return the phase over `tasks` (int64[n, columns])."""
+        """Return the phase over `tasks` (int64[n, columns]).
+
+        Raises ValueError for tasks of another shape, and for a loop index that is read outside its loop.
+        """
         if tasks.shape != (len(tasks), len(self.columns)):
             raise ValueError(f"phase {self.name}: tasks have shape {tasks.shape}, columns are {self.columns}")
         table = np.zeros((len(self._expressions), 2 + variable_count(len(self.columns))), np.int64)
@@ -231,7 +236,7 @@ class PhaseAssembler:
             table[row, :2] = expression.maximum, expression.modulo
             for variable, coefficient in expression.coefficients:
                 table[row, 2 + variable] = coefficient
-        return Phase(
+        phase = Phase(
             self.name,
             self.columns,
             np.ascontiguousarray(tasks, np.int64),
@@ -243,6 +248,8 @@ class PhaseAssembler:
             tuple(self.buffers),
             tuple(self.counters),
         )
+        check_indices(phase)
+        return phase
 
     def _expression(self, value: Affine | int) -> int:
         return self._expressions.setdefault(Affine.of(value), len(self._expressions))

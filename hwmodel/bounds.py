@@ -29,27 +29,35 @@ MAX_TABLE = 1 << 20  # assumed: distinct sizes are looked up in a table of 8 MiB
 
 @dataclass(frozen=True)
 class Bound:
-    """`total_fs` is never more than the time of a run; `by_resource` sums each resource's own bound over the phases."""
+    """`total_fs` is never more than the time of a run.
+
+    `by_resource` sums each resource's own bound over the phases, `limiting` only over the phases which it limits: the
+    launches and the values of `limiting` make up the total. All in femtoseconds.
+    """
 
     total_fs: int
     by_resource: dict[str, int]
+    limiting: dict[str, int]
 
     @property
     def limited_by(self) -> str:
-        """The resource with the largest bound."""
-        return max(self.by_resource, key=lambda name: self.by_resource[name])
+        """The resource that sets the largest part of the total."""
+        return max(self.limiting, key=lambda name: self.limiting[name])
 
 
 def lower_bound(program: Program, machine: Machine) -> Bound:
     """Return the bound of `program` on `machine`."""
     total = 0
     by_resource: dict[str, int] = {}
+    limiting: dict[str, int] = {}
     for number, phase in enumerate(program.phases):
         resources = _phase(program, phase, machine, rows_closed=number == 0)
-        total += machine.spec.launch.latency + max(resources.values())
+        limit = max(resources, key=lambda name: resources[name])
+        limiting[limit] = limiting.get(limit, 0) + resources[limit]
+        total += machine.spec.launch.latency + resources[limit]
         for name, fs in resources.items():
             by_resource[name] = by_resource.get(name, 0) + fs
-    return Bound(total, by_resource)
+    return Bound(total, by_resource, limiting)
 
 
 def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) -> dict[str, int]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
 
@@ -24,12 +25,13 @@ class Machine:
         try:
             dram = standard(hbm.standard)
         except ValueError as error:
-            raise ValueError(f"machine {spec.name}: hbm.standard: {error}") from None
+            raise ValueError(f"{spec.where}: hbm.standard: {error}") from None
         try:
             self.timing: Timing = dram.timing(hbm.pin_rate)
         except ValueError as error:
-            raise ValueError(f"machine {spec.name}: hbm.pin_rate: {error}") from None
+            raise ValueError(f"{spec.where}: hbm.pin_rate: {error}") from None
         self.organisation: Organisation = dram.organisation
+        self.hbm_peak_bytes_per_second: Fraction = hbm.stacks * dram.peak_bytes_per_second(hbm.pin_rate)
         try:
             self.address_map = AddressMap.create(
                 hbm.address_map.fields,
@@ -38,21 +40,26 @@ class Machine:
                 self.organisation.burst_bytes,
             )
         except ValueError as error:
-            raise ValueError(f"machine {spec.name}: hbm.address_map: {error}") from None
+            raise ValueError(f"{spec.where}: hbm.address_map: {error}") from None
         if spec.cores.dma.request_bytes < self.organisation.burst_bytes:
             raise ValueError(
-                f"machine {spec.name}: cores.dma.request_bytes: {spec.cores.dma.request_bytes} B is less than one "
+                f"{spec.where}: cores.dma.request_bytes: {spec.cores.dma.request_bytes} B is less than one "
                 f"burst of {self.organisation.burst_bytes} B"
             )
 
-    def require_fit(self, phase: Phase) -> None:
-        """Raise ValueError, by how many bytes and which buffers, if a phase needs more scratchpad than a core has."""
+    def require_fit(self, phase: Phase, knobs: Mapping[str, object] | None = None) -> None:
+        """Raise ValueError if a phase needs more scratchpad than a core has.
+
+        The message says by how many bytes, which buffers take them, and `knobs`: the settings that size them.
+        """
         capacity = self.spec.cores.sram.capacity
         if phase.sram_bytes > capacity:
             names = ", ".join(f"{b.name} {b.slots} x {b.pitch_bytes} B" for b in phase.buffers)
+            sized = ", ".join(f"{name}={value}" for name, value in (knobs or {}).items())
             raise ValueError(
                 f"phase {phase.name} needs {phase.sram_bytes} B of scratchpad, {phase.sram_bytes - capacity} B more "
-                f"than the {capacity} B of a core of {self.spec.name}; buffers: {names}"
+                f"than the {capacity} B of a core of {self.spec.name} (cores.sram.capacity); buffers: {names}"
+                + (f"; sized by {sized}" if sized else "")
             )
 
     def core_fs(self, cycles: int) -> int:
@@ -93,11 +100,6 @@ class Machine:
     @property
     def pseudo_channels(self) -> int:
         return self.spec.hbm.stacks * self.organisation.channels * self.organisation.pseudo_channels
-
-    @cached_property
-    def hbm_peak_bytes_per_second(self) -> Fraction:
-        """Peak HBM bandwidth: one burst per tCCD_S on every pseudo-channel."""
-        return Fraction(self.timing.tick_hz) * self.organisation.burst_bytes * self.pseudo_channels / self.timing.nCCDS
 
     @property
     def peak_flops(self) -> int:

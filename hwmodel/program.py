@@ -7,8 +7,10 @@ barrier over all cores and a launch between them.
 
 Loops stay rolled. Every size, address and slot is an expression: affine in the task's columns, the loop indices and
 the *running* indices (iterations of a loop, or tasks, that this queue has begun on this core so far), optionally
-clipped to a maximum (ragged tails) or taken modulo (the slot of a multi-buffer). Instructions, expressions, tiles and
-tasks are integer arrays; a program is written with `hwmodel.assembler` and read back with `walk`.
+clipped to a maximum (ragged tails) or taken modulo (the slot of a multi-buffer). A loop index has a value inside its
+loop only; a program that reads it elsewhere is refused when its streams are decoded.
+Instructions, expressions, tiles and tasks are integer arrays; a program is written with `hwmodel.assembler` and read
+back with `walk`.
 
 Three executors read a program: `functional` computes values, `reference` time; `bounds` a lower bound of the time.
 """
@@ -186,7 +188,11 @@ class Phase:
 
     @cached_property
     def decoded(self) -> tuple[tuple[Instruction, ...], ...]:
-        """The instruction streams with their expressions, ready to be walked."""
+        """The instruction streams with their expressions, ready to be walked.
+
+        Raises ValueError, naming the instruction, where one reads the index of a loop that it does not stand in.
+        """
+        check_indices(self)
         expressions = self._decoded_expressions
         return tuple(tuple(Instruction.decode(self, row, expressions) for row in stream) for stream in self.queues)
 
@@ -280,6 +286,35 @@ class Instruction:
             loop=int(row["tile"]) if op in (Op.LOOP, Op.END) else NONE,
             partner=int(row["function"]) if op is Op.END else NONE,
         )
+
+
+def check_indices(phase: Phase) -> None:
+    """Raise ValueError for an instruction that reads a loop index which has no value where it stands."""
+    for name, stream in zip(QUEUES, phase.queues, strict=True):
+        inside: set[int] = set()
+        for position, row in enumerate(stream):
+            op = Op(int(row["op"]))
+            outside = _indices_read(phase, row) - inside
+            if outside:
+                raise ValueError(
+                    f"phase {phase.name}: queue {name}, instruction {position} ({op.name}) reads the index of loop "
+                    f"{min(outside)} outside that loop"
+                )
+            if op is Op.LOOP:
+                inside.add(int(row["tile"]))
+            elif op is Op.END:
+                inside.discard(int(row["tile"]))
+
+
+def _indices_read(phase: Phase, row: Any) -> set[int]:
+    """Return the loops of its queue whose index an INSTRUCTION row reads, in its own expressions or in its tile's."""
+    numbers = [*row["wait_value"], *row["slot"], *row["size"], row["accumulate"]]
+    if row["op"] in (Op.LOAD, Op.STORE):
+        tile = phase.tiles[row["tile"]]
+        numbers += [*tile["start"], *tile["extent"], tile["index_start"]]
+    read = {variable for n in numbers if n != NONE for variable, _ in phase.expression(n).terms}
+    loops = [divmod(variable - 2 - len(phase.columns), 2) for variable in read]  # loop, is its running index
+    return {loop for loop, is_running in loops if loop >= 0 and not is_running}
 
 
 def variable_count(columns: int) -> int:

@@ -125,7 +125,7 @@ class MemorySide:
         self._in_dram: dict[int, tuple[int, Request, bool]] = {}  # by number: place in the order of submission, ...
         self._done: list[tuple[int, int, Request, bool]] = []  # left DRAM: a heap by time and order of submission
         self._safe_fs = 0  # no completion that is still unknown can be earlier
-        self._zero_load_ticks = min(machine.timing.nCL, machine.timing.nCWL) + machine.timing.nBL
+        self._zero_load_ticks = dram.lookahead_ticks
 
     @property
     def cache_busy_fs(self) -> int:
@@ -134,7 +134,7 @@ class MemorySide:
     def submit(self, request: Request, bursts: Any, first: int, stop: int, is_write: bool, in_cache: bool) -> None:
         """Send a request from its core now; bursts[first:stop] are its addresses."""
         if in_cache:
-            self._at(self._back_fs, lambda _: self._served(self._env.now, request, is_write, False))
+            self.at(self._back_fs, lambda _: self._served(self._env.now, request, is_write, False))
             return
         tick = self._machine.fs_to_ticks(self._env.now + self._there_fs)
         if not self._in_dram:
@@ -181,9 +181,10 @@ class MemorySide:
         done_fs += self._back_fs
         if not is_write:
             done_fs = request.engine.port.serve(done_fs, self._port_fs(request.size_bytes))
-        self._at(done_fs - self._env.now, request.engine.complete, request)
+        self.at(done_fs - self._env.now, request.engine.complete, request)
 
-    def _at(self, delay_fs: int, callback: Callable[[Any], None], value: Any = None) -> None:
+    def at(self, delay_fs: int, callback: Callable[[Any], None], value: Any = None) -> None:
+        """Call back after a time, with an event that carries the value."""
         event = Call(self._env)
         event.callbacks, event._ok, event._value = [callback], True, value
         self._env.schedule(event, delay=delay_fs)
@@ -200,6 +201,7 @@ class DmaEngine:
         self._burst_bytes = machine.organisation.burst_bytes
         self._per_request = self._dma.request_bytes // self._burst_bytes
         self._core_fs = cache(machine.core_fs)
+        self._port_fs = cache(machine.port_fs)
         self.port = Server()
         self._outstanding = 0
         self._in_order: deque[Descriptor] = deque()
@@ -221,12 +223,17 @@ class DmaEngine:
                 ledger.spend("memory", core.env.now)
             stop = min(first + per_request, len(bursts))
             request = Request(self, descriptor, (stop - first) * burst_bytes)
-            if self._is_write:
-                now = core.env.now
-                yield core.env.timeout(self.port.serve(now, core.machine.port_fs(request.size_bytes)) - now)
-                ledger.spend("useful", core.env.now)
             self._outstanding += 1
-            core.memory.submit(request, bursts, first, stop, self._is_write, in_cache)
+            message = request, bursts, first, stop, self._is_write, in_cache
+            if self._is_write:  # the data leaves through the port while the engine issues the next request
+                now = core.env.now
+                core.memory.at(self.port.serve(now, self._port_fs(request.size_bytes)) - now, self._send, message)
+            else:
+                core.memory.submit(*message)
+
+    def _send(self, event: simpy.Event) -> None:
+        """Send the request that the event carries, whose data has left the core."""
+        self._core.memory.submit(*event.value)  # type: ignore[misc]
 
     def drain(self, ledger: Ledger) -> Process:
         """Wait until everything in flight is complete."""

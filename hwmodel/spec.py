@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
 
 from hwmodel import units
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
@@ -158,6 +158,12 @@ class MachineSpec(_Part):
     hbm: HbmSpec
     launch: LaunchSpec
     sources: dict[str, str]
+    _where: str = PrivateAttr("")
+
+    @property
+    def where(self) -> str:
+        """What an error about this machine begins with: the file it was read from, or the shipped name."""
+        return self._where or f"machine {self.name}"
 
     @property
     def hash(self) -> str:
@@ -168,22 +174,26 @@ class MachineSpec(_Part):
     def with_overrides(self, changes: Mapping[str, object]) -> MachineSpec:
         """Return this machine with values at dotted paths (such as "hbm.stacks") replaced by texts or numbers.
 
-        Raises ValueError naming an unknown path with the nearest ones, or a value that the field does not take.
+        Raises ValueError naming an unknown path with the nearest ones, or a value that the field does not take. Lists
+        are replaced by lists; a text for one is refused.
         """
         if not changes:
             return self
         tree = _resolved(self.model_dump())
-        leaves = sorted(_leaves(tree))
+        leaves = _leaves(self.model_dump(exclude={"sources"}))
         for path, value in changes.items():
-            if path not in leaves or path.startswith("sources"):
-                raise ValueError(_unknown("machine path", path, [p for p in leaves if not p.startswith("sources")]))
+            if path not in leaves:
+                numbers = [name for name, there in leaves.items() if not isinstance(there, tuple)]
+                raise ValueError(_unknown("machine path", path, numbers))
+            if isinstance(leaves[path], tuple) and isinstance(value, str):
+                raise ValueError(f"machine path {path!r} is a list, and lists cannot be set: write a machine file")
             *parents, last = path.split(".")
             node = tree
             for key in parents:
                 node = node[key]
             node[last] = _scalar(value)
             tree["sources"][path] = "what-if"
-        return _validated(tree, f"machine {self.name}")
+        return _validated(tree, self.where)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers of the machine as a JSON-able tree (bytes, Hz, fs), with their sources."""
@@ -202,15 +212,15 @@ def load_machine(name: str) -> MachineSpec:
     Raises ValueError with one line: the file, the path of the value, the value, and what is allowed.
     """
     if name in machine_names():
-        path = MACHINES / f"{name}.yaml"
+        path, where = MACHINES / f"{name}.yaml", f"machine {name}"
     elif name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path, where = Path(name), name
     else:
         raise ValueError(_unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: a machine description is a mapping of keys to values")
-    return _validated(tree, str(name))
+    return _validated(tree, where)
 
 
 def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
@@ -218,6 +228,7 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
         spec = MachineSpec.model_validate(tree)
     except ValidationError as error:
         raise ValueError(f"{where}: {_first_problem(error)}") from None
+    spec._where = where
     known = set(spec.sources)
     for path in _leaves(spec.model_dump(exclude={"name", "description", "sources"})):
         parts = path.split(".")
@@ -247,14 +258,15 @@ def _fields_at(path: Iterable[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    paths = []
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a tree by their dotted paths, in order."""
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            paths += _leaves(value, f"{prefix}{key}.")
+            leaves |= _leaves(value, f"{prefix}{key}.")
         elif value is not None:
-            paths.append(f"{prefix}{key}")
-    return paths
+            leaves[f"{prefix}{key}"] = value
+    return leaves
 
 
 def _resolved(tree: Any) -> Any:

@@ -46,17 +46,6 @@ class PageTable:
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 
-    @property
-    def sequences(self) -> int:
-        """The number of sequences."""
-        return len(self.first_page) - 1
-
-    def pages_of(self, sequence: int) -> NDArray[np.int32]:
-        """Return the page numbers of one sequence in the order of its tokens (a read-only view)."""
-        if not 0 <= sequence < self.sequences:
-            raise ValueError(f"page table: sequence is {sequence!r}; allowed: 0 to {self.sequences - 1}")
-        return self.pages[self.first_page[sequence] : self.first_page[sequence + 1]]
-
 
 def contiguous(contexts: Sequence[int], page_size: int) -> PageTable:
     """Return the table whose pages lie in order, sequence after sequence, in a pool just large enough.

@@ -254,4 +254,4 @@ def fill(memory: Memory, pc_index: int, pc: Row, tick: int) -> None:
             if following != NONE:
                 pc[INBOX_HEAD] = link_of(memory, following)
                 run_at(memory, following)[LINK] = NONE
-    choose_mode(memory.scalars, pc)
+    choose_mode(memory, pc_index, pc, tick)

@@ -129,6 +129,7 @@ from hwmodel.dram.state import (
     TRACE_FULL,
     TRACE_ROWS,
     TRACED,
+    TURN_LEFT,
     TURNAROUND,
     WAITING,
     WAKE,
@@ -277,6 +278,7 @@ def _issue_column(memory: Memory, pc_index: int, pc: Row, channel_ready: Row, ti
         pc[ROW_STALE] = 1
     pc[COLUMN_STALE] = 1
     pc[COUNT + mode] -= 1
+    pc[TURN_LEFT] -= mode == 0 or pc[COUNT] > 0  # writes count while reads wait
     bank[BANK_BURSTS] += 1
     activate_to_column = memory.delay[(AT_BANK * COMMAND_SLOTS + ACT) * COMMAND_SLOTS + command]
     _account(scalars, pc, bank, bank[ACT_TICK] + activate_to_column, mode, tick)
@@ -396,7 +398,7 @@ def _run_channel(memory: Memory, channel: int, until: int) -> int:
             if pc[NEXT_ARRIVAL] <= tick:
                 fill(memory, first + i, pc, tick)
             if pc[REFRESH_DUE] <= tick and pc[BLOCKED] == 0:
-                start_refresh(scalars, pc)
+                start_refresh(memory, first + i, pc, tick)
             if pc[COLUMN_STALE]:
                 plan_column(memory, first + i, pc, ready, tick)
             if pc[COLUMN_TICK] <= tick and pc[COLUMN_AGE] < age:

@@ -4,8 +4,8 @@ Called by `kernel` whenever something that they depend on has changed. A plan is
 at which the rules allow it; it holds until the pseudo-channel changes. FR-FCFS with open rows: row hits are
 served oldest first as they become ready; in each bank the oldest burst decides about the row, and younger
 hits do not keep it open.
-Write drain by two watermarks; refreshes on time, as one mechanism with a mask of the banks that are refreshed
-together.
+Write drain by two watermarks and turns of bounded length; refreshes on time, as one mechanism with a mask of
+the banks that are refreshed together.
 Not modelled: prediction of row reuse, postponed refreshes, priorities between requesters.
 """
 
@@ -54,6 +54,7 @@ from hwmodel.dram.state import (
     REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
+    REFRESHED_UNTIL,
     ROW,
     ROW_AGE,
     ROW_BANK,
@@ -62,6 +63,7 @@ from hwmodel.dram.state import (
     ROW_TICK,
     STACK_ID_SHIFT,
     STACK_IDS,
+    TURN_LEFT,
     WRITE_HIGH,
     WRITE_LOW,
     Memory,
@@ -75,22 +77,43 @@ from hwmodel.dram.state import (
 
 
 @compiled
-def choose_mode(scalars: Row, pc: Row) -> None:
-    """Write drain: enter write mode at the high watermark or without reads, leave it below the low one."""
+def choose_mode(memory: Memory, pc_index: int, pc: Row, tick: int) -> None:
+    """Write drain: enter write mode at the high watermark or without reads, leave it below the low one.
+
+    Neither waits without limit for a stream of the other. While reads wait, a drain serves no more writes than would
+    bring the queue below the low watermark if none arrived; then as many reads as waited are served before the next.
+    A refresh is no reason to wait: while it holds all banks that have reads, writes go on.
+    """
+    scalars = memory.scalars
     reads, writes = pc[COUNT], pc[COUNT + 1]
     if pc[MODE] == 0:
-        change = writes >= scalars[WRITE_HIGH] or (reads == 0 and writes > 0)
+        change = writes >= scalars[WRITE_HIGH] and (pc[TURN_LEFT] <= 0 or not _can_read(memory, pc_index, pc, tick))
+        change = change or (reads == 0 and writes > 0)
     else:
-        change = writes < scalars[WRITE_LOW] and reads > 0
+        change = writes < scalars[WRITE_LOW] or (pc[TURN_LEFT] <= 0 and _can_read(memory, pc_index, pc, tick))
+        change = change and reads > 0
     if change:
+        pc[TURN_LEFT] = reads if pc[MODE] else max(writes, scalars[WRITE_HIGH]) - scalars[WRITE_LOW] + 1
         pc[MODE] = 1 - pc[MODE]
         pc[COLUMN_STALE] = 1
         pc[ROW_STALE] = 1
 
 
 @compiled
-def start_refresh(scalars: Row, pc: Row) -> None:
+def _can_read(memory: Memory, pc_index: int, pc: Row, tick: int) -> bool:
+    """Return whether a read waits for a bank that is not being refreshed."""
+    candidates = pc[PENDING] & ~pc[BLOCKED]
+    while candidates != 0:
+        if bank_at(memory, pc_index, trailing_zeros(candidates))[REFRESHED_UNTIL] <= tick:
+            return True
+        candidates &= candidates - 1
+    return False
+
+
+@compiled
+def start_refresh(memory: Memory, pc_index: int, pc: Row, tick: int) -> None:
     """A refresh falls due: its banks take no other command until it has issued."""
+    scalars = memory.scalars
     if scalars[REFRESH_ALL]:
         pc[BLOCKED] = -1
     else:
@@ -101,6 +124,7 @@ def start_refresh(scalars: Row, pc: Row) -> None:
     pc[REFRESH_DUE] += scalars[REFRESH_INTERVAL]
     pc[COLUMN_STALE] = 1
     pc[ROW_STALE] = 1
+    choose_mode(memory, pc_index, pc, tick)
 
 
 @compiled

@@ -15,12 +15,14 @@ from layouts.layout import Layout
 from layouts.notation import NamedLayout, nearest_first
 
 _MARKS = {  # what only one family writes
-    "triton": re.compile(r"#ttg|#triton|#linear|!ttg|memdesc|\b\w*(?:Shared|Distributed\w*|Blocked)\w*Layout\s*\(|^\s*\[\s*\["),
+    "triton": re.compile(r"#ttg|!ttg|memdesc|\b(?:\w*Shared|\w*Distributed|Blocked)\w*Layout\s*\(|^\s*\[\s*\["),
     "mlir": re.compile(r"affine_map|memref\s*<|strided\s*<|\bpack\b"),
     "tvm": re.compile(r"index_map|lambda|TileLayout|ComposeLayout|\bS\s*\["),
     "xla": re.compile(r"^\s*\w+\[[0-9,\s]*\]"),
 }
 DIALECTS = ("cute", *_MARKS)
+_ELEMENTS = {"xla": {1: "s8", 2: "bf16", 4: "f32", 8: "f64"}, "mlir": {1: "i8", 2: "bf16", 4: "f32", 8: "f64"}}
+_WITHOUT_SHAPE = ("triton", "mlir", "tvm")  # whose texts may leave the shape of the tensor open
 
 
 def _module(dialect: str) -> Any:
@@ -40,11 +42,27 @@ def read(text: str, shape: Sequence[int] | None = None) -> Layout | NamedLayout:
     A register layout is a `NamedLayout` to tensor coordinates, everything else a `Layout` to element offsets.
     ValueError with the position and what was expected there.
     """
-    reader: Callable[..., Layout | NamedLayout] = _module(dialect_of(text)).read
-    return reader(text) if shape is None else reader(text, shape)
+    dialect = dialect_of(text)
+    reader: Callable[..., Layout | NamedLayout] = _module(dialect).read
+    if shape is None:
+        return reader(text)
+    if dialect not in _WITHOUT_SHAPE:
+        raise ValueError(f"{dialect} text: says its shape itself, none can be given beside it")
+    return reader(text, shape)
 
 
-def write(layout: Layout | NamedLayout, dialect: str) -> str:
-    """Return a layout in the words of `dialect`; ValueError names the stage that it cannot express."""
-    writer: Callable[[Layout | NamedLayout], str] = _module(dialect).write
+def write(layout: Layout | NamedLayout, dialect: str, element_bytes: int = 4) -> str:
+    """Return a layout in the words of `dialect`; ValueError names the stage that it cannot express.
+
+    `element_bytes` gives XLA's shapes and MLIR's memrefs their element type.  Only Triton has names for the axes of a
+    register layout; elsewhere its modes stand in their order.
+    """
+    writer: Callable[..., str] = _module(dialect).write
+    if dialect != "triton" and isinstance(layout, NamedLayout):
+        layout = layout.layout
+    if dialect in _ELEMENTS:
+        if element_bytes not in _ELEMENTS[dialect]:
+            known = ", ".join(map(str, _ELEMENTS[dialect]))
+            raise ValueError(f"{dialect}: no element type of {element_bytes} bytes, known are {known}")
+        return writer(layout, _ELEMENTS[dialect][element_bytes])
     return writer(layout)

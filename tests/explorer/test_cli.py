@@ -54,7 +54,7 @@ def test_help_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for command in ("run", "whatif", "explore", "report", "machines", "models"):
+    for command in ("run", "whatif", "explore", "report", "kernels", "machines", "models"):
         assert command in done.stdout
 
 
@@ -66,18 +66,24 @@ def test_help_loads_no_heavy_library() -> None:
         ((*RUN[:6], "decode-atention", "--batch", "1", "--context", "8"), "did you mean 'decode-attention'?"),
         ((*SMALL, "--set", "pagesize=16"), "did you mean 'page_size'?"),
         ((*SMALL, "--set", "page_size=0"), "--set page_size=0: must be at least 1"),
-        ((*SMALL, "--set", "tile=1048576"), "B of scratchpad"),
-        ((*SMALL, "--set", "layout=page kv tokn head dim"), "token"),
-        ((*SMALL, "--set", "schedule=fair"), "schedule"),
+        ((*SMALL, "--set", "tile=1048576"), "sized by tile=1048576, stages=4"),
+        ((*SMALL, "--set", "layout=page kv tokn head dim"), "rowhit: layout: notation 'page kv tokn"),
+        ((*SMALL, "--set", "schedule=fair"), "rowhit: schedule: unknown 'fair'; known: "),
+        ((*SMALL, "--set", "page_order=fair"), "rowhit: page_order: unknown 'fair'; known: "),
+        ((*SMALL, "--set", "tile=64", "--set", "tile=128"), "tile stands there twice"),
+        ((*SMALL, "--set", "hbm.address_map.hashes=none"), "is a list, and lists cannot be set"),
         ((*SMALL, "--set", "hbm.stakcs=2"), "hbm.stacks"),
         ((*SMALL, "--set", "hbm.stacks=-2"), "-2"),
         ((*SMALL, "--set", "hbm.pin_rate=5 parsec"), "5 parsec"),
         ((*RUN, "--batch", "0", "--context", "8"), "--batch 0: must be at least 1"),
         ((*RUN, "--batch", "4"), "--context"),
         ((*RUN, "--batch", "4", "--trace", "azur"), "did you mean 'azure'?"),
-        (RUN, "needs a model and a batch"),
+        (RUN, "batch: kernel decode-attention needs one"),
+        ((*RUN[:3], "--kernel", "decode-attention"), "model: kernel decode-attention needs one"),
+        ((*RUN, "--batch", "4", "--trace", "azure", "--set", "context=64"), "give --context instead of --trace"),
         (("run", "--machine", "h100-sxm", "--kernel", "gemm", "--m", "8"), "size n is missing"),
-        ((*GEMM, "--batch", "4", "--context", "8"), "kernel gemm takes no batch and no context"),
+        ((*GEMM, "--batch", "4"), "kernel gemm takes no batch and no context"),
+        ((*GEMM, "--context", "8"), "kernel gemm takes no batch and no context"),
         ((*GEMM, "--set", "context=8"), "--set context=8: there is no batch to change"),
         ((*RUN[:5], "--kernel", "gemm", "--m", "8", "--n", "8"), "size k is missing"),
         ((*SMALL, "--jsn"), "--json"),
@@ -87,6 +93,7 @@ def test_help_loads_no_heavy_library() -> None:
         (("explore", "no-such-study.yaml"), "no-such-study.yaml: not readable: No such file or directory"),
         (("report", "no-such-folder"), "no-such-folder: no results folder"),
         (("machines", "h100"), "h100-sxm"),
+        (("kernels", "gem"), "did you mean 'gemm'?"),
         (("models", "llama"), "llama-3.1-8b"),
     ],
 )
@@ -123,6 +130,63 @@ def test_run_answers_with_the_promised_keys(tmp_path: Path) -> None:
     assert metrics["hbm_useful_bytes"] == 4 * 256 * 2 * 8 * 128 * 2  # sequences, tokens, K and V, heads, dim, bf16
 
 
+def test_run_shows_every_knob_it_used_as_set_takes_it(tmp_path: Path) -> None:
+    chosen = (*GEMM, "--set", "tile_m=32", "--set", "schedule=dynamic")
+    knobs = json.loads(rowhit(*chosen, "--json", cwd=tmp_path).stdout)["knobs"]
+    facts = json.loads(rowhit("kernels", "gemm", "--json", cwd=tmp_path).stdout)["knobs"]
+    assert knobs == {name: fact["default"] for name, fact in facts.items()} | {"tile_m": 32, "schedule": "dynamic"}
+    title, line = rowhit(*chosen, cwd=tmp_path).stdout.splitlines()[:2]
+    assert title.startswith("gemm")
+    assert line == "knobs: " + ", ".join(f"{name}={value}" for name, value in knobs.items())
+
+
+def test_kernels_are_listed_and_described_with_every_knob(tmp_path: Path) -> None:
+    listed = rowhit("kernels", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["decode-attention", "gemm"]
+    text = rowhit("kernels", "gemm", cwd=tmp_path).stdout
+    assert "sizes: m, n, k" in text
+    facts = json.loads(rowhit("kernels", "--json", cwd=tmp_path).stdout)
+    for name, knob in facts["gemm"]["knobs"].items():
+        assert f"  {name}: {knob['default']}   [" in text
+    assert facts["decode-attention"]["needs"] == ["model", "batch"]
+    assert facts["decode-attention"]["knobs"]["page_order"]["allowed"] == "contiguous, shuffled"
+
+
+def test_no_arguments_print_the_help_with_status_2(tmp_path: Path) -> None:
+    done = rowhit(cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout == rowhit("--help", cwd=tmp_path).stdout
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_a_terminal_of_ascii_is_no_reason_to_fail(tmp_path: Path) -> None:
+    done = rowhit(*GEMM, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("gemm ? m = 64 ? ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("channel[1] ^= row[2] row[7]", "channel[1] ^= channel[1]", "hbm.address_map: address map: the hashes are not"),
+        ('"stack", ', "", "hbm.address_map: address map: digits of stack"),
+        ('"row"]', '"row:9"]', "hbm.address_map: address map: digits of row"),
+        ("6.4 Gb/s\n", "60 Gb/s\n", "hbm.pin_rate: HBM3: pin rate 60000000000 b/s is outside"),
+        ("clock: 1.5 GHz", "clock: 1.5 GB", "cores.clock: '1.5 GB'"),
+    ],
+)
+def test_machines_refuses_what_run_refuses_by_the_name_of_the_file(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    shipped = (Path(__file__).parents[2] / "hwmodel" / "machines" / "npu-hbm3.yaml").read_text()
+    assert old in shipped
+    (tmp_path / "mine.yaml").write_text(shipped.replace(old, new, 1))
+    described = rowhit("machines", "mine.yaml", cwd=tmp_path)
+    assert described.returncode == 2
+    assert described.stderr.startswith(f"rowhit: mine.yaml: {message}")
+    assert rowhit("run", "--machine", "mine.yaml", *GEMM[3:], cwd=tmp_path).stderr == described.stderr
+
+
 def test_gemm_runs_on_its_three_sizes(tmp_path: Path) -> None:
     alone = json.loads(rowhit(*GEMM, "--json", cwd=tmp_path).stdout)
     assert alone["hbm_useful_bytes"] >= (256 * 128) * 2  # the weights, once, in bf16
@@ -149,6 +213,7 @@ def test_a_drawn_batch_says_where_its_lengths_come_from(tmp_path: Path, with_fil
 def test_whatif_has_one_default_for_its_jobs(tmp_path: Path) -> None:
     assert "one per CPU" not in rowhit("whatif", "--help", cwd=tmp_path).stdout
     assert "one per CPU" in rowhit("explore", "--help", cwd=tmp_path).stdout
+    assert "Sequences in the batch.  [default: 1]" in rowhit("run", "--help", cwd=tmp_path).stdout
 
 
 def test_no_memory_left_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,8 +241,13 @@ def test_whatif_with_half_the_stacks_shows_every_difference(tmp_path: Path) -> N
     done = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", "--set", "context=512,tile=32", "--json", cwd=tmp_path)
     record = json.loads(done.stdout)
     half, longer = record["variants"]
-    assert half["set"] == {"hbm.stacks": "2"}
+    assert half["set"] == {"hbm.stacks": 2}
+    assert longer["set"] == {"context": 512, "tile": 32}
     assert half["difference"]["hbm_useful_bytes"] == 0
+    alone = json.loads(rowhit(*SMALL, "--json", cwd=tmp_path).stdout)
+    del alone["knobs"], alone["batch"]
+    assert record["baseline"] == alone
+    assert half["stalls"].keys() == alone["stalls"].keys() == half["difference"]["stalls"].keys()
     assert longer["hbm_useful_bytes"] == 2 * record["baseline"]["hbm_useful_bytes"]
     table = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", cwd=tmp_path)
     assert "hbm.stacks=2" in table.stdout.splitlines()[1]
@@ -190,13 +260,61 @@ def test_explore_writes_its_folder_and_answers_with_the_promised_keys(study_file
     record = json.loads(done.stdout)
     assert {"best", "baseline", "bound_us", "gap", "points", "simulated", "pruned"} <= record.keys()
     assert record["bound_us"] <= record["best"]["time_us"] <= record["baseline"]["time_us"]
-    assert (home / "results" / "small" / "report.html").exists()
+    assert record["report"] == "results/small/report.html"
+    assert (home / record["report"]).exists()
+    for point in (record["best"], record["baseline"]):
+        assert sum(point["stalls"]["hbm"].values()) > 0
+        assert 0 < point["utilisation"]["hbm"] <= 1
     assert done.stderr == ""
     again = rowhit("report", "results/small", "--json", cwd=home)
     assert json.loads(again.stdout).items() >= record.items()
     other = rowhit("explore", str(study_file), "--seed", "1", cwd=home)
     assert other.returncode == 2
     assert "results/small: belongs to another study: study.seed is 1 here and 0 there" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("machine: h100-sxm", "machine: h100", "unknown machine 'h100'"),
+        ("model: llama-3.1-8b", "model: llama", "no model is named 'llama'"),
+        ("model: llama-3.1-8b\n", "", "model: kernel decode-attention needs one"),
+        ("batch: {sequences: 4, context: 256}\n", "", "batch: kernel decode-attention needs one"),
+        ("kernel: decode-attention", "kernel: decode", "unknown kernel 'decode'"),
+        ("kernel: decode-attention", "kernel: gemm", "batch: kernel gemm takes no batch"),
+        ("budget:", "options: {m: 3}\nbudget:", "options: kernel decode-attention takes no size 'm'"),
+        ("budget:", "fixed: {page_order: foo}\nbudget:", "fixed.page_order: unknown 'foo'; known: contiguous"),
+        ("budget:", "fixed: {stage: 2}\nbudget:", "fixed: unknown knob of decode-attention 'stage'"),
+        ("budget:", "fixed: {machine.hbm.pin_rate: 9 Gb/s}\nbudget:", "fixed.machine.hbm.pin_rate: machine h100-sxm: "),
+        ("baseline: {page_size: 16}", "baseline: {layout: page}", "baseline.layout: notation 'page': "),
+        ("baseline: {page_size: 16}", "baseline: {tile: 65536}", "baseline: phase attend needs "),
+        ("tile: [32, 64]", "tile: [32, 65536]", "knobs.tile: 65536: phase attend needs "),
+    ],
+)
+def test_a_study_that_cannot_run_is_blamed_by_its_file_and_the_key_at_fault(
+    study_file: Path, old: str, new: str, message: str
+) -> None:
+    assert old in STUDY
+    study_file.write_text(STUDY.replace(old, new, 1))
+    done = rowhit("explore", "small.yaml", "--jobs", "1", cwd=study_file.parent)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"rowhit: small.yaml: {message}")
+    assert done.stderr.count("\n") == 1
+    assert not (study_file.parent / "results").exists()
+
+
+def test_paths_in_a_study_start_at_its_file_and_the_results_do_not_depend_on_where_it_is_read(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "hwmodel" / "machines" / "h100-sxm.yaml"
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(shipped.read_text())
+    text = STUDY.replace("machine: h100-sxm", "machine: mine.yaml").replace("points: 6", "points: 1")
+    (folder / "small.yaml").write_text(text)
+    out = ("--out", str(tmp_path / "out"), "--jobs", "1", "--json")
+    first = rowhit("explore", "studies/small.yaml", *out, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert rowhit("explore", "small.yaml", *out, cwd=folder).stdout == first.stdout
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["study"]["machine"] == "mine.yaml"
 
 
 def test_machines_and_models_are_listed_and_described(tmp_path: Path) -> None:

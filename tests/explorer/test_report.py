@@ -121,7 +121,10 @@ def test_the_table_and_the_verdict_say_what_the_record_says(results: Path) -> No
     assert f"{record['pruned']} pruned by bound" in verdict(summary)
 
 
-@pytest.mark.parametrize(("bound_us", "best_us"), [(49.16, 50.0), (9.9999, 10.04), (4.31558, 4.31559)])
+CLOSE = pytest.mark.parametrize(("bound_us", "best_us"), [(49.16, 50.0), (9.9999, 10.04), (4.31558, 4.31559)])
+
+
+@CLOSE
 def test_the_verdict_promises_no_more_than_is_proven(results: Path, bound_us: float, best_us: float) -> None:
     summary = replace(summarise(results), certificate=Certificate(bound_us, best_us))
     promised_us, promised_percent = (
@@ -129,6 +132,15 @@ def test_the_verdict_promises_no_more_than_is_proven(results: Path, bound_us: fl
     )
     assert promised_us <= bound_us
     assert promised_percent >= 100 * (best_us / bound_us - 1)
+
+
+@CLOSE
+def test_the_history_promises_what_the_verdict_promises(results: Path, bound_us: float, best_us: float) -> None:
+    said = figures.history_text(frame([best_us], [1]), bound_us)
+    promised = re.findall(r"faster than ([\d.]+ us)\.$", said)[0]
+    assert float(promised.removesuffix(" us")) <= bound_us
+    summary = replace(summarise(results), certificate=Certificate(bound_us, best_us))
+    assert f"faster than {promised}:" in verdict(summary)
 
 
 def frame(times: list[float], read: list[int]) -> pd.DataFrame:

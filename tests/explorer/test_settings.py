@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from explorer.query import BatchSpec, Query
-from explorer.settings import apply, parse
+from explorer.settings import apply, parse, typed
 
 DEFAULTS = {"layout": "page head", "tile": 32, "share": 0.5, "mask": True, "split_tokens": 0}
 QUERY = Query("m", "k", batch=BatchSpec(4, 128))
@@ -19,7 +19,9 @@ def test_settings_joined_with_commas_parse_back(pairs: dict[str, str]) -> None:
     assert parse(",".join(f"{path} = {value}" for path, value in pairs.items())) == tuple(pairs.items())
 
 
-@pytest.mark.parametrize("text", ["", "a", "a=", "=1", "a=1,", "a=1,,b=2", "a=1,a=2"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "a=", "=1", "a=1,", "a=1,,b=2", "a=1,a=2", "a.b=1,machine.a.b=2", "a.b=[1,2]"]
+)
 def test_text_that_is_no_setting_is_refused_with_the_text(text: str) -> None:
     with pytest.raises(ValueError, match="--set"):
         parse(text)
@@ -38,9 +40,16 @@ def test_batch_context_and_machine_paths_go_to_their_places() -> None:
     assert dict(query.machine_overrides) == {"hbm.stacks": "2", "hbm.pin_rate": "5.2 Gb/s"}
 
 
-def test_a_context_replaces_the_lengths_of_a_trace() -> None:
+def test_a_context_does_not_drop_a_trace_in_silence() -> None:
     traced = Query("m", "k", batch=BatchSpec(4, trace="azure-2023-conversation", trace_path="x.csv"))
-    assert apply(traced, parse("context=64"), DEFAULTS).batch == BatchSpec(4, 64)
+    with pytest.raises(ValueError, match="--set context=64: the contexts are drawn from a trace; give --context"):
+        apply(traced, parse("context=64"), DEFAULTS)
+
+
+def test_settings_are_shown_as_the_values_they_mean() -> None:
+    shown = typed(parse("tile=64,mask=false,layout=head page,batch=8,hbm.stacks=2,hbm.pin_rate=5.2 Gb/s"), DEFAULTS)
+    assert list(shown.values()) == [64, False, "head page", 8, 2, "5.2 Gb/s"]
+    assert [type(value) for value in shown.values()] == [int, bool, str, int, int, str]
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def test_the_points_folder_reads_as_one_parquet_data_set(fake: ModuleType, study
 
 
 @pytest.mark.parametrize(
-    "part", ["space.parquet", "points/000000.parquet", "points/000001.parquet", "details/000000.npz"]
+    "part",
+    ["space.parquet", "points/000000.parquet", "points/000001.parquet", "points/000003.parquet", "details/000000.npz"],
 )
 @pytest.mark.parametrize("damage", [None, b"", b"text\n", b"PAR1 PAR1", b"PK\x03\x04 PK"])
 def test_a_damaged_file_is_named_and_a_rerun_without_it_makes_it_anew(
@@ -148,6 +149,7 @@ def test_a_damaged_file_is_named_and_a_rerun_without_it_makes_it_anew(
         (tmp_path / "points" / "000000.parquet").unlink()
     explore(study, tmp_path, 1, fake.EVALUATOR, silent)
     assert answer(tmp_path) == whole
+    assert journal_keys(tmp_path, study) == rows_frame(tmp_path)["key"].tolist()
 
 
 def answer(folder: Path) -> dict[str, Any]:

@@ -36,6 +36,28 @@ def test_a_study_without_a_name_is_named_after_its_file(tmp_path: Path) -> None:
     assert load_study(written(tmp_path, GOOD)).name == "study"
 
 
+def test_a_trace_goes_by_the_name_the_command_line_takes_and_is_the_same_study(tmp_path: Path) -> None:
+    short, full = (
+        load_study(written(tmp_path, GOOD + f"batch: {{sequences: 4, trace: {name}}}"))
+        for name in ("azure", "azure-2023-conversation")
+    )
+    assert short.batch is not None
+    assert short.batch.trace == "azure-2023-conversation"
+    assert short.hash == full.hash
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("h100-sxm", "h100-sxm"), ("m.yaml", "{}/m.yaml"), ("../m.yml", "{}/../m.yml"), ("/a/m.yaml", "/a/m.yaml")],
+)
+def test_a_relative_path_starts_at_the_file_of_the_study(tmp_path: Path, name: str, path: str) -> None:
+    study = load_study(written(tmp_path, GOOD.replace("nowhere", name) + f"model: {name}"))
+    assert (study.machine, study.model) == (name, name)
+    there = study.located()
+    assert there.machine == there.model == path.format(tmp_path)
+    assert study.with_seed(1).located().machine == there.machine
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -48,7 +70,7 @@ def test_a_study_without_a_name_is_named_after_its_file(tmp_path: Path) -> None:
         (GOOD + "budget: {points: 1.5}", "budget.points: 1.5: input should be a valid integer"),
         (GOOD + "batch: {sequences: -4, context: 8}", "batch.sequences: -4: input should be greater"),
         (GOOD + "batch: {sequences: 4}", "batch: give one of 'context'"),
-        (GOOD + "batch: {sequences: 4, trace: azur}", "batch.trace: 'azur': input should be 'azure-2023"),
+        (GOOD + "batch: {sequences: 4, trace: azur}", "batch.trace: 'azur': input should be 'azure' or 'azure-2023"),
         (GOOD + "sampler: magic", "sampler: 'magic': input should be 'tpe', 'random' or 'exhaustive'"),
         (GOOD + "seed: -1", "seed: -1: input should be greater than or equal to 0"),
         (GOOD + "name: ../up", "name: '../up': string should match pattern"),
@@ -109,6 +131,7 @@ def test_a_wrong_study_gets_one_line_with_the_place_the_value_and_what_is_allowe
         ),
         ({"knobs": {"machine.hbm.stakcs": [1]}}, "knobs.machine.hbm.stakcs: 1: unknown machine path"),
         ({"baseline": {"tile": 1024}}, "baseline: tile 1024: needs"),
+        ({"fixed": {"machine.hbm.stakcs": 1}}, "fixed.machine.hbm.stakcs: 1: unknown machine path"),
         ({"knobs": {"tile": list(range(1, 70000))}}, "knobs: 69999 combinations, at most 65536"),
     ],
 )

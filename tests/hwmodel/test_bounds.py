@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,30 @@ def test_phases_add_up(make_program: Any, placed: Any, make_machine: MachineMake
     one, three = (lower_bound(matmuls(make_program, placed, launches=n), machine) for n in (1, 3))
     assert three.total_fs == 3 * one.total_fs
     assert three.by_resource == {name: 3 * fs for name, fs in one.by_resource.items()}
+
+
+def test_what_limits_is_what_sets_most_of_the_total_and_not_what_has_the_largest_sum(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    """The vector unit limits the first phase only, by more than the matrix unit limits the two others."""
+    machine = make_machine("npu-hbm3")
+
+    def phase(products: int, vector_cycles: int) -> Any:
+        def write(p: PhaseAssembler) -> None:
+            (buffer,) = p.add_buffers(placed(("b", 64, 64, "bf16", 1)))
+            slot = Slot(buffer, p.begun)
+            p.matmul(slot, slot, slot, (64, 64, 64 * products))
+            p.vector("convert", [slot, slot], (1, 256 * vector_cycles))
+
+        return make_program(write).phases[0]
+
+    phases = phase(25, 1000), phase(10, 0), phase(10, 0)  # 800, 320 and 320 cycles of the matrix unit
+    bound = lower_bound(replace(make_program(lambda p: None), phases=phases), machine)
+    cycles = machine.core_fs
+    assert bound.by_resource["matrix"] == cycles(800) + 2 * cycles(320) > bound.by_resource["vector"] == cycles(1000)
+    assert bound.total_fs == 3 * machine.spec.launch.latency + cycles(1000) + 2 * cycles(320)
+    assert bound.limiting == {"vector": cycles(1000), "matrix": 2 * cycles(320)}
+    assert bound.limited_by == "vector"
 
 
 def test_the_hbm_bound_is_the_bytes_at_the_peak_bandwidth_after_the_first_request(make_machine: MachineMaker) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import accumulate, pairwise
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,12 +35,16 @@ def test_a_port_takes_whole_cycles(machine: Machine) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=20))
 def test_a_server_works_first_come_first_served_without_a_pause_while_jobs_wait(jobs: list[tuple[int, int]]) -> None:
-    server, now, free = Server(), 0, 0
-    for gap, duration in jobs:
-        now += gap
-        free = max(free, now) + duration
-        assert server.serve(now, duration) == free
+    server = Server()
+    offers = list(accumulate(gap for gap, _ in jobs))
+    ends = [server.serve(offer, duration) for offer, (_, duration) in zip(offers, jobs, strict=True)]
+    starts = [end - duration for end, (_, duration) in zip(ends, jobs, strict=True)]
+    assert all(start >= offer for start, offer in zip(starts, offers, strict=True))
+    assert all(start >= before for before, start in pairwise([0, *starts]))  # in order, and no two at a time:
+    assert all(start >= end for end, start in zip(ends, starts[1:], strict=False))
+    assert all(start in (offer, end) for end, start, offer in zip([0, *ends], starts, offers, strict=False))
     assert server.busy_fs == sum(duration for _, duration in jobs)
+    assert server.free_fs == max(ends, default=0)
 
 
 sizes = st.integers(1, 300)

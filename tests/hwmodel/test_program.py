@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -113,6 +114,46 @@ def test_expressions_are_affine_then_clipped_or_cyclic(
     value = a * factor + other - 2 * 3
     ((_, values),) = trace(marked(write, [(a, 3)]), "vector", [0])
     assert values == (value, min(value, limit), value % modulo, 7 - a)
+
+
+def read_outside(p: PhaseAssembler, mark: Callable[..., None], place: str) -> None:
+    """Write a loop around another one and read an index at a place where it has no value."""
+    if place == "before":
+        mark("x", Affine(((2 + len(p.columns), 1),)))
+    with p.loop("vector", 2) as i:
+        with p.loop("vector", Affine(((4 + len(p.columns), 1),)) if place == "trips" else 3) as j:
+            mark("x", i.index, j.index)
+        if place == "between":
+            mark("x", j.index)
+    if place == "after":
+        mark("x", 90 - i.index * 2)
+    if place == "tile":
+        p.load(Slot(0, Affine.of(0)), Region(0, {"x": (0, i.index)}))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("before", "queue vector, instruction 0 (VECTOR) reads the index of loop 0 outside that loop"),
+        ("trips", "queue vector, instruction 1 (LOOP) reads the index of loop 1 outside"),
+        ("between", "queue vector, instruction 4 (VECTOR) reads the index of loop 1 outside"),
+        ("after", "queue vector, instruction 5 (VECTOR) reads the index of loop 0 outside"),
+        ("tile", "queue load, instruction 0 (LOAD) reads the index of loop 0 outside"),
+    ],
+)
+def test_a_loop_index_outside_its_loop_is_refused(place: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"phase marks: {message}")):
+        marked(lambda p, mark: read_outside(p, mark, place), [(1,)])
+    marked(lambda p, mark: read_outside(p, mark, "nowhere"), [(1,)])
+
+
+def test_a_phase_that_no_assembler_wrote_is_refused_when_it_is_read() -> None:
+    phase = marked(lambda p, mark: read_outside(p, mark, "nowhere"), [(1,)])
+    queue = QUEUES.index("vector")
+    streams = list(phase.queues)
+    streams[queue] = streams[queue][[0, 1, 3, 2, 4]]  # the inner loop's body behind its end
+    with pytest.raises(ValueError, match=r"instruction 3 \(VECTOR\) reads the index of loop 1 outside that loop"):
+        trace(replace(phase, queues=tuple(streams)), "vector", [0])
 
 
 def test_a_closed_expression_takes_no_further_arithmetic() -> None:

@@ -10,8 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwmodel import reference
 from hwmodel.assembler import PhaseAssembler, Region, Slot
 from hwmodel.bounds import lower_bound
+from hwmodel.dram.controller import Dram
+from hwmodel.dram.standards import COMMANDS
+from hwmodel.dram.state import NOW
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Program
 from hwmodel.reference import MemorySide, simulate
@@ -21,7 +25,6 @@ from workloads.kernels import gemm
 
 NO_REFRESH = {"hbm.refresh": "none"}
 PROBLEM = attention.Problem(8, 2, 64, "bf16", (200, 37, 90))
-DRAM_CAUSES = {"refresh", "row", "turnaround", "bus", "queue", "useful", "no work"}
 
 MachineMaker = Callable[..., Machine]
 
@@ -161,12 +164,13 @@ def test_every_schedule_runs_every_task_once(schedule: str, cores: int, make_mac
 
 @pytest.fixture
 def load_program(make_program: Any, placed: Any) -> Callable[..., Program]:
-    """Return a maker of programs whose first core loads so many elements in one descriptor."""
+    """Return a maker of programs whose first core loads (or stores) so many elements in one descriptor."""
 
-    def make(count: int, launches: int = 1, cores: int = 16) -> Program:
+    def make(count: int, launches: int = 1, cores: int = 16, queue: str = "load") -> Program:
         def write(p: PhaseAssembler) -> None:
             (buffer,) = p.add_buffers(placed(("b", 1, count, "bf16", 1)))
-            p.load(Slot(buffer, p.begun), Region(0, {"x": (0, count)}))
+            move = p.load if queue == "load" else p.store
+            move(Slot(buffer, p.begun), Region(0, {"x": (0, count)}))
 
         return make_program(write, launches=launches, cores=cores)  # type: ignore[no-any-return]
 
@@ -191,22 +195,26 @@ def test_a_single_burst_takes_the_zero_load_latency_of_the_h100(load_program: An
     tick_hz = 5_237_500_000 // 4
     dma = machine.spec.cores.dma
     cycles_fs = [-(-n * 10**15 // 1_830_000_000) for n in (dma.issue_cycles + dma.request_cycles, 1)]
-    there = 1_500_000_000 + cycles_fs[0] + 70_800_000 + 127_000_000  # launch, issue, network, cache miss
+    there = 1_500_000_000 + cycles_fs[0] + 70_800_000 + 130_500_000  # launch, issue, network, cache miss
     ticks = -(-there * tick_hz // 10**15) + timing.nRCDRD + timing.nCL + timing.nBL
     cache = -(-32 * 10**15 // 9_770_000_000_000)
     assert result.makespan_fs == -(-ticks * 10**15 // tick_hz) + cache + 70_800_000 + cycles_fs[1]
     assert result.cache_busy_fs == cache
 
 
-def test_an_unloaded_h100_answers_in_the_latency_that_was_measured(
+def test_calibration_check_an_unloaded_h100_answers_in_the_latency_that_was_measured(
     load_program: Any, make_machine: MachineMaker
 ) -> None:
-    """308.8 ns from request to data (RRZE-HPC gpu-benches, gpu-latency, GH200); port and rounding are less than 3 %."""
+    """308.8 ns from request to data (RRZE-HPC gpu-benches, gpu-latency, GH200), of which `miss_latency` is the rest.
+
+    A request also waits for the next DRAM tick, and a burst takes one cycle of the port.
+    """
     machine = make_machine("h100-sxm", NO_REFRESH)
     result = simulate(load_program(16, cores=132), machine)
     dma = machine.spec.cores.dma
     issue_fs = machine.core_fs(dma.issue_cycles + dma.request_cycles)
-    assert result.makespan_fs - 1_500_000_000 - issue_fs == pytest.approx(308.8e6, rel=0.03)
+    allowance_fs = machine.ticks_to_fs(1) + machine.core_fs(1)
+    assert result.makespan_fs - 1_500_000_000 - issue_fs == pytest.approx(308.8e6, abs=allowance_fs)
 
 
 def test_a_single_matmul_takes_its_padded_multiplications(
@@ -244,14 +252,40 @@ def test_the_launch_latency_adds_exactly_per_phase(load_program: Any, make_machi
         assert times[launches, 4] - times[launches, 2] == launches * 2 * 10**9
 
 
-def test_a_narrow_port_sets_the_time(load_program: Any, make_machine: MachineMaker) -> None:
+@pytest.mark.parametrize("queue", ["load", "store"])
+def test_a_narrow_port_sets_the_time(load_program: Any, make_machine: MachineMaker, queue: str) -> None:
     count = 200_000
     zero_load_fs = 10**9 + 200 * 10**6  # launch; a request and its first data take less than 200 ns
     for width in (8, 4, 2, 1):
         machine = make_machine("npu-hbm3", {"noc.port_bytes_per_cycle": width})
         port_fs = -(-2 * count * 10**15 // (width * 1_500_000_000))
-        time_fs = simulate(load_program(count), machine).makespan_fs
+        time_fs = simulate(load_program(count, queue=queue), machine).makespan_fs
         assert 10**9 + port_fs <= time_fs <= zero_load_fs + port_fs
+
+
+@pytest.mark.parametrize("queue", ["load", "store"])
+def test_an_engine_is_useful_while_it_issues_and_waits_while_its_port_is_busy(
+    load_program: Any, make_machine: MachineMaker, queue: str
+) -> None:
+    requests = 40
+    machine = make_machine("npu-hbm3", {"noc.port_bytes_per_cycle": 8, "cores.dma.max_outstanding": 4})
+    result = simulate(load_program(requests * 2048, queue=queue), machine)
+    issue_fs = machine.core_fs(16 + 8) + (requests - 1) * machine.core_fs(8)  # a descriptor, and each request
+    assert result.stalls[queue]["useful"] == issue_fs
+    busy_fs = result.makespan_fs - machine.spec.launch.latency
+    assert result.stalls[queue]["memory"] == busy_fs - issue_fs
+    assert busy_fs >= requests * machine.core_fs(4096 // 8)
+
+
+def test_a_store_engine_issues_while_its_data_leaves_through_the_port(
+    load_program: Any, make_machine: MachineMaker
+) -> None:
+    """Issue and port take the same time: one behind the other they would take twice as long as side by side."""
+    requests = 100
+    machine = make_machine("npu-hbm3", {"noc.port_bytes_per_cycle": 64, "cores.dma.request_cycles": 64})
+    result = simulate(load_program(requests * 2048, queue="store"), machine)
+    busy_fs = result.makespan_fs - machine.spec.launch.latency
+    assert requests * machine.core_fs(64) < busy_fs < requests * machine.core_fs(64) + 300 * 10**6
 
 
 def test_one_request_in_flight_pays_the_latency_of_every_request(load_program: Any, make_machine: MachineMaker) -> None:
@@ -286,11 +320,12 @@ KERNELS = {
 def test_more_of_a_resource_is_never_slower(
     machine: Machine, kernel: str, path: str, values: tuple[int, ...], make_machine: MachineMaker
 ) -> None:
-    """Other rows and banks may meet; a run that leaves HBM idle gains no bandwidth, but may open more rows."""
+    """A run that leaves HBM idle gains no bandwidth from more stacks, but may wait for one more row to be opened."""
     results = [KERNELS[kernel](make_machine(machine.spec.name, {path: value})) for value in values]
     for fewer, more in pairwise(results):
-        slack = 1.02 if fewer.hbm_bandwidth_fraction > 0.15 else 1.05
-        assert more.makespan_fs <= fewer.makespan_fs * slack
+        opens_more = path == "hbm.stacks" and fewer.hbm_bandwidth_fraction < 0.15
+        slack_fs = machine.ticks_to_fs(machine.timing.nRCDRD) if opens_more else 0
+        assert more.makespan_fs <= fewer.makespan_fs + slack_fs
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -402,9 +437,44 @@ def test_the_shared_cache_is_one_server_for_all_cores(
     program = replace(program, tensors=(replace(program.tensors[0], resident="cache"),))
     result = simulate(program, machine)
     cache_fs = 4 * 2 * count * 10**15 // 100_000_000_000
-    assert cache_fs <= result.cache_busy_fs <= cache_fs * 1.001
-    assert 1.5e9 + cache_fs <= result.makespan_fs <= 1.5e9 + cache_fs * 1.01 + 500e6
+    requests, last_bytes = 25, 2 * count % 8192  # per core
+    assert cache_fs <= result.cache_busy_fs <= cache_fs + 4 * requests  # each is rounded up to a femtosecond
+    dma = machine.spec.cores.dma
+    first_fs = machine.core_fs(dma.issue_cycles + dma.request_cycles) + machine.spec.noc.latency
+    last_fs = machine.spec.noc.latency + machine.port_fs(last_bytes)
+    # from the first request on, 4 x 8 requests in flight keep the cache busy until it has served the last
+    assert result.makespan_fs == machine.spec.launch.latency + first_fs + result.cache_busy_fs + last_fs
     assert result.hbm_read_bytes == 0
+
+
+@pytest.mark.parametrize("refresh", ["per-bank", "all-bank"])
+def test_a_loaded_controller_issues_every_refresh_that_falls_due_and_refreshes_every_bank(
+    machine: Machine, refresh: str, make_machine: MachineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drams: list[Dram] = []
+
+    def recorded(*arguments: Any, **options: Any) -> Dram:
+        drams.append(Dram(*arguments, **options, record_commands=True))
+        return drams[-1]
+
+    monkeypatch.setattr(reference, "Dram", recorded)
+    here = make_machine(machine.spec.name, {"hbm.refresh": refresh, "hbm.stacks": 1})
+    result = multiply(here, 600, 500, 1500, split_k=4)
+    assert result.hbm_bandwidth_fraction > 0.3
+    (dram,) = drams
+    trace, channels, banks = dram.commands(), here.pseudo_channels, here.organisation.banks
+    reached = int(dram.state.scalars[NOW])
+    interval = here.timing.nREFIpb if refresh == "per-bank" else here.timing.nREFI
+    due = (reached - 1) // interval * channels
+    assert due - channels <= dram.statistics().refreshes <= due  # one per pseudo-channel may be under way
+    refreshes = trace[np.isin(trace[:, 6], [COMMANDS.index("REFpb"), COMMANDS.index("REFab")])]
+    assert len(refreshes) == dram.statistics().refreshes
+    places, times = np.unique(refreshes[:, 1:5], axis=0, return_counts=True)
+    assert len(places) == channels * (banks if refresh == "per-bank" else 1)
+    rounds = (reached - 1) // here.timing.nREFI
+    assert rounds >= 2
+    assert set(times.tolist()) <= {rounds - 1, rounds, rounds + 1}
+    assert abs(result.dram.refreshes - dram.statistics().refreshes) <= 2 * channels  # due in the time of the run
 
 
 def test_requests_leave_dram_in_order_of_time_though_writes_take_less_long_than_reads(

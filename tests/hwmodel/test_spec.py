@@ -213,6 +213,8 @@ def test_no_override_gives_the_same_machine_and_one_that_changes_nothing_the_sam
         ("sources.hbm.stacks", "me", "unknown machine path 'sources.hbm.stacks'"),
         ("shared_cache.capacity", "1 MB", "unknown machine path 'shared_cache.capacity'"),
         ("hbm", 2, "unknown machine path 'hbm'"),
+        ("hbm.address_map.field", "x", "'hbm.address_map.field'; known: hbm.refresh, hbm.standard"),
+        ("hbm.address_map.hashes", "[]", "machine path 'hbm.address_map.hashes' is a list, and lists cannot be set"),
         ("hbm.stacks", "two", "hbm.stacks: 'two': "),
         ("hbm.stacks", 0, "hbm.stacks: 0: "),
         ("hbm.pin_rate", "6.4 GB/s", "hbm.pin_rate: '6.4 GB/s': "),
@@ -238,15 +240,26 @@ def test_a_wrong_override_is_refused_in_one_short_line(path: str, value: object,
 
 def test_an_address_map_that_reaches_two_banks_at_one_address_is_refused_in_one_line() -> None:
     spec = load_machine("npu-hbm3").with_overrides(
-        {"hbm.address_map.hashes": '["channel[0] ^= channel[1]", "channel[1] ^= channel[0]"]'}
+        {"hbm.address_map.hashes": ["channel[0] ^= channel[1]", "channel[1] ^= channel[0]"]}
     )
     with pytest.raises(ValueError, match=r"^machine npu-hbm3: hbm\.address_map: ") as error:
         Machine(spec)
     assert "\n" not in str(error.value)
 
 
+def test_a_part_that_does_not_fit_is_named_by_the_file_it_stands_in(load: Any) -> None:
+    spec = load(changed("npu-hbm3", "hbm.pin_rate", "60 Gb/s"))
+    with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.pin_rate: HBM3: pin rate") as error:
+        Machine(spec)
+    assert "npu-hbm3" not in str(error.value)
+    with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.stacks: 0: "):
+        spec.with_overrides({"hbm.stacks": 0})
+    with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.pin_rate: "):
+        Machine(spec.with_overrides({"hbm.stacks": 2}))
+
+
 def test_an_address_map_that_leaves_out_a_field_is_refused_in_one_line() -> None:
-    fields = '["offset:5", "column:5", "pseudo_channel:1", "channel:4", "stack", "bank", "row"]'
+    fields = ["offset:5", "column:5", "pseudo_channel:1", "channel:4", "stack", "bank", "row"]
     spec = load_machine("npu-hbm3").with_overrides({"hbm.address_map.fields": fields})
     with pytest.raises(ValueError, match=r"hbm\.address_map: .*bank_group"):
         Machine(spec)

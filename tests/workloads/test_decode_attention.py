@@ -227,24 +227,26 @@ def test_the_problem_of_llama_3_70b_has_its_published_heads() -> None:
 
 
 def test_a_model_or_batch_that_is_missing_and_an_option_are_refused() -> None:
-    with pytest.raises(ValueError, match="needs a model and a batch"):
+    with pytest.raises(ValueError, match=r"^model: kernel decode-attention needs one"):
         shape(None, Batch((5,), "test"), {})
-    with pytest.raises(ValueError, match="kernel decode-attention: takes no size 'm'"):
+    with pytest.raises(ValueError, match=r"^batch: kernel decode-attention needs one"):
+        shape(load_model("llama-3.1-8b"), None, {})
+    with pytest.raises(ValueError, match=r"^options: kernel decode-attention takes no size 'm'"):
         shape(None, None, {"m": 3})
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        (Knobs(tile=0), "knob tile: 0; allowed: an integer from 1 to"),
-        (Knobs(stages=-1), "knob stages: -1; allowed"),
-        (Knobs(split_tokens=-1), "knob split_tokens: -1; allowed: an integer from 0"),
-        (Knobs(page_size=True), "knob page_size: True; allowed"),
-        (Knobs(page_size=1 << 21), "knob page_size: 2097152; allowed"),
-        (Knobs(page_order="shufled"), "page_order: unknown 'shufled'; known: shuffled, contiguous"),
-        (Knobs(schedule="statik"), "schedule: unknown 'statik'; known: static"),
-        (Knobs(layout="page kv token head"), "notation 'page kv token head': axis dim is missing"),
-        (Knobs(layout="page kv token head dim//3 dim%3"), "3 does not divide 16"),
+        (Knobs(tile=0), "^tile: 0; allowed: an integer from 1 to"),
+        (Knobs(stages=-1), "^stages: -1; allowed"),
+        (Knobs(split_tokens=-1), "^split_tokens: -1; allowed: an integer from 0"),
+        (Knobs(page_size=True), "^page_size: True; allowed"),
+        (Knobs(page_size=1 << 21), "^page_size: 2097152; allowed"),
+        (Knobs(page_order="shufled"), "^page_order: unknown 'shufled'; known: shuffled, contiguous"),
+        (Knobs(schedule="statik"), "^schedule: unknown 'statik'; known: static"),
+        (Knobs(layout="page kv token head"), "^layout: notation 'page kv token head': axis dim is missing"),
+        (Knobs(layout="page kv token head dim//3 dim%3"), "^layout: .* 3 does not divide 16"),
     ],
 )
 def test_a_knob_out_of_range_is_named_with_what_is_allowed(knobs: Knobs, message: str) -> None:
@@ -264,4 +266,6 @@ def test_buffers_that_do_not_fit_are_an_error_with_the_bytes_that_are_too_many()
     assert f"{needed - capacity} B more than the {capacity} B of a core of npu-hbm3" in message
     assert f"k 5 x {block} B, v 5 x {block} B" in message
     assert needed > 2 * 5 * block
+    assert "(cores.sram.capacity)" in message
+    assert message.endswith("; sized by tile=1024, stages=5")
     compile(problem, Knobs(tile=1024, stages=3), NPU, 0)

@@ -132,23 +132,26 @@ def test_the_problem_takes_its_sizes_from_options_and_its_dtype_from_the_model()
     sizes = {"m": 3, "n": 5, "k": 7}
     assert shape(None, None, sizes) == Problem(3, 5, 7, "bf16")
     assert shape(load_model("llama-3.1-8b"), None, sizes).dtype == "bf16"
-    with pytest.raises(ValueError, match="kernel gemm: size k is missing; it needs m, n, k"):
+    with pytest.raises(ValueError, match="options: size k is missing; kernel gemm needs m, n, k"):
         shape(None, None, {"m": 3, "n": 5})
-    with pytest.raises(ValueError, match="kernel gemm: size m is 0; allowed: an integer from 1"):
+    with pytest.raises(ValueError, match="options: size m is 0; allowed: an integer from 1"):
         shape(None, None, sizes | {"m": 0})
-    with pytest.raises(ValueError, match="kernel gemm: takes no size 'kk'; it takes k"):
+    with pytest.raises(ValueError, match="options: kernel gemm takes no size 'kk'; it takes k"):
         shape(None, None, sizes | {"kk": 1})
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        (Knobs(tile_m=0), "knob tile_m: 0; allowed: an integer from 1"),
-        (Knobs(split_k=0), "knob split_k: 0; allowed"),
-        (Knobs(stages=2.0), "knob stages: 2.0; allowed"),  # type: ignore[arg-type]
-        (Knobs(schedule="dynamik"), "schedule: unknown 'dynamik'; known: dynamic"),
-        (Knobs(layout_b="m k"), "notation 'm k': factor 'm': unknown axis 'm'"),
+        (Knobs(tile_m=0), "^tile_m: 0; allowed: an integer from 1"),
+        (Knobs(split_k=0), "^split_k: 0; allowed"),
+        (Knobs(stages=2.0), "^stages: 2.0; allowed"),  # type: ignore[arg-type]
+        (Knobs(schedule="dynamik"), "^schedule: unknown 'dynamik'; known: dynamic"),
+        (Knobs(layout_a="n k"), "^layout_a: notation 'n k': factor 'n': unknown axis 'n'"),
+        (Knobs(layout_b="m k"), "^layout_b: notation 'm k': factor 'm': unknown axis 'm'"),
+        (Knobs(layout_c="m"), "^layout_c: notation 'm': axis n is missing"),
         (Knobs(tile_m=4096, tile_n=4096), "phase multiply needs .* B more than the 2097152 B of a core of npu-hbm3"),
+        (Knobs(tile_m=4096, stages=9), "sized by tile_m=4096, tile_n=128, tile_k=64, stages=9$"),
     ],
 )
 def test_a_knob_out_of_range_is_named_with_what_is_allowed(knobs: Knobs, message: str) -> None:

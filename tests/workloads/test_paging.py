@@ -28,10 +28,10 @@ def test_every_token_has_one_slot_and_no_page_is_spare(contexts: list[int], page
         contiguous(contexts, page_size),
         shuffled(contexts, page_size, np.random.default_rng(seed)),
     ):
-        assert table.sequences == len(contexts)
+        assert len(table.first_page) == len(contexts) + 1
         owners = set()
         for sequence, context in enumerate(contexts):
-            pages = table.pages_of(sequence)
+            pages = table.pages[table.first_page[sequence] : table.first_page[sequence + 1]]
             slots = {(int(pages[token // page_size]), token % page_size) for token in range(context)}
             assert len(slots) == context
             assert {page for page, _ in slots} == set(pages.tolist())
@@ -42,8 +42,7 @@ def test_every_token_has_one_slot_and_no_page_is_spare(contexts: list[int], page
 
 @given(contexts_strategy, page_sizes)
 def test_contiguous_pages_lie_in_the_order_of_sequences_and_tokens(contexts: list[int], page_size: int) -> None:
-    table = contiguous(contexts, page_size)
-    order = [page for sequence in range(len(contexts)) for page in table.pages_of(sequence).tolist()]
+    order = contiguous(contexts, page_size).pages.tolist()
     assert all(after == before + 1 for before, after in pairwise(order))
     assert order[0] == 0
 
@@ -86,7 +85,7 @@ def test_arrays_are_read_only_copies() -> None:
 
 
 def test_a_pool_may_be_larger_than_the_table() -> None:
-    assert PageTable(4, int32(9, 3), int64(0, 1, 2), 10).pages_of(1).tolist() == [3]
+    assert PageTable(4, int32(9, 3), int64(0, 1, 2), 10).pages.tolist() == [9, 3]
 
 
 @pytest.mark.parametrize(
@@ -133,9 +132,3 @@ def test_lengths_and_page_sizes_out_of_range_are_refused(contexts: list[int], pa
         contiguous(contexts, page_size)
     with pytest.raises(ValueError, match=message):
         shuffled(contexts, page_size, np.random.default_rng(0))
-
-
-@pytest.mark.parametrize("sequence", [-1, 2])
-def test_a_sequence_the_table_does_not_have_is_refused(sequence: int) -> None:
-    with pytest.raises(ValueError, match=f"sequence is {sequence}; allowed: 0 to 1"):
-        contiguous([4, 4], 2).pages_of(sequence)

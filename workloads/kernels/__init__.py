@@ -8,13 +8,24 @@ from workloads.kernels.base import Kernel
 KERNELS: dict[str, Kernel] = {
     "decode-attention": Kernel(
         "decode-attention",
+        "one token per sequence attends to its paged KV cache, grouped-query heads, split-KV",
         decode_attention.Knobs,
+        ("model", "batch"),
         (),
         decode_attention.shape,
         decode_attention.canonical,
         decode_attention.compile,
     ),
-    "gemm": Kernel("gemm", gemm.Knobs, ("m", "n", "k"), gemm.shape, gemm.canonical, gemm.compile),
+    "gemm": Kernel(
+        "gemm",
+        "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only",
+        gemm.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm.shape,
+        gemm.canonical,
+        gemm.compile,
+    ),
 }
 
 __all__ = ["KERNELS", "Kernel"]

@@ -1,14 +1,17 @@
-"""What every kernel template is made of, and the checks they share."""
+"""What every kernel template is made of, and the checks they share.
+
+Every error begins with what is at fault: the knob, or `model`, `batch`, `options` for the parts of the problem.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hwmodel.machine import Machine
 from hwmodel.program import Program
-from layouts.notation import nearest_first
+from layouts.notation import NamedLayout, named, nearest_first
 from workloads.batch import Batch
 from workloads.model import Model
 
@@ -17,14 +20,15 @@ from workloads.model import Model
 class Kernel:
     """A template: from a model and a batch to a problem, from a problem and knobs to a program.
 
-    `Knobs` is a frozen dataclass with a default per knob. `shape(model, batch, options)` gives the problem from
-    what the kernel needs of a model, a batch and the sizes named in `options`,
-    `canonical(problem, knobs)` a key that is equal for knobs of one meaning, `compile(problem, knobs, machine, seed)`
-    the program.
+    `Knobs` is a frozen dataclass of `knob` fields. `shape(model, batch, options)` gives the problem from what the
+    kernel `needs` (of "model" and "batch") and the sizes named in `options`, `canonical(problem, knobs)` a key that
+    is equal for knobs of one meaning, `compile(problem, knobs, machine, seed)` the program.
     """
 
     name: str
+    description: str
     Knobs: type[Any]
+    needs: tuple[str, ...]
     options: tuple[str, ...]
     shape: Callable[[Model | None, Batch | None, Mapping[str, int]], Any]
     canonical: Callable[[Any, Any], tuple[Any, ...]]
@@ -40,21 +44,44 @@ def require_options(kernel: str, options: Mapping[str, int], allowed: Sequence[s
     for name in options:
         if name not in allowed:
             known = nearest_first(name, allowed) or "the sizes of the model and the batch"
-            raise ValueError(f"kernel {kernel}: takes no size {name!r}; it takes {known}")
+            raise ValueError(f"options: kernel {kernel} takes no size {name!r}; it takes {known}")
     for name in allowed:
         if name not in options:
-            raise ValueError(f"kernel {kernel}: size {name} is missing; it needs {', '.join(allowed)}")
+            raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(allowed)}")
         value = options[name]
         if not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
-            raise ValueError(f"kernel {kernel}: size {name} is {value!r}; allowed: an integer from 1 to {MAX_SIZE}")
+            raise ValueError(f"options: size {name} is {value!r}; allowed: an integer from 1 to {MAX_SIZE}")
 
 
-def check_counts(knobs: Any, least: Mapping[str, int]) -> None:
-    """Raise ValueError if a knob is not an integer of at least its least value (and at most 2^20)."""
-    for name, low in least.items():
-        value = getattr(knobs, name)
-        if type(value) is not int or not low <= value <= MAX_KNOB:
-            raise ValueError(f"knob {name}: {value!r}; allowed: an integer from {low} to {MAX_KNOB}")
+def knob(default: Any, meaning: str, *, least: int | None = None, choices: Sequence[str] = (), axes: str = "") -> Any:
+    """Return the field of a knob: its default, its meaning in a line, and which values it takes.
+
+    These are one of: integers from `least`, the names in `choices`, layouts of the `axes`.
+    """
+    if least is not None:
+        allowed = f"an integer from {least} to {MAX_KNOB}"
+    else:
+        allowed = f"a layout of the axes {axes}" if axes else ", ".join(choices)
+    facts = {"meaning": meaning, "allowed": allowed, "least": least, "choices": choices}
+    return field(default=default, metadata=facts)
+
+
+def check_knobs(knobs: Any) -> None:
+    """Raise ValueError naming the first knob whose number or name is not allowed; layouts are checked when read."""
+    for entry in fields(knobs):
+        value, least, choices = getattr(knobs, entry.name), entry.metadata["least"], entry.metadata["choices"]
+        if least is not None and (type(value) is not int or not least <= value <= MAX_KNOB):
+            raise ValueError(f"{entry.name}: {value!r}; allowed: {entry.metadata['allowed']}")
+        if choices and value not in choices:
+            raise ValueError(f"{entry.name}: unknown {value!r}; known: {nearest_first(str(value), choices)}")
+
+
+def knob_layout(knobs: Any, name: str, sizes: Mapping[str, int]) -> NamedLayout:
+    """Return the layout that the knob `name` writes, for axes of these sizes. Raises ValueError naming the knob."""
+    try:
+        return named(getattr(knobs, name), sizes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def require_16_bit(kernel: str, dtype: str) -> str:

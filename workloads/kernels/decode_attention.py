@@ -21,14 +21,14 @@ import numpy as np
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
 from hwmodel.program import NONE, Cause, Phase, Program, Schedule, Tensor
-from layouts.notation import NamedLayout, named, nearest_first
+from layouts.notation import NamedLayout, named
 from workloads import paging
 from workloads.batch import Batch
 from workloads.buffers import allocate
-from workloads.kernels.base import check_counts, require_16_bit, require_options
+from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.model import Model
 from workloads.placement import place
-from workloads.schedule import schedule
+from workloads.schedule import SCHEDULES, schedule
 
 PAGE_ORDERS = ("contiguous", "shuffled")
 Q, KV, TABLE, OUT, PARTIAL = range(5)
@@ -51,22 +51,28 @@ class Problem:
 
 @dataclass(frozen=True)
 class Knobs:
-    """What the search may choose. `split_tokens` 0: a sequence is never split."""
+    """What the search may choose."""
 
-    layout: str = "page kv token head dim"
-    page_size: int = 16
-    page_order: str = "shuffled"
-    tile: int = 64
-    stages: int = 4
-    split_tokens: int = 0
-    schedule: str = "static"
+    layout: str = knob(
+        "page kv token head dim",
+        "where the KV cache of a layer lies, outermost first; kv: K or V, token: in its page",
+        axes="page, kv, head, token, dim",
+    )
+    page_size: int = knob(16, "tokens in a page", least=1)
+    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    tile: int = knob(64, "tokens of K and V in one load", least=1)
+    stages: int = knob(4, "tiles of K and of V in flight", least=1)
+    split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
+    schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of one attention layer of `model` over `batch`, both required; takes no options."""
     require_options("decode-attention", options, ())
-    if model is None or batch is None:
-        raise ValueError("kernel decode-attention needs a model and a batch")
+    if model is None:
+        raise ValueError("model: kernel decode-attention needs one")
+    if batch is None:
+        raise ValueError("batch: kernel decode-attention needs one, with a context or a trace")
     dtype = require_16_bit("decode-attention", model.dtype)
     return Problem(model.heads_q, model.heads_kv, model.head_dim, dtype, batch.contexts)
 
@@ -91,7 +97,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
 
     `seed` draws the page order.
     """
-    check_counts(knobs, {"page_size": 1, "tile": 1, "stages": 1, "split_tokens": 0})
+    check_knobs(knobs)
     tasks = _tasks(problem, knobs)
     parts = len(tasks["owner"])
     split = parts > len(problem.contexts) * problem.heads_kv
@@ -99,10 +105,10 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     tensors = place(_tensors(problem, knobs, seed, parts if split else 0), machine)
     order = schedule(knobs.schedule, tasks["tokens"], machine.spec.cores.count)
     phases = [_Attend(problem, knobs, machine, tensors, tasks, split).finish(order)]
+    machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
     if split:
         phases.append(_combine(problem, machine, tensors, tasks))
-    for phase in phases:
-        machine.require_fit(phase)
+        machine.require_fit(phases[1], {"split_tokens": knobs.split_tokens})
     return Program("decode-attention", tensors, tuple(phases))
 
 
@@ -118,7 +124,7 @@ def _kv_layout(problem: Problem, knobs: Knobs, pages: int) -> NamedLayout:
         "token": knobs.page_size,
         "dim": problem.head_dim,
     }
-    return named(knobs.layout, sizes)
+    return knob_layout(knobs, "layout", sizes)
 
 
 def _cache_tensor(problem: Problem, knobs: Knobs) -> Tensor:
@@ -128,12 +134,8 @@ def _cache_tensor(problem: Problem, knobs: Knobs) -> Tensor:
 def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int) -> list[Tensor]:
     if knobs.page_order == "contiguous":
         table = paging.contiguous(problem.contexts, knobs.page_size)
-    elif knobs.page_order == "shuffled":
-        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
     else:
-        raise ValueError(
-            f"page_order: unknown {knobs.page_order!r}; known: {nearest_first(knobs.page_order, PAGE_ORDERS)}"
-        )
+        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
     rows = named(
         "sequence head dim",
         {"sequence": len(problem.contexts), "head": problem.heads_q, "dim": problem.head_dim},

@@ -22,10 +22,10 @@ from hwmodel.program import NONE, Phase, Program, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import allocate
-from workloads.kernels.base import check_counts, require_16_bit, require_options
+from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.model import Model
 from workloads.placement import place
-from workloads.schedule import schedule
+from workloads.schedule import SCHEDULES, schedule
 
 A, B, C, PARTIAL = range(4)
 
@@ -44,15 +44,15 @@ class Problem:
 class Knobs:
     """What the search may choose."""
 
-    layout_a: str = "m k"
-    layout_b: str = "n k"
-    layout_c: str = "m n"
-    tile_m: int = 128
-    tile_n: int = 128
-    tile_k: int = 64
-    stages: int = 3
-    split_k: int = 1
-    schedule: str = "static"
+    layout_a: str = knob("m k", "where a lies, outermost first", axes="m, k")
+    layout_b: str = knob("n k", "where b lies, outermost first", axes="n, k")
+    layout_c: str = knob("m n", "where c lies, outermost first", axes="m, n")
+    tile_m: int = knob(128, "rows of a tile of a and c", least=1)
+    tile_n: int = knob(128, "columns of a tile of c, rows of a tile of b", least=1)
+    tile_k: int = knob(64, "elements of k in one load of a and b", least=1)
+    stages: int = knob(3, "tiles of a and of b in flight", least=1)
+    split_k: int = knob(1, "parts of k that different cores take; more than 1 adds a reduction", least=1)
+    schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
@@ -73,14 +73,15 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
 
     `seed` is not used: nothing is drawn.
     """
-    check_counts(knobs, dict.fromkeys(("tile_m", "tile_n", "tile_k", "stages", "split_k"), 1))
+    check_knobs(knobs)
     split = _parts(problem, knobs) > 1
     tensors = place(_tensors(problem, knobs)[: None if split else PARTIAL], machine)
     phases = [_multiply(problem, knobs, machine, tensors, split)]
+    sizes = {"tile_m": knobs.tile_m, "tile_n": knobs.tile_n}
+    machine.require_fit(phases[0], sizes | {"tile_k": knobs.tile_k, "stages": knobs.stages})
     if split:
         phases.append(_reduce(problem, knobs, machine, tensors))
-    for phase in phases:
-        machine.require_fit(phase)
+        machine.require_fit(phases[1], sizes | {"split_k": knobs.split_k})
     return Program("gemm", tensors, tuple(phases))
 
 
@@ -94,9 +95,9 @@ def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
     m, n, k = problem.m, problem.n, problem.k
     parts = _parts(problem, knobs)
     return [
-        Tensor("a", named(knobs.layout_a, {"m": m, "k": k}), problem.dtype, NONE),
-        Tensor("b", named(knobs.layout_b, {"n": n, "k": k}), problem.dtype, NONE),
-        Tensor("c", named(knobs.layout_c, {"m": m, "n": n}), problem.dtype, NONE),
+        Tensor("a", knob_layout(knobs, "layout_a", {"m": m, "k": k}), problem.dtype, NONE),
+        Tensor("b", knob_layout(knobs, "layout_b", {"n": n, "k": k}), problem.dtype, NONE),
+        Tensor("c", knob_layout(knobs, "layout_c", {"m": m, "n": n}), problem.dtype, NONE),
         Tensor("partial", named("part m n", {"part": parts, "m": m, "n": n}), "fp32", NONE),
     ]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,40 @@ def test_reads_go_first_until_the_writes_reach_the_high_watermark(make_memory: M
             memory.write(column=i)
         memory.read(column=31)
         assert next(name for _, name in memory.commands() if name in ("RD", "WR")) == first
+
+
+def stream(memory: Any, is_write: bool, first: int, count: int) -> None:
+    """Offer so many bursts of a stream through rows of one bank per kind, at tick 0."""
+    for i in range(first, first + count):
+        place = {"bank_group": 2 + is_write, "row": i // 32 % 100, "column": i % 32}
+        memory.offer([memory.address(**place)], 0, is_write)
+
+
+@pytest.mark.parametrize("refresh", ["none", "per-bank"])
+def test_a_read_behind_few_of_many_writes_waits_for_one_drain_of_them(make_memory: Maker, refresh: str) -> None:
+    latencies = []
+    for writes in (200, 2000, 20_000):
+        memory = make_memory(refresh=refresh, record_commands=False)
+        stream(memory, True, 0, 11)
+        read = memory.read()
+        stream(memory, True, 11, writes - 11)
+        requests, done = memory.dram.drain()
+        latencies.append(dict(zip(requests.tolist(), done.tolist(), strict=True))[read])
+    assert len(set(latencies)) == 1
+    refreshed = T.nRFCpb if refresh == "per-bank" else 0  # the bank of the read is the first to be refreshed
+    # a window of writes to one bank group, the rows of the first and of the next, the turnaround and the read
+    assert latencies[0] < 64 * T.nCCDL + 2 * T.nRC + 100 + refreshed
+
+
+def test_after_a_drain_all_reads_that_waited_are_served_before_the_next(make_memory: Maker) -> None:
+    memory = make_memory()
+    stream(memory, True, 0, 11)
+    stream(memory, False, 0, 20)
+    stream(memory, True, 11, 289)
+    columns = [name for _, name in memory.commands() if name in ("RD", "WR")]
+    turns = [(name, len(list(turn))) for name, turn in groupby(columns)]
+    drain = 64 - 12 + 1  # from a full window to below the low watermark, 0.2 of 64
+    assert turns == [("WR", drain), ("RD", 20), ("WR", 300 - drain)]
 
 
 def test_the_first_command_of_each_burst_makes_it_hit_miss_or_conflict(make_memory: Maker) -> None:
