@@ -297,6 +297,18 @@ class Layout:
             raise ValueError(f"layout {self}: offsets {low}..{high} do not fit 64 bits")
         return low, high
 
+    def explain(self) -> str:
+        """Return what the layout does, in words: a line for the whole, one per mode, one per stage."""
+        from layouts.explain import explain
+
+        return explain(self)
+
+    def _repr_svg_(self) -> str:
+        """Return a picture for notebooks."""
+        from layouts.draw import repr_svg
+
+        return repr_svg(self)
+
     # As a stage: reads the result of another layout.
 
     def reads(self, axes: tuple[Axis, ...] | None) -> tuple[Axis, ...] | None:

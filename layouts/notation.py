@@ -144,6 +144,18 @@ class NamedLayout:
                 raise ValueError(f"axis {axis}: {error}") from None
         return np.asarray(reduce(np.add, parts), dtype=np.int64)
 
+    def explain(self) -> str:
+        """Return what the layout does, in words: a line for the whole, one per axis, one per stage."""
+        from layouts.explain import explain
+
+        return explain(self)
+
+    def _repr_svg_(self) -> str:
+        """Return a picture for notebooks."""
+        from layouts.draw import repr_svg
+
+        return repr_svg(self)
+
     @cached_property
     def _sizes(self) -> tuple[int, ...]:
         shape = self.layout.shape

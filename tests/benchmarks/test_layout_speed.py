@@ -16,6 +16,19 @@ LDMATRIX = Access.of_tile(TILE, (1, 8), [(0, 8)])
 GPU = Banks(32, 4)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["(7,100,(100,10),100):(1000003,3,(100,10100),100000)", "S<3,3,3> o 0 o (8192,8192):(8192,1)"],
+    ids=["rank 5", "swizzled"],
+)
+@pytest.mark.parametrize("call", ["offsets", "table"])
+def test_a_hundred_million_addresses(benchmark: Any, text: str, call: str) -> None:
+    """The targets on 2 cores: arbitrary indices in 1 s, a whole domain of 10^8 in 0.4 s."""
+    layout = parse(text)
+    arguments = (np.random.default_rng(1).integers(0, layout.size, 10**8),) if call == "offsets" else ()
+    benchmark.pedantic(getattr(layout, call), args=arguments, rounds=3, warmup_rounds=1)
+
+
 def test_bank_conflicts_of_many_swizzled_tiles_by_rank(benchmark: Any) -> None:
     """All 128 phases of a 128 x 64 tile; the target is 20,000 layouts per second on one core."""
     rng = np.random.default_rng(1)

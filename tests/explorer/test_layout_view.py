@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from explorer import layout_view
+from layouts import interop, parse
+
+ATOM = "Sw<3,3,3> o 0 o (64,64):(64,1)"
+SPELLINGS = (
+    ATOM,
+    "((8,8),64):((X72,512),1)",
+    "ComposedLayout<Swizzle<3,3,3>, _0, Layout<Shape<_64,_64>, Stride<_64,_1>>>",
+    "!ttg.memdesc<64x64xf16, #ttg.nvmma_shared<{swizzlingByteWidth = 128, transposed = false, elementBitWidth = 16}>>",
+    "T.ComposeLayout(3, 3, 3, T.TileLayout(T.S[(64, 64):(64, 1)]))",
+)
+READ = "vector=1:8 lanes=0:8"  # ldmatrix: 16 bytes of each of 8 rows
+
+
+def rowhit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "explorer.cli", "layout", *arguments]
+    root = str(Path(__file__).parents[2])
+    return subprocess.run(command, cwd=cwd, env={"PYTHONPATH": root}, capture_output=True, text=True, timeout=120)
+
+
+def test_the_swizzled_tile_is_one_value_in_every_dialect() -> None:
+    read = [interop.read(text) for text in SPELLINGS]
+    assert all(layout == parse(ATOM) for layout in read)
+    assert [interop.dialect_of(text) for text in SPELLINGS] == ["cute", "cute", "cute", "triton", "tvm"]
+
+
+@pytest.mark.parametrize("dialect", ["cute", "triton", "tvm"])
+def test_what_is_written_as_another_system_writes_it_reads_back(dialect: str) -> None:
+    written = layout_view.spelt(parse(ATOM), dialect, 2)
+    assert interop.read(written) == parse(ATOM)
+
+
+@pytest.mark.parametrize("dialect", ["xla", "mlir"])
+def test_what_a_system_cannot_express_is_named(dialect: str) -> None:
+    with pytest.raises(ValueError, match="XOR stride X72"):
+        layout_view.spelt(parse(ATOM), dialect, 2)
+    written = layout_view.spelt(parse("(32,200):(200,1)"), dialect, 2)
+    assert "bf16" in written
+    assert interop.read(written) == parse("(32,200):(200,1)")
+
+
+@pytest.mark.parametrize(("text", "worst"), [("(64,64):(64,1)", 8), (ATOM, 1), ("(64,64):(72,1)", 1)])
+def test_conflicts_of_an_ldmatrix_read_without_swizzle_with_it_and_with_padding(text: str, worst: int) -> None:
+    found = layout_view.conflicts_of(parse(text), READ)
+    assert (found["phases"], found["worst_phase"], found["least_per_phase"]) == (64, worst, 1)
+    assert found["wavefronts"] == 64 * worst
+    assert layout_view.wavefronts_of(parse(text), READ) == [worst] * 64
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("vector=1:8", "lanes is missing"),
+        ("lanes=0:8 banks=32", "banks=32: expected 32x4"),
+        ("lanes=0:8 vctor=1:8", "did you mean 'vector'?"),
+        ("lanes", "expected name=value"),
+        ("lanes=0:8 element=two", "element=two"),
+        ("lanes=0:7", "do not divide the tile"),
+        ("lanes=5:8", "do not divide the tile"),
+    ],
+)
+def test_an_access_that_cannot_be_read_is_one_clear_line(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=r"^(conflicts|access)") as caught:
+        layout_view.conflicts_of(parse(ATOM), spec)
+    assert message in str(caught.value)
+
+
+def test_the_command_explains_converts_counts_and_draws(tmp_path: Path) -> None:
+    written = rowhit("bf16[32,200]{1,0:T(8,128)(2,1)}", "--as", "mlir", cwd=tmp_path).stdout
+    assert written.startswith("memref<32x200xbf16, affine_map<")
+    done = rowhit(ATOM, "--conflicts", READ, "--draw", "tile.html", "--machine", "npu-hbm3", "--json", cwd=tmp_path)
+    assert done.stderr == ""
+    facts = json.loads(done.stdout)
+    assert {"dialect", "layout", "size", "cosize", "injective", "f2_linear", "explained"} <= facts.keys()
+    assert facts["conflicts"]["worst_phase"] == 1
+    page = (tmp_path / "tile.html").read_text()
+    assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert page.count("<svg") == 7
+    text = rowhit(ATOM, "--conflicts", READ, cwd=tmp_path).stdout
+    assert "bank conflicts: 64 wavefronts in 64 phases" in text
+
+
+def test_a_hostile_title_is_escaped_in_the_page() -> None:
+    page = layout_view.page_of(parse("(4,4):(4,1)"), "<script>alert(1)</script>", 2)
+    assert "<script>alert" not in page
+    start, end = page.index("<svg"), page.index("</svg>") + len("</svg>")
+    assert ElementTree.fromstring(page[start:end]).tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("(64,64:(64,1)",), "at position 6: expected ',' or ')', found ':'"),
+        (("4:1", "--as", "mlr"), "mlir"),
+        (("4:1", "--shape", "4"), "says its shape itself"),
+        (("affine_map<(d0) -> (d0)>", "--shape", "four"), "--shape 'four': expected extents"),
+        (("(" * 60_000,), "tuples nest deeper than 32 levels"),
+        (("4:1", "--draw", "no/such/folder.html"), "no/such"),
+        (("4:1", "--draw", "x.html", "--machine", "h100-smx"), "h100-sxm"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = rowhit(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("rowhit: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
