@@ -124,18 +124,17 @@ def affine_bits(layout: Layout) -> tuple[int, tuple[int, ...]] | None:
     """Return (value at 0, change by each bit of the index) of a scalar F2-affine layout, None if it is not one."""
     if layout.size & (layout.size - 1):
         return None
-    offset, bits = _first_bits(layout)
+    columns = _index_columns(layout)
+    values = None if columns is None else _affine_sums(layout, columns)
     for stage in layout.stages:
-        if bits is None or isinstance(stage, Table):
+        if values is None or isinstance(stage, Table):
             return None
-        offset, bits = _through(stage, offset, bits)
-    if bits is None:
-        return None
-    (zero,) = offset.values()
-    return zero, tuple(next(iter(bit.values()), 0) for bit in bits)
+        values = _affine_stage(stage, values)
+    return None if values is None else next(iter(values.values()))
 
 
-_Values: TypeAlias = dict["Axis | None", int]
+_Column: TypeAlias = tuple[Any, int]  # a stride, and which bit of its digit
+_Affine: TypeAlias = dict["Axis | None", tuple[int, tuple[int, ...]]]  # per axis: value at 0, change by each bit
 
 
 def _axes(layout: Layout) -> tuple[Axis | None, ...]:
@@ -146,88 +145,91 @@ def _pick(step: Any, axis: Axis | None) -> Scalar:
     return along(step, axis) if axis is not None else step if isinstance(step, int | X) else 0
 
 
-def _first_bits(layout: Layout) -> tuple[_Values, list[_Values] | None]:
-    offset: _Values = {axis: int(_offset(layout, axis)) for axis in _axes(layout)}
-    bits: list[_Values] = []
-    pairs = list(layout.leaves())
+def _index_columns(layout: Layout) -> list[_Column] | None:
+    """Return the stride of each bit of the index, None where an extent is no power of two."""
+    pairs: Iterable[tuple[int, Any]] = layout.leaves()
     if any(extent & (extent - 1) for extent, _ in pairs):
         if layout.has_xor or layout.stage_axes is not None:
-            return offset, None
-        pairs = list(modes_of_key((layout.size, floor_sum(layout.leaves()))))  # of a power of two: so are its extents
+            return None
+        pairs = modes_of_key((layout.size, floor_sum(pairs)))  # of a power of two: so may be its extents now
         if any(extent & (extent - 1) for extent, _ in pairs):
-            return offset, None
-    steps: list[Any] = []
-    for extent, step in pairs:
-        for k in range(extent.bit_length() - 1):
-            steps.append(step * (1 << k))
-    bits = [{axis: _value(_pick(step, axis)) for axis in _axes(layout)} for step in steps]
-    return offset, bits if all(_adds_by_xor(steps, offset[axis], axis) for axis in _axes(layout)) else None
+            return None
+    return [(step, k) for extent, step in pairs for k in range(extent.bit_length() - 1)]
 
 
-def _offset(layout: Layout, axis: Axis | None) -> int:
-    return _int(_pick(layout.offset, axis))
+def _affine_sums(stage: Layout, columns: Sequence[_Column]) -> _Affine | None:
+    """Return what each column adds to each result, None unless addition is XOR there.
+
+    It is where the integer strides and the offset are non-negative and share no bit.
+    """
+    sums: _Affine = {}
+    for axis in _axes(stage):
+        offset = _int(_pick(stage.offset, axis))
+        taken = offset
+        if offset < 0:
+            return None
+        bits = []
+        for step, shift in columns:
+            part = step if axis is None else along(step, axis)
+            if isinstance(part, X):
+                bits.append(part.value << shift)
+                continue
+            value = part << shift
+            if value < 0 or value & taken:
+                return None
+            taken |= value
+            bits.append(value)
+        sums[axis] = offset, tuple(bits)
+    return sums
 
 
-def _value(step: Scalar) -> int:
-    return step.value if isinstance(step, X) else step
-
-
-def _adds_by_xor(steps: Sequence[Any], offset: int, axis: Axis | None) -> bool:
-    """Tell whether integer steps and offset are non-negative and share no bit, so that addition is XOR."""
-    taken = offset
-    if offset < 0:
-        return False
-    for step in steps:
-        part = _pick(step, axis)
-        if isinstance(part, X):
-            continue
-        if part < 0 or part & taken:
-            return False
-        taken |= part
-    return True
-
-
-def _through(stage: Layout, offset: _Values, bits: list[_Values]) -> tuple[_Values, list[_Values] | None]:
-    """Send values through a stage that is F2-affine on the bits they have."""
-    maps: dict[Axis | None, tuple[list[_Values], list[Any]]] = {}
-    steps_all: list[Any] = []
-    groups = stage.stage_modes(len(offset) if None not in offset else None)
-    inputs: list[Axis | None] = [None] if None in offset else list(range(len(groups)))
-    for axis, modes in zip(inputs, groups, strict=True):
-        reach = offset.get(axis, 0)
+def _affine_stage(stage: Layout, values: _Affine) -> _Affine | None:
+    """Send values through a stage that is F2-affine on the bits they have; None where it is not."""
+    scalar = None in values
+    columns: list[_Column] = []
+    zero, count = 0, len(next(iter(values.values()))[1])
+    joint = [0] * count  # the values of all axes side by side, as the columns are
+    for place, modes in enumerate(stage.stage_modes(None if scalar else len(values))):
+        offset, bits = values.get(None if scalar else place, (0, (0,) * count))
+        reach = offset
         for bit in bits:
-            reach |= bit.get(axis, 0)
-        steps = _open_steps(modes, reach.bit_length())
-        if steps is None:
-            return offset, None
-        steps_all += steps
-        maps[axis] = ([{a: _value(_pick(step, a)) for a in _axes(stage)} for step in steps], steps)
-    if not all(_adds_by_xor(steps_all, _offset(stage, a), a) for a in _axes(stage)):
-        return offset, None
-
-    def image(values: _Values) -> _Values:
-        result: _Values = dict.fromkeys(_axes(stage), 0)
-        for axis, value in values.items():
-            for k, column in enumerate(maps[axis][0]):
-                if value >> k & 1:
-                    for a in result:
-                        result[a] ^= column[a]
-        return result
-
-    moved = image(offset)
-    return {a: moved[a] ^ _offset(stage, a) for a in moved}, [image(bit) for bit in bits]
+            reach |= bit
+        start = len(columns)
+        found = _open_columns(modes, reach.bit_length())
+        if found is None:
+            return None
+        columns += found
+        zero |= offset << start
+        joint = [before | bit << start for before, bit in zip(joint, bits, strict=True)]
+    sums = _affine_sums(stage, columns)
+    if sums is None:
+        return None
+    return {
+        axis: (at_zero ^ _xor_of(bits, zero), tuple(_xor_of(bits, bit) for bit in joint))
+        for axis, (at_zero, bits) in sums.items()
+    }
 
 
-def _open_steps(modes: Sequence[tuple[int, Any]], bits: int) -> list[Any] | None:
-    """Return the step of each of `bits` input bits of a stage whose last mode goes on without end."""
-    steps: list[Any] = []
+def _xor_of(columns: Sequence[int], chosen: int) -> int:
+    """Return the XOR of the columns whose bits are set in `chosen`."""
+    result = 0
+    while chosen:
+        lowest = chosen & -chosen
+        result ^= columns[lowest.bit_length() - 1]
+        chosen ^= lowest
+    return result
+
+
+def _open_columns(modes: Sequence[tuple[int, Any]], bits: int) -> list[_Column] | None:
+    """Return the stride of each of `bits` input bits of a stage whose last mode goes on without end."""
+    columns: list[_Column] = []
     for place, (extent, step) in enumerate(modes):
         last = place == len(modes) - 1
         if extent & (extent - 1) and not last:
-            return None if len(steps) < bits else steps[:bits]
-        width = max(0, bits - len(steps)) if last else extent.bit_length() - 1
-        steps += [step * (1 << k) for k in range(width)]
-    return steps[:bits]
+            return None if len(columns) < bits else columns[:bits]
+        width = bits - len(columns) if last else extent.bit_length() - 1
+        columns += [(step, k) for k in range(width)]
+    return columns[:bits]
 
 
 def _affine_form(zero: int, bits: tuple[int, ...]) -> tuple[Any, ...]:
@@ -239,17 +241,20 @@ def _affine_form(zero: int, bits: tuple[int, ...]) -> tuple[Any, ...]:
     return floor_sum([(2, bit - 2 * (bit & zero)) for bit in bits], zero)
 
 
+_Values: TypeAlias = dict["Axis | None", int]
+
+
 # --- fused integer stages -----------------------------------------------------------------------------------------
 
 
 def fused_terms(layout: Layout) -> Terms | None:
     """Return the floor sum of a chain of integer stages with a scalar result, None where fusing is not exact."""
-    modes: list[tuple[int, _Values]] = [
-        (extent, {a: _value(_pick(step, a)) for a in _axes(layout)}) for extent, step in layout.leaves() if extent > 1
-    ]
-    offset: _Values = {a: _offset(layout, a) for a in _axes(layout)}
     if layout.has_xor:
         return None
+    modes: list[tuple[int, _Values]] = [
+        (extent, {a: _int(_pick(step, a)) for a in _axes(layout)}) for extent, step in layout.leaves() if extent > 1
+    ]
+    offset: _Values = {a: _int(_pick(layout.offset, a)) for a in _axes(layout)}
     for stage in layout.stages:
         if isinstance(stage, Table) or stage.has_xor:
             return None
@@ -270,7 +275,7 @@ def _stage_terms(
     stage: Layout, modes: list[tuple[int, _Values]], offset: _Values
 ) -> dict[Axis | None, dict[int, int]] | None:
     """Return per result axis the floor-sum terms {P: c} after a stage, None where a digit carries."""
-    result: dict[Axis | None, dict[int, int]] = {a: {0: _offset(stage, a)} for a in _axes(stage)}
+    result: dict[Axis | None, dict[int, int]] = {a: {0: _int(_pick(stage.offset, a))} for a in _axes(stage)}
     groups = stage.stage_modes(len(offset) if None not in offset else None)
     inputs: list[Axis | None] = [None] if None in offset else list(range(len(groups)))
     for axis, group in zip(inputs, groups, strict=True):
