@@ -37,7 +37,11 @@ def facts_of(text: str, shape: Sequence[int] | None = None) -> tuple[Layout | Na
         facts["cosize"] = bare.cosize
     else:
         facts["axes"] = list(bare.axes)
-    facts |= {"injective": is_injective(bare), "f2_linear": bare.is_f2, "explained": explain(layout).splitlines()}
+    try:
+        injective: bool | str = is_injective(bare)
+    except ValueError:  # too large to look at, and no closed form
+        injective = "undecided"
+    facts |= {"injective": injective, "f2_linear": bare.is_f2, "explained": explain(layout).splitlines()}
     return layout, facts
 
 

@@ -18,11 +18,11 @@ from itertools import pairwise
 from math import gcd
 from typing import Any
 
-from layouts.canonical import affine_bits
 from layouts.injective import is_injective
 from layouts.layout import Layout, flat_layout, nested_layout
 from layouts.shape import as_int, as_int_tuple, size
 from layouts.stride import X
+from layouts.xor_form import affine_bits
 
 _MAX_TRIES = 512  # assumed: how far the nearest admissible tile is looked for
 

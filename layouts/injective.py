@@ -8,14 +8,19 @@ has neither form by its values.  Where none of these is within bounds, a ValueEr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from layouts.canonical import affine_bits, modes_of_terms
 from layouts.f2 import rank
+from layouts.floor_form import modes_of_terms
 from layouts.layout import Layout, flat_layout
 from layouts.shape import INT64_MAX
+from layouts.span import loose_span
+from layouts.stride import X
+from layouts.table import Table
+from layouts.xor_form import affine_bits
 
 MAX_STATES = 200_000  # assumed: partial sums held at once; ordinary layouts need a handful
 MAX_VALUES = 1 << 24  # assumed: results looked at where no closed form decides
@@ -37,12 +42,44 @@ def is_injective(layout: Layout) -> bool:
         except ValueError:  # too many partial sums
             if layout.size > MAX_VALUES:
                 raise
+    if _stages_injective(layout):
+        return True
     if layout.size > MAX_VALUES:
         raise ValueError(
             f"layout {layout}: no closed form decides whether it is injective, and {layout.size} indices are too many "
             f"to look at (at most {MAX_VALUES})"
         )
     return _values_differ([part.table() for part in parts])
+
+
+def _stages_injective(layout: Layout) -> bool:
+    """Tell whether the layout and each stage alone are injective on all that may reach them: enough, not needed."""
+    reach = Layout(layout.shape, layout.stride, layout.offset)
+    if not layout.stages or not is_injective(reach):
+        return False
+    for stage in layout.stages:
+        if isinstance(stage, Table) or stage.stage_axes is not None:
+            return False
+        spans = [loose_span(reach.only(axis)) for axis in reach.axes] if reach.axes is not None else [loose_span(reach)]
+        if any(low < 0 for low, _ in spans):
+            return False
+        groups = stage.stage_modes(None if reach.axes is None else len(spans))
+        if reach.axes is not None and len(groups) != len(spans):
+            return False
+        modes = [mode for group, (_, high) in zip(groups, spans, strict=True) for mode in _reached(group, high)]
+        reach = flat_layout(modes or [(1, 0)])
+        if not is_injective(reach):
+            return False
+    return True
+
+
+def _reached(modes: list[tuple[int, Any]], high: int) -> list[tuple[int, Any]]:
+    """Return the modes of a stage, the last one just long enough for values up to `high`."""
+    below = prod(extent for extent, _ in modes[:-1])
+    extent, step = high // below + 1, modes[-1][1]
+    if isinstance(step, X):
+        extent = 1 << (extent - 1).bit_length()
+    return [*modes[:-1], (extent, step)]
 
 
 def _joint_bits(parts: Sequence[Layout]) -> list[int] | None:

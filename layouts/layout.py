@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from layouts import bulk
-from layouts.canonical import Key, Terms, affine_bits, key_of, modes_of_key
+from layouts.canonical import Key, key_of
+from layouts.floor_form import Terms, modes_of_key, separate
 from layouts.shape import (
     INT64_MAX,
     MAX_DEPTH,
@@ -42,6 +43,7 @@ from layouts.span import loose_span
 from layouts.stride import Axis, Step, StrideTuple, Vector, X, along, as_step, axes_of, stride_leaves
 from layouts.swizzle_text import swizzle_of
 from layouts.table import Table
+from layouts.xor_form import affine_bits
 
 IntArray: TypeAlias = NDArray[np.int64]
 Value: TypeAlias = "int | tuple[int, ...] | dict[Axis, int]"
@@ -266,6 +268,11 @@ class Layout:
         affine = affine_bits(self)
         if affine is not None:
             return bulk.xor_extremes(*affine)
+        modes = separate(self)
+        if modes is not None:
+            shared = (len(modes) - 1) * int(self.stages[0].offset)  # type: ignore[union-attr, arg-type]
+            bounds = [mode._bounds for mode in modes]
+            return sum(low for low, _ in bounds) - shared, sum(high for _, high in bounds) - shared
         if self.size > MAX_SPAN_TABLE:
             return self._bounds_of_key()
         values = self._follow_all(self._block_digits(np.arange(self.size)))

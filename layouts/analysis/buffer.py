@@ -19,9 +19,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from layouts.bulk import IntArray, outer_table
-from layouts.canonical import affine_bits, modes_of_terms
+from layouts.floor_form import modes_of_terms
 from layouts.layout import Layout, flat_layout
 from layouts.shape import as_int, size
+from layouts.xor_form import affine_bits
 
 MAX_RUNS = 2**24  # assumed: runs looked at one by one where there is no closed form, some seconds
 MAX_ELEMENT_BYTES = 2**20  # assumed: records of paged caches take some kilobytes

@@ -39,7 +39,7 @@ from layouts.analysis.buffer import (
 )
 from layouts.analysis.counting import count_wavefronts
 from layouts.bulk import IntArray
-from layouts.canonical import fused_terms, modes_of_terms
+from layouts.floor_form import fused_terms, modes_of_terms
 from layouts.layout import Layout, Table, flat_layout
 from layouts.shape import as_int
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from layouts.canonical import affine_bits
 from layouts.draw.cells import heading, mode_sizes, plain
 from layouts.draw.svg import FONT, INK, PALE, Picture, width_of
 from layouts.layout import Layout
 from layouts.notation import NamedLayout
+from layouts.xor_form import affine_bits
 
 _CELL = 20
 _ON, _OFF, _CONSTANT = "#2f6fb3", "#f2f4f7", "#b54708"

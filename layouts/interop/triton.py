@@ -21,12 +21,12 @@ from operator import gt, or_
 from typing import Any, TypeAlias
 
 from layouts import f2
-from layouts.canonical import affine_bits
 from layouts.layout import Layout, Table
 from layouts.notation import NamedLayout, nearest_first
 from layouts.shape import MAX_TEXT, as_int
 from layouts.stride import Axis, E, X, vector
 from layouts.text import Reader
+from layouts.xor_form import affine_bits
 
 Bases: TypeAlias = Mapping[str, f2.Vectors]
 Sizes: TypeAlias = Mapping[Any, int]  # by name of an input, or by axis of a result

@@ -18,7 +18,6 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple, TypeVar
 
-from layouts.canonical import affine_bits
 from layouts.interop.affine import PYTHON, check_length, in_text
 from layouts.interop.affine_chain import affine_of
 from layouts.interop.quasi_affine import Digit
@@ -28,6 +27,7 @@ from layouts.stride import Scalar, Vector, X, stride_leaves, vector
 from layouts.swizzle import swizzle
 from layouts.swizzle_text import swizzle_of
 from layouts.text import Reader
+from layouts.xor_form import affine_bits
 
 V = TypeVar("V")
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from layouts import bulk
-from layouts.canonical import affine_bits
 from layouts.injective import is_injective
 from layouts.layout import IntArray, Layout, Stage, Table, flat_layout, modes_of_key
 from layouts.stride import X
+from layouts.xor_form import affine_bits
 
 MAX_LOOKED_AT = 2**20  # assumed: values of a stage looked at one by one
 _MAX_COMPARED = 2**16  # assumed: values compared as a table to tell two stages apart

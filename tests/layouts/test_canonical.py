@@ -82,6 +82,22 @@ def test_a_padded_tiled_matrix_of_any_size_is_a_floor_sum():
     assert huge.key[1][0] == (1, 128)
 
 
+def test_tiles_that_divide_no_extent_have_one_key_per_function_at_any_size():
+    def tiled(rows, columns, tile):
+        inner = Layout((rows, columns), (E(0), E(1)))
+        down, across = -(-rows // tile), -(-columns // 128)
+        return inner.then(Layout(((tile, down), (128, across)), ((128, 128 * tile * across), (1, 128 * tile)), 5))
+
+    small, large = tiled(13, 200, 8), tiled(41_003, 50_000, 8)
+    assert small.table().tolist() == values(small)
+    assert small.cosize == max(values(small)) - min(values(small)) + 1
+    assert large != tiled(41_003, 50_000, 16)
+    coarse = Layout((41_003, 250, 200), (E(0), E(1), E(1) * 250)).then(*large.stages)  # the columns in two digits
+    assert large == coarse
+    assert large.cosize == large(41_002, 49_999) - 5 + 1 == coarse.cosize
+    assert large.offsets([large.size - 1, 7]).tolist() == [large(large.size - 1), large(7)]
+
+
 def test_what_has_no_closed_form_is_decided_by_its_values_up_to_a_size(monkeypatch):
     shuffled = Layout(6).then(Table([3, 1, 4, 0, 5, 2]))
     again = Layout((2, 3)).then(Layout((6, 1)), Table([3, 1, 4, 0, 5, 2]))
