@@ -16,14 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from layouts.layout import IntArray, as_index_array
+from layouts.algebra import coalesce
+from layouts.layout import IntArray, Layout, as_index_array, flat_layout
 from layouts.notation import nearest_first
 from layouts.shape import as_int
+from layouts.stride import E, X, vector
 
 FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
 MAX_ADDRESS_BITS = 62  # so that every address and intermediate product fits int64
@@ -155,6 +157,23 @@ class AddressMap:
         hashes = np.array([(*row.target, *row.source) for row in self.hashes], dtype=np.int64).reshape(-1, 4)
         return digits, hashes
 
+    def layout(self) -> Layout:
+        """Return the map as a layout from byte addresses to steps along FIELDS, to read the result of another one.
+
+        A digit is an integer stride along its field; a bit that is hashed into others is an XOR stride along all of
+        them.  As a stage its last digit goes on without end: addresses beyond the capacity are not refused.
+        ValueError where bits of a field are hashed whose size is no power of two: they are no digits of the address.
+        """
+        feeds: dict[Bit, list[Bit]] = {}
+        for target, source in self.hashes:
+            feeds.setdefault(source, []).append(target)
+            if (size := self.sizes[source.field]) & (size - 1):
+                raise ValueError(f"{self.name}: hashes {source}, a bit of a field of size {size}: no layout does that")
+        modes: list[tuple[int, Any]] = [(self.burst_bytes, 0)]
+        for _, modulus, field, multiplier in self.digits:
+            modes += _digit_modes(modulus, field, multiplier, feeds)
+        return coalesce(flat_layout(modes))
+
     @cached_property
     def _address_name(self) -> str:
         return f"{self.name} (capacity {self.capacity_bytes} bytes)"
@@ -164,6 +183,19 @@ class AddressMap:
             return as_index_array(addresses, self.capacity_bytes, "address")
         except ValueError as error:
             raise ValueError(f"{self._address_name}: {error}") from None
+
+
+def _digit_modes(modulus: int, field: int, multiplier: int, feeds: Mapping[Bit, list[Bit]]) -> list[tuple[int, Any]]:
+    """Return the modes of one digit: whole, or bit by bit where bits of it are hashed into other fields."""
+    first = multiplier.bit_length() - 1
+    bits = [Bit(field, first + k) for k in range(modulus.bit_length() - 1)]
+    if not any(bit in feeds for bit in bits):
+        return [(modulus, E(FIELDS[field]) * multiplier)]
+    modes: list[tuple[int, Any]] = []
+    for bit in bits:
+        targets = [(FIELDS[where], X(1 << place)) for where, place in (bit, *feeds.get(bit, ()))]
+        modes.append((2, vector(targets)))
+    return modes
 
 
 def _digit(values: IntArray, divisor: int, modulus: int) -> IntArray:

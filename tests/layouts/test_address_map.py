@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from layouts.address_map import FIELDS, AddressMap
+from layouts.layout import Layout
 
 HBM = dict(zip(FIELDS, (5, 16, 2, 4, 4, 2**15, 32), strict=True))
 HBM_FIELDS = ["offset:5", "column:2", "stack", "pseudo_channel:1", "channel:4"]
@@ -96,6 +97,25 @@ def test_the_compiled_tables_interpreted_one_by_one_give_the_decoded_location(ca
     for target, target_bit, source, source_bit in hashes.tolist():
         result[target] ^= (raw[source] >> source_bit & 1) << target_bit
     assert result == [int(value) for value in made.decode(address)]
+
+
+@given(maps(), st.data())
+@settings(deadline=None)
+def test_as_a_layout_a_map_sends_an_address_to_the_same_place(case, data):
+    try:
+        address_map = AddressMap.create(**case)
+        layout = address_map.layout()
+    except ValueError:
+        assume(False)
+    assume(layout.axes is not None and address_map.capacity_bytes >= 64)
+    addresses = [data.draw(st.integers(0, address_map.capacity_bytes - 1)) for _ in range(5)]
+    expected = address_map.decode(addresses)._asdict()
+    found = layout.offsets(addresses)
+    for field in FIELDS:
+        assert found.get(field, np.zeros(5)).tolist() == expected[field].tolist()
+    # read by the map as a stage, a tensor's layout goes all the way to the bank
+    tensor = Layout((4, 8), (8, 1)).then(Layout(32, 2), layout)
+    assert tensor(3, 5).get("bank", 0) == int(address_map.decode([(3 * 8 + 5) * 2]).bank[0])
 
 
 @given(st.lists(st.integers(0, 5 * 2**34 - 1), min_size=1, max_size=50))
