@@ -13,12 +13,13 @@ from layouts.algebra import (
     left_inverse,
     recast,
     right_inverse,
+    slice_modes,
 )
 from layouts.injective import is_injective
 from layouts.layout import Layout, Table
 from layouts.notation import NamedLayout, named
 from layouts.stride import E, X
-from layouts.swizzle import swizzle
+from layouts.swizzles import swizzle
 from layouts.text import parse
 from layouts.tiling import (
     blocked_product,
@@ -55,6 +56,7 @@ __all__ = [
     "raked_product",
     "recast",
     "right_inverse",
+    "slice_modes",
     "swizzle",
     "tile_to_shape",
     "tiled_divide",

@@ -1,4 +1,4 @@
-"""Operations on layouts: coalesce, compose, complement, invert, filter, recast.
+"""Operations on layouts: coalesce, slice, compose, complement, invert, filter, recast.
 
 Second step on the ground floor: a tile of a tensor is a composition, two spellings of one layout coalesce
 to one, and a buffer may only be written through an injective layout.  All answers come from the canonical
@@ -97,6 +97,65 @@ def filter_zeros_and_ones(layout: Layout) -> Layout:
     """Return the coalesced layout without modes of extent 1 or stride 0: CuTe's ``filter``."""
     kept = [(extent, step) for extent, step in layout.leaves() if extent > 1 and step != 0]
     return coalesce(_like(flat_layout(kept or [(1, 0)]), layout))
+
+
+# --- slicing ------------------------------------------------------------------------------------------------------
+
+
+def slice_modes(layout: Layout, *coordinate: object) -> Layout:
+    """Return the layout of the modes where `coordinate` is None, the others held at their number.
+
+    ``slice_modes(layout, None, 3)`` is column 3; a tuple goes into a nested mode.  ValueError for a coordinate that
+    does not nest like the shape or lies outside.
+    """
+    given = coordinate[0] if len(coordinate) == 1 and isinstance(coordinate[0], tuple) else coordinate
+    whole = given[0] if isinstance(given, tuple) and len(given) == 1 and layout.rank == 1 else given
+    kept: list[Layout] = []
+    point: list[int] = []
+    _split_coordinate(whole, _bare(layout), kept, point, f"slice of {layout}")
+    base = _fixed(layout, point)
+    result = join(kept) if len(kept) > 1 else kept[0] if kept else Layout(1, 0)
+    if isinstance(base, tuple):  # XOR strides: what is held flips bits of the rest
+        flips = [(2, -(1 << k) if base[1] >> k & 1 else 1 << k) for k in range(base[1].bit_length())]
+        flip = flat_layout([*flips, (1, 1 << base[1].bit_length())])
+        stages = (Layout(flip.shape, flip.stride, base[1]), *layout.stages)
+        return Layout(result.shape, result.stride, base[0], stages)
+    return Layout(result.shape, result.stride, base, layout.stages)
+
+
+def _split_coordinate(coordinate: Any, mode: Layout, kept: list[Layout], point: list[int], where: str) -> None:
+    """Collect the modes that are kept, and a digit for every leaf, 0 for those kept."""
+    if coordinate is None:
+        kept.append(mode)
+        point += [0] * len(mode.leaves())
+    elif isinstance(coordinate, tuple):
+        if not isinstance(mode.shape, tuple) or len(coordinate) != mode.rank:
+            raise ValueError(f"{where}: {len(coordinate)} coordinates for the mode {mode}")
+        for k, item in enumerate(coordinate):
+            _split_coordinate(item, mode.mode(k), kept, point, where)
+    else:
+        index = as_int(coordinate, where)
+        if not 0 <= index < mode.size:
+            raise ValueError(f"{where}: {index} is outside 0..{mode.size - 1} of the mode {mode}")
+        for extent, _ in mode.leaves():
+            index, digit = divmod(index, extent)
+            point.append(digit)
+
+
+def _fixed(layout: Layout, point: list[int]) -> Any:
+    """Return the offset of the digits held, or (offset, XOR) where XOR strides of a layout without axes are held."""
+    base: Any = layout.offset
+    flips = 0
+    for digit, (_, step) in zip(point, layout.leaves(), strict=True):
+        if not digit or step == 0:
+            continue
+        if isinstance(step, X):
+            flips ^= (step * digit).value
+        elif _has_xor(step):
+            raise ValueError(f"slice of {layout}: the XOR step {step} along axes cannot be held")
+        else:
+            base = step * digit if base == 0 else base + step * digit
+    return (base, flips) if flips else base
 
 
 # --- composition --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def swizzle_of(layout: Layout) -> tuple[int, int, int] | None:
-    """Return (bits, base, shift) of a layout that `layouts.swizzle` could have made, None for any other."""
+    """Return (bits, base, shift) of a layout that `layouts.swizzles.swizzle` could have made, None for any other."""
     if layout.offset != 0 or layout.stage_axes is not None or not layout.has_xor:
         return None
     place = 0

@@ -14,7 +14,7 @@ import re
 from layouts.layout import Layout, Stage, Table
 from layouts.shape import MAX_DEPTH, MAX_DIGITS, MAX_LEAVES, MAX_TEXT
 from layouts.stride import Axis, Scalar, Step, StrideTuple, Vector, X, vector
-from layouts.swizzle import swizzle
+from layouts.swizzles import swizzle
 
 MAX_TABLE_TEXT = 1 << 14  # assumed: entries of a table written as text
 

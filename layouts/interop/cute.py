@@ -15,8 +15,8 @@ import re
 from layouts.layout import Layout, Table
 from layouts.shape import MAX_DEPTH, MAX_TEXT
 from layouts.stride import StrideTuple, Vector, X, stride_leaves
-from layouts.swizzle import swizzle
 from layouts.swizzle_text import swizzle_of
+from layouts.swizzles import swizzle
 from layouts.text import Reader, nested, parse
 
 STYLES = ("text", "cpp", "python")

@@ -24,8 +24,8 @@ from layouts.interop.quasi_affine import Digit
 from layouts.layout import Layout
 from layouts.shape import as_int
 from layouts.stride import Scalar, Vector, X, stride_leaves, vector
-from layouts.swizzle import swizzle
 from layouts.swizzle_text import swizzle_of
+from layouts.swizzles import swizzle
 from layouts.text import Reader
 from layouts.xor_form import affine_bits
 

@@ -24,7 +24,7 @@ from layouts.f2 import Columns, apply, compose, image_basis, invert, rank, solve
 from layouts.layout import Layout
 from layouts.shape import as_int
 from layouts.stride import X
-from layouts.swizzle import swizzle
+from layouts.swizzles import swizzle
 from layouts.synthesis.subspaces import Basis, Demand, Found, contains
 
 MAX_INDEX_BITS = 40  # assumed: real tiles have some 2^16 elements

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import layouts
-from layouts import Layout, X, parse, swizzle
+from layouts import Layout, X, interop, parse, swizzle
+from layouts.analysis import Access, Banks, Buffer, bank_conflicts, touched
 from layouts.interop import cute
 
 MANY = 8_000  # examples per law in the nightly run
@@ -143,6 +144,18 @@ def product_repeats(pair):
             assert len(copies) == 1
 
 
+def a_slice_holds_its_coordinate(case):
+    a, seed = case
+    modes = [a.mode(k) for k in range(a.rank)]
+    held = [None if seed >> k & 1 else (seed // 7) % mode.size for k, mode in enumerate(modes)]
+    if isinstance(a.shape, int):
+        return
+    found = layouts.slice_modes(a, *held)
+    free = [range(mode.size) if h is None else [h] for h, mode in zip(held, modes, strict=True)]
+    expected = [a(tuple(reversed(point))) for point in itertools.product(*reversed(free))]
+    assert found.table().tolist() == expected
+
+
 def filter_keeps_the_offsets(a):
     assert set(values(layouts.filter_zeros_and_ones(a))) == set(values(a))
 
@@ -191,6 +204,53 @@ def text_reads_back(a):
         assert cute.read(cute.write(a, style)) == a
 
 
+@st.composite
+def tensors(draw):
+    """A tensor of rank 1 to 3 in memory: dimensions permuted, rows perhaps padded, perhaps swizzled."""
+    shape = tuple(draw(st.lists(st.sampled_from([2, 3, 4, 7, 8, 16]), min_size=1, max_size=3)))
+    strides, step = [0] * len(shape), 1
+    for k in draw(st.permutations(range(len(shape)))):
+        strides[k] = step
+        step *= shape[k] + draw(st.sampled_from([0, 0, 0, 1, 8]))
+    layout = Layout(shape, tuple(strides), draw(st.sampled_from([0, 0, 3])))
+    return layout.then(swizzle(*draw(SWIZZLES))) if draw(st.booleans()) else layout
+
+
+def every_dialect_reads_what_it_writes(layout):
+    for dialect in interop.DIALECTS:
+        written = refused(interop.write, layout, dialect)
+        if written is not None:
+            extents = tuple(layout.mode(k).size for k in range(layout.rank))
+            needs_shape = dialect == "tvm" and "index_map" in written
+            assert interop.read(written, extents if needs_shape else None) == layout
+
+
+def bank_conflicts_are_those_counted(case):
+    layout, banks, width, element = case
+    vector = (0, next(n for n in (4, 2, 7, 3) if layout.mode(0).size % n == 0))
+    lanes = [(layout.rank - 1, layout.mode(layout.rank - 1).size)] if layout.rank > 1 else [(0, 1)]
+    access = Access.of_tile([layout.mode(k).size for k in range(layout.rank)], vector, lanes)
+    found = bank_conflicts(layout, access, Banks(banks, width), element)
+    degrees = []
+    indices = values(access.index)
+    for start in range(0, len(indices), access.elements):
+        words = set()
+        for index in indices[start : start + access.elements]:
+            first = layout(index) * element
+            words.update(range(first // width, (first + element - 1) // width + 1))
+        degrees.append(max(Counter(word % banks for word in words).values()))
+    assert (found.phases, found.wavefronts, found.degree) == (len(degrees), sum(degrees), max(degrees))
+
+
+def bursts_are_those_touched(case):
+    layout, element, granule = case
+    found = touched(Buffer(layout, element), granule)
+    bytes_ = {offset * element + byte for offset in values(layout) for byte in range(element)}
+    granules = {byte // granule for byte in bytes_}
+    assert (found.granules, found.useful_bytes) == (len(granules), len(bytes_))
+    assert found.fetched_bytes == len(granules) * granule
+
+
 SWIZZLES = st.integers(1, 3).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, 3), st.integers(n, 4)))
 WIDTHS = st.sampled_from([1, 4, 6, 8, 16, 32, 64, 128])
 LAWS = {
@@ -202,6 +262,7 @@ LAWS = {
     divide_rearranges: PAIRS,
     divides_by_a_tuple_agree: PAIRS,
     product_repeats: st.tuples(nested(most=60), nested(most=60)),
+    a_slice_holds_its_coordinate: st.tuples(st.one_of(nested(), bits()), st.integers(0, 1000)),
     filter_keeps_the_offsets: nested(),
     recast_covers_the_same_bits: st.tuples(nested(most=60), WIDTHS, WIDTHS),
     injectivity_is_distinctness: nested(),
@@ -209,6 +270,11 @@ LAWS = {
     a_swizzle_behind_anything_is_one_value: st.tuples(nested(), SWIZZLES),
     an_xor_layout_has_an_inverse_or_overlaps: bits(),
     text_reads_back: nested(),
+    every_dialect_reads_what_it_writes: tensors(),
+    bank_conflicts_are_those_counted: st.tuples(
+        tensors(), st.sampled_from([4, 8, 12, 32]), st.sampled_from([2, 4, 8]), st.sampled_from([1, 2, 4, 6, 16])
+    ),
+    bursts_are_those_touched: st.tuples(tensors(), st.sampled_from([1, 2, 6]), st.sampled_from([8, 32, 48])),
 }
 
 
@@ -255,6 +321,8 @@ def test_tile_to_shape_repeats_the_block_in_the_order_asked(order):
         (lambda: layouts.left_inverse(parse("(4,2,3):(12,12,0)")), "no layout leads back"),
         (lambda: layouts.right_inverse(Layout(4, -1)), "the stride -1 is negative"),
         (lambda: layouts.coalesce(Layout(4), (1, 1)), "2 items for 1 modes"),
+        (lambda: layouts.slice_modes(Layout((4, 8)), None, 8), r"8 is outside 0\.\.7 of the mode 8:4"),
+        (lambda: layouts.slice_modes(Layout((4, 8)), (1, 2), 3), "2 coordinates for the mode 4:1"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_the_mode_and_what_would_do(call, message):

@@ -6,7 +6,7 @@ the weighted sum of V on the matrix unit, which computes the scores of the next 
 With split-KV the items store fp32 partial results with their log-sum-exp, and a second phase merges them.
 
 The KV cache of one layer is one tensor with axes page, kv, head, token, dim; its layout is a knob in the notation of
-`layouts.named`. Queries, results and partial results reside in the shared cache where a machine has one and they fit:
+`layouts.catalog`. Queries, results and partial results reside in the shared cache where a machine has one and they fit:
 the kernels before and after have just touched them. Page-table entries cost issue cycles but no traffic.
 """
 

@@ -2,7 +2,7 @@
 
 A work item is one tile of c, or one of `split_k` parts of it. It streams tiles of a and b through `stages` buffers
 into an fp32 accumulator. With split-K the items store fp32 partial tiles and a second phase adds them up. b has the
-axes of a weight matrix, output features n by input features k. Layouts are knobs in the notation of `layouts.named`.
+axes of a weight matrix, output features n by input features k. Layouts are knobs in the notation of `layouts.catalog`.
 
 Every tile is read from HBM each time it is used: hits in a shared cache are not modelled, so on machines with one this
 is the time with a cold and useless cache.

@@ -13,7 +13,7 @@ from layouts import E, Layout, Table, X
 from layouts.interop.affine import MLIR, PYTHON, Expression, Syntax, read_expression
 from layouts.interop.affine_chain import affine_of, layout_of
 from layouts.interop.quasi_affine import Affine, Space
-from layouts.swizzle import swizzle
+from layouts.swizzles import swizzle
 from layouts.text import Reader
 
 Tree = tuple  # ("d", k), ("n", value), or (operator, left, right)

@@ -17,7 +17,7 @@ from layouts import E, Layout, Table, X
 from layouts.interop import tvm
 from layouts.interop.tvm import IndexMap, read_index_map
 from layouts.interop.tvm_tile import ComposeLayout, Iter, TileLayout, read_tile, tile_of
-from layouts.swizzle import swizzle
+from layouts.swizzles import swizzle
 
 DATA = Path(os.environ.get("ROWHIT_DATA") or Path(__file__).parents[3] / "../shared/data") / "layouts"
 needs_cases = pytest.mark.skipif(not DATA.exists(), reason="the conformance cases are not here")

@@ -20,8 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from layouts.layout import Layout
-from layouts.named.sizes import (
+from layouts.catalog.sizes import (
     ceil_div,
     check_choice,
     check_multiple,
@@ -29,6 +28,7 @@ from layouts.named.sizes import (
     row_major,
     strided,
 )
+from layouts.layout import Layout
 from layouts.notation import NamedLayout
 from layouts.shape import as_int
 from layouts.stride import E

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layouts.named import kv
-from layouts.named.mla import mla_bf16
-from layouts.named.page_map import (
+from layouts.catalog import kv
+from layouts.catalog.mla import mla_bf16
+from layouts.catalog.page_map import (
     block_table_pages,
     csr_pages,
     ragged,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layouts.catalog.record import Field, Record, field
 from layouts.layout import Layout
-from layouts.named.record import Field, Record, field
 from layouts.notation import NamedLayout
 from layouts.stride import E
 from layouts.table import Table

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from layouts.catalog.sizes import check_sizes
 from layouts.layout import Layout
-from layouts.named.sizes import check_sizes
 from layouts.notation import NamedLayout, nearest_first
 from layouts.shape import IntTuple, as_int
 from layouts.stride import StrideTuple, stride_leaves

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layouts.algebra import coalesce
+from layouts.catalog import kv
 from layouts.layout import Layout
-from layouts.named import kv
 from layouts.notation import NamedLayout
 
 DATA = Path(os.environ.get("ROWHIT_DATA") or Path(__file__).parents[3] / "../shared/data") / "layouts"

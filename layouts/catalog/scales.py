@@ -12,7 +12,7 @@ Versions read: FlashInfer fb28d724, CUTLASS 7107b055, DeepGEMM 54e22612.
 
 from __future__ import annotations
 
-from layouts.named.sizes import by_digits, ceil_div, check_choice, check_multiple, check_sizes, round_up, strided
+from layouts.catalog.sizes import by_digits, ceil_div, check_choice, check_multiple, check_sizes, round_up, strided
 from layouts.notation import NamedLayout
 
 # rows of a tile, as digits (extent, stride); a tile has 4 scale columns of stride 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from layouts.named import mla
+from layouts.catalog import mla
 
 
 def grid(layout, axes=None):

@@ -9,8 +9,8 @@ Not modelled: which stack version uses which layout; the docstrings say which ve
 
 from collections.abc import Callable
 
-from layouts.named import kv, mla, moe, page_map, scales, smem
-from layouts.named.record import Record
+from layouts.catalog import kv, mla, moe, page_map, scales, smem
+from layouts.catalog.record import Record
 from layouts.notation import NamedLayout, nearest_first
 
 NAMED: dict[str, Callable[..., NamedLayout | Record]] = {

@@ -5,8 +5,8 @@ import inspect
 import numpy as np
 import pytest
 
-from layouts.named import stacks
-from layouts.named.record import Record
+from layouts.catalog import stacks
+from layouts.catalog.record import Record
 from layouts.notation import NamedLayout
 
 ARGUMENTS = {  # small sizes that every rule admits

@@ -2,10 +2,10 @@
 
 First link of the data's path for attention: sequence position -> (page, token in page) -> element offset.  The
 constructors are the caches as their stacks allocate them, strides, padding and rules included;
-`layouts.named.page_map` is the step before.  Offsets count elements; the axes are page, kv, token, head, dim (layer,
+`layouts.catalog.page_map` is the step before.  Offsets count elements; the axes are page, kv, token, head, dim (layer,
 and slot for caches that are addressed by single tokens).
 
-Not modelled: which pages an allocator hands out, and caches of several data types (`layouts.named.mla`).
+Not modelled: which pages an allocator hands out, and caches of several data types (`layouts.catalog.mla`).
 
 Versions read: FlashInfer fb28d724, SGLang 0.5.23, vLLM 0084b783 and 5704f34f; of TensorRT-LLM and vLLM's older
 kernels single files of the main branch.
@@ -13,8 +13,8 @@ kernels single files of the main branch.
 
 from __future__ import annotations
 
-from layouts.named.record import Record, field
-from layouts.named.sizes import check_choice, check_multiple, check_sizes, round_up, row_major, strided
+from layouts.catalog.record import Record, field
+from layouts.catalog.sizes import check_choice, check_multiple, check_sizes, round_up, row_major, strided
 from layouts.notation import NamedLayout
 
 ORDERS = ("NHD", "HND")

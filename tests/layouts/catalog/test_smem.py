@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layouts.catalog import smem
 from layouts.layout import Layout
-from layouts.named import smem
 from layouts.text import parse
 
 DATA = Path(os.environ.get("ROWHIT_DATA") or Path(__file__).parents[3] / "../shared/data") / "layouts"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layouts.named import moe
-from layouts.named.scales import sf_128x4
+from layouts.catalog import moe
+from layouts.catalog.scales import sf_128x4
 
 
 def grid(layout, *axes):

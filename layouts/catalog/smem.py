@@ -11,11 +11,11 @@ Version read: CUTLASS 7107b055.
 
 from __future__ import annotations
 
+from layouts.catalog.sizes import Digits, by_digits, ceil_div, check_choice, check_sizes
 from layouts.layout import Layout
-from layouts.named.sizes import Digits, by_digits, ceil_div, check_choice, check_sizes
 from layouts.notation import NamedLayout
 from layouts.shape import as_int
-from layouts.swizzle import swizzle
+from layouts.swizzles import swizzle
 
 SWIZZLES = {"INTER": 0, "32B": 1, "64B": 2, "128B": 3}  # name -> B of Sw<B,4,3> on bytes
 WIDTHS = (4, 8, 16, 32, 64)  # bits of an element

@@ -1,6 +1,6 @@
 """Page maps: which page of a cache holds the token at a position of a sequence, in the forms the stacks use.
 
-The link between a sequence and a paged cache (`layouts.named.kv`): position -> (page, token in page) -> offset.  Page
+The link between a sequence and a paged cache (`layouts.catalog.kv`): position -> (page, token in page) -> offset.  Page
 numbers are data, so this link is a table and not a stride.  `PageMap.layout` composes it with a cache as one layout,
 `PageMap.offsets` does the same for arrays of any size.
 
@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from layouts.catalog.sizes import check_choice, check_sizes, strided
 from layouts.layout import Layout, Stage
-from layouts.named.sizes import check_choice, check_sizes, strided
 from layouts.notation import NamedLayout
 from layouts.shape import as_int
 from layouts.stride import E

@@ -4,7 +4,7 @@ First link of the data's path for DeepSeek's attention: (page, token, channel) -
 layouts over elements; the others are a `Record` of named fields in one byte space, because their pages hold values
 first and scales behind them.  The axes are page, token, head, dim, and tile for the scale of a group of channels.
 
-Not modelled: how values are rounded; which pages a sequence has (`layouts.named.page_map`).
+Not modelled: how values are rounded; which pages a sequence has (`layouts.catalog.page_map`).
 
 Versions read: FlashInfer fb28d724, FlashMLA 9241ae3e, DeepGEMM 54e22612, SGLang 0.5.23; of vLLM single files of the
 main branch.
@@ -12,9 +12,9 @@ main branch.
 
 from __future__ import annotations
 
+from layouts.catalog.record import Field, Record, field
+from layouts.catalog.sizes import check_choice, check_multiple, check_sizes, round_up, row_major, strided
 from layouts.layout import Layout
-from layouts.named.record import Field, Record, field
-from layouts.named.sizes import check_choice, check_multiple, check_sizes, round_up, row_major, strided
 from layouts.notation import NamedLayout
 from layouts.shape import IntTuple
 
