@@ -329,6 +329,24 @@ def complement(layout: Layout, cotarget: object = 1) -> Layout:
     return coalesce(flat_layout(modes))
 
 
+def check_nested(layout: Layout, where: str) -> None:
+    """Raise ValueError unless every stride is a multiple of the span of the modes below it.
+
+    Then a layout and its complement together reach every offset once.
+    """
+    current = 1
+    for stride, extent, _ in _sorted_modes(filter_zeros_and_ones(layout), "complement"):
+        if stride % current:
+            near = " and ".join(
+                f"{extent}:{n}" for n in (stride // current * current, -(-stride // current) * current) if n
+            )
+            raise ValueError(
+                f"{where}: the tile's mode {extent}:{stride} is no multiple of the span {current} of those below it, "
+                f"tile and rest leave gaps; nearest: {near}"
+            )
+        current = stride * extent
+
+
 def right_inverse(layout: Layout) -> Layout:
     """Return the longest layout R with ``layout(R(i)) == i``: the indices of the offsets 0, 1, 2 ..."""
     if _is_bijective_xor(layout):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layouts.algebra import as_tiler, bare_mode, coalesce, complement, compose_leaves, composition, join
+from layouts.algebra import as_tiler, bare_mode, check_nested, coalesce, complement, compose_leaves, composition, join
 from layouts.layout import Layout
 from layouts.shape import as_int_tuple
 
@@ -31,6 +31,7 @@ def logical_divide(layout: Layout, tiler: Any) -> Layout:
         modes = [next(found) if k < len(tiler) and tiler[k] is not None else part for k, part in enumerate(parts)]
         return join(modes, layout)
     tile = as_tiler(tiler)
+    check_nested(tile, f"divide of {layout}")
     rest = complement(tile, layout.size)
     if rest.size == 0:
         raise ValueError(f"divide of {layout}: the tile {tile} overlaps itself")
