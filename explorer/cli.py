@@ -171,10 +171,12 @@ def layout(
     ] = None,
     shape: Annotated[str | None, typer.Option(help="Extents, as in 64,64, where the text has none.")] = None,
     conflicts: Annotated[
-        str | None, typer.Option(help="Bank conflicts of an access: 'vector=1:8 lanes=0:8 banks=32x4 element=2'.")
+        str | None, typer.Option(help="Bank conflicts of an access: 'vector=1:8 lanes=0:4+1:2 banks=32x4'.")
     ] = None,
     draw: Annotated[Path | None, typer.Option(help="Write a page with pictures of it.")] = None,
-    element_bytes: Annotated[int, typer.Option(min=1, max=4096, help="Bytes of an element.")] = 2,
+    element_bytes: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Bytes of an element.  [default: the text's type, else 2]")
+    ] = None,
     machine: Annotated[str | None, typer.Option(help="Draw it over the address map of this machine too.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -182,14 +184,21 @@ def layout(
     from explorer import layout_view
     from explorer.files import write_atomically
 
+    if machine is not None and draw is None:
+        raise ValueError("--machine: says whose address map is drawn; give --draw too")
+    named = layout_view.element_of(text)
+    width = element_bytes or (named[1] if named is not None else 2)
     found, facts = layout_view.facts_of(text, layout_view.extents(shape) if shape is not None else None)
     if to is not None:
-        facts["as"] = layout_view.spelt(found, to, element_bytes)
+        facts["as"] = layout_view.spelt(found, to, named[0] if named is not None and element_bytes is None else width)
     if conflicts is not None:
-        facts["conflicts"] = layout_view.conflicts_of(found, conflicts)
+        facts["conflicts"] = layout_view.conflicts_of(found, conflicts, width)
     if draw is not None:
-        page = layout_view.page_of(found, text, element_bytes, machine, conflicts)
-        write_atomically(draw, page.encode())
+        page = layout_view.page_of(found, text, width, machine, conflicts)
+        try:
+            write_atomically(draw, page.encode())
+        except OSError as error:  # it names the temporary file
+            raise OSError(error.errno, error.strerror, str(draw)) from None
         facts["page"] = str(draw)
     if as_json:
         _print_json(facts)

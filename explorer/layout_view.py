@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from layouts.notation import NamedLayout
 
 _ACCESS_WORDS = ("vector", "lanes", "banks", "element")
+_MOST_VALUES = 1 << 22  # assumed: values looked at for the facts of one layout, about a second
+_ELEMENT = re.compile(r"(?:(?<![A-Za-z0-9_])|(?<=x))((?:bf|f|[sui])(8|16|32|64))(?![A-Za-z0-9_])")
 _PAIR = re.compile(r"([0-9]{1,3}):([0-9]{1,9})")
 _BANKS = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
@@ -28,19 +30,22 @@ def facts_of(text: str, shape: Sequence[int] | None = None) -> tuple[Layout | Na
     """
     from layouts.analysis import is_injective
     from layouts.explain import explain
+    from layouts.floor_form import separate
     from layouts.interop import dialect_of, read
 
     layout = read(text, shape)
     bare = _bare(layout)
     facts: dict[str, Any] = {"dialect": dialect_of(text), "layout": str(bare), "size": bare.size}
+    quick = bare.size * (len(bare.stages) + 1) <= _MOST_VALUES or bare.is_f2 or separate(bare) is not None
+    quick = quick or not (bare.stages or bare.has_xor)
     if bare.axes is None:
-        facts["cosize"] = bare.cosize
+        facts["cosize"] = bare.cosize if quick else None
     else:
         facts["axes"] = list(bare.axes)
     try:
-        injective: bool | str = is_injective(bare)
+        injective = is_injective(bare) if quick else None
     except ValueError:  # too large to look at, and no closed form
-        injective = "undecided"
+        injective = None
     facts |= {"injective": injective, "f2_linear": bare.is_f2, "explained": explain(layout).splitlines()}
     return layout, facts
 
@@ -53,7 +58,7 @@ def text_of(facts: Mapping[str, Any]) -> str:
             each = f"{value['worst_phase']} in the worst phase, at least {value['least_per_phase']} in any"
             lines.append(f"bank conflicts: {value['wavefronts']:,} wavefronts in {value['phases']:,} phases, {each}")
         elif name not in ("explained", "layout"):
-            lines.append(f"{name.replace('_', ' ')}: {value}")
+            lines.append(f"{name.replace('_', ' ')}: {'not decided' if value is None else value}")
     return "\n".join(lines)
 
 
@@ -65,26 +70,39 @@ def extents(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def spelt(layout: Layout | NamedLayout, dialect: str, element_bytes: int) -> str:
-    """Return the layout in the words of another system; ValueError names the stage it cannot express."""
+def element_of(text: str) -> tuple[str, int] | None:
+    """Return the element type that a text names, as XLA and MLIR write it, and its bytes; None where it names none."""
+    from layouts.interop import dialect_of
+
+    found = _ELEMENT.search(text) if dialect_of(text) in ("xla", "mlir", "triton") else None
+    return (found[1], max(1, int(found[2]) // 8)) if found is not None else None
+
+
+def spelt(layout: Layout | NamedLayout, dialect: str, element: str | int) -> str:
+    """Return the layout in the words of another system, its elements a type or a number of bytes.
+
+    ValueError names the stage that the system cannot express.
+    """
     from layouts.interop import write
 
-    return write(layout, dialect, element_bytes)
+    return write(layout, dialect, element)
 
 
-def conflicts_of(layout: Layout | NamedLayout, text: str) -> dict[str, Any]:
+def conflicts_of(layout: Layout | NamedLayout, text: str, element_bytes: int) -> dict[str, Any]:
     """Return what an access costs in wavefronts (cycles of one phase), from its text.
 
     ``vector=1:8 lanes=0:8 banks=32x4 element=2``: a lane takes 8 elements along dimension 1, 8 lanes lie along
-    dimension 0, 32 banks of 4 bytes, elements of 2 bytes; several lanes parts are joined by ``+``, fastest first.
+    dimension 0, 32 banks of 4 bytes, elements of 2 bytes (`element_bytes` where the text does not say); several parts
+    of the lanes are joined by ``+``, fastest first.
     ValueError names the word that is wrong.
     """
     from layouts.analysis import bank_conflicts
 
-    access, banks, element = _access(layout, text)
+    access, banks, element = _access(layout, text, element_bytes)
     found = bank_conflicts(_bare(layout), access, banks, element)
     return {
         "access": text,
+        "element_bytes": element,
         "phases": found.phases,
         "wavefronts": found.wavefronts,
         "worst_phase": found.degree,
@@ -93,7 +111,7 @@ def conflicts_of(layout: Layout | NamedLayout, text: str) -> dict[str, Any]:
     }
 
 
-def _access(layout: Layout | NamedLayout, text: str) -> tuple[Access, Banks, int]:
+def _access(layout: Layout | NamedLayout, text: str, element_bytes: int) -> tuple[Access, Banks, int]:
     from layouts.analysis import Access, Banks
 
     words = _words(text)
@@ -101,9 +119,11 @@ def _access(layout: Layout | NamedLayout, text: str) -> tuple[Access, Banks, int
     vector = _matched(_PAIR, words.get("vector", "0:1"), "vector", "dimension:elements")
     parts = [part for part in words.get("lanes", "").split("+") if part]
     if not parts:
-        raise ValueError(f"conflicts {text!r}: lanes is missing, as in lanes=0:8 (8 lanes along dimension 0)")
+        raise ValueError(
+            f"conflicts {text!r}: lanes is missing, as in lanes=0:8 or lanes=0:4+1:8 (dimension:lanes, fastest first)"
+        )
     lanes = [_matched(_PAIR, part, "lanes", "dimension:lanes") for part in parts]
-    element = words.get("element", "2")
+    element = words.get("element", str(element_bytes))
     if not element.isdigit() or not 0 < int(element) < 2**16:
         raise ValueError(f"conflicts: element={element}: the bytes of an element are a whole number from 1 on")
     bare = _bare(layout)
@@ -122,12 +142,17 @@ def page_of(
     from layouts.draw import bits_svg, by_bank, by_field, grid_svg, heat_svg, html_page, stripes_svg
 
     bare = _bare(layout)
+    banks = None
+    if access is not None:
+        _, banks, element_bytes = _access(layout, access, element_bytes)
+    count, width = (banks.count, banks.width_bytes) if banks is not None else (32, 4)
     scalar = bare.axes is None
-    sections = [("By SRAM bank" if scalar else "Values", grid_svg(layout, by_bank(element_bytes) if scalar else None))]
-    if bare.is_f2:
+    colouring = by_bank(element_bytes, width, count) if scalar else None
+    sections = [(f"By SRAM bank, {count} of {width} bytes" if scalar else "Values", grid_svg(layout, colouring))]
+    if scalar and bare.is_f2:
         sections.append(("Bit matrix", bits_svg(layout)))
     if access is not None:
-        sections.append(("Wavefronts per phase", heat_svg(wavefronts_of(layout, access))))
+        sections.append(("Wavefronts per phase", heat_svg(wavefronts_of(layout, access, element_bytes))))
     if machine is not None:
         address_map = _address_map(machine)
         for fields in (("stack", "channel", "pseudo_channel"), ("bank_group", "bank"), ("row",)):
@@ -144,18 +169,17 @@ def _address_map(machine: str) -> Any:
     return Machine(load_machine(machine)).address_map
 
 
-def wavefronts_of(layout: Layout | NamedLayout, text: str) -> list[int]:
-    """Return the wavefronts of each phase of an access, for at most 4096 phases."""
-    from layouts.analysis import Access, bank_conflicts
+def wavefronts_of(layout: Layout | NamedLayout, text: str, element_bytes: int) -> list[int]:
+    """Return the wavefronts of each phase of an access, for at most 4096 whole phases."""
+    import numpy as np
 
-    access, banks, element = _access(layout, text)
+    access, banks, element = _access(layout, text, element_bytes)
     phases = min(access.index.size // access.elements, 4096)
-    indices = access.index.table()[: phases * access.elements].reshape(phases, -1).tolist()
-    degrees = []
-    for row in indices:
-        one = Access(row, access.vector, access.lanes)
-        degrees.append(bank_conflicts(_bare(layout), one, banks, element).degree)
-    return degrees
+    offsets = _bare(layout).offsets(access.index.offsets(np.arange(phases * access.elements)))
+    first = np.asarray(offsets).reshape(phases, -1) * element
+    spread = np.arange(0, element + banks.width_bytes - 1, banks.width_bytes).clip(max=element - 1)
+    words = (first[:, :, None] + spread).reshape(phases, -1) // banks.width_bytes
+    return [int(np.bincount(np.unique(row) % banks.count).max()) for row in words]
 
 
 def _bare(layout: Layout | NamedLayout) -> Layout:
@@ -173,6 +197,8 @@ def _words(text: str) -> Mapping[str, str]:
             raise ValueError(f"conflicts {word!r}: expected name=value, names are {', '.join(_ACCESS_WORDS)}")
         if name not in _ACCESS_WORDS:
             raise ValueError(f"conflicts: {unknown('word', name, _ACCESS_WORDS)}")
+        if name in words:
+            raise ValueError(f"conflicts: {name} is given twice; parts of the lanes are joined by +, as in 0:4+1:8")
         words[name] = value
     return words
 

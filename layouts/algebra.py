@@ -18,10 +18,12 @@ from itertools import pairwise
 from math import gcd
 from typing import Any
 
+from layouts.f2 import invert
 from layouts.injective import is_injective
 from layouts.layout import Layout, flat_layout, nested_layout
-from layouts.shape import as_int, as_int_tuple, size
+from layouts.shape import as_int, as_int_tuple, shown, size
 from layouts.stride import X
+from layouts.swizzle_text import swizzle_modes, swizzle_of
 from layouts.xor_form import affine_bits
 
 _MAX_TRIES = 512  # assumed: how far the nearest admissible tile is looked for
@@ -85,7 +87,7 @@ def _by_mode(
 ) -> Layout:
     """Apply `operation(mode, item)` to the first modes, one per item, and keep the others."""
     if len(items) > layout.rank:
-        raise ValueError(f"{name} of {layout}: {len(items)} items for {layout.rank} modes")
+        raise ValueError(f"{name} of {shown(layout)}: {len(items)} items for {layout.rank} modes")
     parts = []
     for k in range(layout.rank):
         mode = bare_mode(layout, k)
@@ -95,7 +97,7 @@ def _by_mode(
 
 def filter_zeros_and_ones(layout: Layout) -> Layout:
     """Return the coalesced layout without modes of extent 1 or stride 0: CuTe's ``filter``."""
-    kept = [(extent, step) for extent, step in layout.leaves() if extent > 1 and step != 0]
+    kept = [(extent, step) for extent, step in layout.leaves() if extent != 1 and (step != 0 or extent == 0)]
     return coalesce(_like(flat_layout(kept or [(1, 0)]), layout))
 
 
@@ -112,7 +114,7 @@ def slice_modes(layout: Layout, *coordinate: object) -> Layout:
     whole = given[0] if isinstance(given, tuple) and len(given) == 1 and layout.rank == 1 else given
     kept: list[Layout] = []
     point: list[int] = []
-    _split_coordinate(whole, _bare(layout), kept, point, f"slice of {layout}")
+    _split_coordinate(whole, _bare(layout), kept, point, f"slice of {shown(layout)}")
     base = _fixed(layout, point)
     result = join(kept) if len(kept) > 1 else kept[0] if kept else Layout(1, 0)
     if isinstance(base, tuple):  # XOR strides: what is held flips bits of the rest
@@ -152,7 +154,7 @@ def _fixed(layout: Layout, point: list[int]) -> Any:
         if isinstance(step, X):
             flips ^= (step * digit).value
         elif _has_xor(step):
-            raise ValueError(f"slice of {layout}: the XOR step {step} along axes cannot be held")
+            raise ValueError(f"slice of {shown(layout)}: the XOR step {step} along axes cannot be held")
         else:
             base = step * digit if base == 0 else base + step * digit
     return (base, flips) if flips else base
@@ -175,13 +177,17 @@ def composition(a: Layout, b: Any) -> Layout:
     if not inner.is_affine:
         return inner.then(a)
     result = compose_leaves(a, inner)
-    _check_carries(_open_modes(a, inner), inner, f"composition of {a} after {inner}")
+    _check_carries(_open_modes(a, inner), inner, f"composition of {shown(a)} after {shown(inner)}")
     return result
 
 
 def compose_leaves(a: Layout, b: Layout) -> Layout:
     """Return `a` after each mode of `b` alone: `composition` unless modes of `b` carry into each other."""
-    where = f"composition of {a} after {b}"
+    where = f"composition of {shown(a)} after {shown(b)}"
+    if not b.is_affine:
+        raise ValueError(f"{where}: the second has other than integer strides, an offset or stages")
+    if a.size == 0 or b.size == 0:
+        raise ValueError(f"{where}: one of them is empty")
     if any(extent > 1 and stride < 0 for extent, stride in b.leaves()):
         raise ValueError(f"{where}: b reaches negative offsets, a takes indices from 0 on")
     modes = _open_modes(a, b)
@@ -202,7 +208,8 @@ def _open_modes(a: Layout, b: Layout) -> list[tuple[int, Any]]:
     """
     modes = list(coalesce(_bare(a)).leaves())
     extent, step = a.leaves()[-1]
-    if extent == 1 and any(stride * max(1, count - 1) >= a.size for count, stride in b.leaves()):
+    reach = max(sum(stride * (count - 1) for count, stride in b.leaves()), *(stride for _, stride in b.leaves()), 0)
+    if extent == 1 and reach >= a.size:
         modes = [mode for mode in modes if mode[0] > 1]
         if not modes or not _extends(modes[-1], step):
             modes.append((1, step))
@@ -294,12 +301,16 @@ def _peak(extent: int, stride: int, boundary: int) -> int:
 def _sorted_modes(layout: Layout, name: str) -> list[tuple[int, int, int]]:
     """Return (stride, extent, index step) of the coalesced modes with a stride, smallest stride first."""
     if not layout.is_affine:
-        raise ValueError(f"{name} of {layout}: needs integer strides alone")
+        raise ValueError(f"{name} of {shown(layout)}: needs integer strides alone")
+    if layout.size == 0:
+        raise ValueError(f"{name} of {shown(layout)}: an empty layout has none")
     product, found = 1, []
     for extent, stride in coalesce(layout).leaves():
         if extent > 1 and stride != 0:
             if stride < 0:
-                raise ValueError(f"{name} of {layout}: the stride {stride} is negative, strides from 0 on are needed")
+                raise ValueError(
+                    f"{name} of {shown(layout)}: the stride {stride} is negative, strides from 0 on are needed"
+                )
             found.append((stride, extent, product))
         product *= extent
     return sorted(found, key=lambda mode: (mode[0], mode[2]))
@@ -318,14 +329,14 @@ def complement(layout: Layout, cotarget: object = 1) -> Layout:
     overlap = ""
     for stride, extent, _ in _sorted_modes(filter_zeros_and_ones(layout), "complement"):
         if overlap and not current <= stride < 2 * current:
-            raise ValueError(f"complement of {layout}: {overlap}")
+            raise ValueError(f"complement of {shown(layout)}: {overlap}")
         if stride < current:
             overlap = f"mode {extent}:{stride} overlaps the {current} offsets below it; nearest: {extent}:{current}"
         modes.append((stride // current, current))
         current = stride * extent
     modes.append((-(-target // current), current))
     if overlap and modes[-1][0] > 1:
-        raise ValueError(f"complement of {layout}: {overlap}")
+        raise ValueError(f"complement of {shown(layout)}: {overlap}")
     return coalesce(flat_layout(modes))
 
 
@@ -365,7 +376,8 @@ def right_inverse(layout: Layout) -> Layout:
 def left_inverse(layout: Layout) -> Layout:
     """Return a layout L with ``layout(L(layout(i))) == layout(i)``, so ``L(layout(i)) == i`` if it is injective.
 
-    Offsets that the layout does not reach go anywhere.  ValueError where there is no such layout: a stride is no
+    Offsets that the layout does not reach go anywhere.  Where two indices share an offset, L may lead beyond the last
+    index: there both go on in their last modes, as in CuTe.  ValueError where there is no such layout: a stride is no
     multiple of the stride below it, or modes overlap in a way that no layout undoes.
     """
     if _is_bijective_xor(layout):
@@ -377,13 +389,13 @@ def left_inverse(layout: Layout) -> Layout:
     apart = True
     for (stride, extent, step), (end, _, _) in pairwise(modes):
         if end % stride:
-            raise ValueError(f"left inverse of {layout}: the stride {end} is no multiple of the stride {stride}")
+            raise ValueError(f"left inverse of {shown(layout)}: the stride {end} is no multiple of the stride {stride}")
         apart = apart and end >= stride * extent
         found.append((end // stride, step))
     found.append(modes[-1][1:])
     inverse = coalesce(flat_layout(found))
     if not apart and layout.then(inverse, _bare(layout)) != layout:
-        raise ValueError(f"left inverse of {layout}: its modes overlap, no layout leads back from their offsets")
+        raise ValueError(f"left inverse of {shown(layout)}: its modes overlap, no layout leads back from their offsets")
     return inverse
 
 
@@ -395,19 +407,10 @@ def _is_bijective_xor(layout: Layout) -> bool:
 
 
 def _inverse_bits(layout: Layout) -> Layout:
-    """Return the inverse of an F2-linear bijection, by elimination of (image, index bit) pairs."""
-    rows: list[tuple[int, int]] = []
-    for k, image in enumerate(layout.bits):
-        index = 1 << k
-        for known, source in rows:
-            if image ^ known < image:
-                image, index = image ^ known, index ^ source
-        rows = [(k_ ^ image, s ^ index) if k_ >> (image.bit_length() - 1) & 1 else (k_, s) for k_, s in rows]
-        rows = sorted([*rows, (image, index)], reverse=True)
-    columns = [source for _, source in reversed(rows)]
-    if all(a & b == 0 for i, a in enumerate(columns) for b in columns[:i]):
-        return coalesce(flat_layout([(2, column) for column in columns] or [(1, 0)]))
-    return coalesce(flat_layout([(2, X(column)) for column in columns]))
+    """Return the inverse of an F2-linear bijection."""
+    columns = invert(layout.bits, len(layout.bits))
+    plain = all(a & b == 0 for i, a in enumerate(columns) for b in columns[:i])
+    return coalesce(flat_layout([(2, column if plain else X(column)) for column in columns] or [(1, 0)]))
 
 
 # --- recast -------------------------------------------------------------------------------------------------------
@@ -416,24 +419,41 @@ def _inverse_bits(layout: Layout) -> Layout:
 def recast(layout: Layout, old_bits: int, new_bits: int) -> Layout:
     """Return the layout of elements of `new_bits` over the same memory as one of elements of `old_bits`.
 
-    The mode of stride 1 is shortened or lengthened, other strides are scaled.  ValueError where elements do not
-    fall on boundaries: an extent or a stride that the ratio does not divide.
+    The mode of stride 1 is shortened or lengthened, other strides, the offset and swizzles are scaled; a wider element
+    of which only a part is used counts whole.  ValueError where elements do not fall on boundaries: a stride that the
+    ratio does not divide, an extent of a mode of stride 1 that it does not divide, modes that carry.
     """
     for name, bits in (("old_bits", old_bits), ("new_bits", new_bits)):
         if as_int(bits, name) < 1:
-            raise ValueError(f"recast of {layout}: {name} is {bits}, at least 1 is needed")
+            raise ValueError(f"recast of {shown(layout)}: {name} is {bits}, at least 1 is needed")
     common = gcd(old_bits, new_bits)
     finer, coarser = old_bits // common, new_bits // common
-    if not layout.is_affine:
-        raise ValueError(f"recast of {layout}: needs integer strides alone")
+    where = f"recast of {shown(layout)}"
+    if layout.has_xor or layout.stage_axes is not None:
+        raise ValueError(f"{where}: needs integer strides, behind which swizzles may stand")
     if finer > 1 and all(abs(stride) != 1 for _, stride in layout.leaves()):
-        raise ValueError(f"recast of {layout}: an element falls apart into {finer}, and no mode of stride 1 takes them")
-    where = f"recast of {layout}"
+        raise ValueError(f"{where}: an element falls apart into {finer}, and no mode of stride 1 takes them")
     finest = [_downcast(extent, stride, finer) for extent, stride in layout.leaves()]
+    offset = int(layout.offset) * finer  # type: ignore[arg-type]
     within = sum(step * (min(extent, coarser // step) - 1) for extent, step in finest if 0 < step < coarser)
-    if within >= coarser:
+    if within >= coarser or offset % coarser:
         raise ValueError(f"{where}: its modes reach {within} within {coarser} elements that become one, and carry")
-    return nested_layout(layout.shape, [Layout(*_upcast(extent, stride, coarser, where)) for extent, stride in finest])
+    leaf_layouts = [Layout(*_upcast(extent, stride, coarser, where)) for extent, stride in finest]
+    nested = nested_layout(layout.shape, leaf_layouts)
+    stages = [_recast_swizzle(stage, finer, coarser, where) for stage in layout.stages]
+    return Layout(nested.shape, nested.stride, offset // coarser, stages)
+
+
+def _recast_swizzle(stage: Any, finer: int, coarser: int, where: str) -> Layout:
+    """Return a swizzle of finer or coarser elements: its bits move up or down."""
+    found = swizzle_of(stage) if isinstance(stage, Layout) else None
+    if found is None or finer & (finer - 1) or coarser & (coarser - 1):
+        raise ValueError(f"{where}: the stage {shown(stage)} is no swizzle that moves by whole bits")
+    bits, base, shift = found
+    moved = base + finer.bit_length() - coarser.bit_length()
+    if moved < 0:
+        raise ValueError(f"{where}: the swizzle S<{bits},{base},{shift}> moves bits within an element of the new width")
+    return flat_layout(swizzle_modes(bits, moved, shift))
 
 
 def _downcast(extent: int, stride: int, n: int) -> tuple[int, int]:

@@ -149,6 +149,8 @@ def carryless(digit: Any, value: int) -> Any:
     """Return the carry-less product of a number or an array of numbers and `value`."""
     if not isinstance(digit, np.ndarray):
         return carryless_product(int(digit), value)
+    if int(digit.min(initial=0)) < 0:
+        raise ValueError(f"XOR stride X{value}: a step of {int(digit.min())} is negative and has no carry-less product")
     result = np.zeros_like(digit)
     for k in range(int(digit.max(initial=0)).bit_length()):
         result ^= ((digit >> k) & 1) * (value << k)

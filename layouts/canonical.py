@@ -38,8 +38,9 @@ def key_of(layout: Layout) -> Key:
         return 0, ()
     if layout.axes is None:
         return layout.size, _form(layout)
-    forms = ((axis, _form(layout.along(axis))) for axis in layout.axes)
-    return layout.size, ("axes", *((axis, form) for axis, form in forms if form != ()))
+    forms = [(axis, _form(layout.along(axis))) for axis in layout.axes]
+    moving = [(axis, form) for axis, form in forms if form != ()]
+    return layout.size, ("axes", *moving) if moving else ()
 
 
 def _form(layout: Layout) -> tuple[Any, ...]:
@@ -51,12 +52,15 @@ def _form(layout: Layout) -> tuple[Any, ...]:
     fused = fused_terms(layout)
     if fused is not None and (_odd(layout.size) > 1 or all(_odd(p) <= 1 for p, _ in fused)):
         return fused
-    blocks = None if fused is not None else blocks_of(layout)
-    if blocks is not None:
-        return ("blocks", *blocks)
     if layout.size <= MAX_ENUMERATED:  # of 2**n indices, a floor sum with other boundaries may be an XOR layout
-        return _recognised(layout.table())
-    return fused if fused is not None else ("spelt", str(layout))
+        try:
+            return _recognised(layout.table())
+        except ValueError:  # its values do not fit 64 bits, or a table does not have them
+            return ("spelt", repr(layout))
+    if fused is not None:
+        return fused
+    blocks = blocks_of(layout)
+    return ("blocks", *blocks) if blocks is not None else ("spelt", repr(layout))
 
 
 def _odd(number: int) -> int:

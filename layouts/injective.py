@@ -16,7 +16,7 @@ import numpy as np
 from layouts.f2 import rank
 from layouts.floor_form import modes_of_terms
 from layouts.layout import Layout, flat_layout
-from layouts.shape import INT64_MAX
+from layouts.shape import INT64_MAX, shown
 from layouts.span import loose_span
 from layouts.stride import X
 from layouts.table import Table
@@ -46,8 +46,8 @@ def is_injective(layout: Layout) -> bool:
         return True
     if layout.size > MAX_VALUES:
         raise ValueError(
-            f"layout {layout}: no closed form decides whether it is injective, and {layout.size} indices are too many "
-            f"to look at (at most {MAX_VALUES})"
+            f"layout {shown(layout)}: no closed form decides whether it is injective, and {layout.size} indices are "
+            f"too many to look at (at most {MAX_VALUES})"
         )
     return _values_differ([part.table() for part in parts])
 
@@ -105,7 +105,7 @@ def _joint_strides(layout: Layout, parts: Sequence[Layout]) -> Layout | None:
         for p, c in form:
             terms[p] = terms.get(p, 0) + c * weight
         weight *= part.cosize  # of a mixed-radix number, with the parts as digits
-    if weight > INT64_MAX:
+    if weight > INT64_MAX and len(parts) > 1:
         return None
     steps = modes_of_terms(layout.size, sorted((p, c) for p, c in terms.items() if p and c))
     return None if steps is None else flat_layout(steps[1])
@@ -137,7 +137,7 @@ def _integer_injective(layout: Layout) -> bool:
         for partial, lowest in [(0, 1), *((partial, 1 - extent) for partial in sums)]:
             digits = _window(lowest, extent - 1, partial, stride, reach)
             if len(following) + len(digits) > MAX_STATES:
-                raise ValueError(f"layout {layout}: injectivity needs more than {MAX_STATES} partial sums")
+                raise ValueError(f"layout {shown(layout)}: injectivity needs more than {MAX_STATES} partial sums")
             following.update(partial + stride * x for x in digits)
         sums = following
         if 0 in sums:

@@ -36,6 +36,7 @@ from layouts.shape import (
     compact_strides,
     leaves,
     replace_leaves,
+    shown,
     size,
     to_text,
 )
@@ -74,7 +75,7 @@ class Layout:
         given = compact_strides(checked) if stride is None else stride
         strides = _as_strides(given, checked, 0)
         if strides is None:
-            raise ValueError(f"shape {to_text(checked)} and stride {_shown(given)} do not nest alike")
+            raise ValueError(f"shape {shown(to_text(checked))} and stride {shown(_text(given))} do not nest alike")
         object.__setattr__(self, "shape", checked)
         object.__setattr__(self, "stride", strides)
         object.__setattr__(self, "offset", _as_offset(offset))
@@ -144,15 +145,16 @@ class Layout:
 
     @property
     def is_f2(self) -> bool:
-        """Whether the layout is F2-affine: XOR of a constant and one value per bit of the index."""
-        return self.axes is None and affine_bits(self) is not None
+        """Whether the layout is F2-affine, along every axis: XOR of a constant and one value per bit of the index."""
+        parts = [self] if self.axes is None else [self.along(axis) for axis in self.axes]
+        return all(affine_bits(part) is not None for part in parts)
 
     @property
     def bits(self) -> tuple[int, ...]:
         """What each bit of the index changes in the result; ValueError unless the layout is F2-affine."""
         affine = affine_bits(self) if self.axes is None else None
         if affine is None:
-            raise ValueError(f"layout {self}: is not linear over F2")
+            raise ValueError(f"layout {shown(self)}: is not linear over F2")
         return affine[1]
 
     def leaves(self) -> tuple[tuple[int, Any], ...]:
@@ -162,7 +164,7 @@ class Layout:
     def mode(self, k: int) -> Layout:
         """Return top-level mode `k`, with the stages but not the offset; ValueError unless 0 <= k < rank."""
         if not 0 <= k < self.rank:
-            raise ValueError(f"layout {self}: there is no mode {k}, modes are 0..{self.rank - 1}")
+            raise ValueError(f"layout {shown(self)}: there is no mode {k}, modes are 0..{self.rank - 1}")
         if isinstance(self.shape, tuple) and isinstance(self.stride, tuple):
             return Layout(self.shape[k], self.stride[k], stages=self.stages)
         return Layout(self.shape, self.stride, stages=self.stages)
@@ -171,10 +173,13 @@ class Layout:
         """Return the layout of one axis of the result alone; ValueError for an axis it does not have."""
         if self.axes is None or axis not in self.axes:
             known = "none" if self.axes is None else ", ".join(map(str, self.axes))
-            raise ValueError(f"layout {self}: there is no axis {axis!r}, its axes are {known}")
-        if self.stages:
-            return Layout(self.shape, self.stride, self.offset, (*self.stages[:-1], self.stages[-1].only(axis)))
-        return self.only(axis)
+            raise ValueError(f"layout {shown(self)}: there is no axis {axis!r}, its axes are {known}")
+        if not self.stages:
+            return self.only(axis)
+        before, last = Layout(self.shape, self.stride, self.offset, self.stages[:-1]), self.stages[-1]
+        if isinstance(last, Layout):
+            return before.then(last.only(axis))
+        return before.along(axis).then(Table(last.values)) if axis == last.axis else before.along(axis)
 
     def only(self, axis: Axis) -> Layout:
         """Return this layout without stages, its result along `axis` alone."""
@@ -195,7 +200,7 @@ class Layout:
             digits = list(_digits(value, self.shape))
             return self._shown_value(self._follow_all(digits))
         except ValueError as error:
-            raise ValueError(f"layout {self}, coordinate {to_text(value)}: {error}") from None
+            raise ValueError(f"layout {shown(self)}, coordinate {to_text(value)}: {error}") from None
 
     def _follow_all(self, digits: list[Any]) -> Any:
         result = _total(digits, self)
@@ -205,7 +210,8 @@ class Layout:
 
     def _shown_value(self, result: Any) -> Any:
         if isinstance(result, dict) and all(isinstance(axis, int) for axis in self.axes or ()):
-            return tuple(result.get(k, 0) for k in range(max(self.axes or (0,)) + 1))  # type: ignore[operator]
+            zero = next((np.zeros_like(part) for part in result.values() if isinstance(part, np.ndarray)), 0)
+            return tuple(result.get(k, zero) for k in range(max(self.axes or (0,)) + 1))  # type: ignore[operator]
         return result
 
     def offsets(self, indices: ArrayLike) -> Any:
@@ -214,7 +220,7 @@ class Layout:
         A layout with axes gives a tuple or a dict of arrays, as a call does of numbers.  ValueError for an index
         outside 0..size-1 or for offsets that do not fit 64 bits.
         """
-        array = as_index_array(indices, self.size, f"layout {self}")
+        array = as_index_array(indices, self.size, f"layout {shown(self)}")
         if self.axes is not None:
             found = {axis: self.along(axis).offsets(array) for axis in self.axes}
             return self._shown_value(found)
@@ -232,18 +238,22 @@ class Layout:
     def coordinate_offsets(self, *coordinates: ArrayLike) -> Any:
         """Return the offsets of coordinates, one integer array per top-level mode, broadcast together."""
         if len(coordinates) != self.rank:
-            raise ValueError(f"layout {self}: {len(coordinates)} coordinates for {self.rank} modes")
+            raise ValueError(f"layout {shown(self)}: {len(coordinates)} coordinates for {self.rank} modes")
+        if self.size > INT64_MAX:
+            raise ValueError(f"layout {shown(self)}: {self.size} indices do not fit 64 bits")
         index, product = np.zeros((), dtype=np.int64), 1
         for k, given in enumerate(coordinates):
             extent = size(self.shape[k]) if isinstance(self.shape, tuple) else self.size
-            index = index + as_index_array(given, extent, f"layout {self}, mode {k}") * product
+            index = index + as_index_array(given, extent, f"layout {shown(self)}, mode {k}") * product
             product *= extent
         return self.offsets(index)
 
     def table(self) -> Any:
         """Return the offsets of all indices as int64[size]; ValueError above MAX_TABLE."""
+        if self.size == 0:
+            return np.zeros(0, dtype=np.int64)
         if self.size > MAX_TABLE:
-            raise ValueError(f"layout {self}: a table of {self.size} offsets, at most {MAX_TABLE} are allowed")
+            raise ValueError(f"layout {shown(self)}: a table of {self.size} offsets, at most {MAX_TABLE} are allowed")
         if self.axes is not None:
             return self._shown_value({axis: self.along(axis).table() for axis in self.axes})
         self._int64_bounds()
@@ -275,6 +285,7 @@ class Layout:
             return sum(low for low, _ in bounds) - shared, sum(high for _, high in bounds) - shared
         if self.size > MAX_SPAN_TABLE:
             return self._bounds_of_key()
+        self._int64_bounds()
         values = self._follow_all(self._block_digits(np.arange(self.size)))
         return int(np.min(values)), int(np.max(values))
 
@@ -284,7 +295,7 @@ class Layout:
             modes = modes_of_key((self.size, tuple(term for term in form if isinstance(term, str) or term[0])))
         except ValueError:
             raise ValueError(
-                f"layout {self}: its span has no closed form, and {self.size} values are too many to look at"
+                f"layout {shown(self)}: its span has no closed form, and {self.size} values are too many to look at"
             ) from None
         base = sum(c for p, c in form if p == 0)
         spans = [(extent - 1) * stride for extent, stride in modes]
@@ -294,14 +305,19 @@ class Layout:
     def cosize(self) -> int:
         """Highest minus lowest offset plus 1: the elements a buffer for this layout holds."""
         if self.axes is not None:
-            raise ValueError(f"layout {self}: has the axes {', '.join(map(str, self.axes))}; ask along(axis).cosize")
+            raise ValueError(
+                f"layout {shown(self)}: has the axes {', '.join(map(str, self.axes))}; ask along(axis).cosize"
+            )
         low, high = self._bounds
         return high - low + 1
 
     def _int64_bounds(self) -> tuple[int, int]:
-        low, high = loose_span(self) if self.stages else self._bounds
+        try:
+            low, high = loose_span(self) if self.stages or self.has_xor else self._bounds
+        except ValueError as error:
+            raise ValueError(f"layout {shown(self)}: {error}") from None
         if low < -INT64_MAX or high > INT64_MAX:
-            raise ValueError(f"layout {self}: offsets {low}..{high} do not fit 64 bits")
+            raise ValueError(f"layout {shown(self)}: offsets {low}..{high} do not fit 64 bits")
         return low, high
 
     def explain(self) -> str:
@@ -323,7 +339,7 @@ class Layout:
         if axes is not None:
             for axis in axes:
                 if not isinstance(axis, int) or axis >= self.rank:
-                    raise ValueError(f"stage {self}: has {self.rank} modes and cannot read the axis {axis!r}")
+                    raise ValueError(f"stage {shown(self)}: has {self.rank} modes and cannot read the axis {axis!r}")
         return self.stage_axes
 
     def stage_modes(self, given: int | None) -> list[list[tuple[int, Any]]]:
@@ -365,7 +381,7 @@ def _as_strides(value: object, shape: IntTuple, depth: int) -> StrideTuple | Non
     return None if isinstance(value, tuple | list) else as_step(value, "stride")
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     try:
         return to_text(value)
     except RecursionError:

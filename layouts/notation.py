@@ -26,7 +26,7 @@ from layouts.layout import Key, Layout, modes_of_key
 from layouts.shape import MAX_LEAVES, IntTuple, as_int
 from layouts.shape import size as product_of
 
-NamedKey: TypeAlias = tuple[tuple[str, Key], ...]
+NamedKey: TypeAlias = tuple[str, Key]
 
 MAX_NOTATION = 4096  # assumed: characters of a notation text
 _FACTOR = re.compile(r"([A-Za-z_]\w*)(?:%([0-9]{1,18}))?(?://([0-9]{1,18}))?", re.ASCII)
@@ -82,10 +82,13 @@ class NamedLayout:
 
     @cached_property
     def key(self) -> NamedKey:
-        """The canonical form: (axis, key of its mode) in the order of the names, axes of size 1 left out."""
-        if not self.layout.is_affine:  # its axes may meet in one bit: they are looked at together
-            names = sorted(f"{axis}={size}" for axis, size in zip(self.axes, self._sizes, strict=True) if size > 1)
-            return ((" ".join(names), self._in_order_of_names.key),)
+        """The canonical form: names with sizes, and the key of the layout with its axes in the order of the names."""
+        names = sorted(f"{axis}={size}" for axis, size in zip(self.axes, self._sizes, strict=True) if size > 1)
+        return " ".join(names), self._in_order_of_names.key
+
+    @property
+    def _axis_keys(self) -> tuple[tuple[str, Key], ...]:
+        """(axis, key of its mode) in the order of the names, axes of size 1 left out; of integer strides alone."""
         keys = {axis: mode.key for axis, mode in zip(self.axes, self._modes, strict=True)}
         return tuple((axis, keys[axis]) for axis in sorted(self.axes) if keys[axis][0] > 1)
 
@@ -109,7 +112,7 @@ class NamedLayout:
             return f"({','.join(self.axes)}) -> {self.layout}"
         ones = [axis for axis, mode in zip(self.axes, self._modes, strict=True) if mode.size == 1]
         digits = []
-        for axis, key in self.key:
+        for axis, key in self._axis_keys:
             low = 1
             for extent, stride in modes_of_key(key):
                 digits.append((stride, _Factor(axis, low, low * extent).spelling(key[0]), extent))
@@ -129,7 +132,7 @@ class NamedLayout:
         point = []
         for axis, size in zip(self.axes, self._sizes, strict=True):
             point.append(self._within(axis, as_int(coordinates[axis], f"axis {axis}"), size))
-        return self.layout(tuple(point))
+        return self.layout(*point)
 
     def offsets(self, /, **coordinates: ArrayLike) -> Any:
         """Return the int64 offsets of integer coordinate arrays, one per axis, broadcast together."""

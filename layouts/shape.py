@@ -81,6 +81,12 @@ def replace_leaves(profile: IntTuple, replacements: Iterator[IntTuple]) -> IntTu
     return tuple(replace_leaves(item, replacements) for item in profile)
 
 
+def shown(value: object, most: int = 60) -> str:
+    """Return `value` as text for an error message, cut to `most` characters."""
+    text = str(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def compact_strides(shape: IntTuple) -> IntTuple:
     """Return the strides that number the coordinates of `shape` 0, 1, 2 ..., leftmost leaf fastest."""
     strides, stride = [], 1

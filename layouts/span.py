@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from layouts.shape import INT64_MAX
 from layouts.stride import Axis, X, along
 from layouts.table import Table
 
@@ -18,7 +19,10 @@ Interval: TypeAlias = tuple[int, int]
 
 
 def loose_span(layout: Layout) -> Interval:
-    """Return (low, high) with low <= every offset <= high, of a layout with a scalar result."""
+    """Return (low, high) with low <= every offset <= high, of a layout with a scalar result.
+
+    ValueError where a value on the way may not fit 64 bits, or an XOR stride may meet a negative step.
+    """
     digits = [((0, extent - 1), step) for extent, step in layout.leaves()]
     now = _results(layout, digits)
     for stage in layout.stages:
@@ -60,11 +64,15 @@ def _sum(digits: list[tuple[Interval, Any]], offset: Any) -> Interval:
     xor_bits = 0
     for (first, last), step in digits:
         if isinstance(step, X):
+            if first < 0:
+                raise ValueError(f"XOR stride {step}: a step of {first} may reach it, steps from 0 on are needed")
             xor_bits = max(xor_bits, step.value.bit_length() + last.bit_length() - 1 if last > 0 else 0)
         else:
             low += min(first * step, last * step)
             high += max(first * step, last * step)
-    if not xor_bits:
-        return low, high
-    width = max(xor_bits, max(abs(low), abs(high)).bit_length())  # XOR changes bits below the highest one only
-    return (0 if low >= 0 else -(1 << width)), (1 << width) - 1
+    if xor_bits:
+        width = max(xor_bits, max(abs(low), abs(high)).bit_length())  # XOR changes bits below the highest one only
+        low, high = (0 if low >= 0 else -(1 << width)), (1 << width) - 1
+    if low < -INT64_MAX or high > INT64_MAX:
+        raise ValueError(f"values {low}..{high} do not fit 64 bits")
+    return low, high

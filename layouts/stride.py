@@ -48,7 +48,9 @@ class X:
 
 
 def carryless_product(a: int, b: int) -> int:
-    """Return the product of two non-negative integers read as polynomials over F2."""
+    """Return the product of two integers read as polynomials over F2; ValueError where `a` is negative."""
+    if a < 0:
+        raise ValueError(f"XOR stride X{b}: a step of {a} is negative and has no carry-less product")
     result, shift = 0, 0
     while a:
         if a & 1:

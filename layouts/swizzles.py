@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from layouts.layout import Layout, flat_layout
 from layouts.shape import as_int
-from layouts.stride import X
+from layouts.swizzle_text import swizzle_modes
 
 
 def swizzle(bits: int, base: int, shift: int) -> Layout:
@@ -23,11 +21,4 @@ def swizzle(bits: int, base: int, shift: int) -> Layout:
         )
     if bits == 0:
         return Layout((1, 1), (0, 1))
-    low, high = base, base + abs(shift)
-    source, target = (high, low) if shift > 0 else (low, high)
-    modes: list[tuple[int, Any]] = []
-    for start, width in ((0, low), (low, bits), (low + bits, high - low - bits), (high, bits), (high + bits, 0)):
-        step: Any = X((1 << start) | (1 << target)) if start == source and width == bits else 1 << start
-        if width or start == high + bits:
-            modes.append((1 << width, step))
-    return flat_layout(modes)
+    return flat_layout(swizzle_modes(bits, base, shift))

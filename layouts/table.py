@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from layouts.shape import as_int
-from layouts.stride import Axis
+from layouts.stride import Axis, axis_order
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -48,18 +48,16 @@ class Table:
 
     def reads(self, axes: tuple[Axis, ...] | None) -> tuple[Axis, ...] | None:
         """Return the axes of the result; ValueError where the value read is not there."""
-        if (axes is None) != (self.axis is None) or (axes is not None and self.axis not in axes):
+        if (axes is None) != (self.axis is None):
             raise ValueError(f"stage {self._short()}: cannot read a result with the axes {axes}")
-        return axes
-
-    def only(self, axis: Axis) -> Table:
-        """Refuse: a table has no strides of which one axis could be kept."""
-        raise ValueError(f"stage {self._short()}: a layout that ends with a table along an axis has no single axis")
+        if axes is None or self.axis is None or self.axis in axes:
+            return axes
+        return tuple(sorted([*axes, self.axis], key=axis_order))  # a coordinate that is always 0
 
     def follow(self, value: Any) -> Any:
         """Return the table's value; ValueError for an index outside."""
         if isinstance(value, dict):
-            return value | {self.axis: self._look_up(value[self.axis])}
+            return value | {self.axis: self._look_up(value.get(self.axis, next(iter(value.values())) * 0))}
         return self._look_up(value)
 
     def _look_up(self, index: Any) -> Any:

@@ -12,17 +12,18 @@ from typing import Any
 
 from layouts.algebra import as_tiler, bare_mode, check_nested, coalesce, complement, compose_leaves, composition, join
 from layouts.layout import Layout
-from layouts.shape import as_int_tuple
+from layouts.shape import as_int_tuple, shown
 
 
 def logical_divide(layout: Layout, tiler: Any) -> Layout:
     """Return ((tile), (rest)): mode 0 walks one tile, mode 1 the tiles; with a tuple, so in every mode.
 
-    ValueError where the tiles do not cover the layout exactly.
+    Where the tile does not divide the layout, the last tiles go on beyond its end, as in CuTe: the size of the result
+    is then larger.  ValueError where the tile does not divide a mode evenly, or tile and rest leave gaps.
     """
     if isinstance(tiler, tuple | list):
         if len(tiler) > layout.rank:
-            raise ValueError(f"divide of {layout}: {len(tiler)} tiles for {layout.rank} modes")
+            raise ValueError(f"divide of {shown(layout)}: {len(tiler)} tiles for {layout.rank} modes")
         parts = [bare_mode(layout, k) for k in range(layout.rank)]
         divided = [
             logical_divide(part, _unit(tile)) for part, tile in zip(parts, tiler, strict=False) if tile is not None
@@ -31,10 +32,10 @@ def logical_divide(layout: Layout, tiler: Any) -> Layout:
         modes = [next(found) if k < len(tiler) and tiler[k] is not None else part for k, part in enumerate(parts)]
         return join(modes, layout)
     tile = as_tiler(tiler)
-    check_nested(tile, f"divide of {layout}")
+    check_nested(tile, f"divide of {shown(layout)}")
     rest = complement(tile, layout.size)
     if rest.size == 0:
-        raise ValueError(f"divide of {layout}: the tile {tile} overlaps itself")
+        raise ValueError(f"divide of {shown(layout)}: the tile {shown(tile)} overlaps itself")
     whole = coalesce(layout) if layout.size > 1 else layout  # so that beyond its end the last mode goes on
     divided_layout = composition(whole, join([tile, rest]))
     return Layout(divided_layout.shape, divided_layout.stride, layout.offset, layout.stages)
@@ -96,7 +97,7 @@ def logical_product(layout: Layout, tiler: Any) -> Layout:
     """
     if isinstance(tiler, tuple | list):
         if len(tiler) > layout.rank:
-            raise ValueError(f"product of {layout}: {len(tiler)} tiles for {layout.rank} modes")
+            raise ValueError(f"product of {shown(layout)}: {len(tiler)} tiles for {layout.rank} modes")
         parts = [bare_mode(layout, k) for k in range(layout.rank)]
         return join(
             [
@@ -141,15 +142,15 @@ def tile_to_shape(block: Layout, shape: object, order: tuple[int, ...] | None = 
     extents = as_int_tuple(shape, "shape")
     listed = extents if isinstance(extents, tuple) else (extents,)
     if len(listed) != block.rank or any(not isinstance(extent, int) for extent in listed):
-        raise ValueError(f"tile_to_shape of {block}: the shape {shape} has not one extent per mode")
+        raise ValueError(f"tile_to_shape of {shown(block)}: the shape {shape} has not one extent per mode")
     ranks = tuple(range(block.rank)) if order is None else tuple(order)
     if sorted(ranks) != list(range(block.rank)):
-        raise ValueError(f"tile_to_shape of {block}: the order {order} is no order of {block.rank} modes")
+        raise ValueError(f"tile_to_shape of {shown(block)}: the order {order} is no order of {block.rank} modes")
     counts = []
     for k, extent in enumerate(listed):
         tile = bare_mode(block, k).size
-        if not isinstance(extent, int) or extent % tile:
-            raise ValueError(f"tile_to_shape of {block}: mode {k} of {tile} does not divide the extent {extent}")
+        if not isinstance(extent, int) or tile == 0 or extent % tile:
+            raise ValueError(f"tile_to_shape of {shown(block)}: mode {k} of {tile} does not divide the extent {extent}")
         counts.append(extent // tile)
     strides, product = [0] * block.rank, 1
     for k in ranks:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from layouts.f2 import apply
 from layouts.floor_form import as_integer, floor_sum, modes_of_key, pick, result_axes
 from layouts.stride import Axis, X, along
 from layouts.table import Table
@@ -93,19 +94,9 @@ def _affine_stage(stage: Layout, values: _Affine) -> _Affine | None:
     if sums is None:
         return None
     return {
-        axis: (at_zero ^ _xor_of(bits, zero), tuple(_xor_of(bits, bit) for bit in joint))
+        axis: (at_zero ^ apply(bits, zero), tuple(apply(bits, bit) for bit in joint))
         for axis, (at_zero, bits) in sums.items()
     }
-
-
-def _xor_of(columns: Sequence[int], chosen: int) -> int:
-    """Return the XOR of the columns whose bits are set in `chosen`."""
-    result = 0
-    while chosen:
-        lowest = chosen & -chosen
-        result ^= columns[lowest.bit_length() - 1]
-        chosen ^= lowest
-    return result
 
 
 def _open_columns(modes: Sequence[tuple[int, Any]], bits: int) -> list[_Column] | None:

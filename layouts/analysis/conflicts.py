@@ -39,9 +39,10 @@ from layouts.analysis.buffer import (
 )
 from layouts.analysis.counting import count_wavefronts
 from layouts.bulk import IntArray
+from layouts.f2 import apply
 from layouts.floor_form import fused_terms, modes_of_terms
 from layouts.layout import Layout, Table, flat_layout
-from layouts.shape import as_int
+from layouts.shape import as_int, shown
 
 MAX_BANKS = 65_536  # assumed: real memories have 4 to some hundred
 MAX_ELEMENTS = 2**20  # assumed: elements of one phase; real ones have 8 to 1024
@@ -87,6 +88,8 @@ class Access:
         for what, value in (("vector", self.vector), ("lanes", self.lanes)):
             if not 1 <= as_int(value, f"access: {what}") <= MAX_ELEMENTS:
                 raise ValueError(f"access: {what} is {value}, allowed are 1..{MAX_ELEMENTS}")
+        if self.index.size == 0:
+            raise ValueError(f"access: {shown(self.index)} has no elements")
         if self.index.size % self.vector:
             raise ValueError(
                 f"access: vectors of {self.vector} do not divide the {self.index.size} elements of {self.index}"
@@ -161,13 +164,13 @@ def bank_conflicts(layout: Layout, access: Access, banks: Banks, element_bytes: 
     """
     check_element_bytes(element_bytes)
     if layout.axes is not None:
-        raise ValueError(f"layout {layout}: bank conflicts need one offset, not one along each of its axes")
+        raise ValueError(f"layout {shown(layout)}: bank conflicts need one offset, not one along each of its axes")
     sizes = mode_sizes(layout)
     index = access.linear(sizes)
     if is_binary(access, banks, element_bytes):
         inner, outer = access.phase_bits(sizes), affine_if_plain(layout)
         if inner is not None and outer is not None:
-            degree = 1 << _lost_rank([_image(bit, outer[1]) for bit in inner], banks, element_bytes)
+            degree = 1 << _lost_rank([apply(outer[1], bit) for bit in inner], banks, element_bytes)
             return Conflicts(access.phases, access.phases * degree, degree, "rank")
     found = _by_cycles(index.then(layout).then(Layout(1, element_bytes)), access, banks, element_bytes)
     if found is None:
@@ -182,15 +185,6 @@ def is_binary(access: Access, banks: Banks, element_bytes: int) -> bool:
     """Tell whether everything is a power of two and the phases are whole."""
     numbers = (access.vector, access.lanes, access.index.size, banks.count, banks.width_bytes, element_bytes)
     return not any(number & (number - 1) for number in numbers)
-
-
-def _image(value: int, columns: Sequence[int]) -> int:
-    result, place = 0, 0
-    while value >> place:
-        if value >> place & 1:
-            result ^= columns[place]
-        place += 1
-    return result
 
 
 def _lost_rank(offsets: Sequence[int], banks: Banks, element_bytes: int) -> int:
@@ -321,11 +315,13 @@ def _cyclic_degree(runs: Comb, banks: Banks) -> int | None:
 def _by_counting(layout: Layout, index: Layout, access: Access, banks: Banks, element_bytes: int) -> tuple[int, int]:
     if index.size > MAX_COUNTED:
         raise ValueError(
-            f"layout {layout}: its bank conflicts have no closed form, and {index.size} accesses are too many to count "
-            f"(at most {MAX_COUNTED})"
+            f"layout {shown(layout)}: its bank conflicts have no closed form, and {index.size} accesses are too many "
+            f"to count (at most {MAX_COUNTED})"
         )
     if max(map(abs, layout._bounds)) * element_bytes >= 2**62:
-        raise ValueError(f"layout {layout}: addresses of its elements of {element_bytes} bytes do not fit 64 bits")
+        raise ValueError(
+            f"layout {shown(layout)}: addresses of its elements of {element_bytes} bytes do not fit 64 bits"
+        )
     wavefronts = worst = 0
     for offsets in _offset_blocks(layout, index, access.elements):
         total, most = count_wavefronts(offsets, access.elements, element_bytes, banks.count, banks.width_bytes)

@@ -11,9 +11,10 @@ Not read: computed arguments, names of variables, and layouts of dynamic extents
 from __future__ import annotations
 
 import re
+from math import prod
 
 from layouts.layout import Layout, Table
-from layouts.shape import MAX_DEPTH, MAX_TEXT
+from layouts.shape import MAX_DEPTH, MAX_TEXT, leaves, shown
 from layouts.stride import StrideTuple, Vector, X, stride_leaves
 from layouts.swizzle_text import swizzle_of
 from layouts.swizzles import swizzle
@@ -22,10 +23,13 @@ from layouts.text import Reader, nested, parse
 STYLES = ("text", "cpp", "python")
 
 _MODULE = r"(?:(?:cutlass\s*\.\s*)?cute\s*(?:::|\.)\s*)?"
-_HEAD = re.compile(_MODULE + r"(make_composed_layout|make_layout|ComposedLayout|Layout)\b")
+_HEAD = re.compile(_MODULE + r"(make_composed_layout|composition|make_layout|ComposedLayout|Layout)\b")
 _SWIZZLE = re.compile(_MODULE + r"(make_swizzle\s*\(|Swizzle\s*<)")
 _TUPLE = re.compile(_MODULE + r"(make_shape|make_stride|make_tuple|make_coord|Shape|Stride|tuple|IntTuple)\b")
 _INT = re.compile(_MODULE + r"(?:_(-?[0-9]+)|(?:Int|C)\s*<\s*(-?[0-9]+)\s*>|(-?[0-9]+))(?:\s*\{\s*\})?")
+_POINTER = re.compile(r"(?:smem_|gmem_|rmem_|tmem_)?ptr\[[^\]\n]{0,40}\]\((?:unset|0x[0-9a-fA-F]+)\)")
+_ORDER = re.compile(_MODULE + r"(LayoutRight|LayoutLeft|GenRowMajor|GenColMajor)\b(?:\s*\{\s*\})?")
+_VALUE = re.compile(r"\{\s*\}")  # of a type, as in Shape<_8>{}
 _KEYWORD = re.compile(r"(?:stride|shape|inner|offset|outer)\s*=")
 _STATIC = re.compile(r"(?<![A-Za-z0-9_])_(-?[0-9])")
 _CLOSING = {"(": ")", "<": ">"}
@@ -38,10 +42,10 @@ def read(text: str) -> Layout:
     reader = Reader(text)
     reader.space()
     if not _HEAD.match(text, reader.position):
-        return parse(_STATIC.sub(r"\1", text))
+        return parse(_POINTER.sub("0", _STATIC.sub(r"\1", text)))  # where a tensor is, is not part of its layout
     try:
         layout = _layout(reader, 0)
-        reader.match(re.compile(r"\{\s*\}"))
+        reader.match(_VALUE)
         reader.end()
         return layout
     except ValueError as error:
@@ -55,19 +59,19 @@ def _layout(reader: Reader, depth: int) -> Layout:
     head = reader.match(_HEAD)
     if head is None:
         raise reader.error("expected make_layout, make_composed_layout, Layout or ComposedLayout")
-    opening = "(" if head[1].startswith("make") else "<"
+    opening = "(" if head[1][0].islower() else "<"
     reader.expect(opening)
-    if head[1] in ("make_composed_layout", "ComposedLayout"):
-        layout = _composed(reader, depth)
+    if head[1] in ("make_composed_layout", "composition", "ComposedLayout"):
+        layout = _composed(reader, depth, has_offset=head[1] != "composition")
     else:
         shape = _tuple(reader)
-        stride = _tuple(reader) if reader.take(",") else None
+        stride = _stride(reader, shape) if reader.take(",") else None
         layout = Layout(shape, stride)
     reader.expect(_CLOSING[opening])
     return layout
 
 
-def _composed(reader: Reader, depth: int) -> Layout:
+def _composed(reader: Reader, depth: int, has_offset: bool) -> Layout:
     reader.match(_KEYWORD)
     outer: Layout
     if found := reader.match(_SWIZZLE):
@@ -76,20 +80,37 @@ def _composed(reader: Reader, depth: int) -> Layout:
             reader.expect(",")
             numbers.append(_int(reader))
         reader.expect(">" if "<" in found[1] else ")")
-        reader.match(re.compile(r"\{\s*\}"))
+        reader.match(_VALUE)
         outer = swizzle(*numbers)
     else:
         outer = _layout(reader, depth + 1)
     reader.expect(",")
     reader.match(_KEYWORD)
-    offset = _int(reader)
-    reader.expect(",")
-    reader.match(_KEYWORD)
+    offset = 0
+    if has_offset:
+        offset = _int(reader)
+        reader.expect(",")
+        reader.match(_KEYWORD)
     inner = _layout(reader, depth + 1)
-    reader.match(re.compile(r"\{\s*\}"))
+    reader.match(_VALUE)
     if inner.offset != 0 or inner.stages:
         raise reader.error("expected a plain layout as the innermost one")
     return Layout(inner.shape, inner.stride, offset, (outer,))
+
+
+def _stride(reader: Reader, shape: StrideTuple) -> StrideTuple | None:
+    """Read a stride, or the name of an order of a shape that is not nested deeper than one level."""
+    reader.match(_KEYWORD)
+    order = reader.match(_ORDER)
+    if order is None:
+        return _tuple(reader)
+    if order[1] in ("LayoutLeft", "GenColMajor"):
+        return None
+    extents = leaves(shape)  # type: ignore[arg-type]
+    if isinstance(shape, tuple) and len(extents) != len(shape):
+        raise reader.error(f"expected strides: {order[1]} of a nested shape is not read")
+    strides = [prod(extents[k + 1 :]) for k in range(len(extents))]
+    return tuple(strides) if isinstance(shape, tuple) else strides[0]
 
 
 def _tuple(reader: Reader) -> StrideTuple:
@@ -131,8 +152,8 @@ class _Tuples(Reader):
             return self._open()
         closes = character == ")" and bool(self._closing)
         taken = self._reader.take(self._closing[-1] if closes else character)
-        if taken and closes:
-            self._closing.pop()
+        if taken and closes and self._closing.pop() == ">":
+            self._reader.match(_VALUE)
         return taken
 
     def peek(self) -> str:
@@ -167,6 +188,8 @@ def write(layout: Layout, style: str = "text") -> str:
         if isinstance(step, X | Vector):
             kind = "XOR stride" if isinstance(step, X) else "step along axes"
             raise ValueError(f"layout {layout}: CuTe {style} has no {kind} {step}")
+    if isinstance(layout.offset, Vector):
+        raise ValueError(f"layout {shown(layout)}: CuTe {style} has no offset along axes")
     if len(layout.stages) > 1:
         raise ValueError(f"layout {layout}: CuTe {style} composes two layouts, here are {len(layout.stages) + 1}")
     inner = _plain(layout, style)
@@ -180,7 +203,7 @@ def write(layout: Layout, style: str = "text") -> str:
         words = f"cute.make_swizzle({', '.join(map(str, bits))})" if bits else write(outer, style)
         return f"cute.make_composed_layout({words}, {layout.offset}, {inner})"
     words = f"Swizzle<{','.join(map(str, bits))}>" if bits else write(outer, style)
-    return f"ComposedLayout<{words}, _{layout.offset}, {inner}>"
+    return f"ComposedLayout<{words}, {_cpp(layout.offset, '')}, {inner}>"
 
 
 def _plain(layout: Layout, style: str) -> str:

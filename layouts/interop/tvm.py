@@ -355,6 +355,8 @@ def write(layout: Layout) -> str:
 def write_index_map(layout: Layout) -> str:
     """Return the index map of a layout, one result per axis 0, 1, ...; ValueError names an XOR stride or a table."""
     space, results = affine_of(layout)
+    if layout.axes is not None and len(results) == 1:  # one result alone would be an offset
+        results = [*results, Affine(0)]
     return _text(space, results, [f"i{k}" for k in range(layout.rank)])
 
 

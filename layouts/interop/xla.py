@@ -306,7 +306,9 @@ def write(layout: Layout, element: str = "f32") -> str:
     for order, rank in _orders(space.extents, memory):
         tiles = _Search(space.extents, memory, rank).tiles(order)
         if tiles is not None:
-            return str(Shape(element, space.extents, tuple(reversed(order)), tiles))
+            found = Shape(element, space.extents, tuple(reversed(order)), tiles)
+            if found.layout == layout:  # the search looks at one digit after the other: the whole is checked here
+                return str(found)
     raise ValueError(f"layout {str(layout)[:60]}: no tiles of XLA place the elements like this")
 
 

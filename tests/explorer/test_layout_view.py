@@ -51,10 +51,10 @@ def test_what_a_system_cannot_express_is_named(dialect: str) -> None:
 
 @pytest.mark.parametrize(("text", "worst"), [("(64,64):(64,1)", 8), (ATOM, 1), ("(64,64):(72,1)", 1)])
 def test_conflicts_of_an_ldmatrix_read_without_swizzle_with_it_and_with_padding(text: str, worst: int) -> None:
-    found = layout_view.conflicts_of(parse(text), READ)
+    found = layout_view.conflicts_of(parse(text), READ, 2)
     assert (found["phases"], found["worst_phase"], found["least_per_phase"]) == (64, worst, 1)
     assert found["wavefronts"] == 64 * worst
-    assert layout_view.wavefronts_of(parse(text), READ) == [worst] * 64
+    assert layout_view.wavefronts_of(parse(text), READ, 2) == [worst] * 64
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,12 @@ def test_conflicts_of_an_ldmatrix_read_without_swizzle_with_it_and_with_padding(
         ("lanes=0:8 element=two", "element=two"),
         ("lanes=0:7", "do not divide the tile"),
         ("lanes=5:8", "do not divide the tile"),
+        ("lanes=0:4 lanes=1:8", "lanes is given twice; parts of the lanes are joined by +"),
     ],
 )
 def test_an_access_that_cannot_be_read_is_one_clear_line(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"^(conflicts|access)") as caught:
-        layout_view.conflicts_of(parse(ATOM), spec)
+        layout_view.conflicts_of(parse(ATOM), spec, 2)
     assert message in str(caught.value)
 
 
@@ -90,6 +91,51 @@ def test_the_command_explains_converts_counts_and_draws(tmp_path: Path) -> None:
     assert "bank conflicts: 64 wavefronts in 64 phases" in text
 
 
+@pytest.mark.parametrize(
+    ("text", "dialect", "expected"),
+    [
+        ("f32[3,5]{1,0}", "xla", "f32[3,5]{1,0}"),
+        ("f32[3,5]{1,0}", "mlir", "memref<3x5xf32"),
+        ("memref<3x5xi32>", "xla", "s32[3,5]{1,0}"),
+        ("(3,5):(5,1)", "xla", "bf16[3,5]{1,0}"),
+        ("lambda i: (i, 0)", "tvm", "T.index_map(lambda i0: (i0, 0))"),
+    ],
+)
+def test_the_type_of_the_elements_is_kept(tmp_path: Path, text: str, dialect: str, expected: str) -> None:
+    shape = ("--shape", "8") if "lambda" in text else ()
+    assert rowhit(text, "--as", dialect, *shape, cwd=tmp_path).stdout.startswith(expected)
+
+
+def test_the_bytes_of_an_element_come_from_the_text_the_option_or_the_access(tmp_path: Path) -> None:
+    def worst(*arguments: str) -> int:
+        return int(json.loads(rowhit(*arguments, "--json", cwd=tmp_path).stdout)["conflicts"]["worst_phase"])
+
+    access = ("--conflicts", "vector=1:4 lanes=1:16")
+    assert worst("(64,64):(64,1)", *access) == 1
+    assert worst("(64,64):(64,1)", *access, "--element-bytes", "4") == 2
+    assert worst("f32[64,64]{1,0}", *access) == 2
+    assert worst("f32[64,64]{1,0}", "--conflicts", "vector=1:4 lanes=1:16 element=2") == 1
+
+
+def test_the_heat_map_agrees_with_the_count_where_no_form_is_closed() -> None:
+    tile = parse("S<3,3,3> o 0 o (64,64):(72,1)")
+    for spec in ("vector=1:8 lanes=0:8", "vector=0:1 lanes=1:4+0:8 banks=12x4 element=6"):
+        found = layout_view.conflicts_of(tile, spec, 2)
+        degrees = layout_view.wavefronts_of(tile, spec, 2)
+        assert (len(degrees), sum(degrees), max(degrees)) == (
+            found["phases"],
+            found["wavefronts"],
+            found["worst_phase"],
+        )
+
+
+@pytest.mark.parametrize("text", ["(3,1):(1,X5) o " * 16 + "(5592405,3):(1,X3)", "16777215:X1"])
+def test_what_would_take_long_to_see_is_not_decided(text: str) -> None:
+    _, facts = layout_view.facts_of(text)
+    assert facts["injective"] is None
+    assert facts["cosize"] is None
+
+
 def test_a_hostile_title_is_escaped_in_the_page() -> None:
     page = layout_view.page_of(parse("(4,4):(4,1)"), "<script>alert(1)</script>", 2)
     assert "<script>alert" not in page
@@ -105,7 +151,11 @@ def test_a_hostile_title_is_escaped_in_the_page() -> None:
         (("4:1", "--shape", "4"), "says its shape itself"),
         (("affine_map<(d0) -> (d0)>", "--shape", "four"), "--shape 'four': expected extents"),
         (("(" * 60_000,), "tuples nest deeper than 32 levels"),
-        (("4:1", "--draw", "no/such/folder.html"), "no/such"),
+        (("4:1", "--draw", "no/such/folder.html"), "rowhit: no/such/folder.html: No such file"),
+        (("4:1", "--machine", "npu-hbm3"), "give --draw too"),
+        (("f32[-3,4]",), "dimension -3 is not allowed"),
+        (("(0,4):(1,1)", "--conflicts", "lanes=1:2"), "has no elements"),
+        (("(8,3):(X4611686018427387904,1)",), "do not fit 64 bits"),
         (("4:1", "--draw", "x.html", "--machine", "h100-smx"), "h100-sxm"),
     ],
 )

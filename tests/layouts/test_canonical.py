@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layouts import E, Layout, Table, X, parse, swizzle
+from layouts import (
+    E,
+    Layout,
+    NamedLayout,
+    Table,
+    X,
+    composition,
+    filter_zeros_and_ones,
+    logical_product,
+    parse,
+    right_inverse,
+    swizzle,
+    tile_to_shape,
+)
 from layouts import canonical as canonical_module
 
 
@@ -129,9 +142,73 @@ def test_coordinates_are_read_mode_by_mode(extents, data):
     assert chain.coordinate_offsets(*([e - 1] for e in extents)).tolist() == [chain(chain.size - 1)]
 
 
+def test_a_stage_that_is_no_swizzle_is_not_written_as_one():
+    for stage in (Layout((8, 8), (1, X(9))), Layout((8, (8, 1)), (1, (X(9), 64)))):
+        layout = Layout(128).then(stage)
+        assert "S<" not in str(layout)
+        assert parse(str(layout)) == layout
+    open_end, closed = Layout((8, 8), (1, X(9))), swizzle(3, 0, 3)
+    assert Layout((128, 3 * 2**18)).then(open_end) != Layout((128, 3 * 2**18)).then(closed)
+    coordinates = Layout((8, 8, 3 * 2**19), (E(0), E(1), E(1) * 8))
+    assert coordinates.then(Layout((8, (8, 1)), (1, (X(9), 64)))) != coordinates.then(
+        Layout(((8, 8), 1), ((1, X(9)), 64))
+    )
+
+
+def test_values_on_the_way_through_a_chain_do_not_overflow():
+    for chain in (
+        Layout(6).then(Layout((2, 1), (2**62, 2**62)), Layout((7, 1), (1, 0))),
+        Layout(5, 2**63 - 1).then(Layout((3, 1), (1, 0))),
+        Layout((8, 3), (X(2**62), 1)),
+    ):
+        for call in (chain.table, lambda chain=chain: chain.offsets([0])):
+            with pytest.raises(ValueError, match="do not fit 64 bits"):
+                call()
+        assert chain == chain
+    with pytest.raises(ValueError, match=r"1208925819614629174706176 indices do not fit 64 bits"):
+        Layout((2**40, 2**40), (1, 1)).coordinate_offsets([1], [2**39])
+
+
+def test_an_identity_stage_changes_no_key():
+    tiled = Layout((5, 6), (E(0), E(1))).then(Layout(((4, 2), (4, 2)), ((1, 16), (4, 32))))
+    assert tiled == tiled.then(Layout((2, 1), (1, 2)))
+    assert tiled == Layout((5, 6), (1, 8)).then(Layout((4, 2, 4, 2), (1, 16, 4, 32)))
+    assert tiled == Layout(30).then(Table(tiled.table()))
+    assert NamedLayout(("a",), Layout(4, X(16))) == NamedLayout(("a",), Layout(4, 16))
+    assert NamedLayout(("a", "b"), Layout((2, 4))) != NamedLayout(("a", "b"), Layout((4, 2)))
+    assert NamedLayout(("a",), Layout(4)).offset(a=1) == 1
+
+
+def test_a_table_may_end_a_chain_of_coordinates():
+    paged = Layout((2, 2), (E(0), E(1))).then(Table([1, 0], 1))
+    assert [part.tolist() for part in paged.table()] == [[0, 1, 0, 1], [1, 1, 0, 0]]
+    assert paged == Layout((2, 2), (E(0), E(1) * -1), E(1))
+    assert Layout((2, 1), (E(0), 0)).then(Table([7], 1))((1, 0)) == (1, 7)
+    assert Layout(4, E(1)).table()[0].tolist() == [0, 0, 0, 0]
+    assert Layout((2, 3), (E(0), E(1))).is_f2 is False
+    assert Layout((2, 4), (E(0), E(1))).is_f2
+
+
+def test_empty_layouts_stay_empty_or_are_refused():
+    empty = Layout((3, 0), (1, 2))
+    assert filter_zeros_and_ones(empty).size == 0
+    assert Layout(0).then(Table([1, 2])).table().tolist() == []
+    for call in (
+        lambda: composition(empty, Layout(0)),
+        lambda: right_inverse(empty),
+        lambda: tile_to_shape(Layout((0, 3)), (0, 3)),
+    ):
+        with pytest.raises(ValueError, match=r"empty|does not divide"):
+            call()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: X(3) * -1, "a step of -1 is negative"),
+        (lambda: parse("(2,1):(1,X3) o -2 o 4:1")(0), "a step of -1 is negative"),
+        (lambda: parse("(2,1):(1,X3) o -2 o 4:1").table(), "a step of -1 may reach it"),
+        (lambda: logical_product(Layout(2), Layout((2, 2), (X(1), X(3)))), "other than integer strides"),
         (lambda: Layout((2, 2), (E(0), 3)), "the stride 3 has no axis"),
         (lambda: Layout(4, X(-1)), "XOR stride: -1 is negative"),
         (lambda: Layout(4, 1, X(1)), "offset X1: an offset is an integer"),

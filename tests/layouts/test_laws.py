@@ -294,6 +294,16 @@ def test_the_law_holds_for_very_many(law):
     holds(law, MANY)
 
 
+def test_a_swizzled_layout_is_recast_with_its_swizzle():
+    tile = parse("S<3,4,3> o 0 o (8,128):(128,1)")
+    wide = layouts.recast(tile, 8, 16)
+    assert str(wide) == "S<3,3,3> o 0 o (8,64):(64,1)"
+    assert [wide(i, j) for i in range(8) for j in range(64)] == [
+        tile(i, 2 * j) // 2 for i in range(8) for j in range(64)
+    ]
+    assert layouts.recast(wide, 16, 8) == tile
+
+
 @pytest.mark.parametrize("order", [None, (1, 0)])
 def test_tile_to_shape_repeats_the_block_in_the_order_asked(order):
     block = Layout((4, 3), (3, 1))
