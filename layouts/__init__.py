@@ -1,7 +1,16 @@
 """Pure integer algebra of memory layouts: where an index lives.
 
-The ground floor of rowhit; it imports nothing but NumPy.  `Layout` sends an index to an offset, `named`
-reads a layout by the names of its axes, `AddressMap` sends a byte address to a DRAM bank, row and column.
+The ground floor of rowhit; it needs nothing but NumPy (and numba where an analysis has to count).  `Layout` sends an
+index to an offset, `named` reads a layout by the names of its axes, `AddressMap` sends a byte address to a DRAM bank,
+row and column; all three compose.
+
+    shape, stride, table, layout, text     the type and its notation
+    floor_form, xor_form, canonical        its two normal forms, and the key by which layouts are equal
+    bulk, span, injective                  many offsets at once; where they lie; whether they differ
+    algebra, tiling, f2, swizzles          CuTe's operations, bit matrices, swizzles
+    notation, address_map                  named axes; DRAM
+    analysis/ synthesis/ space/            what a layout costs; the best swizzle; the legal layouts
+    catalog/ interop/ draw/, explain       the layouts of serving stacks; other systems' notations; pictures and words
 """
 
 from layouts.address_map import FIELDS, AddressMap, Location
