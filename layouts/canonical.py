@@ -5,8 +5,8 @@ Every integer layout is a floor sum ``f(i) = sum c_k * (i // P_k)``, with P_k th
 non-zero (P_k, c_k) and the size are a complete key (P = 0 stands for the constant 1).  An XOR layout is F2-affine;
 its key is its value at 0 and at each bit, unless these are bit-disjoint, in which case XOR is addition and it is
 a floor sum.  Stages are fused into one of the two forms where that is exact.  What neither form covers is decided
-by its values up to MAX_ENUMERATED indices, and beyond that by its spelling, where equal keys still mean equal
-functions, but unequal keys no longer mean different ones.
+by its values up to MAX_ENUMERATED indices, and beyond that by the floor sums of its modes or its spelling, where equal
+keys still mean equal functions, but unequal keys no longer mean different ones.
 """
 
 from __future__ import annotations
