@@ -193,8 +193,12 @@ class Layout:
     def __call__(self, *coordinate: object) -> Any:
         """Return the offset of a linear index or a coordinate; an int may stand for a nested mode.
 
-        A layout with axes gives a tuple, if they are numbers, or a dict by axis.
+        A layout with axes gives a tuple, if they are numbers, or a dict by axis.  Arrays give arrays: one of linear
+        indices as `offsets` does, one per mode as `coordinate_offsets` does.
         """
+        if any(isinstance(part, np.ndarray) for part in coordinate):
+            arrays: Any = coordinate
+            return self.offsets(arrays[0]) if len(arrays) == 1 else self.coordinate_offsets(*arrays)
         value = as_int_tuple(coordinate[0] if len(coordinate) == 1 else coordinate, "coordinate")
         try:
             digits = list(_digits(value, self.shape))

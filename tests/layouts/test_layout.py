@@ -129,6 +129,14 @@ def test_bulk_offsets_agree_with_single_ones_across_blocks_and_beyond_32_bits():
         assert np.array_equal(result[:500], [layout(int(i)) for i in indices[:500]])
 
 
+def test_a_call_with_arrays_gives_arrays():
+    layout = parse("((2,4),8):((1,16),2)")
+    assert layout(np.arange(64)).tolist() == layout.table().tolist()
+    rows, columns = np.arange(8)[:, None], np.arange(8)
+    assert layout(rows, columns).tolist() == [[layout(i, j) for j in range(8)] for i in range(8)]
+    assert layout(rows, 3).tolist() == [[layout(i, 3)] for i in range(8)]
+
+
 def test_offsets_of_no_index_are_no_offsets():
     assert Layout(8).offsets([]).shape == (0,)
 
