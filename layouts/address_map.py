@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from layouts.algebra import coalesce
-from layouts.layout import IntArray, Layout, as_index_array, flat_layout
+from layouts.bulk import IntArray, as_index_array
+from layouts.layout import Layout, flat_layout
 from layouts.notation import nearest_first
 from layouts.shape import as_int
 from layouts.stride import E, X, vector

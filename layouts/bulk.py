@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from layouts.shape import INT64_MAX
 from layouts.stride import X, carryless_product
@@ -169,3 +169,16 @@ def xor_extremes(zero: int, bits: Iterable[int]) -> tuple[int, int]:
     for known in basis:
         low, high = min(low, low ^ known), max(high, high ^ known)
     return low, high
+
+
+def as_index_array(indices: ArrayLike, size: int, where: str) -> IntArray:
+    """Return `indices` as int64; ValueError unless they are integers within 0..size-1."""
+    array = np.asarray(indices)
+    if array.size == 0:
+        return np.zeros(array.shape, dtype=np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{where}: indices of type {array.dtype} are not integers")
+    for extreme in (int(array.min()), int(array.max())):
+        if not 0 <= extreme < size:
+            raise ValueError(f"{where}: index {extreme} is outside 0..{size - 1}")
+    return array.astype(np.int64, copy=False)

@@ -23,9 +23,10 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from layouts import bulk
+from layouts.bulk import as_index_array
 from layouts.canonical import Key, key_of
 from layouts.floor_form import Terms, modes_of_key, separate
 from layouts.shape import (
@@ -46,7 +47,6 @@ from layouts.swizzle_text import swizzle_of
 from layouts.table import Table
 from layouts.xor_form import affine_bits
 
-IntArray: TypeAlias = NDArray[np.int64]
 Value: TypeAlias = "int | tuple[int, ...] | dict[Axis, int]"
 
 MAX_TABLE = 2**31  # assumed: 16 GiB of offsets; beyond it ask for the offsets of chosen indices
@@ -468,19 +468,6 @@ def _inner(pairs: Iterable[tuple[Any, Any]], offset: Any) -> Any:
 
 def _is_swizzle(stage: Stage) -> bool:
     return isinstance(stage, Layout) and swizzle_of(stage) is not None
-
-
-def as_index_array(indices: ArrayLike, size: int, where: str) -> IntArray:
-    """Return `indices` as int64; ValueError unless they are integers within 0..size-1."""
-    array = np.asarray(indices)
-    if array.size == 0:
-        return np.zeros(array.shape, dtype=np.int64)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{where}: indices of type {array.dtype} are not integers")
-    for extreme in (int(array.min()), int(array.max())):
-        if not 0 <= extreme < size:
-            raise ValueError(f"{where}: index {extreme} is outside 0..{size - 1}")
-    return array.astype(np.int64, copy=False)
 
 
 def flat_layout(modes: Iterable[tuple[int, Any]]) -> Layout:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from layouts.layout import IntArray, Layout
+from layouts.bulk import IntArray
+from layouts.layout import Layout
 from layouts.notation import NamedLayout
 from layouts.shape import INT64_MAX, size
 from layouts.stride import Axis, axis_order

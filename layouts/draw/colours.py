@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from layouts.address_map import FIELDS, AddressMap
-from layouts.layout import IntArray
+from layouts.bulk import IntArray
 from layouts.notation import nearest_first
 from layouts.shape import as_int
 

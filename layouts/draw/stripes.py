@@ -14,9 +14,10 @@ from math import prod
 import numpy as np
 
 from layouts.address_map import FIELDS, AddressMap
+from layouts.bulk import IntArray
 from layouts.draw.cells import heading, mode_sizes, plain, values_at
 from layouts.draw.svg import FONT, MAX_LABEL, PALE, Picture, width_of
-from layouts.layout import IntArray, Layout
+from layouts.layout import Layout
 from layouts.notation import NamedLayout
 from layouts.shape import as_int
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from layouts.layout import IntArray, Layout, Stage, modes_of_key
+from layouts.bulk import IntArray
+from layouts.layout import Layout, Stage, modes_of_key
 from layouts.notation import NamedLayout
 from layouts.space.variants import MAX_LOOKED_AT, Variant
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from layouts import bulk
+from layouts.bulk import IntArray
 from layouts.injective import is_injective
-from layouts.layout import IntArray, Layout, Stage, Table, flat_layout, modes_of_key
+from layouts.layout import Layout, Stage, Table, flat_layout, modes_of_key
 from layouts.stride import X
 from layouts.xor_form import affine_bits
 

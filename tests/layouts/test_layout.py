@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layouts.layout import Layout, as_index_array
+from layouts.bulk import as_index_array
+from layouts.layout import Layout
 from layouts.text import parse
 
 
