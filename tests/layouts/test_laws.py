@@ -279,7 +279,8 @@ LAWS = {
 
 
 def holds(law, examples):
-    quick = settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    luck = {"derandomize": False} if examples == MANY else {}
+    quick = settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow], **luck)
     quick(given(LAWS[law])(lambda case: law(case)))()
 
 
