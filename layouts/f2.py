@@ -32,10 +32,16 @@ def apply(columns: Sequence[int], value: int) -> int:
     """Return the image of `value`: the XOR of the columns of its bits; ValueError for more bits than columns."""
     if as_column(value) >> len(columns):
         raise ValueError(f"value {value:#x}: a map of {len(columns)} columns takes 0..{(1 << len(columns)) - 1}")
+    return image(columns, value)
+
+
+def image(columns: Sequence[int], value: int) -> int:
+    """Return what `apply` does, of a value that is known to have no more bits than there are columns."""
     result = 0
-    for k, column in enumerate(columns):
-        if value >> k & 1:
-            result ^= column
+    while value:
+        lowest = value & -value
+        result ^= columns[lowest.bit_length() - 1]
+        value ^= lowest
     return result
 
 

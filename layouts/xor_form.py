@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from layouts.f2 import apply
+from layouts.f2 import image
 from layouts.floor_form import as_integer, floor_sum, modes_of_key, pick, result_axes
 from layouts.stride import Axis, X, along
 from layouts.table import Table
@@ -94,7 +94,7 @@ def _affine_stage(stage: Layout, values: _Affine) -> _Affine | None:
     if sums is None:
         return None
     return {
-        axis: (at_zero ^ apply(bits, zero), tuple(apply(bits, bit) for bit in joint))
+        axis: (at_zero ^ image(bits, zero), tuple(image(bits, bit) for bit in joint))
         for axis, (at_zero, bits) in sums.items()
     }
 

@@ -39,7 +39,7 @@ from layouts.analysis.buffer import (
 )
 from layouts.analysis.counting import count_wavefronts
 from layouts.bulk import IntArray
-from layouts.f2 import apply
+from layouts.f2 import image
 from layouts.floor_form import fused_terms, modes_of_terms
 from layouts.layout import Layout, Table, flat_layout
 from layouts.shape import as_int, shown
@@ -170,7 +170,7 @@ def bank_conflicts(layout: Layout, access: Access, banks: Banks, element_bytes: 
     if is_binary(access, banks, element_bytes):
         inner, outer = access.phase_bits(sizes), affine_if_plain(layout)
         if inner is not None and outer is not None:
-            degree = 1 << _lost_rank([apply(outer[1], bit) for bit in inner], banks, element_bytes)
+            degree = 1 << _lost_rank([image(outer[1], bit) for bit in inner], banks, element_bytes)
             return Conflicts(access.phases, access.phases * degree, degree, "rank")
     found = _by_cycles(index.then(layout).then(Layout(1, element_bytes)), access, banks, element_bytes)
     if found is None:
