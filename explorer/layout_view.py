@@ -106,9 +106,21 @@ def conflicts_of(layout: Layout | NamedLayout, text: str, element_bytes: int) ->
         "phases": found.phases,
         "wavefronts": found.wavefronts,
         "worst_phase": found.degree,
-        "least_per_phase": -(-access.elements * element // (banks.count * banks.width_bytes)),
+        "least_per_phase": _least(_bare(layout), access, banks, element),
         "found_by": found.form,
     }
+
+
+def _least(layout: Layout, access: Access, banks: Banks, element: int) -> int:
+    """Return a number of wavefronts that no phase can do with less of, in any layout with offsets as distinct."""
+    from layouts.analysis import is_injective
+
+    try:
+        distinct = is_injective(layout)
+    except ValueError:  # not decided
+        distinct = False
+    # Elements that share an offset are read together: then nothing but the one wavefront is certain.
+    return -(-access.elements * element // (banks.count * banks.width_bytes)) if distinct else 1
 
 
 def _access(layout: Layout | NamedLayout, text: str, element_bytes: int) -> tuple[Access, Banks, int]:

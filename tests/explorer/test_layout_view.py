@@ -57,6 +57,14 @@ def test_conflicts_of_an_ldmatrix_read_without_swizzle_with_it_and_with_padding(
     assert layout_view.wavefronts_of(parse(text), READ, 2) == [worst] * 64
 
 
+def test_the_least_of_a_phase_is_no_more_than_it_takes_where_elements_are_shared() -> None:
+    wide = "vector=1:8 lanes=0:32"
+    shared = layout_view.conflicts_of(parse("(128,64):(0,1)"), wide, 2)  # every row is the same row
+    assert (shared["least_per_phase"], shared["worst_phase"]) == (1, 1)
+    apart = layout_view.conflicts_of(parse("S<3,3,3> o 0 o (128,64):(64,1)"), wide, 2)
+    assert (apart["least_per_phase"], apart["worst_phase"]) == (4, 4)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
