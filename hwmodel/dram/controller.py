@@ -2,30 +2,31 @@
 
 Owner of the arrays on which the compiled controller (`kernel`) works: it turns the rule table, the
 organisation and the address map into numbers, grows the pools, and reads results out. The executors enqueue
-bursts (`enqueue`, also from compiled code) and call `Dram.advance`. Time is integer CK ticks of
-`Timing.tick_hz`. A read is done when its last data has been transferred, a write likewise. Channels are
-independent; requests may span them.
+bursts (`enqueue`, also from compiled code) and call `Dram.advance`. Time is integer ticks of `Timing.tick_hz`.
+A read is done when its last data has been transferred, a write likewise. Channels are independent; requests
+may span them.
 A completion is reported when its last column command issues: its done tick lies at least `lookahead_ticks`
-after that command, so every completion that `advance` reports is later than the tick it started from by at
-least as much.
-Not modelled: what `kernel` and `standards` name; staggered or postponed refresh (all pseudo-channels refresh
-on time).
+after the tick that `advance` started from. Bursts that need no command (reads of a waiting write) are reported
+when they are taken in.
+Not modelled: what the schedulers and `standards` name; staggered or postponed refresh (all pseudo-channels
+refresh on time).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from hwmodel.dram import state as k
-from hwmodel.dram.intake import enqueue, enqueue_bursts, open_request
+from hwmodel.dram.intake import enqueue, enqueue_bursts, open_request, place_of
 from hwmodel.dram.kernel import next_tick, run
+from hwmodel.dram.policy import REFRESH_POLICIES, SCHEDULERS, Policy
 from hwmodel.dram.standards import COMMANDS, LEVELS, Organisation, Rule, Timing, rules
 from hwmodel.dram.state import CAUSES, DramState
-from layouts.notation import nearest_first
 
 __all__ = [
     "CAUSES",
@@ -41,36 +42,8 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-REFRESH_POLICIES = ("per-bank", "all-bank", "none")
 _FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What the standard leaves to the controller. Raises ValueError for values out of range.
-
-    Scheduling is FR-FCFS with open rows: the oldest ready row hit takes the column slot; in each bank the
-    oldest burst decides about the row. `bypass_cap` limits the younger hits passing a burst for another row.
-    """
-
-    refresh: str = "per-bank"
-    queue_depth: int = 64  # reads, and as many writes, per pseudo-channel
-    write_high: float = 0.8  # of the queue: start to drain writes (Ramulator 2.1's default)
-    write_low: float = 0.2  # of the queue: back to waiting reads (Ramulator 2.1's default)
-    bypass_cap: int = 16  # assumed; DRAMsim3 takes 4
-
-    def __post_init__(self) -> None:
-        if self.refresh not in REFRESH_POLICIES:
-            known = nearest_first(self.refresh, REFRESH_POLICIES)
-            raise ValueError(f"policy.refresh: unknown {self.refresh!r}; known: {known}")
-        if self.queue_depth < 1:
-            raise ValueError(f"policy.queue_depth: {self.queue_depth} must be at least 1")
-        if not 0 <= self.write_low <= self.write_high <= 1:
-            raise ValueError(
-                f"policy: write_low {self.write_low}, write_high {self.write_high}: not 0 <= low <= high <= 1"
-            )
-        if self.bypass_cap < 1:
-            raise ValueError(f"policy.bypass_cap: {self.bypass_cap} must be at least 1")
+MAX_BANKS = 1 << k.BANK_BITS  # of a channel
 
 
 @dataclass(frozen=True)
@@ -78,16 +51,21 @@ class DramStatistics:
     """Exact counts since the start. Arrays are int64 over pseudo-channels (stack-major), or over their banks.
 
     A burst is a row hit, miss or conflict by its first command: column (row open), activate (bank closed) or
-    precharge (other row open). Latencies are ticks from arrival to done. `precharges` counts banks closed.
+    precharge (other row open); `merged` ones had none. Latencies are ticks from arrival to done, of reads.
+    `precharges` counts banks closed.
     """
 
     reads: int
     writes: int
+    merged_reads: int
+    merged_writes: int
     row_hits: int
     row_misses: int
     row_conflicts: int
     activates: int
     precharges: int
+    precharge_commands: int
+    precharge_all_commands: int
     refreshes: int
     latency_ticks_sum: int
     latency_ticks_max: int
@@ -109,8 +87,8 @@ class Dram:
     `address_map_tables` = (digits int64[n, 4], hashes int64[m, 4]): rows (divisor, modulus, field,
     multiplier) and (target field, target bit, source field, source bit), fields numbered stack, channel,
     pseudo_channel, bank_group, bank, row, column. `bin_ticks` > 0 keeps bytes per time bin,
-    `record_commands` the trace.
-    Raises ValueError for tables that do not fit the organisation.
+    `record_commands` the trace, `log_bursts` one row per burst. `table` replaces the standard's rules.
+    Raises ValueError for tables that leave the organisation.
     """
 
     def __init__(
@@ -122,43 +100,71 @@ class Dram:
         policy: Policy,
         *,
         record_commands: bool = False,
+        log_bursts: bool = False,
         bin_ticks: int = 0,
+        table: tuple[Rule, ...] | None = None,
     ) -> None:
         _check_organisation(organisation, stacks)
-        if bin_ticks < 0:
-            raise ValueError(f"bin_ticks: {bin_ticks} must not be negative")
         self.timing, self.organisation, self.policy = timing, organisation, policy
         self.pseudo_channels = stacks * organisation.channels * organisation.pseudo_channels
-        delay, faw_ticks = _delays(rules(timing, organisation))
         sizes = {"stack": stacks} | organisation.field_sizes()
         address_map, digits, capacity = _address_map(address_map_tables, sizes)
+        delay, faw_ticks = _delays(rules(timing, organisation) if table is None else table)
         scalars = _scalars(timing, organisation, stacks, policy)
         scalars[k.FAW_TICKS] = faw_ticks
         scalars[k.DIGITS], scalars[k.HASHES] = digits, len(address_map) - digits
         scalars[k.CAPACITY] = capacity
-        scalars[k.BLOCK_SHIFT] = _block_shift(address_map[:digits], address_map[digits:])
-        scalars[k.RECORD], scalars[k.BIN_TICKS] = record_commands, bin_ticks
-        channels = stacks * organisation.channels
-        nodes = self.pseudo_channels * scalars[k.NODES] + channels
+        scalars[k.RECORD], scalars[k.LOG], scalars[k.BIN_TICKS] = record_commands, log_bursts, bin_ticks
+        channels, banks = stacks * organisation.channels, int(scalars[k.CHANNEL_BANKS])
+        words = policy.mask_words
         self.state = DramState(
             scalars=scalars,
             delay=delay,
             address_map=address_map,
-            pool=np.zeros((0, k.RUN_FIELDS), np.int64),
+            linear=np.zeros((8, 256), np.int64),
+            pool=np.zeros((0, k.POOL_FIELDS), np.int64),
             requests=np.zeros((0, k.REQUEST_FIELDS), np.int64),
             completed=np.zeros((0, 2), np.int64),
-            channels=np.zeros((channels, k.CHANNEL_FIELDS), np.int64),
-            pcs=_pseudo_channels(self.pseudo_channels, int(scalars[k.REFRESH_INTERVAL])),
-            banks=_banks(self.pseudo_channels * organisation.banks),
-            ready=np.zeros((nodes, k.COMMAND_SLOTS), np.int64),
+            channels=_channels(channels, scalars),
+            pcs=_pseudo_channels(self.pseudo_channels),
+            banks=_banks(channels * banks),
+            waiting=np.zeros((channels, 2, 64 * words, k.SLOT_FIELDS), np.int64),
+            active=np.zeros((channels, 2, banks, k.ACTIVE_FIELDS), np.int64),
+            masks=np.zeros((channels, 2, k.MODE_MASKS + organisation.pseudo_channels * k.PC_MASKS, words), np.int64),
+            bank_masks=np.zeros((channels, banks, 2, k.BANK_MASKS, words), np.int64),
+            queues=np.zeros((channels, banks, k.QUEUE_POSITIONS, k.SLOT_FIELDS), np.int64)
+            if policy.scheduler == "per-bank-queues"
+            else np.zeros((1, 1, 1, 1), np.int64),
+            pending=np.zeros((channels, 2, k.PENDING_ENTRIES), np.int64)
+            if policy.scheduler == "per-bank-queues"
+            else np.zeros((1, 1, 1), np.int64),
+            ready=np.zeros((self.pseudo_channels * scalars[k.NODES], k.COMMAND_SLOTS), np.int64),
             bins=np.zeros(0, np.int64),
             trace=np.zeros((0, k.TRACE_FIELDS), np.int64),
+            log=np.zeros((0, k.LOG_FIELDS), np.int64),
+            words=(0,) * words,
         )
+        self._linearise(capacity)
         self.reserve(1024)
+
+    def _linearise(self, capacity: int) -> None:
+        """Tabulate the address map by address bytes, where it is linear over bits and has a power of two of them."""
+        digits = self.state.address_map[: self.state.scalars[k.DIGITS]]
+        if capacity & (capacity - 1) or (digits[:, [k.DIGIT_SHIFT, k.DIGIT_MASK]] < 0).any():
+            return
+        if any(_log2(int(multiplier)) < 0 for multiplier in digits[:, k.DIGIT_MULTIPLIER]):
+            return
+        places = [place_of(self.state, 1 << bit) for bit in range(capacity.bit_length() - 1)]
+        values = np.arange(256)
+        for bit, place in enumerate(places):
+            self.state.linear[bit // 8] ^= np.where((values >> (bit % 8)) & 1, place, 0)
+        self.state.scalars[k.LINEAR] = 1
 
     @property
     def lookahead_ticks(self) -> int:
-        """From a column command to its completion, at least."""
+        """From a column command to its completion, at least; less where bursts need no command."""
+        if self.policy.merge or self.policy.scheduler == "per-bank-queues":
+            return 1
         return min(self.timing.nCL, self.timing.nCWL) + self.timing.nBL
 
     @property
@@ -175,7 +181,7 @@ class Dram:
         """Make room for that many more bursts, and for as many requests. Replaces `state` when it grows."""
         scalars = self.state.scalars
         self.state = self.state._replace(
-            pool=_grown(self.state.pool, scalars, bursts, k.FREE_RUN, k.BURSTS_LEFT, k.LINK),
+            pool=_grown(self.state.pool, scalars, bursts, k.FREE_BURST, k.BURSTS_LEFT, k.LINK),
             requests=_grown(self.state.requests, scalars, bursts, k.FREE_REQUEST, k.REQUESTS_LEFT, k.DONE),
         )
         missing = len(self.state.requests) - len(self.state.completed)
@@ -203,18 +209,21 @@ class Dram:
         """
         self._run(until_tick, 0)
         completed = self.state.completed[: self.state.scalars[k.COMPLETED]]
-        return completed[:, 0].copy(), completed[:, 1].copy()
+        order = np.lexsort((completed[:, 0], completed[:, 1]))
+        return completed[order, 0], completed[order, 1]
 
-    def _run(self, until_tick: int, resume: int) -> None:
+    def _run(self, until_tick: int, resume: int) -> int:
         status = run(self.state, until_tick, resume)
-        while status != k.FINISHED:
-            field = "trace" if status == k.TRACE_FULL else "bins"
+        while status in (k.TRACE_FULL, k.LOG_FULL, k.BINS_FULL):
+            field = {k.TRACE_FULL: "trace", k.LOG_FULL: "log", k.BINS_FULL: "bins"}[status]
             array = getattr(self.state, field)
             padding = [(0, max(4096, len(array))), *[(0, 0)] * (array.ndim - 1)]
             self.state = self.state._replace(**{field: np.pad(array, padding)})
             self.state.scalars[k.TRACE_ROWS] = len(self.state.trace)
+            self.state.scalars[k.LOG_ROWS] = len(self.state.log)
             self.state.scalars[k.BINS] = len(self.state.bins)
             status = run(self.state, until_tick, 1)
+        return int(status)
 
     def _settle(self) -> None:
         """Let channels that sleep catch up with their refreshes."""
@@ -241,10 +250,19 @@ class Dram:
         self._settle()
         return self.state.trace[: self.state.scalars[k.TRACED]].copy()
 
+    def bursts(self) -> Array:
+        """Return the log, int64[n, 7], in the order of completion within a channel.
+
+        Columns: arrival tick, done tick, channel, pseudo_channel, bank (stack ID, bank group, bank), is_write,
+        outcome (0 row hit, 1 miss, 2 conflict, 3 merged).
+        """
+        return self.state.log[: self.state.scalars[k.LOGGED]].copy()
+
     def statistics(self) -> DramStatistics:
         """Return the exact counts up to now."""
         self._settle()
-        pcs, banks = self.state.pcs, self.state.banks.reshape(self.pseudo_channels, -1, k.BANK_FIELDS)
+        pcs = self.state.pcs
+        banks = self.state.banks.reshape(self.pseudo_channels, -1, k.BANK_FIELDS)[:, : self.organisation.banks]
         bursts = pcs[:, k.READS] + pcs[:, k.WRITES]
         used = np.flatnonzero(self.state.bins)
         names = {
@@ -254,12 +272,16 @@ class Dram:
             "row_misses": k.MISSES,
             "row_conflicts": k.CONFLICTS,
             "activates": k.ACTIVATES,
-            "precharges": k.PRECHARGES,
+            "precharges": k.CLOSED,
+            "precharge_commands": k.PRECHARGES,
+            "precharge_all_commands": k.PRECHARGE_ALLS,
             "refreshes": k.REFRESHES,
             "latency_ticks_sum": k.LATENCY_SUM,
         }
         return DramStatistics(
             **{name: int(pcs[:, field].sum()) for name, field in names.items()},
+            merged_reads=int(self.state.channels[:, k.FORWARDED].sum()),
+            merged_writes=int(self.state.channels[:, k.COALESCED].sum()),
             latency_ticks_max=int(pcs[:, k.LATENCY_MAX].max()),
             pseudo_channel_bursts=bursts,
             pseudo_channel_busy_ticks=bursts * self.timing.nBL,
@@ -291,19 +313,27 @@ class Dram:
 def _check_organisation(organisation: Organisation, stacks: int) -> None:
     if stacks < 1:
         raise ValueError(f"stacks: {stacks} must be at least 1")
-    if organisation.banks > k.MAX_BANKS:
-        raise ValueError(f"organisation: {organisation.banks} banks per pseudo-channel; at most {k.MAX_BANKS}")
     for name in ("banks_per_group", "bank_groups"):
         size = getattr(organisation, name)
         if size < 1 or size & (size - 1):
             raise ValueError(f"organisation.{name}: {size} must be a power of two")
+    banks = organisation.pseudo_channels << _bank_shift(organisation)
+    if banks > MAX_BANKS:
+        raise ValueError(f"organisation: {banks} banks per channel; at most {MAX_BANKS}")
+
+
+def _bank_shift(organisation: Organisation) -> int:
+    """Return how many bits the place of a bank in its pseudo-channel takes."""
+    return (organisation.banks - 1).bit_length()
 
 
 def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
     """Return delay[level, previous, following] and the length of the window of four activates."""
-    delay = np.zeros((len(LEVELS) + 1, k.COMMAND_SLOTS, k.COMMAND_SLOTS), np.int64)
+    delay = np.full((len(LEVELS) + 1, k.COMMAND_SLOTS, k.COMMAND_SLOTS), -(1 << 40), np.int64)
     faw_ticks = 0
     for rule in table:
+        if rule.level == "channel":
+            continue  # one row and one column command per tick; the length of an activate is a constant of its own
         if rule.window == 4 and (rule.level, rule.previous, rule.following) == (
             "pseudo_channel",
             ("ACT",),
@@ -315,6 +345,8 @@ def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
             raise ValueError(f"{rule}: only activates have a window (of four), only stack IDs have siblings")
         plane = k.AT_SIBLING if rule.sibling else LEVELS.index(rule.level)
         for previous in rule.previous:
+            if rule.level == "stack_id" and previous not in ("RD", "WR"):
+                raise ValueError(f"{rule}: only column commands have rules at a stack ID")
             for following in rule.following:
                 cell = plane, COMMANDS.index(previous), COMMANDS.index(following)
                 delay[cell] = max(delay[cell], rule.ticks)
@@ -332,31 +364,45 @@ def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Po
         "all-bank": (timing.nREFI, timing.nRFC),
         "none": (k.NEVER, 0),
     }[policy.refresh]
-    nodes = 1 + o.stack_ids + o.stack_ids * o.bank_groups + o.banks
+    if policy.scheduler == "per-bank-queues":
+        above = math.ceil(_exact(policy.write_high) * policy.write_queue)
+        below = math.floor(_exact(policy.write_low) * policy.write_queue)
+    else:
+        above = math.floor(_exact(policy.write_high) * policy.write_queue)
+        below = max(1, math.ceil(_exact(policy.write_low) * policy.write_queue))
     constants = {
         k.CHANNELS: stacks * o.channels,
         k.PER_CHANNEL: o.pseudo_channels,
-        k.NODES: nodes,
+        k.NODES: 1 + o.stack_ids + o.stack_ids * o.bank_groups + o.banks,
         k.STACK_IDS: o.stack_ids,
         k.STACK_ID_SHIFT: stack_banks.bit_length() - 1,
         k.GROUP_SHIFT: o.banks_per_group.bit_length() - 1,
         k.BANKS: o.banks,
-        k.FIRST_CHANNEL_NODE: stacks * o.channels * o.pseudo_channels * nodes,
-        k.QUEUE_DEPTH: policy.queue_depth,
-        k.WRITE_HIGH: max(1, math.ceil(policy.write_high * policy.queue_depth)),
-        k.WRITE_LOW: max(1, math.floor(policy.write_low * policy.queue_depth)),
-        k.BYPASS_CAP: policy.bypass_cap,
+        k.BANK_SHIFT: _bank_shift(o),
+        k.CHANNEL_BANKS: o.pseudo_channels << _bank_shift(o),
+        k.DEPTH: policy.read_queue,
+        k.DEPTH + 1: policy.write_queue,
+        k.DRAIN_ABOVE: above,
+        k.DRAIN_BELOW: below,
+        k.SCHEDULER: SCHEDULERS.index(policy.scheduler),
+        k.MERGE: policy.merge,
+        k.CLOSE_AFTER: policy.close_after_ticks,
+        k.REFRESH: REFRESH_POLICIES.index(policy.refresh),
         k.REFRESH_INTERVAL: interval,
-        k.REFRESH_ALL: policy.refresh == "all-bank",
         k.REFRESH_TICKS: refresh_ticks,
+        k.HIT_STREAK: policy.hit_streak,
+        k.QUEUE_DEPTH: policy.bank_queue,
+        k.EDGES: timing.ticks_per_ck,
+        k.ACT_TICKS: timing.act_ticks,
         k.READ_TICKS: timing.nCL + timing.nBL,
         k.WRITE_TICKS: timing.nCWL + timing.nBL,
         k.BURST_TICKS: timing.nBL,
         k.BURST_BYTES: o.burst_bytes,
         k.BANK_FIELD: bank_field,
         k.CHANNEL_FIELD: o.channels,
-        k.FREE_RUN: k.NONE,
+        k.FREE_BURST: k.NONE,
         k.FREE_REQUEST: k.NONE,
+        k.STOP_AT: k.NEVER,
     }
     scalars = np.zeros(k.PLACES + len(places), np.int64)
     scalars[list(constants)] = list(constants.values())
@@ -364,19 +410,32 @@ def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Po
     return scalars
 
 
-def _pseudo_channels(count: int, refresh_interval: int) -> Array:
+def _exact(share: float) -> Fraction:
+    """Return the decimal fraction that was written."""
+    return Fraction(str(share))
+
+
+def _channels(count: int, scalars: Array) -> Array:
+    channels = np.zeros((count, k.CHANNEL_FIELDS), np.int64)
+    channels[:, [k.COLUMN_WAKE, k.ROW_WAKE, k.ARRIVES]] = k.NEVER
+    channels[:, [k.INBOX_HEAD, k.INBOX_TAIL]] = k.NONE
+    channels[:, k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]
+    if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES:
+        channels[:, k.TICK] = channels[:, k.LAST_BANK] = -1
+    return channels
+
+
+def _pseudo_channels(count: int) -> Array:
     pcs = np.zeros((count, k.PC_FIELDS), np.int64)
-    pcs[:, k.ENTERING : k.INBOX_TAIL + 1] = k.NONE
     pcs[:, k.FAW : k.FAW + 4] = k.LONG_AGO
-    pcs[:, [k.COLUMN_TICK, k.ROW_TICK, k.NEXT_ARRIVAL]] = k.NEVER
-    pcs[:, k.REFRESH_DUE] = refresh_interval
+    pcs[:, k.REFRESHING] = k.NONE
     return pcs
 
 
 def _banks(count: int) -> Array:
     banks = np.zeros((count, k.BANK_FIELDS), np.int64)
-    banks[:, k.OPEN_ROW : k.HIT_BEFORE + 2] = k.NONE
-    banks[:, [k.ACT_TICK, k.REFRESHED_UNTIL]] = k.LONG_AGO
+    banks[:, k.OPEN_ROW] = k.NONE
+    banks[:, [k.ACT_TICK, k.USED_TICK, k.REFRESHED_UNTIL]] = k.LONG_AGO
     return banks
 
 
@@ -424,24 +483,6 @@ def _address_map(tables: tuple[Array, Array], sizes: dict[str, int]) -> tuple[Ar
     if hashes:
         table[len(rows) :, :4] = hashes
     return table, len(rows), capacity
-
-
-def _block_shift(digits: Array, hashes: Array) -> int:
-    """Return log2 of the largest aligned block of addresses, a power of two of bytes, that surely lies in one row."""
-    column = _FIELDS.index("column")
-    hashed = {int(bit) for field, bit in hashes[:, [k.HASH_SOURCE, k.HASH_SOURCE_BIT]] if field == column}
-    shift = max(0, int(digits[0, k.DIGIT_SHIFT])) if len(digits) else 0
-    for place, digit in enumerate(digits):
-        multiplier, modulus = _log2(int(digit[k.DIGIT_MULTIPLIER])), _log2(int(digit[k.DIGIT_MODULUS]))
-        if digit[k.DIGIT_FIELD] != column or min(digit[k.DIGIT_SHIFT], multiplier, modulus) < 0:
-            break
-        if place and digit[k.DIGIT_STEP] != digits[place - 1, k.DIGIT_MODULUS]:
-            break
-        free = next((bit for bit in range(modulus) if multiplier + bit in hashed), modulus)
-        shift += free
-        if free < modulus:
-            break
-    return shift
 
 
 def _log2(value: int) -> int:

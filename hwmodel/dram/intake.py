@@ -1,31 +1,27 @@
-"""From an address to a scheduling window: the decoder, the entry points for requests and bursts, the inboxes.
+"""From an address to a channel's inbox: the decoder, and the entry points for requests and bursts.
 
-Called by the executors, also from compiled code, for every burst; the channels (`kernel`) take it from there.
-A request is a number that stands for a count of bursts; it is complete when the last of them is done.
-Neighbouring bursts of a request in one row travel as a run, a single row of the pool. This is storage only: ages,
-windows and commands count bursts, and a run may lie partly in the window, partly still in the inbox.
-Not modelled: back-pressure (inboxes are unbounded; whoever enqueues limits what it has outstanding).
+Called by the executors, also from compiled code, for every burst; the schedulers take it from the inbox when it has
+arrived and their buffers have room. A request is a number that stands for a count of bursts; it is complete when
+the last of them is done.
+Inboxes are unbounded and in order: a burst that finds its buffer full holds up those behind it, as a source that
+offers bursts one by one would.
 """
 
 from __future__ import annotations
 
 from hwmodel.compiled import compiled
-from hwmodel.dram.schedule import choose_mode, list_hit
 from hwmodel.dram.state import (
-    ADMITTED,
-    AGE,
     ARRIVAL,
+    ARRIVES,
     ASLEEP,
     BANK_FIELD,
-    BANK_LIST,
-    BLOCK_SHIFT,
+    BANK_SHIFT,
     BURSTS_LEFT,
-    BUSY_SINCE,
     CAPACITY,
     CHANNEL_FIELD,
     CHANNEL_FIELDS,
-    COLUMN_STALE,
-    COUNT,
+    CHANNEL_SHIFT,
+    COLUMN_SHIFT,
     DIGIT_FIELD,
     DIGIT_MASK,
     DIGIT_MODULUS,
@@ -34,53 +30,41 @@ from hwmodel.dram.state import (
     DIGIT_STEP,
     DIGITS,
     DONE,
-    ENTERING,
+    FREE_BURST,
     FREE_REQUEST,
-    FREE_RUN,
     HASH_SOURCE,
     HASH_SOURCE_BIT,
     HASH_TARGET,
     HASH_TARGET_BIT,
     HASHES,
-    HEAD,
-    HEAD_HIT,
-    HIT_BEFORE,
-    HIT_RUN,
     INBOX_HEAD,
     INBOX_TAIL,
+    IS_WRITE,
     LAST_ARRIVAL,
+    LINEAR,
     LINK,
     MAP_FIELDS,
-    NEVER,
-    NEXT_ARRIVAL,
+    MERGED,
     NONE,
     NOW,
-    OPEN_ROW,
-    OUTSIDE,
-    PC_FIELDS,
-    PENDING,
-    PER_CHANNEL,
+    PER_BANK_QUEUES,
+    PLACE,
+    PLACE_MASK,
     PLACES,
-    QUEUE_DEPTH,
+    POOL_FIELDS,
     REMAINING,
     REQUEST,
     REQUESTS_LEFT,
-    ROW,
-    ROW_STALE,
+    ROW_SHIFT,
+    SCHEDULER,
     SCRATCH,
-    SEQUENCE,
-    TAIL,
     WAITING,
-    WAKE,
     Array,
     DramState,
     Memory,
     Row,
-    bank_at,
-    link_of,
     memory_of,
     row_at,
-    run_at,
 )
 
 
@@ -101,13 +85,14 @@ def open_request(state: DramState, bursts: int) -> int:
 
 
 @compiled
-def _decode(scalars: Row, table: Row, address: int) -> Row:
-    """Return the row of an address's fields, hashed (it lies in the scratch)."""
+def _decode_digits(memory: Memory, address: int) -> int:
+    """Return the place of an address, digit by digit, then hash by hash."""
+    scalars = memory.scalars
     raw = row_at(scalars, SCRATCH)
     for field in range(7):
         raw[field] = 0
     rest = address
-    digit = table
+    digit = memory.address_map
     for _ in range(scalars[DIGITS]):
         rest = rest >> digit[DIGIT_SHIFT] if digit[DIGIT_SHIFT] >= 0 else rest // digit[DIGIT_STEP]
         value = rest & digit[DIGIT_MASK] if digit[DIGIT_MASK] >= 0 else rest % digit[DIGIT_MODULUS]
@@ -121,7 +106,24 @@ def _decode(scalars: Row, table: Row, address: int) -> Row:
         bit = (raw[entry[HASH_SOURCE]] >> entry[HASH_SOURCE_BIT]) & 1
         fields[entry[HASH_TARGET]] ^= bit << entry[HASH_TARGET_BIT]
         entry = row_at(entry, MAP_FIELDS)
-    return fields
+    stack, channel, pseudo_channel, group, bank, row, column = 0, 1, 2, 3, 4, 5, 6
+    place = scalars[PLACES + fields[group] * scalars[BANK_FIELD] + fields[bank]]
+    place += fields[pseudo_channel] << scalars[BANK_SHIFT]
+    index = fields[stack] * scalars[CHANNEL_FIELD] + fields[channel]
+    return int(place | fields[column] << COLUMN_SHIFT | fields[row] << ROW_SHIFT | index << CHANNEL_SHIFT)
+
+
+@compiled
+def decode(memory: Memory, address: int) -> int:
+    """Return the place of an address: bank of its channel, column, row, channel in one number."""
+    if memory.scalars[LINEAR] == 0:
+        return _decode_digits(memory, address)
+    place, table, rest = 0, memory.linear, address
+    while rest != 0:
+        place ^= table[rest & 255]
+        table = row_at(table, 256)
+        rest >>= 8
+    return place
 
 
 @compiled
@@ -143,17 +145,9 @@ def enqueue_bursts(
     Ticks must not decrease from call to call nor lie before a tick already run to; room must be reserved.
     """
     memory = memory_of(state)
-    scalars = memory.scalars
-    _require_room(scalars, stop - first, tick)
-    shift = scalars[BLOCK_SHIFT]
-    at = first
-    while at < stop:
-        address = addresses[at]
-        start = at
-        at += 1
-        while at < stop and addresses[at] >> shift == address >> shift:
-            at += 1
-        _offer(memory, address, at - start, request, 1 if is_write else 0, tick)
+    _require_room(memory.scalars, stop - first, tick)
+    for at in range(first, stop):
+        offer(memory, addresses[at], request, 1 if is_write else 0, tick)
 
 
 @compiled
@@ -161,97 +155,38 @@ def enqueue(state: DramState, address: int, request: int, is_write: int, tick: i
     """Offer one burst, as `enqueue_bursts` does."""
     memory = memory_of(state)
     _require_room(memory.scalars, 1, tick)
-    _offer(memory, address, 1, request, 1 if is_write else 0, tick)
+    offer(memory, address, request, 1 if is_write else 0, tick)
 
 
 @compiled
-def _offer(memory: Memory, address: int, bursts: int, request: int, mode: int, tick: int) -> None:
-    """Append a run to the inbox of its pseudo-channel."""
+def offer(memory: Memory, address: int, request: int, mode: int, tick: int) -> None:
+    """Append a burst to the inbox of its channel; room must have been checked."""
     scalars = memory.scalars
     if address < 0 or address >= scalars[CAPACITY]:
         raise ValueError("enqueue: address outside the capacity of the address map")
-    stack, channel, pseudo_channel, group, bank, row = 0, 1, 2, 3, 4, 5
-    field = _decode(scalars, memory.address_map, address)
-    channel_index = field[stack] * scalars[CHANNEL_FIELD] + field[channel]
-    pc = row_at(memory.pcs, (channel_index * scalars[PER_CHANNEL] + field[pseudo_channel]) * PC_FIELDS)
-    index = scalars[FREE_RUN]
-    run = run_at(memory, index)
-    scalars[FREE_RUN] = run[LINK]
-    scalars[BURSTS_LEFT] -= bursts
-    scalars[WAITING] += bursts
-    run[AGE] = scalars[SEQUENCE]
-    scalars[SEQUENCE] += bursts
-    run[ARRIVAL] = tick
-    run[LINK] = NONE
-    run[REQUEST] = request
-    run[ROW] = field[row]
-    run[BANK_LIST] = 2 * scalars[PLACES + field[group] * scalars[BANK_FIELD] + field[bank]] + mode
-    run[ADMITTED] = 0
-    run[OUTSIDE] = bursts
-    if pc[ENTERING] != NONE:
-        if pc[INBOX_HEAD] == NONE:
-            pc[INBOX_HEAD] = index
-        else:
-            run_at(memory, pc[INBOX_TAIL])[LINK] = index
-        pc[INBOX_TAIL] = index
-        return
-    pc[ENTERING] = index
-    if pc[COUNT + mode] < scalars[QUEUE_DEPTH]:
-        pc[NEXT_ARRIVAL] = min(pc[NEXT_ARRIVAL], tick)
-        wake = row_at(memory.channels, channel_index * CHANNEL_FIELDS)
-        wake[WAKE] = min(wake[WAKE], tick)
-        wake[ASLEEP] = 0
-
-
-@compiled
-def _append(memory: Memory, pc_index: int, pc: Row, index: int) -> None:
-    """Put a run at the end of its bank's list."""
-    run = run_at(memory, index)
-    place, mode = run[BANK_LIST] >> 1, run[BANK_LIST] & 1
-    bank, bit = bank_at(memory, pc_index, place), 1 << place
-    last = bank[TAIL + mode]
-    bank[TAIL + mode] = index
-    if last == NONE:
-        bank[HEAD + mode] = index
-        pc[PENDING + mode] |= bit
-        pc[ROW_STALE] = 1
+    place = decode(memory, address)
+    channel = row_at(memory.channels, (place >> CHANNEL_SHIFT) * CHANNEL_FIELDS)
+    index = scalars[FREE_BURST]
+    burst = row_at(memory.pool, index * POOL_FIELDS)
+    scalars[FREE_BURST] = burst[LINK]
+    scalars[BURSTS_LEFT] -= 1
+    scalars[WAITING] += 1
+    burst[LINK] = NONE
+    burst[PLACE] = place & PLACE_MASK
+    burst[ARRIVAL] = tick
+    burst[REQUEST] = request
+    burst[IS_WRITE] = mode
+    burst[MERGED] = NONE
+    if channel[INBOX_HEAD] == NONE:
+        channel[INBOX_HEAD] = index
+        channel[ARRIVES] = tick - (scalars[SCHEDULER] == PER_BANK_QUEUES)  # it may get a command at that very tick
+        channel[ASLEEP] = 0
     else:
-        run_at(memory, last)[LINK] = index
-    if bank[HIT_RUN + mode] == NONE and bank[OPEN_ROW] == run[ROW]:
-        bank[HIT_RUN + mode] = index
-        bank[HIT_BEFORE + mode] = last
-        list_hit(pc, place, mode, run[AGE])
-        if last == NONE:
-            pc[HEAD_HIT + mode] |= bit
-        pc[COLUMN_STALE] = 1
+        row_at(memory.pool, channel[INBOX_TAIL] * POOL_FIELDS)[LINK] = index
+    channel[INBOX_TAIL] = index
 
 
 @compiled
-def fill(memory: Memory, pc_index: int, pc: Row, tick: int) -> None:
-    """Move arrived bursts from the inbox into the windows, in order, until one finds its window full."""
-    depth = memory.scalars[QUEUE_DEPTH]
-    pc[NEXT_ARRIVAL] = NEVER
-    while pc[ENTERING] != NONE:
-        run = run_at(memory, pc[ENTERING])
-        mode = run[BANK_LIST] & 1
-        room = depth - pc[COUNT + mode]
-        if room == 0:
-            break
-        if run[ARRIVAL] > tick:
-            pc[NEXT_ARRIVAL] = run[ARRIVAL]
-            break
-        if pc[COUNT] + pc[COUNT + 1] == 0:
-            pc[BUSY_SINCE] = tick
-        if run[ADMITTED] == 0:
-            _append(memory, pc_index, pc, pc[ENTERING])
-        admitted = min(room, run[OUTSIDE])
-        run[ADMITTED] += admitted
-        run[OUTSIDE] -= admitted
-        pc[COUNT + mode] += admitted
-        if run[OUTSIDE] == 0:
-            following = pc[INBOX_HEAD]
-            pc[ENTERING] = following
-            if following != NONE:
-                pc[INBOX_HEAD] = link_of(memory, following)
-                run_at(memory, following)[LINK] = NONE
-    choose_mode(memory, pc_index, pc, tick)
+def place_of(state: DramState, address: int) -> int:
+    """Return the place of an address, from Python."""
+    return decode(memory_of(state), address)

@@ -1,0 +1,80 @@
+"""What a standard leaves to the controller: scheduler, row policy, refresh, queues and write drain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from layouts.notation import nearest_first
+
+SCHEDULERS = ("fr-fcfs", "fr-fcfs-row-hit", "fcfs", "per-bank-queues")
+ROW_POLICIES = ("open", "closed", "timeout")
+REFRESH_POLICIES = ("per-bank", "all-bank", "none")
+MAX_QUEUE = 4096  # assumed: more than any controller holds
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A controller as a composition of policies. Raises ValueError for values out of range.
+
+    `scheduler`: "fr-fcfs" and "fr-fcfs-row-hit" (a row is not closed while an older burst of the buffer hits it), "fcfs"
+    (strictly in order), "per-bank-queues" (round robin over the banks' queues, at most `hit_streak` hits in a row
+    while the oldest burst of the bank waits for another row).
+    `row_policy`: rows stay "open" until another is needed; "timeout" closes a row nobody waits for `timeout_ticks` after
+    its last use, "closed" at once.
+    Queues count bursts per channel. Writes are drained from `write_high` of their queue on, down to `write_low`.
+    `merge`: reads of a waiting write are served from it, writes to one coalesce (always, with per-bank queues).
+    """
+
+    scheduler: str = "fr-fcfs-row-hit"
+    row_policy: str = "open"
+    timeout_ticks: int = 0
+    refresh: str = "per-bank"
+    read_queue: int = 64  # per channel
+    write_queue: int = 64
+    bank_queue: int = 8  # DRAMsim3's HBM configurations
+    write_high: float = 0.8  # Ramulator 2.1's default
+    write_low: float = 0.2  # Ramulator 2.1's default
+    hit_streak: int = 4  # DRAMsim3's limit
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("scheduler", self.scheduler, SCHEDULERS),
+            ("row_policy", self.row_policy, ROW_POLICIES),
+            ("refresh", self.refresh, REFRESH_POLICIES),
+        ):
+            if value not in known:
+                raise ValueError(f"policy.{name}: unknown {value!r}; known: {nearest_first(value, known)}")
+        for name, largest in (
+            ("read_queue", MAX_QUEUE),
+            ("write_queue", MAX_QUEUE),
+            ("bank_queue", 32),
+            ("hit_streak", 1 << 30),
+        ):
+            value = getattr(self, name)
+            if not 1 <= value <= largest:
+                raise ValueError(f"policy.{name}: {value} is outside 1 .. {largest}")
+        if not 0 <= self.write_low <= self.write_high <= 1:
+            raise ValueError(
+                f"policy: write_low {self.write_low}, write_high {self.write_high}: not 0 <= low <= high <= 1"
+            )
+        if self.timeout_ticks < 0 or (self.row_policy == "timeout") != (self.timeout_ticks > 0):
+            raise ValueError(
+                f"policy.timeout_ticks: {self.timeout_ticks} with row policy {self.row_policy!r}: a timeout has at "
+                "least 1 tick, the others 0"
+            )
+        if self.scheduler == "per-bank-queues" and self.refresh == "per-bank":
+            raise ValueError("policy.refresh: 'per-bank' does not go with per-bank queues; known: all-bank, none")
+        if self.scheduler == "per-bank-queues" and self.row_policy != "open":
+            raise ValueError(f"policy.row_policy: {self.row_policy!r} does not go with per-bank queues; known: open")
+
+    @property
+    def close_after_ticks(self) -> int:
+        """After how many ticks without use a row is closed that nobody waits for; -1 for never."""
+        return -1 if self.row_policy == "open" else self.timeout_ticks
+
+    @property
+    def mask_words(self) -> int:
+        """How many words of 64 bits a set of waiting bursts takes: twice the queue, so that it is seldom moved."""
+        words = -(-2 * max(self.read_queue, self.write_queue) // 64)
+        return 1 << (words - 1).bit_length()
