@@ -29,5 +29,15 @@ def _sources() -> str:
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called, without the global interpreter lock, and keep the code on disk."""
     dispatcher: Any = njit(cache=True, nogil=True)(function)
-    dispatcher._cache._cache_file._source_stamp = _sources()
+    file = dispatcher._cache._cache_file
+    file._source_stamp = _sources()
+    load_index = file._load_index
+
+    def load_readable_index() -> Any:
+        try:
+            return load_index()
+        except (AttributeError, ImportError):  # it names a class that there is no more
+            return {}
+
+    file._load_index = load_readable_index
     return dispatcher

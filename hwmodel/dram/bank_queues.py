@@ -13,31 +13,28 @@ from __future__ import annotations
 
 from hwmodel.compiled import compiled
 from hwmodel.dram.commands import (
+    act_ready,
     activate,
     arrive,
-    bank_ready,
     close,
     column,
+    column_ready,
     finish,
-    log,
-    pc_of,
-    pc_ready,
-    release,
     row_command,
+    serve_merged,
 )
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
+    ALL_BURSTS,
     ARRIVAL,
     ARRIVES,
-    BANK_BURSTS_MASK,
     BANK_CONFLICTS,
     BANK_MASK,
-    BANK_SHIFT,
+    BANK_PC,
+    BANK_STRIDE,
     BANKS,
-    CHANNEL_BANKS,
     CLOSED_BANKS,
-    COALESCED,
     COLUMN_WAKE,
     CONFLICT,
     CONFLICT_BANKS,
@@ -52,10 +49,6 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FAW_TICKS,
-    MORE,
-    REPLAYING,
-    FORWARD,
-    FORWARDED,
     FREED,
     FULL_BANKS,
     HELD,
@@ -63,16 +56,17 @@ from hwmodel.dram.state import (
     HIT_STREAK,
     HITS,
     INBOX_HEAD,
+    INDEX,
     IS_WRITE,
     LAST_BANK,
     LAST_DONE,
-    LATENCY_MAX,
-    LATENCY_SUM,
     LINK,
     LIVE,
+    MAX_QUEUES,
     MERGED,
     MISS,
     MISSES,
+    MORE,
     NEVER,
     NONE,
     OPEN_BANKS,
@@ -80,7 +74,6 @@ from hwmodel.dram.state import (
     PENDING_ENTRIES,
     PER_CHANNEL,
     PLACE,
-    POOL_FIELDS,
     PRE,
     PRECHARGES,
     Q_COUNT,
@@ -91,17 +84,18 @@ from hwmodel.dram.state import (
     Q_TAIL,
     QUEUE_DEPTH,
     QUEUE_POSITIONS,
+    QUEUE_STATE,
+    QUEUE_WORDS,
     QUEUED,
     RD,
     READ_BANKS,
-    READ_TICKS,
-    READS,
     REFAB,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_TICKS,
     REFRESHED_UNTIL,
     REFRESHES,
+    REPLAYING,
     ROW_SHIFT,
     ROW_WAKE,
     SLOT_ARRIVAL,
@@ -110,13 +104,17 @@ from hwmodel.dram.state import (
     SLOT_PLACE,
     STREAK,
     TAIL,
+    WR,
     WRITE_BANKS,
-    Channel,
     Row,
+    Words,
     bank_at,
     bank_mask,
+    burst_at,
     insert,
     mode_mask,
+    pc_at,
+    pointer_of,
     remove,
     row_at,
     slot_at,
@@ -125,73 +123,78 @@ from hwmodel.dram.state import (
 
 
 @compiled
-def _queued_at(channel: Channel, bank: int, position: int) -> Row:
-    return row_at(channel.queues, (bank * QUEUE_POSITIONS + position) * SLOT_FIELDS)
+def _queues(m: Row, c: Row) -> Row:
+    return row_at(pointer_of(m[QUEUE_STATE]), c[INDEX] * QUEUE_WORDS)
 
 
 @compiled
-def _pending(channel: Channel, mode: int, place: int) -> Row:
+def _queued_at(m: Row, c: Row, bank: int, position: int) -> Row:
+    """Return the row of a position of a bank's queue."""
+    return row_at(_queues(m, c), (bank * QUEUE_POSITIONS + position) * SLOT_FIELDS)
+
+
+@compiled
+def _pending(m: Row, c: Row, mode: int, place: int) -> Row:
     """Return the count of the waiting bursts whose places hash as this one does."""
     key = (place ^ (place >> 10) ^ (place >> 21) ^ (place >> 32)) & (PENDING_ENTRIES - 1)
-    return row_at(channel.pending, mode * PENDING_ENTRIES + key)
+    return row_at(_queues(m, c), MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + mode * PENDING_ENTRIES + key)
 
 
 @compiled
-def _classify(channel: Channel, bank: int) -> None:
+def _classify(m: Row, c: Row, bank: int) -> None:
     """Note what a bank's queue may need next."""
-    fields, state, bit = channel.fields, bank_at(channel, bank), 1 << bank
-    fields[CLOSED_BANKS] &= ~bit
-    fields[READ_BANKS] &= ~bit
-    fields[WRITE_BANKS] &= ~bit
-    fields[CONFLICT_BANKS] &= ~bit
+    state, bit = bank_at(c, bank), 1 << bank
+    c[CLOSED_BANKS] &= ~bit
+    c[READ_BANKS] &= ~bit
+    c[WRITE_BANKS] &= ~bit
+    c[CONFLICT_BANKS] &= ~bit
     live, hits = state[Q_LIVE], state[Q_HITS]
     if live == 0:
         return
     if state[OPEN_ROW] == NONE:
-        fields[CLOSED_BANKS] |= bit
+        c[CLOSED_BANKS] |= bit
         return
     if hits & state[Q_READS] != 0:
-        fields[READ_BANKS] |= bit
+        c[READ_BANKS] |= bit
     if hits & ~state[Q_READS] != 0:
-        fields[WRITE_BANKS] |= bit
-    if live & -live & hits == 0 and (hits == 0 or state[STREAK] >= channel.memory.scalars[HIT_STREAK]):
-        fields[CONFLICT_BANKS] |= bit
+        c[WRITE_BANKS] |= bit
+    if live & -live & hits == 0 and (hits == 0 or state[STREAK] >= m[HIT_STREAK]):
+        c[CONFLICT_BANKS] |= bit
 
 
 @compiled
-def _held_back(channel: Channel, bank: int, position: int) -> bool:
+def _held_back(m: Row, c: Row, bank: int, position: int) -> bool:
     """Return whether a write must wait for an earlier read of its place."""
-    state = bank_at(channel, bank)
+    state = bank_at(c, bank)
     earlier = state[Q_HITS] & state[Q_READS] & ((1 << position) - 1)
-    place = _queued_at(channel, bank, position)[SLOT_PLACE]
+    place = _queued_at(m, c, bank, position)[SLOT_PLACE]
     while earlier != 0:
-        if _queued_at(channel, bank, trailing_zeros(earlier))[SLOT_PLACE] == place:
+        if _queued_at(m, c, bank, trailing_zeros(earlier))[SLOT_PLACE] == place:
             return True
         earlier &= earlier - 1
     return False
 
 
 @compiled
-def _first_in_queue(channel: Channel, bank: int, tick: int) -> tuple[int, int, int]:
+def _first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int]:
     """Return (command, position) of a bank's first burst whose command is ready, or NONE; and the next ready tick."""
-    scalars, state = channel.memory.scalars, bank_at(channel, bank)
-    ready = pc_ready(channel, bank >> scalars[BANK_SHIFT])
+    state = bank_at(c, bank)
+    pc = pc_at(c, state[BANK_PC])
     live, hits, wake = state[Q_LIVE], state[Q_HITS], NEVER
     if state[OPEN_ROW] == NONE:
-        fields = pc_of(channel, bank >> scalars[BANK_SHIFT])
-        at = max(ready[ACT], fields[FAW + fields[FAW_PLACE]] + scalars[FAW_TICKS], bank_ready(channel, bank, ACT))
+        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], act_ready(c, bank))
         return (ACT if at <= tick else NONE), trailing_zeros(live), at
-    if (channel.fields[CONFLICT_BANKS] >> bank) & 1:
-        at = max(ready[PRE], bank_ready(channel, bank, PRE))
+    if (c[CONFLICT_BANKS] >> bank) & 1:
+        at = max(pc[PRE], state[PRE])
         if at <= tick:
             return PRE, trailing_zeros(live), at
         wake = at
     reads, writes = hits & state[Q_READS], hits & ~state[Q_READS]
-    read_at = max(ready[RD], bank_ready(channel, bank, RD)) if reads != 0 else NEVER
-    write_at = max(ready[RD + 1], bank_ready(channel, bank, RD + 1)) if writes != 0 else NEVER
+    read_at = max(pc[RD], column_ready(c, bank, RD)) if reads != 0 else NEVER
+    write_at = max(pc[WR], column_ready(c, bank, WR)) if writes != 0 else NEVER
     wake = min(wake, read_at)
     if write_at <= tick:
-        while writes != 0 and _held_back(channel, bank, trailing_zeros(writes)):
+        while writes != 0 and _held_back(m, c, bank, trailing_zeros(writes)):
             writes &= writes - 1
     elif writes != 0:
         wake = min(wake, write_at)
@@ -206,30 +209,29 @@ def _first_in_queue(channel: Channel, bank: int, tick: int) -> tuple[int, int, i
 
 
 @compiled
-def _first_ready(channel: Channel, tick: int) -> tuple[int, int, int, int]:
+def _first_ready(m: Row, c: Row, tick: int) -> tuple[int, int, int, int]:
     """Return (command, bank, position) of the first ready one, round robin, or NONE; and the next ready tick."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    closed, reads = fields[CLOSED_BANKS], fields[READ_BANKS]
-    writes, conflicts = fields[WRITE_BANKS], fields[CONFLICT_BANKS]
+    closed, reads = c[CLOSED_BANKS], c[READ_BANKS]
+    writes, conflicts = c[WRITE_BANKS], c[CONFLICT_BANKS]
     wake = NEVER
-    if scalars[PER_CHANNEL] == 1:  # what no bank can have yet is not asked for bank by bank
-        pc, ready = pc_of(channel, 0), pc_ready(channel, 0)
-        floor = max(ready[ACT], pc[FAW + pc[FAW_PLACE]] + scalars[FAW_TICKS])
+    if m[PER_CHANNEL] == 1:  # what no bank can have yet is not asked for bank by bank
+        pc = pc_at(c, 0)
+        floor = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS])
         if closed != 0 and floor > tick:
             closed, wake = 0, min(wake, floor)
-        if reads != 0 and ready[RD] > tick:
-            reads, wake = 0, min(wake, ready[RD])
-        if writes != 0 and ready[RD + 1] > tick:
-            writes, wake = 0, min(wake, ready[RD + 1])
+        if reads != 0 and pc[RD] > tick:
+            reads, wake = 0, min(wake, pc[RD])
+        if writes != 0 and pc[WR] > tick:
+            writes, wake = 0, min(wake, pc[WR])
     banks = closed | reads | writes | conflicts
-    first = fields[LAST_BANK] + 1
+    first = c[LAST_BANK] + 1
     upper = banks & (-1 << first) if first < 64 else 0
     for turn in range(2):
         bits = upper if turn == 0 else banks & ~upper
         while bits != 0:
             bank = trailing_zeros(bits)
             bits &= bits - 1
-            command, position, at = _first_in_queue(channel, bank, tick)
+            command, position, at = _first_in_queue(m, c, bank, tick)
             if command != NONE:
                 return command, bank, position, tick
             wake = min(wake, at)
@@ -237,150 +239,131 @@ def _first_ready(channel: Channel, tick: int) -> tuple[int, int, int, int]:
 
 
 @compiled
-def _row_changed(channel: Channel, bank: int) -> None:
+def _row_changed(m: Row, c: Row, bank: int) -> None:
     """A bank's row was opened or closed: find its hits."""
-    state = bank_at(channel, bank)
+    state = bank_at(c, bank)
     row, hits, bits = state[OPEN_ROW], 0, state[Q_LIVE]
     while bits != 0 and row != NONE:
         position = trailing_zeros(bits)
         bits &= bits - 1
-        if _queued_at(channel, bank, position)[SLOT_PLACE] >> ROW_SHIFT == row:
+        if _queued_at(m, c, bank, position)[SLOT_PLACE] >> ROW_SHIFT == row:
             hits |= 1 << position
     state[Q_HITS] = hits
-    _classify(channel, bank)
+    _classify(m, c, bank)
 
 
 @compiled
-def _release_held(channel: Channel, bank: int) -> None:
+def _release_held(c: Row, words: Words, bank: int) -> None:
     """A bank's queue has room again: its bursts in the buffers may move."""
-    channel.fields[FULL_BANKS] &= ~(1 << bank)
+    c[FULL_BANKS] &= ~(1 << bank)
     for mode in range(2):
-        held, bursts = mode_mask(channel, mode, HELD), bank_mask(channel, bank, mode, BANK_BURSTS_MASK)
-        for word in range(len(channel.memory.words)):
+        held, bursts = mode_mask(c, words, mode, HELD), bank_mask(c, words, bank, mode, ALL_BURSTS)
+        for word in range(len(words)):
             held[word] &= ~bursts[word]
 
 
 @compiled
-def _issue_column(channel: Channel, bank: int, mode: int, position: int, tick: int) -> None:
-    scalars, fields, state = channel.memory.scalars, channel.fields, bank_at(channel, bank)
-    slot, bit = _queued_at(channel, bank, position), 1 << position
+def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: int, tick: int) -> None:
+    """Issue the column command of a burst; merged ones are done with it."""
+    state, slot, bit = bank_at(c, bank), _queued_at(m, c, bank, position), 1 << position
     place, arrival, burst = slot[SLOT_PLACE], slot[SLOT_ARRIVAL], slot[SLOT_BURST]
-    pc = bank >> scalars[BANK_SHIFT]
     is_hit = state[STREAK] > 0
-    column(channel, bank, mode, tick)
-    pc_of(channel, pc)[HITS] += is_hit
+    column(m, c, bank, mode, tick)
+    pc_at(c, state[BANK_PC])[HITS] += is_hit
     outcome = HIT if is_hit else (CONFLICT if state[Q_STARTED] & bit else MISS)
     state[Q_LIVE] &= ~bit
     state[Q_HITS] &= ~bit
     state[Q_READS] &= ~bit
     state[Q_STARTED] &= ~bit
     state[Q_COUNT] -= 1
-    fields[QUEUED] -= 1
-    if (fields[FULL_BANKS] >> bank) & 1:
-        _release_held(channel, bank)
-    _classify(channel, bank)
-    _pending(channel, mode, place)[0] -= 1
-    merged = row_at(channel.memory.pool, burst * POOL_FIELDS)[MERGED]
-    done = finish(channel, pc, burst, arrival, mode, tick)
-    log(channel, bank, arrival, done, mode, outcome)
+    c[QUEUED] -= 1
+    if (c[FULL_BANKS] >> bank) & 1:
+        _release_held(c, words, bank)
+    _classify(m, c, bank)
+    _pending(m, c, mode, place)[0] -= 1
+    merged = burst_at(m, burst)[MERGED]
+    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
     while merged != NONE:
-        row = row_at(channel.memory.pool, merged * POOL_FIELDS)
-        following, arrived = row[MERGED], row[ARRIVAL]
-        _served(channel, pc, bank, merged, arrived, done, mode)
+        row = burst_at(m, merged)
+        following = row[MERGED]
+        serve_merged(m, c, bank, merged, row[ARRIVAL], mode, done)
         merged = following
-    fields[LAST_DONE] = max(fields[LAST_DONE], tick + 1 if mode else done + 1)
+    c[LAST_DONE] = max(c[LAST_DONE], tick + 1 if mode else done + 1)
 
 
 @compiled
-def _served(channel: Channel, pc: int, bank: int, burst: int, arrival: int, done: int, mode: int) -> None:
-    """Count a burst that needs no command of its own."""
-    fields = pc_of(channel, pc)
-    fields[READS + mode] += 1
-    if mode == 0:
-        fields[LATENCY_SUM] += done - arrival
-        fields[LATENCY_MAX] = max(fields[LATENCY_MAX], done - arrival)
-        channel.fields[FORWARDED] += 1
-    else:
-        channel.fields[COALESCED] += 1
-    log(channel, bank, arrival, done, mode, FORWARD)
-    release(channel, burst, done)
-
-
-@compiled
-def _issue(channel: Channel, command: int, bank: int, position: int, tick: int) -> None:
-    scalars, state = channel.memory.scalars, bank_at(channel, bank)
+def _issue(m: Row, c: Row, words: Words, command: int, bank: int, position: int, tick: int) -> None:
+    state = bank_at(c, bank)
     bit = 1 << position
     if command == ACT:
-        pc_of(channel, bank >> scalars[BANK_SHIFT])[MISSES] += state[Q_STARTED] & bit == 0
-        activate(channel, bank, _queued_at(channel, bank, position)[SLOT_PLACE] >> ROW_SHIFT, tick)
-        _row_changed(channel, bank)
+        pc_at(c, state[BANK_PC])[MISSES] += state[Q_STARTED] & bit == 0
+        activate(m, c, bank, _queued_at(m, c, bank, position)[SLOT_PLACE] >> ROW_SHIFT, tick)
+        _row_changed(m, c, bank)
     elif command == PRE:
         if state[Q_STARTED] & bit == 0:
             state[Q_STARTED] |= bit
-            pc_of(channel, bank >> scalars[BANK_SHIFT])[CONFLICTS] += 1
+            pc_at(c, state[BANK_PC])[CONFLICTS] += 1
             state[BANK_CONFLICTS] += 1
-        _precharge(channel, bank, tick)
+        _precharge(m, c, bank, tick)
     else:
-        _issue_column(channel, bank, command - RD, position, tick)
+        _issue_column(m, c, words, bank, command - RD, position, tick)
 
 
 @compiled
-def _precharge(channel: Channel, bank: int, tick: int) -> None:
-    pc_of(channel, bank >> channel.memory.scalars[BANK_SHIFT])[PRECHARGES] += 1
-    close(channel, bank)
-    row_command(channel, bank, PRE, tick)
-    _row_changed(channel, bank)
+def _precharge(m: Row, c: Row, bank: int, tick: int) -> None:
+    pc_at(c, bank_at(c, bank)[BANK_PC])[PRECHARGES] += 1
+    close(c, bank)
+    row_command(m, c, bank, PRE, tick)
+    _row_changed(m, c, bank)
 
 
 @compiled
-def _refresh(channel: Channel, tick: int) -> int:
+def _refresh(m: Row, c: Row, tick: int) -> int:
     """Work towards the refresh that is due: close its banks in their order, then refresh; return the next try."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    pc = fields[DUE_PC]
-    state, ready = pc_of(channel, pc), pc_ready(channel, pc)
-    first = pc << scalars[BANK_SHIFT]
-    if state[OPEN_BANKS] != 0:
+    index = c[DUE_PC]
+    pc, first = pc_at(c, index), index * m[BANK_STRIDE]
+    if pc[OPEN_BANKS] != 0:
         wake = NEVER
-        for bank in range(first, first + scalars[BANKS]):
-            if bank_at(channel, bank)[OPEN_ROW] != NONE:
-                at = max(ready[PRE], bank_ready(channel, bank, PRE))
+        for bank in range(first, first + m[BANKS]):
+            if bank_at(c, bank)[OPEN_ROW] != NONE:
+                at = max(pc[PRE], bank_at(c, bank)[PRE])
                 if at <= tick:
-                    _precharge(channel, bank, tick)
+                    _precharge(m, c, bank, tick)
                     return tick + 1
                 wake = min(wake, at)
         return int(wake)
-    at = int(ready[REFAB])
-    for bank in range(first, first + scalars[BANKS]):
-        at = max(at, bank_ready(channel, bank, REFAB))
+    at = int(pc[REFAB])
+    for bank in range(first, first + m[BANKS]):
+        at = max(at, bank_at(c, bank)[REFAB])
     if at > tick:
         return at
-    row_command(channel, first, REFAB, tick)
-    state[REFRESHES] += 1
-    for bank in range(first, first + scalars[BANKS]):
-        bank_at(channel, bank)[REFRESHED_UNTIL] = tick + scalars[REFRESH_TICKS]
-    fields[DUE] -= 1
-    fields[DUE_PC] = pc + 1 if pc + 1 < scalars[PER_CHANNEL] else 0
+    row_command(m, c, first, REFAB, tick)
+    pc[REFRESHES] += 1
+    for bank in range(first, first + m[BANKS]):
+        bank_at(c, bank)[REFRESHED_UNTIL] = tick + m[REFRESH_TICKS]
+    c[DUE] -= 1
+    c[DUE_PC] = index + 1 if index + 1 < m[PER_CHANNEL] else 0
     return tick + 1
 
 
 @compiled
-def _has_pending(channel: Channel, mode: int, place: int) -> int:
+def _has_pending(m: Row, c: Row, words: Words, mode: int, place: int) -> int:
     """Return the pool row of a waiting burst of that very place, or NONE."""
-    if _pending(channel, mode, place)[0] == 0:
+    if _pending(m, c, mode, place)[0] == 0:
         return NONE
     bank = place & BANK_MASK
-    bursts = bank_mask(channel, bank, mode, BANK_BURSTS_MASK)
-    for word in range(len(channel.memory.words)):
+    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+    for word in range(len(words)):
         bits = bursts[word]
         while bits != 0:
-            slot = slot_at(channel, mode, 64 * word + trailing_zeros(bits))
+            slot = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))
             bits &= bits - 1
             if slot[SLOT_PLACE] == place:
                 return int(slot[SLOT_BURST])
-    state = bank_at(channel, bank)
+    state = bank_at(c, bank)
     bits = state[Q_LIVE] & (~state[Q_READS] if mode else state[Q_READS])
     while bits != 0:
-        slot = _queued_at(channel, bank, trailing_zeros(bits))
+        slot = _queued_at(m, c, bank, trailing_zeros(bits))
         bits &= bits - 1
         if slot[SLOT_PLACE] == place:
             return int(slot[SLOT_BURST])
@@ -388,10 +371,10 @@ def _has_pending(channel: Channel, mode: int, place: int) -> int:
 
 
 @compiled
-def _movable(channel: Channel, mode: int) -> int:
+def _movable(c: Row, words: Words, mode: int) -> int:
     """Return the oldest position of a buffer whose bank's queue has room, or NONE."""
-    live, held = mode_mask(channel, mode, LIVE), mode_mask(channel, mode, HELD)
-    for word in range(len(channel.memory.words)):
+    live, held = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, HELD)
+    for word in range(len(words)):
         bits = live[word] & ~held[word]
         if bits != 0:
             return int(64 * word + trailing_zeros(bits))
@@ -399,14 +382,14 @@ def _movable(channel: Channel, mode: int) -> int:
 
 
 @compiled
-def _make_room(channel: Channel, bank: int) -> None:
+def _make_room(m: Row, c: Row, bank: int) -> None:
     """Move a queue's bursts together, in their order."""
-    state = bank_at(channel, bank)
+    state = bank_at(c, bank)
     bits, reads, started, to = state[Q_LIVE], 0, 0, 0
     while bits != 0:
         position = trailing_zeros(bits)
         bits &= bits - 1
-        old, new = _queued_at(channel, bank, position), _queued_at(channel, bank, to)
+        old, new = _queued_at(m, c, bank, position), _queued_at(m, c, bank, to)
         for field in range(SLOT_FIELDS):
             new[field] = old[field]
         reads |= ((state[Q_READS] >> position) & 1) << to
@@ -416,25 +399,24 @@ def _make_room(channel: Channel, bank: int) -> None:
     state[Q_READS] = reads
     state[Q_STARTED] = started
     state[Q_TAIL] = to
-    _row_changed(channel, bank)
+    _row_changed(m, c, bank)
 
 
 @compiled
-def _move(channel: Channel, mode: int, position: int) -> None:
+def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
     """Move a burst from its buffer to its bank's queue."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    slot = slot_at(channel, mode, position)
+    slot = slot_at(c, words, mode, position)
     place = slot[SLOT_PLACE]
     bank = place & BANK_MASK
-    state = bank_at(channel, bank)
-    remove(mode_mask(channel, mode, LIVE), position)
-    remove(bank_mask(channel, bank, mode, BANK_BURSTS_MASK), position)
-    fields[COUNT + mode] -= 1
-    fields[FREED] = 1
+    state = bank_at(c, bank)
+    remove(mode_mask(c, words, mode, LIVE), position)
+    remove(bank_mask(c, words, bank, mode, ALL_BURSTS), position)
+    c[COUNT + mode] -= 1
+    c[FREED] = 1
     if state[Q_TAIL] == QUEUE_POSITIONS - 1:  # the last bit is the sign
-        _make_room(channel, bank)
+        _make_room(m, c, bank)
     to = state[Q_TAIL]
-    queued, bit = _queued_at(channel, bank, to), 1 << to
+    queued, bit = _queued_at(m, c, bank, to), 1 << to
     for field in range(SLOT_FIELDS):
         queued[field] = slot[field]
     state[Q_TAIL] = to + 1
@@ -444,184 +426,178 @@ def _move(channel: Channel, mode: int, position: int) -> None:
         state[Q_READS] |= bit
     if state[OPEN_ROW] == place >> ROW_SHIFT:
         state[Q_HITS] |= bit
-    fields[QUEUED] += 1
-    if state[Q_COUNT] == scalars[QUEUE_DEPTH]:
-        fields[FULL_BANKS] |= 1 << bank
+    c[QUEUED] += 1
+    if state[Q_COUNT] == m[QUEUE_DEPTH]:
+        c[FULL_BANKS] |= 1 << bank
         for other in range(2):
-            held, bursts = mode_mask(channel, other, HELD), bank_mask(channel, bank, other, BANK_BURSTS_MASK)
-            for word in range(len(channel.memory.words)):
+            held, bursts = mode_mask(c, words, other, HELD), bank_mask(c, words, bank, other, ALL_BURSTS)
+            for word in range(len(words)):
                 held[word] |= bursts[word]
-    _classify(channel, bank)
+    _classify(m, c, bank)
 
 
 @compiled
-def _schedule(channel: Channel) -> bool:
+def _schedule(m: Row, c: Row, words: Words) -> bool:
     """Move at most one burst into its bank's queue; return whether one was moved.
 
     Where a drain is called off because of a waiting read and nothing else is under way, reads move instead: upstream
     such a channel stands still for ever.
     """
-    scalars, fields = channel.memory.scalars, channel.fields
-    if fields[DRAINING] == 0:
-        writes = fields[COUNT + 1]
-        full = writes >= scalars[DRAIN_ABOVE]
-        if full or (writes > scalars[DRAIN_BELOW] and fields[QUEUED] == 0):
-            fields[DRAINING] = writes
-    mode = 1 if fields[DRAINING] > 0 else 0
-    position = _movable(channel, mode)
+    if c[DRAINING] == 0:
+        writes = c[COUNT + 1]
+        full = writes >= m[DRAIN_ABOVE]
+        if full or (writes > m[DRAIN_BELOW] and c[QUEUED] == 0):
+            c[DRAINING] = writes
+    mode = 1 if c[DRAINING] > 0 else 0
+    position = _movable(c, words, mode)
     if position == NONE:
         return False
-    if mode == 1 and _has_pending(channel, 0, slot_at(channel, 1, position)[SLOT_PLACE]) != NONE:
-        fields[DRAINING] = 0
-        if fields[QUEUED] != 0:
+    if mode == 1 and _has_pending(m, c, words, 0, slot_at(c, words, 1, position)[SLOT_PLACE]) != NONE:
+        c[DRAINING] = 0
+        if c[QUEUED] != 0:
             return False
-        mode, position = 0, _movable(channel, 0)
+        mode, position = 0, _movable(c, words, 0)
         if position == NONE:
             return False
-    fields[DRAINING] -= mode
-    _move(channel, mode, position)
+    c[DRAINING] -= mode
+    _move(m, c, words, mode, position)
     return True
 
 
 @compiled
-def _compact(channel: Channel, mode: int) -> None:
+def _compact(c: Row, words: Words, mode: int) -> None:
     """Move the waiting bursts of a buffer together, in their order, and rebuild its masks."""
-    words = len(channel.memory.words)
-    live, held = mode_mask(channel, mode, LIVE), mode_mask(channel, mode, HELD)
-    for bank in range(channel.memory.scalars[CHANNEL_BANKS]):
-        row = bank_mask(channel, bank, mode, BANK_BURSTS_MASK)
-        for word in range(words):
+    live, held = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, HELD)
+    for bank in range(MAX_QUEUES):
+        row = bank_mask(c, words, bank, mode, ALL_BURSTS)
+        for word in range(len(words)):
             row[word] = 0
     to = 0
-    for word in range(words):
+    for word in range(len(words)):
         bits, kept = live[word], held[word]
         live[word], held[word] = 0, 0
         while bits != 0:
             bit = trailing_zeros(bits)
             bits &= bits - 1
-            old, new = slot_at(channel, mode, 64 * word + bit), slot_at(channel, mode, to)
+            old, new = slot_at(c, words, mode, 64 * word + bit), slot_at(c, words, mode, to)
             for field in range(SLOT_FIELDS):
                 new[field] = old[field]
             insert(live, to)
             if (kept >> bit) & 1:
                 insert(held, to)
-            insert(bank_mask(channel, new[SLOT_PLACE] & BANK_MASK, mode, BANK_BURSTS_MASK), to)
+            insert(bank_mask(c, words, new[SLOT_PLACE] & BANK_MASK, mode, ALL_BURSTS), to)
             to += 1
-    channel.fields[TAIL + mode] = to
+    c[TAIL + mode] = to
 
 
 @compiled
-def _accept(channel: Channel, tick: int) -> bool:
+def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Take bursts from the inbox, in order, until a buffer is full; return whether the inbox ran empty."""
-    memory, fields = channel.memory, channel.fields
-    scalars = memory.scalars
-    fields[FREED] = 0
-    fields[ARRIVES] = NEVER
-    index = fields[INBOX_HEAD]
+    c[FREED] = 0
+    c[ARRIVES] = NEVER
+    index = c[INBOX_HEAD]
     while index != NONE:
-        burst = row_at(memory.pool, index * POOL_FIELDS)
+        burst = burst_at(m, index)
         if burst[ARRIVAL] > tick:
-            fields[ARRIVES] = burst[ARRIVAL] - 1
+            c[ARRIVES] = burst[ARRIVAL] - 1
             break
-        mode, place, following = burst[IS_WRITE], burst[PLACE], burst[LINK]
-        if fields[COUNT + mode] == scalars[DEPTH + mode]:
+        mode, following = burst[IS_WRITE], burst[LINK]
+        if c[COUNT + mode] == m[DEPTH + mode]:
             break
-        if scalars[REPLAYING]:
+        if m[REPLAYING]:
             burst[ARRIVAL] = tick
-        fields[ACCEPTED] += 1
-        bank = place & BANK_MASK
-        pc = bank >> scalars[BANK_SHIFT]
-        if mode:
-            fields[LAST_DONE] = max(fields[LAST_DONE], tick + 2)
-        if _has_pending(channel, 1, place) != NONE:
-            if mode == 0:
-                fields[LAST_DONE] = max(fields[LAST_DONE], tick + 2)
-            _served(channel, pc, bank, index, burst[ARRIVAL], tick + 1, mode)
-            index = following
-            continue
-        other = _has_pending(channel, 0, place) if mode == 0 else NONE
-        if other != NONE:
-            first = row_at(memory.pool, other * POOL_FIELDS)
-            burst[MERGED] = first[MERGED]
-            first[MERGED] = index
-            index = following
-            continue
-        if fields[TAIL + mode] == 64 * len(memory.words):
-            _compact(channel, mode)
-        position = fields[TAIL + mode]
-        fields[TAIL + mode] = position + 1
-        fields[COUNT + mode] += 1
-        slot = slot_at(channel, mode, position)
-        slot[SLOT_PLACE] = place
-        slot[SLOT_ARRIVAL] = burst[ARRIVAL]
-        slot[SLOT_BURST] = index
-        insert(mode_mask(channel, mode, LIVE), position)
-        insert(bank_mask(channel, bank, mode, BANK_BURSTS_MASK), position)
-        if (fields[FULL_BANKS] >> bank) & 1:
-            insert(mode_mask(channel, mode, HELD), position)
-        _pending(channel, mode, place)[0] += 1
-        arrive(channel, pc, tick)
-        fields[ROW_WAKE] = min(fields[ROW_WAKE], tick)  # it may move in the next tick
+        c[ACCEPTED] += 1
+        _put(m, c, words, mode, index, tick)
         index = following
-    fields[INBOX_HEAD] = index
+    c[INBOX_HEAD] = index
     return bool(index == NONE)
 
 
 @compiled
-def next_event(channel: Channel) -> int:
-    """Return the earliest tick on which something may happen. COLUMN_WAKE is for commands, ROW_WAKE for moves."""
-    fields = channel.fields
-    return int(
-        min(min(fields[COLUMN_WAKE], fields[ROW_WAKE]), min(fields[REFRESH_DUE], fields[ARRIVES]))
-    )
+def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
+    """Put a burst of the pool into its buffer, or join it to one of its place that waits."""
+    burst = burst_at(m, index)
+    place = burst[PLACE]
+    bank = place & BANK_MASK
+    merges = _has_pending(m, c, words, 1, place) != NONE
+    if mode == 1 or merges:
+        c[LAST_DONE] = max(c[LAST_DONE], tick + 2)
+    if merges:
+        serve_merged(m, c, bank, index, burst[ARRIVAL], mode, tick + 1)
+        return
+    other = _has_pending(m, c, words, 0, place) if mode == 0 else NONE
+    if other != NONE:
+        first = burst_at(m, other)
+        burst[MERGED] = first[MERGED]
+        first[MERGED] = index
+        return
+    if c[TAIL + mode] == 64 * len(words):
+        _compact(c, words, mode)
+    position = c[TAIL + mode]
+    c[TAIL + mode] = position + 1
+    c[COUNT + mode] += 1
+    slot = slot_at(c, words, mode, position)
+    slot[SLOT_PLACE] = place
+    slot[SLOT_ARRIVAL] = burst[ARRIVAL]
+    slot[SLOT_BURST] = index
+    insert(mode_mask(c, words, mode, LIVE), position)
+    insert(bank_mask(c, words, bank, mode, ALL_BURSTS), position)
+    if (c[FULL_BANKS] >> bank) & 1:
+        insert(mode_mask(c, words, mode, HELD), position)
+    _pending(m, c, mode, place)[0] += 1
+    arrive(pc_at(c, bank_at(c, bank)[BANK_PC]), tick)
+    c[ROW_WAKE] = min(c[ROW_WAKE], tick)  # it may move in this tick
 
 
 @compiled
-def end_tick(channel: Channel, tick: int) -> bool:
+def next_event(c: Row) -> int:
+    """Return the earliest tick on which something may happen. COLUMN_WAKE is for commands, ROW_WAKE for moves."""
+    return int(min(min(c[COLUMN_WAKE], c[ROW_WAKE]), min(c[REFRESH_DUE], c[ARRIVES])))
+
+
+@compiled
+def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Accept bursts after a tick, for the next one; return whether the source must be asked for more."""
-    fields = channel.fields
-    if fields[FREED] or fields[ARRIVES] <= tick:
-        return _accept(channel, tick + 1) and channel.memory.scalars[MORE] == 1
+    if c[FREED] or c[ARRIVES] <= tick:
+        return _accept(m, c, words, tick + 1) and m[MORE] == 1
     return False
 
 
 @compiled
-def issue(channel: Channel, tick: int) -> None:
+def issue(m: Row, c: Row, words: Words, tick: int) -> None:
     """Issue the commands of a tick, then move a burst."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    if fields[REFRESH_DUE] <= tick:
-        fields[REFRESH_DUE] += scalars[REFRESH_INTERVAL]
-        fields[DUE] += scalars[PER_CHANNEL]
-        fields[COLUMN_WAKE] = tick
-    if fields[COLUMN_WAKE] <= tick:
-        if fields[DUE] != 0:
-            fields[COLUMN_WAKE] = _refresh(channel, tick)
+    if c[REFRESH_DUE] <= tick:
+        c[REFRESH_DUE] += m[REFRESH_INTERVAL]
+        c[DUE] += m[PER_CHANNEL]
+        c[COLUMN_WAKE] = tick
+    if c[COLUMN_WAKE] <= tick:
+        if c[DUE] != 0:
+            c[COLUMN_WAKE] = _refresh(m, c, tick)
         else:
-            command, bank, position, wake = _first_ready(channel, tick)
+            command, bank, position, wake = _first_ready(m, c, tick)
             if command == NONE:
-                fields[COLUMN_WAKE] = wake
+                c[COLUMN_WAKE] = wake
             else:
-                _issue(channel, command, bank, position, tick)
-                fields[LAST_BANK] = bank
-                second, bank, position, wake = _first_ready(channel, tick)
+                _issue(m, c, words, command, bank, position, tick)
+                c[LAST_BANK] = bank
+                second, bank, position, wake = _first_ready(m, c, tick)
                 if second != NONE:
-                    fields[LAST_BANK] = bank
+                    c[LAST_BANK] = bank
                     if (second >= RD) != (command >= RD):
-                        _issue(channel, second, bank, position, tick)
-                fields[COLUMN_WAKE] = tick + 1
-                fields[ROW_WAKE] = min(fields[ROW_WAKE], tick)
-    if fields[ROW_WAKE] <= tick:
-        if _schedule(channel):
-            fields[ROW_WAKE] = tick + 1
-            fields[COLUMN_WAKE] = min(fields[COLUMN_WAKE], tick + 1)
+                        _issue(m, c, words, second, bank, position, tick)
+                c[COLUMN_WAKE] = tick + 1
+                c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+    if c[ROW_WAKE] <= tick:
+        if _schedule(m, c, words):
+            c[ROW_WAKE] = tick + 1
+            c[COLUMN_WAKE] = min(c[COLUMN_WAKE], tick + 1)
         else:
-            fields[ROW_WAKE] = NEVER
+            c[ROW_WAKE] = NEVER
 
 
 @compiled
-def is_done(channel: Channel) -> bool:
+def is_done(m: Row, c: Row) -> bool:
     """Return whether nothing will happen any more but refreshes; a few writes may be left waiting for a drain."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    if fields[INBOX_HEAD] != NONE or fields[QUEUED] + fields[COUNT] + fields[DRAINING] != 0:
+    if c[INBOX_HEAD] != NONE or c[QUEUED] + c[COUNT] + c[DRAINING] != 0:
         return False
-    return bool(fields[COUNT + 1] <= scalars[DRAIN_BELOW] and scalars[MORE] == 0)
+    return bool(c[COUNT + 1] <= m[DRAIN_BELOW] and m[MORE] == 0)

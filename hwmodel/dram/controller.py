@@ -43,7 +43,6 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 _FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
-MAX_BANKS = 1 << k.BANK_BITS  # of a channel
 
 
 @dataclass(frozen=True)
@@ -109,36 +108,23 @@ class Dram:
         self.pseudo_channels = stacks * organisation.channels * organisation.pseudo_channels
         sizes = {"stack": stacks} | organisation.field_sizes()
         address_map, digits, capacity = _address_map(address_map_tables, sizes)
-        delay, faw_ticks = _delays(rules(timing, organisation) if table is None else table)
         scalars = _scalars(timing, organisation, stacks, policy)
-        scalars[k.FAW_TICKS] = faw_ticks
+        delay, scalars[k.FAW_TICKS] = _delays(rules(timing, organisation) if table is None else table)
+        scalars[k.DELAY : k.PLACES] = delay.ravel()
         scalars[k.DIGITS], scalars[k.HASHES] = digits, len(address_map) - digits
         scalars[k.CAPACITY] = capacity
         scalars[k.RECORD], scalars[k.LOG], scalars[k.BIN_TICKS] = record_commands, log_bursts, bin_ticks
-        channels, banks = stacks * organisation.channels, int(scalars[k.CHANNEL_BANKS])
-        words = policy.mask_words
+        channels, words = stacks * organisation.channels, policy.mask_words
+        has_queues = policy.scheduler == "per-bank-queues"
         self.state = DramState(
             scalars=scalars,
-            delay=delay,
             address_map=address_map,
             linear=np.zeros((8, 256), np.int64),
             pool=np.zeros((0, k.POOL_FIELDS), np.int64),
             requests=np.zeros((0, k.REQUEST_FIELDS), np.int64),
             completed=np.zeros((0, 2), np.int64),
-            channels=_channels(channels, scalars),
-            pcs=_pseudo_channels(self.pseudo_channels),
-            banks=_banks(channels * banks),
-            waiting=np.zeros((channels, 2, 64 * words, k.SLOT_FIELDS), np.int64),
-            active=np.zeros((channels, 2, banks, k.ACTIVE_FIELDS), np.int64),
-            masks=np.zeros((channels, 2, k.MODE_MASKS + organisation.pseudo_channels * k.PC_MASKS, words), np.int64),
-            bank_masks=np.zeros((channels, banks, 2, k.BANK_MASKS, words), np.int64),
-            queues=np.zeros((channels, banks, k.QUEUE_POSITIONS, k.SLOT_FIELDS), np.int64)
-            if policy.scheduler == "per-bank-queues"
-            else np.zeros((1, 1, 1, 1), np.int64),
-            pending=np.zeros((channels, 2, k.PENDING_ENTRIES), np.int64)
-            if policy.scheduler == "per-bank-queues"
-            else np.zeros((1, 1, 1), np.int64),
-            ready=np.zeros((self.pseudo_channels * scalars[k.NODES], k.COMMAND_SLOTS), np.int64),
+            channels=_channels(channels, words, organisation, scalars),
+            queues=np.zeros((channels if has_queues else 0, k.QUEUE_WORDS), np.int64),
             bins=np.zeros(0, np.int64),
             trace=np.zeros((0, k.TRACE_FIELDS), np.int64),
             log=np.zeros((0, k.LOG_FIELDS), np.int64),
@@ -258,11 +244,23 @@ class Dram:
         """
         return self.state.log[: self.state.scalars[k.LOGGED]].copy()
 
+    @property
+    def _pcs(self) -> Array:
+        """The rows of all pseudo-channels, stack-major."""
+        area = self.state.channels[:, k.PCS : k.STACK_ROWS].reshape(-1, k.MAX_PCS, k.PC_FIELDS)
+        return area[:, : self.organisation.pseudo_channels].reshape(-1, k.PC_FIELDS)
+
+    @property
+    def _banks(self) -> Array:
+        """The rows of the banks of all pseudo-channels."""
+        stride, pcs = int(self.state.scalars[k.BANK_STRIDE]), self.organisation.pseudo_channels
+        area = self.state.channels[:, k.BANK_ROWS : k.BANK_ROWS + pcs * stride * k.BANK_FIELDS]
+        return area.reshape(self.pseudo_channels, stride, k.BANK_FIELDS)[:, : self.organisation.banks]
+
     def statistics(self) -> DramStatistics:
         """Return the exact counts up to now."""
         self._settle()
-        pcs = self.state.pcs
-        banks = self.state.banks.reshape(self.pseudo_channels, -1, k.BANK_FIELDS)[:, : self.organisation.banks]
+        pcs, banks = self._pcs, self._banks
         bursts = pcs[:, k.READS] + pcs[:, k.WRITES]
         used = np.flatnonzero(self.state.bins)
         names = {
@@ -280,8 +278,8 @@ class Dram:
         }
         return DramStatistics(
             **{name: int(pcs[:, field].sum()) for name, field in names.items()},
-            merged_reads=int(self.state.channels[:, k.FORWARDED].sum()),
-            merged_writes=int(self.state.channels[:, k.COALESCED].sum()),
+            merged_reads=int(self.state.channels[:, k.MERGED_READS].sum()),
+            merged_writes=int(self.state.channels[:, k.MERGED_READS + 1].sum()),
             latency_ticks_max=int(pcs[:, k.LATENCY_MAX].max()),
             pseudo_channel_bursts=bursts,
             pseudo_channel_busy_ticks=bursts * self.timing.nBL,
@@ -298,7 +296,7 @@ class Dram:
         before a burst goes to the refresh, then the row that its bank waited for, then turnaround, bus.
         Raises ValueError while bursts wait or if the makespan ends before the last data.
         """
-        pcs = self.state.pcs
+        pcs = self._pcs
         if not self.idle:
             raise ValueError(f"close: {self.state.scalars[k.WAITING]} bursts still wait; advance until idle")
         if makespan_ticks < pcs[:, k.ACCOUNTED].max():
@@ -317,14 +315,17 @@ def _check_organisation(organisation: Organisation, stacks: int) -> None:
         size = getattr(organisation, name)
         if size < 1 or size & (size - 1):
             raise ValueError(f"organisation.{name}: {size} must be a power of two")
-    banks = organisation.pseudo_channels << _bank_shift(organisation)
-    if banks > MAX_BANKS:
-        raise ValueError(f"organisation: {banks} banks per channel; at most {MAX_BANKS}")
-
-
-def _bank_shift(organisation: Organisation) -> int:
-    """Return how many bits the place of a bank in its pseudo-channel takes."""
-    return (organisation.banks - 1).bit_length()
+    for name, value, most in (
+        ("pseudo_channels", organisation.pseudo_channels, k.MAX_PCS),
+        ("stack_ids", organisation.stack_ids, k.MAX_STACK_IDS),
+        ("bank groups of all stack IDs", organisation.stack_ids * organisation.bank_groups, k.MAX_GROUPS),
+        ("banks", organisation.banks, k.MAX_BANKS),
+    ):
+        if not 1 <= value <= most:
+            raise ValueError(
+                f"organisation: {value} {name} per {'channel' if most == k.MAX_PCS else 'pseudo-channel'}; "
+                f"allowed: 1 .. {most}"
+            )
 
 
 def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
@@ -373,13 +374,11 @@ def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Po
     constants = {
         k.CHANNELS: stacks * o.channels,
         k.PER_CHANNEL: o.pseudo_channels,
-        k.NODES: 1 + o.stack_ids + o.stack_ids * o.bank_groups + o.banks,
         k.STACK_IDS: o.stack_ids,
         k.STACK_ID_SHIFT: stack_banks.bit_length() - 1,
         k.GROUP_SHIFT: o.banks_per_group.bit_length() - 1,
         k.BANKS: o.banks,
-        k.BANK_SHIFT: _bank_shift(o),
-        k.CHANNEL_BANKS: o.pseudo_channels << _bank_shift(o),
+        k.BANK_STRIDE: k.MAX_BANKS if policy.scheduler != "per-bank-queues" else 1 << (o.banks - 1).bit_length(),
         k.DEPTH: policy.read_queue,
         k.DEPTH + 1: policy.write_queue,
         k.DRAIN_ABOVE: above,
@@ -392,10 +391,10 @@ def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Po
         k.REFRESH_TICKS: refresh_ticks,
         k.HIT_STREAK: policy.hit_streak,
         k.QUEUE_DEPTH: policy.bank_queue,
-        k.EDGES: timing.ticks_per_ck,
+        k.RISING: timing.ticks_per_ck - 1,
         k.ACT_TICKS: timing.act_ticks,
         k.READ_TICKS: timing.nCL + timing.nBL,
-        k.WRITE_TICKS: timing.nCWL + timing.nBL,
+        k.READ_TICKS + 1: timing.nCWL + timing.nBL,
         k.BURST_TICKS: timing.nBL,
         k.BURST_BYTES: o.burst_bytes,
         k.BANK_FIELD: bank_field,
@@ -415,28 +414,28 @@ def _exact(share: float) -> Fraction:
     return Fraction(str(share))
 
 
-def _channels(count: int, scalars: Array) -> Array:
-    channels = np.zeros((count, k.CHANNEL_FIELDS), np.int64)
-    channels[:, [k.COLUMN_WAKE, k.ROW_WAKE, k.ARRIVES]] = k.NEVER
-    channels[:, [k.INBOX_HEAD, k.INBOX_TAIL]] = k.NONE
-    channels[:, k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]
+def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
+    """Return the channels at rest: all banks closed, every command allowed."""
+    channel = np.zeros(k.SLOTS + words * k.WORDS_PER_MASK_WORD, np.int64)
+    channel[[k.COLUMN_WAKE, k.ROW_WAKE, k.ARRIVES]] = k.NEVER
+    channel[[k.INBOX_HEAD, k.INBOX_TAIL]] = k.NONE
+    channel[k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]
     if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES:
-        channels[:, k.TICK] = channels[:, k.LAST_BANK] = -1
-    return channels
-
-
-def _pseudo_channels(count: int) -> Array:
-    pcs = np.zeros((count, k.PC_FIELDS), np.int64)
+        channel[[k.TICK, k.LAST_BANK]] = -1
+    pcs = channel[k.PCS : k.STACK_ROWS].reshape(k.MAX_PCS, k.PC_FIELDS)
     pcs[:, k.FAW : k.FAW + 4] = k.LONG_AGO
     pcs[:, k.REFRESHING] = k.NONE
-    return pcs
-
-
-def _banks(count: int) -> Array:
-    banks = np.zeros((count, k.BANK_FIELDS), np.int64)
+    banks = channel[k.BANK_ROWS : k.ACTIVE_ROWS].reshape(-1, k.BANK_FIELDS)
     banks[:, k.OPEN_ROW] = k.NONE
     banks[:, [k.ACT_TICK, k.USED_TICK, k.REFRESHED_UNTIL]] = k.LONG_AGO
-    return banks
+    pc, place = np.divmod(np.arange(len(banks)), scalars[k.BANK_STRIDE])
+    banks[:, k.BANK_PC] = pc
+    banks[:, k.GROUP_AT] = k.GROUP_ROWS + (pc * k.MAX_GROUPS + place // o.banks_per_group) * k.COMMAND_SLOTS
+    stack_id = place // (o.bank_groups * o.banks_per_group)
+    banks[:, k.STACK_AT] = k.STACK_ROWS + (pc * k.MAX_STACK_IDS + stack_id) * k.COMMAND_SLOTS
+    channels = np.tile(channel, (count, 1))
+    channels[:, k.INDEX] = np.arange(count)
+    return channels
 
 
 def _grown(array: Array, scalars: Array, wanted: int, free: int, left: int, link: int) -> Array:

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from hwmodel.compiled import compiled
 from hwmodel.dram.state import (
+    ADDRESS_MAP,
     ARRIVAL,
     ARRIVES,
     ASLEEP,
     BANK_FIELD,
-    BANK_SHIFT,
+    BANK_STRIDE,
     BURSTS_LEFT,
     CAPACITY,
     CHANNEL_FIELD,
-    CHANNEL_FIELDS,
     CHANNEL_SHIFT,
     COLUMN_SHIFT,
     DIGIT_FIELD,
@@ -42,6 +42,7 @@ from hwmodel.dram.state import (
     IS_WRITE,
     LAST_ARRIVAL,
     LINEAR,
+    LINEAR_MAP,
     LINK,
     MAP_FIELDS,
     MERGED,
@@ -51,7 +52,6 @@ from hwmodel.dram.state import (
     PLACE,
     PLACE_MASK,
     PLACES,
-    POOL_FIELDS,
     REMAINING,
     REQUEST,
     REQUESTS_LEFT,
@@ -61,9 +61,12 @@ from hwmodel.dram.state import (
     WAITING,
     Array,
     DramState,
-    Memory,
     Row,
+    Words,
+    burst_at,
+    channel_at,
     memory_of,
+    pointer_of,
     row_at,
 )
 
@@ -85,15 +88,14 @@ def open_request(state: DramState, bursts: int) -> int:
 
 
 @compiled
-def _decode_digits(memory: Memory, address: int) -> int:
+def _decode_digits(m: Row, address: int) -> int:
     """Return the place of an address, digit by digit, then hash by hash."""
-    scalars = memory.scalars
-    raw = row_at(scalars, SCRATCH)
+    raw = row_at(m, SCRATCH)
     for field in range(7):
         raw[field] = 0
     rest = address
-    digit = memory.address_map
-    for _ in range(scalars[DIGITS]):
+    digit = pointer_of(m[ADDRESS_MAP])
+    for _ in range(m[DIGITS]):
         rest = rest >> digit[DIGIT_SHIFT] if digit[DIGIT_SHIFT] >= 0 else rest // digit[DIGIT_STEP]
         value = rest & digit[DIGIT_MASK] if digit[DIGIT_MASK] >= 0 else rest % digit[DIGIT_MODULUS]
         raw[digit[DIGIT_FIELD]] += value * digit[DIGIT_MULTIPLIER]
@@ -102,23 +104,23 @@ def _decode_digits(memory: Memory, address: int) -> int:
     for field in range(7):
         fields[field] = raw[field]
     entry = digit
-    for _ in range(scalars[HASHES]):
+    for _ in range(m[HASHES]):
         bit = (raw[entry[HASH_SOURCE]] >> entry[HASH_SOURCE_BIT]) & 1
         fields[entry[HASH_TARGET]] ^= bit << entry[HASH_TARGET_BIT]
         entry = row_at(entry, MAP_FIELDS)
     stack, channel, pseudo_channel, group, bank, row, column = 0, 1, 2, 3, 4, 5, 6
-    place = scalars[PLACES + fields[group] * scalars[BANK_FIELD] + fields[bank]]
-    place += fields[pseudo_channel] << scalars[BANK_SHIFT]
-    index = fields[stack] * scalars[CHANNEL_FIELD] + fields[channel]
+    place = m[PLACES + fields[group] * m[BANK_FIELD] + fields[bank]]
+    place += fields[pseudo_channel] * m[BANK_STRIDE]
+    index = fields[stack] * m[CHANNEL_FIELD] + fields[channel]
     return int(place | fields[column] << COLUMN_SHIFT | fields[row] << ROW_SHIFT | index << CHANNEL_SHIFT)
 
 
 @compiled
-def decode(memory: Memory, address: int) -> int:
+def decode(m: Row, address: int) -> int:
     """Return the place of an address: bank of its channel, column, row, channel in one number."""
-    if memory.scalars[LINEAR] == 0:
-        return _decode_digits(memory, address)
-    place, table, rest = 0, memory.linear, address
+    if m[LINEAR] == 0:
+        return _decode_digits(m, address)
+    place, table, rest = 0, pointer_of(m[LINEAR_MAP]), address
     while rest != 0:
         place ^= table[rest & 255]
         table = row_at(table, 256)
@@ -127,13 +129,13 @@ def decode(memory: Memory, address: int) -> int:
 
 
 @compiled
-def _require_room(scalars: Row, bursts: int, tick: int) -> None:
+def _require_room(m: Row, bursts: int, tick: int) -> None:
     """Refuse arrivals out of order and bursts for which there is no room."""
-    if tick < scalars[LAST_ARRIVAL] or tick < scalars[NOW]:
+    if tick < m[LAST_ARRIVAL] or tick < m[NOW]:
         raise ValueError("enqueue: tick before an earlier arrival or before the tick that was run to")
-    if scalars[BURSTS_LEFT] < bursts:
+    if m[BURSTS_LEFT] < bursts:
         raise ValueError("enqueue: no room; reserve bursts first")
-    scalars[LAST_ARRIVAL] = tick
+    m[LAST_ARRIVAL] = tick
 
 
 @compiled
@@ -144,33 +146,32 @@ def enqueue_bursts(
 
     Ticks must not decrease from call to call nor lie before a tick already run to; room must be reserved.
     """
-    memory = memory_of(state)
-    _require_room(memory.scalars, stop - first, tick)
+    m = memory_of(state)
+    _require_room(m, stop - first, tick)
     for at in range(first, stop):
-        offer(memory, addresses[at], request, 1 if is_write else 0, tick)
+        offer(m, state.words, addresses[at], request, 1 if is_write else 0, tick)
 
 
 @compiled
 def enqueue(state: DramState, address: int, request: int, is_write: int, tick: int) -> None:
     """Offer one burst, as `enqueue_bursts` does."""
-    memory = memory_of(state)
-    _require_room(memory.scalars, 1, tick)
-    offer(memory, address, request, 1 if is_write else 0, tick)
+    m = memory_of(state)
+    _require_room(m, 1, tick)
+    offer(m, state.words, address, request, 1 if is_write else 0, tick)
 
 
 @compiled
-def offer(memory: Memory, address: int, request: int, mode: int, tick: int) -> None:
+def offer(m: Row, words: Words, address: int, request: int, mode: int, tick: int) -> None:
     """Append a burst to the inbox of its channel; room must have been checked."""
-    scalars = memory.scalars
-    if address < 0 or address >= scalars[CAPACITY]:
+    if address < 0 or address >= m[CAPACITY]:
         raise ValueError("enqueue: address outside the capacity of the address map")
-    place = decode(memory, address)
-    channel = row_at(memory.channels, (place >> CHANNEL_SHIFT) * CHANNEL_FIELDS)
-    index = scalars[FREE_BURST]
-    burst = row_at(memory.pool, index * POOL_FIELDS)
-    scalars[FREE_BURST] = burst[LINK]
-    scalars[BURSTS_LEFT] -= 1
-    scalars[WAITING] += 1
+    place = decode(m, address)
+    channel = channel_at(m, words, place >> CHANNEL_SHIFT)
+    index = m[FREE_BURST]
+    burst = burst_at(m, index)
+    m[FREE_BURST] = burst[LINK]
+    m[BURSTS_LEFT] -= 1
+    m[WAITING] += 1
     burst[LINK] = NONE
     burst[PLACE] = place & PLACE_MASK
     burst[ARRIVAL] = tick
@@ -179,10 +180,10 @@ def offer(memory: Memory, address: int, request: int, mode: int, tick: int) -> N
     burst[MERGED] = NONE
     if channel[INBOX_HEAD] == NONE:
         channel[INBOX_HEAD] = index
-        channel[ARRIVES] = tick - (scalars[SCHEDULER] == PER_BANK_QUEUES)  # it may get a command at that very tick
+        channel[ARRIVES] = tick - (m[SCHEDULER] == PER_BANK_QUEUES)  # it may get a command at that very tick
         channel[ASLEEP] = 0
     else:
-        row_at(memory.pool, channel[INBOX_TAIL] * POOL_FIELDS)[LINK] = index
+        burst_at(m, channel[INBOX_TAIL])[LINK] = index
     channel[INBOX_TAIL] = index
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from hwmodel.compiled import compiled
 from hwmodel.dram import bank_queues, shared_queues
-from hwmodel.dram.commands import all_pcs_closed, pc_of
+from hwmodel.dram.commands import (
+    all_closed,
+)
 from hwmodel.dram.state import (
     ACCEPTED,
     ARRIVES,
@@ -55,10 +57,12 @@ from hwmodel.dram.state import (
     TRACE_ROWS,
     TRACED,
     WAITING,
-    Channel,
     DramState,
-    channel_of,
+    Row,
+    Words,
+    channel_at,
     memory_of,
+    pc_at,
 )
 
 shared_event, shared_issue, shared_end = shared_queues.next_event, shared_queues.issue, shared_queues.end_tick
@@ -67,92 +71,87 @@ banked_done = bank_queues.is_done
 
 
 @compiled
-def _is_quiet(channel: Channel) -> bool:
+def _is_quiet(m: Row, c: Row) -> bool:
     """Return whether nothing but refreshes can happen."""
-    fields = channel.fields
-    if fields[DUE] != 0:
+    if c[DUE] != 0:
         return False
-    for pc in range(channel.memory.scalars[PER_CHANNEL]):
-        state = pc_of(channel, pc)
+    for pc in range(m[PER_CHANNEL]):
+        state = pc_at(c, pc)
         if state[OUTSTANDING] != 0 or state[REFRESHING] != NONE:
             return False
-    return all_pcs_closed(channel)
+    return all_closed(m, c)
 
 
 @compiled
-def _skip_refreshes(channel: Channel, until: int) -> None:
+def _skip_refreshes(m: Row, c: Row, until: int) -> None:
     """Skip refreshes of a quiet channel that issue when due; the last round, which replaces all state, is kept."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    if scalars[REFRESH] == REFRESH_NONE or scalars[RECORD]:
+    if m[REFRESH] == REFRESH_NONE or m[RECORD]:
         return
-    period = scalars[BANKS] if scalars[REFRESH] == REFRESH_PER_BANK else 1
-    intervals = (until - fields[REFRESH_DUE]) // scalars[REFRESH_INTERVAL] - period - 1
+    period = m[BANKS] if m[REFRESH] == REFRESH_PER_BANK else 1
+    intervals = (until - c[REFRESH_DUE]) // m[REFRESH_INTERVAL] - period - 1
     if intervals <= 0:
         return
-    fields[REFRESH_DUE] += intervals * scalars[REFRESH_INTERVAL]
-    if scalars[REFRESH] == REFRESH_PER_BANK:
-        fields[REFRESH_BANK] = (fields[REFRESH_BANK] + intervals) % scalars[BANKS]
-    for pc in range(scalars[PER_CHANNEL]):
-        pc_of(channel, pc)[REFRESHES] += intervals
+    c[REFRESH_DUE] += intervals * m[REFRESH_INTERVAL]
+    if m[REFRESH] == REFRESH_PER_BANK:
+        c[REFRESH_BANK] = (c[REFRESH_BANK] + intervals) % m[BANKS]
+    for pc in range(m[PER_CHANNEL]):
+        pc_at(c, pc)[REFRESHES] += intervals
 
 
 @compiled
-def _run_shared(channel: Channel, until: int) -> int:
+def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
     """Process one channel's ticks before `until`."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    recorded = scalars[RECORD] | scalars[LOG] | scalars[BIN_TICKS]
-    tick = fields[TICK]
+    recorded = m[RECORD] | m[LOG] | m[BIN_TICKS]
+    tick = c[TICK]
     while True:
-        if shared_end(channel, tick):
+        if shared_end(m, c, words, tick):
             return STARVED
-        if fields[ACCEPTED] >= scalars[STOP_AT]:
+        if c[ACCEPTED] >= m[STOP_AT]:
             return STOPPED
-        if until == NEVER and scalars[WAITING] == 0:
+        if until == NEVER and m[WAITING] == 0:
             return FINISHED
-        tick = shared_event(channel)
+        tick = shared_event(c)
         if tick >= until:
             return FINISHED
         if recorded:
-            status = _missing_room(channel, tick)
+            status = _missing_room(m, c, tick)
             if status != FINISHED:
                 return status
-        shared_issue(channel, tick)
-        fields[TICK] = tick
+        shared_issue(m, c, words, tick)
+        c[TICK] = tick
 
 
 @compiled
-def _run_banked(channel: Channel, until: int) -> int:
+def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
     """Process one channel's ticks before `until`."""
-    scalars, fields = channel.memory.scalars, channel.fields
-    recorded = scalars[RECORD] | scalars[LOG] | scalars[BIN_TICKS]
-    tick = fields[TICK]
+    recorded = m[RECORD] | m[LOG] | m[BIN_TICKS]
+    tick = c[TICK]
     while True:
-        if banked_end(channel, tick):
+        if banked_end(m, c, words, tick):
             return STARVED
-        if fields[ACCEPTED] >= scalars[STOP_AT]:
+        if c[ACCEPTED] >= m[STOP_AT]:
             return STOPPED
-        if until == NEVER and banked_done(channel):
+        if until == NEVER and banked_done(m, c):
             return FINISHED
-        tick = banked_event(channel)
+        tick = banked_event(c)
         if tick >= until:
             return FINISHED
         if recorded:
-            status = _missing_room(channel, tick)
+            status = _missing_room(m, c, tick)
             if status != FINISHED:
                 return status
-        banked_issue(channel, tick)
-        fields[TICK] = tick
+        banked_issue(m, c, words, tick)
+        c[TICK] = tick
 
 
 @compiled
-def _missing_room(channel: Channel, tick: int) -> int:
+def _missing_room(m: Row, c: Row, tick: int) -> int:
     """Return what must grow before the next tick; a tick has two commands, and a merged burst for each waiting one."""
-    scalars = channel.memory.scalars
-    if scalars[RECORD] and scalars[TRACED] + 2 > scalars[TRACE_ROWS]:
+    if m[RECORD] and m[TRACED] + 2 > m[TRACE_ROWS]:
         return TRACE_FULL
-    if scalars[LOG] and scalars[LOGGED] + scalars[LOG_ROWS] // 2 > scalars[LOG_ROWS]:
+    if m[LOG] and m[LOGGED] + m[LOG_ROWS] // 2 > m[LOG_ROWS]:
         return LOG_FULL
-    if scalars[BIN_TICKS] and (tick + scalars[READ_TICKS]) // scalars[BIN_TICKS] >= scalars[BINS]:
+    if m[BIN_TICKS] and (tick + m[READ_TICKS]) // m[BIN_TICKS] >= m[BINS]:
         return BINS_FULL
     return FINISHED
 
@@ -160,25 +159,24 @@ def _missing_room(channel: Channel, tick: int) -> int:
 @compiled
 def run(state: DramState, until: int, resume: int) -> int:
     """Process the ticks before `until` of every channel that is awake; return what must be done before going on."""
-    memory = memory_of(state)
-    scalars = memory.scalars
+    m = memory_of(state)
+    words = state.words
     if resume == 0:
         _recycle(state)
-    for index in range(scalars[CHANNELS]):
-        channel = channel_of(memory, index)
-        fields = channel.fields
-        if fields[ASLEEP]:
+    for index in range(m[CHANNELS]):
+        c = channel_at(m, words, index)
+        if c[ASLEEP]:
             continue
-        if _is_quiet(channel):
-            _skip_refreshes(channel, min(until, fields[ARRIVES]))
-        if scalars[SCHEDULER] == PER_BANK_QUEUES:
-            status = _run_banked(channel, until)
+        if _is_quiet(m, c):
+            _skip_refreshes(m, c, min(until, c[ARRIVES]))
+        if m[SCHEDULER] == PER_BANK_QUEUES:
+            status = _run_banked(m, c, words, until)
         else:
-            status = _run_shared(channel, until)
+            status = _run_shared(m, c, words, until)
         if status != FINISHED:
             return int(status)
-        fields[ASLEEP] = 1 if fields[INBOX_HEAD] == NONE and _is_quiet(channel) else 0
-    scalars[NOW] = max(scalars[NOW], until)
+        c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
+    m[NOW] = max(m[NOW], until)
     return FINISHED
 
 
@@ -197,13 +195,14 @@ def _recycle(state: DramState) -> None:
 @compiled
 def next_tick(state: DramState) -> int:
     """Return the earliest tick at which a channel that is awake can act; 2**62 if there is none."""
-    memory = memory_of(state)
+    m = memory_of(state)
+    words = state.words
     tick = NEVER
-    for index in range(memory.scalars[CHANNELS]):
-        channel = channel_of(memory, index)
-        if channel.fields[ASLEEP] == 0:
-            if memory.scalars[SCHEDULER] == PER_BANK_QUEUES:
-                tick = min(tick, banked_event(channel))
+    for index in range(m[CHANNELS]):
+        c = channel_at(m, words, index)
+        if c[ASLEEP] == 0:
+            if m[SCHEDULER] == PER_BANK_QUEUES:
+                tick = min(tick, banked_event(c))
             else:
-                tick = min(tick, shared_event(channel))
+                tick = min(tick, shared_event(c))
     return tick

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwmodel.compiled import compiled
 from hwmodel.dram import state as k
-from hwmodel.dram.controller import Dram, run
+from hwmodel.dram.controller import Dram
 from hwmodel.dram.intake import offer
 from hwmodel.dram.state import DramState, memory_of
 
@@ -17,11 +17,13 @@ CHUNK = 1 << 14
 
 
 @compiled
-def _feed(state: DramState, addresses: Array, writes: Array, first: int, stop: int, parts: int, step: int, gap: int) -> None:
-    memory = memory_of(state)
+def _feed(
+    state: DramState, addresses: Array, writes: Array, first: int, stop: int, parts: int, step: int, gap: int
+) -> None:
+    m = memory_of(state)
     for i in range(first, stop):
         for part in range(parts):
-            offer(memory, addresses[i] + part * step, -1, 1 if writes[i] else 0, i * gap)
+            offer(m, state.words, addresses[i] + part * step, -1, 1 if writes[i] else 0, i * gap)
 
 
 def replay(dram: Dram, addresses: Array, writes: Array, access_bytes: int, gap_ticks: int = 0) -> int:
