@@ -26,8 +26,6 @@ from hwmodel.dram.commands import (
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
-    ACT_CANDIDATES,
-    ACT_TICKS,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANK,
@@ -38,15 +36,19 @@ from hwmodel.dram.state import (
     ACTIVE_READY,
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
+    ACTIVE_WAKE,
+    ACT_CANDIDATES,
+    ACT_TICKS,
+    ACT_WAKE,
     ALL_BURSTS,
     ARRIVAL,
     ARRIVES,
+    BANKS,
     BANK_CONFLICTS,
     BANK_MASK,
     BANK_MASKS,
     BANK_PC,
     BANK_STRIDE,
-    BANKS,
     CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_CANDIDATES,
@@ -67,6 +69,7 @@ from hwmodel.dram.state import (
     FRFCFS_ROW_HIT,
     HIT,
     HITS,
+    HIT_WAKE,
     INBOX_HEAD,
     IS_ACTIVE,
     IS_REFRESHING,
@@ -83,27 +86,29 @@ from hwmodel.dram.state import (
     NONE,
     OPEN_BANKS,
     OPEN_ROW,
+    OTHER_WAKE,
     PC_MASKS,
     PER_CHANNEL,
     PLACE,
     PRE,
-    PRE_CANDIDATES,
     PREAB,
-    PRECHARGE_ALLS,
     PRECHARGES,
+    PRECHARGE_ALLS,
+    PRE_CANDIDATES,
+    PRE_WAKE,
     RD,
     REFAB,
     REFPB,
     REFRESH,
+    REFRESHED_UNTIL,
+    REFRESHES,
+    REFRESHING,
     REFRESH_ALL_BANK,
     REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_PER_BANK,
     REFRESH_TICKS,
-    REFRESHED_UNTIL,
-    REFRESHES,
-    REFRESHING,
     REPLAYING,
     RISING,
     ROW_FREE,
@@ -167,6 +172,29 @@ def _nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
             if hit == NONE or m[SCHEDULER] != FRFCFS_ROW_HIT or _younger(c, words, mode, hit, oldest):
                 insert(row_at(masks, PRE_CANDIDATES * len(words)), oldest)
             return
+
+
+@compiled
+def _wake_row(c: Row, wake: int, tick: int) -> None:
+    """A row command may be possible from a tick on."""
+    c[wake] = min(c[wake], tick)
+    c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+
+
+@compiled
+def _wake_column(c: Row, wake: int, tick: int) -> None:
+    """A column command may be possible from a tick on."""
+    c[wake] = min(c[wake], tick)
+    c[COLUMN_WAKE] = min(c[COLUMN_WAKE], tick)
+
+
+@compiled
+def _wake_all(m: Row, c: Row, tick: int) -> None:
+    """Any command may be possible from a tick on."""
+    for pc in range(m[PER_CHANNEL]):
+        _wake_column(c, HIT_WAKE + pc, tick | m[RISING])
+        _wake_row(c, ACT_WAKE + pc, tick)
+        _wake_row(c, PRE_WAKE + pc, tick)
 
 
 @compiled
@@ -292,17 +320,17 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     if state[OPEN_ROW] == NONE:
         if first and state[IS_REFRESHING] == 0:
             insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), position)
-            c[ROW_WAKE] = min(c[ROW_WAKE], max(tick + 1, act_ready(c, bank)) | m[RISING])
+            _wake_row(c, ACT_WAKE + state[BANK_PC], max(tick + 1, act_ready(c, bank)) | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
         hits = row_at(bursts, ROW_HITS * len(words))
         first = lowest(hits, words) == NONE
         insert(hits, position)
         if first:
             _nominate(m, c, words, mode, bank)
-            c[COLUMN_WAKE] = min(c[COLUMN_WAKE], max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
+            _wake_column(c, HIT_WAKE + state[BANK_PC], max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
     elif state[IS_ACTIVE] == 0:
         _nominate(m, c, words, mode, bank)
-        c[ROW_WAKE] = min(c[ROW_WAKE], max(tick + 1, state[PRE]))
+        _wake_row(c, PRE_WAKE + state[BANK_PC], max(tick + 1, state[PRE]))
 
 
 @compiled
@@ -344,8 +372,7 @@ def _choose_mode(m: Row, c: Row, tick: int) -> None:
         change = writes < m[DRAIN_BELOW] and reads > 0
     if change:
         c[MODE] = 1 - c[MODE]
-        c[COLUMN_WAKE] = min(c[COLUMN_WAKE], tick | m[RISING])
-        c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+        _wake_all(m, c, tick)
 
 
 @compiled
@@ -374,7 +401,7 @@ def _oldest(
             position = 64 * word + trailing_zeros(bits)
             bits &= bits - 1
             if position >= before:
-                return NONE, wake
+                return NONE, tick
             if only != NONE and position != only:
                 continue
             bank = slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK
@@ -422,10 +449,17 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
 
 
 @compiled
-def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, tick: int) -> None:
+def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int, tick: int) -> None:
     """Note when the last burst is done, and that the bank's row may be closed."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
-    c[ROW_WAKE] = min(c[ROW_WAKE], tick if m[SCHEDULER] == FCFS else max(tick, bank_at(c, bank)[PRE]))
+    state = bank_at(c, bank)
+    pc, at = state[BANK_PC], max(tick, state[PRE])
+    if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
+        _wake_row(c, PRE_WAKE + pc, at)
+    if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
+        _wake_row(c, OTHER_WAKE, at)
+    if m[SCHEDULER] == FCFS:
+        _wake_all(m, c, tick)
 
 
 @compiled
@@ -446,7 +480,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
         if lowest(bank_mask(c, words, bank, other, ALL_BURSTS), words) != NONE:
             _nominate(m, c, words, other, bank)
     done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
-    _column_issued(m, c, bank, mode, done, tick)
+    _column_issued(m, c, words, bank, mode, done, tick)
 
 
 @compiled
@@ -461,7 +495,84 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE:
         _nominate(m, c, words, mode, bank)
     done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
-    _column_issued(m, c, bank, mode, done, tick)
+    _column_issued(m, c, words, bank, mode, done, tick)
+
+
+@compiled
+def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
+    """Issue at most one column command; set the tick of the next try."""
+    issued = False
+    if c[ACTIVE_WAKE] <= tick:
+        mode, place, wake = _oldest_active(m, c, tick)
+        if place != NONE:
+            _issue_active(m, c, words, mode, place, tick)
+            issued, wake = True, tick + 1
+        c[ACTIVE_WAKE] = wake | m[RISING]
+    if not issued and c[DUE] == 0 and not _stands_in_line(m, c):
+        best = _oldest_hit(m, c, words, tick)
+        if best != NEVER:
+            _issue_hit(m, c, words, c[MODE], best, tick)
+            _choose_mode(m, c, tick)
+    wake = c[ACTIVE_WAKE]
+    if c[DUE] == 0:
+        for pc in range(m[PER_CHANNEL]):
+            wake = min(wake, c[HIT_WAKE + pc])
+    c[COLUMN_WAKE] = max(wake, tick + 1) | m[RISING]
+
+
+@compiled
+def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> int:
+    """Return the position of the oldest row hit that is ready, or NEVER; set the wakes of the others."""
+    mode, best = c[MODE], NEVER
+    only = _only(m, c, words, mode)
+    for pc in range(m[PER_CHANNEL]):
+        if c[HIT_WAKE + pc] > tick:
+            continue
+        wake = pc_at(c, pc)[RD + mode]
+        if wake <= tick:
+            found, wake = _oldest(c, words, mode, pc, RD + mode, tick, best, only)
+            if found != NONE:
+                best = found
+        elif not _any(c, words, mode, pc, COLUMN_CANDIDATES):
+            wake = NEVER
+        c[HIT_WAKE + pc] = wake
+    return best
+
+
+@compiled
+def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
+    """Issue the column command of an activated burst."""
+    row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+    bank, arrival, outcome, burst = row[ACTIVE_BANK], row[ACTIVE_ARRIVAL], row[ACTIVE_OUTCOME], row[ACTIVE_BURST]
+    c[ACTIVE + mode] -= 1
+    for _ in range(c[ACTIVE + mode] - place):
+        for field in range(ACTIVE_FIELDS):
+            row[field] = row[ACTIVE_FIELDS + field]
+        row = row_at(row, ACTIVE_FIELDS)
+    state = bank_at(c, bank)
+    column(m, c, bank, mode, tick)
+    state[IS_ACTIVE] = 0
+    pc_at(c, state[BANK_PC])[ACTIVE_BANKS] -= 1
+    for other in range(2):
+        if lowest(bank_mask(c, words, bank, other, ALL_BURSTS), words) != NONE:
+            _nominate(m, c, words, other, bank)
+    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
+    _column_issued(m, c, words, bank, mode, done, tick)
+
+
+@compiled
+def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
+    """Issue the column command of a row hit in a buffer."""
+    slot = slot_at(c, words, mode, position)
+    bank, arrival, burst = slot[SLOT_PLACE] & BANK_MASK, slot[SLOT_ARRIVAL], slot[SLOT_BURST]
+    outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), position) else HIT
+    column(m, c, bank, mode, tick)
+    pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
+    _take(c, words, mode, position, bank)
+    if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE:
+        _nominate(m, c, words, mode, bank)
+    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
+    _column_issued(m, c, words, bank, mode, done, tick)
 
 
 @compiled
@@ -518,7 +629,9 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     c[SERIAL] += 1
     _row_changed(m, c, words, bank)
     c[ROW_FREE] = tick + m[ACT_TICKS]
-    c[COLUMN_WAKE] = min(c[COLUMN_WAKE], min(state[RD], state[RD + 1]) | m[RISING])
+    _wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])
+    if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
+        _wake_column(c, HIT_WAKE + state[BANK_PC], state[RD + c[MODE]] | m[RISING])
 
 
 @compiled
@@ -528,6 +641,8 @@ def _issue_pre(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
     close(c, bank)
     row_command(m, c, bank, PRE, tick)
     _row_changed(m, c, words, bank)
+    if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
+        _wake_row(c, ACT_WAKE + bank_at(c, bank)[BANK_PC], max(tick + 1, act_ready(c, bank)) | m[RISING])
 
 
 @compiled
@@ -569,7 +684,7 @@ def _refresh_all(m: Row, c: Row, words: Words, tick: int) -> int:
     c[DUE] -= 1
     c[DUE_PC] = index + 1 if index + 1 < m[PER_CHANNEL] else 0
     if c[DUE] == 0:
-        c[COLUMN_WAKE] = (tick + 1) | m[RISING]
+        _wake_all(m, c, tick + 1)
     return NONE
 
 
@@ -600,6 +715,7 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 own[REFRESHED_UNTIL] = tick + m[REFRESH_TICKS]
                 _nominate(m, c, words, 0, bank)
                 _nominate(m, c, words, 1, bank)
+                _wake_row(c, ACT_WAKE + index, max(tick + 1, own[ACT]) | m[RISING])
                 return True, tick
         wake = min(wake, at)
     return False, wake
@@ -639,64 +755,78 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     if c[ROW_FREE] > tick:
         c[ROW_WAKE] = c[ROW_FREE]
         return
+    issued = False
+    if c[OTHER_WAKE] <= tick:
+        issued = _other_row_command(m, c, words, tick)
     if c[DUE] != 0:
-        wake = _refresh_all(m, c, words, tick)
-        c[ROW_WAKE] = tick + 1 if wake == NONE else wake
+        c[ROW_WAKE] = c[OTHER_WAKE]
         return
-    wake = NEVER
-    if m[REFRESH] == REFRESH_PER_BANK:
-        issued, wake = _refresh_one(m, c, words, tick)
-        if issued:
-            c[ROW_WAKE] = tick + 1
-            return
-    best, command = NEVER, ACT
-    if not _stands_in_line(m, c):
-        best, command, wake = _choose_row(m, c, words, tick, wake)
-    if best != NEVER:
-        if command == ACT:
-            _issue_act(m, c, words, c[MODE], best, tick)
-        else:
-            _conflict(m, c, words, c[MODE], best, tick)
-        wake = max(tick + 1, c[ROW_FREE])
-    elif m[CLOSE_AFTER] >= 0:
+    if not issued and not _stands_in_line(m, c):
+        best, command = _oldest_row(m, c, words, tick)
+        if best != NEVER:
+            if command == ACT:
+                _issue_act(m, c, words, c[MODE], best, tick)
+            else:
+                _conflict(m, c, words, c[MODE], best, tick)
+            issued = True
+    if not issued and m[CLOSE_AFTER] >= 0:
         closing = _close_unused(m, c, words, tick)
-        wake = tick + 1 if closing == NONE else min(wake, closing)
-    c[ROW_WAKE] = wake
+        c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
+    wake = c[OTHER_WAKE]
+    for pc in range(m[PER_CHANNEL]):
+        wake = min(wake, c[ACT_WAKE + pc], c[PRE_WAKE + pc])
+    c[ROW_WAKE] = max(wake, tick + 1, c[ROW_FREE])
 
 
 @compiled
-def _choose_row(m: Row, c: Row, words: Words, tick: int, wake: int) -> tuple[int, int, int]:
-    """Return (position, command) of the oldest burst whose activate or precharge is ready; and the next ready tick."""
+def _other_row_command(m: Row, c: Row, words: Words, tick: int) -> bool:
+    """Issue a row command for a refresh, if one is due and ready; set the tick of the next try."""
+    if c[DUE] != 0:
+        wake = _refresh_all(m, c, words, tick)
+        c[OTHER_WAKE] = tick + 1 if wake == NONE else wake
+        return bool(wake == NONE)
+    if m[REFRESH] == REFRESH_PER_BANK:
+        issued, wake = _refresh_one(m, c, words, tick)
+        c[OTHER_WAKE] = tick + 1 if issued else wake
+        return bool(issued)
+    c[OTHER_WAKE] = NEVER
+    return False
+
+
+@compiled
+def _oldest_row(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
+    """Return (position, command) of the oldest burst whose activate or precharge is ready, or NEVER; set the wakes."""
     mode, rising = c[MODE], m[RISING]
-    falling = rising > tick & 1
     only, best, command = _only(m, c, words, mode), NEVER, ACT
     for index in range(m[PER_CHANNEL]):
         pc = pc_at(c, index)
-        floor = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS])
-        if falling or floor > tick:
-            if _any(c, words, mode, index, ACT_CANDIDATES):
-                wake = min(wake, max(floor, tick + 1) | rising)
-        else:
-            found, at = _oldest(c, words, mode, index, ACT, tick, best, only)
-            if found != NONE:
-                best, command = found, ACT
-            wake = min(wake, at | rising)
-        if pc[PRE] > tick:
-            if _any(c, words, mode, index, PRE_CANDIDATES):
-                wake = min(wake, pc[PRE])
-        else:
-            found, at = _oldest(c, words, mode, index, PRE, tick, best, only)
-            if found != NONE:
-                best, command = found, PRE
-            wake = min(wake, at)
-    return best, command, wake
+        if c[ACT_WAKE + index] <= tick:
+            wake = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], tick + (rising > tick & 1)) | rising
+            if wake <= tick:
+                found, wake = _oldest(c, words, mode, index, ACT, tick, best, only)
+                if found != NONE:
+                    best, command = found, ACT
+                wake |= rising
+            elif not _any(c, words, mode, index, ACT_CANDIDATES):
+                wake = NEVER
+            c[ACT_WAKE + index] = wake
+        if c[PRE_WAKE + index] <= tick:
+            wake = pc[PRE]
+            if wake <= tick:
+                found, wake = _oldest(c, words, mode, index, PRE, tick, best, only)
+                if found != NONE:
+                    best, command = found, PRE
+            elif not _any(c, words, mode, index, PRE_CANDIDATES):
+                wake = NEVER
+            c[PRE_WAKE + index] = wake
+    return best, command
 
 
 @compiled
 def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
     """Note the refreshes that are due from this tick on."""
     c[REFRESH_DUE] += m[REFRESH_INTERVAL]
-    c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+    _wake_row(c, OTHER_WAKE, tick)
     if m[REFRESH] == REFRESH_ALL_BANK:
         c[DUE] += m[PER_CHANNEL]
         return
