@@ -28,7 +28,15 @@ def _sources() -> str:
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called, without the global interpreter lock, and keep the code on disk."""
-    dispatcher: Any = njit(cache=True, nogil=True)(function)
+    return _cached(njit(cache=True, nogil=True)(function))
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile `function` into the compiled functions that call it: for the few lines of a hot loop."""
+    return _cached(njit(cache=True, nogil=True, forceinline=True)(function))
+
+
+def _cached(dispatcher: Any) -> Any:
     file = dispatcher._cache._cache_file
     file._source_stamp = _sources()
     load_index = file._load_index

@@ -11,7 +11,7 @@ served at once. Limit: 64 banks per channel, one bit of a mask each.
 
 from __future__ import annotations
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.commands import (
     act_ready,
     activate,
@@ -122,25 +122,25 @@ from hwmodel.dram.state import (
 )
 
 
-@compiled
+@inlined
 def _queues(m: Row, c: Row) -> Row:
     return row_at(pointer_of(m[QUEUE_STATE]), c[INDEX] * QUEUE_WORDS)
 
 
-@compiled
+@inlined
 def _queued_at(m: Row, c: Row, bank: int, position: int) -> Row:
     """Return the row of a position of a bank's queue."""
     return row_at(_queues(m, c), (bank * QUEUE_POSITIONS + position) * SLOT_FIELDS)
 
 
-@compiled
+@inlined
 def _pending(m: Row, c: Row, mode: int, place: int) -> Row:
     """Return the count of the waiting bursts whose places hash as this one does."""
     key = (place ^ (place >> 10) ^ (place >> 21) ^ (place >> 32)) & (PENDING_ENTRIES - 1)
     return row_at(_queues(m, c), MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + mode * PENDING_ENTRIES + key)
 
 
-@compiled
+@inlined
 def _classify(m: Row, c: Row, bank: int) -> None:
     """Note what a bank's queue may need next."""
     state, bit = bank_at(c, bank), 1 << bank
@@ -238,7 +238,7 @@ def _first_ready(m: Row, c: Row, tick: int) -> tuple[int, int, int, int]:
     return NONE, 0, 0, wake
 
 
-@compiled
+@inlined
 def _row_changed(m: Row, c: Row, bank: int) -> None:
     """A bank's row was opened or closed: find its hits."""
     state = bank_at(c, bank)
@@ -370,7 +370,7 @@ def _has_pending(m: Row, c: Row, words: Words, mode: int, place: int) -> int:
     return NONE
 
 
-@compiled
+@inlined
 def _movable(c: Row, words: Words, mode: int) -> int:
     """Return the oldest position of a buffer whose bank's queue has room, or NONE."""
     live, held = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, HELD)
@@ -490,7 +490,7 @@ def _compact(c: Row, words: Words, mode: int) -> None:
     c[TAIL + mode] = to
 
 
-@compiled
+@inlined
 def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Take bursts from the inbox, in order, until a buffer is full; return whether the inbox ran empty."""
     c[FREED] = 0
@@ -513,7 +513,7 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
     return bool(index == NONE)
 
 
-@compiled
+@inlined
 def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put a burst of the pool into its buffer, or join it to one of its place that waits."""
     burst = burst_at(m, index)
@@ -549,13 +549,13 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     c[ROW_WAKE] = min(c[ROW_WAKE], tick)  # it may move in this tick
 
 
-@compiled
+@inlined
 def next_event(c: Row) -> int:
     """Return the earliest tick on which something may happen. COLUMN_WAKE is for commands, ROW_WAKE for moves."""
     return int(min(min(c[COLUMN_WAKE], c[ROW_WAKE]), min(c[REFRESH_DUE], c[ARRIVES])))
 
 
-@compiled
+@inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Accept bursts after a tick, for the next one; return whether the source must be asked for more."""
     if c[FREED] or c[ARRIVES] <= tick:
@@ -563,7 +563,7 @@ def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def issue(m: Row, c: Row, words: Words, tick: int) -> None:
     """Issue the commands of a tick, then move a burst."""
     if c[REFRESH_DUE] <= tick:

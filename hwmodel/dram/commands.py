@@ -6,7 +6,7 @@ command raises the earliest ticks of all later commands from the rule table.
 
 from __future__ import annotations
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import (
     ACCOUNTED,
     ACT,
@@ -95,14 +95,14 @@ from hwmodel.dram.state import (
 )
 
 
-@compiled
+@inlined
 def column_ready(c: Row, bank: int, command: int) -> int:
     """Return the earliest tick of a column command that the rules of a bank, its group and its stack ID allow."""
     row = bank_at(c, bank)
     return int(max(row[command], row_at(c, row[GROUP_AT])[command], row_at(c, row[STACK_AT])[command]))
 
 
-@compiled
+@inlined
 def act_ready(c: Row, bank: int) -> int:
     """Return the earliest tick of an activate that the rules of a bank and its group allow."""
     row = bank_at(c, bank)
@@ -131,7 +131,7 @@ def _record(m: Row, c: Row, bank: int, row: int, command: int, tick: int) -> Non
     entry[6] = command
 
 
-@compiled
+@inlined
 def activate(m: Row, c: Row, bank: int, row: int, tick: int) -> None:
     """Issue an activate: the row is open from now on."""
     state = bank_at(c, bank)
@@ -153,7 +153,7 @@ def activate(m: Row, c: Row, bank: int, row: int, tick: int) -> None:
         _record(m, c, bank, row, ACT, tick)
 
 
-@compiled
+@inlined
 def close(c: Row, bank: int) -> None:
     """Note that a bank's row is closed."""
     state = bank_at(c, bank)
@@ -163,7 +163,7 @@ def close(c: Row, bank: int) -> None:
     pc[CLOSED] += 1
 
 
-@compiled
+@inlined
 def row_command(m: Row, c: Row, bank: int, command: int, tick: int) -> None:
     """Issue a precharge or a refresh, of one bank or of all: rules and trace only."""
     state = bank_at(c, bank)
@@ -175,7 +175,7 @@ def row_command(m: Row, c: Row, bank: int, command: int, tick: int) -> None:
         _record(m, c, bank, NONE, command, tick)
 
 
-@compiled
+@inlined
 def column(m: Row, c: Row, bank: int, mode: int, tick: int) -> None:
     """Issue a read or a write of the open row."""
     state = bank_at(c, bank)
@@ -216,7 +216,7 @@ def _account(m: Row, pc: Row, bank: Row, mode: int, tick: int) -> None:
     pc[CAUSE + (BUS if mode == pc[LAST_MODE] else TURNAROUND)] += tick - opened
 
 
-@compiled
+@inlined
 def arrive(pc: Row, tick: int) -> None:
     """Count a burst that waits from now on in its pseudo-channel."""
     if pc[OUTSTANDING] == 0:
@@ -224,7 +224,7 @@ def arrive(pc: Row, tick: int) -> None:
     pc[OUTSTANDING] += 1
 
 
-@compiled
+@inlined
 def finish(m: Row, c: Row, bank: int, burst: int, arrival: int, mode: int, tick: int, outcome: int) -> int:
     """Count a burst whose column command issued, complete its request with the last one; return when it is done."""
     pc = pc_at(c, bank_at(c, bank)[BANK_PC])
@@ -258,7 +258,7 @@ def serve_merged(m: Row, c: Row, bank: int, burst: int, arrival: int, mode: int,
     release(m, burst, done)
 
 
-@compiled
+@inlined
 def release(m: Row, burst: int, done: int) -> None:
     """Free a burst's row of the pool; its request is complete with its last burst."""
     row = burst_at(m, burst)

@@ -9,7 +9,7 @@ offers bursts one by one would.
 
 from __future__ import annotations
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import (
     ADDRESS_MAP,
     ARRIVAL,
@@ -115,7 +115,7 @@ def _decode_digits(m: Row, address: int) -> int:
     return int(place | fields[column] << COLUMN_SHIFT | fields[row] << ROW_SHIFT | index << CHANNEL_SHIFT)
 
 
-@compiled
+@inlined
 def decode(m: Row, address: int) -> int:
     """Return the place of an address: bank of its channel, column, row, channel in one number."""
     if m[LINEAR] == 0:
@@ -160,7 +160,7 @@ def enqueue(state: DramState, address: int, request: int, is_write: int, tick: i
     offer(m, state.words, address, request, 1 if is_write else 0, tick)
 
 
-@compiled
+@inlined
 def offer(m: Row, words: Words, address: int, request: int, mode: int, tick: int) -> None:
     """Append a burst to the inbox of its channel; room must have been checked."""
     if address < 0 or address >= m[CAPACITY]:

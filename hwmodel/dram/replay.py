@@ -13,7 +13,7 @@ from hwmodel.dram.intake import offer
 from hwmodel.dram.state import DramState, memory_of
 
 Array = np.ndarray[Any, Any]
-CHUNK = 1 << 14
+CHUNK = 512
 
 
 @compiled

@@ -11,7 +11,7 @@ bounds of the next ready tick for the ticks between, on which nothing can happen
 
 from __future__ import annotations
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.commands import (
     act_ready,
     activate,
@@ -141,7 +141,7 @@ from hwmodel.dram.state import (
 )
 
 
-@compiled
+@inlined
 def _nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
     """Find a bank's candidates in a buffer: the oldest hit, and the oldest burst that needs a row command."""
     state = bank_at(c, bank)
@@ -174,14 +174,14 @@ def _nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
             return
 
 
-@compiled
+@inlined
 def _wake_row(c: Row, wake: int, tick: int) -> None:
     """A row command may be possible from a tick on."""
     c[wake] = min(c[wake], tick)
     c[ROW_WAKE] = min(c[ROW_WAKE], tick)
 
 
-@compiled
+@inlined
 def _wake_column(c: Row, wake: int, tick: int) -> None:
     """A column command may be possible from a tick on."""
     c[wake] = min(c[wake], tick)
@@ -197,13 +197,13 @@ def _wake_all(m: Row, c: Row, tick: int) -> None:
         _wake_row(c, PRE_WAKE + pc, tick)
 
 
-@compiled
+@inlined
 def _younger(c: Row, words: Words, mode: int, position: int, other: int) -> bool:
     """Return whether a burst arrived after another one."""
     return bool(slot_at(c, words, mode, position)[SLOT_ARRIVAL] > slot_at(c, words, mode, other)[SLOT_ARRIVAL])
 
 
-@compiled
+@inlined
 def _take(c: Row, words: Words, mode: int, position: int, bank: int) -> None:
     """Take a burst out of its buffer."""
     others, word = ~(1 << (position & 63)), position >> 6
@@ -261,7 +261,7 @@ def _compact(m: Row, c: Row, words: Words, mode: int) -> None:
             _nominate(m, c, words, mode, bank)
 
 
-@compiled
+@inlined
 def _row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
     """A bank's row was opened or closed: find its hits and its candidates."""
     row = bank_at(c, bank)[OPEN_ROW]
@@ -296,7 +296,7 @@ def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put a burst of the pool into its buffer, which has room; it may be next from the next tick on."""
     burst = burst_at(m, index)
@@ -333,7 +333,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         _wake_row(c, PRE_WAKE + state[BANK_PC], max(tick + 1, state[PRE]))
 
 
-@compiled
+@inlined
 def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Take bursts from the inbox, in order, until a buffer is full; return whether the inbox ran empty."""
     c[FREED] = 0
@@ -362,7 +362,7 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
     return bool(index == NONE)
 
 
-@compiled
+@inlined
 def _choose_mode(m: Row, c: Row, tick: int) -> None:
     """Write drain: enter write mode above a watermark or without reads, leave it below the other with reads."""
     reads, writes = c[COUNT], c[COUNT + 1]
@@ -375,19 +375,19 @@ def _choose_mode(m: Row, c: Row, tick: int) -> None:
         _wake_all(m, c, tick)
 
 
-@compiled
+@inlined
 def _only(m: Row, c: Row, words: Words, mode: int) -> int:
     """Return the only position of a buffer that may be next, where bursts go strictly in order, or NONE."""
     return lowest(mode_mask(c, words, mode, LIVE), words) if m[SCHEDULER] == FCFS else NONE
 
 
-@compiled
+@inlined
 def _stands_in_line(m: Row, c: Row) -> bool:
     """Return whether bursts go strictly in order and one is under way."""
     return bool(m[SCHEDULER] == FCFS and c[ACTIVE] + c[ACTIVE + 1] != 0)
 
 
-@compiled
+@inlined
 def _oldest(
     c: Row, words: Words, mode: int, pc: int, command: int, tick: int, before: int, only: int
 ) -> tuple[int, int]:
@@ -417,12 +417,12 @@ def _oldest(
     return NONE, wake
 
 
-@compiled
+@inlined
 def _any(c: Row, words: Words, mode: int, pc: int, mask: int) -> bool:
     return bool(lowest(candidates(c, words, mode, pc, mask), words) != NONE)
 
 
-@compiled
+@inlined
 def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
     """Return (mode, place among the active bursts) of the oldest that is ready, or NONE; and the next ready tick.
 
@@ -448,7 +448,7 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
     return best_mode, best, wake
 
 
-@compiled
+@inlined
 def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int, tick: int) -> None:
     """Note when the last burst is done, and that the bank's row may be closed."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
@@ -462,7 +462,7 @@ def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int
         _wake_all(m, c, tick)
 
 
-@compiled
+@inlined
 def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
     """Issue the column command of an activated burst."""
     row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
@@ -483,7 +483,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     _column_issued(m, c, words, bank, mode, done, tick)
 
 
-@compiled
+@inlined
 def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
     """Issue the column command of a row hit in a buffer."""
     slot = slot_at(c, words, mode, position)
@@ -498,7 +498,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     _column_issued(m, c, words, bank, mode, done, tick)
 
 
-@compiled
+@inlined
 def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     """Issue at most one column command; set the tick of the next try."""
     issued = False
@@ -520,7 +520,7 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     c[COLUMN_WAKE] = max(wake, tick + 1) | m[RISING]
 
 
-@compiled
+@inlined
 def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return the position of the oldest row hit that is ready, or NEVER; set the wakes of the others."""
     mode, best = c[MODE], NEVER
@@ -539,7 +539,7 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> int:
     return best
 
 
-@compiled
+@inlined
 def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
     """Issue the column command of an activated burst."""
     row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
@@ -560,7 +560,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     _column_issued(m, c, words, bank, mode, done, tick)
 
 
-@compiled
+@inlined
 def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
     """Issue the column command of a row hit in a buffer."""
     slot = slot_at(c, words, mode, position)
@@ -575,7 +575,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     _column_issued(m, c, words, bank, mode, done, tick)
 
 
-@compiled
+@inlined
 def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     """Issue at most one column command; set the tick of the next try."""
     mode, place, wake = _oldest_active(m, c, tick)
@@ -604,7 +604,7 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     c[COLUMN_WAKE] = wake | m[RISING]
 
 
-@compiled
+@inlined
 def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
     """Activate for a burst: it leaves its buffer and is active until its column command."""
     slot = slot_at(c, words, mode, position)
@@ -634,7 +634,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
         _wake_column(c, HIT_WAKE + state[BANK_PC], state[RD + c[MODE]] | m[RISING])
 
 
-@compiled
+@inlined
 def _issue_pre(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
     """Precharge a bank."""
     pc_at(c, bank_at(c, bank)[BANK_PC])[PRECHARGES] += 1
@@ -645,7 +645,7 @@ def _issue_pre(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
         _wake_row(c, ACT_WAKE + bank_at(c, bank)[BANK_PC], max(tick + 1, act_ready(c, bank)) | m[RISING])
 
 
-@compiled
+@inlined
 def _conflict(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
     """Precharge for a burst that needs another row of its bank."""
     bank = slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK
@@ -749,7 +749,7 @@ def _close_unused(m: Row, c: Row, words: Words, tick: int) -> int:
     return wake
 
 
-@compiled
+@inlined
 def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     """Issue at most one row command; set the tick of the next try."""
     if c[ROW_FREE] > tick:
@@ -793,7 +793,7 @@ def _other_row_command(m: Row, c: Row, words: Words, tick: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def _oldest_row(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     """Return (position, command) of the oldest burst whose activate or precharge is ready, or NEVER; set the wakes."""
     mode, rising = c[MODE], m[RISING]
@@ -840,13 +840,13 @@ def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
         _nominate(m, c, words, 1, bank)
 
 
-@compiled
+@inlined
 def next_event(c: Row) -> int:
     """Return the earliest tick on which something may happen."""
     return int(min(min(c[COLUMN_WAKE], c[ROW_WAKE]), min(c[REFRESH_DUE], c[ARRIVES])))
 
 
-@compiled
+@inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Accept bursts after the commands of a tick; return whether the source must be asked for more."""
     starved = False
@@ -857,7 +857,7 @@ def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
     return starved
 
 
-@compiled
+@inlined
 def issue(m: Row, c: Row, words: Words, tick: int) -> None:
     """Issue the commands of a tick: a column command, then a row command."""
     if c[REFRESH_DUE] <= tick:

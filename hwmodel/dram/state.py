@@ -19,7 +19,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 
 Array = np.ndarray[Any, Any]
 Row = Any  # a pointer to the first of a row's int64 values
@@ -216,57 +216,57 @@ def memory_of(state: DramState) -> Row:
     return m
 
 
-@compiled
+@inlined
 def channel_at(m: Row, words: Words, index: int) -> Row:
     """Return the pointer to a channel."""
     return row_at(pointer_of(m[CHANNEL_STATE]), index * (SLOTS + len(words) * WORDS_PER_MASK_WORD))
 
 
-@compiled
+@inlined
 def burst_at(m: Row, index: int) -> Row:
     """Return the row of a burst in the pool."""
     return row_at(pointer_of(m[POOL]), index * POOL_FIELDS)
 
 
-@compiled
+@inlined
 def slot_at(c: Row, words: Words, mode: int, position: int) -> Row:
     """Return the row of a position of a buffer."""
     return row_at(c, SLOTS + (mode * 64 * len(words) + position) * SLOT_FIELDS)
 
 
-@compiled
+@inlined
 def pc_at(c: Row, pc: int) -> Row:
     """Return the row of a pseudo-channel."""
     return row_at(c, PCS + pc * PC_FIELDS)
 
 
-@compiled
+@inlined
 def bank_at(c: Row, bank: int) -> Row:
     """Return the row of a bank of the channel; it begins with the earliest ticks of its commands."""
     return row_at(c, BANK_ROWS + bank * BANK_FIELDS)
 
 
-@compiled
+@inlined
 def mode_mask(c: Row, words: Words, mode: int, mask: int) -> Row:
     """Return a mask of a buffer."""
     return row_at(c, SLOTS + (2 * 64 * SLOT_FIELDS + mode * MODE_MASKS + mask) * len(words))
 
 
-@compiled
+@inlined
 def candidates(c: Row, words: Words, mode: int, pc: int, mask: int) -> Row:
     """Return the mask of the positions of a buffer that may get a command in a pseudo-channel."""
     first = 2 * 64 * SLOT_FIELDS + 2 * MODE_MASKS
     return row_at(c, SLOTS + (first + (mode * MAX_PCS + pc) * PC_MASKS + mask) * len(words))
 
 
-@compiled
+@inlined
 def bank_mask(c: Row, words: Words, bank: int, mode: int, mask: int) -> Row:
     """Return the mask of a bank's bursts, or of its row hits, in a buffer."""
     first = 2 * 64 * SLOT_FIELDS + 2 * MODE_MASKS + 2 * MAX_PCS * PC_MASKS
     return row_at(c, SLOTS + (first + (bank * 2 + mode) * BANK_MASKS + mask) * len(words))
 
 
-@compiled
+@inlined
 def lowest(mask: Row, words: Words) -> int:
     """Return the lowest position in a mask, or NONE."""
     for word in range(len(words)):
@@ -275,19 +275,19 @@ def lowest(mask: Row, words: Words) -> int:
     return NONE
 
 
-@compiled
+@inlined
 def insert(mask: Row, position: int) -> None:
     """Put a position into a mask."""
     mask[position >> 6] |= 1 << (position & 63)
 
 
-@compiled
+@inlined
 def remove(mask: Row, position: int) -> None:
     """Take a position out of a mask."""
     mask[position >> 6] &= ~(1 << (position & 63))
 
 
-@compiled
+@inlined
 def contains(mask: Row, position: int) -> bool:
     """Return whether a position is in a mask."""
     return bool((mask[position >> 6] >> (position & 63)) & 1)
