@@ -91,7 +91,8 @@ class Checker:
 
         `commands`: int64[n, 7] of (tick, channel, pseudo_channel, bank_group, bank, row, command). The ticks of a
         channel never decrease, over all parts; commands of one tick and channel stand in the order in which they count.
-        Raises ValueError for another shape, a command or a place that does not exist, or a tick that goes back.
+        Raises ValueError for another shape, a command or a place that does not exist, or a tick that goes back; then
+        the checker is of no further use.
         """
         trace = _checked(commands)
         channels = int(trace[:, k.CHANNEL].max(initial=-1)) + 1
@@ -133,8 +134,10 @@ class Checker:
         return nodes[:, -o.pseudo_channels * o.banks :].reshape(-1)
 
     def _first_bank(self, pseudo_channel: int) -> int:
+        """Return the node of the first bank of a pseudo-channel; the banks are a channel's last nodes."""
         channel, pc = divmod(pseudo_channel, self.organisation.pseudo_channels)
-        return int(k.node_of(self._state.sizes, 4, channel, pc, 0, 0, 0))
+        after = (self.organisation.pseudo_channels - pc) * self.organisation.banks
+        return (channel + 1) * int(self._state.sizes[k.NODES]) - after
 
     def _violation(self, trace: Array, row: list[int]) -> Violation:
         what, missing = row[k.WHAT], row[k.MISSING]
@@ -144,11 +147,11 @@ class Checker:
         if what < 0:
             return Violation(_PROBLEMS[what], command)
         rule = self.rules[what]
-        if row[k.PREVIOUS_NODE] < 0:
+        node, code, tick, index, open_row = row[k.PREVIOUS_NODE :]
+        if node < 0:
             problem = f"{rule.name}: {command.name} at tick {command.tick}, not at an edge that it may start at"
             return Violation(problem, command, None, rule, missing)
-        previous = self._place(*(row[c] for c in (k.PREVIOUS_NODE, k.PREVIOUS_INDEX, k.PREVIOUS_TICK, k.PREVIOUS_ROW)),
-                               COMMANDS[row[k.PREVIOUS_CODE]])  # fmt: skip
+        previous = self._place(node, index, tick, open_row, COMMANDS[code])
         problem = f"{rule.name}: {command.name} {missing} ticks too early after {previous.name}"
         return Violation(problem, command, previous, rule, missing)
 
@@ -242,10 +245,10 @@ def _state(rules: tuple[Rule, ...], o: Organisation, interval: int, postponed: i
         for name in rule.following:
             by_following[COMMANDS.index(name)].append((*entry, len(pairs)))
     sizes = np.zeros(k.SIZES, np.int64)
+    places = o.pseudo_channels, o.stack_ids, o.bank_groups, o.banks_per_group, o.rows
     nodes = 1 + o.pseudo_channels * (1 + o.stack_ids * (1 + o.bank_groups * (1 + o.banks_per_group)))
-    sizes[: k.COUNT] = [
-        o.pseudo_channels, o.stack_ids, o.bank_groups, o.banks_per_group, o.rows, nodes, 0, interval, postponed
-    ]  # fmt: skip
+    sizes[[k.PCS, k.IDS, k.GROUPS, k.BANKS, k.ROWS]] = places
+    sizes[[k.NODES, k.INTERVAL, k.POSTPONED]] = nodes, interval, postponed
     table = [entry for entries in by_following for entry in entries]
     longest = max((window for _, _, window in rings), default=0)
     return k.CheckerState(

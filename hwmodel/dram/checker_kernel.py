@@ -56,37 +56,21 @@ class CheckerState(NamedTuple):
 
 
 @compiled
-def node_of(sizes: Array, level: int, channel: int, pc: int, stack_id: int, group: int, bank: int) -> int:
-    """Return the number of a node: level 0 is the channel, 4 the bank."""
-    base = channel * sizes[NODES]
-    pcs, ids, groups, banks = sizes[PCS], sizes[IDS], sizes[GROUPS], sizes[BANKS]
-    if level == 0:
-        return base
-    if level == 1:
-        return base + 1 + pc
-    if level == 2:
-        return base + 1 + pcs + pc * ids + stack_id
-    if level == 3:
-        return base + 1 + pcs + pcs * ids + (pc * ids + stack_id) * groups + group
-    return base + 1 + pcs + pcs * ids + pcs * ids * groups + ((pc * ids + stack_id) * groups + group) * banks + bank
-
-
-@compiled
-def _wrong_field(sizes: Array, row: Array) -> int:
-    """Return the column of a command that is out of range, or -1."""
-    code = row[COMMAND]
+def _wrong_field(sizes: Array, trace: Array, i: int) -> int:
+    """Return the column in which command `i` is out of range, or -1."""
+    row, code = trace[i], trace[i, COMMAND]
     if code < 0 or code >= len(COMMANDS):
         return COMMAND
     if row[CHANNEL] < 0 or row[CHANNEL] >= sizes[CHANNELS]:
         return CHANNEL
     if row[PSEUDO_CHANNEL] < 0 or row[PSEUDO_CHANNEL] >= sizes[PCS]:
         return PSEUDO_CHANNEL
-    lowest = -1 if code == PREAB or code == REFAB else 0
+    lowest = -1 if code in (PREAB, REFAB) else 0
     if row[BANK_GROUP] < lowest or row[BANK_GROUP] >= sizes[GROUPS]:
         return BANK_GROUP
     if row[BANK] < lowest or row[BANK] >= sizes[IDS] * sizes[BANKS]:
         return BANK
-    if (code == ACT or code == RD or code == WR) and (row[ROW] < 0 or row[ROW] >= sizes[ROWS]):
+    if code in (ACT, RD, WR) and (row[ROW] < 0 or row[ROW] >= sizes[ROWS]):
         return ROW
     return -1
 
@@ -118,130 +102,90 @@ def _report_pair(state: CheckerState, found: Array, index: int, rule: Array, nod
 def _report_ring(state: CheckerState, found: Array, index: int, rule: Array, slot: Array, tick: int) -> None:
     _report(state, found, index, rule[RULE], rule[TICKS] - (tick - slot[RING_TICK]))
     row = found[state.sizes[COUNT] - 1]
-    row[PREVIOUS_NODE], row[PREVIOUS_CODE], row[PREVIOUS_TICK] = slot[RING_NODE], state.pairs[rule[PAIRS]], slot[0]
+    row[PREVIOUS_NODE], row[PREVIOUS_CODE], row[PREVIOUS_TICK] = (
+        slot[RING_NODE],
+        state.pairs[rule[PAIRS]],
+        slot[RING_TICK],
+    )
     row[PREVIOUS_INDEX], row[PREVIOUS_ROW] = slot[RING_INDEX], slot[RING_ROW]
 
 
 @compiled
-def _last(state: CheckerState, rule: Array, node: int) -> int:
-    """Return the tick of the last of a rule's previous commands at a node."""
+def _last(last_tick: Array, pairs: Array, first: int, end: int, node: int) -> int:
+    """Return the tick of the last of the commands pairs[first:end] at a node."""
     last = NEVER
-    for p in range(rule[PAIRS], rule[PAIRS_END]):
-        last = max(last, state.last_tick[node, state.pairs[p]])
+    for p in range(first, end):
+        last = max(last, last_tick[node, pairs[p]])
     return last
 
 
 @compiled
-def _check_siblings(state: CheckerState, found: Array, index: int, rule: Array, nodes: Array, tick: int) -> None:
-    """Judge against the latest of the previous commands at the other stack IDs of the pseudo-channel."""
-    ids = state.sizes[IDS]
-    first = nodes[2] - (nodes[2] - nodes[0] - 1 - state.sizes[PCS]) % ids
+def _siblings(last_tick: Array, pairs: Array, table: Array, r: int, first: int, ids: int, own: int) -> tuple[int, int]:
+    """Return (tick, node) of the last of rule `r`'s previous commands at the nodes from `first` on but `own`."""
     last, node = NEVER, -1
     for other in range(first, first + ids):
-        at = _last(state, rule, other)
-        if other != nodes[2] and at > last:
+        at = _last(last_tick, pairs, table[r, PAIRS], table[r, PAIRS_END], other)
+        if other != own and at > last:
             last, node = at, other
-    if tick - last < rule[TICKS]:
-        _report_pair(state, found, index, rule, node, tick, last)
+    return last, node
 
 
 @compiled
-def _check_rules(state: CheckerState, found: Array, index: int, code: int, tick: int, nodes: Array, lowest: int) -> None:
-    """Judge one command by every rule that it can come too early for; `lowest` is the lowest level it belongs to."""
-    for r in range(state.rule_start[code], state.rule_start[code + 1]):
-        rule = state.rules[r]
-        kind, level = rule[KIND], rule[LEVEL]
-        if kind == CLOCK:
-            if tick % rule[TICKS] != 1:
-                _report(state, found, index, rule[RULE], rule[TICKS] - (tick - 1) % rule[TICKS])
-        elif level > lowest:
-            continue
-        elif kind == PLAIN:
-            last = _last(state, rule, nodes[level])
-            if tick - last < rule[TICKS]:
-                _report_pair(state, found, index, rule, nodes[level], tick, last)
-        elif kind == WINDOW:
-            count = state.ring_count[rule[RING], nodes[level]]
-            slot = state.rings[rule[RING], nodes[level], count % rule[WINDOW_SIZE]]
-            if count >= rule[WINDOW_SIZE] and tick - slot[RING_TICK] < rule[TICKS]:
-                _report_ring(state, found, index, rule, slot, tick)
-        else:
-            _check_siblings(state, found, index, rule, nodes, tick)
+def _change_bank(open_row: Array, open_banks: Array, code: int, row: int, bank: int, pc: int) -> int:
+    """Change the state of the bank that a command is for; return the problem that the state is, or 0."""
+    is_open = open_row[bank] >= 0
+    if code in (RD, WR):
+        return 0 if open_row[bank] == row else OTHER_ROW if is_open else CLOSED_BANK
+    if code == ACT:
+        open_banks[pc] += not is_open
+        open_row[bank] = row
+        return OPEN_BANK if is_open else 0
+    if code == PRE:
+        open_banks[pc] -= is_open
+        open_row[bank] = -1
+        return 0
+    return REFRESH_OPEN if is_open else 0
 
 
 @compiled
-def _refresh_bank(state: CheckerState, bank: int, tick: int) -> int:
-    """Count a refresh of a bank; return how many ticks it came after the last tick at which it had to."""
+def _change_banks(open_row: Array, open_banks: Array, code: int, first: int, banks: int, pc: int) -> int:
+    """Change the states of the banks of a pseudo-channel; return the problem that they are, or 0."""
+    if open_banks[pc] == 0:
+        return 0
+    if code == REFAB:
+        return REFRESH_OPEN_BANKS
+    open_row[first : first + banks] = -1
+    open_banks[pc] = 0
+    return 0
+
+
+@compiled
+def _refresh(state: CheckerState, first: int, banks: int, tick: int) -> int:
+    """Count a refresh of banks; return how many ticks it came after the last tick at which one of them had to."""
     interval, postponed = state.sizes[INTERVAL], state.sizes[POSTPONED]
-    late = tick - (state.refreshed[bank] + 1 + postponed) * interval
-    state.refreshed[bank] += 1
-    if late > 0:
-        state.refreshed[bank] = tick // interval - postponed  # reported once, then forgiven
-    return late
+    latest = 0
+    for bank in range(first, first + banks):
+        late = tick - (state.refreshed[bank] + 1 + postponed) * interval
+        state.refreshed[bank] += 1
+        if late > 0:
+            state.refreshed[bank] = tick // interval - postponed  # reported once, then forgiven
+            latest = max(latest, late)
+    return latest
 
 
 @compiled
-def _check_bank(state: CheckerState, found: Array, index: int, row: Array, bank: int, pc: int) -> None:
-    """Judge one command for one bank by the state of the bank, and change the state."""
-    code = row[COMMAND]
-    is_open = state.open_row[bank] >= 0
-    if code == RD or code == WR:
-        if not is_open:
-            _report(state, found, index, CLOSED_BANK, 0)
-        elif state.open_row[bank] != row[ROW]:
-            _report(state, found, index, OTHER_ROW, 0)
-    elif code == ACT:
-        if is_open:
-            _report(state, found, index, OPEN_BANK, 0)
-        else:
-            state.open_banks[pc] += 1
-        state.open_row[bank] = row[ROW]
-    elif code == PRE:
-        state.open_banks[pc] -= is_open
-        state.open_row[bank] = -1
-    else:
-        if is_open:
-            _report(state, found, index, REFRESH_OPEN, 0)
-        if state.sizes[INTERVAL] > 0:
-            late = _refresh_bank(state, bank, row[TICK])
-            if late > 0:
-                _report(state, found, index, REFRESH_LATE, late)
-
-
-@compiled
-def _check_whole(state: CheckerState, found: Array, index: int, row: Array, pc: int) -> None:
-    """Judge a command for all banks of a pseudo-channel, and change their states."""
-    sizes = state.sizes
-    banks = sizes[IDS] * sizes[GROUPS] * sizes[BANKS]
-    first = node_of(sizes, 4, row[CHANNEL], row[PSEUDO_CHANNEL], 0, 0, 0)
-    if row[COMMAND] == PREAB:
-        if state.open_banks[pc] > 0:
-            state.open_row[first : first + banks] = -1
-            state.open_banks[pc] = 0
-        return
-    if state.open_banks[pc] > 0:
-        _report(state, found, index, REFRESH_OPEN_BANKS, 0)
-    if sizes[INTERVAL] > 0:
-        latest = 0
-        for bank in range(first, first + banks):
-            latest = max(latest, _refresh_bank(state, bank, row[TICK]))
-        if latest > 0:
-            _report(state, found, index, REFRESH_LATE, latest)
-
-
-@compiled
-def _remember(state: CheckerState, index: int, row: Array, nodes: Array, lowest: int) -> None:
-    code, place = row[COMMAND], nodes[lowest]
-    for level in range(lowest + 1):
-        state.last_tick[nodes[level], code] = row[TICK]
-        state.last_node[nodes[level], code] = place
-    state.own_index[place, code], state.own_row[place, code] = index, row[ROW]
+def _remember_in_rings(state: CheckerState, index: int, row: Array, nodes: Array, lowest: int) -> None:
     for ring in range(len(state.ring_of)):
         level = state.ring_of[ring, 0]
-        if level <= lowest and state.ring_of[ring, 1] >> code & 1:
+        if level <= lowest and state.ring_of[ring, 1] >> row[COMMAND] & 1:
             count = state.ring_count[ring, nodes[level]]
             slot = state.rings[ring, nodes[level], count % state.ring_of[ring, 2]]
-            slot[RING_TICK], slot[RING_NODE], slot[RING_INDEX], slot[RING_ROW] = row[TICK], place, index, row[ROW]
+            slot[RING_TICK], slot[RING_NODE], slot[RING_INDEX], slot[RING_ROW] = (
+                row[TICK],
+                nodes[lowest],
+                index,
+                row[ROW],
+            )
             state.ring_count[ring, nodes[level]] = count + 1
 
 
@@ -251,30 +195,76 @@ def check_commands(state: CheckerState, trace: Array, start: int, first_index: i
 
     Returns (the next command, DONE), (it, FULL) when `found` may not hold the next command's findings, or (the
     command, a column of the trace) for a command that cannot be: BACKWARDS where its tick is before the channel's last.
+    What every command needs stands here in one piece: a call that takes the whole state costs as much as the rules.
     """
-    sizes = state.sizes
-    room = len(found) - len(state.rules) - 3
+    sizes, table, rule_start, pairs = state.sizes, state.rules, state.rule_start, state.pairs
+    channel_tick, last_tick, last_node = state.channel_tick, state.last_tick, state.last_node
+    own_index, own_row, open_row, open_banks = state.own_index, state.own_row, state.open_row, state.open_banks
+    ring_count, rings, ring_codes = state.ring_count, state.rings, 0
+    for ring in range(len(state.ring_of)):
+        ring_codes |= state.ring_of[ring, 1]
+    pcs, ids, groups, banks = sizes[PCS], sizes[IDS], sizes[GROUPS], sizes[BANKS]
+    room = len(found) - len(table) - 3
     nodes = np.empty(5, np.int64)
     for i in range(start, len(trace)):
         if sizes[COUNT] > room:
             return i, FULL
-        row = trace[i]
-        wrong = _wrong_field(sizes, row)
+        wrong = _wrong_field(sizes, trace, i)
         if wrong >= 0:
             return i, wrong
-        channel, pc, code, tick = row[CHANNEL], row[PSEUDO_CHANNEL], row[COMMAND], row[TICK]
-        if tick < state.channel_tick[channel]:
+        tick, channel, pc, code = trace[i, TICK], trace[i, CHANNEL], trace[i, PSEUDO_CHANNEL], trace[i, COMMAND]
+        if tick < channel_tick[channel]:
             return i, BACKWARDS
-        state.channel_tick[channel] = tick
-        lowest = 1 if code == PREAB or code == REFAB else 4
-        stack_id, bank = row[BANK] // sizes[BANKS], row[BANK] % sizes[BANKS]
-        for level in range(lowest + 1):
-            nodes[level] = node_of(sizes, level, channel, pc, stack_id, row[BANK_GROUP], bank)
-        index = first_index + i
-        _check_rules(state, found, index, code, tick, nodes, lowest)
+        channel_tick[channel] = tick
+        index, row = first_index + i, trace[i, ROW]
+        lowest = 1 if code in (PREAB, REFAB) else 4
+
+        stack_id = pc * ids + (trace[i, BANK] // banks if lowest == 4 else 0)
+        group = stack_id * groups + (trace[i, BANK_GROUP] if lowest == 4 else 0)
+        nodes[0] = channel * sizes[NODES]
+        nodes[1] = nodes[0] + 1 + pc
+        nodes[2] = nodes[0] + 1 + pcs + stack_id
+        nodes[3] = nodes[0] + 1 + pcs * (1 + ids) + group
+        nodes[4] = nodes[0] + 1 + pcs * (1 + ids * (1 + groups)) + group * banks
         if lowest == 4:
-            _check_bank(state, found, index, row, nodes[4], nodes[1])
+            nodes[4] += trace[i, BANK] % banks
+
+        for r in range(rule_start[code], rule_start[code + 1]):
+            kind, level, ticks = table[r, KIND], table[r, LEVEL], table[r, TICKS]
+            if level > lowest:
+                continue
+            if kind == PLAIN:
+                last = _last(last_tick, pairs, table[r, PAIRS], table[r, PAIRS_END], nodes[level])
+                if tick - last < ticks:
+                    _report_pair(state, found, index, table[r], nodes[level], tick, last)
+            elif kind == CLOCK:
+                if tick % ticks != 1:
+                    _report(state, found, index, table[r, RULE], ticks - (tick - 1) % ticks)
+            elif kind == WINDOW:
+                ring, size = table[r, RING], table[r, WINDOW_SIZE]
+                count = ring_count[ring, nodes[level]]
+                if count >= size and tick - rings[ring, nodes[level], count % size, RING_TICK] < ticks:
+                    _report_ring(state, found, index, table[r], rings[ring, nodes[level], count % size], tick)
+            else:
+                last, node = _siblings(last_tick, pairs, table, r, nodes[2] - stack_id % ids, ids, nodes[2])
+                if tick - last < ticks:
+                    _report_pair(state, found, index, table[r], node, tick, last)
+
+        if lowest == 4:
+            problem = _change_bank(open_row, open_banks, code, row, nodes[4], nodes[1])
         else:
-            _check_whole(state, found, index, row, nodes[1])
-        _remember(state, index, row, nodes, lowest)
+            problem = _change_banks(open_row, open_banks, code, nodes[4], ids * groups * banks, nodes[1])
+        if problem < 0:
+            _report(state, found, index, problem, 0)
+        if sizes[INTERVAL] > 0 and code in (REFPB, REFAB):
+            late = _refresh(state, nodes[4], ids * groups * banks if code == REFAB else 1, tick)
+            if late > 0:
+                _report(state, found, index, REFRESH_LATE, late)
+
+        for level in range(lowest + 1):
+            last_tick[nodes[level], code] = tick
+            last_node[nodes[level], code] = nodes[lowest]
+        own_index[nodes[lowest], code], own_row[nodes[lowest], code] = index, row
+        if ring_codes >> code & 1:
+            _remember_in_rings(state, index, trace[i], nodes, lowest)
     return len(trace), DONE

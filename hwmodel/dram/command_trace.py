@@ -90,8 +90,8 @@ def _row(texts: list[str], places: dict[str, int], banks_per_group: int, number:
                 value[field] = int(texts[place])
             except ValueError:
                 raise ValueError(f"line {number}: {field} {shown(texts[place].strip())} is no integer") from None
-    place = value["tick"], 0 if value["channel"] == -1 else value["channel"], value.get("pseudo_channel", 0)
+    where = value["tick"], 0 if value["channel"] == -1 else value["channel"], value.get("pseudo_channel", 0)
     if code in _WHOLE:
-        return *place, -1, -1, -1, code
+        return *where, -1, -1, -1, code
     bank = value.get("stack_id", 0) * banks_per_group + value["bank"]
-    return *place, value["bank_group"], bank, value["row"], code
+    return *where, value["bank_group"], bank, value["row"], code

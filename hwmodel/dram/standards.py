@@ -216,7 +216,7 @@ def _limit(name: str, value: object) -> Limit:
                 time_fs = units.parse(text, "time")
         except ValueError:
             raise ValueError(f"timing.{name}: {units.shown(text)} is no limit: give a count of {_UNITS}") from None
-    if not texts or max(cycles, time_fs) <= 0 or cycles < 0:
+    if cycles < 0 or not (cycles or time_fs):
         raise ValueError(f"timing.{name}: {units.shown(value)} must be more than zero")
     return Limit(cycles, time_fs)
 

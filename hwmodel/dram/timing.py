@@ -17,6 +17,8 @@ from typing import Any
 from hwmodel.units import FS_PER_SECOND
 from layouts.notation import nearest_first
 
+MAX_TICKS = 1 << 31  # assumed: some hundred thousand refresh intervals; beyond, a unit is wrong
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -79,8 +81,8 @@ class Timing:
             raise ValueError(f"timing: tick_hz {self.tick_hz!r} must be a positive integer or fraction")
         for name in TICKS:
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"timing: {name} {value!r} must be an integer of at least 1")
+            if type(value) is not int or not 1 <= value <= MAX_TICKS:
+                raise ValueError(f"timing: {name} {value!r} must be an integer of 1 .. {MAX_TICKS}")
         if self.ticks_per_ck > 2:
             raise ValueError(f"timing: ticks_per_ck {self.ticks_per_ck} must be 1 or 2")
         if self.nRAS + self.nRP > self.nRC:
