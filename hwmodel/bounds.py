@@ -210,9 +210,9 @@ def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int
     """
     timing, dma = machine.timing, machine.spec.cores.dma
     issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
-    busy = -(-(reads + writes) // machine.pseudo_channels) * timing.nCCDS
-    activate = min(timing.nRCDRD, timing.nRCDWR) if rows_closed else 0
-    ticks = activate + min(timing.nCL, timing.nCWL) + timing.nBL + busy - timing.nCCDS
+    busy = -(-(reads + writes) // machine.pseudo_channels) * timing.burst_interval_ticks
+    activate = timing.activate_to_column_ticks if rows_closed else 0
+    ticks = activate + min(timing.nCL, timing.nCWL) + timing.nBL + busy - timing.burst_interval_ticks
     if machine.spec.hbm.refresh == "all-bank":
         # Every nREFI a pseudo-channel stands still for nRFC; one refresh may still be due when the last burst is done.
         while (longer := busy + max(0, ticks // timing.nREFI - 1) * timing.nRFC) > ticks:

@@ -1,163 +1,107 @@
-"""DRAM standards as data: organisation, timing parameters, and the table of timing rules that they imply.
+"""DRAM standards as data: a part file says what a stack consists of, its limits, and where each number is from.
 
-Stands below everything else in the memory system: the controller obeys the table, the checker judges command
-traces by it, the bounds read the same `Timing`. One tick is one command clock cycle (CK), a quarter of the
-pin rate. Analogue limits are kept in picoseconds and become ticks at a data rate (minima round up, refresh
-intervals down); clocked ones are ticks at every rate. The stack ID of tall stacks is the upper part of the
-`bank` address field: a bank group is four banks of one stack ID.
+The door to what the memory system is described by: `standard(name)` gives a `Standard`, its `timing(pin_rate)` the
+`Timing` in ticks at a data rate, and `rules(timing, organisation)` the distances between commands. Each part is one
+YAML file in `parts/`; a new part is a copy of the nearest one with other numbers. The stack ID of tall stacks is the
+upper part of the `bank` address field: a bank group is the banks of one stack ID.
 Not modelled: row and column parity, ECC, temperature-dependent refresh, refresh management, self-refresh and
-power-down, training. An activate takes one slot of the row command bus like every other row command (in HBM3
-an activate takes 1.5 CK and a precharge 0.5 CK, so a pair of them takes the same two).
+power-down, training, and refreshes of several banks by one per-bank command (LPDDR5X, DDR5).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+from hwmodel import units
+from hwmodel.dram.organisation import Organisation
+from hwmodel.dram.rules import COMMANDS, LEVELS, Rule, rules
+from hwmodel.dram.timing import TICKS, Limit, Timing
+from hwmodel.yaml_file import read_yaml
 from layouts.notation import nearest_first
 
+__all__ = [
+    "COMMANDS",
+    "HBM3",
+    "LEVELS",
+    "CommandClock",
+    "Limit",
+    "Organisation",
+    "Rule",
+    "Standard",
+    "Timing",
+    "read_standard",
+    "rules",
+    "standard",
+    "standard_names",
+]
+
+PARTS = Path(__file__).parent / "parts"
 PS_PER_SECOND = 10**12
-CK_PER_PIN_BITS = 4  # JESD238: a data pin carries 4 bits per CK
-
-COMMANDS = ("ACT", "PRE", "PREab", "RD", "WR", "REFpb", "REFab")  # a command's number is its place here
-LEVELS = ("channel", "pseudo_channel", "stack_id", "bank_group", "bank")
-
-
-@dataclass(frozen=True)
-class Organisation:
-    """What one stack consists of. `rows` per bank gives the capacity."""
-
-    channels: int
-    pseudo_channels: int  # per channel, sharing its two command buses
-    stack_ids: int  # rank-like: dies that share the data bus of a pseudo-channel
-    bank_groups: int  # per stack ID
-    banks_per_group: int
-    rows: int
-    row_bytes: int
-    burst_bytes: int
-    width_bits: int  # data pins of a pseudo-channel
-
-    @property
-    def columns(self) -> int:
-        """Bursts per row."""
-        return self.row_bytes // self.burst_bytes
-
-    @property
-    def banks(self) -> int:
-        """Banks per pseudo-channel, over all stack IDs."""
-        return self.stack_ids * self.bank_groups * self.banks_per_group
-
-    @property
-    def capacity_bytes(self) -> int:
-        """Bytes per stack."""
-        return self.channels * self.pseudo_channels * self.banks * self.rows * self.row_bytes
-
-    def field_sizes(self) -> dict[str, int]:
-        """Return the size of every address field below the stack; `bank` = (stack ID, bank of the group)."""
-        return {
-            "channel": self.channels,
-            "pseudo_channel": self.pseudo_channels,
-            "bank_group": self.bank_groups,
-            "bank": self.stack_ids * self.banks_per_group,
-            "row": self.rows,
-            "column": self.columns,
-        }
+_CLOCK = ("pin_bits_per_ck", "ticks_per_ck", "act_ticks", "column_ticks")
+_KEYS = ("name", "description", "organisation", "clock", "min_pin_rate", "max_pin_rate", "timing", "sources")
+# every limit of a part file, by its name there; tRTW may be given as tBTR, the gap between read and write data
+_LIMITS = tuple(f"t{name[1:]}" for name in TICKS if name.startswith("n") and name != "nREFIpb")
+_UNITS = "CK, or a time such as 15 ns"
 
 
 @dataclass(frozen=True)
-class AnalogueTiming:
-    """Limits that are times, in picoseconds."""
+class CommandClock:
+    """How commands are clocked: bits of a data pin per CK, ticks per CK, ticks of an activate and of a column."""
 
-    tRCDRD: int
-    tRCDWR: int
-    tRP: int
-    tRAS: int
-    tRC: int
-    tWR: int
-    tRTP: int
-    tRRDS: int
-    tRRDL: int
-    tFAW: int
-    tWTRS: int
-    tWTRL: int
-    tRFC: int
-    tRFCpb: int
-    tRREFD: int
-    tREFI: int
-
-
-@dataclass(frozen=True)
-class ClockedTiming:
-    """Limits that are counts of CK at every data rate."""
-
-    nBL: int
-    nCL: int
-    nCWL: int
-    nCCDS: int
-    nCCDL: int
-    nCCDR: int
-    nRTW: int
-    nPPD: int
-
-
-@dataclass(frozen=True)
-class Timing:
-    """All timing parameters at one data rate, in ticks of one CK; `tick_hz` is exact."""
-
-    tick_hz: Fraction
-    nBL: int  # data of one burst
-    nCL: int  # read to data
-    nCWL: int  # write to data
-    nCCDS: int  # column to column, other bank group
-    nCCDL: int  # column to column, same bank group
-    nCCDR: int  # read to read, other stack ID
-    nRTW: int  # read to write
-    nPPD: int  # precharge to precharge
-    nRCDRD: int  # activate to read
-    nRCDWR: int  # activate to write
-    nRP: int  # precharge to activate
-    nRAS: int  # activate to precharge
-    nRC: int  # activate to activate, same bank
-    nWR: int  # end of write data to precharge
-    nRTP: int  # read to precharge
-    nRRDS: int  # activate to activate, other bank group
-    nRRDL: int  # activate to activate, same bank group
-    nFAW: int  # window of four activates
-    nWTRS: int  # end of write data to read, other bank group
-    nWTRL: int  # end of write data to read, same bank group
-    nRFC: int  # all-bank refresh
-    nRFCpb: int  # per-bank refresh
-    nRREFD: int  # per-bank refresh to per-bank refresh or activate elsewhere
-    nREFI: int  # all-bank refresh interval
-    nREFIpb: int  # per-bank refresh interval
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`following` comes at least `ticks` after the `window`-th last of `previous` at one node of `level`.
-
-    With `sibling` the two are at different nodes of the level, under the same pseudo-channel.
-    """
-
-    level: str
-    previous: tuple[str, ...]
-    following: tuple[str, ...]
-    ticks: int
-    window: int = 1
-    sibling: bool = False
+    pin_bits_per_ck: int
+    ticks_per_ck: int
+    act_ticks: int
+    column_ticks: int
 
 
 @dataclass(frozen=True)
 class Standard:
-    """A DRAM standard: its organisation and its timing parameters with the highest data rate they are for."""
+    """A part: its organisation, its limits by name (`tRCDRD`, ...), and the data rates that they are for.
+
+    `sources` says for every path ("organisation", "timing.tRAS", ...) where its numbers are from. Raises ValueError
+    for limits that are missing, unknown or contradict each other at one of the two ends of the data rates.
+    """
 
     name: str
+    description: str
     organisation: Organisation
-    analogue_ps: AnalogueTiming
-    clocked: ClockedTiming
+    clock: CommandClock
+    limits: Mapping[str, Limit]
     min_pin_rate_bps: int
     max_pin_rate_bps: int
+    sources: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        wanted = [name for name in _LIMITS if name != "tRTW" or "tBTR" not in self.limits]
+        for name in self.limits:
+            if name not in (*wanted, "tBTR"):
+                raise ValueError(f"{self.name}: timing.{name}: unknown; known: {nearest_first(name, wanted, 12)}")
+        for name in wanted:
+            if name not in self.limits:
+                raise ValueError(f"{self.name}: timing.{name}: missing")
+        if self.min_pin_rate_bps > self.max_pin_rate_bps:
+            raise ValueError(f"{self.name}: min_pin_rate {self.min_pin_rate_bps} b/s is above max_pin_rate")
+        burst, o = self.limits["tBL"].ck * self.clock.pin_bits_per_ck, self.organisation
+        if burst * o.width_bits != 8 * o.burst_bytes:
+            raise ValueError(
+                f"{self.name}: timing.tBL: {self.limits['tBL'].ck} CK of {o.width_bits} pins with "
+                f"{self.clock.pin_bits_per_ck} bits per CK are not the {o.burst_bytes} B of a burst"
+            )
+        for rate in (self.min_pin_rate_bps, self.max_pin_rate_bps):
+            self._check_row_cycle(rate)
+            self.timing(rate)
+
+    def _check_row_cycle(self, pin_rate_bps: int) -> None:
+        ck_hz = Fraction(pin_rate_bps, self.clock.pin_bits_per_ck)
+        ras, rp, rc = (self.limits[name].exact_ck(ck_hz) for name in ("tRAS", "tRP", "tRC"))
+        if ras + rp > rc:
+            shown = ", ".join(f"{n} {_shown(v / ck_hz)}" for n, v in (("tRAS", ras), ("tRP", rp), ("tRC", rc)))
+            raise ValueError(f"{self.name}: timing: tRAS + tRP is more than tRC: {shown} at {pin_rate_bps} b/s")
 
     def timing(self, pin_rate_bps: int) -> Timing:
         """Return the timing parameters in ticks at a data rate (bits per second and pin).
@@ -167,17 +111,19 @@ class Standard:
         if not self.min_pin_rate_bps <= pin_rate_bps <= self.max_pin_rate_bps:
             allowed = f"{self.min_pin_rate_bps} .. {self.max_pin_rate_bps} b/s"
             raise ValueError(f"{self.name}: pin rate {pin_rate_bps} b/s is outside {allowed}")
-        tick_hz = Fraction(pin_rate_bps, CK_PER_PIN_BITS)
-        ps = asdict(self.analogue_ps)
-        interval_ps = ps.pop("tREFI")
-        ticks = {f"n{name[1:]}": _ticks_up(value, tick_hz) for name, value in ps.items()}
-        return Timing(
-            tick_hz=tick_hz,
-            nREFI=_ticks_down(interval_ps, 1, tick_hz),
-            nREFIpb=_ticks_down(interval_ps, self.organisation.banks, tick_hz),
-            **asdict(self.clocked),
-            **ticks,
-        )
+        per_ck = self.clock.ticks_per_ck
+        ck_hz = Fraction(pin_rate_bps, self.clock.pin_bits_per_ck)
+        ticks = {f"n{name[1:]}": limit.ticks(ck_hz, per_ck) for name, limit in self.limits.items()}
+        ticks["nRC"] = max(ticks["nRC"], ticks["nRAS"] + ticks["nRP"])  # each of the three was rounded up by itself
+        if "nBTR" in ticks:
+            ticks["nRTW"] = max(1, ticks["nCL"] + ticks["nBL"] + ticks.pop("nBTR") - ticks["nCWL"])
+        interval_ck = self.limits["tREFI"].exact_ck(ck_hz)
+        ticks["nREFI"] = interval_ck // 1 * per_ck
+        ticks["nREFIpb"] = interval_ck // self.organisation.banks * per_ck
+        try:
+            return Timing(ck_hz * per_ck, per_ck, self.clock.act_ticks, self.clock.column_ticks, **ticks)
+        except ValueError as error:
+            raise ValueError(f"{self.name} at {pin_rate_bps} b/s: {error}") from None
 
     def peak_bytes_per_second(self, pin_rate_bps: int) -> Fraction:
         """Return the peak bandwidth of one stack: all data pins at the data rate."""
@@ -185,114 +131,105 @@ class Standard:
         return Fraction(o.channels * o.pseudo_channels * o.width_bits * pin_rate_bps, 8)
 
 
-def _ticks_up(duration_ps: int, tick_hz: Fraction) -> int:
-    return -(-duration_ps * tick_hz.numerator // (tick_hz.denominator * PS_PER_SECOND))
+@cache
+def standard_names() -> tuple[str, ...]:
+    """Return the names of the shipped parts."""
+    return tuple(sorted(path.stem for path in PARTS.glob("*.yaml")))
 
 
-def _ticks_down(duration_ps: int, parts: int, tick_hz: Fraction) -> int:
-    return duration_ps * tick_hz.numerator // (tick_hz.denominator * PS_PER_SECOND * parts)
-
-
-def rules(timing: Timing, organisation: Organisation) -> tuple[Rule, ...]:
-    """Return every timing rule between commands, in ticks, command to command.
-
-    Source: the constraint table of Ramulator 2.1's HBM3 model, in CK. Refreshes need closed banks.
-    """
-    t = timing
-    row = ("ACT", "PRE", "PREab", "REFpb", "REFab")
-    column = ("RD", "WR")
-    close = ("PRE", "PREab")
-    write_end = t.nCWL + t.nBL
-    table = [
-        # command buses: one row command and one column command per CK and channel
-        Rule("channel", row, row, 1),
-        Rule("channel", column, column, 1),
-        # data bus
-        Rule("pseudo_channel", column, column, t.nBL),
-        Rule("pseudo_channel", ("RD",), ("RD",), t.nCCDS),
-        Rule("pseudo_channel", ("WR",), ("WR",), t.nCCDS),
-        Rule("bank_group", ("RD",), ("RD",), t.nCCDL),
-        Rule("bank_group", ("WR",), ("WR",), t.nCCDL),
-        Rule("stack_id", ("RD",), ("RD",), t.nCCDR, sibling=True),
-        # turnaround
-        Rule("pseudo_channel", ("RD",), ("WR",), t.nRTW),
-        Rule("pseudo_channel", ("WR",), ("RD",), write_end + t.nWTRS),
-        Rule("bank_group", ("WR",), ("RD",), write_end + t.nWTRL),
-        # activates: power
-        Rule("pseudo_channel", ("ACT",), ("ACT",), t.nRRDS),
-        Rule("bank_group", ("ACT",), ("ACT",), t.nRRDL),
-        Rule("pseudo_channel", ("ACT",), ("ACT",), t.nFAW, window=4),
-        # the row cycle of a bank
-        Rule("bank", ("ACT",), ("RD",), t.nRCDRD),
-        Rule("bank", ("ACT",), ("WR",), t.nRCDWR),
-        Rule("bank", ("ACT",), ("PRE",), t.nRAS),
-        Rule("bank", ("ACT",), ("ACT",), t.nRC),
-        Rule("bank", ("PRE",), ("ACT",), t.nRP),
-        Rule("bank", ("RD",), ("PRE",), t.nRTP),
-        Rule("bank", ("WR",), ("PRE",), write_end + t.nWR),
-        Rule("pseudo_channel", close, close, t.nPPD),
-        Rule("pseudo_channel", ("ACT",), ("PREab",), t.nRAS),
-        Rule("pseudo_channel", ("RD",), ("PREab",), t.nRTP),
-        Rule("pseudo_channel", ("WR",), ("PREab",), write_end + t.nWR),
-        Rule("pseudo_channel", ("PREab",), ("ACT",), t.nRP),
-        # all-bank refresh
-        Rule("pseudo_channel", ("ACT",), ("REFab",), t.nRC),
-        Rule("pseudo_channel", close, ("REFab",), t.nRP),
-        Rule("pseudo_channel", ("REFab",), ("ACT", "PRE", "PREab", "REFab", "REFpb"), t.nRFC),
-        # per-bank refresh
-        Rule("bank", ("ACT",), ("REFpb",), t.nRC),
-        Rule("bank", ("PRE",), ("REFpb",), t.nRP),
-        Rule("pseudo_channel", ("PREab",), ("REFpb",), t.nRP),
-        Rule("bank", ("REFpb",), ("ACT", "REFpb"), t.nRFCpb),
-        Rule("pseudo_channel", ("REFpb",), ("REFab",), t.nRFCpb),
-        Rule("pseudo_channel", ("REFpb",), ("REFpb", "ACT"), t.nRREFD),
-        Rule("pseudo_channel", ("ACT",), ("REFpb",), t.nRRDL),
-    ]
-    return tuple(rule for rule in table if organisation.stack_ids > 1 or rule.level != "stack_id")
-
-
-# Ramulator 2.1: timing preset HBM3_6400Mbps (CK of 0.625 ns), organisation preset HBM3_16Gb_8hi
-HBM3 = Standard(
-    name="HBM3",
-    organisation=Organisation(
-        channels=16,
-        pseudo_channels=2,
-        stack_ids=2,
-        bank_groups=4,
-        banks_per_group=4,
-        rows=16384,
-        row_bytes=1024,
-        burst_bytes=32,
-        width_bits=32,
-    ),
-    analogue_ps=AnalogueTiming(
-        tRCDRD=19_375,
-        tRCDWR=9_375,
-        tRP=16_250,
-        tRAS=28_125,
-        tRC=45_000,
-        tWR=20_625,
-        tRTP=5_625,
-        tRRDS=2_500,
-        tRRDL=3_125,
-        tFAW=15_000,
-        tWTRS=4_375,
-        tWTRL=6_250,
-        tRFC=350_000,
-        tRFCpb=200_000,
-        tRREFD=5_000,
-        tREFI=3_900_000,
-    ),
-    clocked=ClockedTiming(nBL=2, nCL=20, nCWL=10, nCCDS=2, nCCDL=4, nCCDR=3, nRTW=20, nPPD=2),
-    min_pin_rate_bps=1_000_000_000,  # JESD235: the data rate of the first HBM; slower, refreshes leave no time
-    max_pin_rate_bps=6_400_000_000,  # JESD238: the highest data rate of HBM3
-)
-
-STANDARDS = {standard.name: standard for standard in (HBM3,)}
-
-
+@cache
 def standard(name: str) -> Standard:
-    """Return the standard of that name; raises ValueError with the nearest known names."""
-    if name not in STANDARDS:
-        raise ValueError(f"unknown DRAM standard {name!r}; known: {nearest_first(name, STANDARDS)}")
-    return STANDARDS[name]
+    """Return the shipped part of that name; raises ValueError with the nearest known names."""
+    if name not in standard_names():
+        raise ValueError(f"unknown DRAM standard {units.shown(name)}; known: {nearest_first(name, standard_names())}")
+    return read_standard(PARTS / f"{name}.yaml")
+
+
+def read_standard(path: Path) -> Standard:
+    """Return the part that a YAML file describes; the files in `parts/` are examples.
+
+    A limit is text such as "2 CK" or "15 ns", or a list of both, of which the larger holds. Every number needs a
+    source under the path of its own or of what it stands in, or the word `assumed`.
+    Raises ValueError in one line: the file, the path of the value, the value, and what is allowed.
+    """
+    tree = read_yaml(path)
+    try:
+        return _standard(_mapping(tree, "the file", _KEYS))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _standard(tree: Mapping[str, Any]) -> Standard:
+    organisation = _mapping(tree["organisation"], "organisation", [f.name for f in fields(Organisation)])
+    clock = _mapping(tree["clock"], "clock", _CLOCK)
+    for key in _CLOCK:
+        if type(clock[key]) is not int or clock[key] < 1:
+            raise ValueError(f"clock.{key}: {units.shown(clock[key])} must be an integer of at least 1")
+    limits, sources = tree["timing"], tree["sources"]
+    for key, value in (("timing", limits), ("sources", sources)):
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise ValueError(f"{key}: {units.shown(value)} must be a mapping of names to values")
+    read = {name: _limit(name, value) for name, value in limits.items()}
+    _check_sources(sources, [*(f"organisation.{k}" for k in organisation), *(f"clock.{k}" for k in clock)])
+    _check_sources(sources, ["min_pin_rate", "max_pin_rate", *(f"timing.{k}" for k in read)])
+    return Standard(
+        name=str(tree["name"]),
+        description=str(tree["description"]),
+        organisation=Organisation(**organisation),
+        clock=CommandClock(**clock),
+        limits=read,
+        min_pin_rate_bps=_pin_rate("min_pin_rate", tree["min_pin_rate"]),
+        max_pin_rate_bps=_pin_rate("max_pin_rate", tree["max_pin_rate"]),
+        sources=sources,
+    )
+
+
+def _mapping(value: object, where: str, keys: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: {units.shown(value)} must be a mapping of keys to values")
+    for key in value:
+        if key not in keys:
+            raise ValueError(f"{where}: unknown key {units.shown(key)}; known: {nearest_first(str(key), keys, 12)}")
+    for key in keys:
+        if key not in value:
+            raise ValueError(f"{where}: {key} is missing")
+    return value
+
+
+def _pin_rate(key: str, value: object) -> int:
+    try:
+        return units.parse(value, "bit rate")
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def _limit(name: str, value: object) -> Limit:
+    """Read "2 CK", "15 ns" or a list of both."""
+    cycles, time_fs = Fraction(0), 0
+    texts = value if isinstance(value, list) else [value]
+    for text in texts:
+        number, _, unit = str(text).strip().partition(" ")
+        try:
+            if unit.strip() == "CK":
+                cycles = Fraction(int(number))
+            else:
+                time_fs = units.parse(text, "time")
+        except ValueError:
+            raise ValueError(f"timing.{name}: {units.shown(text)} is no limit: give a count of {_UNITS}") from None
+    if cycles < 0 or not (cycles or time_fs):
+        raise ValueError(f"timing.{name}: {units.shown(value)} must be more than zero")
+    return Limit(cycles, time_fs)
+
+
+def _check_sources(sources: Mapping[str, object], paths: list[str]) -> None:
+    for path in paths:
+        source = sources.get(path, sources.get(path.partition(".")[0]))
+        if not isinstance(source, str) or not source.strip():
+            raise ValueError(f"sources: {path} has no source; name one, or write `assumed` and why")
+
+
+def _shown(seconds: Fraction) -> str:
+    return f"{float(seconds * 10**9):.6g} ns"
+
+
+HBM3 = standard("HBM3")

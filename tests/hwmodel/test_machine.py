@@ -14,7 +14,7 @@ from hwmodel.noc import Server
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ticks=st.integers(0, 10**12))
 def test_ticks_become_femtoseconds_rounded_up_and_back(machine: Machine, ticks: int) -> None:
-    exact = ticks * Fraction(4 * 10**15, machine.spec.hbm.pin_rate)  # one tick per four bits of a pin
+    exact = ticks * Fraction(2 * 10**15, machine.spec.hbm.pin_rate)  # a pin of HBM3 carries two bits in half a CK
     assert exact <= machine.ticks_to_fs(ticks) < exact + 1
     assert machine.fs_to_ticks(int(exact)) == ticks  # rounded down, the same tick is the first not before it
 

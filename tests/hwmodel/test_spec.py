@@ -267,7 +267,7 @@ def test_an_address_map_that_leaves_out_a_field_is_refused_in_one_line() -> None
 
 def test_an_unknown_standard_and_a_request_below_a_burst_are_refused() -> None:
     spec = load_machine("npu-hbm3")
-    with pytest.raises(ValueError, match=r"hbm\.standard: unknown DRAM standard 'HBM9'; known: HBM3"):
+    with pytest.raises(ValueError, match=r"hbm\.standard: unknown DRAM standard 'HBM9'; known: HBM2, HBM3, HBM4"):
         Machine(spec.with_overrides({"hbm.standard": "HBM9"}))
     with pytest.raises(ValueError, match=r"cores\.dma\.request_bytes: 16 B is less than one burst of 32 B"):
         Machine(spec.with_overrides({"cores.dma.request_bytes": "16 B"}))
