@@ -32,6 +32,7 @@ FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "co
 MAX_ADDRESS_BITS = 62  # so that every address and intermediate product fits int64
 
 _DIGIT = re.compile(r"([a-z_]+)(?::([0-9]{1,3}))?")
+_NAMED_BITS = re.compile(r"([a-z_]+)\[([0-9]{1,3})(?::([0-9]{1,3}))?\]")
 _BIT = re.compile(r"([a-z_]+)\[([0-9]{1,3})\]")
 
 
@@ -94,6 +95,8 @@ class AddressMap:
         name: str = "address map",
     ) -> "AddressMap":
         """Build a map from text: `fields` least significant first, ``field:bits`` or ``field`` for the rest.
+
+        A field of 2^n can also be placed by naming its bits, ``bank[2]`` and ``bank[1:0]``, in any order.
 
         The first entry is the offset within a burst, ``offset:5`` for 32 bytes.  `sizes` gives the size
         of each of FIELDS.  ValueError names the map and what is wrong: a field not covered exactly, an
@@ -239,11 +242,13 @@ def _read_digits(fields: Sequence[str], sizes: tuple[int, ...], burst_bytes: int
         raise ValueError(f"the first digit is {first}, bursts of {burst_bytes} bytes need 'offset:{offset_bits}'")
     digits: list[Digit] = []
     covered = [1] * len(FIELDS)
+    named = [0] * len(FIELDS)
     divisor = burst_bytes
     for text in fields[1:]:
-        field, modulus = _read_digit(text, sizes, covered)
+        bits = _read_named_bits(text, sizes, covered, named)
+        field, modulus, multiplier = bits or _read_digit(text, sizes, covered, named)
         if modulus > 1:
-            digits.append(Digit(divisor, modulus, field, covered[field]))
+            digits.append(Digit(divisor, modulus, field, multiplier))
         covered[field] *= modulus
         divisor *= modulus
     for name, size, have in zip(FIELDS, sizes, covered, strict=True):
@@ -258,20 +263,41 @@ def _shortfall(factor: int) -> str:
     )
 
 
-def _read_digit(text: str, sizes: tuple[int, ...], covered: list[int]) -> tuple[int, int]:
-    """Return (field, modulus) of one digit's text, given what the digits before it cover."""
+def _read_named_bits(
+    text: str, sizes: tuple[int, ...], covered: list[int], named: list[int]
+) -> tuple[int, int, int] | None:
+    """Return (field, modulus, multiplier) of a digit that names its bits and note them in `named`, or None."""
+    match = _NAMED_BITS.fullmatch(text)
+    if match is None or match[1] not in FIELDS:
+        return None
+    field, high = FIELDS.index(match[1]), int(match[2])
+    low = int(match[3]) if match[3] else high
+    size = sizes[field]
+    bits = ((1 << (high + 1)) - 1) >> low << low
+    if size & (size - 1) or not low <= high < size.bit_length() - 1:
+        raise ValueError(f"digit {text!r}: {match[1]} has the bits 0 .. {size.bit_length() - 2} of a size of {size}")
+    if named[field] & bits or (covered[field] > 1 and not named[field]):
+        raise ValueError(f"digit {text!r}: the bits are covered already")
+    named[field] |= bits
+    return field, 1 << (high - low + 1), 1 << low
+
+
+def _read_digit(text: str, sizes: tuple[int, ...], covered: list[int], named: list[int]) -> tuple[int, int, int]:
+    """Return (field, modulus, multiplier) of one digit's text, given what the digits before it cover."""
     match = _DIGIT.fullmatch(text)
     if match is None:
-        raise ValueError(f"digit {text!r}: expected 'field:bits' or 'field'")
+        raise ValueError(f"digit {text!r}: expected 'field:bits', 'field[high:low]' or 'field'")
     if match[1] not in FIELDS:
         raise ValueError(f"digit {text!r}: unknown field, allowed are {nearest_first(match[1], FIELDS)}")
     field = FIELDS.index(match[1])
     size = sizes[field]
+    if named[field]:
+        raise ValueError(f"digit {text!r}: {match[1]} is placed by named bits already")
     rest = size // covered[field]
     if match[2] is None:
         if rest == 1 and size > 1:
             raise ValueError(f"digit {text!r}: nothing of {match[1]} is left, its size {size} is covered already")
-        return field, rest
+        return field, rest, covered[field]
     bits = int(match[2])
     if bits == 0:
         raise ValueError(f"digit {text!r}: a digit has at least 1 bit")
@@ -279,7 +305,7 @@ def _read_digit(text: str, sizes: tuple[int, ...], covered: list[int]) -> tuple[
     if bits > left:
         whole = "" if rest & (rest - 1) == 0 else f" (write {match[1]!r} without bits for the factor {rest >> left})"
         raise ValueError(f"digit {text!r}: {bits - left} bits too many, {left} bits of size {size} are left{whole}")
-    return field, 1 << bits
+    return field, 1 << bits, covered[field]
 
 
 def _read_hash(text: str, sizes: tuple[int, ...]) -> list[Hash]:

@@ -35,6 +35,7 @@ from hwmodel.dram.state import (
     BANK_PC,
     BANK_STRIDE,
     CLOSED_BANKS,
+    COLUMN_FREE,
     COLUMN_WAKE,
     CONFLICT,
     CONFLICTS,
@@ -69,6 +70,7 @@ from hwmodel.dram.state import (
     MORE,
     NEVER,
     NONE,
+    ONE_BUS,
     OPEN_BANKS,
     OPEN_ROW,
     PENDING_ENTRIES,
@@ -96,6 +98,8 @@ from hwmodel.dram.state import (
     REFRESH_INTERVAL,
     REFRESH_TICKS,
     REPLAYING,
+    RISING,
+    ROW_FREE,
     ROW_SHIFT,
     ROW_WAKE,
     SLOT_ARRIVAL,
@@ -182,16 +186,16 @@ def _first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int
     pc = pc_at(c, state[BANK_PC])
     live, hits, wake = state[Q_LIVE], state[Q_HITS], NEVER
     if state[OPEN_ROW] == NONE:
-        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], act_ready(c, bank))
+        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], act_ready(c, bank), c[ROW_FREE]) | m[RISING]
         return (ACT if at <= tick else NONE), trailing_zeros(live), at
     if (c[CONFLICT_BANKS] >> bank) & 1:
-        at = max(pc[PRE], state[PRE])
+        at = max(pc[PRE], state[PRE], c[ROW_FREE])
         if at <= tick:
             return PRE, trailing_zeros(live), at
         wake = at
     reads, writes = hits & state[Q_READS], hits & ~state[Q_READS]
-    read_at = max(pc[RD], column_ready(c, bank, RD)) if reads != 0 else NEVER
-    write_at = max(pc[WR], column_ready(c, bank, WR)) if writes != 0 else NEVER
+    read_at = max(pc[RD], column_ready(c, bank, RD), c[COLUMN_FREE]) | m[RISING] if reads != 0 else NEVER
+    write_at = max(pc[WR], column_ready(c, bank, WR), c[COLUMN_FREE]) | m[RISING] if writes != 0 else NEVER
     wake = min(wake, read_at)
     if write_at <= tick:
         while writes != 0 and _held_back(m, c, bank, trailing_zeros(writes)):
@@ -326,17 +330,18 @@ def _refresh(m: Row, c: Row, tick: int) -> int:
         wake = NEVER
         for bank in range(first, first + m[BANKS]):
             if bank_at(c, bank)[OPEN_ROW] != NONE:
-                at = max(pc[PRE], bank_at(c, bank)[PRE])
+                at = max(pc[PRE], bank_at(c, bank)[PRE], c[ROW_FREE])
                 if at <= tick:
                     _precharge(m, c, bank, tick)
                     return tick + 1
                 wake = min(wake, at)
         return int(wake)
-    at = int(pc[REFAB])
+    at = max(pc[REFAB], c[ROW_FREE])
     for bank in range(first, first + m[BANKS]):
         at = max(at, bank_at(c, bank)[REFAB])
+    at |= m[RISING]
     if at > tick:
-        return at
+        return int(at)
     row_command(m, c, first, REFAB, tick)
     pc[REFRESHES] += 1
     for bank in range(first, first + m[BANKS]):
@@ -550,17 +555,36 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
 
 
 @inlined
-def next_event(c: Row) -> int:
-    """Return the earliest tick on which something may happen. COLUMN_WAKE is for commands, ROW_WAKE for moves."""
-    return int(min(min(c[COLUMN_WAKE], c[ROW_WAKE]), min(c[REFRESH_DUE], c[ARRIVES])))
-
-
-@inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Accept bursts after a tick, for the next one; return whether the source must be asked for more."""
     if c[FREED] or c[ARRIVES] <= tick:
         return _accept(m, c, words, tick + 1) and m[MORE] == 1
     return False
+
+
+@inlined
+def _issue_commands(m: Row, c: Row, words: Words, tick: int) -> int:
+    """Issue a command, and a second one of the other kind with it; return the tick of the next try.
+
+    The turn passes to the bank of the second command found, issued or not, and the search for it does not see the bus
+    of the first, as in DRAMsim3.
+    """
+    row_free, column_free = c[ROW_FREE], c[COLUMN_FREE]
+    command, bank, position, wake = _first_ready(m, c, tick)
+    if command == NONE:
+        return int(wake)
+    c[LAST_BANK] = bank
+    _issue(m, c, words, command, bank, position, tick)
+    row_after, column_after = c[ROW_FREE], c[COLUMN_FREE]
+    c[ROW_FREE], c[COLUMN_FREE] = row_free, column_free
+    second, bank, position, wake = _first_ready(m, c, tick)
+    c[ROW_FREE], c[COLUMN_FREE] = row_after, column_after
+    if second != NONE:
+        c[LAST_BANK] = bank
+        if (second >= RD) != (command >= RD) and m[ONE_BUS] == 0:
+            _issue(m, c, words, second, bank, position, tick)
+    c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+    return tick + 1
 
 
 @inlined
@@ -574,19 +598,7 @@ def issue(m: Row, c: Row, words: Words, tick: int) -> None:
         if c[DUE] != 0:
             c[COLUMN_WAKE] = _refresh(m, c, tick)
         else:
-            command, bank, position, wake = _first_ready(m, c, tick)
-            if command == NONE:
-                c[COLUMN_WAKE] = wake
-            else:
-                _issue(m, c, words, command, bank, position, tick)
-                c[LAST_BANK] = bank
-                second, bank, position, wake = _first_ready(m, c, tick)
-                if second != NONE:
-                    c[LAST_BANK] = bank
-                    if (second >= RD) != (command >= RD):
-                        _issue(m, c, words, second, bank, position, tick)
-                c[COLUMN_WAKE] = tick + 1
-                c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+            c[COLUMN_WAKE] = _issue_commands(m, c, words, tick)
     if c[ROW_WAKE] <= tick:
         if _schedule(m, c, words):
             c[ROW_WAKE] = tick + 1

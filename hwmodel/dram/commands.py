@@ -12,6 +12,8 @@ from hwmodel.dram.state import (
     ACT,
     ACTIVATES,
     ACT_TICK,
+    ACT_TICKS,
+    ARRIVES,
     AT_BANK,
     AT_BANK_GROUP,
     AT_PSEUDO_CHANNEL,
@@ -31,6 +33,9 @@ from hwmodel.dram.state import (
     BUSY_SINCE,
     CAUSE,
     CLOSED,
+    COLUMN_FREE,
+    COLUMN_TICKS,
+    COLUMN_WAKE,
     COMMAND_SLOTS,
     COMPLETED,
     COMPLETIONS,
@@ -55,6 +60,7 @@ from hwmodel.dram.state import (
     MERGED_READS,
     MERGE_OUTCOME,
     NONE,
+    ONE_BUS,
     OPEN_BANKS,
     OPEN_ROW,
     OUTSTANDING,
@@ -68,12 +74,15 @@ from hwmodel.dram.state import (
     REFAB,
     REFPB,
     REFRESHED_UNTIL,
+    REFRESH_DUE,
     REFRESH_WAIT,
     REMAINING,
     REQUEST,
     REQUESTS,
     REQUEST_FIELDS,
+    ROW_FREE,
     ROW_WAIT,
+    ROW_WAKE,
     STACK_AT,
     STACK_IDS,
     STACK_ID_SHIFT,
@@ -132,6 +141,21 @@ def _record(m: Row, c: Row, bank: int, row: int, command: int, tick: int) -> Non
 
 
 @inlined
+def occupy(m: Row, c: Row, bus: int, ticks: int, tick: int) -> None:
+    """Note until when a command takes its bus (ROW_FREE, COLUMN_FREE), or the only one."""
+    c[bus] = tick + ticks
+    if m[ONE_BUS]:
+        c[ROW_FREE] = c[COLUMN_FREE] = tick + ticks
+
+
+@inlined
+def refresh_ready(c: Row, bank: int) -> int:
+    """Return the earliest tick of a bank's refresh that the rules of the bank and its group allow."""
+    row = bank_at(c, bank)
+    return int(max(row[REFPB], row_at(c, row[GROUP_AT])[REFPB]))
+
+
+@inlined
 def activate(m: Row, c: Row, bank: int, row: int, tick: int) -> None:
     """Issue an activate: the row is open from now on."""
     state = bank_at(c, bank)
@@ -145,6 +169,7 @@ def activate(m: Row, c: Row, bank: int, row: int, tick: int) -> None:
     pc[ACTIVATES] += 1
     pc[FAW + pc[FAW_PLACE]] = tick
     pc[FAW_PLACE] = (pc[FAW_PLACE] + 1) & 3
+    occupy(m, c, ROW_FREE, m[ACT_TICKS], tick)
     delay = row_at(m, DELAY + ACT * COMMAND_SLOTS)
     raise_row(pc, row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
     raise_row(row_at(c, state[GROUP_AT]), row_at(delay, AT_BANK_GROUP * LEVEL), tick)
@@ -167,6 +192,7 @@ def close(c: Row, bank: int) -> None:
 def row_command(m: Row, c: Row, bank: int, command: int, tick: int) -> None:
     """Issue a precharge or a refresh, of one bank or of all: rules and trace only."""
     state = bank_at(c, bank)
+    occupy(m, c, ROW_FREE, 1, tick)
     delay = row_at(m, DELAY + command * COMMAND_SLOTS)
     raise_row(pc_at(c, state[BANK_PC]), row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
     if command == PRE or command == REFPB:
@@ -188,6 +214,7 @@ def column(m: Row, c: Row, bank: int, mode: int, tick: int) -> None:
     state[USED_TICK] = tick
     state[BANK_BURSTS] += 1
     pc[READS + mode] += 1
+    occupy(m, c, COLUMN_FREE, m[COLUMN_TICKS], tick)
     delay = row_at(m, DELAY + (RD + mode) * COMMAND_SLOTS)
     raise_row(pc, row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
     raise_row(row_at(c, state[GROUP_AT]), row_at(delay, AT_BANK_GROUP * LEVEL), tick)
@@ -299,3 +326,9 @@ def all_closed(m: Row, c: Row) -> bool:
         if pc_at(c, pc)[OPEN_BANKS] != 0:
             return False
     return True
+
+
+@inlined
+def next_event(c: Row) -> int:
+    """Return the earliest tick on which something may happen in a channel."""
+    return int(min(min(c[COLUMN_WAKE], c[ROW_WAKE]), min(c[REFRESH_DUE], c[ARRIVES])))

@@ -23,7 +23,7 @@ import numpy as np
 
 from hwmodel.dram import state as k
 from hwmodel.dram.intake import enqueue, enqueue_bursts, open_request, place_of
-from hwmodel.dram.kernel import next_tick, run
+from hwmodel.dram.kernel import next_tick, run_banked, run_shared
 from hwmodel.dram.policy import REFRESH_POLICIES, SCHEDULERS, Policy
 from hwmodel.dram.standards import COMMANDS, LEVELS, Organisation, Rule, Timing, rules
 from hwmodel.dram.state import CAUSES, DramState
@@ -38,7 +38,6 @@ __all__ = [
     "enqueue_bursts",
     "next_tick",
     "open_request",
-    "run",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -199,6 +198,7 @@ class Dram:
         return completed[order, 0], completed[order, 1]
 
     def _run(self, until_tick: int, resume: int) -> int:
+        run = run_banked if self.policy.scheduler == "per-bank-queues" else run_shared
         status = run(self.state, until_tick, resume)
         while status in (k.TRACE_FULL, k.LOG_FULL, k.BINS_FULL):
             field = {k.TRACE_FULL: "trace", k.LOG_FULL: "log", k.BINS_FULL: "bins"}[status]
@@ -333,8 +333,8 @@ def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
     delay = np.full((len(LEVELS) + 1, k.COMMAND_SLOTS, k.COMMAND_SLOTS), -(1 << 40), np.int64)
     faw_ticks = 0
     for rule in table:
-        if rule.level == "channel":
-            continue  # one row and one column command per tick; the length of an activate is a constant of its own
+        if rule.level == "channel" or not rule.previous:
+            continue  # command buses and clock edges are constants of their own
         if rule.window == 4 and (rule.level, rule.previous, rule.following) == (
             "pseudo_channel",
             ("ACT",),
@@ -393,6 +393,8 @@ def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Po
         k.QUEUE_DEPTH: policy.bank_queue,
         k.RISING: timing.ticks_per_ck - 1,
         k.ACT_TICKS: timing.act_ticks,
+        k.COLUMN_TICKS: timing.column_ticks,
+        k.ONE_BUS: o.command_buses == 1,
         k.READ_TICKS: timing.nCL + timing.nBL,
         k.READ_TICKS + 1: timing.nCWL + timing.nBL,
         k.BURST_TICKS: timing.nBL,

@@ -11,6 +11,7 @@ from hwmodel.compiled import compiled
 from hwmodel.dram import bank_queues, shared_queues
 from hwmodel.dram.commands import (
     all_closed,
+    next_event,
 )
 from hwmodel.dram.state import (
     ACCEPTED,
@@ -35,7 +36,6 @@ from hwmodel.dram.state import (
     NONE,
     NOW,
     OUTSTANDING,
-    PER_BANK_QUEUES,
     PER_CHANNEL,
     READ_TICKS,
     RECORD,
@@ -48,7 +48,6 @@ from hwmodel.dram.state import (
     REFRESH_NONE,
     REFRESH_PER_BANK,
     REQUESTS_LEFT,
-    SCHEDULER,
     STARVED,
     STOPPED,
     STOP_AT,
@@ -65,8 +64,8 @@ from hwmodel.dram.state import (
     pc_at,
 )
 
-shared_event, shared_issue, shared_end = shared_queues.next_event, shared_queues.issue, shared_queues.end_tick
-banked_event, banked_issue, banked_end = bank_queues.next_event, bank_queues.issue, bank_queues.end_tick
+shared_issue, shared_end = shared_queues.issue, shared_queues.end_tick
+banked_issue, banked_end = bank_queues.issue, bank_queues.end_tick
 banked_done = bank_queues.is_done
 
 
@@ -110,7 +109,7 @@ def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
             return STOPPED
         if until == NEVER and m[WAITING] == 0:
             return FINISHED
-        tick = shared_event(c)
+        tick = next_event(c)
         if tick >= until:
             return FINISHED
         if recorded:
@@ -133,7 +132,7 @@ def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
             return STOPPED
         if until == NEVER and banked_done(m, c):
             return FINISHED
-        tick = banked_event(c)
+        tick = next_event(c)
         if tick >= until:
             return FINISHED
         if recorded:
@@ -157,25 +156,39 @@ def _missing_room(m: Row, c: Row, tick: int) -> int:
 
 
 @compiled
-def run(state: DramState, until: int, resume: int) -> int:
+def run_shared(state: DramState, until: int, resume: int) -> int:
     """Process the ticks before `until` of every channel that is awake; return what must be done before going on."""
-    m = memory_of(state)
-    words = state.words
+    m, words = memory_of(state), state.words
     if resume == 0:
         _recycle(state)
     for index in range(m[CHANNELS]):
         c = channel_at(m, words, index)
-        if c[ASLEEP]:
-            continue
-        if _is_quiet(m, c):
-            _skip_refreshes(m, c, min(until, c[ARRIVES]))
-        if m[SCHEDULER] == PER_BANK_QUEUES:
-            status = _run_banked(m, c, words, until)
-        else:
+        if c[ASLEEP] == 0:
+            if _is_quiet(m, c):
+                _skip_refreshes(m, c, min(until, c[ARRIVES]))
             status = _run_shared(m, c, words, until)
-        if status != FINISHED:
-            return int(status)
-        c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
+            if status != FINISHED:
+                return int(status)
+            c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
+    m[NOW] = max(m[NOW], until)
+    return FINISHED
+
+
+@compiled
+def run_banked(state: DramState, until: int, resume: int) -> int:
+    """Process the ticks before `until` of every channel that is awake; return what must be done before going on."""
+    m, words = memory_of(state), state.words
+    if resume == 0:
+        _recycle(state)
+    for index in range(m[CHANNELS]):
+        c = channel_at(m, words, index)
+        if c[ASLEEP] == 0:
+            if _is_quiet(m, c):
+                _skip_refreshes(m, c, min(until, c[ARRIVES]))
+            status = _run_banked(m, c, words, until)
+            if status != FINISHED:
+                return int(status)
+            c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
     m[NOW] = max(m[NOW], until)
     return FINISHED
 
@@ -195,14 +208,9 @@ def _recycle(state: DramState) -> None:
 @compiled
 def next_tick(state: DramState) -> int:
     """Return the earliest tick at which a channel that is awake can act; 2**62 if there is none."""
-    m = memory_of(state)
-    words = state.words
-    tick = NEVER
+    m, tick = memory_of(state), NEVER
     for index in range(m[CHANNELS]):
-        c = channel_at(m, words, index)
+        c = channel_at(m, state.words, index)
         if c[ASLEEP] == 0:
-            if m[SCHEDULER] == PER_BANK_QUEUES:
-                tick = min(tick, banked_event(c))
-            else:
-                tick = min(tick, shared_event(c))
+            tick = min(tick, next_event(c))
     return tick

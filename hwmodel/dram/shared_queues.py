@@ -20,6 +20,7 @@ from hwmodel.dram.commands import (
     column,
     column_ready,
     finish,
+    refresh_ready,
     row_command,
     serve_merged,
 )
@@ -38,7 +39,6 @@ from hwmodel.dram.state import (
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
     ACT_CANDIDATES,
-    ACT_TICKS,
     ACT_WAKE,
     ALL_BURSTS,
     ARRIVAL,
@@ -52,6 +52,7 @@ from hwmodel.dram.state import (
     CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_CANDIDATES,
+    COLUMN_FREE,
     COLUMN_WAKE,
     CONFLICT,
     CONFLICTS,
@@ -501,6 +502,9 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
 @inlined
 def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     """Issue at most one column command; set the tick of the next try."""
+    if c[COLUMN_FREE] > tick:
+        c[COLUMN_WAKE] = c[COLUMN_FREE]
+        return
     issued = False
     if c[ACTIVE_WAKE] <= tick:
         mode, place, wake = _oldest_active(m, c, tick)
@@ -517,7 +521,7 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     if c[DUE] == 0:
         for pc in range(m[PER_CHANNEL]):
             wake = min(wake, c[HIT_WAKE + pc])
-    c[COLUMN_WAKE] = max(wake, tick + 1) | m[RISING]
+    c[COLUMN_WAKE] = max(wake, c[COLUMN_FREE], tick + 1) | m[RISING]
 
 
 @inlined
@@ -628,7 +632,6 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_READY] = state[RD + mode]
     c[SERIAL] += 1
     _row_changed(m, c, words, bank)
-    c[ROW_FREE] = tick + m[ACT_TICKS]
     _wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])
     if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
         _wake_column(c, HIT_WAKE + state[BANK_PC], state[RD + c[MODE]] | m[RISING])
@@ -706,7 +709,7 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 _issue_pre(m, c, words, bank, tick)
                 return True, tick
         else:
-            at = max(tick, pc[REFPB], own[REFPB]) | m[RISING]
+            at = max(tick, pc[REFPB], refresh_ready(c, bank)) | m[RISING]
             if at <= tick:
                 row_command(m, c, bank, REFPB, tick)
                 pc[REFRESHES] += 1
@@ -838,12 +841,6 @@ def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
         bank_at(c, bank)[IS_REFRESHING] = 1
         _nominate(m, c, words, 0, bank)
         _nominate(m, c, words, 1, bank)
-
-
-@inlined
-def next_event(c: Row) -> int:
-    """Return the earliest tick on which something may happen."""
-    return int(min(min(c[COLUMN_WAKE], c[ROW_WAKE]), min(c[REFRESH_DUE], c[ARRIVES])))
 
 
 @inlined
