@@ -140,6 +140,13 @@ def queued_at(m: Row, c: Row, bank: int, position: int) -> Row:
 
 
 @inlined
+def pending_entry(m: Row, c: Row, mode: int, entry: int) -> Row:
+    """Return an entry of the table of the waiting bursts."""
+    first = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS
+    return row_at(_queues(m, c), first + mode * PENDING_ENTRIES + entry)
+
+
+@inlined
 def pending(m: Row, c: Row, mode: int, place: int) -> Row:
     """Return the count of the waiting bursts whose places hash as this one does."""
     return pending_entry(m, c, mode, (place ^ (place >> 10) ^ (place >> 21) ^ (place >> 32)) & (PENDING_ENTRIES - 1))

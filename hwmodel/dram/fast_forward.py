@@ -21,17 +21,144 @@ from typing import Any
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.bank_queues import (
+    pending,
+    pending_entry,
+    queued_at,
+)
 from hwmodel.dram.intake import decode
+from hwmodel.dram.state import (
+    ACCEPTED,
+    ACCOUNTED,
+    ACT,
+    ACTIVE,
+    ACTIVE_ARRIVAL,
+    ACTIVE_BANKS,
+    ACTIVE_BURST,
+    ACTIVE_FIELDS,
+    ACTIVE_OUTCOME,
+    ACTIVE_READY,
+    ACTIVE_ROWS,
+    ACTIVE_SERIAL,
+    ACTIVE_WAKE,
+    ACT_TICK,
+    ARRIVAL,
+    ARRIVES,
+    AT_BANK,
+    BANKS,
+    BANK_MASK,
+    BANK_PC,
+    BANK_ROWS,
+    BANK_STRIDE,
+    BURSTS_LEFT,
+    BURST_BYTES,
+    BUSY_SINCE,
+    CHANNEL_BANKS,
+    CLOSE_AFTER,
+    COLUMN_FREE,
+    COLUMN_WAKE,
+    COMMAND_SLOTS,
+    COUNT,
+    DELAY,
+    DIGIT_FIELD,
+    DIGIT_MODULUS,
+    DIGIT_MULTIPLIER,
+    DIGIT_STEP,
+    DRAINING,
+    DUE,
+    DUE_PC,
+    FAW,
+    FAW_PLACE,
+    FAW_TICKS,
+    FREED,
+    FREE_BURST,
+    GROUP_ROWS,
+    GROUP_SHIFT,
+    HASH_SOURCE,
+    HASH_SOURCE_BIT,
+    HASH_TARGET,
+    HIT_STREAK,
+    INBOX_HEAD,
+    IS_ACTIVE,
+    IS_REFRESHING,
+    LAST_BANK,
+    LAST_DONE,
+    LAST_MODE,
+    LINK,
+    LIVE,
+    MAX_GROUPS,
+    MAX_PCS,
+    MAX_STACK_IDS,
+    MERGED,
+    MODE,
+    NEVER,
+    NONE,
+    NOW,
+    OPENED_BY,
+    OPEN_BANKS,
+    OPEN_ROW,
+    OUTSIDE,
+    OUTSTANDING,
+    PENDING_ENTRIES,
+    PER_BANK_QUEUES,
+    PER_CHANNEL,
+    PLACE_MASK,
+    PRE_WAKE,
+    QUEUED,
+    Q_COUNT,
+    Q_LIVE,
+    Q_READS,
+    Q_STARTED,
+    RD,
+    REFRESHED_UNTIL,
+    REFRESHING,
+    REFRESH_BANK,
+    REFRESH_DUE,
+    REQUEST,
+    RISING,
+    ROW_FIELD,
+    ROW_FREE,
+    ROW_SHIFT,
+    ROW_WAKE,
+    SCHEDULER,
+    SERIAL,
+    SLOT_ARRIVAL,
+    SLOT_BURST,
+    SLOT_PLACE,
+    STACK_IDS,
+    STACK_ID_SHIFT,
+    STACK_ROWS,
+    STARTED,
+    STREAK,
+    TICK,
+    USED_TICK,
+    WAITING,
+    WR,
+    DramState,
+    Row,
+    Words,
+    bank_at,
+    burst_at,
+    channel_at,
+    contains,
+    memory_of,
+    mode_mask,
+    pc_at,
+    row_at,
+    slot_at,
+    trailing_zeros,
+)
 from hwmodel.dram.traffic import (
     ACCESSES,
+    DIRECTION,
     FIRST,
-    IS_WRITE,
     LENGTH,
     RUNS,
     START,
     STREAMS,
     STRIDE,
     Accesses,
+    Traffic,
     access_at,
 )
 
@@ -77,9 +204,7 @@ def block_bytes(address_map: Array, digits: int) -> int:
     return min(capacity, divisors[-1] << max(0, hashed))
 
 
-def pattern_of(
-    state: DramState, accesses: Accesses, segment: int, access_bytes: int, block: int
-) -> Pattern | None:
+def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes: int, block: int) -> Pattern | None:
     """Return how a segment repeats, or None if nothing says that it does."""
     row = accesses.segments[segment]
     streams, length, count = int(row[STREAMS]), int(row[LENGTH]), int(row[ACCESSES])
@@ -118,7 +243,7 @@ def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[in
     """Return (accesses after which a gather of runs repeats, accesses until rows meet), or (0, 0)."""
     stride = int(runs[0, STRIDE])
     phases = runs[:, START] % block
-    alike = (runs[:, STRIDE] == stride).all() and (runs[:, IS_WRITE] == runs[0, IS_WRITE]).all()
+    alike = (runs[:, STRIDE] == stride).all() and (runs[:, DIRECTION] == runs[0, DIRECTION]).all()
     if stride <= 0 or not alike or (phases != phases[0]).any():
         return 0, 0
     unit = length
@@ -136,9 +261,7 @@ def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[in
 
 
 @compiled
-def _touched(
-    state: DramState, accesses: Accesses, segment: int, count: int, parts: int, banks: Array
-) -> None:
+def _touched(state: DramState, accesses: Accesses, segment: int, count: int, parts: int, banks: Array) -> None:
     """Mark the banks of the first accesses of a segment."""
     m = memory_of(state)
     for i in range(count):
@@ -276,9 +399,7 @@ def _describe_waiting(
 
 
 @inlined
-def _describe_burst(
-    m: Row, slot: Row, started: bool, tick: int, position: int, out: Array, at: int
-) -> tuple[int, int]:
+def _describe_burst(m: Row, slot: Row, started: bool, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
     """Describe a waiting burst and those merged with it; return the next place of `out` and the oldest of them."""
     oldest = index = _index_of(m, slot[SLOT_BURST])
     out[at], out[at + 1], out[at + 2] = position - index, slot[SLOT_ARRIVAL] - tick, started
@@ -435,3 +556,62 @@ def _empty_inbox(m: Row, c: Row) -> None:
         index = following
     c[INBOX_HEAD] = NONE
     c[ARRIVES] = NEVER
+
+
+def joined_runs(traffic: Traffic, block: int) -> Traffic:
+    """Return the traffic with neighbouring segments of one run each joined, where they are alike but for the row."""
+    segments, runs = traffic.accesses.segments, traffic.accesses.runs
+    kept: list[Array] = []
+    table: list[Array] = []
+    rows = 0
+    at = 0
+    while at < len(segments):
+        stop = at + 1
+        if _is_one_run(segments[at]):
+            while stop < len(segments) and _alike(segments, runs, at, stop, block):
+                stop += 1
+        first = segments[at].copy()
+        part = runs[first[RUNS] : first[RUNS] + _rows(first)]
+        if stop > at + 1:
+            lengths = segments[at:stop, LENGTH]
+            length = int(np.gcd.reduce(lengths))
+            part = np.concatenate([_cut(runs[segments[i, RUNS]], int(segments[i, LENGTH]), length) for i in range(at, stop)])
+            first[[ACCESSES, LENGTH]] = int(lengths.sum()), length
+        first[RUNS] = rows
+        rows += len(part)
+        kept.append(first)
+        table.append(part)
+        at = stop
+    if not kept:
+        return traffic
+    return Traffic(Accesses(np.array(kept), np.concatenate(table)), traffic.access_bytes)
+
+
+def _rows(segment: Array) -> int:
+    """Return how many runs a segment has."""
+    steps = int(segment[ACCESSES]) // int(segment[STREAMS])
+    return -(-steps // int(segment[LENGTH])) * int(segment[STREAMS])
+
+
+def _is_one_run(segment: Array) -> bool:
+    return bool(segment[STREAMS] == 1 and segment[ACCESSES] == segment[LENGTH] and segment[LENGTH] > 1)
+
+
+def _alike(segments: Array, runs: Array, one: int, other: int, block: int) -> bool:
+    """Return whether two segments are runs that may be cut into runs of one length."""
+    if not _is_one_run(segments[other]):
+        return False
+    a, b = runs[segments[one, RUNS]], runs[segments[other, RUNS]]
+    same = a[STRIDE] == b[STRIDE] and a[DIRECTION] == b[DIRECTION] and a[START] % block == b[START] % block
+    if not same or a[STRIDE] <= 0:
+        return False
+    equal = segments[one, LENGTH] == segments[other, LENGTH]
+    whole = a[START] % block == 0 and all(segments[i, LENGTH] * a[STRIDE] % block == 0 for i in (one, other))
+    return bool(equal or whole)
+
+
+def _cut(run: Array, length: int, piece: int) -> Array:
+    """Return a run in pieces."""
+    pieces = np.repeat(run[None, :], length // piece, axis=0)
+    pieces[:, START] += np.arange(length // piece) * piece * run[STRIDE]
+    return pieces

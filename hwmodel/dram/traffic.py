@@ -22,7 +22,7 @@ MAX_STREAMS = 3  # side by side, as they are recognised in traces
 
 # Columns of `segments`: the first access, how many, runs side by side, accesses of a run, first row of `runs`
 FIRST, ACCESSES, STREAMS, LENGTH, RUNS, SEGMENT_FIELDS = range(6)
-START, STRIDE, IS_WRITE, RUN_FIELDS = range(4)  # columns of `runs`, in bytes
+START, STRIDE, DIRECTION, RUN_FIELDS = range(4)  # columns of `runs`, in bytes
 
 
 class Accesses(NamedTuple):
@@ -101,7 +101,9 @@ def trace(addresses: Array, writes: Array, access_bytes: int = 64) -> Traffic:
         strides = addresses[start + lag : start + 2 * lag] - addresses[start : start + lag]
         directions = writes[start : start + lag]
         first = addresses[start : start + lag]
-        parts.append(streams(first.tolist(), strides.tolist(), directions.tolist(), (stop - start) // lag, access_bytes))
+        parts.append(
+            streams(first.tolist(), strides.tolist(), directions.tolist(), (stop - start) // lag, access_bytes)
+        )
         at = stop
     parts.append(_plain(addresses[at:], writes[at:], access_bytes))
     return _joined(parts, access_bytes)
@@ -150,7 +152,7 @@ def _fill_plain(addresses: Array, writes: Array, runs: Array) -> None:
     for i in range(len(addresses)):
         runs[i, START] = addresses[i]
         runs[i, STRIDE] = 0
-        runs[i, IS_WRITE] = writes[i]
+        runs[i, DIRECTION] = writes[i]
 
 
 def _one_segment(runs: Array, side_by_side: int, length: int, access_bytes: int) -> Traffic:
@@ -185,4 +187,4 @@ def access_at(accesses: Accesses, segment: int, access: int) -> tuple[int, int]:
     side_by_side, length = accesses.segments[segment, STREAMS], accesses.segments[segment, LENGTH]
     step, stream = access // side_by_side, access % side_by_side
     run = accesses.segments[segment, RUNS] + step // length * side_by_side + stream
-    return accesses.runs[run, START] + step % length * accesses.runs[run, STRIDE], accesses.runs[run, IS_WRITE]
+    return accesses.runs[run, START] + step % length * accesses.runs[run, STRIDE], accesses.runs[run, DIRECTION]
