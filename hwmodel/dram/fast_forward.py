@@ -33,10 +33,10 @@ from hwmodel.dram.state import (
     ACT,
     ACTIVE,
     ACTIVE_ARRIVAL,
+    ACTIVE_BANK,
     ACTIVE_BANKS,
     ACTIVE_BURST,
     ACTIVE_FIELDS,
-    ACTIVE_OUTCOME,
     ACTIVE_READY,
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
@@ -121,7 +121,6 @@ from hwmodel.dram.state import (
     ROW_SHIFT,
     ROW_WAKE,
     SCHEDULER,
-    SERIAL,
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
@@ -166,7 +165,7 @@ Array = np.ndarray[Any, Any]
 STALE = -7  # a row that no burst of the segment can hit
 MAX_UNIT_STEPS = 1 << 16  # assumed: longer patterns would hardly come round within a refresh or two
 MAX_BLOCKS = 1 << 24  # assumed: of a gather, as many as are sorted in a second or two
-MAX_STATES = 4096  # assumed: of a segment; the longest period seen in streams takes 256 refreshes
+MAX_STATES = 8192  # assumed: of a segment, some 50 MB; streams alone come round within 256 refreshes, two may take thousands
 
 
 @dataclass(frozen=True)
@@ -282,16 +281,30 @@ def _ahead(value: int, tick: int) -> int:
     return int(max(value - tick, 0))
 
 
+@inlined
+def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) -> int:
+    """Return the place of a burst of a segment."""
+    first = accesses.segments[segment, FIRST]
+    address, _ = access_at(accesses, segment, index // parts - first)
+    return decode(m, address + index % parts * m[BURST_BYTES]) & PLACE_MASK
+
+
 @compiled
-def describe(state: DramState, tick: int, first: int, since: int, banks: Array, out: Array) -> tuple[int, int]:
+def describe(
+    state: DramState, accesses: Accesses, segment: int, unit: int, parts: int, banks: Array, tick: int, since: int,
+    out: Array, waits: Array,
+) -> tuple[int, int]:  # fmt: skip
     """Write the state of the only channel, relative to a tick and to the bursts accepted, to `out`.
 
-    `first`: the first burst of the segment; `since`: pseudo-channels without data from then on count as unused.
+    `unit`: bursts after which the segment repeats; `banks`: which it touches; `since`: pseudo-channels without data
+    from then on count as unused. What only the sums of latencies depend on, when the waiting reads arrived, goes to
+    `waits`: per pseudo-channel, summed, relative to the tick.
     Returns (length, how far back the oldest burst that matters lies); length 0 if bursts before the segment matter.
     """
     m, words = memory_of(state), state.words
     c = channel_at(m, words, 0)
-    position = c[ACCEPTED]
+    position, first = c[ACCEPTED], accesses.segments[segment, FIRST] * parts
+    waits[:] = 0
     out[0], out[1], out[2], out[3], out[4] = c[MODE], c[COUNT], c[COUNT + 1], c[ACTIVE], c[ACTIVE + 1]
     out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], c[REFRESH_BANK], c[LAST_BANK]
     out[9] = c[REFRESH_DUE] - tick if c[REFRESH_DUE] != NEVER else NEVER
@@ -306,12 +319,15 @@ def describe(state: DramState, tick: int, first: int, since: int, banks: Array, 
             at, opened = _describe_bank(m, c, bank, tick, first, position, banks[bank], out, at)
             if opened == NONE:
                 return 0, 0
+            if opened != position:
+                out[at], out[at + 1], out[at + 2] = _describe_row(m, accesses, segment, unit, parts, position, opened)
+                at += 3
             oldest = min(oldest, opened)
     for mode in range(2):
-        at, waiting = _describe_waiting(m, c, words, mode, tick, position, out, at)
+        at, waiting = _describe_waiting(m, c, words, mode, tick, position, out, waits, at)
         oldest = min(oldest, waiting)
     if m[SCHEDULER] == PER_BANK_QUEUES:
-        at, waiting = _describe_queues(m, c, tick, position, out, at)
+        at, waiting = _describe_queues(m, c, tick, position, out, waits, at)
         oldest = min(oldest, waiting)
     return (at, position - oldest) if oldest >= first else (0, 0)
 
@@ -354,9 +370,9 @@ def _describe_bank(
     at += COMMAND_SLOTS
     opened, row = position, NONE
     if state[OPEN_ROW] != NONE:
-        opened = -2 - state[OPENED_BY]
+        opened, row = -2 - state[OPENED_BY], 0
         if opened >= first:
-            row = position - opened
+            pass
         elif is_touched:
             return at, NONE
         else:
@@ -373,11 +389,25 @@ def _describe_bank(
 
 
 @inlined
+def _describe_row(
+    m: Row, accesses: Accesses, segment: int, unit: int, parts: int, position: int, opened: int
+) -> tuple[int, int, int]:
+    """Return which row a burst opened: its stream, how many repetitions ago, and how far into the repetition."""
+    streams = accesses.segments[segment, STREAMS]
+    first = accesses.segments[segment, FIRST] * parts
+    stream = opened // parts % streams
+    begin = first + (opened - first) // unit * unit + stream * parts
+    rows = _place_of(m, accesses, segment, opened, parts) >> ROW_SHIFT
+    rows -= _place_of(m, accesses, segment, begin, parts) >> ROW_SHIFT
+    return stream, (position - first) // unit - (opened - first) // unit, rows
+
+
+@inlined
 def _describe_waiting(
-    m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, at: int
+    m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, waits: Array, at: int
 ) -> tuple[int, int]:
     """Describe a buffer and the active bursts of its mode; return the next place of `out` and the oldest burst."""
-    oldest = position
+    oldest, arrival = position, NEVER
     live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
     for word in range(len(words)):
         bits = live[word]
@@ -385,37 +415,59 @@ def _describe_waiting(
             place = 64 * word + trailing_zeros(bits)
             bits &= bits - 1
             slot = slot_at(c, words, mode, place)
-            at, index = _describe_burst(m, slot, contains(started, place), tick, position, out, at)
+            begun = 2 * (slot[SLOT_ARRIVAL] == arrival) + contains(started, place)
+            arrival = slot[SLOT_ARRIVAL]
+            at, index = _describe_burst(m, c, slot, mode, begun, tick, position, out, waits, at)
             oldest = min(oldest, index)
     for place in range(c[ACTIVE + mode]):
         row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
         index = _index_of(m, row[ACTIVE_BURST])
-        out[at], out[at + 1] = position - index, row[ACTIVE_ARRIVAL] - tick
-        out[at + 2], out[at + 3] = row[ACTIVE_SERIAL] - c[SERIAL], row[ACTIVE_OUTCOME]
-        out[at + 4] = _ahead(row[ACTIVE_READY], tick)
-        at += 5
+        out[at], out[at + 1], out[at + 2] = position - index, _rank(c, row), _ahead(row[ACTIVE_READY], tick)
+        at += 3
+        if mode == 0:
+            waits[bank_at(c, row[ACTIVE_BANK])[BANK_PC]] += row[ACTIVE_ARRIVAL] - tick
         oldest = min(oldest, index)
     return at, oldest
 
 
 @inlined
-def _describe_burst(m: Row, slot: Row, started: bool, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
+def _rank(c: Row, row: Row) -> int:
+    """Return how many active bursts go before one."""
+    before = 0
+    for mode in range(2):
+        for place in range(c[ACTIVE + mode]):
+            other = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+            before += other[ACTIVE_ARRIVAL] < row[ACTIVE_ARRIVAL] or (
+                other[ACTIVE_ARRIVAL] == row[ACTIVE_ARRIVAL] and other[ACTIVE_SERIAL] < row[ACTIVE_SERIAL]
+            )
+    return before
+
+
+@inlined
+def _describe_burst(
+    m: Row, c: Row, slot: Row, mode: int, note: int, tick: int, position: int, out: Array, waits: Array, at: int
+) -> tuple[int, int]:
     """Describe a waiting burst and those merged with it; return the next place of `out` and the oldest of them."""
     oldest = index = _index_of(m, slot[SLOT_BURST])
-    out[at], out[at + 1], out[at + 2] = position - index, slot[SLOT_ARRIVAL] - tick, started
-    at += 3
+    pc = bank_at(c, slot[SLOT_PLACE] & BANK_MASK)[BANK_PC]
+    out[at], out[at + 1] = position - index, note
+    at += 2
+    if mode == 0:
+        waits[pc] += slot[SLOT_ARRIVAL] - tick
     merged = burst_at(m, slot[SLOT_BURST])[MERGED]
     while merged != NONE:
         index = _index_of(m, merged)
-        out[at], out[at + 1] = position - index, burst_at(m, merged)[ARRIVAL] - tick
+        out[at], out[at + 1] = position - index, STALE
         at += 2
+        if mode == 0:
+            waits[pc] += burst_at(m, merged)[ARRIVAL] - tick
         oldest = min(oldest, index)
         merged = burst_at(m, merged)[MERGED]
     return at, oldest
 
 
 @inlined
-def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
+def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, waits: Array, at: int) -> tuple[int, int]:
     """Describe the queues of all banks; return the next place of `out` and the oldest burst."""
     oldest = position
     for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
@@ -424,21 +476,14 @@ def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, at: i
         while bits != 0:
             place = trailing_zeros(bits)
             bits &= bits - 1
+            is_read = (state[Q_READS] >> place) & 1
+            note = 2 * is_read + ((state[Q_STARTED] >> place) & 1)
             slot = queued_at(m, c, bank, place)
-            started = 2 * ((state[Q_READS] >> place) & 1) + ((state[Q_STARTED] >> place) & 1)
-            at, index = _describe_burst(m, slot, started, tick, position, out, at)
+            at, index = _describe_burst(m, c, slot, 1 - is_read, note, tick, position, out, waits, at)
             oldest = min(oldest, index)
         out[at] = state[Q_COUNT]
         at += 1
     return at, oldest
-
-
-@inlined
-def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) -> int:
-    """Return the place of a burst of a segment."""
-    first = accesses.segments[segment, FIRST]
-    address, _ = access_at(accesses, segment, index // parts - first)
-    return decode(m, address + index % parts * m[BURST_BYTES]) & PLACE_MASK
 
 
 @inlined

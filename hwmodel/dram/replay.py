@@ -34,6 +34,7 @@ _COUNTS = np.array(
         *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
     ]
 )
+_LATENCY_SUMS = [int(np.flatnonzero(_COUNTS == k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM)[0]) for pc in range(k.MAX_PCS)]
 
 
 @compiled
@@ -56,6 +57,7 @@ class _Boundary:
     accepted: int
     tick: int
     counts: Array
+    waits: Array  # of the waiting reads, see `describe`
 
 
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
@@ -81,6 +83,7 @@ class _Source:
         self.fed = 0
         self.pattern: Pattern | None = None
         self.segment = -1
+        self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
         self.seen: dict[bytes, _Boundary] = {}
         self.note = np.zeros(1 << 14, np.int64)
         scalars[k.REPLAYING] = 1
@@ -125,10 +128,11 @@ class _Source:
                 scalars[k.STOP_AT] = int(segments[self.segment + 1, FIRST]) * self.parts
             return k.NEVER
         if scalars[k.REFRESH] == k.REFRESH_NONE:
-            unit = self.pattern.unit * -(-BETWEEN_BOUNDARIES // self.pattern.unit)
-            scalars[k.STOP_AT] = min(
-                self.pattern.first + ((accepted - self.pattern.first) // unit + 1) * unit, self.pattern.stop
-            )
+            if self.stop_at <= self.reached:
+                unit = self.pattern.unit * -(-BETWEEN_BOUNDARIES // self.pattern.unit)
+                repeated = (accepted - self.pattern.first) // unit + 1
+                self.stop_at = min(self.pattern.first + repeated * unit, self.pattern.stop)
+            scalars[k.STOP_AT] = self.stop_at
             return k.NEVER
         interval = self._interval()
         return (int(scalars[k.NOW]) // interval + 1) * interval
@@ -160,13 +164,17 @@ class _Source:
 
     def _at_boundary(self, until: int) -> None:
         """Write down the state; if it was seen before, skip as many periods as the segment has left."""
+        self.reached = self.accepted
         self._find_segment()
         pattern, state, accepted = self.pattern, self.dram.state, self.accepted
         if pattern is None or accepted >= pattern.stop:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
-        length, back = describe(state, tick, pattern.first, since, pattern.banks, self.note)
+        waits = np.zeros(k.MAX_PCS, np.int64)
+        length, back = describe(
+            state, self.traffic.accesses, self.segment, pattern.unit, self.parts, pattern.banks, tick, since, self.note, waits
+        )
         if not length:
             return
         self.note[length] = (accepted - pattern.first) % pattern.unit
@@ -174,14 +182,16 @@ class _Source:
         before = self.seen.get(key)
         counts = state.channels[0, _COUNTS]
         if before is None:
-            self.seen[key] = _Boundary(accepted, tick, counts)
+            self.seen[key] = _Boundary(accepted, tick, counts, waits)
             return
         bursts, ticks = accepted - before.accepted, tick - before.tick
         periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
-        if periods < 1 or back + bursts >= pattern.apart:
+        if periods < 1 or back > bursts or back + bursts >= pattern.apart:
             return
         skip(state, self.traffic.accesses, self.segment, self.parts, periods * bursts, periods * ticks, pattern.first, since)
-        state.channels[0, _COUNTS] += periods * (counts - before.counts)
-        self.fed = self.accepted
+        counts -= before.counts
+        counts[_LATENCY_SUMS] += before.waits - waits
+        state.channels[0, _COUNTS] += periods * counts
+        self.fed = self.reached = self.accepted
         self.seen = {}
         self._feed()
