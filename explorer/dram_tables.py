@@ -118,7 +118,10 @@ def _highest_of_bins(ticks: Array, depths: Array, end: int) -> tuple[Array, Arra
     bin_ticks = -(-(end - first) // MAX_STEPS)
     starts = np.arange(first, end, bin_ticks)
     entering = np.searchsorted(ticks, starts, "right") - 1  # the step that holds at the start of the bin
-    return starts, np.maximum.reduceat(depths, entering)
+    highest = np.maximum.reduceat(depths, entering)  # without the step that leaves into the next bin
+    leaving = np.append(entering[1:], len(ticks) - 1)
+    within = ticks[leaving] < np.append(starts[1:], end)
+    return starts, np.where(within, np.maximum(highest, depths[leaving]), highest)
 
 
 @dataclass(frozen=True, eq=False)

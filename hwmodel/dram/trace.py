@@ -137,7 +137,10 @@ def queue_steps(trace: DramTrace, is_write: bool, pseudo_channel: int | None = N
         _check_pseudo_channel(trace, pseudo_channel)
         chosen &= trace.burst_pseudo_channels == pseudo_channel
     arrivals, issues = np.sort(trace.bursts[chosen, 0]), np.sort(trace.issue_ticks[chosen])
-    ticks = np.unique(np.concatenate([arrivals, issues]))
+    ticks = np.sort(np.concatenate([arrivals, issues]), kind="stable")  # merges; faster than np.unique
+    first = np.ones(len(ticks), bool)
+    first[1:] = ticks[1:] > ticks[:-1]
+    ticks = ticks[first]
     depths = np.searchsorted(arrivals, ticks, "right") - np.searchsorted(issues, ticks, "right")
     return ticks, depths.astype(np.int64)
 
