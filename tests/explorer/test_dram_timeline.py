@@ -120,6 +120,18 @@ def test_a_row_opened_before_the_window_is_open_from_its_start() -> None:
     assert spans(timeline(trace_of(OPEN), (75, 90), [0]), "row open") == [("ch 0 pc 0 bank 1", 75, 80)]
 
 
+def test_a_precharge_of_a_closed_bank_opens_nothing() -> None:
+    closed = [command("PRE", 180, bank=1), command("PRE", 190, bank=4)]
+    table = timeline(trace_of([*OPEN, *closed]), (100, 200), [0])
+    assert spans(table, "row open") == [("ch 0 pc 0 bank 1", 130, 150)]
+
+
+def test_data_that_begins_before_the_window_or_lasts_beyond_it_is_cut_at_its_ends() -> None:
+    first, last = 101 - T.nCL - T.nBL, 119 - T.nCL
+    table = timeline(trace_of([command("RD", tick) for tick in (first - 1, first, 100, last, last + 1)]), (100, 120))
+    assert spans(table, "read data") == [("ch 0 pc 0 data bus", 100, 101), ("ch 0 pc 0 data bus", 119, 120)]
+
+
 def test_a_bar_of_the_figure_is_two_ends_and_a_gap() -> None:
     figure = timeline_figure(timeline(trace_of(OPEN), (0, 200), [0]))
     (bar,) = (trace for trace in figure.data if trace.name == "row open")
