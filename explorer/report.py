@@ -37,6 +37,7 @@ td.text, th.text { text-align: left }
 .wide { overflow-x: auto; max-height: 32em }
 footer { color: #555 }
 """
+_CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads the figure
 _COLUMNS = (
     "time_us",
     "hbm_bandwidth_fraction",
@@ -112,7 +113,7 @@ def _machine_sections(baseline: Details, best: Details) -> list[str]:
 
 def section(title: str, text: str, figure: go.Figure, name: str) -> str:
     """Return a heading, the sentence, and the figure below it; `name` is the figure's, unique on its page."""
-    drawing = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False})
+    drawing = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=_CONFIG)
     return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(text)}</p>\n{drawing}"
 
 

@@ -315,6 +315,9 @@ def test_the_page_draws_its_numbers_in_a_browser_without_a_network(tmp_path: Pat
     ]  # fmt: skip
     outcome = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert [line for line in outcome.stderr.splitlines() if "CONSOLE" in line] == []
+    buttons = set(re.findall(r'data-title="([^"]*)"', outcome.stdout))
+    assert "Zoom in" in buttons
+    assert "Share chart..." not in buttons
     found = re.search(r'<pre id="read-back">(.*?)</pre>', outcome.stdout)
     assert found is not None
     drawn: dict[str, list[Any]] = json.loads(found[1])

@@ -63,6 +63,11 @@ def test_the_report_opens_offline_from_its_own_folder(results: Path) -> None:
     assert (results / "plotly.min.js").stat().st_size > 1_000_000
 
 
+def test_no_figure_has_a_button_that_uploads_it(results: Path) -> None:
+    text = write_report(results).read_text(encoding="utf-8")
+    assert text.count("Plotly.newPlot(") == text.count('"showSendToCloud": false') > 0
+
+
 def test_the_numbers_of_the_report_are_those_of_the_rows(results: Path) -> None:
     text = "".join(Page(write_report(results).read_text(encoding="utf-8")).text)
     rows = rows_frame(results)
