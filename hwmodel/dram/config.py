@@ -109,8 +109,9 @@ class DramConfig(_Part):
             raise ValueError(f"pin_rate: {error}") from None
         changes = {name: _ticks(name, value, timing) for name, value in self.timing_changes.items()}
         if "nREFI" in changes and "nREFIpb" not in changes:
-            changes["nREFIpb"] = changes["nREFI"] // timing.ticks_per_ck // self.organisation.banks * timing.ticks_per_ck
-        return replace(timing, **changes)
+            interval_ck = changes["nREFI"] // timing.ticks_per_ck
+            changes["nREFIpb"] = interval_ck // self.organisation.banks * timing.ticks_per_ck
+        return Timing.from_ticks({field.name: getattr(timing, field.name) for field in fields(Timing)} | changes)
 
     @cached_property
     def policy(self) -> Policy:
@@ -274,7 +275,8 @@ def _first_problem(error: ValidationError) -> str:
     path = ".".join(parts)
     if problem["type"] == "extra_forbidden":
         parents = parts[:-1]
-        model: type[BaseModel] = {"policy": PolicySpec, "address_map": AddressMapSpec}.get(parts[0], DramConfig)
+        models: dict[str, type[BaseModel]] = {"policy": PolicySpec, "address_map": AddressMapSpec}
+        model = models.get(parts[0], DramConfig) if parents else DramConfig
         names = [field.alias or name for name, field in model.model_fields.items()]
         return _unknown("key", path, [".".join([*parents, name]) for name in names])
     if problem["type"] == "missing":
