@@ -170,7 +170,8 @@ class DramConfig(_Part):
     def summary(self) -> dict[str, Any]:
         """Return the numbers of the configuration as a JSON-able tree, with their sources and what follows of them."""
         o = self.organisation
-        return self.model_dump(by_alias=True) | {
+        unchanged = {name for name in ("organisation_changes", "timing_changes") if not getattr(self, name)}
+        return self.model_dump(by_alias=True, exclude=unchanged) | {
             "capacity_bytes": o.capacity_bytes,
             "peak_bytes_per_second": int(self.peak_bytes_per_second),
             "tick_ps": float(10**12 / self.timing.tick_hz),
