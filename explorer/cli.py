@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 dram = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
 
+MAX_GAP_NS = 1e9  # assumed: a second; more is a slip of the unit
 TRACE_FILE = Path("requests") / "azure-2023-conversation.csv.gz"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -271,7 +272,7 @@ def dram_replay(
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="path=value[,path=value] of the configuration.")
     ] = None,
-    gap_ns: Annotated[float, typer.Option(min=0, max=1e9, help="From one access to the next, at least.")] = 0.0,
+    gap_ns: Annotated[float, typer.Option(min=0, help="From one access to the next, at least; whole ticks.")] = 0.0,
     access_bytes: Annotated[int, typer.Option(min=1, max=1 << 20, help="Bytes of an access.")] = 64,
     pictures: Annotated[Path | None, typer.Option(help="Write a page of pictures into this folder.")] = None,
     commands: Annotated[Path | None, typer.Option(help="Write the DRAM commands (CSV; .gz to compress).")] = None,
@@ -284,6 +285,8 @@ def dram_replay(
     from explorer import dram_view, settings
 
     chosen = dram_view.configured(config, dict(settings.parse(",".join(sets))) if sets else {})
+    if not gap_ns <= MAX_GAP_NS:
+        raise ValueError(f"--gap-ns {gap_ns}: must be at most {MAX_GAP_NS:g}")
     gap_fs = round(gap_ns * 1_000_000)
     result, written = dram_view.replayed(chosen, trace, access_bytes, gap_fs, pictures, commands, latencies)
     if as_json:

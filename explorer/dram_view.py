@@ -9,13 +9,14 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import re
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +34,9 @@ MAX_ACCESSES = 1 << 26  # assumed: half a GiB of addresses, about a minute of re
 MAX_LINE = 4096  # characters; assumed: some fifty times any line of a command trace
 SHOWN = 20  # violations
 HEADING = "clock,command,Channel,PseudoChannel,Sid,BankGroup,Bank,Row"  # as Ramulator 2.1 writes it
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=][A-Za-z][0-9]{0,6})', .{1,40} 'shape': \(([0-9]{0,18}(?:, ?[0-9]{0,18}){0,8})\), \} *\n"
+)
 _ARRAYS = {"addr": np.dtype(np.uint64), "is_write": np.dtype(np.bool_)}
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError)
 
@@ -226,10 +230,7 @@ def _array(archive: zipfile.ZipFile, path: Path, name: str, dtype: np.dtype[Any]
         there = ", ".join(entry.removesuffix(".npy")[:40] for entry in itertools.islice(archive.namelist(), 8))
         raise ValueError(f"{path}: no array {name}; it has {there or 'none'}, needed are {', '.join(_ARRAYS)}")
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"{path}: {name}: .npy version {version}; allowed: (1, 0)")
-        shape, _, found = np.lib.format.read_array_header_1_0(file)
+        found, shape = _header(file.read(10), file)
         if found != dtype:
             raise ValueError(f"{path}: {name}: {found}; allowed: {dtype}")
         if len(shape) != 1 or not 0 < shape[0] <= MAX_ACCESSES:
@@ -238,6 +239,21 @@ def _array(archive: zipfile.ZipFile, path: Path, name: str, dtype: np.dtype[Any]
     if len(data) < shape[0] * dtype.itemsize:
         raise ValueError(f"{path}: {name}: ends after {len(data) // dtype.itemsize} of {shape[0]} values")
     return np.frombuffer(data, dtype)
+
+
+def _header(start: bytes, file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return type and shape of a .npy file of version 1.0; NumPy's own reader raises anything on broken ones."""
+    if start[:8] != b"\x93NUMPY\x01\x00" or len(start) < 10:
+        raise ValueError("not a .npy file of version 1.0")
+    header = file.read(min(MAX_LINE, int.from_bytes(start[8:], "little")))
+    match = _HEADER.fullmatch(header)
+    if match is None:
+        raise ValueError("a .npy file without the header that numpy.save writes")
+    try:
+        dtype = np.dtype(match[1].decode())
+    except TypeError:
+        raise ValueError(f"unknown type {match[1].decode()!r} of values") from None
+    return dtype, tuple(int(size) for size in match[2].split(b",") if size.strip())
 
 
 def _opened(path: Path) -> io.TextIOBase:
