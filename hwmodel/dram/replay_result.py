@@ -17,6 +17,7 @@ from hwmodel.dram.config import DramConfig
 from hwmodel.dram.controller import Dram
 from hwmodel.dram.replay import replay
 from hwmodel.dram.trace import nearest_rank
+from hwmodel.dram.traffic import trace
 from hwmodel.units import FS_PER_SECOND
 
 Array = np.ndarray[Any, Any]
@@ -85,8 +86,8 @@ def replay_trace(
     checked = check_accesses(config, addresses, writes, access_bytes)
     gap_ticks = _gap_ticks(config, gap_fs, len(checked))
     dram = config.dram(log_bursts=log_bursts, record_commands=record_commands)
-    ticks = replay(dram, checked, writes, access_bytes, gap_ticks)
-    return _result(config, dram, ticks, len(checked) * access_bytes, log_bursts), dram
+    ticks = replay(dram, trace(checked, writes, access_bytes), gap_ticks)
+    return result_of(config, dram, ticks, len(checked) * access_bytes), dram
 
 
 def check_accesses(config: DramConfig, addresses: Array, writes: Array, access_bytes: int) -> Array:
@@ -124,7 +125,8 @@ def _gap_ticks(config: DramConfig, gap_fs: int, accesses: int) -> int:
     return int(gap_ticks)
 
 
-def _result(config: DramConfig, dram: Dram, ticks: int, size_bytes: int, logged: bool) -> Replay:
+def result_of(config: DramConfig, dram: Dram, ticks: int, size_bytes: int) -> Replay:
+    """Return what a replay that took `ticks` for accesses of `size_bytes` in all came to."""
     s = dram.statistics()
     tick_ns = Fraction(10**9) / config.timing.tick_hz
     return Replay(
@@ -142,12 +144,12 @@ def _result(config: DramConfig, dram: Dram, ticks: int, size_bytes: int, logged:
         avg_read_latency_ns=float(s.latency_ticks_sum * tick_ns / max(1, s.reads)),
         forwarded_reads=s.merged_reads,
         coalesced_writes=s.merged_writes,
-        latencies=_latencies(dram, tick_ns) if logged else None,
+        latencies=_latencies(dram, tick_ns),
     )
 
 
 def _latencies(dram: Dram, tick_ns: Fraction) -> Latencies | None:
-    """Return what the log says about reads; nothing where there were none."""
+    """Return what the log says about reads; nothing where there were none, or no log."""
     log = dram.bursts()
     reads = log[log[:, 5] == 0]
     ticks = np.sort(reads[:, 1] - reads[:, 0])
