@@ -55,7 +55,10 @@ def test_a_shipped_configuration_is_named_as_its_file_and_covers_its_memory_once
     assert all(source.strip() for source in config.sources.values())
 
 
-@by_name
+# queues of another length are compiled for themselves, which takes a minute
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "ram2_hbm3_rh128")) for name in config_names()]
+)
 def test_commands_under_a_shipped_configuration_break_no_rule(name: str) -> None:
     config = load_config(name)
     rng = np.random.default_rng(1)
