@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from explorer.query import Query
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+dram = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
 
+MAX_GAP_NS = 1e9  # assumed: a second; more is a slip of the unit
 TRACE_FILE = Path("requests") / "azure-2023-conversation.csv.gz"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -33,6 +36,7 @@ Context = Annotated[int | None, typer.Option(help="KV tokens of every sequence."
 Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffled pages.")]
 Size = Annotated[int | None, typer.Option(help="Problem size of gemm.")]
+Config = Annotated[str, typer.Option(help="A controller by name, as `rowhit dram configs` lists them, or a YAML file.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -259,6 +263,67 @@ def models(
     listed = evaluate.list_models()
     columns = ("layers", "parameters", "active_parameters", "kv_bytes_per_token", "state_bytes")
     _print_json(listed) if as_json else print(tables.listing(listed, columns))
+
+
+@dram.command("replay")
+def dram_replay(
+    trace: Annotated[Path, typer.Argument(help="A trace (.npz): addr uint64, is_write bool.")],
+    config: Config,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="path=value[,path=value] of the configuration.")
+    ] = None,
+    gap_ns: Annotated[float, typer.Option(min=0, help="From one access to the next, at least; whole ticks.")] = 0.0,
+    access_bytes: Annotated[int, typer.Option(min=1, max=1 << 20, help="Bytes of an access.")] = 64,
+    pictures: Annotated[Path | None, typer.Option(help="Write a page of pictures into this folder.")] = None,
+    commands: Annotated[Path | None, typer.Option(help="Write the DRAM commands (CSV; .gz to compress).")] = None,
+    latencies: Annotated[
+        bool, typer.Option("--latencies", help="Keep a log: median, p99 and longest latency.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Replay an address trace on one channel, in order, as fast as its queues take it."""
+    from explorer import dram_view, settings
+
+    chosen = dram_view.configured(config, dict(settings.parse(",".join(sets))) if sets else {})
+    if not gap_ns <= MAX_GAP_NS:
+        raise ValueError(f"--gap-ns {gap_ns}: must be at most {MAX_GAP_NS:g}")
+    gap_fs = round(gap_ns * 1_000_000)
+    result, written = dram_view.replayed(chosen, trace, access_bytes, gap_fs, pictures, commands, latencies)
+    if as_json:
+        _print_json(result.record())
+    else:
+        print("\n".join([dram_view.replay_text(chosen, trace, access_bytes, result), *written.values()]))
+
+
+@dram.command("check")
+def dram_check(
+    trace: Annotated[Path, typer.Argument(help="Commands as CSV, also gzipped: Ramulator 2.1's, DRAMsim3's or ours.")],
+    config: Config,
+    as_json: Json = False,
+) -> None:
+    """Check a command trace against the timing rules and the states of the banks; exit status 1 if it breaks any."""
+    from explorer import dram_view
+
+    facts = dram_view.checked(dram_view.configured(config, {}), trace)
+    _print_json(facts) if as_json else print(dram_view.check_text(facts))
+    if facts["violations"]:
+        raise typer.Exit(1)
+
+
+@dram.command("configs")
+def dram_configs(
+    name: Annotated[str | None, typer.Argument(help="One configuration, by name or YAML file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the controller configurations, or describe one."""
+    from explorer import dram_view, tables
+
+    if name is not None:
+        facts = dram_view.configured(name, {}).summary()
+        _print_json(facts) if as_json else print(tables.tree(facts))
+        return
+    listed = dram_view.list_configs()
+    _print_json(listed) if as_json else print(dram_view.configs_text(listed))
 
 
 def _query(

@@ -1,7 +1,7 @@
 """The one door to the lower floors: a `Query` in, its identity, lower bound or simulated outcome out.
 
-Nothing else of the explorer imports `hwmodel` or `workloads`, and this file imports them when they are first
-needed, so that the command line answers at once. The functions are module-level: a process pool can carry
+Nothing else of a search imports `hwmodel` or `workloads`, and this file imports them when they are first needed,
+so that the command line answers at once. The functions are module-level: a process pool can carry
 them. Descriptions that many queries share (machine, problem) are kept; results are not.
 """
 
@@ -29,10 +29,11 @@ Metric = int | float | str | dict[str, "Metric"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """One simulation: its numbers by name (time_us among them), and the two pictures a report draws.
+    """One simulation: its numbers by name (time_us among them), and what a report draws.
 
     `bandwidth`: equal-length arrays by name, `time_us` (start of a bin) and `bytes_per_second`.
-    `banks`: 2-D arrays [pseudo-channel, bank] by name, `activates` and `conflicts`.
+    `banks`: 2-D arrays [pseudo-channel, bank] by name, `activates` and `conflicts`; with `bursts` too, the balance of
+    the pseudo-channels is drawn.
     """
 
     metrics: Mapping[str, Metric]

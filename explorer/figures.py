@@ -15,8 +15,12 @@ import plotly.graph_objects as go
 from explorer.tables import at_least, microseconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import NDArray
+
+    from explorer.balance import Balance
 
 BASELINE, BEST, OTHER, BOUND, PRUNED = "#0072B2", "#D55E00", "#999999", "#000000", "#CCCCCC"
 GIGA = 1e9
@@ -63,7 +67,7 @@ def history(rows: pd.DataFrame, bound_us: float) -> go.Figure:
         mode="markers", marker={"color": BASELINE, "symbol": "diamond", "size": 11},
     )  # fmt: skip
     figure.add_hline(y=bound_us, line={"color": BOUND, "dash": "dash"}, annotation_text="no point can be faster")
-    return _titled(figure, "point, in the order asked", "time [us]")
+    return titled(figure, "point, in the order asked", "time [us]")
 
 
 def history_text(rows: pd.DataFrame, bound_us: float) -> str:
@@ -94,7 +98,7 @@ def traffic(rows: pd.DataFrame) -> go.Figure:
     ):
         x = [float(value) / GIGA for value in part["hbm_read_bytes"]]
         figure.add_scatter(x=x, y=list(part["time_us"]), name=name, **style)
-    return _titled(figure, "read from HBM [GB]", "time [us]").update_xaxes(
+    return titled(figure, "read from HBM [GB]", "time [us]").update_xaxes(
         range=[0, 1.1 * float(done["hbm_read_bytes"].max()) / GIGA]
     )
 
@@ -106,7 +110,7 @@ def traffic_text(rows: pd.DataFrame) -> str:
     return (
         f"The best found reads {int(best['hbm_read_bytes']):,} bytes from HBM, the baseline "
         f"{int(start['hbm_read_bytes']):,}. The Pareto front of time and bytes has "
-        f"{_count(len(front), 'point')}."
+        f"{count(len(front), 'point')}."
     )
 
 
@@ -118,13 +122,42 @@ def bandwidth(baseline: pd.DataFrame, best: pd.DataFrame) -> go.Figure:
             x=list(frame["time_us"]), y=list(frame["bytes_per_second"] / GIGA), name=name, mode="lines",
             line={"color": colour, "shape": "hv"},
         )  # fmt: skip
-    return _titled(figure, "time [us]", "HBM bandwidth [GB/s]")
+    return titled(figure, "time [us]", "HBM bandwidth [GB/s]")
 
 
 def bandwidth_text(baseline: pd.DataFrame, best: pd.DataFrame) -> str:
     """Return the highest bandwidths in one sentence."""
     peaks = [float(frame["bytes_per_second"].max()) / GIGA for frame in (baseline, best)]
     return f"The busiest bin moves {peaks[0]:,.1f} GB/s (baseline) and {peaks[1]:,.1f} GB/s (best found)."
+
+
+def balance(loads: Mapping[str, Balance]) -> go.Figure:
+    """Return what each pseudo-channel carried in each run, and what each would carry if all carried the same."""
+    figure = go.Figure()
+    first = next(iter(loads.values()))
+    for (name, part), colour in zip(loads.items(), (BASELINE, BEST, OTHER), strict=False):
+        places = np.arange(len(part.loads))
+        figure.add_bar(x=places, y=np.array(part.loads, np.int64), name=name, marker={"color": colour})
+        figure.add_scatter(
+            x=[-0.5, len(part.loads) - 0.5], y=[part.ideal, part.ideal], name=f"{name}, even", mode="lines",
+            line={"color": BOUND if len(loads) == 1 else colour, "dash": "dash"},
+        )  # fmt: skip
+    return titled(figure, first.level, first.unit)
+
+
+def balance_text(loads: Mapping[str, Balance]) -> str:
+    """Return in a sentence per run how even the load is."""
+    return " ".join(_balance_sentence(name, part) for name, part in loads.items())
+
+
+def _balance_sentence(name: str, part: Balance) -> str:
+    if not sum(part.loads):
+        return f"{name}: no {part.unit}."
+    idle = part.loads.count(0)
+    return (
+        f"{name}: {sum(part.loads):,} {part.unit} over {count(len(part.loads), part.level)}; the fullest carries "
+        f"{part.imbalance:.2f} times the even share{f', {idle:,} carry nothing' if idle else ''}."
+    )
 
 
 def bank_heat(counts: NDArray[np.int64], highest: int) -> go.Figure:
@@ -134,7 +167,7 @@ def bank_heat(counts: NDArray[np.int64], highest: int) -> go.Figure:
         z=counts.tolist(), zmin=0, zmax=max(highest, 1), colorscale="Cividis",
         colorbar={"title": {"text": "activates"}},
     )  # fmt: skip
-    return _titled(figure, "bank of a pseudo-channel", "pseudo-channel")
+    return titled(figure, "bank of a pseudo-channel", "pseudo-channel")
 
 
 def bank_text(name: str, activates: NDArray[np.int64], conflicts: NDArray[np.int64]) -> str:
@@ -147,13 +180,21 @@ def bank_text(name: str, activates: NDArray[np.int64], conflicts: NDArray[np.int
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, one or many."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _titled(figure: go.Figure, x: str, y: str) -> go.Figure:
+def titled(figure: go.Figure, x: str, y: str) -> go.Figure:
+    """Return the figure with the titles of its axes (with their units), in the looks that all figures share."""
     figure.update_layout(
         template="plotly_white", height=420, margin={"t": 30, "b": 50, "l": 70, "r": 20},
         xaxis={"title": {"text": x}}, yaxis={"title": {"text": y}}, legend={"orientation": "h", "y": 1.12},
     )  # fmt: skip
     return figure
+
+
+def nothing(figure: go.Figure, why: str) -> go.Figure:
+    """Return the figure with a word in its middle that says why it is empty."""
+    titled(figure, "", "").update_layout(height=160, xaxis={"visible": False}, yaxis={"visible": False})
+    return figure.add_annotation(text=why, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")

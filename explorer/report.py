@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer import figures
+from explorer.balance import balance_of
 from explorer.files import write_atomically
 from explorer.provenance import provenance
 from explorer.store import Details, read_details, rows_frame
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 1000  # of the table of points; assumed: browsers slow down above; all are in points/
 PAGE, SCRIPT = "report.html", "plotly.min.js"
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; color: #222 }
 pre { background: #f4f4f4; padding: 1em; font-size: 12px; overflow-x: auto }
 table { border-collapse: collapse; font-size: 13px }
@@ -36,6 +37,7 @@ td.text, th.text { text-align: left }
 .wide { overflow-x: auto; max-height: 32em }
 footer { color: #555 }
 """
+_CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads the figure
 _COLUMNS = (
     "time_us",
     "hbm_bandwidth_fraction",
@@ -76,7 +78,7 @@ def render(summary: Summary, rows: pd.DataFrame, baseline: Details, best: Detail
         _invalid(summary.invalid),
         _footer(summary),
     ]
-    head = f'<meta charset="utf-8"><title>{html.escape(study.name)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{html.escape(study.name)}</title><style>{STYLE}</style>'
     script = f'<script src="{SCRIPT}"></script>'
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}{script}</head>\n<body>\n'
@@ -88,25 +90,30 @@ def render(summary: Summary, rows: pd.DataFrame, baseline: Details, best: Detail
 def _search_sections(summary: Summary, rows: pd.DataFrame) -> list[str]:
     bound_us = summary.certificate.bound_us
     return [
-        _section("Search", figures.history_text(rows, bound_us), figures.history(rows, bound_us), "history"),
-        _section("Time and traffic", figures.traffic_text(rows), figures.traffic(rows), "traffic"),
+        section("Search", figures.history_text(rows, bound_us), figures.history(rows, bound_us), "history"),
+        section("Time and traffic", figures.traffic_text(rows), figures.traffic(rows), "traffic"),
     ]
 
 
 def _machine_sections(baseline: Details, best: Details) -> list[str]:
     frames = (baseline.bandwidth, best.bandwidth)
     highest = max(int(details.banks["activates"].max()) for details in (baseline, best))
-    sections = [_section("Bandwidth", figures.bandwidth_text(*frames), figures.bandwidth(*frames), "bandwidth")]
-    for name, details in (("Baseline", baseline), ("Best found", best)):
+    sections = [section("Bandwidth", figures.bandwidth_text(*frames), figures.bandwidth(*frames), "bandwidth")]
+    runs = {"Baseline": baseline, "Best found": best}
+    loads = {name: balance_of(details.banks["bursts"]) for name, details in runs.items() if "bursts" in details.banks}
+    if loads:  # a results folder of an older version has none
+        sections.append(section("Balance", figures.balance_text(loads), figures.balance(loads), "balance"))
+    for name, details in runs.items():
         banks = details.banks
         text = figures.bank_text(name, banks["activates"], banks["conflicts"])
         heat = figures.bank_heat(banks["activates"], highest)
-        sections.append(_section(f"Banks: {name.lower()}", text, heat, f"banks-{name.split()[0].lower()}"))
+        sections.append(section(f"Banks: {name.lower()}", text, heat, f"banks-{name.split()[0].lower()}"))
     return sections
 
 
-def _section(title: str, text: str, figure: go.Figure, name: str) -> str:
-    drawing = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False})
+def section(title: str, text: str, figure: go.Figure, name: str) -> str:
+    """Return a heading, the sentence, and the figure below it; `name` is the figure's, unique on its page."""
+    drawing = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=_CONFIG)
     return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(text)}</p>\n{drawing}"
 
 

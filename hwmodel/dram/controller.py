@@ -201,6 +201,7 @@ class Dram:
 
     def _run(self, until_tick: int, resume: int) -> int:
         run = run_banked if self.policy.scheduler == "per-bank-queues" else run_shared
+        self._reserve_log()
         status = run(self.state, until_tick, resume)
         while status in (k.TRACE_FULL, k.LOG_FULL, k.BINS_FULL):
             field = {k.TRACE_FULL: "trace", k.LOG_FULL: "log", k.BINS_FULL: "bins"}[status]
@@ -212,6 +213,14 @@ class Dram:
             self.state.scalars[k.BINS] = len(self.state.bins)
             status = run(self.state, until_tick, 1)
         return int(status)
+
+    def _reserve_log(self) -> None:
+        """Make room in the log for every waiting burst, all of which one tick may merge."""
+        scalars, rows = self.state.scalars, len(self.state.log)
+        missing = int(scalars[k.LOGGED] + scalars[k.WAITING]) - rows
+        if scalars[k.LOG] and missing > 0:
+            self.state = self.state._replace(log=np.pad(self.state.log, ((0, max(4096, rows, missing)), (0, 0))))
+            scalars[k.LOG_ROWS] = len(self.state.log)
 
     def _settle(self) -> None:
         """Let channels that sleep catch up with their refreshes."""

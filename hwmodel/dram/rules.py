@@ -105,7 +105,10 @@ def _columns(t: Timing, organisation: Organisation) -> list[Entry]:
 
 def _rows(t: Timing) -> list[Entry]:
     written = t.nCWL + t.nBL + t.nWR
+    # at one tick, which is what a precharge takes on its bus, the bus says it all
+    apart = [("tPPD", "pseudo_channel", ("PRE", "PREab"), ("PRE", "PREab"), t.nPPD)] if t.nPPD > 1 else []
     return [
+        *apart,
         ("tRRD_S", "pseudo_channel", ("ACT",), ("ACT",), t.nRRDS),
         ("tRRD_L", "bank_group", ("ACT",), ("ACT",), t.nRRDL),
         ("tRCDRD", "bank", ("ACT",), ("RD",), t.nRCDRD),
@@ -115,7 +118,6 @@ def _rows(t: Timing) -> list[Entry]:
         ("tRP", "bank", ("PRE",), ("ACT",), t.nRP),
         ("tRTP", "bank", ("RD",), ("PRE",), t.nRTP),
         ("tWR", "bank", ("WR",), ("PRE",), written),
-        ("tPPD", "pseudo_channel", ("PRE", "PREab"), ("PRE", "PREab"), t.nPPD),
         ("tRAS", "pseudo_channel", ("ACT",), ("PREab",), t.nRAS),
         ("tRPab", "pseudo_channel", ("PREab",), ("ACT",), t.nRPab),
         ("tRTP", "pseudo_channel", ("RD",), ("PREab",), t.nRTP),

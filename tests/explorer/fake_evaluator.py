@@ -83,7 +83,7 @@ def simulate(query: Query) -> Outcome:
     return Outcome(
         metrics,
         {"time_us": bins, "bytes_per_second": bins * 1e11},
-        {"activates": banks, "conflicts": banks * 2},
+        {"bursts": banks * np.arange(1, 5)[:, None], "activates": banks, "conflicts": banks * 2},
     )
 
 

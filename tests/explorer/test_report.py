@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from explorer import figures
+from explorer.balance import balance_of
 from explorer.certificate import Certificate
 from explorer.explore import explore
 from explorer.progress import silent
@@ -60,6 +61,11 @@ def test_the_report_opens_offline_from_its_own_folder(results: Path) -> None:
     assert page.scripts == ["plotly.min.js"]
     assert page.links == []
     assert (results / "plotly.min.js").stat().st_size > 1_000_000
+
+
+def test_no_figure_has_a_button_that_uploads_it(results: Path) -> None:
+    text = write_report(results).read_text(encoding="utf-8")
+    assert text.count("Plotly.newPlot(") == text.count('"showSendToCloud": false') > 0
 
 
 def test_the_numbers_of_the_report_are_those_of_the_rows(results: Path) -> None:
@@ -119,6 +125,39 @@ def test_the_table_and_the_verdict_say_what_the_record_says(results: Path) -> No
     assert record["points"] == record["simulated"] + record["pruned"]
     assert record["gap"] == record["best"]["time_us"] / record["bound_us"] - 1
     assert f"{record['pruned']} pruned by bound" in verdict(summary)
+
+
+def test_the_balance_of_both_runs_stands_on_the_page(fake: ModuleType, results: Path) -> None:
+    text = "".join(Page(write_report(results).read_text(encoding="utf-8")).text)
+    summary = summarise(results)
+    for name, row in (("Baseline", summary.baseline), ("Best found", summary.best)):
+        bursts = 16 * fake.LAYOUTS[row["layout"]] * (1 + 2 + 3 + 4)
+        assert (
+            f"{name}: {bursts:,} bursts over 4 pseudo-channels; the fullest carries 1.60 times the even share." in text
+        )
+
+
+def test_results_without_bursts_per_bank_have_a_report_without_a_balance(results: Path) -> None:
+    for path in (results / "details").iterdir():
+        with np.load(path) as arrays:
+            kept = {name: arrays[name] for name in arrays.files if name != "banks/bursts"}
+        np.savez(path, **kept)
+    assert "<h2>Balance</h2>" not in write_report(results).read_text(encoding="utf-8")
+
+
+def test_the_balance_draws_the_bursts_and_the_even_share_of_every_run() -> None:
+    uneven = balance_of(np.array([[1, 2], [0, 1], [0, 0], [4, 0]]))
+    figure = figures.balance({"Baseline": uneven, "Best found": balance_of(np.full((4, 2), 1))})
+    traces = {trace.name: list(trace.y) for trace in figure.data}
+    assert traces == {
+        "Baseline": [3, 1, 0, 4],
+        "Baseline, even": [2, 2],
+        "Best found": [2, 2, 2, 2],
+        "Best found, even": [2, 2],
+    }
+    assert figure.layout.yaxis.title.text == "bursts"
+    assert uneven.imbalance == 2
+    assert balance_of(np.zeros((4, 2), np.int64)).imbalance == 0
 
 
 CLOSE = pytest.mark.parametrize(("bound_us", "best_us"), [(49.16, 50.0), (9.9999, 10.04), (4.31558, 4.31559)])
