@@ -330,7 +330,8 @@ def simulate(program: Program, machine: Machine) -> Result:
         machine.require_fit(phase)
     env = Clock()
     tables = machine.address_map.compiled()
-    policy = Policy(refresh=machine.spec.hbm.refresh, queue_depth=machine.spec.hbm.queue_depth)
+    depth = machine.spec.hbm.queue_depth
+    policy = Policy(refresh=machine.spec.hbm.refresh, read_queue=depth, write_queue=depth)
     bin_ticks = machine.fs_to_ticks(BIN_FS)
     dram = Dram(machine.timing, machine.organisation, machine.spec.hbm.stacks, tables, policy, bin_ticks=bin_ticks)
     memory = MemorySide(env, machine, dram)

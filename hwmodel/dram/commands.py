@@ -39,6 +39,7 @@ from hwmodel.dram.state import (
     COMMAND_SLOTS,
     COMPLETED,
     COMPLETIONS,
+    DATA,
     DELAY,
     DONE,
     FAW,
@@ -92,6 +93,7 @@ from hwmodel.dram.state import (
     TRACED,
     TRACE_FIELDS,
     TURNAROUND,
+    UNDONE,
     USED_TICK,
     WAITING,
     Row,
@@ -209,6 +211,7 @@ def column(m: Row, c: Row, bank: int, mode: int, tick: int) -> None:
     if pc[ACCOUNTED] < tick:
         _account(m, pc, state, mode, tick)
     pc[ACCOUNTED] = tick + m[BURST_TICKS]
+    pc[CAUSE + DATA] += m[BURST_TICKS]
     pc[LAST_MODE] = mode
     state[STREAK] += 1
     state[USED_TICK] = tick
@@ -287,7 +290,7 @@ def serve_merged(m: Row, c: Row, bank: int, burst: int, arrival: int, mode: int,
 
 @inlined
 def release(m: Row, burst: int, done: int) -> None:
-    """Free a burst's row of the pool; its request is complete with its last burst."""
+    """Free a run's row of the pool with its last burst; its request is complete with its last burst."""
     row = burst_at(m, burst)
     if row[REQUEST] >= 0:
         request = row_at(pointer_of(m[REQUESTS]), row[REQUEST] * REQUEST_FIELDS)
@@ -298,8 +301,10 @@ def release(m: Row, burst: int, done: int) -> None:
             completed[0] = row[REQUEST]
             completed[1] = request[DONE]
             m[COMPLETED] += 1
-    row[LINK] = m[FREE_BURST]
-    m[FREE_BURST] = burst
+    row[UNDONE] -= 1
+    if row[UNDONE] == 0:
+        row[LINK] = m[FREE_BURST]
+        m[FREE_BURST] = burst
     m[BURSTS_LEFT] += 1
     m[WAITING] -= 1
 

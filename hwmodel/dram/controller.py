@@ -112,6 +112,8 @@ class Dram:
         scalars[k.DELAY : k.PLACES] = delay.ravel()
         scalars[k.DIGITS], scalars[k.HASHES] = digits, len(address_map) - digits
         scalars[k.CAPACITY] = capacity
+        if policy.scheduler != "per-bank-queues":  # whose bursts may be merged one by one
+            scalars[k.BLOCK_SHIFT] = _block_shift(address_map[:digits], address_map[digits:])
         scalars[k.RECORD], scalars[k.LOG], scalars[k.BIN_TICKS] = record_commands, log_bursts, bin_ticks
         channels, words = stacks * organisation.channels, policy.mask_words
         has_queues = policy.scheduler == "per-bank-queues"
@@ -485,6 +487,24 @@ def _address_map(tables: tuple[Array, Array], sizes: dict[str, int]) -> tuple[Ar
     if hashes:
         table[len(rows) :, :4] = hashes
     return table, len(rows), capacity
+
+
+def _block_shift(digits: Array, hashes: Array) -> int:
+    """Return log2 of the largest aligned block of addresses, a power of two of bytes, that surely lies in one row."""
+    column = _FIELDS.index("column")
+    hashed = {int(bit) for field, bit in hashes[:, [k.HASH_SOURCE, k.HASH_SOURCE_BIT]] if field == column}
+    shift = max(0, int(digits[0, k.DIGIT_SHIFT])) if len(digits) else 0
+    for place, digit in enumerate(digits):
+        multiplier, modulus = _log2(int(digit[k.DIGIT_MULTIPLIER])), _log2(int(digit[k.DIGIT_MODULUS]))
+        if digit[k.DIGIT_FIELD] != column or min(digit[k.DIGIT_SHIFT], multiplier, modulus) < 0:
+            break
+        if place and digit[k.DIGIT_STEP] != digits[place - 1, k.DIGIT_MODULUS]:
+            break
+        free = next((bit for bit in range(modulus) if multiplier + bit in hashed), modulus)
+        shift += free
+        if free < modulus:
+            break
+    return shift
 
 
 def _log2(value: int) -> int:

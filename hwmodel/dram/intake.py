@@ -3,6 +3,7 @@
 Called by the executors, also from compiled code, for every burst; the schedulers take it from the inbox when it has
 arrived and their buffers have room. A request is a number that stands for a count of bursts; it is complete when
 the last of them is done.
+Neighbouring bursts of a request in one row travel as a run, a single row of the pool.
 Inboxes are unbounded and in order: a burst that finds its buffer full holds up those behind it, as a source that
 offers bursts one by one would.
 """
@@ -17,7 +18,9 @@ from hwmodel.dram.state import (
     ASLEEP,
     BANK_FIELD,
     BANK_STRIDE,
+    BLOCK_SHIFT,
     BURSTS_LEFT,
+    BURST_BYTES,
     CAPACITY,
     CHANNEL_FIELD,
     CHANNEL_SHIFT,
@@ -48,6 +51,7 @@ from hwmodel.dram.state import (
     MERGED,
     NONE,
     NOW,
+    OUTSIDE,
     PER_BANK_QUEUES,
     PLACE,
     PLACES,
@@ -58,6 +62,7 @@ from hwmodel.dram.state import (
     ROW_SHIFT,
     SCHEDULER,
     SCRATCH,
+    UNDONE,
     WAITING,
     Array,
     DramState,
@@ -148,8 +153,14 @@ def enqueue_bursts(
     """
     m = memory_of(state)
     _require_room(m, stop - first, tick)
-    for at in range(first, stop):
-        offer(m, state.words, addresses[at], request, 1 if is_write else 0, tick)
+    shift, step = m[BLOCK_SHIFT], m[BURST_BYTES]
+    at = first
+    while at < stop:
+        start, address = at, addresses[at]
+        at += 1
+        while at < stop and addresses[at] == addresses[at - 1] + step and addresses[at] >> shift == address >> shift:
+            at += 1
+        offer(m, state.words, address, at - start, request, 1 if is_write else 0, tick)
 
 
 @compiled
@@ -157,12 +168,12 @@ def enqueue(state: DramState, address: int, request: int, is_write: int, tick: i
     """Offer one burst, as `enqueue_bursts` does."""
     m = memory_of(state)
     _require_room(m, 1, tick)
-    offer(m, state.words, address, request, 1 if is_write else 0, tick)
+    offer(m, state.words, address, 1, request, 1 if is_write else 0, tick)
 
 
 @inlined
-def offer(m: Row, words: Words, address: int, request: int, mode: int, tick: int) -> None:
-    """Append a burst to the inbox of its channel; room must have been checked."""
+def offer(m: Row, words: Words, address: int, bursts: int, request: int, mode: int, tick: int) -> None:
+    """Append a run of bursts in one row to the inbox of its channel; room must have been checked."""
     if address < 0 or address >= m[CAPACITY]:
         raise ValueError("enqueue: address outside the capacity of the address map")
     place = decode(m, address)
@@ -170,14 +181,15 @@ def offer(m: Row, words: Words, address: int, request: int, mode: int, tick: int
     index = m[FREE_BURST]
     burst = burst_at(m, index)
     m[FREE_BURST] = burst[LINK]
-    m[BURSTS_LEFT] -= 1
-    m[WAITING] += 1
+    m[BURSTS_LEFT] -= bursts
+    m[WAITING] += bursts
     burst[LINK] = NONE
     burst[PLACE] = place & PLACE_MASK
     burst[ARRIVAL] = tick
     burst[REQUEST] = request
     burst[IS_WRITE] = mode
     burst[MERGED] = NONE
+    burst[OUTSIDE] = burst[UNDONE] = bursts
     if channel[INBOX_HEAD] == NONE:
         channel[INBOX_HEAD] = index
         channel[ARRIVES] = tick - (m[SCHEDULER] == PER_BANK_QUEUES)  # it may get a command at that very tick

@@ -75,6 +75,5 @@ class Policy:
 
     @property
     def mask_words(self) -> int:
-        """How many words of 64 bits a set of waiting bursts takes: twice the queue, so that it is seldom moved."""
-        words = -(-2 * max(self.read_queue, self.write_queue) // 64)
-        return 1 << (words - 1).bit_length()
+        """How many words of 64 bits a set of waiting bursts takes: half the queue again, so that it is seldom moved."""
+        return -(-3 * max(self.read_queue, self.write_queue) // 128)

@@ -23,7 +23,7 @@ def _feed(
     m = memory_of(state)
     for i in range(first, stop):
         for part in range(parts):
-            offer(m, state.words, addresses[i] + part * step, -1, 1 if writes[i] else 0, i * gap)
+            offer(m, state.words, addresses[i] + part * step, 1, -1, 1 if writes[i] else 0, i * gap)
 
 
 def replay(dram: Dram, addresses: Array, writes: Array, access_bytes: int, gap_ticks: int = 0) -> int:

@@ -53,6 +53,7 @@ from hwmodel.dram.state import (
     CLOSE_AFTER,
     COLUMN_CANDIDATES,
     COLUMN_FREE,
+    COLUMN_SHIFT,
     COLUMN_WAKE,
     CONFLICT,
     CONFLICTS,
@@ -88,6 +89,7 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OTHER_WAKE,
+    OUTSIDE,
     PC_MASKS,
     PER_CHANNEL,
     PLACE,
@@ -299,7 +301,7 @@ def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
 
 @inlined
 def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
-    """Put a burst of the pool into its buffer, which has room; it may be next from the next tick on."""
+    """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
     burst = burst_at(m, index)
     if c[TAIL + mode] == 64 * len(words):
         _compact(m, c, words, mode)
@@ -345,20 +347,27 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
         if burst[ARRIVAL] > tick:
             c[ARRIVES] = burst[ARRIVAL]
             break
-        mode, following = burst[IS_WRITE], burst[LINK]
+        run, mode, following = index, burst[IS_WRITE], burst[LINK]
         merges = c[COUNT + 1] != 0 and m[MERGE] and _waits_for(c, words, 1, burst[PLACE])
         if not merges and c[COUNT + mode] == m[DEPTH + mode]:
             break
         if m[REPLAYING]:
             burst[ARRIVAL] = tick
+        burst[OUTSIDE] -= 1
         if merges:
             if mode == 0:
                 c[LAST_DONE] = max(c[LAST_DONE], tick + 1)
-            serve_merged(m, c, burst[PLACE] & BANK_MASK, index, burst[ARRIVAL], mode, tick + 1)
+            bank, arrival = burst[PLACE] & BANK_MASK, burst[ARRIVAL]
+            burst[PLACE] += 1 << COLUMN_SHIFT
+            if burst[OUTSIDE] == 0:
+                index = following
+            serve_merged(m, c, bank, run, arrival, mode, tick + 1)
         else:
-            _put(m, c, words, mode, index, tick)
+            _put(m, c, words, mode, run, tick)
+            burst[PLACE] += 1 << COLUMN_SHIFT
+            if burst[OUTSIDE] == 0:
+                index = following
         c[ACCEPTED] += 1
-        index = following
     c[INBOX_HEAD] = index
     return bool(index == NONE)
 
