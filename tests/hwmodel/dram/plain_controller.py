@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 COLUMN = ("RD", "WR")
 ROW = ("ACT", "PREpb", "PREab", "REFab")
+COMMANDS = {*COLUMN, *ROW}
 DEPTH = {"Channel": 0, "PseudoChannel": 1, "Sid": 2, "BankGroup": 3, "Bank": 4}  # fields of a place that name a node
 
 
@@ -42,6 +43,14 @@ class Constraint(NamedTuple):
     ticks: int
     window: int = 1
     sibling: bool = False
+
+
+class Burst(NamedTuple):
+    """What the source offers, from a tick on."""
+
+    tick: int
+    address: int
+    is_write: bool
 
 
 class Command(NamedTuple):
@@ -84,23 +93,25 @@ class History:
     """When commands issued, and whether one may issue now: the table of constraints, read literally."""
 
     def __init__(self, constraints: Iterable[Constraint]) -> None:
-        self.constraints = list(constraints)
-        self.issued: dict[tuple[int, Place | tuple[int | None, ...]], list[int]] = {}
+        used = [c for c in dict.fromkeys(constraints) if {*c.before} & COMMANDS and {*c.after} & COMMANDS]
+        self.before = {name: [c for c in used if name in c.before] for name in COMMANDS}
+        self.after = {name: [c for c in used if name in c.after] for name in COMMANDS}
+        self.issued: dict[Constraint, dict[tuple[int | None, ...], list[int]]] = {c: {} for c in used}
 
     def record(self, tick: int, name: str, place: Place) -> None:
-        for number, constraint in enumerate(self.constraints):
-            if name in constraint.before:
-                node = place[: DEPTH[constraint.level]]
-                self.issued.setdefault((number, node), []).append(tick)
+        for constraint in self.before[name]:
+            node = place[: DEPTH[constraint.level]]
+            self.issued[constraint].setdefault(node, []).append(tick)
 
     def ready(self, tick: int, name: str, place: Place) -> bool:
-        for number, constraint in enumerate(self.constraints):
-            if name not in constraint.after:
-                continue
-            node = place[: DEPTH[constraint.level]]
-            nodes = [other for n, other in self.issued if n == number and other[:-1] == node[:-1] and other != node]
-            for other in nodes if constraint.sibling else [node]:
-                ticks = self.issued.get((number, other), [])
+        for constraint in self.after[name]:
+            issued, node = self.issued[constraint], place[: DEPTH[constraint.level]]
+            if constraint.sibling:
+                nodes = [other for other in issued if other != node and other[:-1] == node[:-1]]
+            else:
+                nodes = [node] if node in issued else []
+            for other in nodes:
+                ticks = issued[other]
                 if len(ticks) >= constraint.window and tick < ticks[-constraint.window] + constraint.ticks:
                     return False
         return True
@@ -333,6 +344,7 @@ class BankQueueSettings:
     write_capacity: int = 32
     idle_drain_above: int = 8  # writes that wait for ever; more are drained when the bank queues are empty
     hit_streak: int = 4
+    stands_still: bool = True  # upstream, a drain that is called off and begun again for ever; else reads move instead
 
 
 class BankQueues(Controller):
@@ -450,53 +462,66 @@ class BankQueues(Controller):
             served = [read for read in self.pending_reads if read.address == request.address]
             self.under_way.extend((done, read) for read in served)
             self.pending_reads = [read for read in self.pending_reads if read not in served]
-            self.outcome.last_read_tick = done
+            self.outcome.last_read_tick = done + 1  # ticks are numbered from 0
         return name
 
     def bank_of(self, request: Request) -> int:
         return [bank.bank_name for bank in self.settings.banks].index(request.place.bank_name)
 
     def move_one(self) -> None:
-        waiting = len(self.write_buffer)
-        full = waiting >= self.settings.write_capacity
-        idle = waiting > self.settings.idle_drain_above and not any(self.queues)
-        if self.draining == 0 and (full or idle):
-            self.draining = waiting
+        if self.draining == 0 and self.must_drain():
+            self.draining = len(self.write_buffer)
         source = self.write_buffer if self.draining > 0 else self.read_queue
-        for request in source:
-            queue = self.queues[self.bank_of(request)]
-            if len(queue) >= self.settings.queue_depth:
-                continue
-            if request.is_write and any(read.address == request.address for read in self.pending_reads):
-                self.draining = 0
-                return
-            if request.is_write:
-                self.draining -= 1
-            source.remove(request)
-            queue.append(request)
+        request = self.movable(source)
+        if request is None:
             return
+        if request.is_write and any(read.address == request.address for read in self.pending_reads):
+            self.draining = 0
+            if self.settings.stands_still or any(self.queues) or not self.must_drain():
+                return
+            source = self.read_queue
+            request = self.movable(source)
+            if request is None:
+                return
+        if request.is_write:
+            self.draining -= 1
+        source.remove(request)
+        self.queues[self.bank_of(request)].append(request)
+
+    def must_drain(self) -> bool:
+        waiting = len(self.write_buffer)
+        idle = waiting > self.settings.idle_drain_above and not any(self.queues)
+        return idle or waiting >= self.settings.write_capacity
+
+    def movable(self, source: list[Request]) -> Request | None:
+        """Return the first request whose bank queue has room."""
+        for request in source:
+            if len(self.queues[self.bank_of(request)]) < self.settings.queue_depth:
+                return request
+        return None
 
 
-def replay(
-    controller: Controller,
-    accesses: Sequence[tuple[int, bool]],
-    burst_bytes: int,
-    access_bytes: int = 64,
-    gap_ticks: int = 0,
-    most_ticks: int = 1 << 62,
-) -> Outcome:
-    """Offer (address, is write) in order until one burst is refused, tick, and so on until all is drained.
-
-    Access i is offered from tick i * `gap_ticks` on. Raises RuntimeError after `most_ticks`.
-    """
-    bursts = [
-        (i * gap_ticks, address + part, is_write)
+def bursts_of(
+    accesses: Iterable[tuple[int, bool]], burst_bytes: int, access_bytes: int = 64, gap_ticks: int = 0
+) -> list[Burst]:
+    """Cut accesses (address, is write) into bursts; access i is offered from tick i * `gap_ticks` on."""
+    return [
+        Burst(i * gap_ticks, address + part, is_write)
         for i, (address, is_write) in enumerate(accesses)
         for part in range(0, access_bytes, burst_bytes)
     ]
+
+
+def replay(controller: Controller, bursts: Sequence[Burst], most_ticks: int = 1 << 62) -> Outcome:
+    """Offer the bursts in order until one is refused, tick, and so on until all is drained.
+
+    Raises RuntimeError after `most_ticks`.
+    """
     position, ticks = 0, 0
     while position < len(bursts) or not controller.drained():
-        while position < len(bursts) and bursts[position][0] <= ticks and controller.offer(*bursts[position][1:]):
+        while position < len(bursts) and bursts[position].tick <= ticks:
+            if not controller.offer(bursts[position].address, bursts[position].is_write):
+                break
             position += 1
         if ticks == most_ticks:
             raise RuntimeError(f"not drained after {ticks} ticks: {len(bursts) - position} bursts still to be offered")
