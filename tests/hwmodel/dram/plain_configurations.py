@@ -6,15 +6,9 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-from plain_controller import (
-    BankQueues,
-    BankQueueSettings,
-    Constraint,
-    Controller,
-    Place,
-    SharedBuffers,
-    SharedBufferSettings,
-)
+from plain_bank_queues import BankQueues, BankQueueSettings
+from plain_controller import Constraint, Controller, Place
+from plain_shared_buffers import SharedBuffers, SharedBufferSettings
 
 Config = dict[str, Any]
 
@@ -76,7 +70,7 @@ def shared_buffers(config: Config, **changes: Any) -> SharedBuffers:
 
 
 def bank_queue_constraints(d: dict[str, int]) -> tuple[Constraint, ...]:
-    rd, wr, cas, act, pre, ref = ("RD",), ("WR",), ("RD", "WR"), ("ACT",), ("PREpb",), ("REFab",)
+    rd, wr, act, pre, ref = ("RD",), ("WR",), ("ACT",), ("PREpb",), ("REFab",)
     return (
         Constraint("PseudoChannel", rd, rd, d["read_to_read"]),
         Constraint("PseudoChannel", wr, wr, d["write_to_write"]),
