@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hwmodel.dram import state as k
 from hwmodel.dram.controller import Dram
 from hwmodel.dram.policy import Policy
 from hwmodel.dram.standards import COMMANDS, Organisation, Rule
@@ -114,7 +115,30 @@ def compiled_memory(config: Config, settings: Any) -> Dram:
     )
 
 
-def commands_of(dram: Dram) -> list[tuple[int, ...]]:
-    """Return (tick, command, pseudo-channel, bank group, bank with stack ID, row), -1 for what does not apply."""
+def commands_of(dram: Dram) -> list[tuple[Any, ...]]:
+    """Return (tick, command, pseudo-channel, stack ID, bank group, bank, row), -1 for what does not apply."""
     names = {ours: theirs for theirs, ours in NAMES.items()}
-    return [(int(c[0]), names[COMMANDS[c[6]]], *(int(x) for x in c[2:6])) for c in dram.commands()]
+    per_group, rows = dram.organisation.banks_per_group, []
+    for tick, _, pc, group, bank, row, command in dram.commands().tolist():
+        name = names[COMMANDS[command]]
+        where = (-1, -1) if bank < 0 else divmod(bank, per_group)
+        rows.append((tick, name, pc, where[0], group, where[1], row if name == "ACT" or bank >= 0 else -1))
+    return [(*r[:6], -1) if r[1] == "PREpb" else r for r in rows]
+
+
+def outcome_of(dram: Dram, bursts: Any) -> tuple[dict[str, int], list[tuple[Any, ...]]]:
+    """Replay bursts (tick, address, is write) and return the figures and the commands, as the simulators count them."""
+    shared = dram.policy.scheduler != "per-bank-queues"
+    dram.state.scalars[k.REPLAYING] = 1
+    dram.reserve(len(bursts) + 1)
+    for tick, address, is_write in bursts:
+        dram.enqueue(address, -1, is_write, tick)
+    dram._run(k.NEVER, 1)
+    ticks = int(dram.state.channels[:, k.LAST_DONE].max())
+    dram.advance(ticks + shared)  # refreshes go on while the last read is under way
+    s = dram.statistics()
+    figures = {"ticks": ticks, "ACT": s.activates, "PREpb": s.precharge_commands, "PREab": s.precharge_all_commands}
+    figures |= {"RD": s.reads - s.merged_reads, "WR": s.writes - s.merged_writes, "REFab": s.refreshes}
+    names = ("row_hits", "row_misses", "row_conflicts", "latency_ticks_sum", "latency_ticks_max")
+    figures |= {name: getattr(s, name) for name in (*names, "merged_reads", "merged_writes")}
+    return figures, commands_of(dram)
