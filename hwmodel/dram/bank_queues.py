@@ -71,6 +71,7 @@ from hwmodel.dram.state import (
     NEVER,
     NONE,
     ONE_BUS,
+    OPENED_BY,
     OPEN_BANKS,
     OPEN_ROW,
     PENDING_ENTRIES,
@@ -98,6 +99,7 @@ from hwmodel.dram.state import (
     REFRESH_INTERVAL,
     REFRESH_TICKS,
     REPLAYING,
+    REQUEST,
     RISING,
     ROW_FREE,
     ROW_SHIFT,
@@ -132,16 +134,22 @@ def _queues(m: Row, c: Row) -> Row:
 
 
 @inlined
-def _queued_at(m: Row, c: Row, bank: int, position: int) -> Row:
+def queued_at(m: Row, c: Row, bank: int, position: int) -> Row:
     """Return the row of a position of a bank's queue."""
     return row_at(_queues(m, c), (bank * QUEUE_POSITIONS + position) * SLOT_FIELDS)
 
 
 @inlined
-def _pending(m: Row, c: Row, mode: int, place: int) -> Row:
+def pending_entry(m: Row, c: Row, mode: int, entry: int) -> Row:
+    """Return an entry of the table of the waiting bursts."""
+    first = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS
+    return row_at(_queues(m, c), first + mode * PENDING_ENTRIES + entry)
+
+
+@inlined
+def pending(m: Row, c: Row, mode: int, place: int) -> Row:
     """Return the count of the waiting bursts whose places hash as this one does."""
-    key = (place ^ (place >> 10) ^ (place >> 21) ^ (place >> 32)) & (PENDING_ENTRIES - 1)
-    return row_at(_queues(m, c), MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + mode * PENDING_ENTRIES + key)
+    return pending_entry(m, c, mode, (place ^ (place >> 10) ^ (place >> 21) ^ (place >> 32)) & (PENDING_ENTRIES - 1))
 
 
 @inlined
@@ -171,9 +179,9 @@ def _held_back(m: Row, c: Row, bank: int, position: int) -> bool:
     """Return whether a write must wait for an earlier read of its place."""
     state = bank_at(c, bank)
     earlier = state[Q_HITS] & state[Q_READS] & ((1 << position) - 1)
-    place = _queued_at(m, c, bank, position)[SLOT_PLACE]
+    place = queued_at(m, c, bank, position)[SLOT_PLACE]
     while earlier != 0:
-        if _queued_at(m, c, bank, trailing_zeros(earlier))[SLOT_PLACE] == place:
+        if queued_at(m, c, bank, trailing_zeros(earlier))[SLOT_PLACE] == place:
             return True
         earlier &= earlier - 1
     return False
@@ -250,7 +258,7 @@ def _row_changed(m: Row, c: Row, bank: int) -> None:
     while bits != 0 and row != NONE:
         position = trailing_zeros(bits)
         bits &= bits - 1
-        if _queued_at(m, c, bank, position)[SLOT_PLACE] >> ROW_SHIFT == row:
+        if queued_at(m, c, bank, position)[SLOT_PLACE] >> ROW_SHIFT == row:
             hits |= 1 << position
     state[Q_HITS] = hits
     _classify(m, c, bank)
@@ -269,7 +277,7 @@ def _release_held(c: Row, words: Words, bank: int) -> None:
 @compiled
 def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: int, tick: int) -> None:
     """Issue the column command of a burst; merged ones are done with it."""
-    state, slot, bit = bank_at(c, bank), _queued_at(m, c, bank, position), 1 << position
+    state, slot, bit = bank_at(c, bank), queued_at(m, c, bank, position), 1 << position
     place, arrival, burst = slot[SLOT_PLACE], slot[SLOT_ARRIVAL], slot[SLOT_BURST]
     is_hit = state[STREAK] > 0
     column(m, c, bank, mode, tick)
@@ -284,7 +292,7 @@ def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: 
     if (c[FULL_BANKS] >> bank) & 1:
         _release_held(c, words, bank)
     _classify(m, c, bank)
-    _pending(m, c, mode, place)[0] -= 1
+    pending(m, c, mode, place)[0] -= 1
     merged = burst_at(m, burst)[MERGED]
     done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
     while merged != NONE:
@@ -301,7 +309,9 @@ def _issue(m: Row, c: Row, words: Words, command: int, bank: int, position: int,
     bit = 1 << position
     if command == ACT:
         pc_at(c, state[BANK_PC])[MISSES] += state[Q_STARTED] & bit == 0
-        activate(m, c, bank, _queued_at(m, c, bank, position)[SLOT_PLACE] >> ROW_SHIFT, tick)
+        slot = queued_at(m, c, bank, position)
+        activate(m, c, bank, slot[SLOT_PLACE] >> ROW_SHIFT, tick)
+        state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
         _row_changed(m, c, bank)
     elif command == PRE:
         if state[Q_STARTED] & bit == 0:
@@ -354,7 +364,7 @@ def _refresh(m: Row, c: Row, tick: int) -> int:
 @compiled
 def _has_pending(m: Row, c: Row, words: Words, mode: int, place: int) -> int:
     """Return the pool row of a waiting burst of that very place, or NONE."""
-    if _pending(m, c, mode, place)[0] == 0:
+    if pending(m, c, mode, place)[0] == 0:
         return NONE
     bank = place & BANK_MASK
     bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
@@ -368,7 +378,7 @@ def _has_pending(m: Row, c: Row, words: Words, mode: int, place: int) -> int:
     state = bank_at(c, bank)
     bits = state[Q_LIVE] & (~state[Q_READS] if mode else state[Q_READS])
     while bits != 0:
-        slot = _queued_at(m, c, bank, trailing_zeros(bits))
+        slot = queued_at(m, c, bank, trailing_zeros(bits))
         bits &= bits - 1
         if slot[SLOT_PLACE] == place:
             return int(slot[SLOT_BURST])
@@ -394,7 +404,7 @@ def _make_room(m: Row, c: Row, bank: int) -> None:
     while bits != 0:
         position = trailing_zeros(bits)
         bits &= bits - 1
-        old, new = _queued_at(m, c, bank, position), _queued_at(m, c, bank, to)
+        old, new = queued_at(m, c, bank, position), queued_at(m, c, bank, to)
         for field in range(SLOT_FIELDS):
             new[field] = old[field]
         reads |= ((state[Q_READS] >> position) & 1) << to
@@ -421,7 +431,7 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
     if state[Q_TAIL] == QUEUE_POSITIONS - 1:  # the last bit is the sign
         _make_room(m, c, bank)
     to = state[Q_TAIL]
-    queued, bit = _queued_at(m, c, bank, to), 1 << to
+    queued, bit = queued_at(m, c, bank, to), 1 << to
     for field in range(SLOT_FIELDS):
         queued[field] = slot[field]
     state[Q_TAIL] = to + 1
@@ -549,7 +559,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     insert(bank_mask(c, words, bank, mode, ALL_BURSTS), position)
     if (c[FULL_BANKS] >> bank) & 1:
         insert(mode_mask(c, words, mode, HELD), position)
-    _pending(m, c, mode, place)[0] += 1
+    pending(m, c, mode, place)[0] += 1
     arrive(pc_at(c, bank_at(c, bank)[BANK_PC]), tick)
     c[ROW_WAKE] = min(c[ROW_WAKE], tick)  # it may move in this tick
 

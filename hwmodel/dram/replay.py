@@ -1,7 +1,12 @@
-"""Replaying an address trace on one channel: an in-order source that offers accesses until one is refused."""
+"""Replaying traffic on one channel: an in-order source that offers accesses until one is refused.
+
+No limit on what is accepted per tick; nothing behind a refused access is offered. Where the traffic has long regular
+segments, periods of the channel's state are found and skipped (`fast_forward`), with the same result.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,37 +14,174 @@ import numpy as np
 from hwmodel.compiled import compiled
 from hwmodel.dram import state as k
 from hwmodel.dram.controller import Dram
+from hwmodel.dram.fast_forward import MAX_STATES, Pattern, block_bytes, describe, joined_runs, pattern_of, skip
 from hwmodel.dram.intake import offer
 from hwmodel.dram.state import DramState, memory_of
+from hwmodel.dram.traffic import ACCESSES, FIRST, Accesses, Traffic, access_at
 
 Array = np.ndarray[Any, Any]
-CHUNK = 512
+CHUNK = 1024  # bursts offered at a time: what stays in a cache
+BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
+
+# Columns that count what has happened, by their offsets in a channel
+_PC_COUNTS = [*range(k.CAUSE, k.CAUSE + len(k.CAUSES)), *range(k.READS, k.LATENCY_MAX)]
+_BANK_COUNTS = [k.BANK_ACTIVATES, k.BANK_CONFLICTS, k.BANK_BURSTS]
+_COUNTS = np.array(
+    [
+        k.MERGED_READS,
+        k.MERGED_READS + 1,
+        *(k.PCS + pc * k.PC_FIELDS + column for pc in range(k.MAX_PCS) for column in _PC_COUNTS),
+        *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
+    ]
+)
 
 
 @compiled
-def _feed(
-    state: DramState, addresses: Array, writes: Array, first: int, stop: int, parts: int, step: int, gap: int
-) -> None:
+def _feed(state: DramState, accesses: Accesses, first: int, stop: int, parts: int, gap: int) -> None:
+    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`."""
     m = memory_of(state)
-    for i in range(first, stop):
-        for part in range(parts):
-            offer(m, state.words, addresses[i] + part * step, 1, -1, 1 if writes[i] else 0, i * gap)
+    segment = np.searchsorted(accesses.segments[:, FIRST], first // parts, side="right") - 1
+    for burst in range(first, stop):
+        access = burst // parts
+        while access >= accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]:
+            segment += 1
+        address, is_write = access_at(accesses, segment, access - accesses.segments[segment, FIRST])
+        offer(m, state.words, address + burst % parts * m[k.BURST_BYTES], 1, -2 - burst, is_write, access * gap)
 
 
-def replay(dram: Dram, addresses: Array, writes: Array, access_bytes: int, gap_ticks: int = 0) -> int:
-    burst_bytes = dram.organisation.burst_bytes
-    parts = access_bytes // burst_bytes
-    scalars = dram.state.scalars
-    scalars[k.REPLAYING] = 1
-    n = len(addresses)
-    dram.reserve(2 * CHUNK * parts)
-    first = 0
-    while True:
-        stop = min(n, first + CHUNK)
-        _feed(dram.state, addresses, writes, first, stop, parts, burst_bytes, gap_ticks)
-        first = stop
-        scalars[k.MORE] = first < n
-        status = dram._run(k.NEVER, 1)
-        if status != k.STARVED:
-            break
-    return int(dram.state.channels[:, k.LAST_DONE].max())
+@dataclass
+class _Boundary:
+    """What was noted at a boundary: bursts accepted, tick, counts."""
+
+    accepted: int
+    tick: int
+    counts: Array
+
+
+def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
+    """Run the traffic through a fresh single-channel `dram`; return the ticks until everything is done.
+
+    Access i is offered from tick i * `gap_ticks` on. The counts are in `dram.statistics()`.
+    """
+    return _Source(dram, traffic, gap_ticks, fast_forward).run()
+
+
+class _Source:
+    """The source of a replay: feeds the channel, and looks for periods at boundaries."""
+
+    def __init__(self, dram: Dram, traffic: Traffic, gap_ticks: int, fast_forward: bool) -> None:
+        self.dram = dram
+        self.parts = traffic.access_bytes // dram.organisation.burst_bytes
+        scalars = dram.state.scalars
+        self.block = block_bytes(dram.state.address_map, int(scalars[k.DIGITS]))
+        self.fast = fast_forward and not gap_ticks and not any(scalars[[k.RECORD, k.LOG, k.BIN_TICKS]])
+        self.traffic = joined_runs(traffic, self.block) if self.fast else traffic
+        self.total = traffic.count * self.parts
+        self.gap_ticks = gap_ticks
+        self.fed = 0
+        self.pattern: Pattern | None = None
+        self.segment = -1
+        self.seen: dict[bytes, _Boundary] = {}
+        self.note = np.zeros(1 << 14, np.int64)
+        scalars[k.REPLAYING] = 1
+        dram.reserve(2 * CHUNK)
+
+    @property
+    def accepted(self) -> int:
+        return int(self.dram.state.channels[0, k.ACCEPTED])
+
+    def run(self) -> int:
+        scalars = self.dram.state.scalars
+        self._feed()
+        while True:
+            until = self._next_boundary()
+            status = self.dram._run(until, 1)
+            if status == k.STARVED:
+                self._feed()
+            elif until == k.NEVER and status == k.FINISHED:
+                break
+            else:
+                self._at_boundary(until)
+        scalars[k.STOP_AT] = k.NEVER
+        return int(self.dram.state.channels[0, k.LAST_DONE])
+
+    def _feed(self) -> None:
+        stop = min(self.total, self.fed + CHUNK)
+        _feed(self.dram.state, self.traffic.accesses, self.fed, stop, self.parts, self.gap_ticks)
+        self.fed = stop
+        self.dram.state.scalars[k.MORE] = stop < self.total
+
+    def _next_boundary(self) -> int:
+        """Set where the run must stop next: return the tick, or set the bursts accepted."""
+        scalars = self.dram.state.scalars
+        scalars[k.STOP_AT] = k.NEVER
+        if not self.fast:
+            return k.NEVER
+        self._find_segment()
+        accepted = self.accepted
+        if self.pattern is None or len(self.seen) > MAX_STATES or self.pattern.stop - accepted <= self._at_most():
+            segments = self.traffic.accesses.segments
+            if self.segment + 1 < len(segments):
+                scalars[k.STOP_AT] = int(segments[self.segment + 1, FIRST]) * self.parts
+            return k.NEVER
+        if scalars[k.REFRESH] == k.REFRESH_NONE:
+            unit = self.pattern.unit * -(-BETWEEN_BOUNDARIES // self.pattern.unit)
+            scalars[k.STOP_AT] = min(
+                self.pattern.first + ((accepted - self.pattern.first) // unit + 1) * unit, self.pattern.stop
+            )
+            return k.NEVER
+        interval = self._interval()
+        return (int(scalars[k.NOW]) // interval + 1) * interval
+
+    def _at_most(self) -> int:
+        """Return how many bursts can be accepted until the next boundary: a segment's end is run to its end."""
+        scalars = self.dram.state.scalars
+        if scalars[k.REFRESH] == k.REFRESH_NONE:
+            return 0
+        per_interval = self._interval() // int(scalars[k.BURST_TICKS]) * int(scalars[k.PER_CHANNEL])
+        return per_interval + int(scalars[k.DEPTH] + scalars[k.DEPTH + 1])
+
+    def _interval(self) -> int:
+        scalars = self.dram.state.scalars
+        banks = self.dram.organisation.banks if scalars[k.REFRESH] == k.REFRESH_PER_BANK else 1
+        return int(scalars[k.REFRESH_INTERVAL]) * banks
+
+    def _find_segment(self) -> None:
+        """Note which segment the next burst is from, and how it repeats."""
+        accepted, segments = self.accepted, self.traffic.accesses.segments
+        segment = self.segment
+        while segment + 1 < len(segments) and segments[segment + 1, FIRST] * self.parts <= accepted:
+            segment += 1
+        if segment != self.segment:
+            self.segment, self.seen = segment, {}
+            self.pattern = pattern_of(
+                self.dram.state, self.traffic.accesses, segment, self.traffic.access_bytes, self.block
+            )
+
+    def _at_boundary(self, until: int) -> None:
+        """Write down the state; if it was seen before, skip as many periods as the segment has left."""
+        self._find_segment()
+        pattern, state, accepted = self.pattern, self.dram.state, self.accepted
+        if pattern is None or accepted >= pattern.stop:
+            return
+        tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
+        since = tick - (self._interval() if until != k.NEVER else 1 << 16)
+        length, back = describe(state, tick, pattern.first, since, pattern.banks, self.note)
+        if not length:
+            return
+        self.note[length] = (accepted - pattern.first) % pattern.unit
+        key = self.note[: length + 1].tobytes()
+        before = self.seen.get(key)
+        counts = state.channels[0, _COUNTS]
+        if before is None:
+            self.seen[key] = _Boundary(accepted, tick, counts)
+            return
+        bursts, ticks = accepted - before.accepted, tick - before.tick
+        periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
+        if periods < 1 or back + bursts >= pattern.apart:
+            return
+        skip(state, self.traffic.accesses, self.segment, self.parts, periods * bursts, periods * ticks, pattern.first, since)
+        state.channels[0, _COUNTS] += periods * (counts - before.counts)
+        self.fed = self.accepted
+        self.seen = {}
+        self._feed()

@@ -86,6 +86,7 @@ from hwmodel.dram.state import (
     MORE,
     NEVER,
     NONE,
+    OPENED_BY,
     OPEN_BANKS,
     OPEN_ROW,
     OTHER_WAKE,
@@ -113,6 +114,7 @@ from hwmodel.dram.state import (
     REFRESH_PER_BANK,
     REFRESH_TICKS,
     REPLAYING,
+    REQUEST,
     RISING,
     ROW_FREE,
     ROW_HITS,
@@ -264,7 +266,7 @@ def _compact(m: Row, c: Row, words: Words, mode: int) -> None:
             _nominate(m, c, words, mode, bank)
 
 
-@inlined
+@compiled
 def _row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
     """A bank's row was opened or closed: find its hits and its candidates."""
     row = bank_at(c, bank)[OPEN_ROW]
@@ -639,6 +641,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_BURST] = slot[SLOT_BURST]
     row[ACTIVE_OUTCOME] = CONFLICT if started else MISS
     row[ACTIVE_READY] = state[RD + mode]
+    state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
     _row_changed(m, c, words, bank)
     _wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])

@@ -80,7 +80,7 @@ PC_FIELDS = 40
 # A bank. Q_ columns are of a bank's own queue: masks of its positions. GROUP_AT and STACK_AT: places of ready rows.
 (BANK_READY, _1, _2, _3, _4, _5, _6, _7, OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, GROUP_AT, STACK_AT, USED_TICK,
  STREAK, ACT_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS, Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS,
- Q_READS, Q_STARTED) = range(27)
+ Q_READS, Q_STARTED, OPENED_BY) = range(28)
 BANK_FIELDS = 32
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST = range(3)
 SLOT_FIELDS = 4
@@ -111,6 +111,7 @@ DIGIT_SHIFT, DIGIT_STEP, DIGIT_MASK, DIGIT_MODULUS, DIGIT_FIELD, DIGIT_MULTIPLIE
 HASH_TARGET, HASH_TARGET_BIT, HASH_SOURCE, HASH_SOURCE_BIT = range(4)
 # `trace`: tick, channel (over all stacks), pseudo_channel, bank_group, bank, row, command
 TRACE_FIELDS = 7
+ROW_FIELD = 5  # of an address
 # `log`: arrival tick, done tick, channel, pseudo_channel, bank (of the pseudo-channel), is_write, outcome
 LOG_FIELDS = 7
 HIT, MISS, CONFLICT, MERGE_OUTCOME = range(4)

@@ -1,0 +1,617 @@
+"""Exact fast-forward: where traffic repeats, the channel's state repeats too, and whole periods are skipped.
+
+At boundaries (refresh intervals, or whole repetitions of the traffic where there is no refresh) the state of a channel
+is written down relative to the tick and to the place in the traffic: bursts by how far back they were accepted,
+rows by the burst that opened them, ticks by how far ahead they are. Two boundaries with the same such state, at
+places from which the traffic goes on alike, have the same future; so what happened between them happens again, and
+any number of such periods is applied at once: counts are added, ticks and rows are moved on. States are compared in
+full.
+
+Traffic goes on alike within a segment (see `traffic`) whose addresses differ by whole blocks: two addresses that are
+a block apart differ in nothing but the row. Rows of different runs must not meet while either matters; where they
+might, the segment is simulated burst by burst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd, lcm
+from typing import Any
+
+import numpy as np
+
+from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.bank_queues import (
+    pending,
+    pending_entry,
+    queued_at,
+)
+from hwmodel.dram.intake import decode
+from hwmodel.dram.state import (
+    ACCEPTED,
+    ACCOUNTED,
+    ACT,
+    ACTIVE,
+    ACTIVE_ARRIVAL,
+    ACTIVE_BANKS,
+    ACTIVE_BURST,
+    ACTIVE_FIELDS,
+    ACTIVE_OUTCOME,
+    ACTIVE_READY,
+    ACTIVE_ROWS,
+    ACTIVE_SERIAL,
+    ACTIVE_WAKE,
+    ACT_TICK,
+    ARRIVAL,
+    ARRIVES,
+    AT_BANK,
+    BANKS,
+    BANK_MASK,
+    BANK_PC,
+    BANK_ROWS,
+    BANK_STRIDE,
+    BURSTS_LEFT,
+    BURST_BYTES,
+    BUSY_SINCE,
+    CHANNEL_BANKS,
+    CLOSE_AFTER,
+    COLUMN_FREE,
+    COLUMN_WAKE,
+    COMMAND_SLOTS,
+    COUNT,
+    DELAY,
+    DIGIT_FIELD,
+    DIGIT_MODULUS,
+    DIGIT_MULTIPLIER,
+    DIGIT_STEP,
+    DRAINING,
+    DUE,
+    DUE_PC,
+    FAW,
+    FAW_PLACE,
+    FAW_TICKS,
+    FREED,
+    FREE_BURST,
+    GROUP_ROWS,
+    GROUP_SHIFT,
+    HASH_SOURCE,
+    HASH_SOURCE_BIT,
+    HASH_TARGET,
+    HIT_STREAK,
+    INBOX_HEAD,
+    IS_ACTIVE,
+    IS_REFRESHING,
+    LAST_BANK,
+    LAST_DONE,
+    LAST_MODE,
+    LINK,
+    LIVE,
+    MAX_GROUPS,
+    MAX_PCS,
+    MAX_STACK_IDS,
+    MERGED,
+    MODE,
+    NEVER,
+    NONE,
+    NOW,
+    OPENED_BY,
+    OPEN_BANKS,
+    OPEN_ROW,
+    OUTSIDE,
+    OUTSTANDING,
+    PENDING_ENTRIES,
+    PER_BANK_QUEUES,
+    PER_CHANNEL,
+    PLACE_MASK,
+    PRE_WAKE,
+    QUEUED,
+    Q_COUNT,
+    Q_LIVE,
+    Q_READS,
+    Q_STARTED,
+    RD,
+    REFRESHED_UNTIL,
+    REFRESHING,
+    REFRESH_BANK,
+    REFRESH_DUE,
+    REQUEST,
+    RISING,
+    ROW_FIELD,
+    ROW_FREE,
+    ROW_SHIFT,
+    ROW_WAKE,
+    SCHEDULER,
+    SERIAL,
+    SLOT_ARRIVAL,
+    SLOT_BURST,
+    SLOT_PLACE,
+    STACK_IDS,
+    STACK_ID_SHIFT,
+    STACK_ROWS,
+    STARTED,
+    STREAK,
+    TICK,
+    USED_TICK,
+    WAITING,
+    WR,
+    DramState,
+    Row,
+    Words,
+    bank_at,
+    burst_at,
+    channel_at,
+    contains,
+    memory_of,
+    mode_mask,
+    pc_at,
+    row_at,
+    slot_at,
+    trailing_zeros,
+)
+from hwmodel.dram.traffic import (
+    ACCESSES,
+    DIRECTION,
+    FIRST,
+    LENGTH,
+    RUNS,
+    START,
+    STREAMS,
+    STRIDE,
+    Accesses,
+    Traffic,
+    access_at,
+)
+
+Array = np.ndarray[Any, Any]
+STALE = -7  # a row that no burst of the segment can hit
+MAX_UNIT_STEPS = 1 << 16  # assumed: longer patterns would hardly come round within a refresh or two
+MAX_BLOCKS = 1 << 24  # assumed: of a gather, as many as are sorted in a second or two
+MAX_STATES = 4096  # assumed: of a segment; the longest period seen in streams takes 256 refreshes
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How a segment repeats: after `unit` bursts; rows meet again after `apart` bursts at the earliest."""
+
+    first: int  # burst
+    stop: int  # burst
+    unit: int
+    apart: int
+    banks: Array  # [bank] of the channel: whether its bursts touch it
+
+
+def block_bytes(address_map: Array, digits: int) -> int:
+    """Return how far apart two addresses lie that differ in nothing but the row, by one step of its unhashed part.
+
+    `address_map` is the decoder's table, digits then hashes. The capacity where there is no such distance.
+    """
+    row = ROW_FIELD
+    rows = address_map[:digits]
+    top = rows[-1]
+    divisor, capacity = 1, 1
+    divisors = []
+    for digit in rows:
+        divisor *= int(digit[DIGIT_STEP])
+        divisors.append(divisor)
+        capacity = max(capacity, divisor * int(digit[DIGIT_MODULUS]))
+    hashes = address_map[digits:]
+    sources = hashes[hashes[:, HASH_SOURCE] == row, HASH_SOURCE_BIT] if len(hashes) else np.zeros(0, np.int64)
+    targets = hashes[hashes[:, HASH_TARGET] == row] if len(hashes) else hashes
+    if top[DIGIT_FIELD] != row or len(targets) or divisors[-1] & (divisors[-1] - 1):
+        return capacity
+    low = int(top[DIGIT_MULTIPLIER]).bit_length() - 1
+    hashed = max((int(bit) + 1 - low for bit in sources), default=0)
+    return min(capacity, divisors[-1] << max(0, hashed))
+
+
+def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes: int, block: int) -> Pattern | None:
+    """Return how a segment repeats, or None if nothing says that it does."""
+    row = accesses.segments[segment]
+    streams, length, count = int(row[STREAMS]), int(row[LENGTH]), int(row[ACCESSES])
+    steps = count // streams
+    runs = accesses.runs[row[RUNS] : row[RUNS] + -(-steps // length) * streams]
+    parts = access_bytes // int(state.scalars[BURST_BYTES])
+    if steps == length:
+        unit, apart = _streams(runs, length, access_bytes, block)
+    elif streams == 1:
+        unit, apart = _gather(runs, length, access_bytes, block)
+    else:
+        return None
+    if not unit or unit > MAX_UNIT_STEPS or 2 * unit > steps:
+        return None
+    bursts = unit * streams * parts
+    first = int(row[FIRST]) * parts
+    banks = np.zeros(CHANNEL_BANKS, np.bool_)
+    _touched(state, accesses, segment, unit * streams, parts, banks)
+    return Pattern(first, first + count * parts, bursts, apart * parts, banks)
+
+
+def _streams(runs: Array, length: int, access_bytes: int, block: int) -> tuple[int, int]:
+    """Return (steps after which streams side by side repeat, accesses until rows meet), or (0, 0)."""
+    strides = [abs(int(stride)) for stride in runs[:, STRIDE]]
+    unit = lcm(*(block // gcd(block, stride) for stride in strides))
+    last = runs[:, START] + (length - 1) * runs[:, STRIDE]
+    low = np.minimum(runs[:, START], last) // block
+    high = (np.maximum(runs[:, START], last) + access_bytes - 1) // block
+    order = np.argsort(low)
+    apart = bool((low[order][1:] > high[order][:-1]).all())
+    alike = len(set(runs[:, STRIDE].tolist())) == 1
+    return (unit, NEVER) if apart or alike else (0, 0)
+
+
+def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[int, int]:
+    """Return (accesses after which a gather of runs repeats, accesses until rows meet), or (0, 0)."""
+    stride = int(runs[0, STRIDE])
+    phases = runs[:, START] % block
+    alike = (runs[:, STRIDE] == stride).all() and (runs[:, DIRECTION] == runs[0, DIRECTION]).all()
+    if stride <= 0 or not alike or (phases != phases[0]).any():
+        return 0, 0
+    unit = length
+    if phases[0] == 0 and length * stride % block == 0:
+        unit = block // gcd(block, stride)
+    blocks = -(-(int(phases[0]) + (length - 1) * stride + access_bytes) // block)
+    if len(runs) * blocks > MAX_BLOCKS:
+        return 0, 0
+    touched = (runs[:, START, None] // block + np.arange(blocks)).ravel()
+    order = np.argsort(touched, kind="stable")
+    same = np.flatnonzero(touched[order][1:] == touched[order][:-1])
+    runs_of = order // blocks
+    gaps = (runs_of[same + 1] - runs_of[same]) * length
+    return unit, int(gaps.min()) - length if len(gaps) else NEVER
+
+
+@compiled
+def _touched(state: DramState, accesses: Accesses, segment: int, count: int, parts: int, banks: Array) -> None:
+    """Mark the banks of the first accesses of a segment."""
+    m = memory_of(state)
+    for i in range(count):
+        address, _ = access_at(accesses, segment, i)
+        for part in range(parts):
+            banks[decode(m, address + part * m[BURST_BYTES]) & BANK_MASK] = True
+
+
+@inlined
+def _index_of(m: Row, burst: int) -> int:
+    """Return which burst of the traffic a row of the pool stands for."""
+    return int(-2 - burst_at(m, burst)[REQUEST])
+
+
+@inlined
+def _ahead(value: int, tick: int) -> int:
+    """Return how far ahead a tick is; all past ones are alike."""
+    return int(max(value - tick, 0))
+
+
+@compiled
+def describe(state: DramState, tick: int, first: int, since: int, banks: Array, out: Array) -> tuple[int, int]:
+    """Write the state of the only channel, relative to a tick and to the bursts accepted, to `out`.
+
+    `first`: the first burst of the segment; `since`: pseudo-channels without data from then on count as unused.
+    Returns (length, how far back the oldest burst that matters lies); length 0 if bursts before the segment matter.
+    """
+    m, words = memory_of(state), state.words
+    c = channel_at(m, words, 0)
+    position = c[ACCEPTED]
+    out[0], out[1], out[2], out[3], out[4] = c[MODE], c[COUNT], c[COUNT + 1], c[ACTIVE], c[ACTIVE + 1]
+    out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], c[REFRESH_BANK], c[LAST_BANK]
+    out[9] = c[REFRESH_DUE] - tick if c[REFRESH_DUE] != NEVER else NEVER
+    out[10], out[11] = _ahead(c[ROW_FREE], tick), _ahead(c[COLUMN_FREE], tick)
+    out[12], out[13], out[14], out[15] = c[QUEUED], c[DRAINING], c[FREED], tick & m[RISING]
+    at = 16
+    for index in range(m[PER_CHANNEL]):
+        at = _describe_pc(m, c, index, tick, since, out, at)
+    oldest = position
+    for index in range(m[PER_CHANNEL]):
+        for bank in range(index * m[BANK_STRIDE], index * m[BANK_STRIDE] + m[BANKS]):
+            at, opened = _describe_bank(m, c, bank, tick, first, position, banks[bank], out, at)
+            if opened == NONE:
+                return 0, 0
+            oldest = min(oldest, opened)
+    for mode in range(2):
+        at, waiting = _describe_waiting(m, c, words, mode, tick, position, out, at)
+        oldest = min(oldest, waiting)
+    if m[SCHEDULER] == PER_BANK_QUEUES:
+        at, waiting = _describe_queues(m, c, tick, position, out, at)
+        oldest = min(oldest, waiting)
+    return (at, position - oldest) if oldest >= first else (0, 0)
+
+
+@inlined
+def _describe_pc(m: Row, c: Row, index: int, tick: int, since: int, out: Array, at: int) -> int:
+    pc = pc_at(c, index)
+    for command in range(COMMAND_SLOTS):
+        out[at + command] = _ahead(pc[command], tick)
+    at += COMMAND_SLOTS
+    for place in range(4):
+        out[at + place] = _ahead(pc[FAW + ((pc[FAW_PLACE] + place) & 3)] + m[FAW_TICKS], tick)
+    out[at + 4], out[at + 5], out[at + 6] = pc[OPEN_BANKS], pc[ACTIVE_BANKS], pc[REFRESHING]
+    out[at + 7], out[at + 8] = pc[OUTSTANDING], pc[LAST_MODE]
+    is_used = pc[OUTSTANDING] != 0 or pc[ACCOUNTED] >= since
+    out[at + 9] = pc[ACCOUNTED] - tick if is_used else STALE
+    out[at + 10] = max(pc[BUSY_SINCE], pc[ACCOUNTED]) - tick if is_used else STALE
+    at += 11
+    for node in range(m[STACK_IDS]):
+        ready = row_at(c, STACK_ROWS + (index * MAX_STACK_IDS + node) * COMMAND_SLOTS)
+        out[at], out[at + 1] = _ahead(ready[RD], tick), _ahead(ready[WR], tick)
+        at += 2
+    for node in range(m[STACK_IDS] << (m[STACK_ID_SHIFT] - m[GROUP_SHIFT])):
+        ready = row_at(c, GROUP_ROWS + (index * MAX_GROUPS + node) * COMMAND_SLOTS)
+        for command in range(COMMAND_SLOTS):
+            out[at + command] = _ahead(ready[command], tick)
+        at += COMMAND_SLOTS
+    return at
+
+
+@inlined
+def _describe_bank(
+    m: Row, c: Row, bank: int, tick: int, first: int, position: int, is_touched: bool, out: Array, at: int
+) -> tuple[int, int]:
+    """Return the next place of `out`, and the burst that opened the bank's row, or NONE if that is not comparable."""
+    state = bank_at(c, bank)
+    pc = pc_at(c, state[BANK_PC])
+    for command in range(COMMAND_SLOTS):
+        out[at + command] = _ahead(state[command], tick)
+    at += COMMAND_SLOTS
+    opened, row = position, NONE
+    if state[OPEN_ROW] != NONE:
+        opened = -2 - state[OPENED_BY]
+        if opened >= first:
+            row = position - opened
+        elif is_touched:
+            return at, NONE
+        else:
+            opened, row = position, STALE
+    out[at], out[at + 1], out[at + 2] = row, state[IS_ACTIVE], state[IS_REFRESHING]
+    out[at + 3] = min(state[STREAK], m[HIT_STREAK]) if row >= 0 and m[SCHEDULER] == PER_BANK_QUEUES else 0
+    out[at + 4] = _ahead(state[USED_TICK] + m[CLOSE_AFTER], tick) if row != NONE and m[CLOSE_AFTER] >= 0 else 0
+    opens = m[DELAY + (AT_BANK * COMMAND_SLOTS + ACT) * COMMAND_SLOTS + RD]
+    opens = max(opens, m[DELAY + (AT_BANK * COMMAND_SLOTS + ACT) * COMMAND_SLOTS + WR])
+    past = tick if pc[ACCOUNTED] > tick else pc[ACCOUNTED]  # later than that, causes of waiting depend on it
+    out[at + 5] = max(state[ACT_TICK], past - opens) - past if is_touched else 0
+    out[at + 6] = max(state[REFRESHED_UNTIL], past) - past if is_touched else 0
+    return at + 7, opened
+
+
+@inlined
+def _describe_waiting(
+    m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, at: int
+) -> tuple[int, int]:
+    """Describe a buffer and the active bursts of its mode; return the next place of `out` and the oldest burst."""
+    oldest = position
+    live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
+    for word in range(len(words)):
+        bits = live[word]
+        while bits != 0:
+            place = 64 * word + trailing_zeros(bits)
+            bits &= bits - 1
+            slot = slot_at(c, words, mode, place)
+            at, index = _describe_burst(m, slot, contains(started, place), tick, position, out, at)
+            oldest = min(oldest, index)
+    for place in range(c[ACTIVE + mode]):
+        row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+        index = _index_of(m, row[ACTIVE_BURST])
+        out[at], out[at + 1] = position - index, row[ACTIVE_ARRIVAL] - tick
+        out[at + 2], out[at + 3] = row[ACTIVE_SERIAL] - c[SERIAL], row[ACTIVE_OUTCOME]
+        out[at + 4] = _ahead(row[ACTIVE_READY], tick)
+        at += 5
+        oldest = min(oldest, index)
+    return at, oldest
+
+
+@inlined
+def _describe_burst(m: Row, slot: Row, started: bool, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
+    """Describe a waiting burst and those merged with it; return the next place of `out` and the oldest of them."""
+    oldest = index = _index_of(m, slot[SLOT_BURST])
+    out[at], out[at + 1], out[at + 2] = position - index, slot[SLOT_ARRIVAL] - tick, started
+    at += 3
+    merged = burst_at(m, slot[SLOT_BURST])[MERGED]
+    while merged != NONE:
+        index = _index_of(m, merged)
+        out[at], out[at + 1] = position - index, burst_at(m, merged)[ARRIVAL] - tick
+        at += 2
+        oldest = min(oldest, index)
+        merged = burst_at(m, merged)[MERGED]
+    return at, oldest
+
+
+@inlined
+def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
+    """Describe the queues of all banks; return the next place of `out` and the oldest burst."""
+    oldest = position
+    for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
+        state = bank_at(c, bank)
+        bits = state[Q_LIVE]
+        while bits != 0:
+            place = trailing_zeros(bits)
+            bits &= bits - 1
+            slot = queued_at(m, c, bank, place)
+            started = 2 * ((state[Q_READS] >> place) & 1) + ((state[Q_STARTED] >> place) & 1)
+            at, index = _describe_burst(m, slot, started, tick, position, out, at)
+            oldest = min(oldest, index)
+        out[at] = state[Q_COUNT]
+        at += 1
+    return at, oldest
+
+
+@inlined
+def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) -> int:
+    """Return the place of a burst of a segment."""
+    first = accesses.segments[segment, FIRST]
+    address, _ = access_at(accesses, segment, index // parts - first)
+    return decode(m, address + index % parts * m[BURST_BYTES]) & PLACE_MASK
+
+
+@inlined
+def _later(row: Row, column: int, ticks: int) -> None:
+    if row[column] != NEVER:
+        row[column] += ticks
+
+
+@compiled
+def skip(
+    state: DramState, accesses: Accesses, segment: int, parts: int, bursts: int, ticks: int, first: int, since: int
+) -> None:
+    """Move the state on by so many bursts of the segment, and ticks; counts are left to the caller.
+
+    The inbox is emptied: it must be filled anew from the burst after the last one accepted.
+    """
+    m, words = memory_of(state), state.words
+    c = channel_at(m, words, 0)
+    _empty_inbox(m, c)
+    c[ACCEPTED] += bursts
+    for column in (TICK, COLUMN_WAKE, ROW_WAKE, ROW_FREE, COLUMN_FREE, LAST_DONE, REFRESH_DUE):
+        _later(c, column, ticks)
+    for column in range(ACTIVE_WAKE, PRE_WAKE + MAX_PCS):
+        _later(c, column, ticks)
+    m[NOW] += ticks
+    for index in range(m[PER_CHANNEL]):
+        pc = pc_at(c, index)
+        for command in range(COMMAND_SLOTS):
+            pc[command] += ticks
+        for place in range(4):
+            pc[FAW + place] += ticks
+        if pc[OUTSTANDING] != 0 or pc[ACCOUNTED] >= since:
+            pc[ACCOUNTED] += ticks
+            pc[BUSY_SINCE] += ticks
+        for bank in range(index * m[BANK_STRIDE], index * m[BANK_STRIDE] + m[BANKS]):
+            row = bank_at(c, bank)
+            for command in range(COMMAND_SLOTS):
+                row[command] += ticks
+            row[ACT_TICK] += ticks
+            row[USED_TICK] += ticks
+            row[REFRESHED_UNTIL] += ticks
+            if row[OPEN_ROW] != NONE and -2 - row[OPENED_BY] >= first:
+                row[OPENED_BY] -= bursts
+                row[OPEN_ROW] = _place_of(m, accesses, segment, -2 - row[OPENED_BY], parts) >> ROW_SHIFT
+    for at in range(STACK_ROWS, BANK_ROWS):
+        c[at] += ticks
+    for mode in range(2):
+        live = mode_mask(c, words, mode, LIVE)
+        for word in range(len(words)):
+            bits = live[word]
+            while bits != 0:
+                slot = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))
+                bits &= bits - 1
+                _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
+        for place in range(c[ACTIVE + mode]):
+            row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+            burst_at(m, row[ACTIVE_BURST])[REQUEST] -= bursts
+            row[ACTIVE_ARRIVAL] += ticks
+            row[ACTIVE_READY] += ticks
+    if m[SCHEDULER] == PER_BANK_QUEUES:
+        _skip_queues(m, c, words, accesses, segment, parts, bursts, ticks)
+
+
+@inlined
+def _move_burst(m: Row, accesses: Accesses, segment: int, parts: int, slot: Row, bursts: int, ticks: int) -> None:
+    burst = burst_at(m, slot[SLOT_BURST])
+    burst[REQUEST] -= bursts
+    slot[SLOT_ARRIVAL] += ticks
+    slot[SLOT_PLACE] = _place_of(m, accesses, segment, -2 - burst[REQUEST], parts)
+    merged = burst[MERGED]
+    while merged != NONE:
+        other = burst_at(m, merged)
+        other[REQUEST] -= bursts
+        other[ARRIVAL] += ticks
+        merged = other[MERGED]
+
+
+@inlined
+def _skip_queues(
+    m: Row, c: Row, words: Words, accesses: Accesses, segment: int, parts: int, bursts: int, ticks: int
+) -> None:
+    """Move the bursts in the queues of banks on, and count the waiting bursts by their new places."""
+    for mode in range(2):
+        for entry in range(PENDING_ENTRIES):
+            pending_entry(m, c, mode, entry)[0] = 0
+        live = mode_mask(c, words, mode, LIVE)
+        for word in range(len(words)):
+            bits = live[word]
+            while bits != 0:
+                slot = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))
+                bits &= bits - 1
+                pending(m, c, mode, slot[SLOT_PLACE])[0] += 1
+    for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
+        state = bank_at(c, bank)
+        bits = state[Q_LIVE]
+        while bits != 0:
+            place = trailing_zeros(bits)
+            bits &= bits - 1
+            slot = queued_at(m, c, bank, place)
+            _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
+            pending(m, c, 1 - ((state[Q_READS] >> place) & 1), slot[SLOT_PLACE])[0] += 1
+
+
+@inlined
+def _empty_inbox(m: Row, c: Row) -> None:
+    """Free the bursts of a replay that have not been accepted."""
+    index = c[INBOX_HEAD]
+    while index != NONE:
+        row = burst_at(m, index)
+        following = row[LINK]
+        row[LINK] = m[FREE_BURST]
+        m[FREE_BURST] = index
+        m[BURSTS_LEFT] += row[OUTSIDE]
+        m[WAITING] -= row[OUTSIDE]
+        index = following
+    c[INBOX_HEAD] = NONE
+    c[ARRIVES] = NEVER
+
+
+def joined_runs(traffic: Traffic, block: int) -> Traffic:
+    """Return the traffic with neighbouring segments of one run each joined, where they are alike but for the row."""
+    segments, runs = traffic.accesses.segments, traffic.accesses.runs
+    kept: list[Array] = []
+    table: list[Array] = []
+    rows = 0
+    at = 0
+    while at < len(segments):
+        stop = at + 1
+        if _is_one_run(segments[at]):
+            while stop < len(segments) and _alike(segments, runs, at, stop, block):
+                stop += 1
+        first = segments[at].copy()
+        part = runs[first[RUNS] : first[RUNS] + _rows(first)]
+        if stop > at + 1:
+            lengths = segments[at:stop, LENGTH]
+            length = int(np.gcd.reduce(lengths))
+            part = np.concatenate([_cut(runs[segments[i, RUNS]], int(segments[i, LENGTH]), length) for i in range(at, stop)])
+            first[[ACCESSES, LENGTH]] = int(lengths.sum()), length
+        first[RUNS] = rows
+        rows += len(part)
+        kept.append(first)
+        table.append(part)
+        at = stop
+    if not kept:
+        return traffic
+    return Traffic(Accesses(np.array(kept), np.concatenate(table)), traffic.access_bytes)
+
+
+def _rows(segment: Array) -> int:
+    """Return how many runs a segment has."""
+    steps = int(segment[ACCESSES]) // int(segment[STREAMS])
+    return -(-steps // int(segment[LENGTH])) * int(segment[STREAMS])
+
+
+def _is_one_run(segment: Array) -> bool:
+    return bool(segment[STREAMS] == 1 and segment[ACCESSES] == segment[LENGTH] and segment[LENGTH] > 1)
+
+
+def _alike(segments: Array, runs: Array, one: int, other: int, block: int) -> bool:
+    """Return whether two segments are runs that may be cut into runs of one length."""
+    if not _is_one_run(segments[other]):
+        return False
+    a, b = runs[segments[one, RUNS]], runs[segments[other, RUNS]]
+    same = a[STRIDE] == b[STRIDE] and a[DIRECTION] == b[DIRECTION] and a[START] % block == b[START] % block
+    if not same or a[STRIDE] <= 0:
+        return False
+    equal = segments[one, LENGTH] == segments[other, LENGTH]
+    whole = a[START] % block == 0 and all(segments[i, LENGTH] * a[STRIDE] % block == 0 for i in (one, other))
+    return bool(equal or whole)
+
+
+def _cut(run: Array, length: int, piece: int) -> Array:
+    """Return a run in pieces."""
+    pieces = np.repeat(run[None, :], length // piece, axis=0)
+    pieces[:, START] += np.arange(length // piece) * piece * run[STRIDE]
+    return pieces
