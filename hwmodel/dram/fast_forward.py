@@ -53,6 +53,7 @@ from hwmodel.dram.state import (
     BURSTS_LEFT,
     BURST_BYTES,
     BUSY_SINCE,
+    CAPACITY,
     CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_FREE,
@@ -211,7 +212,7 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
     runs = accesses.runs[row[RUNS] : row[RUNS] + -(-steps // length) * streams]
     parts = access_bytes // int(state.scalars[BURST_BYTES])
     if steps == length:
-        unit, apart = _streams(runs, length, access_bytes, block)
+        unit, apart = _streams(runs, length, access_bytes, block, int(state.scalars[CAPACITY]))
     elif streams == 1:
         unit, apart = _gather(runs, length, access_bytes, block)
     else:
@@ -225,7 +226,7 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
     return Pattern(first, first + count * parts, bursts, apart * parts, banks)
 
 
-def _streams(runs: Array, length: int, access_bytes: int, block: int) -> tuple[int, int]:
+def _streams(runs: Array, length: int, access_bytes: int, block: int, capacity: int) -> tuple[int, int]:
     """Return (steps after which streams side by side repeat, accesses until rows meet), or (0, 0)."""
     strides = [abs(int(stride)) for stride in runs[:, STRIDE]]
     unit = lcm(*(block // gcd(block, stride) for stride in strides))
@@ -233,7 +234,7 @@ def _streams(runs: Array, length: int, access_bytes: int, block: int) -> tuple[i
     low = np.minimum(runs[:, START], last) // block
     high = (np.maximum(runs[:, START], last) + access_bytes - 1) // block
     order = np.argsort(low)
-    apart = bool((low[order][1:] > high[order][:-1]).all())
+    apart = bool((low[order][1:] > high[order][:-1]).all() and low.min() >= 0 and (high.max() + 1) * block <= capacity)
     alike = len(set(runs[:, STRIDE].tolist())) == 1
     return (unit, NEVER) if apart or alike else (0, 0)
 
@@ -266,7 +267,7 @@ def _touched(state: DramState, accesses: Accesses, segment: int, count: int, par
     for i in range(count):
         address, _ = access_at(accesses, segment, i)
         for part in range(parts):
-            banks[decode(m, address + part * m[BURST_BYTES]) & BANK_MASK] = True
+            banks[decode(m, (address + part * m[BURST_BYTES]) % m[CAPACITY]) & BANK_MASK] = True
 
 
 @inlined
@@ -286,7 +287,7 @@ def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) 
     """Return the place of a burst of a segment."""
     first = accesses.segments[segment, FIRST]
     address, _ = access_at(accesses, segment, index // parts - first)
-    return decode(m, address + index % parts * m[BURST_BYTES]) & PLACE_MASK
+    return decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK
 
 
 @compiled
@@ -540,7 +541,9 @@ def skip(
                 _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
         for place in range(c[ACTIVE + mode]):
             row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
-            burst_at(m, row[ACTIVE_BURST])[REQUEST] -= bursts
+            burst = burst_at(m, row[ACTIVE_BURST])
+            burst[REQUEST] -= bursts
+            burst[ARRIVAL] += ticks
             row[ACTIVE_ARRIVAL] += ticks
             row[ACTIVE_READY] += ticks
     if m[SCHEDULER] == PER_BANK_QUEUES:
@@ -551,6 +554,7 @@ def skip(
 def _move_burst(m: Row, accesses: Accesses, segment: int, parts: int, slot: Row, bursts: int, ticks: int) -> None:
     burst = burst_at(m, slot[SLOT_BURST])
     burst[REQUEST] -= bursts
+    burst[ARRIVAL] += ticks
     slot[SLOT_ARRIVAL] += ticks
     slot[SLOT_PLACE] = _place_of(m, accesses, segment, -2 - burst[REQUEST], parts)
     merged = burst[MERGED]

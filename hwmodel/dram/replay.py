@@ -47,7 +47,8 @@ def _feed(state: DramState, accesses: Accesses, first: int, stop: int, parts: in
         while access >= accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]:
             segment += 1
         address, is_write = access_at(accesses, segment, access - accesses.segments[segment, FIRST])
-        offer(m, state.words, address + burst % parts * m[k.BURST_BYTES], 1, -2 - burst, is_write, access * gap)
+        place = (address + burst % parts * m[k.BURST_BYTES]) % m[k.CAPACITY]
+        offer(m, state.words, place, 1, -2 - burst, is_write, access * gap)
 
 
 @dataclass
@@ -63,7 +64,7 @@ class _Boundary:
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
     """Run the traffic through a fresh single-channel `dram`; return the ticks until everything is done.
 
-    Access i is offered from tick i * `gap_ticks` on. The counts are in `dram.statistics()`.
+    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. The counts are in `dram.statistics()`.
     """
     return _Source(dram, traffic, gap_ticks, fast_forward).run()
 
@@ -106,7 +107,10 @@ class _Source:
             else:
                 self._at_boundary(until)
         scalars[k.STOP_AT] = k.NEVER
-        return int(self.dram.state.channels[0, k.LAST_DONE])
+        ticks = int(self.dram.state.channels[0, k.LAST_DONE])
+        first_tick = 0 if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES else 1
+        self.dram._run(ticks + first_tick, 1)  # what refreshes still do while the last data are under way
+        return ticks
 
     def _feed(self) -> None:
         stop = min(self.total, self.fed + CHUNK)
