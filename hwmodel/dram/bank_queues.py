@@ -453,10 +453,10 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
 
 @compiled
 def _schedule(m: Row, c: Row, words: Words) -> bool:
-    """Move at most one burst into its bank's queue; return whether one was moved.
+    """Move at most one burst into its bank's queue; return whether to look again in the next tick.
 
-    Where a drain is called off because of a waiting read and nothing else is under way, reads move instead: upstream
-    such a channel stands still for ever.
+    Where a drain is called off because of a waiting read, nothing moves in that tick. Where it would begin again at
+    once and nothing else is under way, reads move instead: upstream such a channel stands still for ever.
     """
     if c[DRAINING] == 0:
         writes = c[COUNT + 1]
@@ -469,8 +469,9 @@ def _schedule(m: Row, c: Row, words: Words) -> bool:
         return False
     if mode == 1 and _has_pending(m, c, words, 0, slot_at(c, words, 1, position)[SLOT_PLACE]) != NONE:
         c[DRAINING] = 0
-        if c[QUEUED] != 0:
-            return False
+        begins_again = c[COUNT + 1] >= m[DRAIN_ABOVE] or c[COUNT + 1] > m[DRAIN_BELOW]
+        if c[QUEUED] != 0 or not begins_again:
+            return True
         mode, position = 0, _movable(c, words, 0)
         if position == NONE:
             return False
@@ -622,4 +623,4 @@ def is_done(m: Row, c: Row) -> bool:
     """Return whether nothing will happen any more but refreshes; a few writes may be left waiting for a drain."""
     if c[INBOX_HEAD] != NONE or c[QUEUED] + c[COUNT] + c[DRAINING] != 0:
         return False
-    return bool(c[COUNT + 1] <= m[DRAIN_BELOW] and m[MORE] == 0)
+    return bool(c[COUNT + 1] <= m[DRAIN_BELOW] and c[COUNT + 1] < m[DRAIN_ABOVE] and m[MORE] == 0)
