@@ -17,7 +17,18 @@ from hwmodel.dram.controller import Dram
 from hwmodel.dram.fast_forward import MAX_STATES, Pattern, block_bytes, describe, joined_runs, pattern_of, skip
 from hwmodel.dram.intake import offer
 from hwmodel.dram.state import DramState, memory_of
-from hwmodel.dram.traffic import ACCESSES, FIRST, Accesses, Traffic, access_at
+from hwmodel.dram.traffic import (
+    ACCESSES,
+    DIRECTION,
+    FIRST,
+    LENGTH,
+    RUNS,
+    START,
+    STREAMS,
+    STRIDE,
+    Accesses,
+    Traffic,
+)
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1024  # bursts offered at a time: what stays in a cache
@@ -39,16 +50,39 @@ _LATENCY_SUMS = [int(np.flatnonzero(_COUNTS == k.PCS + pc * k.PC_FIELDS + k.LATE
 
 @compiled
 def _feed(state: DramState, accesses: Accesses, first: int, stop: int, parts: int, gap: int) -> None:
-    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`."""
-    m = memory_of(state)
-    segment = np.searchsorted(accesses.segments[:, FIRST], first // parts, side="right") - 1
-    for burst in range(first, stop):
-        access = burst // parts
-        while access >= accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]:
-            segment += 1
-        address, is_write = access_at(accesses, segment, access - accesses.segments[segment, FIRST])
-        place = (address + burst % parts * m[k.BURST_BYTES]) % m[k.CAPACITY]
-        offer(m, state.words, place, 1, -2 - burst, is_write, access * gap)
+    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`.
+
+    Counts its way through runs and streams, because a division would take as long as everything else here.
+    """
+    m, words = memory_of(state), state.words
+    capacity, step_bytes = m[k.CAPACITY], m[k.BURST_BYTES]
+    access, part, burst = first // parts, first % parts, first
+    segment = np.searchsorted(accesses.segments[:, FIRST], access, side="right") - 1
+    while burst < stop:
+        row = accesses.segments[segment]
+        streams, length = row[STREAMS], row[LENGTH]
+        step, stream = (access - row[FIRST]) // streams, (access - row[FIRST]) % streams
+        run, place = row[RUNS] + step // length * streams, step % length
+        end = min(stop, (row[FIRST] + row[ACCESSES]) * parts)
+        while burst < end:
+            at = run + stream
+            address = accesses.runs[at, START] + place * accesses.runs[at, STRIDE]
+            if address < 0 or address + parts * step_bytes > capacity:
+                address %= capacity
+            offer(m, words, address + part * step_bytes, 1, -2 - burst, accesses.runs[at, DIRECTION], access * gap)
+            burst += 1
+            part += 1
+            if part == parts:
+                part = 0
+                access += 1
+                stream += 1
+                if stream == streams:
+                    stream = 0
+                    place += 1
+                    if place == length:
+                        place = 0
+                        run += streams
+        segment += 1
 
 
 @dataclass
