@@ -31,7 +31,7 @@ from hwmodel.dram.traffic import (
 )
 
 Array = np.ndarray[Any, Any]
-CHUNK = 1024  # bursts offered at a time: what stays in a cache
+CHUNK = 8192  # bursts offered at a time: what stays in a cache
 BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
 
 # Columns that count what has happened, by their offsets in a channel

@@ -461,12 +461,23 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
 
 
 @inlined
+def _has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Return whether a burst of an open bank waits for another row."""
+    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+    hits = row_at(bursts, ROW_HITS * len(words))
+    found = 0
+    for word in range(len(words)):
+        found |= bursts[word] & ~hits[word]
+    return bool(found != 0)
+
+
+@inlined
 def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int, tick: int) -> None:
     """Note when the last burst is done, and that the bank's row may be closed."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
     pc, at = state[BANK_PC], max(tick, state[PRE])
-    if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
+    if _has_conflict(c, words, c[MODE], bank):
         _wake_row(c, PRE_WAKE + pc, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
         _wake_row(c, OTHER_WAKE, at)
@@ -504,8 +515,12 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     _take(c, words, mode, position, bank)
-    if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE:
+    if _has_conflict(c, words, mode, bank):
         _nominate(m, c, words, mode, bank)
+    else:
+        hit = lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
+        if hit != NONE and bank_at(c, bank)[IS_REFRESHING] == 0:
+            insert(candidates(c, words, mode, bank_at(c, bank)[BANK_PC], COLUMN_CANDIDATES), hit)
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, words, bank, mode, done, tick)
 
