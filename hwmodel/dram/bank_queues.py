@@ -278,7 +278,7 @@ def _release_held(c: Row, words: Words, bank: int) -> None:
 def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: int, tick: int) -> None:
     """Issue the column command of a burst; merged ones are done with it."""
     state, slot, bit = bank_at(c, bank), queued_at(m, c, bank, position), 1 << position
-    place, arrival, burst = slot[SLOT_PLACE], slot[SLOT_ARRIVAL], slot[SLOT_BURST]
+    place, burst = slot[SLOT_PLACE], slot[SLOT_BURST]
     is_hit = state[STREAK] > 0
     column(m, c, bank, mode, tick)
     pc_at(c, state[BANK_PC])[HITS] += is_hit
@@ -294,7 +294,7 @@ def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: 
     _classify(m, c, bank)
     pending(m, c, mode, place)[0] -= 1
     merged = burst_at(m, burst)[MERGED]
-    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
+    done = finish(m, c, bank, burst, mode, tick, outcome)
     while merged != NONE:
         row = burst_at(m, merged)
         following = row[MERGED]
@@ -453,7 +453,7 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
 
 @compiled
 def _schedule(m: Row, c: Row, words: Words) -> bool:
-    """Move at most one burst into its bank's queue; return whether one was moved.
+    """Move at most one burst into its bank's queue; return whether one may move in the next tick.
 
     Where a drain is called off because of a waiting read and nothing else is under way, reads move instead: upstream
     such a channel stands still for ever.
@@ -461,7 +461,8 @@ def _schedule(m: Row, c: Row, words: Words) -> bool:
     if c[DRAINING] == 0:
         writes = c[COUNT + 1]
         full = writes >= m[DRAIN_ABOVE]
-        if full or (writes > m[DRAIN_BELOW] and c[QUEUED] == 0):
+        rest = writes > m[DRAIN_BELOW] or (m[REPLAYING] == 0 and writes > 0 and c[COUNT] == 0)
+        if full or (rest and c[QUEUED] == 0):
             c[DRAINING] = writes
     mode = 1 if c[DRAINING] > 0 else 0
     position = _movable(c, words, mode)
@@ -469,8 +470,9 @@ def _schedule(m: Row, c: Row, words: Words) -> bool:
         return False
     if mode == 1 and _has_pending(m, c, words, 0, slot_at(c, words, 1, position)[SLOT_PLACE]) != NONE:
         c[DRAINING] = 0
-        if c[QUEUED] != 0:
-            return False
+        begins_again = c[COUNT + 1] >= m[DRAIN_ABOVE] or c[COUNT + 1] > m[DRAIN_BELOW]
+        if c[QUEUED] != 0 or not begins_again:
+            return True  # nothing moves in this tick; something may in the next
         mode, position = 0, _movable(c, words, 0)
         if position == NONE:
             return False
@@ -553,7 +555,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     c[COUNT + mode] += 1
     slot = slot_at(c, words, mode, position)
     slot[SLOT_PLACE] = place
-    slot[SLOT_ARRIVAL] = burst[ARRIVAL]
+    slot[SLOT_ARRIVAL] = tick
     slot[SLOT_BURST] = index
     insert(mode_mask(c, words, mode, LIVE), position)
     insert(bank_mask(c, words, bank, mode, ALL_BURSTS), position)
@@ -622,4 +624,5 @@ def is_done(m: Row, c: Row) -> bool:
     """Return whether nothing will happen any more but refreshes; a few writes may be left waiting for a drain."""
     if c[INBOX_HEAD] != NONE or c[QUEUED] + c[COUNT] + c[DRAINING] != 0:
         return False
-    return bool(c[COUNT + 1] <= m[DRAIN_BELOW] and m[MORE] == 0)
+    waits_for_more = c[COUNT + 1] <= m[DRAIN_BELOW] and c[COUNT + 1] < m[DRAIN_ABOVE]
+    return bool(waits_for_more and m[MORE] == 0)

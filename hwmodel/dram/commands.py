@@ -13,6 +13,7 @@ from hwmodel.dram.state import (
     ACTIVATES,
     ACT_TICK,
     ACT_TICKS,
+    ARRIVAL,
     ARRIVES,
     AT_BANK,
     AT_BANK_GROUP,
@@ -255,11 +256,11 @@ def arrive(pc: Row, tick: int) -> None:
 
 
 @inlined
-def finish(m: Row, c: Row, bank: int, burst: int, arrival: int, mode: int, tick: int, outcome: int) -> int:
+def finish(m: Row, c: Row, bank: int, burst: int, mode: int, tick: int, outcome: int) -> int:
     """Count a burst whose column command issued, complete its request with the last one; return when it is done."""
     pc = pc_at(c, bank_at(c, bank)[BANK_PC])
     pc[OUTSTANDING] -= 1
-    done = tick + m[READ_TICKS + mode]
+    done, arrival = tick + m[READ_TICKS + mode], burst_at(m, burst)[ARRIVAL]
     if mode == 0:
         latency = done - arrival
         pc[LATENCY_SUM] += latency

@@ -33,10 +33,10 @@ from hwmodel.dram.state import (
     ACT,
     ACTIVE,
     ACTIVE_ARRIVAL,
+    ACTIVE_BANK,
     ACTIVE_BANKS,
     ACTIVE_BURST,
     ACTIVE_FIELDS,
-    ACTIVE_OUTCOME,
     ACTIVE_READY,
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
@@ -53,6 +53,7 @@ from hwmodel.dram.state import (
     BURSTS_LEFT,
     BURST_BYTES,
     BUSY_SINCE,
+    CAPACITY,
     CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_FREE,
@@ -121,7 +122,6 @@ from hwmodel.dram.state import (
     ROW_SHIFT,
     ROW_WAKE,
     SCHEDULER,
-    SERIAL,
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
@@ -166,7 +166,7 @@ Array = np.ndarray[Any, Any]
 STALE = -7  # a row that no burst of the segment can hit
 MAX_UNIT_STEPS = 1 << 16  # assumed: longer patterns would hardly come round within a refresh or two
 MAX_BLOCKS = 1 << 24  # assumed: of a gather, as many as are sorted in a second or two
-MAX_STATES = 4096  # assumed: of a segment; the longest period seen in streams takes 256 refreshes
+MAX_STATES = 8192  # assumed: of a segment, some 50 MB; streams alone come round within 256 refreshes, two may take thousands
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
     runs = accesses.runs[row[RUNS] : row[RUNS] + -(-steps // length) * streams]
     parts = access_bytes // int(state.scalars[BURST_BYTES])
     if steps == length:
-        unit, apart = _streams(runs, length, access_bytes, block)
+        unit, apart = _streams(runs, length, access_bytes, block, int(state.scalars[CAPACITY]))
     elif streams == 1:
         unit, apart = _gather(runs, length, access_bytes, block)
     else:
@@ -226,7 +226,7 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
     return Pattern(first, first + count * parts, bursts, apart * parts, banks)
 
 
-def _streams(runs: Array, length: int, access_bytes: int, block: int) -> tuple[int, int]:
+def _streams(runs: Array, length: int, access_bytes: int, block: int, capacity: int) -> tuple[int, int]:
     """Return (steps after which streams side by side repeat, accesses until rows meet), or (0, 0)."""
     strides = [abs(int(stride)) for stride in runs[:, STRIDE]]
     unit = lcm(*(block // gcd(block, stride) for stride in strides))
@@ -234,7 +234,7 @@ def _streams(runs: Array, length: int, access_bytes: int, block: int) -> tuple[i
     low = np.minimum(runs[:, START], last) // block
     high = (np.maximum(runs[:, START], last) + access_bytes - 1) // block
     order = np.argsort(low)
-    apart = bool((low[order][1:] > high[order][:-1]).all())
+    apart = bool((low[order][1:] > high[order][:-1]).all() and low.min() >= 0 and (high.max() + 1) * block <= capacity)
     alike = len(set(runs[:, STRIDE].tolist())) == 1
     return (unit, NEVER) if apart or alike else (0, 0)
 
@@ -267,7 +267,7 @@ def _touched(state: DramState, accesses: Accesses, segment: int, count: int, par
     for i in range(count):
         address, _ = access_at(accesses, segment, i)
         for part in range(parts):
-            banks[decode(m, address + part * m[BURST_BYTES]) & BANK_MASK] = True
+            banks[decode(m, (address + part * m[BURST_BYTES]) % m[CAPACITY]) & BANK_MASK] = True
 
 
 @inlined
@@ -282,16 +282,30 @@ def _ahead(value: int, tick: int) -> int:
     return int(max(value - tick, 0))
 
 
+@inlined
+def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) -> int:
+    """Return the place of a burst of a segment."""
+    first = accesses.segments[segment, FIRST]
+    address, _ = access_at(accesses, segment, index // parts - first)
+    return decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK
+
+
 @compiled
-def describe(state: DramState, tick: int, first: int, since: int, banks: Array, out: Array) -> tuple[int, int]:
+def describe(
+    state: DramState, accesses: Accesses, segment: int, unit: int, parts: int, banks: Array, tick: int, since: int,
+    out: Array, waits: Array,
+) -> tuple[int, int]:  # fmt: skip
     """Write the state of the only channel, relative to a tick and to the bursts accepted, to `out`.
 
-    `first`: the first burst of the segment; `since`: pseudo-channels without data from then on count as unused.
+    `unit`: bursts after which the segment repeats; `banks`: which it touches; `since`: pseudo-channels without data
+    from then on count as unused. What only the sums of latencies depend on, when the waiting reads arrived, goes to
+    `waits`: per pseudo-channel, summed, relative to the tick.
     Returns (length, how far back the oldest burst that matters lies); length 0 if bursts before the segment matter.
     """
     m, words = memory_of(state), state.words
     c = channel_at(m, words, 0)
-    position = c[ACCEPTED]
+    position, first = c[ACCEPTED], accesses.segments[segment, FIRST] * parts
+    waits[:] = 0
     out[0], out[1], out[2], out[3], out[4] = c[MODE], c[COUNT], c[COUNT + 1], c[ACTIVE], c[ACTIVE + 1]
     out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], c[REFRESH_BANK], c[LAST_BANK]
     out[9] = c[REFRESH_DUE] - tick if c[REFRESH_DUE] != NEVER else NEVER
@@ -306,12 +320,15 @@ def describe(state: DramState, tick: int, first: int, since: int, banks: Array, 
             at, opened = _describe_bank(m, c, bank, tick, first, position, banks[bank], out, at)
             if opened == NONE:
                 return 0, 0
+            if opened != position:
+                out[at], out[at + 1], out[at + 2] = _describe_row(m, accesses, segment, unit, parts, position, opened)
+                at += 3
             oldest = min(oldest, opened)
     for mode in range(2):
-        at, waiting = _describe_waiting(m, c, words, mode, tick, position, out, at)
+        at, waiting = _describe_waiting(m, c, words, mode, tick, position, out, waits, at)
         oldest = min(oldest, waiting)
     if m[SCHEDULER] == PER_BANK_QUEUES:
-        at, waiting = _describe_queues(m, c, tick, position, out, at)
+        at, waiting = _describe_queues(m, c, tick, position, out, waits, at)
         oldest = min(oldest, waiting)
     return (at, position - oldest) if oldest >= first else (0, 0)
 
@@ -354,9 +371,9 @@ def _describe_bank(
     at += COMMAND_SLOTS
     opened, row = position, NONE
     if state[OPEN_ROW] != NONE:
-        opened = -2 - state[OPENED_BY]
+        opened, row = -2 - state[OPENED_BY], 0
         if opened >= first:
-            row = position - opened
+            pass
         elif is_touched:
             return at, NONE
         else:
@@ -373,11 +390,25 @@ def _describe_bank(
 
 
 @inlined
+def _describe_row(
+    m: Row, accesses: Accesses, segment: int, unit: int, parts: int, position: int, opened: int
+) -> tuple[int, int, int]:
+    """Return which row a burst opened: its stream, how many repetitions ago, and how far into the repetition."""
+    streams = accesses.segments[segment, STREAMS]
+    first = accesses.segments[segment, FIRST] * parts
+    stream = opened // parts % streams
+    begin = first + (opened - first) // unit * unit + stream * parts
+    rows = _place_of(m, accesses, segment, opened, parts) >> ROW_SHIFT
+    rows -= _place_of(m, accesses, segment, begin, parts) >> ROW_SHIFT
+    return stream, (position - first) // unit - (opened - first) // unit, rows
+
+
+@inlined
 def _describe_waiting(
-    m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, at: int
+    m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, waits: Array, at: int
 ) -> tuple[int, int]:
     """Describe a buffer and the active bursts of its mode; return the next place of `out` and the oldest burst."""
-    oldest = position
+    oldest, arrival = position, NEVER
     live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
     for word in range(len(words)):
         bits = live[word]
@@ -385,37 +416,59 @@ def _describe_waiting(
             place = 64 * word + trailing_zeros(bits)
             bits &= bits - 1
             slot = slot_at(c, words, mode, place)
-            at, index = _describe_burst(m, slot, contains(started, place), tick, position, out, at)
+            begun = 2 * (slot[SLOT_ARRIVAL] == arrival) + contains(started, place)
+            arrival = slot[SLOT_ARRIVAL]
+            at, index = _describe_burst(m, c, slot, mode, begun, tick, position, out, waits, at)
             oldest = min(oldest, index)
     for place in range(c[ACTIVE + mode]):
         row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
         index = _index_of(m, row[ACTIVE_BURST])
-        out[at], out[at + 1] = position - index, row[ACTIVE_ARRIVAL] - tick
-        out[at + 2], out[at + 3] = row[ACTIVE_SERIAL] - c[SERIAL], row[ACTIVE_OUTCOME]
-        out[at + 4] = _ahead(row[ACTIVE_READY], tick)
-        at += 5
+        out[at], out[at + 1], out[at + 2] = position - index, _rank(c, row), _ahead(row[ACTIVE_READY], tick)
+        at += 3
+        if mode == 0:
+            waits[bank_at(c, row[ACTIVE_BANK])[BANK_PC]] += row[ACTIVE_ARRIVAL] - tick
         oldest = min(oldest, index)
     return at, oldest
 
 
 @inlined
-def _describe_burst(m: Row, slot: Row, started: bool, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
+def _rank(c: Row, row: Row) -> int:
+    """Return how many active bursts go before one."""
+    before = 0
+    for mode in range(2):
+        for place in range(c[ACTIVE + mode]):
+            other = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+            before += other[ACTIVE_ARRIVAL] < row[ACTIVE_ARRIVAL] or (
+                other[ACTIVE_ARRIVAL] == row[ACTIVE_ARRIVAL] and other[ACTIVE_SERIAL] < row[ACTIVE_SERIAL]
+            )
+    return before
+
+
+@inlined
+def _describe_burst(
+    m: Row, c: Row, slot: Row, mode: int, note: int, tick: int, position: int, out: Array, waits: Array, at: int
+) -> tuple[int, int]:
     """Describe a waiting burst and those merged with it; return the next place of `out` and the oldest of them."""
     oldest = index = _index_of(m, slot[SLOT_BURST])
-    out[at], out[at + 1], out[at + 2] = position - index, slot[SLOT_ARRIVAL] - tick, started
-    at += 3
+    pc = bank_at(c, slot[SLOT_PLACE] & BANK_MASK)[BANK_PC]
+    out[at], out[at + 1] = position - index, note
+    at += 2
+    if mode == 0:
+        waits[pc] += slot[SLOT_ARRIVAL] - tick
     merged = burst_at(m, slot[SLOT_BURST])[MERGED]
     while merged != NONE:
         index = _index_of(m, merged)
-        out[at], out[at + 1] = position - index, burst_at(m, merged)[ARRIVAL] - tick
+        out[at], out[at + 1] = position - index, STALE
         at += 2
+        if mode == 0:
+            waits[pc] += burst_at(m, merged)[ARRIVAL] - tick
         oldest = min(oldest, index)
         merged = burst_at(m, merged)[MERGED]
     return at, oldest
 
 
 @inlined
-def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
+def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, waits: Array, at: int) -> tuple[int, int]:
     """Describe the queues of all banks; return the next place of `out` and the oldest burst."""
     oldest = position
     for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
@@ -424,21 +477,14 @@ def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, at: i
         while bits != 0:
             place = trailing_zeros(bits)
             bits &= bits - 1
+            is_read = (state[Q_READS] >> place) & 1
+            note = 2 * is_read + ((state[Q_STARTED] >> place) & 1)
             slot = queued_at(m, c, bank, place)
-            started = 2 * ((state[Q_READS] >> place) & 1) + ((state[Q_STARTED] >> place) & 1)
-            at, index = _describe_burst(m, slot, started, tick, position, out, at)
+            at, index = _describe_burst(m, c, slot, 1 - is_read, note, tick, position, out, waits, at)
             oldest = min(oldest, index)
         out[at] = state[Q_COUNT]
         at += 1
     return at, oldest
-
-
-@inlined
-def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) -> int:
-    """Return the place of a burst of a segment."""
-    first = accesses.segments[segment, FIRST]
-    address, _ = access_at(accesses, segment, index // parts - first)
-    return decode(m, address + index % parts * m[BURST_BYTES]) & PLACE_MASK
 
 
 @inlined
@@ -495,7 +541,9 @@ def skip(
                 _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
         for place in range(c[ACTIVE + mode]):
             row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
-            burst_at(m, row[ACTIVE_BURST])[REQUEST] -= bursts
+            burst = burst_at(m, row[ACTIVE_BURST])
+            burst[REQUEST] -= bursts
+            burst[ARRIVAL] += ticks
             row[ACTIVE_ARRIVAL] += ticks
             row[ACTIVE_READY] += ticks
     if m[SCHEDULER] == PER_BANK_QUEUES:
@@ -506,6 +554,7 @@ def skip(
 def _move_burst(m: Row, accesses: Accesses, segment: int, parts: int, slot: Row, bursts: int, ticks: int) -> None:
     burst = burst_at(m, slot[SLOT_BURST])
     burst[REQUEST] -= bursts
+    burst[ARRIVAL] += ticks
     slot[SLOT_ARRIVAL] += ticks
     slot[SLOT_PLACE] = _place_of(m, accesses, segment, -2 - burst[REQUEST], parts)
     merged = burst[MERGED]

@@ -17,7 +17,18 @@ from hwmodel.dram.controller import Dram
 from hwmodel.dram.fast_forward import MAX_STATES, Pattern, block_bytes, describe, joined_runs, pattern_of, skip
 from hwmodel.dram.intake import offer
 from hwmodel.dram.state import DramState, memory_of
-from hwmodel.dram.traffic import ACCESSES, FIRST, Accesses, Traffic, access_at
+from hwmodel.dram.traffic import (
+    ACCESSES,
+    DIRECTION,
+    FIRST,
+    LENGTH,
+    RUNS,
+    START,
+    STREAMS,
+    STRIDE,
+    Accesses,
+    Traffic,
+)
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1024  # bursts offered at a time: what stays in a cache
@@ -34,19 +45,44 @@ _COUNTS = np.array(
         *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
     ]
 )
+_LATENCY_SUMS = [int(np.flatnonzero(_COUNTS == k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM)[0]) for pc in range(k.MAX_PCS)]
 
 
 @compiled
 def _feed(state: DramState, accesses: Accesses, first: int, stop: int, parts: int, gap: int) -> None:
-    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`."""
-    m = memory_of(state)
-    segment = np.searchsorted(accesses.segments[:, FIRST], first // parts, side="right") - 1
-    for burst in range(first, stop):
-        access = burst // parts
-        while access >= accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]:
-            segment += 1
-        address, is_write = access_at(accesses, segment, access - accesses.segments[segment, FIRST])
-        offer(m, state.words, address + burst % parts * m[k.BURST_BYTES], 1, -2 - burst, is_write, access * gap)
+    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`.
+
+    Counts its way through runs and streams, because a division would take as long as everything else here.
+    """
+    m, words = memory_of(state), state.words
+    capacity, step_bytes = m[k.CAPACITY], m[k.BURST_BYTES]
+    access, part, burst = first // parts, first % parts, first
+    segment = np.searchsorted(accesses.segments[:, FIRST], access, side="right") - 1
+    while burst < stop:
+        row = accesses.segments[segment]
+        streams, length = row[STREAMS], row[LENGTH]
+        step, stream = (access - row[FIRST]) // streams, (access - row[FIRST]) % streams
+        run, place = row[RUNS] + step // length * streams, step % length
+        end = min(stop, (row[FIRST] + row[ACCESSES]) * parts)
+        while burst < end:
+            at = run + stream
+            address = accesses.runs[at, START] + place * accesses.runs[at, STRIDE]
+            if address < 0 or address + parts * step_bytes > capacity:
+                address %= capacity
+            offer(m, words, address + part * step_bytes, 1, -2 - burst, accesses.runs[at, DIRECTION], access * gap)
+            burst += 1
+            part += 1
+            if part == parts:
+                part = 0
+                access += 1
+                stream += 1
+                if stream == streams:
+                    stream = 0
+                    place += 1
+                    if place == length:
+                        place = 0
+                        run += streams
+        segment += 1
 
 
 @dataclass
@@ -56,12 +92,13 @@ class _Boundary:
     accepted: int
     tick: int
     counts: Array
+    waits: Array  # of the waiting reads, see `describe`
 
 
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
     """Run the traffic through a fresh single-channel `dram`; return the ticks until everything is done.
 
-    Access i is offered from tick i * `gap_ticks` on. The counts are in `dram.statistics()`.
+    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. The counts are in `dram.statistics()`.
     """
     return _Source(dram, traffic, gap_ticks, fast_forward).run()
 
@@ -81,6 +118,7 @@ class _Source:
         self.fed = 0
         self.pattern: Pattern | None = None
         self.segment = -1
+        self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
         self.seen: dict[bytes, _Boundary] = {}
         self.note = np.zeros(1 << 14, np.int64)
         scalars[k.REPLAYING] = 1
@@ -103,7 +141,10 @@ class _Source:
             else:
                 self._at_boundary(until)
         scalars[k.STOP_AT] = k.NEVER
-        return int(self.dram.state.channels[0, k.LAST_DONE])
+        ticks = int(self.dram.state.channels[0, k.LAST_DONE])
+        first_tick = 0 if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES else 1
+        self.dram._run(ticks + first_tick, 1)  # what refreshes still do while the last data are under way
+        return ticks
 
     def _feed(self) -> None:
         stop = min(self.total, self.fed + CHUNK)
@@ -125,10 +166,11 @@ class _Source:
                 scalars[k.STOP_AT] = int(segments[self.segment + 1, FIRST]) * self.parts
             return k.NEVER
         if scalars[k.REFRESH] == k.REFRESH_NONE:
-            unit = self.pattern.unit * -(-BETWEEN_BOUNDARIES // self.pattern.unit)
-            scalars[k.STOP_AT] = min(
-                self.pattern.first + ((accepted - self.pattern.first) // unit + 1) * unit, self.pattern.stop
-            )
+            if self.stop_at <= self.reached:
+                unit = self.pattern.unit * -(-BETWEEN_BOUNDARIES // self.pattern.unit)
+                repeated = (accepted - self.pattern.first) // unit + 1
+                self.stop_at = min(self.pattern.first + repeated * unit, self.pattern.stop)
+            scalars[k.STOP_AT] = self.stop_at
             return k.NEVER
         interval = self._interval()
         return (int(scalars[k.NOW]) // interval + 1) * interval
@@ -160,13 +202,17 @@ class _Source:
 
     def _at_boundary(self, until: int) -> None:
         """Write down the state; if it was seen before, skip as many periods as the segment has left."""
+        self.reached = self.accepted
         self._find_segment()
         pattern, state, accepted = self.pattern, self.dram.state, self.accepted
         if pattern is None or accepted >= pattern.stop:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
-        length, back = describe(state, tick, pattern.first, since, pattern.banks, self.note)
+        waits = np.zeros(k.MAX_PCS, np.int64)
+        length, back = describe(
+            state, self.traffic.accesses, self.segment, pattern.unit, self.parts, pattern.banks, tick, since, self.note, waits
+        )
         if not length:
             return
         self.note[length] = (accepted - pattern.first) % pattern.unit
@@ -174,14 +220,16 @@ class _Source:
         before = self.seen.get(key)
         counts = state.channels[0, _COUNTS]
         if before is None:
-            self.seen[key] = _Boundary(accepted, tick, counts)
+            self.seen[key] = _Boundary(accepted, tick, counts, waits)
             return
         bursts, ticks = accepted - before.accepted, tick - before.tick
         periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
-        if periods < 1 or back + bursts >= pattern.apart:
+        if periods < 1 or back > bursts or back + bursts >= pattern.apart:
             return
         skip(state, self.traffic.accesses, self.segment, self.parts, periods * bursts, periods * ticks, pattern.first, since)
-        state.channels[0, _COUNTS] += periods * (counts - before.counts)
-        self.fed = self.accepted
+        counts -= before.counts
+        counts[_LATENCY_SUMS] += before.waits - waits
+        state.channels[0, _COUNTS] += periods * counts
+        self.fed = self.reached = self.accepted
         self.seen = {}
         self._feed()

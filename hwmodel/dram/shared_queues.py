@@ -315,7 +315,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     state = bank_at(c, bank)
     slot = slot_at(c, words, mode, position)
     slot[SLOT_PLACE] = place
-    slot[SLOT_ARRIVAL] = burst[ARRIVAL]
+    slot[SLOT_ARRIVAL] = tick
     slot[SLOT_BURST] = index
     bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
     first = lowest(bursts, words) == NONE
@@ -478,7 +478,7 @@ def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int
 def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
     """Issue the column command of an activated burst."""
     row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
-    bank, arrival, outcome, burst = row[ACTIVE_BANK], row[ACTIVE_ARRIVAL], row[ACTIVE_OUTCOME], row[ACTIVE_BURST]
+    bank, outcome, burst = row[ACTIVE_BANK], row[ACTIVE_OUTCOME], row[ACTIVE_BURST]
     c[ACTIVE + mode] -= 1
     for _ in range(c[ACTIVE + mode] - place):
         for field in range(ACTIVE_FIELDS):
@@ -491,7 +491,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     for other in range(2):
         if lowest(bank_mask(c, words, bank, other, ALL_BURSTS), words) != NONE:
             _nominate(m, c, words, other, bank)
-    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
+    done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, words, bank, mode, done, tick)
 
 
@@ -499,14 +499,14 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
 def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
     """Issue the column command of a row hit in a buffer."""
     slot = slot_at(c, words, mode, position)
-    bank, arrival, burst = slot[SLOT_PLACE] & BANK_MASK, slot[SLOT_ARRIVAL], slot[SLOT_BURST]
+    bank, burst = slot[SLOT_PLACE] & BANK_MASK, slot[SLOT_BURST]
     outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), position) else HIT
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     _take(c, words, mode, position, bank)
     if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE:
         _nominate(m, c, words, mode, bank)
-    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
+    done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, words, bank, mode, done, tick)
 
 
@@ -552,71 +552,6 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> int:
             wake = NEVER
         c[HIT_WAKE + pc] = wake
     return best
-
-
-@inlined
-def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
-    """Issue the column command of an activated burst."""
-    row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
-    bank, arrival, outcome, burst = row[ACTIVE_BANK], row[ACTIVE_ARRIVAL], row[ACTIVE_OUTCOME], row[ACTIVE_BURST]
-    c[ACTIVE + mode] -= 1
-    for _ in range(c[ACTIVE + mode] - place):
-        for field in range(ACTIVE_FIELDS):
-            row[field] = row[ACTIVE_FIELDS + field]
-        row = row_at(row, ACTIVE_FIELDS)
-    state = bank_at(c, bank)
-    column(m, c, bank, mode, tick)
-    state[IS_ACTIVE] = 0
-    pc_at(c, state[BANK_PC])[ACTIVE_BANKS] -= 1
-    for other in range(2):
-        if lowest(bank_mask(c, words, bank, other, ALL_BURSTS), words) != NONE:
-            _nominate(m, c, words, other, bank)
-    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
-    _column_issued(m, c, words, bank, mode, done, tick)
-
-
-@inlined
-def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
-    """Issue the column command of a row hit in a buffer."""
-    slot = slot_at(c, words, mode, position)
-    bank, arrival, burst = slot[SLOT_PLACE] & BANK_MASK, slot[SLOT_ARRIVAL], slot[SLOT_BURST]
-    outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), position) else HIT
-    column(m, c, bank, mode, tick)
-    pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
-    _take(c, words, mode, position, bank)
-    if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE:
-        _nominate(m, c, words, mode, bank)
-    done = finish(m, c, bank, burst, arrival, mode, tick, outcome)
-    _column_issued(m, c, words, bank, mode, done, tick)
-
-
-@inlined
-def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
-    """Issue at most one column command; set the tick of the next try."""
-    mode, place, wake = _oldest_active(m, c, tick)
-    if place != NONE:
-        _issue_active(m, c, words, mode, place, tick)
-        c[COLUMN_WAKE] = (tick + 1) | m[RISING]
-        return
-    mode = c[MODE]
-    if c[DUE] == 0 and not _stands_in_line(m, c):
-        best, only = NEVER, _only(m, c, words, mode)
-        for pc in range(m[PER_CHANNEL]):
-            floor = pc_at(c, pc)[RD + mode]
-            if floor > tick:
-                if _any(c, words, mode, pc, COLUMN_CANDIDATES):
-                    wake = min(wake, floor)
-                continue
-            found, at = _oldest(c, words, mode, pc, RD + mode, tick, best, only)
-            if found != NONE:
-                best = found
-            wake = min(wake, at)
-        if best != NEVER:
-            _issue_hit(m, c, words, mode, best, tick)
-            _choose_mode(m, c, tick)
-            c[COLUMN_WAKE] = (tick + 1) | m[RISING]
-            return
-    c[COLUMN_WAKE] = wake | m[RISING]
 
 
 @inlined
