@@ -207,7 +207,8 @@ class Dram:
             field = {k.TRACE_FULL: "trace", k.LOG_FULL: "log", k.BINS_FULL: "bins"}[status]
             array = getattr(self.state, field)
             padding = [(0, max(4096, len(array))), *[(0, 0)] * (array.ndim - 1)]
-            self.state = self.state._replace(**{field: np.pad(array, padding)})
+            grown: dict[str, Any] = {field: np.pad(array, padding)}
+            self.state = self.state._replace(**grown)
             self.state.scalars[k.TRACE_ROWS] = len(self.state.trace)
             self.state.scalars[k.LOG_ROWS] = len(self.state.log)
             self.state.scalars[k.BINS] = len(self.state.bins)

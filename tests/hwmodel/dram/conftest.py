@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from hwmodel.dram.controller import Dram, Policy
-from hwmodel.dram.standards import COMMANDS, HBM3, Organisation, Timing
+from hwmodel.dram.standards import COMMANDS, Organisation, Timing, standard
 
 FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
 # least significant first: columns change last, so that an address names its bank at sight
 ORDER = ("column", "pseudo_channel", "channel", "stack", "bank_group", "bank", "row")
-Tables = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+QUEUE = 32  # bursts; controllers with longer queues are compiled for themselves, which takes a minute
 
 
 class Memory:
@@ -23,14 +23,14 @@ class Memory:
 
     def __init__(
         self,
+        timing: Timing,
         organisation: Organisation,
         stacks: int,
         order: tuple[str, ...],
         hashes: list[Any],
         **options: Any,
     ) -> None:
-        self.timing: Timing = HBM3.timing(6_400_000_000)
-        self.organisation, self.stacks = organisation, stacks
+        self.timing, self.organisation, self.stacks = timing, organisation, stacks
         sizes = {"stack": stacks} | organisation.field_sizes()
         self.strides: dict[str, int] = {}
         digits, stride = [], organisation.burst_bytes
@@ -40,16 +40,10 @@ class Memory:
             stride *= sizes[name]
         self.capacity_bytes = stride
         tables = np.array(digits, np.int64), np.array(hashes, np.int64).reshape(-1, 4)
-        recorded, bins = options.pop("record_commands", True), options.pop("bin_ticks", 0)
-        self.dram = Dram(
-            self.timing,
-            organisation,
-            stacks,
-            tables,
-            Policy(**options),
-            record_commands=recorded,
-            bin_ticks=bins,
-        )
+        kept = {name: options.pop(name) for name in ("record_commands", "bin_ticks", "log_bursts") if name in options}
+        queue = options.pop("queue", QUEUE)
+        policy = Policy(**{"read_queue": queue, "write_queue": queue} | options)
+        self.dram = Dram(timing, organisation, stacks, tables, policy, **{"record_commands": True} | kept)
 
     def address(self, **location: int) -> int:
         return sum(self.strides[name] * value for name, value in location.items())
@@ -75,12 +69,23 @@ class Memory:
 
 @pytest.fixture(scope="session")
 def make_memory() -> Callable[..., Memory]:
-    """Return a maker of memories: one channel by default; options of `Policy` and `Dram`."""
+    """Return a maker of memories: one channel of HBM3 by default; options of `Policy` and `Dram`.
+
+    `queue` is the length of both queues, `name` and `rate` the standard and its data rate.
+    """
 
     def make(
-        channels: int = 1, stacks: int = 1, order: tuple[str, ...] = ORDER, hashes: Any = (), **options: Any
+        channels: int = 1,
+        stacks: int = 1,
+        order: tuple[str, ...] = ORDER,
+        hashes: Any = (),
+        name: str = "HBM3",
+        rate: int | None = None,
+        **options: Any,
     ) -> Memory:
-        options.setdefault("refresh", "none")
-        return Memory(replace(HBM3.organisation, channels=channels), stacks, order, list(hashes), **options)
+        part = standard(name)
+        options = {"refresh": "none"} | options
+        timing = part.timing(rate or part.max_pin_rate_bps)
+        return Memory(timing, replace(part.organisation, channels=channels), stacks, order, list(hashes), **options)
 
     return make

@@ -34,7 +34,7 @@ def addresses(pattern: str, bursts: int, capacity_bytes: int) -> np.ndarray[Any,
 def test_no_rule_is_broken_and_the_peak_is_never_passed(
     make_memory: Callable[..., Any], pattern: str, refresh: str
 ) -> None:
-    memory = make_memory(order=ORDER, refresh=refresh, queue_depth=64)
+    memory = make_memory(order=ORDER, refresh=refresh)
     bursts = BURSTS[pattern]
     writes = np.random.default_rng(8).random(bursts) < (0.33 if pattern == "mixed" else 0.0)
     memory.dram.reserve(bursts)

@@ -1,0 +1,133 @@
+"""The controller with a queue per bank, on HBM2 in legacy mode at 2 Gb/s: a tick is one CK, one nanosecond.
+
+A burst that arrives at tick n is in the buffer at n, moves to its bank's queue in that tick, one burst per tick, and
+can get a command from n + 1 on. All commands take one tick, so that distances are those of the data sheet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hwmodel.dram.standards import standard
+
+Maker = Callable[..., Any]
+T = standard("HBM2-legacy").timing(2_000_000_000)
+READ = T.nCL + T.nBL
+
+
+@pytest.fixture
+def make(make_memory: Maker) -> Maker:
+    defaults = {"name": "HBM2-legacy", "scheduler": "per-bank-queues", "refresh": "none", "write_low": 0.0}
+    return lambda **options: make_memory(**defaults | options)
+
+
+def names_of(memory: Any) -> list[str]:
+    return [name for _, name in memory.commands()]
+
+
+def test_a_lone_read_moves_activates_and_reads(make: Maker) -> None:
+    memory = make()
+    memory.read(tick=7, bank=3, row=5)
+    _, done = memory.dram.drain()
+    assert memory.commands() == [(8, "ACT"), (8 + T.nRCDRD, "RD")]
+    assert done.tolist() == [8 + T.nRCDRD + READ]
+
+
+def test_one_burst_moves_to_its_banks_queue_per_tick(make: Maker) -> None:
+    memory = make()
+    for group in range(4):
+        memory.read(bank_group=group)
+    # the activates are nRRDS apart anyway, and the third and later ones wait for that and not for the move
+    assert [tick for tick, name in memory.commands() if name == "ACT"] == [1, 1 + 4, 1 + 8, 1 + 12]
+
+
+def test_a_row_and_a_column_command_may_share_a_tick_but_no_two_of_a_kind(make: Maker) -> None:
+    memory = make()
+    memory.read()
+    for column in range(8):
+        memory.read(tick=100, column=column)
+    memory.read(tick=101, bank_group=1)
+    commands = memory.commands()
+    assert len({tick for tick, name in commands if name == "ACT"}) == 2
+    ticks = [tick for tick, _ in commands]
+    assert len(set(ticks)) < len(ticks)  # the second activate shares a tick with a read
+
+
+# the read that opened the row counts, and the hit that is older than the conflict goes first in any case
+@pytest.mark.parametrize(("streak", "reads"), [(1, 2), (2, 2), (3, 3), (4, 4), (100, 8)])
+def test_after_so_many_hits_in_a_row_the_oldest_burst_gets_its_row(make: Maker, streak: int, reads: int) -> None:
+    memory = make(hit_streak=streak)
+    for group in range(3):
+        memory.read(bank_group=group)
+    for column in range(1, 9):  # two other banks that take turns, so that a read of the third comes every 6 ticks: a
+        for group in (1, 2):  # precharge is ready before it, nRTP 5 after the last
+            memory.read(tick=100, bank_group=group, column=column)
+    for column in range(1, 9):
+        memory.read(tick=100, row=int(column == 2), column=column)
+    memory.dram.drain()
+    bank = [int(c[6]) for c in memory.dram.commands() if c[3] == 0]
+    assert bank[: bank.index(1)].count(3) == reads
+
+
+def test_bursts_to_a_bank_whose_queue_is_full_wait_but_do_not_hold_up_those_to_other_banks(make: Maker) -> None:
+    memory = make(bank_queue=1)
+    for row in range(3):
+        memory.read(row=row)
+    memory.read(bank_group=1)
+    commands = memory.commands()
+    acts = [tick for tick, name in commands if name == "ACT"]
+    assert acts[:2] == [1, 1 + T.nRRDS]  # the second is of the other bank group, past two bursts that wait
+
+
+def test_reads_of_the_same_place_share_one_command_and_reads_of_a_waiting_write_need_none(make: Maker) -> None:
+    memory = make()
+    first, second = memory.read(), memory.read()
+    requests, done = memory.dram.drain()
+    assert (sorted(requests.tolist()), len(set(done.tolist()))) == ([first, second], 1)
+    assert names_of(memory) == ["ACT", "RD"]
+    written = make()
+    written.write()
+    read = written.read()
+    requests, done = written.dram.drain()
+    assert dict(zip(requests.tolist(), done.tolist(), strict=True))[read] == 1
+    assert names_of(written) == ["ACT", "WR"]
+
+
+def test_a_write_waits_for_an_older_read_of_its_place(make: Maker) -> None:
+    memory = make()
+    read, write = memory.read(), memory.write()
+    requests, done = memory.dram.drain()
+    ticks = dict(zip(requests.tolist(), done.tolist(), strict=True))
+    assert names_of(memory) == ["ACT", "RD", "WR"]
+    assert ticks[write] > ticks[read]
+
+
+def test_writes_are_drained_when_the_buffer_is_full_or_nothing_else_is_queued_above_the_low_watermark(
+    make: Maker,
+) -> None:
+    memory = make(write_high=1.0, write_low=0.25)
+    for i in range(8):  # 0.25 of 32, not more
+        memory.write(bank_group=i % 4, bank=i // 4)
+    memory.dram.advance(10_000)
+    assert not memory.dram.idle
+    assert memory.dram.commands().tolist() == []
+    memory.write(tick=10_000, bank=2)
+    memory.dram.advance(20_000)
+    assert memory.dram.idle
+    assert names_of(memory).count("WR") == 9
+
+
+def test_a_refresh_closes_the_open_banks_one_by_one_and_then_takes_trfc(make: Maker) -> None:
+    memory = make(refresh="all-bank")
+    memory.read(tick=T.nREFI - 60)
+    memory.read(tick=T.nREFI - 60, bank_group=1)
+    memory.read(tick=T.nREFI + 10, bank=1)
+    commands = memory.commands()
+    precharged = [tick for tick, name in commands if name == "PRE"]
+    refreshed = next(tick for tick, name in commands if name == "REFab")
+    assert precharged == [T.nREFI, T.nREFI + 1]
+    assert refreshed == T.nREFI + 1 + T.nRP
+    assert [tick for tick, name in commands if name == "ACT"][-1] == refreshed + T.nRFC
