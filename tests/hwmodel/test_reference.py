@@ -17,8 +17,9 @@ from hwmodel.dram.controller import Dram
 from hwmodel.dram.standards import COMMANDS
 from hwmodel.dram.state import NOW
 from hwmodel.machine import Machine
+from hwmodel.memory_side import MemorySide
 from hwmodel.program import QUEUES, Program
-from hwmodel.reference import MemorySide, simulate
+from hwmodel.reference import simulate
 from hwmodel.result import Result
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
