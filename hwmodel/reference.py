@@ -25,9 +25,8 @@ from hwmodel.machine import Machine
 from hwmodel.memory_side import Clock, MemorySide, Request
 from hwmodel.noc import Server
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
-from hwmodel.result import Ledger, PhaseTime, Result, Traffic, make_result
+from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, Traffic, make_result
 
-BIN_FS = 10**9  # bandwidth over time is kept in bins of a microsecond
 Process = Generator[simpy.Event, Any, None]
 
 
@@ -74,7 +73,7 @@ class DmaEngine:
         self._core = core
         self._is_write = is_write
         self._dma = machine.spec.cores.dma
-        self._burst_bytes = machine.organisation.burst_bytes
+        self._burst_bytes = machine.burst_bytes
         self._per_request = self._dma.request_bytes // self._burst_bytes
         self._core_fs = cache(machine.core_fs)
         self._port_fs = cache(machine.port_fs)
@@ -205,14 +204,12 @@ def simulate(program: Program, machine: Machine) -> Result:
     for phase in program.phases:
         machine.require_fit(phase)
     env = Clock()
-    tables = machine.address_map.compiled()
-    policy = Policy(refresh=machine.spec.hbm.refresh, queue_depth=machine.spec.hbm.queue_depth)
-    bin_ticks = machine.fs_to_ticks(BIN_FS)
-    dram = Dram(machine.timing, machine.organisation, machine.spec.hbm.stacks, tables, policy, bin_ticks=bin_ticks)
+    dram = make_dram(machine) if machine.memory == "hbm" else None
     memory = MemorySide(env, machine, dram)
+    memory.hold((tensor.base_bytes, tensor.size_bytes) for tensor in program.tensors if tensor.resident == "cache")
     cores = machine.spec.cores.count
     ledgers = [[Ledger() for _ in QUEUES] for _ in range(cores)]
-    traffic = Traffic(program, machine.organisation.burst_bytes)
+    traffic = Traffic(program, machine.burst_bytes)
     times = []
     for phase in program.phases:
         start = env.now
@@ -221,7 +218,15 @@ def simulate(program: Program, machine: Machine) -> Result:
         if not finished.triggered:
             raise RuntimeError(f"phase {phase.name} of {program.name} deadlocks: a queue waits for a counter for ever")
         times.append(PhaseTime(phase.name, env.now - start))
-    return make_result(program, machine, env.now, times, ledgers, traffic, dram, memory.cache_busy_fs, bin_ticks)
+    return make_result(program, machine, env.now, times, ledgers, traffic, dram, memory.cache_busy_fs, memory.levels())
+
+
+def make_dram(machine: Machine) -> Dram:
+    """Return the DRAM channels of a machine with HBM."""
+    hbm = machine.hbm
+    policy = Policy(refresh=hbm.spec.refresh, queue_depth=hbm.spec.queue_depth)
+    tables, bin_ticks = hbm.address_map.compiled(), machine.fs_to_ticks(BIN_FS)
+    return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, policy, bin_ticks=bin_ticks)
 
 
 def _run_phase(
@@ -234,7 +239,7 @@ def _run_phase(
     traffic: Traffic,
 ) -> Process:
     yield env.timeout(machine.spec.launch.latency)
-    regions = Regions(program, phase, machine.organisation.burst_bytes)
+    regions = Regions(program, phase, machine.burst_bytes)
     processes = []
     durations_fs: dict[tuple[int, tuple[int, ...]], int] = {}
     shares = _shares(phase, len(ledgers))
@@ -244,6 +249,8 @@ def _run_phase(
             ledger.spend("launch", env.now)
             processes.append(env.process(core.queue(number, share(), ledger)))
     yield env.all_of(processes)
+    if (quiet := memory.quiet()) is not None:  # a phase ends when what it drove out of the cache is in memory
+        yield quiet
     for core_ledgers in ledgers:
         for ledger in core_ledgers:
             ledger.spend("no work", env.now)
