@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
@@ -226,7 +226,7 @@ class MachineSpec(_Part):
         if not changes:
             return self
         tree = _resolved(self.model_dump())
-        leaves = _leaves(self.model_dump(exclude={"sources"}))
+        leaves = {path: there for path, there in _settable(self) if path != "sources"}
         for path, value in changes.items():
             if path not in leaves:
                 numbers = [name for name, there in leaves.items() if not isinstance(there, tuple)]
@@ -317,6 +317,16 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             leaves[f"{prefix}{key}"] = value
     return leaves
+
+
+def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a part by their dotted paths: also numbers that it leaves out, not parts that it has not."""
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from _settable(value, f"{prefix}{name}.")
+        elif not any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in get_args(field.annotation)):
+            yield f"{prefix}{name}", value
 
 
 def _resolved(tree: Any) -> Any:

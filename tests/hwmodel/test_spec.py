@@ -65,7 +65,8 @@ def refusal(load: Any, content: object) -> str:
 
 
 def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
-    assert machine_names() == ("h100-sxm", "npu-hbm3")
+    gpus, others = ("a100-sxm", "b200-sxm", "h100-sxm", "h200-sxm", "mi300x"), ("npu-hbm3", "npu-sram")
+    assert machine_names() == (*gpus, *others, "tpu-v5e", "tpu-v6e")
     for name in machine_names():
         assert load_machine(name).name == name
 
