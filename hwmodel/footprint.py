@@ -87,6 +87,8 @@ def _values(expression: Expression, variables: Array) -> Array:
 def _disjoint_elements(boxes: Array) -> int:
     """Return the elements of disjoint boxes out of int64[n, axes, (start, extent)]."""
     boxes = boxes[(boxes[:, :, 1] > 0).all(axis=1)]
+    if len(boxes) == 0:
+        return 0
     for axis in range(boxes.shape[1]):
         intervals, which = np.unique(boxes[:, axis], axis=0, return_inverse=True)
         boxes = boxes[_apart(intervals)[which.reshape(-1)]]

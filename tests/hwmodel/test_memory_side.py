@@ -213,7 +213,10 @@ def test_every_shipped_machine_runs_a_kernel(name: str) -> None:
     machine = Machine(spec)
     problem = attention.Problem(8, 2, 64, "bf16", (100, 300))
     decode = simulate(attention.compile(problem, attention.Knobs(stages=2), machine, 0), machine)
-    product = simulate(gemm.compile(gemm.Problem(200, 300, 256, "bf16"), gemm.Knobs(tile_m=64, tile_n=64, stages=2), machine, 0), machine)
+    product = simulate(
+        gemm.compile(gemm.Problem(200, 300, 256, "bf16"), gemm.Knobs(tile_m=64, tile_n=64, stages=2), machine, 0),
+        machine,
+    )
     for result in (decode, product):
         assert 0 < result.bound.total_fs <= result.makespan_fs
         below = result.levels.get("hbm") or result.levels["distributed sram"]
