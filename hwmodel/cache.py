@@ -26,7 +26,7 @@ from hwmodel.traffic import LevelTraffic
 
 Array = np.ndarray[Any, Any]
 
-TAG, STAMP, VALID, DIRTY, PENDING, FETCHES = range(6)  # of a line: number + 1, last use, burst masks, fetch by sector
+VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line: masks of bursts, then the fetch of each sector
 (
     BURST_BYTES,
     LINE_BURSTS,
@@ -53,6 +53,8 @@ class CacheState(NamedTuple):
     """The arrays on which the compiled functions work; the counts of the last access lie in `scalars`."""
 
     scalars: Array
+    tags: Array  # [slice x set x way] number of the line + 1
+    stamps: Array  # [slice x set x way] when it was last used
     lines: Array  # [slice x set x way, field]
     fetched: Array  # addresses of bursts to read from memory
     filled: Array  # [line, (place, mask)] of what those reads will make valid
@@ -69,34 +71,32 @@ def _set_of(scalars: Array, line: int) -> int:
 
 
 @compiled
-def _find(state: CacheState, line: int) -> int:
-    """Return the place of a line, or -1."""
-    first = _set_of(state.scalars, line)
+def _find(state: CacheState, first: int, line: int) -> int:
+    """Return the place of a line in the set that begins at `first`, or -1."""
     for place in range(first, first + state.scalars[WAYS]):
-        if state.lines[place, TAG] == line + 1:
+        if state.tags[place] == line + 1:
             return int(place)
     return -1
 
 
 @compiled
-def _allocate(state: CacheState, line: int) -> int:
-    """Return a place for a line, after putting its last line's dirty bursts to `evicted`; -1 if all are pending."""
-    scalars, lines = state.scalars, state.lines
-    first = _set_of(scalars, line)
+def _allocate(state: CacheState, first: int, line: int) -> int:
+    """Return a place for a line in its set, after putting its last line's dirty bursts to `evicted`; -1 if all wait."""
+    scalars, stamps, lines = state.scalars, state.stamps, state.lines
     victim = -1
     for place in range(first, first + scalars[WAYS]):
-        if lines[place, PENDING] == 0 and (victim < 0 or lines[place, STAMP] < lines[victim, STAMP]):
+        if (victim < 0 or stamps[place] < stamps[victim]) and lines[place, PENDING] == 0:
             victim = place
     if victim < 0:
         return -1
-    dirty, burst = lines[victim, DIRTY], (lines[victim, TAG] - 1) * scalars[LINE_BURSTS]
+    dirty, burst = lines[victim, DIRTY], (state.tags[victim] - 1) * scalars[LINE_BURSTS]
     while dirty:
         if dirty & 1:
             state.evicted[scalars[EVICTED]] = burst * scalars[BURST_BYTES]
             scalars[EVICTED] += 1
         dirty >>= 1
         burst += 1
-    lines[victim, TAG] = line + 1
+    state.tags[victim] = line + 1
     lines[victim, VALID] = lines[victim, DIRTY] = 0
     return int(victim)
 
@@ -160,17 +160,18 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
             touched |= bit
             count += 1
             at += 1
-        place = _find(state, line)
+        here = _set_of(scalars, line)
+        place = _find(state, here, line)
         known = 0 if place < 0 else lines[place, VALID] | lines[place, PENDING]
         pending = 0 if place < 0 else lines[place, PENDING]
         if not is_write and touched & ~known and pending == 0 and scalars[OUTSTANDING] >= scalars[MSHRS]:
             return int(start)
         if place < 0:
-            place = _allocate(state, line)
+            place = _allocate(state, here, line)
             if place < 0:
                 return int(start)
         scalars[CLOCK] += 1
-        lines[place, STAMP] = scalars[CLOCK]
+        state.stamps[place] = scalars[CLOCK]
         if is_write:
             lines[place, VALID] |= touched
             lines[place, DIRTY] |= touched
@@ -195,11 +196,12 @@ def _hold(state: CacheState, first_line: int, stop_line: int) -> None:
     """Put whole clean lines into the cache, least recently used first."""
     scalars, lines = state.scalars, state.lines
     for line in range(first_line, stop_line):
-        place = _find(state, line)
+        here = _set_of(scalars, line)
+        place = _find(state, here, line)
         if place < 0:
-            place = _allocate(state, line)
+            place = _allocate(state, here, line)
         scalars[CLOCK] += 1
-        lines[place, STAMP] = scalars[CLOCK]
+        state.stamps[place] = scalars[CLOCK]
         lines[place, VALID] = (1 << scalars[LINE_BURSTS]) - 1
 
 
@@ -221,6 +223,8 @@ class SharedCache:
         empty, lines = np.zeros(0, np.int64), spec.capacity // spec.line
         self.state = CacheState(
             scalars=scalars,
+            tags=np.zeros(lines, np.int64),
+            stamps=np.zeros(lines, np.int64),
             lines=np.zeros((lines, FETCHES + line_bursts // sector_bursts), np.int64),
             fetched=empty,
             filled=np.zeros((0, 2), np.int64),
