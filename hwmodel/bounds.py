@@ -100,7 +100,7 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
         if machine.memory == "hbm":
             resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
         else:
-            resources["distributed sram"] = _sram_fs(machine, bursts["load"] + bursts["store"])
+            resources["distributed sram"] = _distributed_sram_fs(machine, bursts["load"] + bursts["store"])
     return resources
 
 
@@ -260,7 +260,7 @@ def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int
     return issue + machine.memory_request_fs + machine.ticks_to_fs(ticks) + back_fs
 
 
-def _sram_fs(machine: Machine, bursts: int) -> int:
+def _distributed_sram_fs(machine: Machine, bursts: int) -> int:
     """Return the least time for so many accesses of a main memory of SRAM from the first issue to the last answer."""
     sram, dma = machine.spec.distributed_sram, machine.spec.cores.dma
     assert sram is not None

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -27,7 +26,7 @@ from hwmodel.cache import Access, SharedCache
 from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
 from hwmodel.main_memory import SramMemory, submit
-from hwmodel.noc import Cut, Multicast, Server
+from hwmodel.noc import Cut, Multicast
 from hwmodel.tlb import Tlb
 from hwmodel.traffic import LevelTraffic
 
@@ -55,27 +54,39 @@ def _succeed(event: simpy.Event) -> None:
 
 
 class Engine(Protocol):
-    """What sends requests: its port takes the data of loads, and it is told when a request is complete."""
+    """What sends requests: takes the data of loads at its port, and is told when a store is complete."""
 
-    port: Server
+    def receive(self, request: Any, now_fs: int) -> None: ...
 
     def complete(self, event: simpy.Event) -> None: ...
 
 
-@dataclass(slots=True)
-class Request:
-    """One memory request of a descriptor; from `bursts` on it is the memory side's."""
+class Request(Protocol):
+    """What the memory side knows of a request."""
 
-    engine: Engine
-    descriptor: Any
-    size_bytes: int
-    bursts: Any = None
-    first: int = 0
-    stop: int = 0
-    is_write: bool = False
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+
+@dataclass(slots=True, eq=False)
+class Trip:
+    """A request on its way through the memory side; bursts[first:stop] are its addresses."""
+
+    request: Request
+    bursts: Any
+    first: int
+    stop: int
+    is_write: bool
     looked_up: int = 0  # position up to which the cache has looked bursts up
     missing: int = 0  # fetches that have not come yet
-    followers: list[Request] = field(default_factory=list)  # equal loads that get their data with this one's
+    followers: list[Trip] = field(default_factory=list)  # equal loads that get their data with this one's
+
+    @property
+    def size_bytes(self) -> int:
+        return self.request.size_bytes
 
 
 class MemorySide:
@@ -94,9 +105,8 @@ class MemorySide:
         self._multicast, self._there, self._back = Multicast(spec.noc), Cut(spec.noc), Cut(spec.noc)
         self._back_fs = spec.noc.latency
         self._last_leg_fs = spec.shared_cache.miss_latency if spec.shared_cache else spec.noc.latency
-        self._port_fs = cache(machine.port_fs)
-        self._blocked: deque[Request] = deque()  # in the cache, waiting for a free miss
-        self._waiting: dict[int, list[Request]] = {}  # by fetch
+        self._blocked: deque[Trip] = deque()  # in the cache, waiting for a free miss
+        self._waiting: dict[int, list[Trip]] = {}  # by fetch
         self._write_backs = 0
         self._quiet: simpy.Event | None = None
         self._submitted = 0
@@ -120,78 +130,78 @@ class MemorySide:
 
         `in_cache` is not needed: what the cache holds is found there.
         """
-        request.bursts, request.first, request.stop, request.is_write = bursts, first, stop, is_write
-        self._asked_bytes += request.size_bytes
+        trip = Trip(request, bursts, first, stop, is_write)
+        self._asked_bytes += trip.size_bytes
         if self._tlb_spec is None:
-            self._leave_now(request)
+            self._leave_now(trip)
             return
         tlb = self._tlbs.get(request.engine)
         if tlb is None:
             tlb = self._tlbs[request.engine] = Tlb(self._tlb_spec)
         delay_fs = tlb.delay_fs(bursts, first, stop, self._env.now)
         if delay_fs:
-            self._untranslated_bytes += request.size_bytes
-            self.at(delay_fs, self._leave, request)
+            self._untranslated_bytes += trip.size_bytes
+            self.at(delay_fs, self._leave, trip)
         else:
-            self._leave_now(request)
+            self._leave_now(trip)
 
     def _leave(self, event: simpy.Event) -> None:
-        request: Request = event.value  # type: ignore[assignment]
-        self._leave_now(request)
+        trip: Trip = event.value  # type: ignore[assignment]
+        self._leave_now(trip)
 
-    def _leave_now(self, request: Request) -> None:
+    def _leave_now(self, trip: Trip) -> None:
         """Send a translated request into the network, unless it joins another."""
         now_fs = self._env.now
-        if not request.is_write and self._multicast.join(request, now_fs):
+        if not trip.is_write and self._multicast.join(trip, now_fs):
             return
-        crossed_fs = self._there.cross(now_fs, request.size_bytes) if request.is_write else now_fs
+        crossed_fs = self._there.cross(now_fs, trip.size_bytes) if trip.is_write else now_fs
         if self._cache:
-            self.at(crossed_fs + self._back_fs - now_fs, self._arrive, request)
+            self.at(crossed_fs + self._back_fs - now_fs, self._arrive, trip)
         elif crossed_fs > now_fs:
-            self.at(crossed_fs - now_fs, self._crossed, request)
+            self.at(crossed_fs - now_fs, self._crossed, trip)
         else:
-            self._to_memory(now_fs, request.bursts, request.first, request.stop, request.is_write, request)
+            self._to_memory(now_fs, trip.bursts, trip.first, trip.stop, trip.is_write, trip)
 
     def _crossed(self, event: simpy.Event) -> None:
-        request: Request = event.value  # type: ignore[assignment]
-        self._to_memory(self._env.now, request.bursts, request.first, request.stop, request.is_write, request)
+        trip: Trip = event.value  # type: ignore[assignment]
+        self._to_memory(self._env.now, trip.bursts, trip.first, trip.stop, trip.is_write, trip)
 
     def _arrive(self, event: simpy.Event) -> None:
         """The request that the event carries reaches the cache."""
-        request: Request = event.value  # type: ignore[assignment]
-        request.looked_up = request.first
-        if self._blocked or not self._look_up(self._env.now, request):
-            self._blocked.append(request)
+        trip: Trip = event.value  # type: ignore[assignment]
+        trip.looked_up = trip.first
+        if self._blocked or not self._look_up(self._env.now, trip):
+            self._blocked.append(trip)
 
-    def _look_up(self, now_fs: int, request: Request) -> bool:
+    def _look_up(self, now_fs: int, trip: Trip) -> bool:
         """Look a request up and send what it needs to memory; return False where it has to wait for a free miss."""
         assert self._cache is not None
-        found = self._cache.access(request.bursts, request.looked_up, request.stop, request.is_write)
-        request.looked_up = found.reached
+        found = self._cache.access(trip.bursts, trip.looked_up, trip.stop, trip.is_write)
+        trip.looked_up = found.reached
         if len(found.evicted):
             self._write_backs += 1
             self._to_memory(now_fs, found.evicted, 0, len(found.evicted), True, None)
         if len(found.fetched):
             self._to_memory(now_fs, found.fetched, 0, len(found.fetched), False, found)
-            self._waiting[found.fetch] = [request]
-            request.missing += 1
+            self._waiting[found.fetch] = [trip]
+            trip.missing += 1
         for fetch in found.awaited:
-            self._waiting[fetch].append(request)
-        request.missing += len(found.awaited)
-        if found.reached < request.stop:
+            self._waiting[fetch].append(trip)
+        trip.missing += len(found.awaited)
+        if found.reached < trip.stop:
             return False
-        if request.missing == 0:
-            self._served(now_fs, request)
+        if trip.missing == 0:
+            self._served(now_fs, trip)
         return True
 
     def _filled(self, now_fs: int, found: Access) -> None:
         """A fetch has come: serve who waited only for it, then look up again who waits for a free miss."""
         assert self._cache is not None
         self._cache.fill(found.filled)
-        for request in self._waiting.pop(found.fetch):
-            request.missing -= 1
-            if request.missing == 0 and request.looked_up == request.stop:
-                self._served(now_fs, request)
+        for trip in self._waiting.pop(found.fetch):
+            trip.missing -= 1
+            if trip.missing == 0 and trip.looked_up == trip.stop:
+                self._served(now_fs, trip)
         while self._blocked and self._look_up(now_fs, self._blocked[0]):
             self._blocked.popleft()
 
@@ -241,7 +251,7 @@ class MemorySide:
 
     def _left(self, done_fs: int, whose: Any) -> None:
         """Main memory has done something at a time, not before the last event's: a request, a fetch, a write-back."""
-        if isinstance(whose, Request):
+        if isinstance(whose, Trip):
             self._served(done_fs, whose)
         elif whose is not None:
             self._filled(done_fs, whose)
@@ -251,19 +261,18 @@ class MemorySide:
                 quiet, self._quiet = self._quiet, None
                 self.at(done_fs - self._env.now, _succeed, quiet)
 
-    def _served(self, now_fs: int, request: Request) -> None:
+    def _served(self, now_fs: int, trip: Trip) -> None:
         """The request's data is there, or its place for data: send data or acknowledgement back."""
         done_fs = now_fs
         if self._cache:
-            done_fs = self._cache.serve(request.bursts, request.first, request.stop, now_fs)
-        if request.is_write:
-            self.at(done_fs + self._back_fs - self._env.now, request.engine.complete, request)
+            done_fs = self._cache.serve(trip.bursts, trip.first, trip.stop, now_fs)
+        if trip.is_write:
+            self.at(done_fs + self._back_fs - self._env.now, trip.request.engine.complete, trip.request)
             return
-        self._multicast.close(request)
-        done_fs = self._back.cross(done_fs, request.size_bytes) + self._back_fs
-        for receiver in (request, *request.followers):
-            there_fs = receiver.engine.port.serve(done_fs, self._port_fs(receiver.size_bytes))
-            self.at(there_fs - self._env.now, receiver.engine.complete, receiver)
+        self._multicast.close(trip)
+        there_fs = self._back.cross(done_fs, trip.size_bytes) + self._back_fs
+        for receiver in (trip, *trip.followers):
+            receiver.request.engine.receive(receiver.request, there_fs)
 
     def quiet(self) -> simpy.Event | None:
         """Return an event at which the last write-back is done; None if none is under way."""

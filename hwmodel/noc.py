@@ -51,22 +51,22 @@ class Multicast:
         self._open: dict[bytes, tuple[int, Any]] = {}
         self.merged_bytes = 0
 
-    def join(self, request: Any, now_fs: int) -> bool:
+    def join(self, load: Any, now_fs: int) -> bool:
         """Return whether the load joins an earlier one, whose `followers` it is then among; else others may join it."""
         if self._window_fs is None:
             return False
-        asked = request.bursts[request.first : request.stop].tobytes()
+        asked = load.bursts[load.first : load.stop].tobytes()
         left_fs, leader = self._open.get(asked, (0, None))
         if leader is not None and now_fs - left_fs <= self._window_fs:
-            leader.followers.append(request)
-            self.merged_bytes += request.size_bytes
+            leader.followers.append(load)
+            self.merged_bytes += load.size_bytes
             return True
-        self._open[asked] = now_fs, request
+        self._open[asked] = now_fs, load
         return False
 
-    def close(self, request: Any) -> None:
+    def close(self, load: Any) -> None:
         """The load's data leaves memory: nobody can join it any more."""
         if self._window_fs is not None:
-            asked = request.bursts[request.first : request.stop].tobytes()
-            if self._open.get(asked, (0, None))[1] is request:
+            asked = load.bursts[load.first : load.stop].tobytes()
+            if self._open.get(asked, (0, None))[1] is load:
                 del self._open[asked]

@@ -22,7 +22,7 @@ from hwmodel.bounds import compute_fs
 from hwmodel.dma import Regions
 from hwmodel.dram.controller import Dram, Policy
 from hwmodel.machine import Machine
-from hwmodel.memory_side import Clock, MemorySide, Request
+from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.noc import Server
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
 from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, Traffic, make_result
@@ -63,6 +63,15 @@ class Descriptor:
 
     remaining: int
     signals: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Request:
+    """One memory request of a descriptor."""
+
+    engine: DmaEngine
+    descriptor: Descriptor
+    size_bytes: int
 
 
 class DmaEngine:
@@ -109,6 +118,11 @@ class DmaEngine:
     def _send(self, event: simpy.Event) -> None:
         """Send the request that the event carries, whose data has left the core."""
         self._core.memory.submit(*event.value)  # type: ignore[misc]
+
+    def receive(self, request: Request, now_fs: int) -> None:
+        """The data of a load reaches the core's port at a time that is now or soon."""
+        done_fs = self.port.serve(now_fs, self._port_fs(request.size_bytes))
+        self._core.memory.at(done_fs - self._core.env.now, self.complete, request)
 
     def drain(self, ledger: Ledger) -> Process:
         """Wait until everything in flight is complete."""

@@ -1,8 +1,8 @@
 """Translation of addresses: a look-up of pages that delays a request whose page is not among the last ones used.
 
-One for each DMA engine, fully associative, least recently used replaced; pages are as large as the description says,
-whatever the pages of a KV cache are. A walk takes a constant time, and requests that need a page under way wait for the
-same walk. Not modelled: the traffic of walks, how many can be under way, and levels of it.
+One for each DMA engine and kernel, empty at first, fully associative, least recently used replaced; pages are as large
+as the description says, whatever the pages of a KV cache are. A walk takes a constant time, and requests that need a
+page under way wait for the same walk. Not modelled: the traffic of walks, how many can be under way, and levels of it.
 """
 
 from __future__ import annotations

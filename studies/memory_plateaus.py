@@ -29,7 +29,7 @@ import numpy as np
 
 from hwmodel.machine import Machine
 from hwmodel.main_memory import submit
-from hwmodel.memory_side import Clock, MemorySide, Request
+from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.noc import Server
 from hwmodel.reference import make_dram
 from hwmodel.spec import load_machine
@@ -63,19 +63,33 @@ LATENCIES = (
 )
 
 
+@dataclass(frozen=True)
+class Load:
+    """One request of a core."""
+
+    engine: Core
+    size_bytes: int
+
+
 class Core:
     """The loads of one core; whenever one is complete, the next is sent."""
 
-    def __init__(self, memory: MemorySide, env: Clock, requests: Iterator[Any], done: list[tuple[int, int]]) -> None:
-        self.port = Server()
+    def __init__(
+        self, machine: Machine, memory: MemorySide, env: Clock, requests: Iterator[Any], done: list[tuple[int, int]]
+    ) -> None:
+        self._port, self._port_fs = Server(), machine.port_fs
         self._memory, self._env, self._requests, self._done = memory, env, requests, done
 
     def send(self) -> None:
         """Send the next request, if there is one: an array of burst addresses."""
         bursts = next(self._requests, None)
         if bursts is not None:
-            request = Request(self, None, len(bursts) * BURST_BYTES)
-            self._memory.submit(request, bursts, 0, len(bursts), False, False)
+            self._memory.submit(Load(self, len(bursts) * BURST_BYTES), bursts, 0, len(bursts), False, False)
+
+    def receive(self, load: Load, now_fs: int) -> None:
+        """The data of a load reaches the port."""
+        done_fs = self._port.serve(now_fs, self._port_fs(load.size_bytes))
+        self._memory.at(done_fs - self._env.now, self.complete, load)
 
     def complete(self, event: Any) -> None:
         """Note when and how many bytes came, and send the next request."""
@@ -115,7 +129,8 @@ def bandwidth(machine: Machine, footprint_bytes: int) -> float:
     each = max(STREAM_BYTES // dma.request_bytes // cores, 4 * dma.max_outstanding)
     done: list[tuple[int, int]] = []
     engines = [
-        Core(memory, env, islice(block_requests(machine, core, footprint_bytes), each), done) for core in range(cores)
+        Core(machine, memory, env, islice(block_requests(machine, core, footprint_bytes), each), done)
+        for core in range(cores)
     ]
     for _ in range(dma.max_outstanding):
         for engine in engines:
@@ -161,7 +176,7 @@ def latency_ns(machine: Machine, footprint_bytes: int) -> float:
     lines = np.random.default_rng(0).choice(footprint_bytes // line, CHASED + warm_loads(machine), replace=False)
     loads = (np.array([number * line]) for number in lines.tolist())
     done: list[tuple[int, int]] = []
-    Core(memory, env, loads, done).send()
+    Core(machine, memory, env, loads, done).send()
     memory.run()
     skipped = warm_loads(machine) if footprint_bytes <= pages else 0  # until all pages are known
     return (done[-1][0] - done[skipped - 1][0] if skipped else done[-1][0]) / (len(done) - skipped) / 1e6
