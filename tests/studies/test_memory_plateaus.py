@@ -69,13 +69,13 @@ def test_lanes_a_stride_apart_meet_in_as_many_banks_as_the_greatest_common_divis
 
 
 def test_a_footprint_in_the_cache_streams_at_its_bandwidth_and_a_large_one_at_that_of_hbm(
-    study: ModuleType, h100: Machine, monkeypatch: pytest.MonkeyPatch
+    study: ModuleType, h100: Machine
 ) -> None:
-    monkeypatch.setattr(study, "STREAM_BYTES", 16 << 20)
-    assert study.bandwidth(h100, 8 << 20) == pytest.approx(9.77e12, rel=0.07)
-    streamed = study.bandwidth(h100, 1 << 30)
+    short = 16 << 20
+    assert study.bandwidth(h100, 8 << 20, short) == pytest.approx(9.77e12, rel=0.07)
+    streamed = study.bandwidth(h100, 1 << 30, short)
     assert 0.7 * 3352e9 < streamed < 3352e9
-    assert study.hbm_bandwidth(h100, 1 << 30) == pytest.approx(streamed, rel=0.1)
+    assert study.hbm_bandwidth(h100, 1 << 30, short) == pytest.approx(streamed, rel=0.1)
 
 
 def test_a_chased_pointer_takes_the_latency_of_the_level_that_holds_the_footprint(
