@@ -296,8 +296,10 @@ def machine_units() -> dict[str, str]:
 
 def _units(part: Any, quantities: Sequence[tuple[list[Any], str]], prefix: str) -> Iterator[tuple[str, str]]:
     for name, field in part.model_fields.items():
-        yield from ((prefix + name, unit) for marks, unit in quantities if field.metadata == marks)
-        for kind in (field.annotation, *get_args(field.annotation)):  # a part, or a part that may be missing
+        kinds = field.annotation, *get_args(field.annotation)  # a number or a part, or one that may be missing
+        marked = [field.metadata, *(list(getattr(kind, "__metadata__", ())) for kind in kinds)]
+        yield from ((prefix + name, unit) for marks, unit in quantities if marks in marked)
+        for kind in kinds:
             if hasattr(kind, "model_fields"):
                 yield from _units(kind, quantities, f"{prefix}{name}.")
 

@@ -2,9 +2,11 @@
 
 Phases follow one another, so their bounds add up. Within a phase every resource gives a bound of its own and the
 largest holds: matrix and vector units and DMA issue of the busiest core, bytes through the busiest core's port, bytes
-through the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case).
-Memory resources also wait for the first request to make its way through an idle machine. Row misses, uneven channels,
-waiting for counters and the tail after the last byte are not in it: they can only make a run longer.
+through the network's bisection and the shared cache, and bursts on the HBM data buses, spread evenly over all
+pseudo-channels (the best case), or through main memory's slices of SRAM. Behind a shared cache or multicast, memory
+must move only what is distinct (`footprint`), and in later phases only what the cache cannot have kept. The first
+request must also make its way through an idle machine. Row misses, uneven channels and slices, misses for want of
+capacity, waiting for counters and the tail after the last byte are not in it: they can only make a run longer.
 
 Loops are not walked: an instruction's executions are expanded over tasks and iterations as arrays, and its cost is
 computed once per distinct set of sizes.
@@ -19,8 +21,11 @@ from typing import Any
 import numpy as np
 
 from hwmodel import matrix
+from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
 from hwmodel.program import NONE, QUEUES, Expression, Instruction, Op, Phase, Program
+from hwmodel.slices import slice_burst_fs
+from hwmodel.units import transfer_fs
 from hwmodel.vector import OPERATIONS
 
 Array = np.ndarray[Any, Any]
@@ -63,8 +68,9 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
 def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) -> dict[str, int]:
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
-    hbm_bursts = {"load": 0, "store": 0}
-    through_cache = 0
+    bursts = {"load": 0, "store": 0}
+    footprints = {name: Footprint(program, phase) for name in ("load", "store")}
+    reuses = machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
     for number, name in enumerate(QUEUES):
         for instruction, task, variables in _executions(phase, number):
             if instruction.op in (Op.LOAD, Op.STORE):
@@ -73,11 +79,9 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
                     task, _per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
                 )
                 moved[name] += _sum_by(task, size, len(phase.tasks))
-                in_cache = program.tensors[phase.tiles[instruction.tile]["tensor"]].resident == "cache"
-                if not in_cache:
-                    hbm_bursts[name] += int((-(-size // machine.organisation.burst_bytes)).sum())
-                if in_cache or name == "load":
-                    through_cache += int(size.sum())
+                bursts[name] += int((-(-size // machine.burst_bytes)).sum())
+                if reuses:
+                    footprints[name].add(instruction.tile, variables)
             else:
                 sizes = np.stack([_size(phase, size, variables) for size in instruction.sizes], axis=1)
                 fs = _per_distinct(sizes, lambda *s, i=instruction: compute_fs(machine, phase, i, s))
@@ -89,11 +93,44 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
         busiest = _busiest(phase, cores, bytes_per_task)
         if busiest:
             resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
-    if through_cache and machine.spec.shared_cache is not None:
-        resources["shared cache"] = machine.cache_fs(through_cache)
-    if any(hbm_bursts.values()):
-        resources["hbm"] = _hbm_fs(machine, hbm_bursts["load"], hbm_bursts["store"], rows_closed)
+    resources |= _shared(machine, *(int(moved[name].sum()) for name in ("load", "store")))
+    if reuses:
+        bursts = _unavoidable(machine, bursts, footprints, first=rows_closed)
+    if any(bursts.values()):
+        if machine.memory == "hbm":
+            resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
+        else:
+            resources["distributed sram"] = _distributed_sram_fs(machine, bursts["load"] + bursts["store"])
     return resources
+
+
+def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:
+    """Return the bounds of what all cores' bytes pass: the network's bisection and the shared cache."""
+    noc, cores = machine.spec.noc, machine.spec.cores.count
+    if noc.multicast_window is not None:
+        loaded = -(-loaded // cores)  # no load serves more cores than there are
+    resources = {}
+    if noc.bisection is not None and loaded + stored:
+        there, back = (transfer_fs(size, noc.bisection) for size in (stored, loaded))
+        resources["network"] = max(there, back + _first_data_fs(machine) if loaded else 0)
+    if machine.spec.shared_cache is not None and loaded + stored:
+        resources["shared cache"] = machine.cache_fs(loaded + stored)
+    return resources
+
+
+def _unavoidable(
+    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], first: bool
+) -> dict[str, int]:
+    """Return the bursts that main memory moves at least where loads can be answered before they reach it."""
+    cache = machine.spec.shared_cache
+    kept = cache.capacity if cache is not None else 0
+    stored = footprints["store"].tensors if cache is not None else set()
+    fetched = footprints["load"].distinct_bytes(without=stored, in_cache=cache is None) - (0 if first else kept)
+    least = {"load": max(0, -(-fetched // machine.burst_bytes)), "store": bursts["store"]}
+    if cache is not None:
+        written = footprints["store"].distinct_bytes(without=set(), in_cache=True) - kept
+        least["store"] = max(0, -(-written // machine.burst_bytes))
+    return least
 
 
 def compute_fs(machine: Machine, phase: Phase, instruction: Instruction, sizes: tuple[int, ...]) -> int:
@@ -104,7 +141,8 @@ def compute_fs(machine: Machine, phase: Phase, instruction: Instruction, sizes: 
     else:
         m, n, k = sizes
         operands = m * k * buffers[1].element_bytes + n * k * buffers[2].element_bytes
-        cycles = matrix.cycles(machine.spec.cores.matrix, m, n, k, operands, machine.sram_bytes_per_cycle)
+        wider = max(buffers[1:3], key=lambda buffer: buffer.element_bytes).dtype
+        cycles = matrix.cycles(machine.spec.cores.matrix, m, n, k, operands, machine.sram_bytes_per_cycle, wider)
     return machine.core_fs(cycles)
 
 
@@ -213,8 +251,19 @@ def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int
     busy = -(-(reads + writes) // machine.pseudo_channels) * timing.burst_interval_ticks
     activate = timing.activate_to_column_ticks if rows_closed else 0
     ticks = activate + min(timing.nCL, timing.nCWL) + timing.nBL + busy - timing.burst_interval_ticks
-    if machine.spec.hbm.refresh == "all-bank":
+    if machine.hbm.spec.refresh == "all-bank":
         # Every nREFI a pseudo-channel stands still for nRFC; one refresh may still be due when the last burst is done.
         while (longer := busy + max(0, ticks // timing.nREFI - 1) * timing.nRFC) > ticks:
             ticks = longer
-    return issue + machine.memory_request_fs + machine.ticks_to_fs(ticks) + machine.spec.noc.latency
+    written_back = writes and machine.spec.shared_cache is not None  # nobody waits for an answer
+    back_fs = 0 if written_back else machine.spec.noc.latency
+    return issue + machine.memory_request_fs + machine.ticks_to_fs(ticks) + back_fs
+
+
+def _distributed_sram_fs(machine: Machine, bursts: int) -> int:
+    """Return the least time for so many accesses of a main memory of SRAM from the first issue to the last answer."""
+    sram, dma = machine.spec.distributed_sram, machine.spec.cores.dma
+    assert sram is not None
+    busy = -(-bursts // sram.slices) * slice_burst_fs(sram.slices, sram.access, sram.bandwidth)
+    issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
+    return issue + machine.memory_request_fs + busy + sram.latency

@@ -93,7 +93,7 @@ Cause = Literal["memory", "buffer", "dependency"]
 class Tensor:
     """A tensor in memory: a named layout (element offsets) at a byte address.
 
-    `resident` says where its bytes are when the kernel starts and where its stores stay: "hbm", or "cache" for small
+    `resident` says where its bytes are when the kernel starts: in main memory, "hbm" or "sram", or "cache" for small
     activations that the kernel before has just written and the kernel after reads next, on machines with a shared
     cache. `values` holds the contents of index tensors (page tables), on which addresses depend; int32.
     """
@@ -102,7 +102,7 @@ class Tensor:
     layout: NamedLayout
     dtype: str
     base_bytes: int
-    resident: Literal["hbm", "cache"] = "hbm"
+    resident: Literal["hbm", "sram", "cache"] = "hbm"
     values: np.ndarray[Any, np.dtype[np.int32]] | None = None
 
     @property

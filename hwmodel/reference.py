@@ -1,67 +1,33 @@
 """The reference model: a program's time, with SimPy processes, one class per component.
 
 The readable definition of the machine. A core is four queue processes; the two DMA queues split descriptors into memory
-requests with a bounded number in flight; requests cross the network, the shared cache where there is one, and the
-compiled DRAM channels (`hwmodel.dram`), which schedule every burst. Time is an integer count of femtoseconds; ties are
+requests with a bounded number in flight; requests go to the memory side (`memory_side`), whose compiled DRAM
+channels (`hwmodel.dram`) schedule every burst. Time is an integer count of femtoseconds; ties are
 broken by the order of scheduling, so equal inputs give equal results.
 
-The channels run ahead of SimPy's clock exactly as far as no event can still send them a request: a request needs
-`memory_request_fs` to arrive, and nothing unknown can come back before a burst's zero-load latency has passed.
-
-Not modelled: scratchpad bank conflicts and contention between units, cache capacity, network links; stores to HBM do
-not occupy the shared cache.
+Not modelled: scratchpad bank conflicts and contention between units, and what `memory_side` names.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
-from heapq import heappop, heappush
 from typing import Any
 
 import simpy
 
 from hwmodel.bounds import compute_fs
-from hwmodel.compiled import compiled
 from hwmodel.dma import Regions
-from hwmodel.dram.controller import Dram, Policy, enqueue_bursts, open_request
-from hwmodel.dram.state import BURSTS_LEFT, REQUESTS_LEFT, DramState
+from hwmodel.dram.controller import Dram, Policy
 from hwmodel.machine import Machine
+from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.noc import Server
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
-from hwmodel.result import Ledger, PhaseTime, Result, Traffic, make_result
+from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, Traffic, make_result
 
-BIN_FS = 10**9  # bandwidth over time is kept in bins of a microsecond
 Process = Generator[simpy.Event, Any, None]
-
-
-@compiled
-def _submit(state: DramState, bursts: Any, first: int, stop: int, is_write: bool, tick: int) -> int:
-    """Open a request and enqueue its bursts; return its number, or -1 where there is no room."""
-    if min(state.scalars[BURSTS_LEFT], state.scalars[REQUESTS_LEFT]) < stop - first:
-        return -1
-    request: int = open_request(state, stop - first)
-    enqueue_bursts(state, bursts, first, stop, request, is_write, tick)
-    return request
-
-
-class Call(simpy.Event):
-    """An event that has its outcome from the start and calls back when its time comes."""
-
-    def __init__(self, env: Clock) -> None:
-        self.env = env
-
-
-class Clock(simpy.Environment):
-    """SimPy's environment, whose time is here an integer count of femtoseconds."""
-
-    _now: int
-
-    @property
-    def now(self) -> int:
-        return self._now
 
 
 class CounterBank:
@@ -108,88 +74,6 @@ class Request:
     size_bytes: int
 
 
-class MemorySide:
-    """Network, shared cache and HBM: takes requests from the DMA engines and calls back when they are complete."""
-
-    def __init__(self, env: Clock, machine: Machine, dram: Dram) -> None:
-        self._env = env
-        self._machine = machine
-        self._dram = dram
-        self._cache = Server()
-        self._has_cache = machine.spec.shared_cache is not None
-        self._back_fs = machine.spec.noc.latency
-        self._there_fs = machine.memory_request_fs
-        self._cache_fs = cache(machine.cache_fs)
-        self._port_fs = cache(machine.port_fs)
-        self._submitted = 0
-        self._in_dram: dict[int, tuple[int, Request, bool]] = {}  # by number: place in the order of submission, ...
-        self._done: list[tuple[int, int, Request, bool]] = []  # left DRAM: a heap by time and order of submission
-        self._safe_fs = 0  # no completion that is still unknown can be earlier
-        self._zero_load_ticks = dram.lookahead_ticks
-
-    @property
-    def cache_busy_fs(self) -> int:
-        return self._cache.busy_fs
-
-    def submit(self, request: Request, bursts: Any, first: int, stop: int, is_write: bool, in_cache: bool) -> None:
-        """Send a request from its core now; bursts[first:stop] are its addresses."""
-        if in_cache:
-            self.at(self._back_fs, lambda _: self._served(self._env.now, request, is_write, False))
-            return
-        tick = self._machine.fs_to_ticks(self._env.now + self._there_fs)
-        if not self._in_dram:
-            self._safe_fs = max(self._safe_fs, self._machine.ticks_to_fs(tick + self._zero_load_ticks))
-        number = _submit(self._dram.state, bursts, first, stop, is_write, tick)
-        if number < 0:
-            self._dram.reserve(stop - first)
-            number = _submit(self._dram.state, bursts, first, stop, is_write, tick)
-        self._in_dram[number] = (self._submitted, request, is_write)
-        self._submitted += 1
-
-    def run(self) -> None:
-        """Run all events, letting the DRAM channels go ahead between them.
-
-        What leaves DRAM at the time of another event goes first, in the order of submission. So nothing happens at a
-        time at which something may still leave DRAM: a write is done sooner after its command than a read.
-        """
-        env, done = self._env, self._done
-        while True:
-            upcoming = env.peek()
-            leaving = bool(done) and done[0][0] <= upcoming
-            if self._in_dram and (done[0][0] if leaving else upcoming) >= self._safe_fs:
-                reaction_fs = self._safe_fs + self._back_fs
-                self._advance((int(upcoming) if upcoming < reaction_fs else reaction_fs) + self._there_fs)
-            elif leaving:
-                done_fs, _, request, is_write = heappop(done)
-                self._served(done_fs, request, is_write, True)
-            elif upcoming == simpy.core.Infinity:
-                return
-            else:
-                env.step()
-
-    def _advance(self, limit_fs: int) -> None:
-        limit = self._machine.fs_to_ticks(limit_fs)
-        numbers, ticks = self._dram.advance(limit)
-        self._safe_fs = self._machine.ticks_to_fs(limit + self._zero_load_ticks)
-        for number, tick in zip(numbers.tolist(), ticks.tolist(), strict=True):
-            heappush(self._done, (self._machine.ticks_to_fs(tick), *self._in_dram.pop(number)))
-
-    def _served(self, now_fs: int, request: Request, is_write: bool, from_dram: bool) -> None:
-        """The shared cache has the request's data, or the memory has taken it: send data or acknowledgement back."""
-        passes_cache = self._has_cache and not (is_write and from_dram)
-        done_fs = self._cache.serve(now_fs, self._cache_fs(request.size_bytes)) if passes_cache else now_fs
-        done_fs += self._back_fs
-        if not is_write:
-            done_fs = request.engine.port.serve(done_fs, self._port_fs(request.size_bytes))
-        self.at(done_fs - self._env.now, request.engine.complete, request)
-
-    def at(self, delay_fs: int, callback: Callable[[Any], None], value: Any = None) -> None:
-        """Call back after a time, with an event that carries the value."""
-        event = Call(self._env)
-        event.callbacks, event._ok, event._value = [callback], True, value
-        self._env.schedule(event, delay=delay_fs)
-
-
 class DmaEngine:
     """The load or the store engine of one core: issues and completes in order, with bounded requests in flight."""
 
@@ -198,7 +82,7 @@ class DmaEngine:
         self._core = core
         self._is_write = is_write
         self._dma = machine.spec.cores.dma
-        self._burst_bytes = machine.organisation.burst_bytes
+        self._burst_bytes = machine.burst_bytes
         self._per_request = self._dma.request_bytes // self._burst_bytes
         self._core_fs = cache(machine.core_fs)
         self._port_fs = cache(machine.port_fs)
@@ -234,6 +118,11 @@ class DmaEngine:
     def _send(self, event: simpy.Event) -> None:
         """Send the request that the event carries, whose data has left the core."""
         self._core.memory.submit(*event.value)  # type: ignore[misc]
+
+    def receive(self, request: Request, now_fs: int) -> None:
+        """The data of a load reaches the core's port at a time that is now or soon."""
+        done_fs = self.port.serve(now_fs, self._port_fs(request.size_bytes))
+        self._core.memory.at(done_fs - self._core.env.now, self.complete, request)
 
     def drain(self, ledger: Ledger) -> Process:
         """Wait until everything in flight is complete."""
@@ -329,15 +218,12 @@ def simulate(program: Program, machine: Machine) -> Result:
     for phase in program.phases:
         machine.require_fit(phase)
     env = Clock()
-    tables = machine.address_map.compiled()
-    depth = machine.spec.hbm.queue_depth
-    policy = Policy(refresh=machine.spec.hbm.refresh, read_queue=depth, write_queue=depth)
-    bin_ticks = machine.fs_to_ticks(BIN_FS)
-    dram = Dram(machine.timing, machine.organisation, machine.spec.hbm.stacks, tables, policy, bin_ticks=bin_ticks)
+    dram = make_dram(machine) if machine.memory == "hbm" else None
     memory = MemorySide(env, machine, dram)
+    memory.hold((tensor.base_bytes, tensor.size_bytes) for tensor in program.tensors if tensor.resident == "cache")
     cores = machine.spec.cores.count
     ledgers = [[Ledger() for _ in QUEUES] for _ in range(cores)]
-    traffic = Traffic(program, machine.organisation.burst_bytes)
+    traffic = Traffic(program, machine.burst_bytes)
     times = []
     for phase in program.phases:
         start = env.now
@@ -346,7 +232,16 @@ def simulate(program: Program, machine: Machine) -> Result:
         if not finished.triggered:
             raise RuntimeError(f"phase {phase.name} of {program.name} deadlocks: a queue waits for a counter for ever")
         times.append(PhaseTime(phase.name, env.now - start))
-    return make_result(program, machine, env.now, times, ledgers, traffic, dram, memory.cache_busy_fs, bin_ticks)
+    return make_result(program, machine, env.now, times, ledgers, traffic, dram, memory.cache_busy_fs, memory.levels())
+
+
+def make_dram(machine: Machine) -> Dram:
+    """Return the DRAM channels of a machine with HBM."""
+    hbm = machine.hbm
+    depth = hbm.spec.queue_depth
+    policy = Policy(refresh=hbm.spec.refresh, read_queue=depth, write_queue=depth)
+    tables, bin_ticks = hbm.address_map.compiled(), machine.fs_to_ticks(BIN_FS)
+    return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, policy, bin_ticks=bin_ticks)
 
 
 def _run_phase(
@@ -359,7 +254,7 @@ def _run_phase(
     traffic: Traffic,
 ) -> Process:
     yield env.timeout(machine.spec.launch.latency)
-    regions = Regions(program, phase, machine.organisation.burst_bytes)
+    regions = Regions(program, phase, machine.burst_bytes)
     processes = []
     durations_fs: dict[tuple[int, tuple[int, ...]], int] = {}
     shares = _shares(phase, len(ledgers))
@@ -369,6 +264,8 @@ def _run_phase(
             ledger.spend("launch", env.now)
             processes.append(env.process(core.queue(number, share(), ledger)))
     yield env.all_of(processes)
+    if (quiet := memory.quiet()) is not None:  # a phase ends when what it drove out of the cache is in memory
+        yield quiet
     for core_ledgers in ledgers:
         for ledger in core_ledgers:
             ledger.spend("no work", env.now)

@@ -16,7 +16,10 @@ from hwmodel.dma import Region
 from hwmodel.dram.controller import CAUSES, Dram, DramStatistics
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Program
+from hwmodel.traffic import LevelTraffic
 from hwmodel.units import FS_PER_SECOND, FS_PER_US
+
+BIN_FS = 10**9  # bandwidth over time is kept in bins of a microsecond
 
 
 @dataclass(slots=True)
@@ -52,7 +55,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class TensorTraffic:
-    """Bytes of one tensor: useful is what descriptors asked for, fetched and written are whole bursts."""
+    """Bytes of one tensor: useful is what descriptors asked for, fetched and written the whole bursts they sent for."""
 
     name: str
     resident: str
@@ -86,6 +89,7 @@ class Result:
     dram: DramStatistics
     stalls: dict[str, dict[str, int]]  # unit kind -> cause -> fs summed over units
     units: dict[str, int]  # unit kind -> how many
+    levels: dict[str, LevelTraffic]  # from the cores outwards: network, tlb, shared cache, hbm or distributed sram
     cache_busy_fs: int
     hbm_peak_bytes_per_second: float
     burst_bytes: int
@@ -97,7 +101,7 @@ class Result:
 
     @property
     def hbm_useful_bytes(self) -> int:
-        """Bytes that loads asked HBM for."""
+        """Bytes of tensors in HBM that loads asked for, whether a shared cache had them or not."""
         return sum(t.load_useful_bytes for t in self.traffic if t.resident == "hbm")
 
     @property
@@ -112,7 +116,7 @@ class Result:
     def hbm_bandwidth_fraction(self) -> float:
         """Bytes moved over HBM in the whole run, launches included, as a fraction of what the peak would move."""
         moved = self.hbm_read_bytes + self.hbm_write_bytes
-        return moved / (self.hbm_peak_bytes_per_second * self.makespan_fs / 1e15)
+        return moved / (self.hbm_peak_bytes_per_second * self.makespan_fs / 1e15) if moved else 0.0
 
     @property
     def utilisation(self) -> dict[str, float]:
@@ -140,6 +144,7 @@ class Result:
             "activates": self.dram.activates,
             "refreshes": self.dram.refreshes,
             "limited_by": self.bound.limited_by,
+            "levels": {name: level.metrics() for name, level in self.levels.items()},
             "utilisation": self.utilisation,
             "stalls": self.stalls,
             "phases": {phase.name: phase.fs / FS_PER_US for phase in self.phases},
@@ -174,29 +179,27 @@ def make_result(
     phases: list[PhaseTime],
     ledgers: list[list[Ledger]],
     traffic: Traffic,
-    dram: Dram,
+    dram: Dram | None,
     cache_busy_fs: int,
-    bin_ticks: int,
+    levels: dict[str, LevelTraffic],
 ) -> Result:
     """Close the books of a run. Raises AssertionError if an account does not close or the bound is above the time."""
     bound = lower_bound(program, machine)
     assert bound.total_fs <= makespan_fs, f"bound {bound} above makespan {makespan_fs} fs of {program.name}"
     stalls = {name: _sum(row[i].causes for row in ledgers) for i, name in enumerate(QUEUES)}
-    units = dict.fromkeys(QUEUES, len(ledgers)) | {"hbm": machine.pseudo_channels}
-    stalls["hbm"] = _hbm_stalls(machine, dram, makespan_fs)
+    units = dict.fromkeys(QUEUES, len(ledgers))
+    statistics = NO_DRAM
+    if dram is not None:
+        stalls["hbm"], units["hbm"] = _hbm_stalls(machine, dram, makespan_fs), machine.pseudo_channels
+        statistics = replace(dram.statistics(), refreshes=_refreshes(machine, makespan_fs))
+        levels = levels | {"hbm": _rows(statistics, machine.burst_bytes)}
     for kind, causes in stalls.items():
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
-    statistics = replace(dram.statistics(), refreshes=_refreshes(machine, makespan_fs))
     tensors = tuple(
         TensorTraffic(t.name, t.resident, *traffic.bytes["load"][i], *traffic.bytes["store"][i])
         for i, t in enumerate(program.tensors)
     )
-    for moved, bursts in (
-        ("load_fetched_bytes", statistics.reads),
-        ("store_written_bytes", statistics.writes),
-    ):
-        asked = sum(getattr(t, moved) for t in tensors if t.resident == "hbm")
-        assert asked == bursts * machine.organisation.burst_bytes, f"{moved}: {asked} B asked, {bursts} bursts moved"
+    _check_bytes(tensors, levels)
     return Result(
         program=program.name,
         machine=machine.spec.name,
@@ -210,17 +213,49 @@ def make_result(
         dram=statistics,
         stalls=stalls,
         units=units,
+        levels=levels,
         cache_busy_fs=cache_busy_fs,
         hbm_peak_bytes_per_second=float(machine.hbm_peak_bytes_per_second),
-        burst_bytes=machine.organisation.burst_bytes,
-        bin_fs=machine.ticks_to_fs(bin_ticks),
+        burst_bytes=machine.burst_bytes,
+        bin_fs=machine.ticks_to_fs(machine.fs_to_ticks(BIN_FS)) if dram is not None else BIN_FS,
     )
+
+
+NO_DRAM = DramStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *[np.zeros(0, np.int64)] * 6)
+
+
+def _rows(dram: DramStatistics, burst_bytes: int) -> LevelTraffic:
+    """Return what DRAM was asked for, hits being those of open rows."""
+    missed = dram.row_misses + dram.row_conflicts
+    return LevelTraffic(
+        asked=dram.bursts * burst_bytes,
+        hit=dram.row_hits * burst_bytes,
+        missed=missed * burst_bytes,
+        stored=dram.writes * burst_bytes,
+    )
+
+
+def _check_bytes(tensors: tuple[TensorTraffic, ...], levels: dict[str, LevelTraffic]) -> None:
+    """Follow every byte from the descriptors outwards: each level is asked for what the one before it sends on."""
+    network = levels["network"]
+    sent = sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors)
+    assert sent == network.asked, f"descriptors sent for {sent} B, the network carried {network.asked} B"
+    asked = network.fetched
+    cache = levels.get("shared cache")
+    if cache is not None:
+        assert cache.asked == asked, f"the shared cache was asked for {cache.asked} B of {asked} B"
+        stored = sum(t.store_written_bytes for t in tensors)
+        assert cache.stored == stored, f"the shared cache took {cache.stored} B of {stored} B stored"
+        assert cache.dirty + cache.written_back <= cache.stored, "the shared cache wrote back more than was stored"
+        asked = cache.fetched + cache.written_back
+    memory = levels.get("hbm") or levels["distributed sram"]
+    assert memory.asked == asked, f"main memory moved {memory.asked} B of {asked} B"
 
 
 def _refreshes(machine: Machine, makespan_fs: int) -> int:
     """Return the refreshes due within the run; the channels themselves may have run further, or less far."""
     intervals = {"per-bank": machine.timing.nREFIpb, "all-bank": machine.timing.nREFI}
-    interval_ticks = intervals.get(machine.spec.hbm.refresh)
+    interval_ticks = intervals.get(machine.hbm.spec.refresh)
     if interval_ticks is None:
         return 0
     return machine.fs_to_ticks(makespan_fs) // interval_ticks * machine.pseudo_channels

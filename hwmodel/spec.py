@@ -5,17 +5,17 @@ run; `hwmodel.machine.Machine` resolves it into integers and checks that its par
 description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
 path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
 
-Not described yet: several levels of scratchpad, caches with capacity misses, TLBs, energy.
+Not described yet: several levels of scratchpad or of shared caches, energy.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
@@ -57,19 +57,36 @@ Femtoseconds = Annotated[int, _read_fs, _write_fs]
 BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
 BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class MatrixRateSpec(_Part):
+    """The rate of the matrix unit for operands of one type, where it is not that of 16 bits."""
+
+    macs_per_cycle: Count  # dense multiply-accumulates
+    sustained_percent: Percent | None = None  # of them, in long kernels; by default all
+
+
 class MatrixSpec(_Part):
     """The matrix unit of one core: `m x n x k` is the smallest block it works on; smaller operands are padded to it."""
 
     macs_per_cycle: Count  # dense 16-bit multiply-accumulates
+    sustained_percent: Percent | None = None  # of them, in long kernels (power, clocks); by default all
     m: Count
     n: Count
     k: Count
+    fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
+    int8: MatrixRateSpec | None = None
+    fp32: MatrixRateSpec | None = None  # TF32 where the unit has it
+
+    def rate(self, dtype: str) -> MatrixRateSpec:
+        """Return the rate for operands of a type, such as "bf16"."""
+        own = {"fp32": self.fp32, "int8": self.int8}.get(dtype, self.fp8 if dtype.startswith("fp8") else None)
+        return own or MatrixRateSpec(macs_per_cycle=self.macs_per_cycle, sustained_percent=self.sustained_percent)
 
 
 class VectorSpec(_Part):
@@ -113,14 +130,29 @@ class NocSpec(_Part):
 
     port_bytes_per_cycle: Count  # per core and direction, at the core clock
     latency: Femtoseconds  # one way
+    bisection: BytesPerSecond | None = None  # of all cores together, per direction; by default all ports at once
+    multicast_window: Femtoseconds | None = None  # equal loads of other cores join one within it; by default none do
+
+
+class TlbSpec(_Part):
+    """What translates the addresses of a DMA engine: the pages that it used last."""
+
+    entries: Count
+    page: Bytes
+    miss_latency: Femtoseconds
 
 
 class SharedCacheSpec(_Part):
-    """A cache all cores share, as a stage of bandwidth and latency: capacity misses and evictions are not modelled."""
+    """A write-back cache that all cores share."""
 
     capacity: Bytes
-    bandwidth: BytesPerSecond
-    miss_latency: Femtoseconds  # added on the way to HBM
+    line: Bytes  # what a tag stands for
+    sector: Bytes  # what a miss fetches
+    ways: Count
+    slices: Count
+    outstanding_misses: Count  # lines that wait for memory
+    bandwidth: BytesPerSecond  # of all slices
+    miss_latency: Femtoseconds  # added on the way to main memory
 
 
 class AddressMapSpec(_Part):
@@ -141,10 +173,22 @@ class HbmSpec(_Part):
     address_map: AddressMapSpec
 
 
+class DistributedSramSpec(_Part):
+    """Main memory on the chip: SRAM spread over it in slices, which all cores reach."""
+
+    capacity: Bytes
+    slices: Count
+    interleave: Bytes  # consecutive bytes of one slice
+    access: Bytes  # the least that is moved
+    bandwidth: BytesPerSecond  # of all slices
+    latency: Femtoseconds
+
+
 class LaunchSpec(_Part):
     """What a kernel costs before its first instruction."""
 
     latency: Femtoseconds
+    graph_gap: Femtoseconds | None = None  # more for a call that is captured in a graph alone; no run includes it
 
 
 class MachineSpec(_Part):
@@ -154,8 +198,10 @@ class MachineSpec(_Part):
     description: str
     cores: CoresSpec
     noc: NocSpec
+    tlb: TlbSpec | None = None
     shared_cache: SharedCacheSpec | None = None
-    hbm: HbmSpec
+    hbm: HbmSpec | None = None  # main memory: this
+    distributed_sram: DistributedSramSpec | None = None  # or that
     launch: LaunchSpec
     sources: dict[str, str]
     _where: str = PrivateAttr("")
@@ -180,7 +226,7 @@ class MachineSpec(_Part):
         if not changes:
             return self
         tree = _resolved(self.model_dump())
-        leaves = _leaves(self.model_dump(exclude={"sources"}))
+        leaves = {path: there for path, there in _settable(self) if path != "sources"}
         for path, value in changes.items():
             if path not in leaves:
                 numbers = [name for name, there in leaves.items() if not isinstance(there, tuple)]
@@ -229,6 +275,10 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
     except ValidationError as error:
         raise ValueError(f"{where}: {_first_problem(error)}") from None
     spec._where = where
+    if spec.hbm is None and spec.distributed_sram is None:
+        raise ValueError(f"{where}: hbm: missing; a machine has hbm or distributed_sram")
+    if spec.hbm is not None and spec.distributed_sram is not None:
+        raise ValueError(f"{where}: distributed_sram: beside hbm; a machine has one of them")
     known = set(spec.sources)
     for path in _leaves(spec.model_dump(exclude={"name", "description", "sources"})):
         parts = path.split(".")
@@ -267,6 +317,16 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             leaves[f"{prefix}{key}"] = value
     return leaves
+
+
+def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a part by their dotted paths: also numbers that it leaves out, not parts that it has not."""
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from _settable(value, f"{prefix}{name}.")
+        elif not any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in get_args(field.annotation)):
+            yield f"{prefix}{name}", value
 
 
 def _resolved(tree: Any) -> Any:

@@ -30,5 +30,5 @@ def test_every_unit_belongs_to_a_whole_number_of_the_machine() -> None:
     for path in units:
         value = facts
         for name in path.split("."):
-            value = value[name]
-        assert isinstance(value, int), path
+            value = None if value is None else value[name]
+        assert value is None or isinstance(value, int), path  # not every machine has every part

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hwmodel import matrix
 from hwmodel.machine import Machine
 from hwmodel.noc import Server
+from hwmodel.spec import load_machine
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -58,8 +59,22 @@ def test_a_matmul_is_never_faster_than_its_multiplications_or_its_operands(
     unit, width = machine.spec.cores.matrix, machine.sram_bytes_per_cycle
     operand_bytes = 2 * k * (m + n)
     cycles = matrix.cycles(unit, m, n, k, operand_bytes, width)
-    assert cycles * unit.macs_per_cycle >= m * n * k
+    sustained = Fraction(unit.macs_per_cycle * (unit.sustained_percent or 100), 100)
+    assert cycles * sustained >= m * n * k
     assert cycles * width >= operand_bytes
     assert cycles <= matrix.cycles(unit, m + 1, n + 1, k + 1, operand_bytes, width)
     whole = matrix.cycles(unit, unit.m * m, unit.n * n, unit.k * k, 0, width)
-    assert whole == -(-unit.m * m * unit.n * n * unit.k * k // unit.macs_per_cycle)  # whole blocks waste nothing
+    assert whole == -(-unit.m * m * unit.n * n * unit.k * k // sustained)  # whole blocks waste nothing
+
+
+def test_a_product_takes_the_rate_of_its_type_and_the_part_of_it_that_lasts() -> None:
+    unit = load_machine("h100-sxm").cores.matrix
+    sizes = 64 * 100, 8 * 100, 16 * 100
+    macs = sizes[0] * sizes[1] * sizes[2]
+    cycles = {dtype: matrix.cycles(unit, *sizes, 0, 128, dtype) for dtype in ("bf16", "fp8_e4m3", "int8", "fp32")}
+    assert cycles == {
+        "bf16": -(-100 * macs // (78 * 2048)),
+        "fp8_e4m3": -(-100 * macs // (68 * 4096)),
+        "int8": -(-macs // 4096),
+        "fp32": -(-macs // 1024),
+    }

@@ -17,8 +17,9 @@ from hwmodel.dram.controller import Dram
 from hwmodel.dram.standards import COMMANDS
 from hwmodel.dram.state import NOW
 from hwmodel.machine import Machine
+from hwmodel.memory_side import MemorySide
 from hwmodel.program import QUEUES, Program
-from hwmodel.reference import MemorySide, simulate
+from hwmodel.reference import simulate
 from hwmodel.result import Result
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
@@ -90,7 +91,13 @@ def test_laws_of_every_run(
         assert tensor.load_fetched_bytes >= tensor.load_useful_bytes
         assert tensor.store_written_bytes >= tensor.store_useful_bytes
     dram = result.dram
-    assert result.hbm_read_bytes >= result.hbm_useful_bytes
+    cache = result.levels.get("shared cache")
+    if cache is None:
+        assert result.hbm_read_bytes >= result.hbm_useful_bytes
+    else:
+        assert cache.hit + cache.missed + cache.merged == sum(t.load_fetched_bytes for t in result.traffic)
+        assert result.hbm_read_bytes == cache.fetched >= cache.missed
+        assert result.hbm_write_bytes == cache.written_back <= cache.stored - cache.dirty
     assert dram.row_hits + dram.row_misses + dram.row_conflicts == dram.reads + dram.writes
     assert dram.bank_bursts.sum() == dram.pseudo_channel_bursts.sum() == dram.reads + dram.writes
     interval_ticks = {"per-bank": here.timing.nREFIpb, "all-bank": here.timing.nREFI, "none": 1 << 62}[refresh]
@@ -195,11 +202,11 @@ def test_a_single_burst_takes_the_zero_load_latency_of_the_h100(load_program: An
     tick_hz = 5_237_500_000 // 4
     dma = machine.spec.cores.dma
     cycles_fs = [-(-n * 10**15 // 1_830_000_000) for n in (dma.issue_cycles + dma.request_cycles, 1)]
-    there = 1_500_000_000 + cycles_fs[0] + 70_800_000 + 130_500_000  # launch, issue, network, cache miss
+    there = 1_500_000_000 + cycles_fs[0] + 36_000_000 + 70_800_000 + 130_500_000  # launch, issue, tlb, network, miss
     ticks = -(-there * tick_hz // 10**15) + timing.nRCDRD + timing.nCL + timing.nBL
-    cache = -(-32 * 10**15 // 9_770_000_000_000)
+    cache = -(-80 * 32 * 10**15 // 9_770_000_000_000)  # one of 80 slices
     assert result.makespan_fs == -(-ticks * 10**15 // tick_hz) + cache + 70_800_000 + cycles_fs[1]
-    assert result.cache_busy_fs == cache
+    assert result.cache_busy_fs == cache // 80
 
 
 def test_calibration_check_an_unloaded_h100_answers_in_the_latency_that_was_measured(
@@ -207,14 +214,17 @@ def test_calibration_check_an_unloaded_h100_answers_in_the_latency_that_was_meas
 ) -> None:
     """308.8 ns from request to data (RRZE-HPC gpu-benches, gpu-latency, GH200), of which `miss_latency` is the rest.
 
-    A request also waits for the next DRAM tick, and a burst takes one cycle of the port.
+    It was measured with every page in the TLB. A request also waits for the next DRAM tick, and a burst takes one cycle
+    of the port and its time in a slice of the cache.
     """
     machine = make_machine("h100-sxm", NO_REFRESH)
     result = simulate(load_program(16, cores=132), machine)
     dma = machine.spec.cores.dma
     issue_fs = machine.core_fs(dma.issue_cycles + dma.request_cycles)
-    allowance_fs = machine.ticks_to_fs(1) + machine.core_fs(1)
-    assert result.makespan_fs - 1_500_000_000 - issue_fs == pytest.approx(308.8e6, abs=allowance_fs)
+    slice_fs = 80 * 32 * 10**15 // 9_770_000_000_000
+    allowance_fs = machine.ticks_to_fs(1) + machine.core_fs(1) + slice_fs
+    walk_fs = 36_000_000
+    assert result.makespan_fs - 1_500_000_000 - issue_fs - walk_fs == pytest.approx(308.8e6, abs=allowance_fs)
 
 
 def test_a_single_matmul_takes_its_padded_multiplications(
@@ -328,10 +338,25 @@ def test_more_of_a_resource_is_never_slower(
         assert more.makespan_fs <= fewer.makespan_fs + slack_fs
 
 
+BLOCKING_CACHE = {"shared_cache.capacity": "160 KiB", "shared_cache.outstanding_misses": 40}
+LAST_LEG_OF_NOUGHT = {"shared_cache.miss_latency": "0 s", "noc.multicast_window": "100 ns", "noc.bisection": "1 TB/s"}
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("npu-hbm3", {}),
+        ("npu-hbm3", {"noc.multicast_window": "100 ns", "noc.bisection": "1 TB/s"}),
+        ("h100-sxm", {}),
+        ("h100-sxm", BLOCKING_CACHE),
+        ("h100-sxm", BLOCKING_CACHE | LAST_LEG_OF_NOUGHT),
+    ],
+)
 def test_time_does_not_depend_on_how_far_the_channels_run_ahead(
-    machine: Machine, kernel: str, monkeypatch: pytest.MonkeyPatch
+    name: str, changes: dict[str, object], kernel: str, make_machine: MachineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    machine = make_machine(name, changes)
     normal = KERNELS[kernel](machine)
     advance = MemorySide._advance
     done_tick = steps = 0
@@ -346,7 +371,7 @@ def test_time_does_not_depend_on_how_far_the_channels_run_ahead(
     stepped = KERNELS[kernel](machine)
     assert stepped.metrics() == normal.metrics()
     np.testing.assert_array_equal(stepped.dram.bank_bursts, normal.dram.bank_bursts)
-    assert steps > 200
+    assert steps > 100
 
 
 def test_a_program_that_deadlocks_is_an_error_that_names_its_phase(
@@ -422,7 +447,7 @@ def test_two_cores_share_the_work_of_one(make_program: Any, placed: Any, make_ma
     assert time_fs([[2], [], [0], [1]]) == pytest.approx(halves, rel=1e-6)
 
 
-def test_the_shared_cache_is_one_server_for_all_cores(
+def test_a_shared_cache_of_one_slice_is_one_server_for_all_cores(
     make_program: Any, placed: Any, make_machine: MachineMaker
 ) -> None:
     count = 100_000
@@ -431,20 +456,26 @@ def test_the_shared_cache_is_one_server_for_all_cores(
         (buffer,) = p.add_buffers(placed(("b", 1, count, "bf16", 1)))
         p.load(Slot(buffer, p.begun), Region(0, {"x": (p.column("c0"), count)}))
 
-    machine = make_machine("h100-sxm", {"shared_cache.bandwidth": "100 GB/s"})
+    machine = make_machine("h100-sxm", {"shared_cache.bandwidth": "100 GB/s", "shared_cache.slices": 1})
     tasks = [[i * count] for i in range(4)]
     program = make_program(write, tasks=tasks, shares=[[0], [1], [2], [3]], cores=132)
     program = replace(program, tensors=(replace(program.tensors[0], resident="cache"),))
     result = simulate(program, machine)
     cache_fs = 4 * 2 * count * 10**15 // 100_000_000_000
     requests, last_bytes = 25, 2 * count % 8192  # per core
-    assert cache_fs <= result.cache_busy_fs <= cache_fs + 4 * requests  # each is rounded up to a femtosecond
+    assert requests == -(-2 * count // 8192)
+    assert result.cache_busy_fs == cache_fs  # 32 bytes take whole femtoseconds
     dma = machine.spec.cores.dma
-    first_fs = machine.core_fs(dma.issue_cycles + dma.request_cycles) + machine.spec.noc.latency
+    first_fs = machine.core_fs(dma.issue_cycles + dma.request_cycles) + 36_000_000 + machine.spec.noc.latency
     last_fs = machine.spec.noc.latency + machine.port_fs(last_bytes)
     # from the first request on, 4 x 8 requests in flight keep the cache busy until it has served the last
     assert result.makespan_fs == machine.spec.launch.latency + first_fs + result.cache_busy_fs + last_fs
     assert result.hbm_read_bytes == 0
+
+
+def small_cache(machine: Machine) -> dict[str, object]:
+    """Return the change that leaves a shared cache, where there is one, so small that nearly all goes to memory."""
+    return {"shared_cache.capacity": "160 KiB"} if machine.spec.shared_cache else {}
 
 
 @pytest.mark.parametrize("refresh", ["per-bank", "all-bank"])
@@ -458,7 +489,7 @@ def test_a_loaded_controller_issues_every_refresh_that_falls_due_and_refreshes_e
         return drams[-1]
 
     monkeypatch.setattr(reference, "Dram", recorded)
-    here = make_machine(machine.spec.name, {"hbm.refresh": refresh, "hbm.stacks": 1})
+    here = make_machine(machine.spec.name, {"hbm.refresh": refresh, "hbm.stacks": 1} | small_cache(machine))
     result = multiply(here, 600, 500, 1500, split_k=4)
     assert result.hbm_bandwidth_fraction > 0.3
     (dram,) = drams
@@ -478,17 +509,17 @@ def test_a_loaded_controller_issues_every_refresh_that_falls_due_and_refreshes_e
 
 
 def test_requests_leave_dram_in_order_of_time_though_writes_take_less_long_than_reads(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, make_machine: MachineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = MemorySide._served
+    left = MemorySide._left
     times_fs: list[int] = []
 
     def watched(self: MemorySide, now_fs: int, *rest: Any) -> None:
         assert now_fs >= self._env.now
         times_fs.append(now_fs)
-        served(self, now_fs, *rest)
+        left(self, now_fs, *rest)
 
-    monkeypatch.setattr(MemorySide, "_served", watched)
-    result = multiply(machine, 600, 500, 1000, split_k=4)
+    monkeypatch.setattr(MemorySide, "_left", watched)
+    result = multiply(make_machine(machine.spec.name, small_cache(machine)), 600, 500, 1000, split_k=4)
     assert result.hbm_write_bytes > 1 << 20
     assert times_fs == sorted(times_fs)

@@ -1,0 +1,298 @@
+"""The shared cache: sectored lines in slices, least recently used replaced, written back when a dirty line leaves.
+
+It stands between the network and main memory and is driven request by request: `access` looks up every line that a
+request touches and says what to fetch, what to write back and which fetches of others to wait for; `fill` makes fetched
+data valid; `serve` passes a request's bytes through the slices. What is reused, within a core and between cores, and
+what is lost to capacity comes out of the tags. A line is looked up, replaced and tracked while outstanding as a whole;
+a sector is what a miss fetches; presence is kept per burst, so that a store needs no fetch.
+
+A line lies in the slice that `slices` deals it to, and in a set of that slice that is found alike. Compiled; work is
+per line touched, and an untouched set costs nothing.
+
+Not modelled: bandwidth of fills and write-backs into the slices, copies of a line in several partitions, and a port
+per slice for tags (a lookup takes no time of its own: it lies in the network's latency).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hwmodel.compiled import compiled
+from hwmodel.slices import Slices, fold
+from hwmodel.spec import SharedCacheSpec
+from hwmodel.traffic import LevelTraffic
+
+Array = np.ndarray[Any, Any]
+
+VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line: masks of bursts, then the fetch of each sector
+(
+    BURST_BYTES,
+    LINE_BURSTS,
+    SECTOR_BURSTS,
+    SLICES,
+    SETS,
+    WAYS,
+    MSHRS,
+    CLOCK,
+    OUTSTANDING,
+    FETCHED,
+    FILLED,
+    EVICTED,
+    AWAITED,
+    HITS,
+    MISSES,
+    MERGED,
+    STORED,
+) = range(17)
+COUNTS = STORED + 1
+
+
+class CacheState(NamedTuple):
+    """The arrays on which the compiled functions work; the counts of the last access lie in `scalars`."""
+
+    scalars: Array
+    tags: Array  # [slice x set x way] number of the line + 1
+    stamps: Array  # [slice x set x way] when it was last used
+    lines: Array  # [slice x set x way, field]
+    fetched: Array  # addresses of bursts to read from memory
+    filled: Array  # [line, (place, mask)] of what those reads will make valid
+    evicted: Array  # addresses of bursts to write to memory
+    awaited: Array  # numbers of earlier fetches that the request needs too
+
+
+@compiled
+def _set_of(scalars: Array, line: int) -> int:
+    """Return the first place of the set in which a line may lie."""
+    inner = line // scalars[SLICES]
+    here = fold(line, scalars[SLICES]) * scalars[SETS] + fold(inner, scalars[SETS])
+    return int(here * scalars[WAYS])
+
+
+@compiled
+def _find(state: CacheState, first: int, line: int) -> int:
+    """Return the place of a line in the set that begins at `first`, or -1."""
+    for place in range(first, first + state.scalars[WAYS]):
+        if state.tags[place] == line + 1:
+            return int(place)
+    return -1
+
+
+@compiled
+def _allocate(state: CacheState, first: int, line: int) -> int:
+    """Return a place for a line in its set, after putting its last line's dirty bursts to `evicted`; -1 if all wait."""
+    scalars, stamps, lines = state.scalars, state.stamps, state.lines
+    victim = -1
+    for place in range(first, first + scalars[WAYS]):
+        if (victim < 0 or stamps[place] < stamps[victim]) and lines[place, PENDING] == 0:
+            victim = place
+    if victim < 0:
+        return -1
+    dirty, burst = lines[victim, DIRTY], (state.tags[victim] - 1) * scalars[LINE_BURSTS]
+    while dirty:
+        if dirty & 1:
+            state.evicted[scalars[EVICTED]] = burst * scalars[BURST_BYTES]
+            scalars[EVICTED] += 1
+        dirty >>= 1
+        burst += 1
+    state.tags[victim] = line + 1
+    lines[victim, VALID] = lines[victim, DIRTY] = 0
+    return int(victim)
+
+
+@compiled
+def _ones(mask: int) -> int:
+    count = 0
+    while mask:
+        mask &= mask - 1
+        count += 1
+    return count
+
+
+@compiled
+def _load(state: CacheState, place: int, line: int, touched: int, fetch: int) -> None:
+    """Count hits, merges and misses of a line's bursts; ask for the sectors that are missing."""
+    scalars, row = state.scalars, state.lines[place]
+    merged = touched & row[PENDING] & ~row[VALID]
+    missing = touched & ~(row[VALID] | row[PENDING])
+    scalars[HITS] += _ones(touched & row[VALID])
+    scalars[MERGED] += _ones(merged)
+    scalars[MISSES] += _ones(missing)
+    asked, whole = 0, (1 << scalars[SECTOR_BURSTS]) - 1
+    for sector in range(scalars[LINE_BURSTS] // scalars[SECTOR_BURSTS]):
+        here = whole << (sector * scalars[SECTOR_BURSTS])
+        if merged & here and row[FETCHES + sector] != fetch:
+            state.awaited[scalars[AWAITED]] = row[FETCHES + sector]
+            scalars[AWAITED] += 1
+        if missing & here:
+            asked |= here & ~(row[VALID] | row[PENDING])
+            row[FETCHES + sector] = fetch
+    if asked == 0:
+        return
+    scalars[OUTSTANDING] += row[PENDING] == 0
+    row[PENDING] |= asked
+    state.filled[scalars[FILLED], 0], state.filled[scalars[FILLED], 1] = place, asked
+    scalars[FILLED] += 1
+    for burst in range(scalars[LINE_BURSTS]):
+        if asked >> burst & 1:
+            state.fetched[scalars[FETCHED]] = (line * scalars[LINE_BURSTS] + burst) * scalars[BURST_BYTES]
+            scalars[FETCHED] += 1
+
+
+@compiled
+def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bool, fetch: int) -> int:
+    """Look up bursts[first:stop] for one request; return the position reached, less than `stop` if it must wait.
+
+    It must wait where no outstanding miss is free, or where every line of a set is outstanding. What is to be read from
+    memory belongs to the number `fetch`, above all earlier ones. Room must have been reserved.
+    """
+    scalars, lines = state.scalars, state.lines
+    scalars[FETCHED] = scalars[FILLED] = scalars[EVICTED] = scalars[AWAITED] = 0
+    line_bytes = scalars[LINE_BURSTS] * scalars[BURST_BYTES]
+    at = first
+    while at < stop:
+        start, line, touched, count = at, bursts[at] // line_bytes, 0, 0
+        while at < stop and bursts[at] // line_bytes == line:
+            bit = 1 << (bursts[at] % line_bytes // scalars[BURST_BYTES])
+            if touched & bit:  # the same burst again counts again
+                break
+            touched |= bit
+            count += 1
+            at += 1
+        here = _set_of(scalars, line)
+        place = _find(state, here, line)
+        known = 0 if place < 0 else lines[place, VALID] | lines[place, PENDING]
+        pending = 0 if place < 0 else lines[place, PENDING]
+        if not is_write and touched & ~known and pending == 0 and scalars[OUTSTANDING] >= scalars[MSHRS]:
+            return int(start)
+        if place < 0:
+            place = _allocate(state, here, line)
+            if place < 0:
+                return int(start)
+        scalars[CLOCK] += 1
+        state.stamps[place] = scalars[CLOCK]
+        if is_write:
+            lines[place, VALID] |= touched
+            lines[place, DIRTY] |= touched
+            scalars[STORED] += count
+        else:
+            _load(state, place, line, touched, fetch)
+    return int(stop)
+
+
+@compiled
+def fill(state: CacheState, filled: Array) -> None:
+    """Make valid what a fetch brought: filled[:] = (place, mask)."""
+    for i in range(len(filled)):
+        row = state.lines[filled[i, 0]]
+        row[PENDING] &= ~filled[i, 1]
+        row[VALID] |= filled[i, 1]
+        state.scalars[OUTSTANDING] -= row[PENDING] == 0
+
+
+@compiled
+def _hold(state: CacheState, first_line: int, stop_line: int) -> None:
+    """Put whole clean lines into the cache, least recently used first."""
+    scalars, lines = state.scalars, state.lines
+    for line in range(first_line, stop_line):
+        here = _set_of(scalars, line)
+        place = _find(state, here, line)
+        if place < 0:
+            place = _allocate(state, here, line)
+        scalars[CLOCK] += 1
+        state.stamps[place] = scalars[CLOCK]
+        lines[place, VALID] = (1 << scalars[LINE_BURSTS]) - 1
+
+
+class SharedCache:
+    """The cache of a machine, in front of a memory of bursts of `burst_bytes`; empty at first.
+
+    `machine.check_cache` says whether its numbers fit each other.
+    """
+
+    def __init__(self, spec: SharedCacheSpec, burst_bytes: int) -> None:
+        line_bursts, sector_bursts = spec.line // burst_bytes, spec.sector // burst_bytes
+        scalars = np.zeros(COUNTS, np.int64)
+        scalars[BURST_BYTES], scalars[LINE_BURSTS], scalars[SECTOR_BURSTS] = burst_bytes, line_bursts, sector_bursts
+        scalars[SLICES], scalars[WAYS], scalars[MSHRS] = spec.slices, spec.ways, spec.outstanding_misses
+        scalars[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
+        self._line_bytes, self._burst_bytes = spec.line, burst_bytes
+        self._fetches = self._fetched = self._written_back = 0
+        self._slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
+        empty, lines = np.zeros(0, np.int64), spec.capacity // spec.line
+        self.state = CacheState(
+            scalars=scalars,
+            tags=np.zeros(lines, np.int64),
+            stamps=np.zeros(lines, np.int64),
+            lines=np.zeros((lines, FETCHES + line_bursts // sector_bursts), np.int64),
+            fetched=empty,
+            filled=np.zeros((0, 2), np.int64),
+            evicted=empty,
+            awaited=empty,
+        )
+        self._reserve(64)
+
+    def _reserve(self, bursts: int) -> None:
+        line = int(self.state.scalars[LINE_BURSTS])
+        self.state = self.state._replace(
+            fetched=np.zeros(bursts * line, np.int64),
+            filled=np.zeros((bursts, 2), np.int64),
+            evicted=np.zeros(bursts * line, np.int64),
+            awaited=np.zeros(bursts * line, np.int64),
+        )
+
+    def access(self, bursts: Array, first: int, stop: int, is_write: bool) -> Access:
+        """Look up bursts[first:stop] for one request; see `access` above."""
+        if stop - first > len(self.state.filled):
+            self._reserve(2 * (stop - first))
+        state, scalars = self.state, self.state.scalars
+        self._fetches += 1
+        reached = access(state, bursts, first, stop, is_write, self._fetches)
+        self._fetched += int(scalars[FETCHED])
+        self._written_back += int(scalars[EVICTED])
+        return Access(
+            reached,
+            self._fetches,
+            state.fetched[: scalars[FETCHED]].copy(),
+            state.filled[: scalars[FILLED]].copy(),
+            state.evicted[: scalars[EVICTED]].copy(),
+            set(state.awaited[: scalars[AWAITED]].tolist()),
+        )
+
+    def fill(self, filled: Array) -> None:
+        """Make valid what a fetch brought."""
+        fill(self.state, filled)
+
+    def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
+        """Pass the bytes of a request through the slices; return when the last has passed."""
+        return self._slices.serve(bursts, first, stop, now_fs)
+
+    def hold(self, base_bytes: int, size_bytes: int) -> None:
+        """Put the lines of a range of addresses into the cache, as if they had just been read."""
+        _hold(self.state, base_bytes // self._line_bytes, -(-(base_bytes + size_bytes) // self._line_bytes))
+
+    @property
+    def busy_fs(self) -> int:
+        """For how long the bandwidth of all slices would have been in use."""
+        return self._slices.busy_fs
+
+    def traffic(self) -> LevelTraffic:
+        """Return the bytes so far."""
+        scalars = self.state.scalars
+        hits, misses, merged, stored = (int(scalars[i]) for i in (HITS, MISSES, MERGED, STORED))
+        dirty = int(np.bitwise_count(self.state.lines[:, DIRTY]).sum())
+        asked = hits + misses + merged + stored
+        counts = asked, hits, misses, merged, stored, self._fetched, self._written_back, dirty
+        return LevelTraffic(*(bursts * self._burst_bytes for bursts in counts))
+
+
+class Access(NamedTuple):
+    """The outcome of a lookup: how far it came, and what must happen for it."""
+
+    reached: int
+    fetch: int  # the number of what is fetched for it
+    fetched: Array  # burst addresses to read
+    filled: Array  # for `fill`, when they have come
+    evicted: Array  # burst addresses to write
+    awaited: set[int]  # earlier fetches that it needs too
