@@ -6,16 +6,18 @@ microseconds in `metrics`; stall tables stay in femtoseconds, so that their sums
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from hwmodel.bounds import Bound, lower_bound
+from hwmodel.descriptors import TileCost
 from hwmodel.dma import Region
 from hwmodel.dram.controller import CAUSES, Dram, DramStatistics
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Program
+from hwmodel.sram_access import Cost
 from hwmodel.units import FS_PER_SECOND, FS_PER_US
 
 
@@ -33,20 +35,45 @@ class Ledger:
             self.mark_fs = now_fs
 
 
+class SramUse:
+    """The scratchpads of all cores, by queue: accesses, and what units waited for one another."""
+
+    def __init__(self) -> None:
+        self.read = [Cost()] * len(QUEUES)
+        self.written = [Cost()] * len(QUEUES)
+        self.waited_fs = [0] * len(QUEUES)
+
+    def count(self, queue: int, read: Cost | None, written: Cost | None) -> None:
+        """Count the accesses of one instruction."""
+        if read is not None:
+            self.read[queue] = self.read[queue].plus(read)
+        if written is not None:
+            self.written[queue] = self.written[queue].plus(written)
+
+    def wait(self, queue: int, contention_fs: int) -> None:
+        """Count what an access took longer than alone."""
+        self.waited_fs[queue] += contention_fs
+
+
 class Traffic:
-    """Bytes per tensor: asked for by descriptors (useful) and moved in whole bursts (fetched)."""
+    """Per tensor: bytes asked for (useful) and moved in whole bursts (fetched); descriptors, indices and requests."""
 
     def __init__(self, program: Program, burst_bytes: int) -> None:
         self._element_bytes = [tensor.element_bytes for tensor in program.tensors]
         self._in_cache = [tensor.resident == "cache" for tensor in program.tensors]
         self._burst_bytes = burst_bytes
         self.bytes = {name: [[0, 0] for _ in program.tensors] for name in ("load", "store")}
+        self.issued = {name: [[0, 0, 0] for _ in program.tensors] for name in ("load", "store")}
 
-    def count(self, queue: str, region: Region, bursts: int) -> bool:
-        """Count one descriptor; return whether its tensor resides in the shared cache."""
+    def count(self, queue: str, region: Region, bursts: int, requests: int, cost: TileCost) -> bool:
+        """Count one tile; return whether its tensor resides in the shared cache."""
         entry = self.bytes[queue][region.tensor]
         entry[0] += region.elements * self._element_bytes[region.tensor]
         entry[1] += bursts * self._burst_bytes
+        issued = self.issued[queue][region.tensor]
+        issued[0] += cost.descriptors
+        issued[1] += cost.indices
+        issued[2] += requests
         return self._in_cache[region.tensor]
 
 
@@ -60,6 +87,24 @@ class TensorTraffic:
     load_fetched_bytes: int
     store_useful_bytes: int
     store_written_bytes: int
+    descriptors: int = 0
+    indices: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class SramTraffic:
+    """Bytes that one kind of unit read from and wrote to the scratchpads of all cores.
+
+    `conflict_cycles`: cycles of the scratchpads that its accesses took beyond one per row of lanes, because words met
+    in a bank or were written in part. `contention_cycles`: by how much its instructions or requests ended later
+    because other units used the scratchpad, added up.
+    """
+
+    read_bytes: int
+    written_bytes: int
+    conflict_cycles: int
+    contention_cycles: int
 
 
 @dataclass(frozen=True)
@@ -83,6 +128,8 @@ class Result:
     bound: Bound
     phases: tuple[PhaseTime, ...]
     traffic: tuple[TensorTraffic, ...]
+    sram: dict[str, SramTraffic]  # by kind of unit
+    sram_busy_fs: int  # summed over cores
     dram: DramStatistics
     stalls: dict[str, dict[str, int]]  # unit kind -> cause -> fs summed over units
     units: dict[str, int]  # unit kind -> how many
@@ -116,13 +163,14 @@ class Result:
 
     @property
     def utilisation(self) -> dict[str, float]:
-        """Useful time of each kind of unit, and of a shared cache in use, as a fraction of makespan x units."""
+        """Useful time of each kind of unit, and of scratchpad and shared cache in use, over makespan x units."""
         shares = {
             kind: causes.get("useful", 0) / (self.makespan_fs * self.units[kind])
             for kind, causes in self.stalls.items()
         }
+        sram = {"sram": self.sram_busy_fs / (self.makespan_fs * self.units["load"])}
         cache = {"shared cache": self.cache_busy_fs / self.makespan_fs} if self.cache_busy_fs else {}
-        return shares | cache
+        return shares | sram | cache
 
     def metrics(self) -> dict[str, Any]:
         """Return the run as JSON-able values; see the README for the meaning of each key."""
@@ -139,6 +187,8 @@ class Result:
             "row_conflicts": self.dram.row_conflicts,
             "activates": self.dram.activates,
             "refreshes": self.dram.refreshes,
+            "sram": {kind: asdict(traffic) for kind, traffic in self.sram.items()},
+            "dma": {tensor.name: _issued(tensor) for tensor in self.traffic},
             "limited_by": self.bound.limited_by,
             "utilisation": self.utilisation,
             "stalls": self.stalls,
@@ -174,6 +224,7 @@ def make_result(
     phases: list[PhaseTime],
     ledgers: list[list[Ledger]],
     traffic: Traffic,
+    sram_use: SramUse,
     dram: Dram,
     cache_busy_fs: int,
     bin_ticks: int,
@@ -188,7 +239,13 @@ def make_result(
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
     statistics = replace(dram.statistics(), refreshes=_refreshes(machine, makespan_fs))
     tensors = tuple(
-        TensorTraffic(t.name, t.resident, *traffic.bytes["load"][i], *traffic.bytes["store"][i])
+        TensorTraffic(
+            t.name,
+            t.resident,
+            *traffic.bytes["load"][i],
+            *traffic.bytes["store"][i],
+            *map(sum, zip(traffic.issued["load"][i], traffic.issued["store"][i], strict=True)),
+        )
         for i, t in enumerate(program.tensors)
     )
     for moved, bursts in (
@@ -207,6 +264,8 @@ def make_result(
         bound=bound,
         phases=tuple(phases),
         traffic=tensors,
+        sram=_sram_traffic(machine, sram_use),
+        sram_busy_fs=machine.sram_fs(sum(cost.wavefronts for cost in (*sram_use.read, *sram_use.written))),
         dram=statistics,
         stalls=stalls,
         units=units,
@@ -215,6 +274,29 @@ def make_result(
         burst_bytes=machine.organisation.burst_bytes,
         bin_fs=machine.ticks_to_fs(bin_ticks),
     )
+
+
+def _sram_traffic(machine: Machine, use: SramUse) -> dict[str, SramTraffic]:
+    clock = machine.spec.cores.clock
+    return {
+        kind: SramTraffic(
+            read.size_bytes,
+            written.size_bytes,
+            read.wavefronts - read.phases + written.wavefronts - written.phases,
+            -(-waited_fs * clock // FS_PER_SECOND),
+        )
+        for kind, read, written, waited_fs in zip(QUEUES, use.read, use.written, use.waited_fs, strict=True)
+    }
+
+
+def _issued(tensor: TensorTraffic) -> dict[str, int]:
+    moved = tensor.load_fetched_bytes + tensor.store_written_bytes
+    return {
+        "descriptors": tensor.descriptors,
+        "indices": tensor.indices,
+        "requests": tensor.requests,
+        "overfetch_bytes": moved - tensor.load_useful_bytes - tensor.store_useful_bytes,
+    }
 
 
 def _refreshes(machine: Machine, makespan_fs: int) -> int:
