@@ -55,7 +55,8 @@ class Tiles:
         self._pad = machine.scratchpad
         layouts = [tensor.layout for tensor in program.tensors]
         self._digits = [[layout.leaves(axis) or ((1, 0),) for axis in layout.axes] for layout in layouts]
-        self._periods = [[prod(n for n, _ in digits[:-1]) for digits in axes] for axes in self._digits]
+        periods = [[prod(n for n, _ in digits[:-1]) for digits in axes] for axes in self._digits]
+        self._periods = [[(axis, period) for axis, period in enumerate(axes) if period > 1] for axes in periods]
         self._known: dict[tuple[Any, ...], TileCost] = {}
 
     def cost(self, region: Region, buffer: int, is_store: bool) -> TileCost:
@@ -63,10 +64,10 @@ class Tiles:
 
         Raises ValueError naming the phase and the buffer if the block is smaller than the region.
         """
-        periods = self._periods[region.tensor]
-        where = tuple([start % period for start, period in zip(region.starts, periods, strict=True)])
-        paged = region.starts[region.position_axis] % region.page_size if region.page_axis != NONE else 0
-        key = region.tensor, where, paged, region.extents, region.page_axis, region.position_axis, buffer, is_store
+        starts = region.starts
+        where = tuple([starts[axis] % period for axis, period in self._periods[region.tensor]])
+        paged = starts[region.position_axis] % region.page_size if region.page_axis != NONE else NONE
+        key = buffer, is_store, region.tensor, region.page_axis, region.position_axis, region.extents, paged, where
         found = self._known.get(key)
         if found is None:
             try:
@@ -172,8 +173,8 @@ def _axis_boxes(digits: Sequence[Mode], start: int, count: int) -> list[Box]:
     whole, tail = divmod(count - head, extent)
     found = _axis_boxes(digits, start, head) if head else []
     if whole:
-        above = _axis_boxes(upper, (start + head) // extent, whole)
-        found += [(offset, ((extent, stride), *modes)) for offset, modes in above]
+        rest = _axis_boxes(upper, (start + head) // extent, whole)
+        found += [(offset, ((extent, stride), *modes)) for offset, modes in rest]
     return found + (_axis_boxes(digits, start + count - tail, tail) if tail else [])
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled
-from hwmodel.program import NONE, Phase, Program, Tensor
+from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -52,26 +52,28 @@ class Regions:
         self._tiles = [self._decode(tile, phase) for tile in phase.tiles]
 
     def _decode(self, tile: Any, phase: Phase) -> tuple[Any, ...]:
-        tensor = int(tile["tensor"])
-        axes = range(len(self._tensors[tensor].layout.axes))
-        starts = [phase.expression(tile["start"][a]) for a in axes]
-        extents = [phase.expression(tile["extent"][a]) for a in axes]
-        return tensor, starts, extents, int(tile["index"]), phase.expression(tile["index_start"]), tile
+        tensor = self._tensors[tile["tensor"]]
+        axes = range(len(tensor.layout.axes))
+        starts = [_constant_if_any(phase.expression(tile["start"][a])) for a in axes]
+        extents = [_constant_if_any(phase.expression(tile["extent"][a])) for a in axes]
+        page_axis, position_axis = int(tile["page_axis"]), int(tile["position_axis"])
+        table, page_size = _NO_TABLE, 1
+        if tile["index"] != NONE:
+            table = self._tensors[tile["index"]].values
+            if position_axis != page_axis:
+                page_size = tensor.layout.size(tensor.layout.axes[position_axis])
+        pages = page_axis, position_axis, page_size, table, phase.expression(tile["index_start"])
+        return int(tile["tensor"]), starts, extents, *pages
 
     def region(self, tile: int, variables: list[int]) -> Region:
         """Return the region that `tile` denotes now."""
-        tensor, starts, extents, index, index_start, row = self._tiles[tile]
-        table, page_size = _NO_TABLE, 1
-        if index != NONE:
-            table = self._tensors[index].values
-            if row["position_axis"] != row["page_axis"]:
-                page_size = self._tensors[tensor].layout.size(self._tensors[tensor].layout.axes[row["position_axis"]])
+        tensor, starts, extents, page_axis, position_axis, page_size, table, index_start = self._tiles[tile]
         return Region(
             tensor,
-            tuple(e(variables) for e in starts),
-            tuple(e(variables) for e in extents),
-            int(row["page_axis"]),
-            int(row["position_axis"]),
+            tuple([e if type(e) is int else e(variables) for e in starts]),
+            tuple([e if type(e) is int else e(variables) for e in extents]),
+            page_axis,
+            position_axis,
             page_size,
             table,
             index_start(variables),
@@ -146,6 +148,10 @@ class Region(NamedTuple):
 
 
 _NO_TABLE = np.zeros(0, np.int32)
+
+
+def _constant_if_any(expression: Expression) -> Expression | int:
+    return expression if expression.terms else expression([])
 
 
 @compiled

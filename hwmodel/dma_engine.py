@@ -159,9 +159,11 @@ class DmaEngine:
         if left:
             core.memory.at(left, again, event.value)
             return False
-        conflict_fs = max(0, request.sram_alone_fs - request.port_done_fs)
-        self._late = conflict_fs, now - request.port_done_fs - conflict_fs
-        core.sram_use.wait(self._number, self._late[1])
+        self._late = (0, 0)
+        if now > request.port_done_fs:
+            conflict_fs = max(0, request.sram_alone_fs - request.port_done_fs)
+            self._late = conflict_fs, now - request.port_done_fs - conflict_fs
+            core.sram_use.wait(self._number, self._late[1])
         return True
 
     def _retire(self) -> None:
@@ -173,8 +175,10 @@ class DmaEngine:
         self._late = (0, 0)
         self._resume = self._core.env.event()
         yield self._resume
-        conflict_fs, contention_fs = self._late
         now = self._core.env.now
-        ledger.spend("memory", now - conflict_fs - contention_fs)
-        ledger.spend("SRAM bank conflict", now - contention_fs)
-        ledger.spend("SRAM contention", now)
+        if self._late != (0, 0):
+            conflict_fs, contention_fs = self._late
+            ledger.spend("memory", now - conflict_fs - contention_fs)
+            ledger.spend("SRAM bank conflict", now - contention_fs)
+            ledger.spend("SRAM contention", now)
+        ledger.spend("memory", now)

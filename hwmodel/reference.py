@@ -33,6 +33,7 @@ from hwmodel.operands import Operands
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
 from hwmodel.result import Ledger, PhaseTime, Result, SramUse, Traffic, make_result
 from hwmodel.sram import SharedSram
+from hwmodel.sram_access import NOTHING
 
 BIN_FS = 10**9  # bandwidth over time is kept in bins of a microsecond
 
@@ -219,7 +220,7 @@ class Core:
             cost = parts.tiles.cost(region, instruction.operands[0][0], is_store)
             stops = engine.cut(bursts)
             in_cache = parts.traffic.count(name, region, len(bursts), len(stops), cost)
-            self.sram_use.count(number, *((cost.sram, None) if is_store else (None, cost.sram)))
+            self.sram_use.count(number, *((cost.sram, NOTHING) if is_store else (NOTHING, cost.sram)))
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, self.env.now)
@@ -237,17 +238,18 @@ class Core:
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, env.now)
-            alone_fs = env.now + cost.alone_fs
-            work = sram.ask(number, env.now, cost.sram_fs)
+            start_fs = env.now
+            work = sram.ask(number, start_fs, cost.sram_fs)
             yield env.timeout(cost.useful_fs)
             ledger.spend("useful", env.now)
             if cost.sram_fs:
                 while left := sram.left(number, work, env.now):
                     yield env.timeout(left)
-                ledger.spend("SRAM bank conflict", min(alone_fs, env.now))
-                ledger.spend("SRAM contention", env.now)
                 self.sram_use.count(number, cost.read, cost.written)
-                self.sram_use.wait(number, env.now - alone_fs)
+                if env.now > start_fs + cost.useful_fs:
+                    ledger.spend("SRAM bank conflict", start_fs + cost.alone_fs)
+                    ledger.spend("SRAM contention", env.now)
+                    self.sram_use.wait(number, env.now - start_fs - cost.alone_fs)
             self.counters.add(instruction.signals)
 
     def _waits(self, instruction: Instruction, variables: list[int]) -> Iterator[tuple[simpy.Event, str]]:

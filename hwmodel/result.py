@@ -39,16 +39,21 @@ class SramUse:
     """The scratchpads of all cores, by queue: accesses, and what units waited for one another."""
 
     def __init__(self) -> None:
-        self.read = [Cost()] * len(QUEUES)
-        self.written = [Cost()] * len(QUEUES)
+        self._times: dict[tuple[int, Cost, Cost], int] = {}  # by queue, accesses read and written
         self.waited_fs = [0] * len(QUEUES)
 
-    def count(self, queue: int, read: Cost | None, written: Cost | None) -> None:
+    def count(self, queue: int, read: Cost, written: Cost) -> None:
         """Count the accesses of one instruction."""
-        if read is not None:
-            self.read[queue] = self.read[queue].plus(read)
-        if written is not None:
-            self.written[queue] = self.written[queue].plus(written)
+        key = queue, read, written
+        self._times[key] = self._times.get(key, 0) + 1
+
+    def totals(self, queue: int) -> tuple[Cost, Cost]:
+        """Return what one kind of unit has read and written."""
+        read = written = Cost()
+        for (number, one_read, one_written), times in self._times.items():
+            if number == queue:
+                read, written = read.plus(one_read, times), written.plus(one_written, times)
+        return read, written
 
     def wait(self, queue: int, contention_fs: int) -> None:
         """Count what an access took longer than alone."""
@@ -265,7 +270,7 @@ def make_result(
         phases=tuple(phases),
         traffic=tensors,
         sram=_sram_traffic(machine, sram_use),
-        sram_busy_fs=machine.sram_fs(sum(cost.wavefronts for cost in (*sram_use.read, *sram_use.written))),
+        sram_busy_fs=machine.sram_fs(sum(c.wavefronts for q in range(len(QUEUES)) for c in sram_use.totals(q))),
         dram=statistics,
         stalls=stalls,
         units=units,
@@ -278,15 +283,13 @@ def make_result(
 
 def _sram_traffic(machine: Machine, use: SramUse) -> dict[str, SramTraffic]:
     clock = machine.spec.cores.clock
-    return {
-        kind: SramTraffic(
-            read.size_bytes,
-            written.size_bytes,
-            read.wavefronts - read.phases + written.wavefronts - written.phases,
-            -(-waited_fs * clock // FS_PER_SECOND),
-        )
-        for kind, read, written, waited_fs in zip(QUEUES, use.read, use.written, use.waited_fs, strict=True)
-    }
+    found = {}
+    for number, kind in enumerate(QUEUES):
+        read, written = use.totals(number)
+        conflicts = read.wavefronts - read.phases + written.wavefronts - written.phases
+        waited_cycles = -(-use.waited_fs[number] * clock // FS_PER_SECOND)
+        found[kind] = SramTraffic(read.size_bytes, written.size_bytes, conflicts, waited_cycles)
+    return found
 
 
 def _issued(tensor: TensorTraffic) -> dict[str, int]:

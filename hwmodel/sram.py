@@ -44,41 +44,45 @@ class SharedSram:
         `now_fs` never goes back, and work of that number has begun.
         """
         self._advance(now_fs)
-        needed = self._left[user] - (self._brought[user] - number)
+        needed = self._left[user] - self._brought[user] + number
         if needed <= 0:
             return 0
         left, time = list(self._left), 0
         left[user] = needed
         while left[user]:
-            step = _next_end(left)
-            _serve(left, step)
-            time += step
+            time += _serve(left, needed)  # long enough: one twelfth of work takes at most a third of a femtosecond
         return time
 
     def _advance(self, now_fs: int) -> None:
         left, later = self._left, self._later
-        while self._now < now_fs or (later and later[0][0] <= self._now):
+        while True:
             while later and later[0][0] <= self._now:
                 _, user, work = heappop(later)
                 left[user] += work
                 self._brought[user] += work
-            until = min(now_fs, later[0][0]) if later else now_fs
-            if not any(left):
-                self._now = max(self._now, until)
-                continue
-            step = min(until - self._now, _next_end(left))
-            _serve(left, step)
-            self._now += step
+            if self._now >= now_fs:
+                return
+            until = later[0][0] if later and later[0][0] < now_fs else now_fs
+            self._now += _serve(left, until - self._now)
 
 
-def _next_end(left: list[int]) -> int:
-    """Return the time until the first of the users that have work left is done."""
-    active = [work for work in left if work]
-    return -(-min(active) * len(active) // _PARTS)
-
-
-def _serve(left: list[int], time: int) -> None:
-    """Serve the users that have work left, evenly."""
-    share = time * _PARTS // (4 - left.count(0))
-    for user, work in enumerate(left):
-        left[user] = max(0, work - share)
+def _serve(left: list[int], most: int) -> int:
+    """Serve those that have work left evenly until one is done or `most` femtoseconds are over; return the time."""
+    active = 4 - left.count(0)
+    if not active:
+        return most
+    if active == 1:
+        work = max(left)
+        time = -(-work // _PARTS)
+        user = left.index(work)
+        if time > most:
+            left[user] = work - most * _PARTS
+            return most
+        left[user] = 0
+        return time
+    time = min(most, -(-min([work for work in left if work]) * active // _PARTS))
+    share = time * _PARTS // active
+    for user in range(4):
+        if left[user]:
+            left[user] = max(0, left[user] - share)
+    return time

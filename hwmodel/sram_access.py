@@ -55,6 +55,9 @@ class Cost(NamedTuple):
         return Cost(*(mine + times * its for mine, its in zip(self, other, strict=True)))
 
 
+NOTHING = Cost()
+
+
 def row_lines(pad: Scratchpad, buffer: Buffer, rows: int, columns: int, line_bytes: int, write: bool) -> Cost:
     """Return the cost of the first rows and columns of a block, row by row, `line_bytes` at a time.
 

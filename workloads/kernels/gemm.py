@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -121,9 +121,10 @@ def _work_items(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any
 
 def _operand(problem: Problem, knobs: Knobs, machine: Machine, tensor: Tensor) -> Buffer:
     """Return the request for the tiles of a or b, [rows, k] both."""
-    side, rows, axis = ("a", knobs.tile_m, "m") if tensor.name == "a" else ("b", knobs.tile_n, "n")
-    request = block(tensor.name, rows, knobs.tile_k, problem.dtype, knobs.stages)
-    along = contiguous_axis(tensor, (axis, "k"))
+    is_a = tensor.name == "a"
+    request = block(tensor.name, knobs.tile_m if is_a else knobs.tile_n, knobs.tile_k, problem.dtype, knobs.stages)
+    along = contiguous_axis(tensor, ("m" if is_a else "n", "k"))
+    side: Literal["a", "b"] = "a" if is_a else "b"
     return operand(request, machine, knobs.sram_layout, side=side, axis_of_k=1, filled_along=along)
 
 
