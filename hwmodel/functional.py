@@ -74,7 +74,7 @@ def run(program: Program, memory: Memory, cores: int) -> None:
 def _offsets(buffer: Buffer) -> Array:
     """Return the element offset of every row and column of a block."""
     table: Array = buffer.placement.table()
-    return table.reshape(buffer.columns, buffer.rows).T
+    return np.ascontiguousarray(table.reshape(buffer.columns, buffer.rows).T)
 
 
 class _Core:

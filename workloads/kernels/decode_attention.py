@@ -63,8 +63,8 @@ class Knobs:
     tile: int = knob(64, "tokens of K and V in one load", least=1)
     stages: int = knob(4, "tiles of K and of V in flight", least=1)
     split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
-    sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
+    sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:

@@ -52,8 +52,8 @@ class Knobs:
     tile_k: int = knob(64, "elements of k in one load of a and b", least=1)
     stages: int = knob(3, "tiles of a and of b in flight", least=1)
     split_k: int = knob(1, "parts of k that different cores take; more than 1 adds a reduction", least=1)
-    sram_layout: str = knob("swizzled", "where tiles of a and b lie in the scratchpad", choices=OPERAND_LAYOUTS)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
+    sram_layout: str = knob("swizzled", "where tiles of a and b lie in the scratchpad", choices=OPERAND_LAYOUTS)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
