@@ -42,6 +42,7 @@ def programs(draw: st.DrawFn) -> Callable[[Machine], Program]:
     """Draw a small kernel with its knobs, to be compiled for a machine."""
     schedule = draw(st.sampled_from(["static", "balanced", "dynamic"]))
     stages = draw(st.integers(1, 4))
+    sram_layout = draw(st.sampled_from(["swizzled", "row-major"]))
     if draw(st.booleans()):
         heads = draw(st.integers(1, 3))
         contexts = tuple(draw(st.lists(st.integers(1, 150), min_size=1, max_size=4)))
@@ -57,22 +58,41 @@ def programs(draw: st.DrawFn) -> Callable[[Machine], Program]:
             stages,
             draw(st.sampled_from([0, 40])),
             schedule,
+            sram_layout,
         )
         return lambda machine: attention.compile(problem, knobs, machine, 0)
     m, n, k = (draw(st.integers(1, 200)) for _ in range(3))
     layouts = draw(st.sampled_from([("m k", "n k", "m n"), ("k m", "k n", "n m")]))
     tile = st.sampled_from([32, 64])
     tiles = (draw(tile), draw(tile), draw(tile))
-    product = gemm.Knobs(*layouts, *tiles, stages=stages, split_k=draw(st.integers(1, 3)), schedule=schedule)
+    split = draw(st.integers(1, 3))
+    product = gemm.Knobs(*layouts, *tiles, stages, split, schedule, sram_layout)
     return lambda machine: gemm.compile(gemm.Problem(m, n, k, "bf16"), product, machine, 0)
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(make=programs(), refresh=st.sampled_from(["per-bank", "all-bank", "none"]), stacks=st.integers(1, 3))
+@given(
+    make=programs(),
+    refresh=st.sampled_from(["per-bank", "all-bank", "none"]),
+    stacks=st.integers(1, 3),
+    core=st.sampled_from(
+        [
+            {},
+            {"cores.sram.ports": 2, "cores.matrix.accumulators": "scratchpad"},
+            {"cores.sram.banks": 16, "cores.dma.write_bytes": "32 B", "cores.dma.gather": False},
+            {"cores.dma.max_runs": 1, "cores.dma.min_transfer": "128 B", "cores.dma.dimensions": 1},
+        ]
+    ),
+)
 def test_laws_of_every_run(
-    machine: Machine, make: Callable[[Machine], Program], refresh: str, stacks: int, make_machine: MachineMaker
+    machine: Machine,
+    make: Callable[[Machine], Program],
+    refresh: str,
+    stacks: int,
+    core: dict[str, object],
+    make_machine: MachineMaker,
 ) -> None:
-    here = make_machine(machine.spec.name, {"hbm.refresh": refresh, "hbm.stacks": stacks})
+    here = make_machine(machine.spec.name, {"hbm.refresh": refresh, "hbm.stacks": stacks} | core)
     program = make(here)
     result = simulate(program, here)
     cores, clock = here.spec.cores.count, here.spec.cores.clock
@@ -97,6 +117,12 @@ def test_laws_of_every_run(
     due = int(result.makespan_fs / here.tick_fs) // interval_ticks
     assert dram.refreshes == due * stacks * 16 * 2
     assert dram.bytes_per_bin.sum() == result.hbm_read_bytes + result.hbm_write_bytes
+    # the scratchpads hold what was loaded and stored, and what units waited for each other is in their accounts
+    loaded, stored = (sum(getattr(t, f"{way}_useful_bytes") for t in result.traffic) for way in ("load", "store"))
+    assert (result.sram["load"].written_bytes, result.sram["store"].read_bytes) == (loaded, stored)
+    for unit in ("matrix", "vector"):
+        contention = result.stalls[unit].get("SRAM contention", 0) * clock / 10**15
+        assert contention <= result.sram[unit].contention_cycles < contention + 1
     assert 0 <= result.hbm_bandwidth_fraction <= 1
     assert all(0 <= used <= 1 for used in result.utilisation.values())
 
