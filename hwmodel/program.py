@@ -29,6 +29,7 @@ import numpy as np
 
 from layouts import Layout, NamedLayout, is_injective
 from layouts.shape import size
+from layouts.span import loose_span
 
 QUEUES = ("load", "store", "matrix", "vector")
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -158,7 +159,7 @@ def _check_placement(name: str, layout: Layout, rows: int, columns: int) -> None
         raise ValueError(f"buffer {name}: layout {layout} is not one of {rows} rows by {columns} columns")
     if not is_injective(layout):
         raise ValueError(f"buffer {name}: layout {layout} puts two elements in one place")
-    if (lowest := int(layout.table().min())) < 0:
+    if loose_span(layout)[0] < 0 and (lowest := int(layout.table().min())) < 0:
         raise ValueError(f"buffer {name}: layout {layout} reaches {lowest}, allowed are offsets from 0")
 
 

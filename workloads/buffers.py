@@ -26,6 +26,7 @@ from hwmodel.sram_access import Scratchpad, ordered_lines, row_lines
 from layouts import Layout, swizzle
 
 OPERAND_LAYOUTS = ("swizzled", "row-major")
+SAMPLE = 128, 512  # rows and columns on which layouts are compared, assumed enough: the patterns of XORs recur
 
 
 def allocate(blocks: Sequence[Buffer], machine: Machine) -> tuple[Buffer, ...]:
@@ -47,8 +48,8 @@ def operand(
     `axis_of_k`: which axis of the block (0 rows, 1 columns) the matmul sums over; `filled_along`: the axis along which
     it is written.
     """
-    if kind == "row-major":
-        return request
+    if kind == "row-major" or request.pitch_bytes > machine.spec.cores.sram.capacity:
+        return request  # `Machine.require_fit` refuses the latter
     unit = machine.spec.cores.matrix
     write_bytes = machine.spec.cores.dma.write_bytes
     size = unit.m if side == "a" else unit.n
@@ -66,14 +67,15 @@ def contiguous_axis(tensor: Tensor, axes: tuple[str, str]) -> int:
 def _best(
     plain: Buffer, pad: Scratchpad, unit: MatrixSpec, size: int, axis_of_k: int, filled_along: int, write_bytes: int
 ) -> Layout | None:
-    across, k = (plain.rows, plain.columns) if axis_of_k == 1 else (plain.columns, plain.rows)
-    down_columns = np.arange(plain.rows * plain.columns)
+    rows, columns = min(plain.rows, SAMPLE[0]), min(plain.columns, SAMPLE[1])
+    across, k = (rows, columns) if axis_of_k == 1 else (columns, rows)
+    down_columns = np.add.outer(plain.rows * np.arange(columns), np.arange(rows)).reshape(-1)
     best, least = None, None
     for layout in _candidates(plain, pad, unit):
         candidate = plain if layout is None else block("operand", plain.rows, plain.columns, plain.dtype, 1, layout)
         cost = matrix.reads(unit, pad, candidate, axis_of_k, across, k, size)
         if filled_along == 1:
-            cost = cost.plus(row_lines(pad, candidate, plain.rows, plain.columns, write_bytes, True))
+            cost = cost.plus(row_lines(pad, candidate, rows, columns, write_bytes, True))
         else:
             cost = cost.plus(ordered_lines(pad, candidate, down_columns, write_bytes, True))
         if least is None or cost.wavefronts < least:

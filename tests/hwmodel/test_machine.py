@@ -3,12 +3,14 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwmodel import matrix
 from hwmodel.machine import Machine
 from hwmodel.noc import Server
+from hwmodel.spec import load_machine
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -45,6 +47,20 @@ def test_a_server_works_first_come_first_served_without_a_pause_while_jobs_wait(
     assert all(start in (offer, end) for end, start, offer in zip([0, *ends], starts, offers, strict=False))
     assert server.busy_fs == sum(duration for _, duration in jobs)
     assert server.free_fs == max(ends, default=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cores.dma.min_transfer": "48 B"}, "cores.dma.min_transfer: 48 B; allowed: at most one burst of 32 B, or a"),
+        ({"cores.dma.min_transfer": "8 KiB"}, "a multiple of it up to a request of 4096 B"),
+        ({"cores.dma.write_bytes": "2 KiB"}, "cores.dma.write_bytes: 2048 B is more than one row of banks, 1024 B"),
+        ({"cores.sram.write_granule": "3 B"}, "cores.sram.write_granule: 3 B does not divide the bank width, 16 B"),
+    ],
+)
+def test_parts_of_a_core_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"machine npu-hbm3: .*{message}"):
+        Machine(load_machine("npu-hbm3").with_overrides(changes))
 
 
 sizes = st.integers(1, 300)

@@ -94,6 +94,8 @@ def test_two_units_that_only_use_the_scratchpad_take_the_sum_of_their_times(
     assert run("v").makespan_fs - launch == cycles(2 * 128 * 256 * 4 // 128) == cycles(2048)
     both = run("mv")
     assert 2 * cycles(2048) <= both.makespan_fs - launch <= 2 * cycles(2048) + 2
+    assert both.bound.limited_by == "sram"
+    assert both.bound.total_fs - launch == 2 * cycles(2048)
     assert both.stalls["vector"]["SRAM contention"] == both.makespan_fs - launch - cycles(2048)
     assert both.sram["vector"].contention_cycles == pytest.approx(2048, abs=1)
     assert both.stalls["matrix"]["SRAM bank conflict"] == cycles(2048) - cycles(256)
