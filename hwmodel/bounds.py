@@ -65,7 +65,6 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
     sram = np.zeros(len(phase.tasks), np.int64)
     operands = Operands(machine, phase)
-    line_bytes = machine.spec.cores.dma.write_bytes
     hbm_bursts = {"load": 0, "store": 0}
     through_cache = 0
     for number, name in enumerate(QUEUES):
@@ -76,9 +75,11 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
                     task, _per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
                 )
                 moved[name] += _sum_by(task, size, len(phase.tasks))
-                lines_fs = _per_distinct(size[:, None], lambda s: machine.sram_fs(-(-s // line_bytes)))
+                tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
+                line_bytes = max(machine.spec.cores.dma.write_bytes, tensor.element_bytes)
+                lines_fs = _per_distinct(size[:, None], lambda s, n=line_bytes: machine.sram_fs(-(-s // n)))
                 sram += _sum_by(task, lines_fs, len(phase.tasks))
-                in_cache = program.tensors[phase.tiles[instruction.tile]["tensor"]].resident == "cache"
+                in_cache = tensor.resident == "cache"
                 if not in_cache:
                     hbm_bursts[name] += int((-(-size // machine.organisation.burst_bytes)).sum())
                 if in_cache or name == "load":

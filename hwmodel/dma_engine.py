@@ -48,6 +48,7 @@ class Request:
     sram_work: int = 0  # its number in the scratchpad
     port_done_fs: int = 0
     sram_alone_fs: int = 0  # when its accesses would be done without other units
+    late_fs: tuple[int, int] = (0, 0)  # behind the port: by conflicts of its engine's accesses, by other units
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class DmaEngine:
         self._port_fs = cache(machine.port_fs)
         self.port = Server()
         self._alone = Server()  # the scratchpad, without other units
-        self._late = (0, 0)  # of the last request that came through: by its own conflicts, by other units
+        self._late_fs = (0, 0)  # of the request that completed last
         self._outstanding = 0
         self._in_order: deque[Descriptor] = deque()
         self._resume: simpy.Event | None = None
@@ -125,8 +126,10 @@ class DmaEngine:
 
     def complete(self, event: simpy.Event) -> None:
         """The request that the event carries is complete: free its place; signal tiles now complete in order."""
+        request: Request = event.value  # type: ignore[assignment]
         self._outstanding -= 1
-        descriptor: Descriptor = event.value.descriptor  # type: ignore[union-attr]
+        self._late_fs = request.late_fs
+        descriptor = request.descriptor
         descriptor.remaining -= 1
         if not descriptor.remaining:
             self._retire()
@@ -159,11 +162,10 @@ class DmaEngine:
         if left:
             core.memory.at(left, again, event.value)
             return False
-        self._late = (0, 0)
         if now > request.port_done_fs:
             conflict_fs = max(0, request.sram_alone_fs - request.port_done_fs)
-            self._late = conflict_fs, now - request.port_done_fs - conflict_fs
-            core.sram_use.wait(self._number, self._late[1])
+            request.late_fs = conflict_fs, now - request.port_done_fs - conflict_fs
+            core.sram_use.wait(self._number, request.late_fs[1])
         return True
 
     def _retire(self) -> None:
@@ -172,12 +174,11 @@ class DmaEngine:
 
     def _wait(self, ledger: Ledger) -> Process:
         """Wait for a request to complete. What the scratchpad delayed it by is the scratchpad's, the rest memory's."""
-        self._late = (0, 0)
         self._resume = self._core.env.event()
         yield self._resume
         now = self._core.env.now
-        if self._late != (0, 0):
-            conflict_fs, contention_fs = self._late
+        if self._late_fs != (0, 0):
+            conflict_fs, contention_fs = self._late_fs
             ledger.spend("memory", now - conflict_fs - contention_fs)
             ledger.spend("SRAM bank conflict", now - contention_fs)
             ledger.spend("SRAM contention", now)

@@ -243,16 +243,7 @@ def make_result(
     for kind, causes in stalls.items():
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
     statistics = replace(dram.statistics(), refreshes=_refreshes(machine, makespan_fs))
-    tensors = tuple(
-        TensorTraffic(
-            t.name,
-            t.resident,
-            *traffic.bytes["load"][i],
-            *traffic.bytes["store"][i],
-            *map(sum, zip(traffic.issued["load"][i], traffic.issued["store"][i], strict=True)),
-        )
-        for i, t in enumerate(program.tensors)
-    )
+    tensors = _tensor_traffic(program, traffic)
     for moved, bursts in (
         ("load_fetched_bytes", statistics.reads),
         ("store_written_bytes", statistics.writes),
@@ -279,6 +270,15 @@ def make_result(
         burst_bytes=machine.organisation.burst_bytes,
         bin_fs=machine.ticks_to_fs(bin_ticks),
     )
+
+
+def _tensor_traffic(program: Program, traffic: Traffic) -> tuple[TensorTraffic, ...]:
+    found = []
+    for i, tensor in enumerate(program.tensors):
+        moved = *traffic.bytes["load"][i], *traffic.bytes["store"][i]
+        issued = map(sum, zip(traffic.issued["load"][i], traffic.issued["store"][i], strict=True))
+        found.append(TensorTraffic(tensor.name, tensor.resident, *moved, *issued))
+    return tuple(found)
 
 
 def _sram_traffic(machine: Machine, use: SramUse) -> dict[str, SramTraffic]:
