@@ -220,7 +220,7 @@ class Core:
             cost = parts.tiles.cost(region, instruction.operands[0][0], is_store)
             stops = engine.cut(bursts)
             in_cache = parts.traffic.count(name, region, len(bursts), len(stops), cost)
-            self.sram_use.count(number, *((cost.sram, NOTHING) if is_store else (NOTHING, cost.sram)))
+            self.sram_use.count(number, cost, *((cost.sram, NOTHING) if is_store else (NOTHING, cost.sram)))
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, self.env.now)
@@ -245,7 +245,7 @@ class Core:
             if cost.sram_fs:
                 while left := sram.left(number, work, env.now):
                     yield env.timeout(left)
-                self.sram_use.count(number, cost.read, cost.written)
+                self.sram_use.count(number, cost, cost.read, cost.written)
                 if env.now > start_fs + cost.useful_fs:
                     ledger.spend("SRAM bank conflict", start_fs + cost.alone_fs)
                     ledger.spend("SRAM contention", env.now)

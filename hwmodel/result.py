@@ -39,18 +39,21 @@ class SramUse:
     """The scratchpads of all cores, by queue: accesses, and what units waited for one another."""
 
     def __init__(self) -> None:
-        self._times: dict[tuple[int, Cost, Cost], int] = {}  # by queue, accesses read and written
+        self._times: dict[int, list[Any]] = {}  # by id: times, cost, queue, accesses read and written
         self.waited_fs = [0] * len(QUEUES)
 
-    def count(self, queue: int, read: Cost, written: Cost) -> None:
-        """Count the accesses of one instruction."""
-        key = queue, read, written
-        self._times[key] = self._times.get(key, 0) + 1
+    def count(self, queue: int, cost: object, read: Cost, written: Cost) -> None:
+        """Count the accesses of one instruction; `cost` is what all instructions like it have in common."""
+        entry = self._times.get(id(cost))
+        if entry is None:
+            self._times[id(cost)] = [1, cost, queue, read, written]
+        else:
+            entry[0] += 1
 
     def totals(self, queue: int) -> tuple[Cost, Cost]:
         """Return what one kind of unit has read and written."""
         read = written = Cost()
-        for (number, one_read, one_written), times in self._times.items():
+        for times, _, number, one_read, one_written in self._times.values():
             if number == queue:
                 read, written = read.plus(one_read, times), written.plus(one_written, times)
         return read, written
