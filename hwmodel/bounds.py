@@ -1,12 +1,13 @@
 """A lower bound of a program's time: what each resource must at least do, without running anything.
 
 Phases follow one another, so their bounds add up. Within a phase every resource gives a bound of its own and the
-largest holds: matrix and vector units and DMA issue of the busiest core, bytes through the busiest core's port, bytes
-through the network's bisection and the shared cache, and bursts on the HBM data buses, spread evenly over all
-pseudo-channels (the best case), or through main memory's slices of SRAM. Behind a shared cache or multicast, memory
-must move only what is distinct (`footprint`), and in later phases only what the cache cannot have kept. The first
-request must also make its way through an idle machine. Row misses, uneven channels and slices, misses for want of
-capacity, waiting for counters and the tail after the last byte are not in it: they can only make a run longer.
+largest holds: matrix and vector units and DMA issue of the busiest core, all accesses to the scratchpad of the busiest
+core (those of DMA in full lines at least), bytes through the busiest core's port, bytes through the network's bisection
+and the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case), or
+through main memory's slices of SRAM. Behind a shared cache or multicast, memory must move only what is distinct
+(`footprint`), and in later phases only what the cache cannot have kept. The first request must also make its way
+through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for counters and
+the tail after the last byte are not in it: they can only make a run longer.
 
 Loops are not walked: an instruction's executions are expanded over tasks and iterations as arrays, and its cost is
 computed once per distinct set of sizes.
@@ -20,13 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel import matrix
 from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
+from hwmodel.operands import Operands, UnitCost
 from hwmodel.program import NONE, QUEUES, Expression, Instruction, Op, Phase, Program
 from hwmodel.slices import slice_burst_fs
 from hwmodel.units import transfer_fs
-from hwmodel.vector import OPERATIONS
 
 Array = np.ndarray[Any, Any]
 MAX_TABLE = 1 << 20  # assumed: distinct sizes are looked up in a table of 8 MiB at most, sorted beyond
@@ -68,6 +68,8 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
 def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) -> dict[str, int]:
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
+    sram = np.zeros(len(phase.tasks), np.int64)
+    operands = Operands(machine, phase)
     bursts = {"load": 0, "store": 0}
     footprints = {name: Footprint(program, phase) for name in ("load", "store")}
     reuses = machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
@@ -82,12 +84,18 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
                 bursts[name] += int((-(-size // machine.burst_bytes)).sum())
                 if reuses:
                     footprints[name].add(instruction.tile, variables)
+                tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
+                line_bytes = max(machine.spec.cores.dma.write_bytes, tensor.element_bytes)
+                lines_fs = _per_distinct(size[:, None], lambda s, n=line_bytes: machine.sram_fs(-(-s // n)))
+                sram += _sum_by(task, lines_fs, len(phase.tasks))
             else:
                 sizes = np.stack([_size(phase, size, variables) for size in instruction.sizes], axis=1)
-                fs = _per_distinct(sizes, lambda *s, i=instruction: compute_fs(machine, phase, i, s))
-                units[name] += _sum_by(task, fs, len(phase.tasks))
+                for busy, cost in ((units[name], _alone_fs), (sram, _sram_fs)):
+                    fs = _per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s)))
+                    busy += _sum_by(task, fs, len(phase.tasks))
     cores = machine.spec.cores.count
     resources = {name: _busiest(phase, cores, busy) for name, busy in units.items()}
+    resources["sram"] = _busiest(phase, cores, sram)
     first_fs = _first_data_fs(machine)
     for name, bytes_per_task in moved.items():
         busiest = _busiest(phase, cores, bytes_per_task)
@@ -133,17 +141,12 @@ def _unavoidable(
     return least
 
 
-def compute_fs(machine: Machine, phase: Phase, instruction: Instruction, sizes: tuple[int, ...]) -> int:
-    """Return the duration of a MATMUL or VECTOR instruction with these sizes."""
-    buffers = [phase.buffers[number] for number, _ in instruction.operands]
-    if instruction.op is Op.VECTOR:
-        cycles = OPERATIONS[instruction.function].work(buffers, *sizes).cycles(machine.spec.cores.vector)
-    else:
-        m, n, k = sizes
-        operands = m * k * buffers[1].element_bytes + n * k * buffers[2].element_bytes
-        wider = max(buffers[1:3], key=lambda buffer: buffer.element_bytes).dtype
-        cycles = matrix.cycles(machine.spec.cores.matrix, m, n, k, operands, machine.sram_bytes_per_cycle, wider)
-    return machine.core_fs(cycles)
+def _alone_fs(cost: UnitCost) -> int:
+    return cost.alone_fs
+
+
+def _sram_fs(cost: UnitCost) -> int:
+    return cost.sram_fs
 
 
 def _executions(phase: Phase, queue: int) -> Iterator[tuple[Instruction, Array, Array]]:

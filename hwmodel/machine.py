@@ -15,7 +15,9 @@ from hwmodel import units
 from hwmodel.dram.standards import Organisation, Timing, standard
 from hwmodel.program import Phase
 from hwmodel.spec import DistributedSramSpec, HbmSpec, MachineSpec, SharedCacheSpec
+from hwmodel.sram_access import Scratchpad
 from layouts import AddressMap
+from layouts.analysis import Banks
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,35 @@ class Machine:
         self._hbm = Hbm.of(spec.hbm, spec.where) if spec.hbm else None
         if spec.distributed_sram:
             check_sram(spec.distributed_sram, spec.where)
-        if spec.cores.dma.request_bytes < self.burst_bytes:
-            raise ValueError(
-                f"{spec.where}: cores.dma.request_bytes: {spec.cores.dma.request_bytes} B is less than one "
-                f"burst of {self.burst_bytes} B"
-            )
+        self._check_core()
         if spec.shared_cache:
             try:
                 check_cache(spec.shared_cache, self.burst_bytes)
             except ValueError as error:
                 raise ValueError(f"{spec.where}: shared_cache.{error}") from None
+
+    def _check_core(self) -> None:
+        where, dma, sram = self.spec.where, self.spec.cores.dma, self.spec.cores.sram
+        burst = self.burst_bytes
+        if dma.request_bytes < burst:
+            raise ValueError(
+                f"{where}: cores.dma.request_bytes: {dma.request_bytes} B is less than one burst of {burst} B"
+            )
+        if dma.min_transfer > burst and (dma.min_transfer % burst or dma.min_transfer > dma.request_bytes):
+            raise ValueError(
+                f"{where}: cores.dma.min_transfer: {dma.min_transfer} B; allowed: at most one burst of {burst} B, or "
+                f"a multiple of it up to a request of {dma.request_bytes} B"
+            )
+        if dma.write_bytes > self.sram_line_bytes:
+            raise ValueError(
+                f"{where}: cores.dma.write_bytes: {dma.write_bytes} B is more than one row of banks, "
+                f"{self.sram_line_bytes} B"
+            )
+        if sram.bank_width % sram.write_granule:
+            raise ValueError(
+                f"{where}: cores.sram.write_granule: {sram.write_granule} B does not divide the bank width, "
+                f"{sram.bank_width} B"
+            )
 
     @property
     def memory(self) -> Literal["hbm", "sram"]:
@@ -162,8 +183,23 @@ class Machine:
         return self.spec.noc.latency + (cache.miss_latency if cache else 0)
 
     @property
-    def sram_bytes_per_cycle(self) -> int:
+    def sram_line_bytes(self) -> int:
+        """One row of a scratchpad's banks: what it moves in one access of all of them."""
         return self.spec.cores.sram.banks * self.spec.cores.sram.bank_width
+
+    @property
+    def sram_bytes_per_cycle(self) -> int:
+        return self.sram_line_bytes * self.spec.cores.sram.ports
+
+    @cached_property
+    def scratchpad(self) -> Scratchpad:
+        """The banks of a core's scratchpad."""
+        sram = self.spec.cores.sram
+        return Scratchpad(Banks(sram.banks, sram.bank_width), sram.write_granule)
+
+    def sram_fs(self, wavefronts: int) -> int:
+        """Return how long a core's scratchpad is busy with so many accesses of a bank."""
+        return self.core_fs(-(-wavefronts // self.spec.cores.sram.ports))
 
     @property
     def pseudo_channels(self) -> int:

@@ -125,11 +125,8 @@ class MemorySide:
             for base_bytes, size_bytes in ranges:
                 self._cache.hold(base_bytes, size_bytes)
 
-    def submit(self, request: Request, bursts: Any, first: int, stop: int, is_write: bool, in_cache: bool) -> None:
-        """Send a request from its core now; bursts[first:stop] are its addresses.
-
-        `in_cache` is not needed: what the cache holds is found there.
-        """
+    def submit(self, request: Request, bursts: Any, first: int, stop: int, is_write: bool) -> None:
+        """Send a request from its core now; bursts[first:stop] are its addresses."""
         trip = Trip(request, bursts, first, stop, is_write)
         self._asked_bytes += trip.size_bytes
         if self._tlb_spec is None:

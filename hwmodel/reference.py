@@ -1,33 +1,32 @@
 """The reference model: a program's time, with SimPy processes, one class per component.
 
-The readable definition of the machine. A core is four queue processes; the two DMA queues split descriptors into memory
-requests with a bounded number in flight; requests go to the memory side (`memory_side`), whose compiled DRAM
-channels (`hwmodel.dram`) schedule every burst. Time is an integer count of femtoseconds; ties are
-broken by the order of scheduling, so equal inputs give equal results.
+The readable definition of the machine. A core is four queue processes around one scratchpad, which all of them use
+(`hwmodel.sram`); the two DMA queues cut tiles into memory requests with a bounded number in flight
+(`hwmodel.dma_engine`); requests go to the memory side (`hwmodel.memory_side`), whose compiled DRAM channels
+(`hwmodel.dram`) schedule every burst. Time is an integer count of femtoseconds; ties are broken by the order of
+scheduling, so equal inputs give equal results.
 
-Not modelled: scratchpad bank conflicts and contention between units, and what `memory_side` names.
+Not modelled: what the components name.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 import simpy
 
-from hwmodel.bounds import compute_fs
+from hwmodel.descriptors import Tiles
 from hwmodel.dma import Regions
+from hwmodel.dma_engine import DmaEngine, Process, Tile
 from hwmodel.dram.controller import Dram, Policy
 from hwmodel.machine import Machine
 from hwmodel.memory_side import Clock, MemorySide
-from hwmodel.noc import Server
+from hwmodel.operands import Operands
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
-from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, Traffic, make_result
-
-Process = Generator[simpy.Event, Any, None]
+from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, SramUse, Traffic, make_result
+from hwmodel.sram import SharedSram
+from hwmodel.sram_access import NOTHING
 
 
 class CounterBank:
@@ -57,151 +56,82 @@ class CounterBank:
                     event.succeed()
 
 
-@dataclass(slots=True)
-class Descriptor:
-    """One tile in flight: signals are given when it and all descriptors before it are complete."""
+class PhaseParts:
+    """What the cores of a phase share: its decoded tiles and costs, and the books."""
 
-    remaining: int
-    signals: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class Request:
-    """One memory request of a descriptor."""
-
-    engine: DmaEngine
-    descriptor: Descriptor
-    size_bytes: int
-
-
-class DmaEngine:
-    """The load or the store engine of one core: issues and completes in order, with bounded requests in flight."""
-
-    def __init__(self, core: Core, is_write: bool) -> None:
-        machine = core.machine
-        self._core = core
-        self._is_write = is_write
-        self._dma = machine.spec.cores.dma
-        self._burst_bytes = machine.burst_bytes
-        self._per_request = self._dma.request_bytes // self._burst_bytes
-        self._core_fs = cache(machine.core_fs)
-        self._port_fs = cache(machine.port_fs)
-        self.port = Server()
-        self._outstanding = 0
-        self._in_order: deque[Descriptor] = deque()
-        self._resume: simpy.Event | None = None
-
-    def issue(self, instruction: Instruction, bursts: Any, pages: int, in_cache: bool, ledger: Ledger) -> Process:
-        """Split a descriptor into requests and send them."""
-        core, dma, burst_bytes, per_request = self._core, self._dma, self._burst_bytes, self._per_request
-        descriptor = Descriptor(-(-len(bursts) // per_request), instruction.signals)
-        self._in_order.append(descriptor)
-        self._retire()  # an empty tile is complete at once
-        cycles = dma.issue_cycles + pages * dma.index_cycles
-        for first in range(0, len(bursts), per_request):
-            yield core.env.timeout(self._core_fs(cycles + dma.request_cycles))
-            ledger.spend("useful", core.env.now)
-            cycles = 0
-            while self._outstanding >= dma.max_outstanding:
-                yield self._wait()
-                ledger.spend("memory", core.env.now)
-            stop = min(first + per_request, len(bursts))
-            request = Request(self, descriptor, (stop - first) * burst_bytes)
-            self._outstanding += 1
-            message = request, bursts, first, stop, self._is_write, in_cache
-            if self._is_write:  # the data leaves through the port while the engine issues the next request
-                now = core.env.now
-                core.memory.at(self.port.serve(now, self._port_fs(request.size_bytes)) - now, self._send, message)
-            else:
-                core.memory.submit(*message)
-
-    def _send(self, event: simpy.Event) -> None:
-        """Send the request that the event carries, whose data has left the core."""
-        self._core.memory.submit(*event.value)  # type: ignore[misc]
-
-    def receive(self, request: Request, now_fs: int) -> None:
-        """The data of a load reaches the core's port at a time that is now or soon."""
-        done_fs = self.port.serve(now_fs, self._port_fs(request.size_bytes))
-        self._core.memory.at(done_fs - self._core.env.now, self.complete, request)
-
-    def drain(self, ledger: Ledger) -> Process:
-        """Wait until everything in flight is complete."""
-        while self._outstanding:
-            yield self._wait()
-            ledger.spend("memory", self._core.env.now)
-
-    def complete(self, event: simpy.Event) -> None:
-        """The request that the event carries is complete: free its place; signal descriptors now complete in order."""
-        self._outstanding -= 1
-        descriptor: Descriptor = event.value.descriptor  # type: ignore[union-attr]
-        descriptor.remaining -= 1
-        if not descriptor.remaining:
-            self._retire()
-        if self._resume is not None:
-            resume, self._resume = self._resume, None
-            resume.succeed()
-
-    def _retire(self) -> None:
-        while self._in_order and self._in_order[0].remaining == 0:
-            self._core.counters.add(self._in_order.popleft().signals)
-
-    def _wait(self) -> simpy.Event:
-        self._resume = self._core.env.event()
-        return self._resume
+    def __init__(
+        self, program: Program, phase: Phase, machine: Machine, memory: MemorySide, traffic: Traffic, sram_use: SramUse
+    ) -> None:
+        self.phase = phase
+        self.machine = machine
+        self.memory = memory
+        self.traffic = traffic
+        self.sram_use = sram_use
+        dma = machine.spec.cores.dma
+        self.regions = Regions(program, phase, machine.burst_bytes, dma.min_transfer)
+        self.tiles = Tiles(program, phase, machine)
+        self.operands = Operands(machine, phase)
 
 
 class Core:
-    """One core during one phase: a process per queue."""
+    """One core during one phase: a process per queue, around one scratchpad."""
 
-    def __init__(
-        self,
-        env: Clock,
-        machine: Machine,
-        memory: MemorySide,
-        phase: Phase,
-        regions: Regions,
-        traffic: Traffic,
-        durations_fs: dict[tuple[int, tuple[int, ...]], int],
-    ) -> None:
+    def __init__(self, env: Clock, parts: PhaseParts) -> None:
         self.env = env
-        self.machine = machine
-        self.memory = memory
-        self.counters = CounterBank(env, len(phase.counters))
-        self._phase = phase
-        self._regions = regions
-        self._traffic = traffic
-        self._durations_fs = durations_fs  # of the phase: by instruction and sizes
-        self._causes = [counter.cause for counter in phase.counters]
+        self.machine = parts.machine
+        self.memory = parts.memory
+        self.sram_use = parts.sram_use
+        self.counters = CounterBank(env, len(parts.phase.counters))
+        self.sram = SharedSram()
+        self._parts = parts
+        self._phase = parts.phase
+        self._causes = [counter.cause for counter in parts.phase.counters]
 
     def queue(self, number: int, tasks: Iterator[int], ledger: Ledger) -> Process:
         """Return the process of one queue; the ledger attributes every femtosecond of it."""
         return (self._transfer if QUEUES[number] in ("load", "store") else self._compute)(number, tasks, ledger)
 
     def _transfer(self, number: int, tasks: Iterator[int], ledger: Ledger) -> Process:
-        """A DMA queue: work out each descriptor's bursts, wait for its counters, issue it."""
-        engine = DmaEngine(self, QUEUES[number] == "store")
+        """A DMA queue: work out each tile's bursts and requests, wait for its counters, issue it."""
+        parts, name = self._parts, QUEUES[number]
+        is_store = name == "store"
+        engine = DmaEngine(self, number, is_store)
         for instruction, variables in walk(self._phase, number, tasks):
-            region = self._regions.region(instruction.tile, variables)
-            bursts = self._regions.bursts(region)
-            in_cache = self._traffic.count(QUEUES[number], region, len(bursts))
+            region = parts.regions.region(instruction.tile, variables)
+            bursts = parts.regions.bursts(region, is_store)
+            cost = parts.tiles.cost(region, instruction.operands[0][0], is_store)
+            stops = engine.cut(bursts)
+            parts.traffic.count(name, region, len(bursts), len(stops), cost)
+            self.sram_use.count(number, cost, *((cost.sram, NOTHING) if is_store else (NOTHING, cost.sram)))
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, self.env.now)
-            yield from engine.issue(instruction, bursts, region.pages, in_cache, ledger)
+            yield from engine.issue(Tile(instruction.signals, bursts, stops, cost), ledger)
         yield from engine.drain(ledger)
 
     def _compute(self, number: int, tasks: Iterator[int], ledger: Ledger) -> Process:
-        """The matrix or the vector queue: wait for the counters, compute, add to counters."""
-        env, durations_fs = self.env, self._durations_fs
+        """The matrix or the vector queue: wait for the counters, compute, add to counters.
+
+        An instruction is done when its unit and the scratchpad both are.
+        """
+        env, sram, operands = self.env, self.sram, self._parts.operands
         for instruction, variables in walk(self._phase, number, tasks):
-            key = id(instruction), tuple([size(variables) for size in instruction.sizes])
-            if key not in durations_fs:
-                durations_fs[key] = compute_fs(self.machine, self._phase, instruction, key[1])
+            cost = operands.cost(instruction, tuple([size(variables) for size in instruction.sizes]))
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, env.now)
-            yield env.timeout(durations_fs[key])
+            start_fs = env.now
+            work = sram.ask(number, start_fs, cost.sram_fs)
+            yield env.timeout(cost.useful_fs)
             ledger.spend("useful", env.now)
+            if cost.sram_fs:
+                while left := sram.left(number, work, env.now):
+                    yield env.timeout(left)
+                self.sram_use.count(number, cost, cost.read, cost.written)
+                if env.now > start_fs + cost.useful_fs:
+                    ledger.spend("SRAM bank conflict", start_fs + cost.alone_fs)
+                    ledger.spend("SRAM contention", env.now)
+                    self.sram_use.wait(number, env.now - start_fs - cost.alone_fs)
             self.counters.add(instruction.signals)
 
     def _waits(self, instruction: Instruction, variables: list[int]) -> Iterator[tuple[simpy.Event, str]]:
@@ -224,15 +154,18 @@ def simulate(program: Program, machine: Machine) -> Result:
     cores = machine.spec.cores.count
     ledgers = [[Ledger() for _ in QUEUES] for _ in range(cores)]
     traffic = Traffic(program, machine.burst_bytes)
+    sram_use = SramUse()
     times = []
     for phase in program.phases:
         start = env.now
-        finished = env.process(_run_phase(env, program, phase, machine, memory, ledgers, traffic))
+        parts = PhaseParts(program, phase, machine, memory, traffic, sram_use)
+        finished = env.process(_run_phase(env, parts, ledgers))
         memory.run()
         if not finished.triggered:
             raise RuntimeError(f"phase {phase.name} of {program.name} deadlocks: a queue waits for a counter for ever")
         times.append(PhaseTime(phase.name, env.now - start))
-    return make_result(program, machine, env.now, times, ledgers, traffic, dram, memory.cache_busy_fs, memory.levels())
+    books = ledgers, traffic, sram_use
+    return make_result(program, machine, env.now, times, *books, dram, memory.cache_busy_fs, memory.levels())
 
 
 def make_dram(machine: Machine) -> Dram:
@@ -244,27 +177,17 @@ def make_dram(machine: Machine) -> Dram:
     return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, policy, bin_ticks=bin_ticks)
 
 
-def _run_phase(
-    env: Clock,
-    program: Program,
-    phase: Phase,
-    machine: Machine,
-    memory: MemorySide,
-    ledgers: list[list[Ledger]],
-    traffic: Traffic,
-) -> Process:
-    yield env.timeout(machine.spec.launch.latency)
-    regions = Regions(program, phase, machine.burst_bytes)
+def _run_phase(env: Clock, parts: PhaseParts, ledgers: list[list[Ledger]]) -> Process:
+    yield env.timeout(parts.machine.spec.launch.latency)
     processes = []
-    durations_fs: dict[tuple[int, tuple[int, ...]], int] = {}
-    shares = _shares(phase, len(ledgers))
+    shares = _shares(parts.phase, len(ledgers))
     for core_ledgers, share in zip(ledgers, shares, strict=True):
-        core = Core(env, machine, memory, phase, regions, traffic, durations_fs)
+        core = Core(env, parts)
         for number, ledger in enumerate(core_ledgers):
             ledger.spend("launch", env.now)
             processes.append(env.process(core.queue(number, share(), ledger)))
     yield env.all_of(processes)
-    if (quiet := memory.quiet()) is not None:  # a phase ends when what it drove out of the cache is in memory
+    if (quiet := parts.memory.quiet()) is not None:  # a phase ends when what it drove out of the cache is in memory
         yield quiet
     for core_ledgers in ledgers:
         for ledger in core_ledgers:

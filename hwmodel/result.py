@@ -6,16 +6,18 @@ microseconds in `metrics`; stall tables stay in femtoseconds, so that their sums
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from hwmodel.bounds import Bound, lower_bound
+from hwmodel.descriptors import TileCost
 from hwmodel.dma import Region
 from hwmodel.dram.controller import CAUSES, Dram, DramStatistics
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Program
+from hwmodel.sram_access import Cost
 from hwmodel.traffic import LevelTraffic
 from hwmodel.units import FS_PER_SECOND, FS_PER_US
 
@@ -36,21 +38,52 @@ class Ledger:
             self.mark_fs = now_fs
 
 
+class SramUse:
+    """The scratchpads of all cores, by queue: accesses, and what units waited for one another."""
+
+    def __init__(self) -> None:
+        self._times: dict[int, list[Any]] = {}  # by id: times, cost, queue, accesses read and written
+        self.waited_fs = [0] * len(QUEUES)
+
+    def count(self, queue: int, cost: object, read: Cost, written: Cost) -> None:
+        """Count the accesses of one instruction; `cost` is what all instructions like it have in common."""
+        entry = self._times.get(id(cost))
+        if entry is None:
+            self._times[id(cost)] = [1, cost, queue, read, written]
+        else:
+            entry[0] += 1
+
+    def totals(self, queue: int) -> tuple[Cost, Cost]:
+        """Return what one kind of unit has read and written."""
+        read = written = Cost()
+        for times, _, number, one_read, one_written in self._times.values():
+            if number == queue:
+                read, written = read.plus(one_read, times), written.plus(one_written, times)
+        return read, written
+
+    def wait(self, queue: int, contention_fs: int) -> None:
+        """Count what an access took longer than alone."""
+        self.waited_fs[queue] += contention_fs
+
+
 class Traffic:
-    """Bytes per tensor: asked for by descriptors (useful) and moved in whole bursts (fetched)."""
+    """Per tensor: bytes asked for (useful) and moved in whole bursts (fetched); descriptors, indices and requests."""
 
     def __init__(self, program: Program, burst_bytes: int) -> None:
         self._element_bytes = [tensor.element_bytes for tensor in program.tensors]
-        self._in_cache = [tensor.resident == "cache" for tensor in program.tensors]
         self._burst_bytes = burst_bytes
         self.bytes = {name: [[0, 0] for _ in program.tensors] for name in ("load", "store")}
+        self.issued = {name: [[0, 0, 0] for _ in program.tensors] for name in ("load", "store")}
 
-    def count(self, queue: str, region: Region, bursts: int) -> bool:
-        """Count one descriptor; return whether its tensor resides in the shared cache."""
+    def count(self, queue: str, region: Region, bursts: int, requests: int, cost: TileCost) -> None:
+        """Count one tile."""
         entry = self.bytes[queue][region.tensor]
         entry[0] += region.elements * self._element_bytes[region.tensor]
         entry[1] += bursts * self._burst_bytes
-        return self._in_cache[region.tensor]
+        issued = self.issued[queue][region.tensor]
+        issued[0] += cost.descriptors
+        issued[1] += cost.indices
+        issued[2] += requests
 
 
 @dataclass(frozen=True)
@@ -63,6 +96,24 @@ class TensorTraffic:
     load_fetched_bytes: int
     store_useful_bytes: int
     store_written_bytes: int
+    descriptors: int = 0
+    indices: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class SramTraffic:
+    """Bytes that one kind of unit read from and wrote to the scratchpads of all cores.
+
+    `conflict_cycles`: cycles of the scratchpads that its accesses took beyond one per row of lanes, because words met
+    in a bank or were written in part. `contention_cycles`: by how much its instructions or requests ended later
+    because other units used the scratchpad, added up.
+    """
+
+    read_bytes: int
+    written_bytes: int
+    conflict_cycles: int
+    contention_cycles: int
 
 
 @dataclass(frozen=True)
@@ -86,6 +137,8 @@ class Result:
     bound: Bound
     phases: tuple[PhaseTime, ...]
     traffic: tuple[TensorTraffic, ...]
+    sram: dict[str, SramTraffic]  # by kind of unit
+    sram_busy_fs: int  # summed over cores
     dram: DramStatistics
     stalls: dict[str, dict[str, int]]  # unit kind -> cause -> fs summed over units
     units: dict[str, int]  # unit kind -> how many
@@ -120,13 +173,14 @@ class Result:
 
     @property
     def utilisation(self) -> dict[str, float]:
-        """Useful time of each kind of unit, and of a shared cache in use, as a fraction of makespan x units."""
+        """Useful time of each kind of unit, and of scratchpad and shared cache in use, over makespan x units."""
         shares = {
             kind: causes.get("useful", 0) / (self.makespan_fs * self.units[kind])
             for kind, causes in self.stalls.items()
         }
+        sram = {"sram": self.sram_busy_fs / (self.makespan_fs * self.units["load"])}
         cache = {"shared cache": self.cache_busy_fs / self.makespan_fs} if self.cache_busy_fs else {}
-        return shares | cache
+        return shares | sram | cache
 
     def metrics(self) -> dict[str, Any]:
         """Return the run as JSON-able values; see the README for the meaning of each key."""
@@ -143,6 +197,8 @@ class Result:
             "row_conflicts": self.dram.row_conflicts,
             "activates": self.dram.activates,
             "refreshes": self.dram.refreshes,
+            "sram": {kind: asdict(traffic) for kind, traffic in self.sram.items()},
+            "dma": {tensor.name: _issued(tensor) for tensor in self.traffic},
             "limited_by": self.bound.limited_by,
             "levels": {name: level.metrics() for name, level in self.levels.items()},
             "utilisation": self.utilisation,
@@ -179,6 +235,7 @@ def make_result(
     phases: list[PhaseTime],
     ledgers: list[list[Ledger]],
     traffic: Traffic,
+    sram_use: SramUse,
     dram: Dram | None,
     cache_busy_fs: int,
     levels: dict[str, LevelTraffic],
@@ -195,10 +252,7 @@ def make_result(
         levels = levels | {"hbm": _rows(statistics, machine.burst_bytes)}
     for kind, causes in stalls.items():
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
-    tensors = tuple(
-        TensorTraffic(t.name, t.resident, *traffic.bytes["load"][i], *traffic.bytes["store"][i])
-        for i, t in enumerate(program.tensors)
-    )
+    tensors = _tensor_traffic(program, traffic)
     _check_bytes(tensors, levels)
     return Result(
         program=program.name,
@@ -210,6 +264,8 @@ def make_result(
         bound=bound,
         phases=tuple(phases),
         traffic=tensors,
+        sram=_sram_traffic(machine, sram_use),
+        sram_busy_fs=machine.sram_fs(sum(c.wavefronts for q in range(len(QUEUES)) for c in sram_use.totals(q))),
         dram=statistics,
         stalls=stalls,
         units=units,
@@ -221,7 +277,7 @@ def make_result(
     )
 
 
-NO_DRAM = DramStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *[np.zeros(0, np.int64)] * 6)
+NO_DRAM = DramStatistics(*[0] * 14, *[np.zeros(0, np.int64)] * 6)
 
 
 def _rows(dram: DramStatistics, burst_bytes: int) -> LevelTraffic:
@@ -250,6 +306,36 @@ def _check_bytes(tensors: tuple[TensorTraffic, ...], levels: dict[str, LevelTraf
         asked = cache.fetched + cache.written_back
     memory = levels.get("hbm") or levels["distributed sram"]
     assert memory.asked == asked, f"main memory moved {memory.asked} B of {asked} B"
+
+
+def _tensor_traffic(program: Program, traffic: Traffic) -> tuple[TensorTraffic, ...]:
+    found = []
+    for i, tensor in enumerate(program.tensors):
+        moved = *traffic.bytes["load"][i], *traffic.bytes["store"][i]
+        issued = map(sum, zip(traffic.issued["load"][i], traffic.issued["store"][i], strict=True))
+        found.append(TensorTraffic(tensor.name, tensor.resident, *moved, *issued))
+    return tuple(found)
+
+
+def _sram_traffic(machine: Machine, use: SramUse) -> dict[str, SramTraffic]:
+    clock = machine.spec.cores.clock
+    found = {}
+    for number, kind in enumerate(QUEUES):
+        read, written = use.totals(number)
+        conflicts = read.wavefronts - read.phases + written.wavefronts - written.phases
+        waited_cycles = -(-use.waited_fs[number] * clock // FS_PER_SECOND)
+        found[kind] = SramTraffic(read.size_bytes, written.size_bytes, conflicts, waited_cycles)
+    return found
+
+
+def _issued(tensor: TensorTraffic) -> dict[str, int]:
+    moved = tensor.load_fetched_bytes + tensor.store_written_bytes
+    return {
+        "descriptors": tensor.descriptors,
+        "indices": tensor.indices,
+        "requests": tensor.requests,
+        "overfetch_bytes": moved - tensor.load_useful_bytes - tensor.store_useful_bytes,
+    }
 
 
 def _refreshes(machine: Machine, makespan_fs: int) -> int:

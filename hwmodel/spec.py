@@ -58,6 +58,7 @@ BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
 BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
 Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class _Part(BaseModel):
@@ -79,6 +80,8 @@ class MatrixSpec(_Part):
     m: Count
     n: Count
     k: Count
+    lane_bytes: Bytes  # of k that one lane of an operand fetch takes; the lanes of a fetch fill one row of banks
+    accumulators: Literal["own", "scratchpad"]  # where products lie, and what the vector unit reads and writes there
     fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
     int8: MatrixRateSpec | None = None
     fp32: MatrixRateSpec | None = None  # TF32 where the unit has it
@@ -104,16 +107,24 @@ class SramSpec(_Part):
     capacity: Bytes
     banks: Count
     bank_width: Bytes
+    ports: Annotated[int, Field(strict=True, ge=1, le=8)]  # accesses per bank and cycle
+    write_granule: Bytes  # what a bank writes at once; a smaller or unaligned piece is read, changed and written
 
 
 class DmaSpec(_Part):
     """The load engine and the store engine of one core; each issues in order and completes in order."""
 
-    issue_cycles: Count  # per descriptor (one tile)
-    index_cycles: Count  # per page-table entry looked up for a descriptor
+    issue_cycles: Count  # per descriptor
+    dimensions: Annotated[int, Field(strict=True, ge=1, le=32)]  # of a descriptor; a tile with more takes several
+    gather: Flag  # whether one descriptor takes many pages or tokens, by their indices; else it is one for each
+    index_cycles: Count  # per index: an entry of a page or routing table
+    transpose: Flag  # whether the engine can turn a tile whose order in memory is not that of its buffer
+    min_transfer: Bytes  # the least a load fetches: whole aligned pieces of this size
     request_bytes: Bytes  # the largest memory request a descriptor is split into
+    max_runs: Count  # runs of consecutive bursts in one request
     request_cycles: Count  # per request
     max_outstanding: Count  # requests in flight per engine
+    write_bytes: Bytes  # of a tile that meet the scratchpad in one access: at most one row of banks
 
 
 class CoresSpec(_Part):

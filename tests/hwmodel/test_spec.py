@@ -357,6 +357,7 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
     words = tree | {"name": "other", "description": "other", "sources": dict.fromkeys(tree["sources"], "other")}
     assert load(words).hash == original.hash
     other = {"hbm.standard": "HBM4", "hbm.refresh": "none", "hbm.address_map.hashes": [], "hbm.stacks": 3}
+    other |= {"cores.matrix.accumulators": "scratchpad"}
     hashes = {original.hash}
     paths = numbers(tree)
     for path in paths:
@@ -367,6 +368,8 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
             new: Any = other[path]
         elif path == "hbm.address_map.fields":
             new = list(reversed(original.hbm.address_map.fields))
+        elif isinstance(value, bool):
+            new = not value
         elif isinstance(value, int) and isinstance(tree_value(tree, path), str):
             unit = tree_value(tree, path).split()[1]
             new = f"{float(tree_value(tree, path).split()[0]) + 1} {unit}"
