@@ -72,7 +72,8 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
     operands = Operands(machine, phase)
     bursts = {"load": 0, "store": 0}
     footprints = {name: Footprint(program, phase) for name in ("load", "store")}
-    reuses = machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
+    merges = machine.memory == "hbm" and machine.hbm.policy.merge
+    reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
     for number, name in enumerate(QUEUES):
         for instruction, task, variables in _executions(phase, number):
             if instruction.op in (Op.LOAD, Op.STORE):
@@ -103,7 +104,7 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
             resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
     resources |= _shared(machine, *(int(moved[name].sum()) for name in ("load", "store")))
     if reuses:
-        bursts = _unavoidable(machine, bursts, footprints, first=rows_closed)
+        bursts = _unavoidable(machine, bursts, footprints, first=rows_closed, merges=merges)
     if any(bursts.values()):
         if machine.memory == "hbm":
             resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
@@ -127,15 +128,18 @@ def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:
 
 
 def _unavoidable(
-    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], first: bool
+    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], first: bool, merges: bool
 ) -> dict[str, int]:
-    """Return the bursts that main memory moves at least where loads can be answered before they reach it."""
+    """Return the bursts that main memory moves at least where not every request reaches its data buses.
+
+    A shared cache answers loads, multicast and a controller that merges leave one of several equal accesses.
+    """
     cache = machine.spec.shared_cache
     kept = cache.capacity if cache is not None else 0
-    stored = footprints["store"].tensors if cache is not None else set()
+    stored = footprints["store"].tensors if cache is not None or merges else set()
     fetched = footprints["load"].distinct_bytes(without=stored, in_cache=cache is None) - (0 if first else kept)
     least = {"load": max(0, -(-fetched // machine.burst_bytes)), "store": bursts["store"]}
-    if cache is not None:
+    if cache is not None or merges:
         written = footprints["store"].distinct_bytes(without=set(), in_cache=True) - kept
         least["store"] = max(0, -(-written // machine.burst_bytes))
     return least
@@ -254,7 +258,7 @@ def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int
     busy = -(-(reads + writes) // machine.pseudo_channels) * timing.burst_interval_ticks
     activate = timing.activate_to_column_ticks if rows_closed else 0
     ticks = activate + min(timing.nCL, timing.nCWL) + timing.nBL + busy - timing.burst_interval_ticks
-    if machine.hbm.spec.refresh == "all-bank":
+    if machine.hbm.policy.refresh == "all-bank":
         # Every nREFI a pseudo-channel stands still for nRFC; one refresh may still be due when the last burst is done.
         while (longer := busy + max(0, ticks // timing.nREFI - 1) * timing.nRFC) > ticks:
             ticks = longer

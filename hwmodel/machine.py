@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
 from hwmodel import units
+from hwmodel.dram.policy import Policy
 from hwmodel.dram.standards import Organisation, Timing, standard
 from hwmodel.program import Phase
 from hwmodel.spec import DistributedSramSpec, HbmSpec, MachineSpec, SharedCacheSpec
@@ -28,6 +29,7 @@ class Hbm:
     timing: Timing
     organisation: Organisation
     address_map: AddressMap
+    policy: Policy
     peak_bytes_per_second: Fraction
 
     @staticmethod
@@ -41,14 +43,19 @@ class Hbm:
             timing = dram.timing(spec.pin_rate)
         except ValueError as error:
             raise ValueError(f"{where}: hbm.pin_rate: {error}") from None
-        sizes = {"stack": spec.stacks} | dram.organisation.field_sizes()
+        try:
+            policy = spec.controller.policy()
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.controller: {error}") from None
+        organisation = dram.organisation if spec.rows is None else replace(dram.organisation, rows=spec.rows)
+        sizes = {"stack": spec.stacks} | organisation.field_sizes()
         fields, hashes = spec.address_map.fields, spec.address_map.hashes
         try:
-            address_map = AddressMap.create(fields, hashes, sizes, dram.organisation.burst_bytes)
+            address_map = AddressMap.create(fields, hashes, sizes, organisation.burst_bytes)
         except ValueError as error:
             raise ValueError(f"{where}: hbm.address_map: {error}") from None
         peak = spec.stacks * dram.peak_bytes_per_second(spec.pin_rate)
-        return Hbm(spec, timing, dram.organisation, address_map, peak)
+        return Hbm(spec, timing, organisation, address_map, policy, peak)
 
 
 class Machine:

@@ -19,7 +19,7 @@ import simpy
 from hwmodel.descriptors import Tiles
 from hwmodel.dma import Regions
 from hwmodel.dma_engine import DmaEngine, Process, Tile
-from hwmodel.dram.controller import Dram, Policy
+from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
 from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.operands import Operands
@@ -171,10 +171,8 @@ def simulate(program: Program, machine: Machine) -> Result:
 def make_dram(machine: Machine) -> Dram:
     """Return the DRAM channels of a machine with HBM."""
     hbm = machine.hbm
-    depth = hbm.spec.queue_depth
-    policy = Policy(refresh=hbm.spec.refresh, read_queue=depth, write_queue=depth)
     tables, bin_ticks = hbm.address_map.compiled(), machine.fs_to_ticks(BIN_FS)
-    return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, policy, bin_ticks=bin_ticks)
+    return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, hbm.policy, bin_ticks=bin_ticks)
 
 
 def _run_phase(env: Clock, parts: PhaseParts, ledgers: list[list[Ledger]]) -> Process:

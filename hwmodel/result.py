@@ -159,11 +159,11 @@ class Result:
 
     @property
     def hbm_read_bytes(self) -> int:
-        return self.dram.reads * self.burst_bytes
+        return (self.dram.reads - self.dram.merged_reads) * self.burst_bytes
 
     @property
     def hbm_write_bytes(self) -> int:
-        return self.dram.writes * self.burst_bytes
+        return (self.dram.writes - self.dram.merged_writes) * self.burst_bytes
 
     @property
     def hbm_bandwidth_fraction(self) -> float:
@@ -287,6 +287,7 @@ def _rows(dram: DramStatistics, burst_bytes: int) -> LevelTraffic:
         asked=dram.bursts * burst_bytes,
         hit=dram.row_hits * burst_bytes,
         missed=missed * burst_bytes,
+        merged=(dram.merged_reads + dram.merged_writes) * burst_bytes,
         stored=dram.writes * burst_bytes,
     )
 
@@ -341,7 +342,7 @@ def _issued(tensor: TensorTraffic) -> dict[str, int]:
 def _refreshes(machine: Machine, makespan_fs: int) -> int:
     """Return the refreshes due within the run; the channels themselves may have run further, or less far."""
     intervals = {"per-bank": machine.timing.nREFIpb, "all-bank": machine.timing.nREFI}
-    interval_ticks = intervals.get(machine.hbm.spec.refresh)
+    interval_ticks = intervals.get(machine.hbm.policy.refresh)
     if interval_ticks is None:
         return 0
     return machine.fs_to_ticks(makespan_fs) // interval_ticks * machine.pseudo_channels

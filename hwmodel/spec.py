@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
 
 from hwmodel import units
+from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
 from layouts.notation import nearest_first
 
@@ -179,8 +180,8 @@ class HbmSpec(_Part):
     standard: str
     stacks: Annotated[int, Field(strict=True, ge=1, le=64)]
     pin_rate: BitsPerSecond
-    refresh: Literal["per-bank", "all-bank", "none"]
-    queue_depth: Annotated[int, Field(strict=True, ge=1, le=256)]  # per pseudo-channel, reads and writes apart
+    rows: Count | None = None  # of a bank, where stacks of another capacity have the standard's timing
+    controller: PolicySpec
     address_map: AddressMapSpec
 
 

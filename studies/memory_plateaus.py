@@ -85,7 +85,7 @@ class Core:
         """Send the next request, if there is one: an array of burst addresses."""
         bursts = next(self._requests, None)
         if bursts is not None:
-            self._memory.submit(Load(self, len(bursts) * BURST_BYTES), bursts, 0, len(bursts), False, False)
+            self._memory.submit(Load(self, len(bursts) * BURST_BYTES), bursts, 0, len(bursts), False)
 
     def receive(self, load: Load, now_fs: int) -> None:
         """The data of a load reaches the port."""
@@ -239,7 +239,7 @@ def print_bandwidths(device: Device) -> None:
         print(row(device.machine, f"{level} {kb / 1024:.0f} MiB", here, there[kb], "GB/s", tolerance))
     peak, last = float(machine.hbm_peak_bytes_per_second) / 1e9, device.footprints_kb[-1]
     for refresh in ("per-bank", "all-bank"):
-        other = Machine(machine.spec.with_overrides({"hbm.refresh": refresh}))
+        other = Machine(machine.spec.with_overrides({"hbm.controller.refresh": refresh}))
         here = hbm_bandwidth(other, last * 1024, HBM_STREAM_BYTES) / 1e9
         print(row(device.machine, f"HBM alone, {refresh}", here, there[last], "GB/s", PLATEAU_TOLERANCE))
         print(f"{'':10}of the peak of {peak:.0f} GB/s: measured {there[last] / peak:.3f}, model {here / peak:.3f}")

@@ -96,7 +96,7 @@ def test_the_hbm_bound_is_the_bytes_at_the_peak_bandwidth_after_the_first_reques
     at_peak_fs = bytes_moved / 3352e9 * 1e15
     assert bound.limited_by == "hbm"
     assert at_peak_fs < bound.by_resource["hbm"] < at_peak_fs + 1e9
-    slower = lower_bound(program, make_machine("h100-sxm", {"hbm.refresh": "all-bank"})).by_resource["hbm"]
+    slower = lower_bound(program, make_machine("h100-sxm", {"hbm.controller.refresh": "all-bank"})).by_resource["hbm"]
     busy = machine.timing.nRFC / machine.timing.nREFI
     assert slower == pytest.approx(at_peak_fs / (1 - busy), rel=0.02)
 
@@ -182,7 +182,7 @@ def test_instructions_that_move_nothing_cost_nothing(
 def test_a_later_phase_may_find_its_row_open_and_the_bound_knows(
     make_program: Any, placed: Any, make_machine: MachineMaker, queue: str, refresh: str
 ) -> None:
-    machine = make_machine("npu-hbm3", {"hbm.refresh": refresh, "launch.latency": "100 ns"})
+    machine = make_machine("npu-hbm3", {"hbm.controller.refresh": refresh, "launch.latency": "100 ns"})
 
     def write(p: PhaseAssembler) -> None:
         (buffer,) = p.add_buffers(placed(("b", 1, 16, "bf16", 1)))

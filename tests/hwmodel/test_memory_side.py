@@ -39,7 +39,7 @@ class Engine:
             bursts = np.arange(first_byte, first_byte + size_bytes, 32, dtype=np.int64)
             request = Request(self, len(self.side.sent), size_bytes)
             self.side.sent.append(request)
-            self.side.memory.submit(request, bursts, 0, len(bursts), is_write, False)
+            self.side.memory.submit(request, bursts, 0, len(bursts), is_write)
 
         self.side.memory.at(at_fs, submit)
 
@@ -116,7 +116,7 @@ def test_with_one_outstanding_miss_lines_come_one_after_another(side: Callable[.
     lines = 12
     times = {}
     for misses in (1, 4, 1000):
-        here = side("h100-sxm", NO_TLB | {"shared_cache.outstanding_misses": misses, "hbm.refresh": "none"})
+        here = side("h100-sxm", NO_TLB | {"shared_cache.outstanding_misses": misses, "hbm.controller.refresh": "none"})
         (engine,) = here.engines(1)
         engine.send(0, 0, lines * 128)
         times[misses] = here.run()[0] - 2 * 70_800_000

@@ -194,7 +194,11 @@ def test_every_number_has_a_source_and_loses_the_description_without_it(name: st
         ("cores.count", True, ("cores.count: True", "integer")),
         ("cores.count", 1.5, ("cores.count: 1.5", "integer")),
         ("cores.count", 10**9, ("cores.count: 1000000000", "less than or equal to 4096")),
-        ("hbm.refresh", "sometimes", ("hbm.refresh: 'sometimes'", "'per-bank', 'all-bank' or 'none'")),
+        (
+            "hbm.controller.refresh",
+            "sometimes",
+            ("hbm.controller.refresh: 'sometimes'", "known: none, per-bank, all-bank"),
+        ),
         ("hbm.pin_rate", None, ("hbm.pin_rate: missing",)),
         ("hbm", [1], ("hbm: [1]",)),
     ],
@@ -266,9 +270,10 @@ def test_a_missing_file_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
 
 def test_overrides_take_numbers_and_texts() -> None:
     spec = load_machine("npu-hbm3").with_overrides(
-        {"hbm.stacks": 2, "cores.count": "8", "cores.clock": "2 GHz", "hbm.refresh": "none"}
+        {"hbm.stacks": 2, "cores.count": "8", "cores.clock": "2 GHz", "hbm.controller.refresh": "none"}
     )
-    assert (spec.hbm.stacks, spec.cores.count, spec.cores.clock, spec.hbm.refresh) == (2, 8, 2 * 10**9, "none")
+    assert (spec.hbm.stacks, spec.cores.count, spec.cores.clock) == (2, 8, 2 * 10**9)
+    assert Machine(spec).hbm.policy.refresh == "none"
     assert spec.sources["hbm.stacks"] == "what-if"
     assert load_machine("npu-hbm3").hbm.stacks == 4
     assert Machine(spec).hbm_peak_bytes_per_second == 2 * 819_200_000_000
@@ -287,7 +292,7 @@ def test_no_override_gives_the_same_machine_and_one_that_changes_nothing_the_sam
         ("sources.hbm.stacks", "me", "unknown machine path 'sources.hbm.stacks'"),
         ("shared_cache.capacity", "1 MB", "unknown machine path 'shared_cache.capacity'"),
         ("hbm", 2, "unknown machine path 'hbm'"),
-        ("hbm.address_map.field", "x", "'hbm.address_map.field'; known: hbm.refresh, hbm.standard"),
+        ("hbm.address_map.field", "x", "'hbm.address_map.field'; known: hbm.standard, "),
         ("hbm.address_map.hashes", "[]", "machine path 'hbm.address_map.hashes' is a list, and lists cannot be set"),
         ("hbm.stacks", "two", "hbm.stacks: 'two': "),
         ("hbm.stacks", 0, "hbm.stacks: 0: "),
@@ -356,7 +361,9 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
     assert original.hash == load_machine(name).hash
     words = tree | {"name": "other", "description": "other", "sources": dict.fromkeys(tree["sources"], "other")}
     assert load(words).hash == original.hash
-    other = {"hbm.standard": "HBM4", "hbm.refresh": "none", "hbm.address_map.hashes": [], "hbm.stacks": 3}
+    other = {"hbm.standard": "HBM4", "hbm.controller.refresh": "none", "hbm.address_map.hashes": [], "hbm.stacks": 3}
+    other |= {"hbm.controller.scheduler": "fcfs", "hbm.controller.row_policy": "closed"}
+    other |= {"hbm.controller.write_high": 0.9, "hbm.controller.write_low": 0.1}
     other |= {"cores.matrix.accumulators": "scratchpad"}
     hashes = {original.hash}
     paths = numbers(tree)
