@@ -281,7 +281,7 @@ def describe_machine(name: str) -> dict[str, Any]:
 
 
 def machine_units() -> dict[str, str]:
-    """Return the base unit ("B", "Hz", "fs", "B/s", "b/s") of every number of a machine that has one, by its path."""
+    """Return the base unit ("B", "Hz", "fs", "fJ", ...) of every number of a machine that has one, by its path."""
     from hwmodel import spec
 
     quantities = (
@@ -290,6 +290,9 @@ def machine_units() -> dict[str, str]:
         (spec.Femtoseconds, "fs"),
         (spec.BytesPerSecond, "B/s"),
         (spec.BitsPerSecond, "b/s"),
+        (spec.Femtojoules, "fJ"),
+        (spec.FemtojoulesPerByte, "fJ/B"),
+        (spec.Microwatts, "uW"),
     )
     return dict(_units(spec.MachineSpec, [(list(get_args(kind)[1:]), unit) for kind, unit in quantities], ""))
 

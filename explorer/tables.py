@@ -19,6 +19,8 @@ from explorer.summary import Summary
 Cells = Sequence[str]
 WIDTH = 110  # columns of a line of facts; assumed: what a terminal shows
 
+_PARTS = ("f", "p", "n", "u", "m", "")
+_PART_UNITS = ("fs", "fJ", "fJ/B", "uW")  # base units with a prefix of their own
 _UNITS = {"*_us": " us", "phases.*": " us", "stalls.*": " us", "*_bytes": " B"}
 
 
@@ -205,13 +207,14 @@ def machine_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:
 
 
 def quantity(value: int | None, unit: str) -> str:
-    """Return a number of base units with the prefix a reader expects: 40 ns, 6.4 Gb/s, 227 KiB; nothing is rounded."""
+    """Return a number of base units with the prefix a reader expects: 40 ns, 0.8 pJ/B, 227 KiB; nothing is rounded."""
     if value is None:
         return "none"
     if unit == "B" and value % 1024 == 0:
         power = next(power for power in (4, 3, 2, 1, 0) if value % 1024**power == 0)
         return f"{value // 1024**power} {('', 'Ki', 'Mi', 'Gi', 'Ti')[power]}B"
-    prefixes = ("f", "p", "n", "u", "m", "") if unit == "fs" else ("", "k", "M", "G", "T")
+    symbol = unit[1:] if unit in _PART_UNITS else unit
+    prefixes = _PARTS[_PARTS.index(unit[0]) :] if unit in _PART_UNITS else ("", "k", "M", "G", "T")
     step = min((len(str(value)) - 1) // 3, len(prefixes) - 1)
     scaled = Decimal(value).scaleb(-3 * step).normalize()
-    return f"{scaled:f} {prefixes[step]}{unit.removeprefix('f')}"
+    return f"{scaled:f} {prefixes[step]}{symbol}"

@@ -6,25 +6,24 @@ through the shared cache, and bursts on the HBM data buses, spread evenly over a
 Memory resources also wait for the first request to make its way through an idle machine. Row misses, uneven channels,
 waiting for counters and the tail after the last byte are not in it: they can only make a run longer.
 
-Loops are not walked: an instruction's executions are expanded over tasks and iterations as arrays, and its cost is
+Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
 computed once per distinct set of sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hwmodel import matrix
+from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, QUEUES, Expression, Instruction, Op, Phase, Program
+from hwmodel.program import QUEUES, Instruction, Op, Phase, Program
 from hwmodel.vector import OPERATIONS
 
 Array = np.ndarray[Any, Any]
-MAX_TABLE = 1 << 20  # assumed: distinct sizes are looked up in a table of 8 MiB at most, sorted beyond
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,14 @@ class Bound:
     """`total_fs` is never more than the time of a run.
 
     `by_resource` sums each resource's own bound over the phases, `limiting` only over the phases which it limits: the
-    launches and the values of `limiting` make up the total. All in femtoseconds.
+    launches and the values of `limiting` make up the total. All in femtoseconds. `hbm_bursts` is what HBM moves at
+    least, for "load" and for "store".
     """
 
     total_fs: int
     by_resource: dict[str, int]
     limiting: dict[str, int]
+    hbm_bursts: dict[str, int]
 
     @property
     def limited_by(self) -> str:
@@ -50,38 +51,44 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     total = 0
     by_resource: dict[str, int] = {}
     limiting: dict[str, int] = {}
+    hbm_bursts = {"load": 0, "store": 0}
     for number, phase in enumerate(program.phases):
-        resources = _phase(program, phase, machine, rows_closed=number == 0)
+        resources, moved = _phase(program, phase, machine, rows_closed=number == 0)
         limit = max(resources, key=lambda name: resources[name])
         limiting[limit] = limiting.get(limit, 0) + resources[limit]
         total += machine.spec.launch.latency + resources[limit]
         for name, fs in resources.items():
             by_resource[name] = by_resource.get(name, 0) + fs
-    return Bound(total, by_resource, limiting)
+        for name, bursts in moved.items():
+            hbm_bursts[name] += bursts
+    return Bound(total, by_resource, limiting, hbm_bursts)
 
 
-def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) -> dict[str, int]:
+def _phase(
+    program: Program, phase: Phase, machine: Machine, rows_closed: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the bound of every resource, and the bursts that HBM moves at least."""
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
     hbm_bursts = {"load": 0, "store": 0}
     through_cache = 0
     for number, name in enumerate(QUEUES):
-        for instruction, task, variables in _executions(phase, number):
+        for instruction, task, variables in executions(phase, number):
             if instruction.op in (Op.LOAD, Op.STORE):
-                size = _tile_bytes(program, phase, instruction, variables)
-                units[name] += _sum_by(
-                    task, _per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
+                size = tile_bytes(program, phase, instruction, variables)
+                units[name] += sum_by(
+                    task, per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
                 )
-                moved[name] += _sum_by(task, size, len(phase.tasks))
+                moved[name] += sum_by(task, size, len(phase.tasks))
                 in_cache = program.tensors[phase.tiles[instruction.tile]["tensor"]].resident == "cache"
                 if not in_cache:
                     hbm_bursts[name] += int((-(-size // machine.organisation.burst_bytes)).sum())
                 if in_cache or name == "load":
                     through_cache += int(size.sum())
             else:
-                sizes = np.stack([_size(phase, size, variables) for size in instruction.sizes], axis=1)
-                fs = _per_distinct(sizes, lambda *s, i=instruction: compute_fs(machine, phase, i, s))
-                units[name] += _sum_by(task, fs, len(phase.tasks))
+                sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
+                fs = per_distinct(sizes, lambda *s, i=instruction: compute_fs(machine, phase, i, s))
+                units[name] += sum_by(task, fs, len(phase.tasks))
     cores = machine.spec.cores.count
     resources = {name: _busiest(phase, cores, busy) for name, busy in units.items()}
     first_fs = _first_data_fs(machine)
@@ -93,7 +100,7 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
         resources["shared cache"] = machine.cache_fs(through_cache)
     if any(hbm_bursts.values()):
         resources["hbm"] = _hbm_fs(machine, hbm_bursts["load"], hbm_bursts["store"], rows_closed)
-    return resources
+    return resources, hbm_bursts
 
 
 def compute_fs(machine: Machine, phase: Phase, instruction: Instruction, sizes: tuple[int, ...]) -> int:
@@ -106,76 +113,6 @@ def compute_fs(machine: Machine, phase: Phase, instruction: Instruction, sizes: 
         operands = m * k * buffers[1].element_bytes + n * k * buffers[2].element_bytes
         cycles = matrix.cycles(machine.spec.cores.matrix, m, n, k, operands, machine.sram_bytes_per_cycle)
     return machine.core_fs(cycles)
-
-
-def _executions(phase: Phase, queue: int) -> Iterator[tuple[Instruction, Array, Array]]:
-    """Yield every instruction with the tasks it runs for and its variables: int64[n], int64[n, variables].
-
-    Running indices stay zero: `_size` refuses sizes that depend on them.
-    """
-    columns = len(phase.columns)
-    variables = np.zeros((len(phase.tasks), phase.expressions.shape[1] - 2), np.int64)
-    variables[:, 0], variables[:, 1 : 1 + columns] = 1, phase.tasks
-    stack = [(np.arange(len(phase.tasks)), variables)]
-    for instruction in phase.decoded[queue]:
-        task, variables = stack[-1]
-        if instruction.op is Op.LOOP:
-            trips = np.maximum(_size(phase, instruction.sizes[0], variables), 0)
-            rows = np.repeat(np.arange(len(task)), trips)
-            inner = variables[rows]
-            first = np.repeat(np.cumsum(trips) - trips, trips)
-            inner[:, 2 + columns + 2 * instruction.loop] = np.arange(len(rows)) - first
-            stack.append((task[rows], inner))
-        elif instruction.op is Op.END:
-            stack.pop()
-        else:
-            yield instruction, task, variables
-
-
-def _size(phase: Phase, expression: Expression, variables: Array) -> Array:
-    running = {1 + len(phase.columns), *range(3 + len(phase.columns), variables.shape[1], 2)}
-    if running.intersection(variable for variable, _ in expression.terms):
-        raise ValueError(f"phase {phase.name}: a size or a trip count depends on a running index")
-    value = np.full(len(variables), expression.constant, np.int64)
-    for variable, coefficient in expression.terms:
-        value += coefficient * variables[:, variable]
-    return value % expression.modulo if expression.modulo else np.minimum(value, expression.maximum)
-
-
-def _sum_by(task: Array, values: Array, tasks: int) -> Array:
-    """Return the sum of `values` for every task; `task` is sorted."""
-    total: Array = np.append(0, np.cumsum(values))
-    edges = np.searchsorted(task, np.arange(tasks + 1))
-    sums: Array = total[edges[1:]] - total[edges[:-1]]
-    return sums
-
-
-def _per_distinct(sizes: Array, cost: Callable[..., int]) -> Array:
-    """Return cost(*row) for every row of `sizes`, evaluating each distinct row once."""
-    if len(sizes) == 0:
-        return np.zeros(0, np.int64)
-    low = sizes.min(axis=0)
-    spans = sizes.max(axis=0) - low + 1
-    keys = np.zeros(len(sizes), np.int64)  # rows as numbers of mixed radix: most columns are constant or narrow
-    for column, span in enumerate(spans):
-        keys = keys * span + (sizes[:, column] - low[column])
-    if float(np.prod(spans.astype(float))) > MAX_TABLE:
-        keys = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
-    table = np.full(int(keys.max()) + 1, NONE, np.int64)
-    table[keys] = np.arange(len(keys))  # some row of each distinct key
-    distinct = np.flatnonzero(table != NONE)
-    table[distinct] = [cost(*map(int, sizes[row])) for row in table[distinct]]
-    return table[keys]
-
-
-def _tile_bytes(program: Program, phase: Phase, instruction: Instruction, variables: Array) -> Array:
-    tile = phase.tiles[instruction.tile]
-    tensor = program.tensors[tile["tensor"]]
-    size = np.full(len(variables), tensor.element_bytes, np.int64)
-    for extent in tile["extent"]:
-        if extent != NONE:
-            size *= _size(phase, phase.expression(extent), variables)
-    return size
 
 
 def _issue_fs(machine: Machine, size_bytes: int) -> int:

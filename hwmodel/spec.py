@@ -5,7 +5,7 @@ run; `hwmodel.machine.Machine` resolves it into integers and checks that its par
 description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
 path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
 
-Not described yet: several levels of scratchpad, caches with capacity misses, TLBs, energy.
+Not described yet: several levels of scratchpad, caches with capacity misses, TLBs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
 
 from hwmodel import units
+from hwmodel.energy_sets import with_sets
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
 from layouts.notation import nearest_first
 
@@ -50,12 +51,18 @@ _read_hz, _write_hz = _quantity("frequency", "1 MHz", "100 GHz")
 _read_fs, _write_fs = _quantity("time", "0 s", "1 ms")
 _read_bandwidth, _write_bandwidth = _quantity("bandwidth", "1 MB/s", "1 PB/s")
 _read_bit_rate, _write_bit_rate = _quantity("bit rate", "1 Mb/s", "1 Tb/s")
+_read_energy, _write_energy = _quantity("energy", "0 J", "1 uJ")
+_read_energy_per_byte, _write_energy_per_byte = _quantity("energy per byte", "0 J/B", "100 nJ/B")
+_read_power, _write_power = _quantity("power", "0 W", "100 kW")
 
 Bytes = Annotated[int, _read_bytes, _write_bytes]
 Hertz = Annotated[int, _read_hz, _write_hz]
 Femtoseconds = Annotated[int, _read_fs, _write_fs]
 BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
 BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
+Femtojoules = Annotated[int, _read_energy, _write_energy]
+FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte]
+Microwatts = Annotated[int, _read_power, _write_power]
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
 
 
@@ -147,6 +154,57 @@ class LaunchSpec(_Part):
     latency: Femtoseconds
 
 
+class HbmEnergySpec(_Part):
+    """What the HBM stacks and the way to them spend."""
+
+    activate: Femtojoules  # of one row, its precharge included
+    read: FemtojoulesPerByte  # from the sense amplifiers to the edge of the stack
+    write: FemtojoulesPerByte
+    io: FemtojoulesPerByte  # between stack and chip, both directions alike
+    refresh: Femtojoules  # of one bank, once
+
+
+class MacEnergySpec(_Part):
+    """One multiply-accumulate of the matrix unit, by the type of its wider operand."""
+
+    bf16: Femtojoules
+    fp16: Femtojoules
+    fp32: Femtojoules
+    fp8: Femtojoules
+    int8: Femtojoules
+
+
+class VectorEnergySpec(_Part):
+    """One fp32 operation of the vector unit, by primitive class."""
+
+    alu: Femtojoules
+    exp: Femtojoules
+    reduce: Femtojoules
+    convert: Femtojoules
+
+
+class ChipEnergySpec(_Part):
+    """What the chip spends on the way from the memory to a result."""
+
+    shared_cache: FemtojoulesPerByte  # read or written; unused on a machine without one
+    noc: FemtojoulesPerByte  # between a core and the shared memory side
+    sram_read: FemtojoulesPerByte
+    sram_write: FemtojoulesPerByte
+    mac: MacEnergySpec
+    vector: VectorEnergySpec
+
+
+class EnergySpec(_Part):
+    """Energy per action; see `hwmodel.energy` for what is counted. `static` is spent whatever happens.
+
+    In a file, `hbm` and `chip` may be `{like: NAME}`, a set of numbers with their sources, and change some of them.
+    """
+
+    hbm: HbmEnergySpec
+    chip: ChipEnergySpec
+    static: Microwatts
+
+
 class MachineSpec(_Part):
     """A machine. `name` identifies it; `hash` identifies every number in it."""
 
@@ -157,6 +215,7 @@ class MachineSpec(_Part):
     shared_cache: SharedCacheSpec | None = None
     hbm: HbmSpec
     launch: LaunchSpec
+    energy: EnergySpec | None = None
     sources: dict[str, str]
     _where: str = PrivateAttr("")
 
@@ -220,7 +279,11 @@ def load_machine(name: str) -> MachineSpec:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: a machine description is a mapping of keys to values")
-    return _validated(tree, where)
+    try:
+        resolved = with_sets(tree)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return _validated(resolved, where)
 
 
 def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
