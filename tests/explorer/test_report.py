@@ -159,7 +159,7 @@ def test_the_pareto_front_is_the_brute_force_front(points: list[tuple[int, int]]
 
 
 def test_the_history_draws_every_time_the_best_so_far_and_the_bound() -> None:
-    figure = figures.history(frame([9.0, 7.0, 8.0, 3.0], [1, 1, 1, 1]), bound_us=2.0)
+    figure = figures.history(frame([9.0, 7.0, 8.0, 3.0], [1, 1, 1, 1]), bound=2.0)
     traces = {trace.name: list(trace.y) for trace in figure.data}
     assert traces["simulated"] == [9, 7, 8, 3]
     assert traces["best so far"] == [9, 7, 7, 3]
