@@ -54,7 +54,7 @@ def bound_us(query: Query) -> float:
 
 
 def bound_pj(query: Query) -> float:
-    """The energy falls with the tile, so the cheapest point is another than the fastest."""
+    """The energy grows with the tile and the time falls, so the cheapest point is another than the fastest."""
     if query.machine == "nowhere":
         raise ValueError("machine nowhere: energy: missing; the objective energy_pj needs it")
     return 1e6 * (10 + _settings(query)[1])
