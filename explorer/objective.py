@@ -31,9 +31,10 @@ def joules(energy_pj: float) -> str:
 
 
 def at_least_joules(energy_pj: float) -> str:
-    """Return an energy with the prefix of `joules` and two decimals, rounded down."""
+    """Return an energy with the prefix and the digits of `joules`, rounded down so that `at least` stays true."""
     scaled, prefix = _prefixed(energy_pj)
-    return f"{math.floor(100 * scaled) / 100:.2f} {prefix}J"
+    step = 10 ** max(0, 4 - len(str(int(scaled))))
+    return f"{math.floor(step * scaled) / step:.4g} {prefix}J"
 
 
 def _prefixed(energy_pj: float) -> tuple[float, str]:

@@ -56,13 +56,13 @@ def energies(**parts: int) -> dict[str, object]:
 def test_the_energy_line_gives_the_shares_of_the_components_largest_first() -> None:
     parts = {"hbm_activate": 1_000_000, "hbm_io": 2_000_000, "noc": 500_000, "matrix": 1_480_000, "vector": 20_000}
     text = energy_line(energies(**parts, static=0))
-    assert text == "energy 5 nJ (HBM 60 %, MAC 30 %, NoC 10 %), at least 1.50 uJ"
+    assert text == "energy 5 nJ (HBM 60 %, MAC 30 %, NoC 10 %), at least 1.5 uJ"
 
 
 def test_no_energies_give_no_line_and_no_energy_at_all_no_shares() -> None:
     assert energy_line({"energy_pj": None, "energy_bound_pj": None, "energy_fj": None}) == ""
     assert energy_line({}) == ""
-    assert energy_line(energies(noc=0)) == "energy 0 fJ, at least 1.50 uJ"
+    assert energy_line(energies(noc=0)) == "energy 0 fJ, at least 1.5 uJ"
 
 
 def test_energies_stand_in_a_table_with_the_prefix_a_reader_expects() -> None:
