@@ -9,27 +9,26 @@ through main memory's slices of SRAM. Behind a shared cache or multicast, memory
 through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for counters and
 the tail after the last byte are not in it: they can only make a run longer.
 
-Loops are not walked: an instruction's executions are expanded over tasks and iterations as arrays, and its cost is
+Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
 computed once per distinct set of sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes
 from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands, UnitCost
-from hwmodel.program import NONE, QUEUES, Expression, Instruction, Op, Phase, Program
+from hwmodel.program import QUEUES, Op, Phase, Program
 from hwmodel.slices import slice_burst_fs
 from hwmodel.units import transfer_fs
 
 Array = np.ndarray[Any, Any]
-MAX_TABLE = 1 << 20  # assumed: distinct sizes are looked up in a table of 8 MiB at most, sorted beyond
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,14 @@ class Bound:
     """`total_fs` is never more than the time of a run.
 
     `by_resource` sums each resource's own bound over the phases, `limiting` only over the phases which it limits: the
-    launches and the values of `limiting` make up the total. All in femtoseconds.
+    launches and the values of `limiting` make up the total. All in femtoseconds. `hbm_bursts` is what HBM moves at
+    least, for "load" and for "store".
     """
 
     total_fs: int
     by_resource: dict[str, int]
     limiting: dict[str, int]
+    hbm_bursts: dict[str, int]
 
     @property
     def limited_by(self) -> str:
@@ -55,17 +56,23 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     total = 0
     by_resource: dict[str, int] = {}
     limiting: dict[str, int] = {}
+    hbm_bursts = {"load": 0, "store": 0}
     for number, phase in enumerate(program.phases):
-        resources = _phase(program, phase, machine, rows_closed=number == 0)
+        resources, moved = _phase(program, phase, machine, rows_closed=number == 0)
         limit = max(resources, key=lambda name: resources[name])
         limiting[limit] = limiting.get(limit, 0) + resources[limit]
         total += machine.spec.launch.latency + resources[limit]
         for name, fs in resources.items():
             by_resource[name] = by_resource.get(name, 0) + fs
-    return Bound(total, by_resource, limiting)
+        for name, bursts in moved.items():
+            hbm_bursts[name] += bursts
+    return Bound(total, by_resource, limiting, hbm_bursts)
 
 
-def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) -> dict[str, int]:
+def _phase(
+    program: Program, phase: Phase, machine: Machine, rows_closed: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the bound of every resource, and the bursts that HBM moves at least."""
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
     sram = np.zeros(len(phase.tasks), np.int64)
@@ -75,25 +82,25 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
     merges = machine.memory == "hbm" and machine.hbm.policy.merge
     reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
     for number, name in enumerate(QUEUES):
-        for instruction, task, variables in _executions(phase, number):
+        for instruction, task, variables in executions(phase, number):
             if instruction.op in (Op.LOAD, Op.STORE):
-                size = _tile_bytes(program, phase, instruction, variables)
-                units[name] += _sum_by(
-                    task, _per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
+                size = tile_bytes(program, phase, instruction, variables)
+                units[name] += sum_by(
+                    task, per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
                 )
-                moved[name] += _sum_by(task, size, len(phase.tasks))
+                moved[name] += sum_by(task, size, len(phase.tasks))
                 bursts[name] += int((-(-size // machine.burst_bytes)).sum())
                 if reuses:
                     footprints[name].add(instruction.tile, variables)
                 tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
                 line_bytes = max(machine.spec.cores.dma.write_bytes, tensor.element_bytes)
-                lines_fs = _per_distinct(size[:, None], lambda s, n=line_bytes: machine.sram_fs(-(-s // n)))
-                sram += _sum_by(task, lines_fs, len(phase.tasks))
+                lines_fs = per_distinct(size[:, None], lambda s, n=line_bytes: machine.sram_fs(-(-s // n)))
+                sram += sum_by(task, lines_fs, len(phase.tasks))
             else:
-                sizes = np.stack([_size(phase, size, variables) for size in instruction.sizes], axis=1)
+                sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
                 for busy, cost in ((units[name], _alone_fs), (sram, _sram_fs)):
-                    fs = _per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s)))
-                    busy += _sum_by(task, fs, len(phase.tasks))
+                    fs = per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s)))
+                    busy += sum_by(task, fs, len(phase.tasks))
     cores = machine.spec.cores.count
     resources = {name: _busiest(phase, cores, busy) for name, busy in units.items()}
     resources["sram"] = _busiest(phase, cores, sram)
@@ -110,7 +117,7 @@ def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) 
             resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
         else:
             resources["distributed sram"] = _distributed_sram_fs(machine, bursts["load"] + bursts["store"])
-    return resources
+    return resources, bursts if machine.memory == "hbm" else {}
 
 
 def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:
@@ -151,76 +158,6 @@ def _alone_fs(cost: UnitCost) -> int:
 
 def _sram_fs(cost: UnitCost) -> int:
     return cost.sram_fs
-
-
-def _executions(phase: Phase, queue: int) -> Iterator[tuple[Instruction, Array, Array]]:
-    """Yield every instruction with the tasks it runs for and its variables: int64[n], int64[n, variables].
-
-    Running indices stay zero: `_size` refuses sizes that depend on them.
-    """
-    columns = len(phase.columns)
-    variables = np.zeros((len(phase.tasks), phase.expressions.shape[1] - 2), np.int64)
-    variables[:, 0], variables[:, 1 : 1 + columns] = 1, phase.tasks
-    stack = [(np.arange(len(phase.tasks)), variables)]
-    for instruction in phase.decoded[queue]:
-        task, variables = stack[-1]
-        if instruction.op is Op.LOOP:
-            trips = np.maximum(_size(phase, instruction.sizes[0], variables), 0)
-            rows = np.repeat(np.arange(len(task)), trips)
-            inner = variables[rows]
-            first = np.repeat(np.cumsum(trips) - trips, trips)
-            inner[:, 2 + columns + 2 * instruction.loop] = np.arange(len(rows)) - first
-            stack.append((task[rows], inner))
-        elif instruction.op is Op.END:
-            stack.pop()
-        else:
-            yield instruction, task, variables
-
-
-def _size(phase: Phase, expression: Expression, variables: Array) -> Array:
-    running = {1 + len(phase.columns), *range(3 + len(phase.columns), variables.shape[1], 2)}
-    if running.intersection(variable for variable, _ in expression.terms):
-        raise ValueError(f"phase {phase.name}: a size or a trip count depends on a running index")
-    value = np.full(len(variables), expression.constant, np.int64)
-    for variable, coefficient in expression.terms:
-        value += coefficient * variables[:, variable]
-    return value % expression.modulo if expression.modulo else np.minimum(value, expression.maximum)
-
-
-def _sum_by(task: Array, values: Array, tasks: int) -> Array:
-    """Return the sum of `values` for every task; `task` is sorted."""
-    total: Array = np.append(0, np.cumsum(values))
-    edges = np.searchsorted(task, np.arange(tasks + 1))
-    sums: Array = total[edges[1:]] - total[edges[:-1]]
-    return sums
-
-
-def _per_distinct(sizes: Array, cost: Callable[..., int]) -> Array:
-    """Return cost(*row) for every row of `sizes`, evaluating each distinct row once."""
-    if len(sizes) == 0:
-        return np.zeros(0, np.int64)
-    low = sizes.min(axis=0)
-    spans = sizes.max(axis=0) - low + 1
-    keys = np.zeros(len(sizes), np.int64)  # rows as numbers of mixed radix: most columns are constant or narrow
-    for column, span in enumerate(spans):
-        keys = keys * span + (sizes[:, column] - low[column])
-    if float(np.prod(spans.astype(float))) > MAX_TABLE:
-        keys = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
-    table = np.full(int(keys.max()) + 1, NONE, np.int64)
-    table[keys] = np.arange(len(keys))  # some row of each distinct key
-    distinct = np.flatnonzero(table != NONE)
-    table[distinct] = [cost(*map(int, sizes[row])) for row in table[distinct]]
-    return table[keys]
-
-
-def _tile_bytes(program: Program, phase: Phase, instruction: Instruction, variables: Array) -> Array:
-    tile = phase.tiles[instruction.tile]
-    tensor = program.tensors[tile["tensor"]]
-    size = np.full(len(variables), tensor.element_bytes, np.int64)
-    for extent in tile["extent"]:
-        if extent != NONE:
-            size *= _size(phase, phase.expression(extent), variables)
-    return size
 
 
 def _issue_fs(machine: Machine, size_bytes: int) -> int:

@@ -2,6 +2,7 @@
 
 Immutable. `metrics()` is the flat view that tables, files and searches use. Times are femtoseconds inside and
 microseconds in `metrics`; stall tables stay in femtoseconds, so that their sums equal makespan x units exactly.
+Energies likewise: femtojoules by component, picojoules in total.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from hwmodel.bounds import Bound, lower_bound
 from hwmodel.descriptors import TileCost
 from hwmodel.dma import Region
 from hwmodel.dram.controller import CAUSES, Dram, DramStatistics
+from hwmodel.energy import Actions, Energy, banks_refreshed, instructions, least_of, refreshes_due, spent
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Program
 from hwmodel.sram_access import Cost
 from hwmodel.traffic import LevelTraffic
-from hwmodel.units import FS_PER_SECOND, FS_PER_US
+from hwmodel.units import FJ_PER_PJ, FS_PER_SECOND, FS_PER_US
 
 BIN_FS = 10**9  # bandwidth over time is kept in bins of a microsecond
 
@@ -147,6 +149,9 @@ class Result:
     hbm_peak_bytes_per_second: float
     burst_bytes: int
     bin_fs: int
+    actions: Actions
+    energy: Energy | None  # None where the machine gives no energies, as for the bound
+    energy_bound: Energy | None
 
     @property
     def time_us(self) -> float:
@@ -188,6 +193,9 @@ class Result:
             "time_us": self.time_us,
             "cycles": self.cycles,
             "bound_us": self.bound.total_fs / FS_PER_US,
+            "energy_pj": self.energy and self.energy.total_fj / FJ_PER_PJ,
+            "energy_bound_pj": self.energy_bound and self.energy_bound.total_fj / FJ_PER_PJ,
+            "energy_fj": self.energy and self.energy.by_component,
             "hbm_read_bytes": self.hbm_read_bytes,
             "hbm_useful_bytes": self.hbm_useful_bytes,
             "hbm_write_bytes": self.hbm_write_bytes,
@@ -248,12 +256,14 @@ def make_result(
     statistics = NO_DRAM
     if dram is not None:
         stalls["hbm"], units["hbm"] = _hbm_stalls(machine, dram, makespan_fs), machine.pseudo_channels
-        statistics = replace(dram.statistics(), refreshes=_refreshes(machine, makespan_fs))
+        statistics = replace(dram.statistics(), refreshes=refreshes_due(machine, makespan_fs))
         levels = levels | {"hbm": _rows(statistics, machine.burst_bytes)}
     for kind, causes in stalls.items():
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
     tensors = _tensor_traffic(program, traffic)
     _check_bytes(tensors, levels)
+    actions = _actions(program, machine, makespan_fs, tensors, levels, statistics)
+    energy, energy_bound = _energies(machine, actions, bound)
     return Result(
         program=program.name,
         machine=machine.spec.name,
@@ -274,10 +284,13 @@ def make_result(
         hbm_peak_bytes_per_second=float(machine.hbm_peak_bytes_per_second),
         burst_bytes=machine.burst_bytes,
         bin_fs=machine.ticks_to_fs(machine.fs_to_ticks(BIN_FS)) if dram is not None else BIN_FS,
+        actions=actions,
+        energy=energy,
+        energy_bound=energy_bound,
     )
 
 
-NO_DRAM = DramStatistics(*[0] * 14, *[np.zeros(0, np.int64)] * 6)
+NO_DRAM = DramStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *[np.zeros(0, np.int64)] * 6)
 
 
 def _rows(dram: DramStatistics, burst_bytes: int) -> LevelTraffic:
@@ -339,13 +352,38 @@ def _issued(tensor: TensorTraffic) -> dict[str, int]:
     }
 
 
-def _refreshes(machine: Machine, makespan_fs: int) -> int:
-    """Return the refreshes due within the run; the channels themselves may have run further, or less far."""
-    intervals = {"per-bank": machine.timing.nREFIpb, "all-bank": machine.timing.nREFI}
-    interval_ticks = intervals.get(machine.hbm.policy.refresh)
-    if interval_ticks is None:
-        return 0
-    return machine.fs_to_ticks(makespan_fs) // interval_ticks * machine.pseudo_channels
+def _actions(
+    program: Program,
+    machine: Machine,
+    makespan_fs: int,
+    tensors: tuple[TensorTraffic, ...],
+    levels: dict[str, LevelTraffic],
+    statistics: DramStatistics,
+) -> Actions:
+    """Return how often the run did what costs energy."""
+    cache = levels.get("shared cache", LevelTraffic())
+    return Actions(
+        instructions=instructions(program),
+        activates=statistics.activates,
+        bank_refreshes=banks_refreshed(machine, statistics.refreshes),
+        hbm_read_bytes=(statistics.reads - statistics.merged_reads) * machine.burst_bytes,
+        hbm_write_bytes=(statistics.writes - statistics.merged_writes) * machine.burst_bytes,
+        cache_bytes=cache.asked + cache.fetched + cache.written_back,
+        noc_bytes=sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors),
+        time_fs=makespan_fs,
+    )
+
+
+def _energies(machine: Machine, actions: Actions, bound: Bound) -> tuple[Energy | None, Energy | None]:
+    """Return the energy of a run and its lower bound. Raises AssertionError if a component is below its bound."""
+    spec = machine.spec.energy
+    if spec is None:
+        return None, None
+    energy, lowest = spent(spec, actions), least_of(actions.instructions, machine, bound)
+    assert lowest is not None
+    for name, bound_fj in lowest.by_component.items():
+        assert bound_fj <= energy.by_component[name], f"energy of {name}: bound {bound_fj} fJ above {energy} fJ"
+    return energy, lowest
 
 
 def _sum(tables: Any) -> dict[str, int]:

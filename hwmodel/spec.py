@@ -5,7 +5,7 @@ run; `hwmodel.machine.Machine` resolves it into integers and checks that its par
 description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
 path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
 
-Not described yet: several levels of scratchpad or of shared caches, energy.
+Not described yet: several levels of scratchpad or of shared caches, energy of a main memory of SRAM.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from hwmodel import units
 from hwmodel.dram.policy_spec import PolicySpec
+from hwmodel.energy_sets import with_sets
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
 from layouts.notation import nearest_first
 
@@ -51,12 +52,18 @@ _read_hz, _write_hz = _quantity("frequency", "1 MHz", "100 GHz")
 _read_fs, _write_fs = _quantity("time", "0 s", "1 ms")
 _read_bandwidth, _write_bandwidth = _quantity("bandwidth", "1 MB/s", "1 PB/s")
 _read_bit_rate, _write_bit_rate = _quantity("bit rate", "1 Mb/s", "1 Tb/s")
+_read_energy, _write_energy = _quantity("energy", "0 J", "1 uJ")
+_read_energy_per_byte, _write_energy_per_byte = _quantity("energy per byte", "0 J/B", "100 nJ/B")
+_read_power, _write_power = _quantity("power", "0 W", "100 kW")
 
 Bytes = Annotated[int, _read_bytes, _write_bytes]
 Hertz = Annotated[int, _read_hz, _write_hz]
 Femtoseconds = Annotated[int, _read_fs, _write_fs]
 BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
 BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
+Femtojoules = Annotated[int, _read_energy, _write_energy]
+FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte]
+Microwatts = Annotated[int, _read_power, _write_power]
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
 Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -203,6 +210,57 @@ class LaunchSpec(_Part):
     graph_gap: Femtoseconds | None = None  # more for a call that is captured in a graph alone; no run includes it
 
 
+class HbmEnergySpec(_Part):
+    """What the HBM stacks and the way to them spend."""
+
+    activate: Femtojoules  # of one row, its precharge included
+    read: FemtojoulesPerByte  # from the sense amplifiers to the edge of the stack
+    write: FemtojoulesPerByte
+    io: FemtojoulesPerByte  # between stack and chip, both directions alike
+    refresh: Femtojoules  # of one bank, once
+
+
+class MacEnergySpec(_Part):
+    """One multiply-accumulate of the matrix unit, by the type of its wider operand."""
+
+    bf16: Femtojoules
+    fp16: Femtojoules
+    fp32: Femtojoules
+    fp8: Femtojoules
+    int8: Femtojoules
+
+
+class VectorEnergySpec(_Part):
+    """One fp32 operation of the vector unit, by primitive class."""
+
+    alu: Femtojoules
+    exp: Femtojoules
+    reduce: Femtojoules
+    convert: Femtojoules
+
+
+class ChipEnergySpec(_Part):
+    """What the chip spends on the way from the memory to a result."""
+
+    shared_cache: FemtojoulesPerByte  # read or written; unused on a machine without one
+    noc: FemtojoulesPerByte  # between a core and the shared memory side
+    sram_read: FemtojoulesPerByte
+    sram_write: FemtojoulesPerByte
+    mac: MacEnergySpec
+    vector: VectorEnergySpec
+
+
+class EnergySpec(_Part):
+    """Energy per action; see `hwmodel.energy` for what is counted. `static` is spent whatever happens.
+
+    In a file, `hbm` and `chip` may be `{like: NAME}`, a set of numbers with their sources, and change some of them.
+    """
+
+    hbm: HbmEnergySpec
+    chip: ChipEnergySpec
+    static: Microwatts
+
+
 class MachineSpec(_Part):
     """A machine. `name` identifies it; `hash` identifies every number in it."""
 
@@ -215,6 +273,7 @@ class MachineSpec(_Part):
     hbm: HbmSpec | None = None  # main memory: this
     distributed_sram: DistributedSramSpec | None = None  # or that
     launch: LaunchSpec
+    energy: EnergySpec | None = None
     sources: dict[str, str]
     _where: str = PrivateAttr("")
 
@@ -278,7 +337,11 @@ def load_machine(name: str) -> MachineSpec:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: a machine description is a mapping of keys to values")
-    return _validated(tree, where)
+    try:
+        resolved = with_sets(tree)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return _validated(resolved, where)
 
 
 def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
@@ -291,6 +354,8 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
         raise ValueError(f"{where}: hbm: missing; a machine has hbm or distributed_sram")
     if spec.hbm is not None and spec.distributed_sram is not None:
         raise ValueError(f"{where}: distributed_sram: beside hbm; a machine has one of them")
+    if spec.hbm is None and spec.energy is not None:
+        raise ValueError(f"{where}: energy: beside distributed_sram; only machines with hbm have energy numbers yet")
     known = set(spec.sources)
     for path in _leaves(spec.model_dump(exclude={"name", "description", "sources"})):
         parts = path.split(".")
