@@ -20,15 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled
-from hwmodel.slices import Slices, fold
+from hwmodel.slices import Slices, fold, shift
 from hwmodel.spec import SharedCacheSpec
 from hwmodel.traffic import LevelTraffic
 
 Array = np.ndarray[Any, Any]
 
-VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line: masks of bursts, then the fetch of each sector
 (
     BURST_BYTES,
+    BURST_SHIFT,
+    LINE_BYTES,
+    LINE_SHIFT,
     LINE_BURSTS,
     SECTOR_BURSTS,
     SLICES,
@@ -45,7 +47,7 @@ VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line: masks of bursts, then th
     MISSES,
     MERGED,
     STORED,
-) = range(17)
+) = range(20)
 COUNTS = STORED + 1
 
 
@@ -55,11 +57,20 @@ class CacheState(NamedTuple):
     scalars: Array
     tags: Array  # [slice x set x way] number of the line + 1
     stamps: Array  # [slice x set x way] when it was last used
-    lines: Array  # [slice x set x way, field]
+    valid: Array  # [slice x set x way] mask of bursts
+    dirty: Array
+    pending: Array
+    fetches: Array  # [slice x set x way, sector] the fetch that a pending sector waits for
     fetched: Array  # addresses of bursts to read from memory
     filled: Array  # [line, (place, mask)] of what those reads will make valid
     evicted: Array  # addresses of bursts to write to memory
     awaited: Array  # numbers of earlier fetches that the request needs too
+
+
+@compiled
+def _quotient(number: int, divisor: int, shift: int) -> int:
+    """Return number // divisor; `shift` is its logarithm, or -1."""
+    return int(number >> shift if shift >= 0 else number // divisor)
 
 
 @compiled
@@ -82,14 +93,14 @@ def _find(state: CacheState, first: int, line: int) -> int:
 @compiled
 def _allocate(state: CacheState, first: int, line: int) -> int:
     """Return a place for a line in its set, after putting its last line's dirty bursts to `evicted`; -1 if all wait."""
-    scalars, stamps, lines = state.scalars, state.stamps, state.lines
-    victim = -1
+    scalars, stamps, pending = state.scalars, state.stamps, state.pending
+    victim, oldest = -1, np.int64(2**62)
     for place in range(first, first + scalars[WAYS]):
-        if (victim < 0 or stamps[place] < stamps[victim]) and lines[place, PENDING] == 0:
-            victim = place
+        if stamps[place] < oldest and pending[place] == 0:
+            victim, oldest = place, stamps[place]
     if victim < 0:
         return -1
-    dirty, burst = lines[victim, DIRTY], (state.tags[victim] - 1) * scalars[LINE_BURSTS]
+    dirty, burst = state.dirty[victim], (state.tags[victim] - 1) * scalars[LINE_BURSTS]
     while dirty:
         if dirty & 1:
             state.evicted[scalars[EVICTED]] = burst * scalars[BURST_BYTES]
@@ -97,7 +108,7 @@ def _allocate(state: CacheState, first: int, line: int) -> int:
         dirty >>= 1
         burst += 1
     state.tags[victim] = line + 1
-    lines[victim, VALID] = lines[victim, DIRTY] = 0
+    state.valid[victim] = state.dirty[victim] = 0
     return int(victim)
 
 
@@ -113,31 +124,36 @@ def _ones(mask: int) -> int:
 @compiled
 def _load(state: CacheState, place: int, line: int, touched: int, fetch: int) -> None:
     """Count hits, merges and misses of a line's bursts; ask for the sectors that are missing."""
-    scalars, row = state.scalars, state.lines[place]
-    merged = touched & row[PENDING] & ~row[VALID]
-    missing = touched & ~(row[VALID] | row[PENDING])
-    scalars[HITS] += _ones(touched & row[VALID])
+    scalars, valid, pending, fetches = state.scalars, state.valid[place], state.pending[place], state.fetches[place]
+    merged = touched & pending & ~valid
+    missing = touched & ~(valid | pending)
+    scalars[HITS] += _ones(touched & valid)
     scalars[MERGED] += _ones(merged)
     scalars[MISSES] += _ones(missing)
-    asked, whole = 0, (1 << scalars[SECTOR_BURSTS]) - 1
-    for sector in range(scalars[LINE_BURSTS] // scalars[SECTOR_BURSTS]):
-        here = whole << (sector * scalars[SECTOR_BURSTS])
-        if merged & here and row[FETCHES + sector] != fetch:
-            state.awaited[scalars[AWAITED]] = row[FETCHES + sector]
+    if merged | missing == 0:
+        return
+    asked, here = 0, (1 << scalars[SECTOR_BURSTS]) - 1
+    for sector in range(len(fetches)):
+        if merged & here and fetches[sector] != fetch:
+            state.awaited[scalars[AWAITED]] = fetches[sector]
             scalars[AWAITED] += 1
         if missing & here:
-            asked |= here & ~(row[VALID] | row[PENDING])
-            row[FETCHES + sector] = fetch
+            asked |= here & ~(valid | pending)
+            fetches[sector] = fetch
+        here <<= scalars[SECTOR_BURSTS]
     if asked == 0:
         return
-    scalars[OUTSTANDING] += row[PENDING] == 0
-    row[PENDING] |= asked
+    scalars[OUTSTANDING] += pending == 0
+    state.pending[place] |= asked
     state.filled[scalars[FILLED], 0], state.filled[scalars[FILLED], 1] = place, asked
     scalars[FILLED] += 1
-    for burst in range(scalars[LINE_BURSTS]):
-        if asked >> burst & 1:
-            state.fetched[scalars[FETCHED]] = (line * scalars[LINE_BURSTS] + burst) * scalars[BURST_BYTES]
+    address = line * scalars[LINE_BYTES]
+    while asked:
+        if asked & 1:
+            state.fetched[scalars[FETCHED]] = address
             scalars[FETCHED] += 1
+        asked >>= 1
+        address += scalars[BURST_BYTES]
 
 
 @compiled
@@ -147,14 +163,16 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
     It must wait where no outstanding miss is free, or where every line of a set is outstanding. What is to be read from
     memory belongs to the number `fetch`, above all earlier ones. Room must have been reserved.
     """
-    scalars, lines = state.scalars, state.lines
+    scalars, valid, pending = state.scalars, state.valid, state.pending
     scalars[FETCHED] = scalars[FILLED] = scalars[EVICTED] = scalars[AWAITED] = 0
-    line_bytes = scalars[LINE_BURSTS] * scalars[BURST_BYTES]
+    line_bytes = scalars[LINE_BYTES]
     at = first
     while at < stop:
-        start, line, touched, count = at, bursts[at] // line_bytes, 0, 0
-        while at < stop and bursts[at] // line_bytes == line:
-            bit = 1 << (bursts[at] % line_bytes // scalars[BURST_BYTES])
+        start, touched, count = at, 0, 0
+        line = _quotient(bursts[at], line_bytes, scalars[LINE_SHIFT])
+        base = line * line_bytes
+        while at < stop and 0 <= bursts[at] - base < line_bytes:
+            bit = 1 << _quotient(bursts[at] - base, scalars[BURST_BYTES], scalars[BURST_SHIFT])
             if touched & bit:  # the same burst again counts again
                 break
             touched |= bit
@@ -162,9 +180,11 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
             at += 1
         here = _set_of(scalars, line)
         place = _find(state, here, line)
-        known = 0 if place < 0 else lines[place, VALID] | lines[place, PENDING]
-        pending = 0 if place < 0 else lines[place, PENDING]
-        if not is_write and touched & ~known and pending == 0 and scalars[OUTSTANDING] >= scalars[MSHRS]:
+        if (
+            not is_write
+            and scalars[OUTSTANDING] >= scalars[MSHRS]
+            and (place < 0 or (pending[place] == 0 and touched & ~valid[place]))
+        ):
             return int(start)
         if place < 0:
             place = _allocate(state, here, line)
@@ -173,8 +193,8 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
         scalars[CLOCK] += 1
         state.stamps[place] = scalars[CLOCK]
         if is_write:
-            lines[place, VALID] |= touched
-            lines[place, DIRTY] |= touched
+            valid[place] |= touched
+            state.dirty[place] |= touched
             scalars[STORED] += count
         else:
             _load(state, place, line, touched, fetch)
@@ -185,16 +205,16 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
 def fill(state: CacheState, filled: Array) -> None:
     """Make valid what a fetch brought: filled[:] = (place, mask)."""
     for i in range(len(filled)):
-        row = state.lines[filled[i, 0]]
-        row[PENDING] &= ~filled[i, 1]
-        row[VALID] |= filled[i, 1]
-        state.scalars[OUTSTANDING] -= row[PENDING] == 0
+        place = filled[i, 0]
+        state.pending[place] &= ~filled[i, 1]
+        state.valid[place] |= filled[i, 1]
+        state.scalars[OUTSTANDING] -= state.pending[place] == 0
 
 
 @compiled
 def _hold(state: CacheState, first_line: int, stop_line: int) -> None:
     """Put whole clean lines into the cache, least recently used first."""
-    scalars, lines = state.scalars, state.lines
+    scalars = state.scalars
     for line in range(first_line, stop_line):
         here = _set_of(scalars, line)
         place = _find(state, here, line)
@@ -202,7 +222,7 @@ def _hold(state: CacheState, first_line: int, stop_line: int) -> None:
             place = _allocate(state, here, line)
         scalars[CLOCK] += 1
         state.stamps[place] = scalars[CLOCK]
-        lines[place, VALID] = (1 << scalars[LINE_BURSTS]) - 1
+        state.valid[place] = (1 << scalars[LINE_BURSTS]) - 1
 
 
 class SharedCache:
@@ -215,6 +235,7 @@ class SharedCache:
         line_bursts, sector_bursts = spec.line // burst_bytes, spec.sector // burst_bytes
         scalars = np.zeros(COUNTS, np.int64)
         scalars[BURST_BYTES], scalars[LINE_BURSTS], scalars[SECTOR_BURSTS] = burst_bytes, line_bursts, sector_bursts
+        scalars[LINE_BYTES], scalars[LINE_SHIFT], scalars[BURST_SHIFT] = spec.line, shift(spec.line), shift(burst_bytes)
         scalars[SLICES], scalars[WAYS], scalars[MSHRS] = spec.slices, spec.ways, spec.outstanding_misses
         scalars[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
         self._line_bytes, self._burst_bytes = spec.line, burst_bytes
@@ -225,7 +246,10 @@ class SharedCache:
             scalars=scalars,
             tags=np.zeros(lines, np.int64),
             stamps=np.zeros(lines, np.int64),
-            lines=np.zeros((lines, FETCHES + line_bursts // sector_bursts), np.int64),
+            valid=np.zeros(lines, np.int64),
+            dirty=np.zeros(lines, np.int64),
+            pending=np.zeros(lines, np.int64),
+            fetches=np.zeros((lines, line_bursts // sector_bursts), np.int64),
             fetched=empty,
             filled=np.zeros((0, 2), np.int64),
             evicted=empty,
@@ -281,7 +305,7 @@ class SharedCache:
         """Return the bytes so far."""
         scalars = self.state.scalars
         hits, misses, merged, stored = (int(scalars[i]) for i in (HITS, MISSES, MERGED, STORED))
-        dirty = int(np.bitwise_count(self.state.lines[:, DIRTY]).sum())
+        dirty = int(np.bitwise_count(self.state.dirty).sum())
         asked = hits + misses + merged + stored
         counts = asked, hits, misses, merged, stored, self._fetched, self._written_back, dirty
         return LevelTraffic(*(bursts * self._burst_bytes for bursts in counts))

@@ -46,7 +46,8 @@ def serve_slices(
     at = first
     while at < stop:
         line, count = bursts[at] // line_bytes, 0
-        while at < stop and bursts[at] // line_bytes == line:
+        base = line * line_bytes
+        while at < stop and 0 <= bursts[at] - base < line_bytes:
             count += 1
             at += 1
         here = fold(line, len(free_fs))
@@ -72,6 +73,11 @@ class Slices:
     def busy_fs(self) -> int:
         """For how long the bandwidth of all slices would have been in use."""
         return self._bursts * self._burst_fs // len(self._free_fs)
+
+
+def shift(size: int) -> int:
+    """Return the logarithm of a power of two, -1 for any other number."""
+    return size.bit_length() - 1 if size & (size - 1) == 0 else -1
 
 
 def slice_burst_fs(count: int, burst_bytes: int, bytes_per_second: int) -> int:
