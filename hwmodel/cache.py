@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 from hwmodel.slices import Slices, fold, shift
 from hwmodel.spec import SharedCacheSpec
 from hwmodel.traffic import LevelTraffic
@@ -47,72 +47,71 @@ Array = np.ndarray[Any, Any]
     MISSES,
     MERGED,
     STORED,
-) = range(20)
-COUNTS = STORED + 1
+    ROW,
+) = range(21)
+COUNTS = ROW + 1
+VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line's row: masks of bursts, then the fetch of each sector
 
 
 class CacheState(NamedTuple):
     """The arrays on which the compiled functions work; the counts of the last access lie in `scalars`."""
 
     scalars: Array
-    tags: Array  # [slice x set x way] number of the line + 1
-    stamps: Array  # [slice x set x way] when it was last used
-    valid: Array  # [slice x set x way] mask of bursts
-    dirty: Array
-    pending: Array
-    fetches: Array  # [slice x set x way, sector] the fetch that a pending sector waits for
+    sets: Array  # [slice x set] side by side, as a lookup reads them: per way line + 1, when it was last used, a row
     fetched: Array  # addresses of bursts to read from memory
-    filled: Array  # [line, (place, mask)] of what those reads will make valid
+    filled: Array  # [line, (row, mask)] of what those reads will make valid
     evicted: Array  # addresses of bursts to write to memory
     awaited: Array  # numbers of earlier fetches that the request needs too
 
 
-@compiled
+@inlined
 def _quotient(number: int, divisor: int, shift: int) -> int:
     """Return number // divisor; `shift` is its logarithm, or -1."""
     return int(number >> shift if shift >= 0 else number // divisor)
 
 
-@compiled
+@inlined
 def _set_of(scalars: Array, line: int) -> int:
-    """Return the first place of the set in which a line may lie."""
+    """Return where the set begins in which a line may lie."""
     inner = line // scalars[SLICES]
     here = fold(line, scalars[SLICES]) * scalars[SETS] + fold(inner, scalars[SETS])
-    return int(here * scalars[WAYS])
+    return int(here * scalars[WAYS] * (2 + scalars[ROW]))
 
 
-@compiled
+@inlined
 def _find(state: CacheState, first: int, line: int) -> int:
-    """Return the place of a line in the set that begins at `first`, or -1."""
-    for place in range(first, first + state.scalars[WAYS]):
-        if state.tags[place] == line + 1:
-            return int(place)
+    """Return the way of a line in the set that begins at `first`, or -1."""
+    for way in range(state.scalars[WAYS]):
+        if state.sets[first + way] == line + 1:
+            return way
     return -1
 
 
-@compiled
+@inlined
 def _allocate(state: CacheState, first: int, line: int) -> int:
-    """Return a place for a line in its set, after putting its last line's dirty bursts to `evicted`; -1 if all wait."""
-    scalars, stamps, pending = state.scalars, state.stamps, state.pending
+    """Return a way for a line in its set, after putting its last line's dirty bursts to `evicted`; -1 if all wait."""
+    scalars, sets = state.scalars, state.sets
+    stamps, rows = first + scalars[WAYS], first + 2 * scalars[WAYS]
     victim, oldest = -1, np.int64(2**62)
-    for place in range(first, first + scalars[WAYS]):
-        if stamps[place] < oldest and pending[place] == 0:
-            victim, oldest = place, stamps[place]
+    for way in range(scalars[WAYS]):
+        if sets[stamps + way] < oldest and sets[rows + way * scalars[ROW] + PENDING] == 0:
+            victim, oldest = way, sets[stamps + way]
     if victim < 0:
         return -1
-    dirty, burst = state.dirty[victim], (state.tags[victim] - 1) * scalars[LINE_BURSTS]
+    row = rows + victim * scalars[ROW]
+    dirty, burst = sets[row + DIRTY], (sets[first + victim] - 1) * scalars[LINE_BURSTS]
     while dirty:
         if dirty & 1:
             state.evicted[scalars[EVICTED]] = burst * scalars[BURST_BYTES]
             scalars[EVICTED] += 1
         dirty >>= 1
         burst += 1
-    state.tags[victim] = line + 1
-    state.valid[victim] = state.dirty[victim] = 0
-    return int(victim)
+    sets[first + victim] = line + 1
+    sets[row + VALID] = sets[row + DIRTY] = 0
+    return victim
 
 
-@compiled
+@inlined
 def _ones(mask: int) -> int:
     count = 0
     while mask:
@@ -121,10 +120,11 @@ def _ones(mask: int) -> int:
     return count
 
 
-@compiled
-def _load(state: CacheState, place: int, line: int, touched: int, fetch: int) -> None:
+@inlined
+def _load(state: CacheState, row: int, line: int, touched: int, fetch: int) -> None:
     """Count hits, merges and misses of a line's bursts; ask for the sectors that are missing."""
-    scalars, valid, pending, fetches = state.scalars, state.valid[place], state.pending[place], state.fetches[place]
+    scalars, sets = state.scalars, state.sets
+    valid, pending = sets[row + VALID], sets[row + PENDING]
     merged = touched & pending & ~valid
     missing = touched & ~(valid | pending)
     scalars[HITS] += _ones(touched & valid)
@@ -133,19 +133,19 @@ def _load(state: CacheState, place: int, line: int, touched: int, fetch: int) ->
     if merged | missing == 0:
         return
     asked, here = 0, (1 << scalars[SECTOR_BURSTS]) - 1
-    for sector in range(len(fetches)):
-        if merged & here and fetches[sector] != fetch:
-            state.awaited[scalars[AWAITED]] = fetches[sector]
+    for at in range(row + FETCHES, row + scalars[ROW]):
+        if merged & here and sets[at] != fetch:
+            state.awaited[scalars[AWAITED]] = sets[at]
             scalars[AWAITED] += 1
         if missing & here:
             asked |= here & ~(valid | pending)
-            fetches[sector] = fetch
+            sets[at] = fetch
         here <<= scalars[SECTOR_BURSTS]
     if asked == 0:
         return
     scalars[OUTSTANDING] += pending == 0
-    state.pending[place] |= asked
-    state.filled[scalars[FILLED], 0], state.filled[scalars[FILLED], 1] = place, asked
+    sets[row + PENDING] |= asked
+    state.filled[scalars[FILLED], 0], state.filled[scalars[FILLED], 1] = row, asked
     scalars[FILLED] += 1
     address = line * scalars[LINE_BYTES]
     while asked:
@@ -163,7 +163,7 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
     It must wait where no outstanding miss is free, or where every line of a set is outstanding. What is to be read from
     memory belongs to the number `fetch`, above all earlier ones. Room must have been reserved.
     """
-    scalars, valid, pending = state.scalars, state.valid, state.pending
+    scalars, sets = state.scalars, state.sets
     scalars[FETCHED] = scalars[FILLED] = scalars[EVICTED] = scalars[AWAITED] = 0
     line_bytes = scalars[LINE_BYTES]
     at = first
@@ -179,36 +179,39 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
             count += 1
             at += 1
         here = _set_of(scalars, line)
-        place = _find(state, here, line)
+        way = _find(state, here, line)
+        row = here + 2 * scalars[WAYS] + way * scalars[ROW]
         if (
             not is_write
             and scalars[OUTSTANDING] >= scalars[MSHRS]
-            and (place < 0 or (pending[place] == 0 and touched & ~valid[place]))
+            and (way < 0 or (sets[row + PENDING] == 0 and touched & ~sets[row + VALID]))
         ):
             return int(start)
-        if place < 0:
-            place = _allocate(state, here, line)
-            if place < 0:
+        if way < 0:
+            way = _allocate(state, here, line)
+            if way < 0:
                 return int(start)
+            row = here + 2 * scalars[WAYS] + way * scalars[ROW]
         scalars[CLOCK] += 1
-        state.stamps[place] = scalars[CLOCK]
+        sets[here + scalars[WAYS] + way] = scalars[CLOCK]
         if is_write:
-            valid[place] |= touched
-            state.dirty[place] |= touched
+            sets[row + VALID] |= touched
+            sets[row + DIRTY] |= touched
             scalars[STORED] += count
         else:
-            _load(state, place, line, touched, fetch)
+            _load(state, row, line, touched, fetch)
     return int(stop)
 
 
 @compiled
 def fill(state: CacheState, filled: Array) -> None:
-    """Make valid what a fetch brought: filled[:] = (place, mask)."""
+    """Make valid what a fetch brought: filled[:] = (row, mask)."""
+    sets = state.sets
     for i in range(len(filled)):
-        place = filled[i, 0]
-        state.pending[place] &= ~filled[i, 1]
-        state.valid[place] |= filled[i, 1]
-        state.scalars[OUTSTANDING] -= state.pending[place] == 0
+        row = filled[i, 0]
+        sets[row + PENDING] &= ~filled[i, 1]
+        sets[row + VALID] |= filled[i, 1]
+        state.scalars[OUTSTANDING] -= sets[row + PENDING] == 0
 
 
 @compiled
@@ -217,12 +220,12 @@ def _hold(state: CacheState, first_line: int, stop_line: int) -> None:
     scalars = state.scalars
     for line in range(first_line, stop_line):
         here = _set_of(scalars, line)
-        place = _find(state, here, line)
-        if place < 0:
-            place = _allocate(state, here, line)
+        way = _find(state, here, line)
+        if way < 0:
+            way = _allocate(state, here, line)
         scalars[CLOCK] += 1
-        state.stamps[place] = scalars[CLOCK]
-        state.valid[place] = (1 << scalars[LINE_BURSTS]) - 1
+        state.sets[here + scalars[WAYS] + way] = scalars[CLOCK]
+        state.sets[here + 2 * scalars[WAYS] + way * scalars[ROW] + VALID] = (1 << scalars[LINE_BURSTS]) - 1
 
 
 class SharedCache:
@@ -237,6 +240,7 @@ class SharedCache:
         scalars[BURST_BYTES], scalars[LINE_BURSTS], scalars[SECTOR_BURSTS] = burst_bytes, line_bursts, sector_bursts
         scalars[LINE_BYTES], scalars[LINE_SHIFT], scalars[BURST_SHIFT] = spec.line, shift(spec.line), shift(burst_bytes)
         scalars[SLICES], scalars[WAYS], scalars[MSHRS] = spec.slices, spec.ways, spec.outstanding_misses
+        scalars[ROW] = FETCHES + line_bursts // sector_bursts
         scalars[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
         self._line_bytes, self._burst_bytes = spec.line, burst_bytes
         self._fetches = self._fetched = self._written_back = 0
@@ -244,12 +248,7 @@ class SharedCache:
         empty, lines = np.zeros(0, np.int64), spec.capacity // spec.line
         self.state = CacheState(
             scalars=scalars,
-            tags=np.zeros(lines, np.int64),
-            stamps=np.zeros(lines, np.int64),
-            valid=np.zeros(lines, np.int64),
-            dirty=np.zeros(lines, np.int64),
-            pending=np.zeros(lines, np.int64),
-            fetches=np.zeros((lines, line_bursts // sector_bursts), np.int64),
+            sets=np.zeros(lines * (2 + int(scalars[ROW])), np.int64),
             fetched=empty,
             filled=np.zeros((0, 2), np.int64),
             evicted=empty,
@@ -305,7 +304,8 @@ class SharedCache:
         """Return the bytes so far."""
         scalars = self.state.scalars
         hits, misses, merged, stored = (int(scalars[i]) for i in (HITS, MISSES, MERGED, STORED))
-        dirty = int(np.bitwise_count(self.state.dirty).sum())
+        rows = self.state.sets.reshape(-1, scalars[WAYS] * (2 + scalars[ROW]))[:, 2 * scalars[WAYS] :]
+        dirty = int(np.bitwise_count(rows.reshape(len(rows), -1, scalars[ROW])[:, :, DIRTY]).sum())
         asked = hits + misses + merged + stored
         counts = asked, hits, misses, merged, stored, self._fetched, self._written_back, dirty
         return LevelTraffic(*(bursts * self._burst_bytes for bursts in counts))

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 
 Array = np.ndarray[Any, Any]
 
 
-@compiled
+@inlined
 def fold(number: int, base: int) -> int:
     """Return the sum of the digits of `number` in a base: without carry for a power of two, else modulo the base."""
     total = 0
@@ -29,8 +29,9 @@ def fold(number: int, base: int) -> int:
             number //= base
         return total
     while number:
-        total += number % base
-        number //= base
+        rest = number // base
+        total += number - rest * base  # one division where a compiler would do two
+        number = rest
     return total % base
 
 
