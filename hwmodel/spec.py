@@ -207,7 +207,6 @@ class LaunchSpec(_Part):
     """What a kernel costs before its first instruction."""
 
     latency: Femtoseconds
-    graph_gap: Femtoseconds | None = None  # more for a call that is captured in a graph alone; no run includes it
 
 
 class HbmEnergySpec(_Part):
