@@ -31,6 +31,7 @@ from hwmodel.dram.state import (
     ACCEPTED,
     ACCOUNTED,
     ACT,
+    ACT_TICK,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANK,
@@ -41,17 +42,16 @@ from hwmodel.dram.state import (
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
-    ACT_TICK,
     ARRIVAL,
     ARRIVES,
     AT_BANK,
-    BANKS,
     BANK_MASK,
     BANK_PC,
     BANK_ROWS,
     BANK_STRIDE,
-    BURSTS_LEFT,
+    BANKS,
     BURST_BYTES,
+    BURSTS_LEFT,
     BUSY_SINCE,
     CAPACITY,
     CHANNEL_BANKS,
@@ -71,8 +71,8 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FAW_TICKS,
-    FREED,
     FREE_BURST,
+    FREED,
     GROUP_ROWS,
     GROUP_SHIFT,
     HASH_SOURCE,
@@ -95,9 +95,9 @@ from hwmodel.dram.state import (
     NEVER,
     NONE,
     NOW,
-    OPENED_BY,
     OPEN_BANKS,
     OPEN_ROW,
+    OPENED_BY,
     OUTSIDE,
     OUTSTANDING,
     PENDING_ENTRIES,
@@ -105,16 +105,16 @@ from hwmodel.dram.state import (
     PER_CHANNEL,
     PLACE_MASK,
     PRE_WAKE,
-    QUEUED,
     Q_COUNT,
     Q_LIVE,
     Q_READS,
     Q_STARTED,
+    QUEUED,
     RD,
-    REFRESHED_UNTIL,
-    REFRESHING,
     REFRESH_BANK,
     REFRESH_DUE,
+    REFRESHED_UNTIL,
+    REFRESHING,
     REQUEST,
     RISING,
     ROW_FIELD,
@@ -125,8 +125,8 @@ from hwmodel.dram.state import (
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
-    STACK_IDS,
     STACK_ID_SHIFT,
+    STACK_IDS,
     STACK_ROWS,
     STARTED,
     STREAK,
@@ -166,7 +166,7 @@ Array = np.ndarray[Any, Any]
 STALE = -7  # a row that no burst of the segment can hit
 MAX_UNIT_STEPS = 1 << 16  # assumed: longer patterns would hardly come round within a refresh or two
 MAX_BLOCKS = 1 << 24  # assumed: of a gather, as many as are sorted in a second or two
-MAX_STATES = 8192  # assumed: of a segment, some 50 MB; streams alone come round within 256 refreshes, two may take thousands
+MAX_STATES = 8192  # assumed: of a segment, some 50 MB; a stream comes round within 256 refreshes, two in thousands
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) 
     """Return the place of a burst of a segment."""
     first = accesses.segments[segment, FIRST]
     address, _ = access_at(accesses, segment, index // parts - first)
-    return decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK
+    return int(decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK)
 
 
 @compiled
@@ -624,7 +624,9 @@ def joined_runs(traffic: Traffic, block: int) -> Traffic:
         if stop > at + 1:
             lengths = segments[at:stop, LENGTH]
             length = int(np.gcd.reduce(lengths))
-            part = np.concatenate([_cut(runs[segments[i, RUNS]], int(segments[i, LENGTH]), length) for i in range(at, stop)])
+            part = np.concatenate(
+                [_cut(runs[segments[i, RUNS]], int(segments[i, LENGTH]), length) for i in range(at, stop)]
+            )
             first[[ACCESSES, LENGTH]] = int(lengths.sum()), length
         first[RUNS] = rows
         rows += len(part)

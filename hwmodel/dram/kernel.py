@@ -18,9 +18,9 @@ from hwmodel.dram.state import (
     ARRIVES,
     ASLEEP,
     BANKS,
+    BIN_TICKS,
     BINS,
     BINS_FULL,
-    BIN_TICKS,
     CHANNELS,
     COMPLETED,
     DONE,
@@ -29,9 +29,9 @@ from hwmodel.dram.state import (
     FREE_REQUEST,
     INBOX_HEAD,
     LOG,
-    LOGGED,
     LOG_FULL,
     LOG_ROWS,
+    LOGGED,
     NEVER,
     NONE,
     NOW,
@@ -40,21 +40,21 @@ from hwmodel.dram.state import (
     READ_TICKS,
     RECORD,
     REFRESH,
-    REFRESHES,
-    REFRESHING,
     REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_NONE,
     REFRESH_PER_BANK,
+    REFRESHES,
+    REFRESHING,
     REQUESTS_LEFT,
     STARVED,
-    STOPPED,
     STOP_AT,
+    STOPPED,
     TICK,
-    TRACED,
     TRACE_FULL,
     TRACE_ROWS,
+    TRACED,
     WAITING,
     DramState,
     Row,
@@ -78,7 +78,7 @@ def _is_quiet(m: Row, c: Row) -> bool:
         state = pc_at(c, pc)
         if state[OUTSTANDING] != 0 or state[REFRESHING] != NONE:
             return False
-    return all_closed(m, c)
+    return bool(all_closed(m, c))
 
 
 @compiled
@@ -115,7 +115,7 @@ def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
         if recorded:
             status = _missing_room(m, c, tick)
             if status != FINISHED:
-                return status
+                return int(status)
         shared_issue(m, c, words, tick)
         c[TICK] = tick
 
@@ -138,7 +138,7 @@ def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
         if recorded:
             status = _missing_room(m, c, tick)
             if status != FINISHED:
-                return status
+                return int(status)
         banked_issue(m, c, words, tick)
         c[TICK] = tick
 

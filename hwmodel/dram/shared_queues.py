@@ -27,6 +27,8 @@ from hwmodel.dram.commands import (
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
+    ACT_CANDIDATES,
+    ACT_WAKE,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANK,
@@ -38,17 +40,15 @@ from hwmodel.dram.state import (
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
-    ACT_CANDIDATES,
-    ACT_WAKE,
     ALL_BURSTS,
     ARRIVAL,
     ARRIVES,
-    BANKS,
     BANK_CONFLICTS,
     BANK_MASK,
     BANK_MASKS,
     BANK_PC,
     BANK_STRIDE,
+    BANKS,
     CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_CANDIDATES,
@@ -70,8 +70,8 @@ from hwmodel.dram.state import (
     FREED,
     FRFCFS_ROW_HIT,
     HIT,
-    HITS,
     HIT_WAKE,
+    HITS,
     INBOX_HEAD,
     IS_ACTIVE,
     IS_REFRESHING,
@@ -86,33 +86,33 @@ from hwmodel.dram.state import (
     MORE,
     NEVER,
     NONE,
-    OPENED_BY,
     OPEN_BANKS,
     OPEN_ROW,
+    OPENED_BY,
     OTHER_WAKE,
     OUTSIDE,
     PC_MASKS,
     PER_CHANNEL,
     PLACE,
     PRE,
-    PREAB,
-    PRECHARGES,
-    PRECHARGE_ALLS,
     PRE_CANDIDATES,
     PRE_WAKE,
+    PREAB,
+    PRECHARGE_ALLS,
+    PRECHARGES,
     RD,
     REFAB,
     REFPB,
     REFRESH,
-    REFRESHED_UNTIL,
-    REFRESHES,
-    REFRESHING,
     REFRESH_ALL_BANK,
     REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_PER_BANK,
     REFRESH_TICKS,
+    REFRESHED_UNTIL,
+    REFRESHES,
+    REFRESHING,
     REPLAYING,
     REQUEST,
     RISING,
@@ -378,11 +378,8 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
 def _choose_mode(m: Row, c: Row, tick: int) -> None:
     """Write drain: enter write mode above a watermark or without reads, leave it below the other with reads."""
     reads, writes = c[COUNT], c[COUNT + 1]
-    if c[MODE] == 0:
-        change = writes > m[DRAIN_ABOVE] or reads == 0
-    else:
-        change = writes < m[DRAIN_BELOW] and reads > 0
-    if change:
+    begins = c[MODE] == 0 and (writes > m[DRAIN_ABOVE] or reads == 0)
+    if begins or (c[MODE] == 1 and writes < m[DRAIN_BELOW] and reads > 0):
         c[MODE] = 1 - c[MODE]
         _wake_all(m, c, tick)
 
