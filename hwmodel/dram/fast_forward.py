@@ -93,6 +93,7 @@ from hwmodel.dram.state import (
     MERGED,
     MODE,
     NEVER,
+    NEXT_BANK,
     NONE,
     NOW,
     OPEN_BANKS,
@@ -100,6 +101,7 @@ from hwmodel.dram.state import (
     OPENED_BY,
     OUTSIDE,
     OUTSTANDING,
+    OWED,
     PENDING_ENTRIES,
     PER_BANK_QUEUES,
     PER_CHANNEL,
@@ -111,7 +113,6 @@ from hwmodel.dram.state import (
     Q_STARTED,
     QUEUED,
     RD,
-    REFRESH_BANK,
     REFRESH_DUE,
     REFRESHED_UNTIL,
     REFRESHING,
@@ -307,7 +308,7 @@ def describe(
     position, first = c[ACCEPTED], accesses.segments[segment, FIRST] * parts
     waits[:] = 0
     out[0], out[1], out[2], out[3], out[4] = c[MODE], c[COUNT], c[COUNT + 1], c[ACTIVE], c[ACTIVE + 1]
-    out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], c[REFRESH_BANK], c[LAST_BANK]
+    out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], 0, c[LAST_BANK]
     out[9] = c[REFRESH_DUE] - tick if c[REFRESH_DUE] != NEVER else NEVER
     out[10], out[11] = _ahead(c[ROW_FREE], tick), _ahead(c[COLUMN_FREE], tick)
     out[12], out[13], out[14], out[15] = c[QUEUED], c[DRAINING], c[FREED], tick & m[RISING]
@@ -343,10 +344,11 @@ def _describe_pc(m: Row, c: Row, index: int, tick: int, since: int, out: Array, 
         out[at + place] = _ahead(pc[FAW + ((pc[FAW_PLACE] + place) & 3)] + m[FAW_TICKS], tick)
     out[at + 4], out[at + 5], out[at + 6] = pc[OPEN_BANKS], pc[ACTIVE_BANKS], pc[REFRESHING]
     out[at + 7], out[at + 8] = pc[OUTSTANDING], pc[LAST_MODE]
+    out[at + 11], out[at + 12] = pc[OWED], pc[NEXT_BANK]
     is_used = pc[OUTSTANDING] != 0 or pc[ACCOUNTED] >= since
     out[at + 9] = pc[ACCOUNTED] - tick if is_used else STALE
     out[at + 10] = max(pc[BUSY_SINCE], pc[ACCOUNTED]) - tick if is_used else STALE
-    at += 11
+    at += 13
     for node in range(m[STACK_IDS]):
         ready = row_at(c, STACK_ROWS + (index * MAX_STACK_IDS + node) * COMMAND_SLOTS)
         out[at], out[at + 1] = _ahead(ready[RD], tick), _ahead(ready[WR], tick)

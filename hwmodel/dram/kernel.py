@@ -33,6 +33,7 @@ from hwmodel.dram.state import (
     LOG_ROWS,
     LOGGED,
     NEVER,
+    NEXT_BANK,
     NONE,
     NOW,
     OUTSTANDING,
@@ -40,7 +41,6 @@ from hwmodel.dram.state import (
     READ_TICKS,
     RECORD,
     REFRESH,
-    REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_NONE,
@@ -92,7 +92,8 @@ def _skip_refreshes(m: Row, c: Row, until: int) -> None:
         return
     c[REFRESH_DUE] += intervals * m[REFRESH_INTERVAL]
     if m[REFRESH] == REFRESH_PER_BANK:
-        c[REFRESH_BANK] = (c[REFRESH_BANK] + intervals) % m[BANKS]
+        for pc in range(m[PER_CHANNEL]):
+            pc_at(c, pc)[NEXT_BANK] = (pc_at(c, pc)[NEXT_BANK] + intervals) % m[BANKS]
     for pc in range(m[PER_CHANNEL]):
         pc_at(c, pc)[REFRESHES] += intervals
 

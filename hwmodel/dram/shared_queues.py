@@ -85,12 +85,14 @@ from hwmodel.dram.state import (
     MODE,
     MORE,
     NEVER,
+    NEXT_BANK,
     NONE,
     OPEN_BANKS,
     OPEN_ROW,
     OPENED_BY,
     OTHER_WAKE,
     OUTSIDE,
+    OWED,
     PC_MASKS,
     PER_CHANNEL,
     PLACE,
@@ -105,7 +107,6 @@ from hwmodel.dram.state import (
     REFPB,
     REFRESH,
     REFRESH_ALL_BANK,
-    REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_PER_BANK,
@@ -651,6 +652,19 @@ def _refresh_all(m: Row, c: Row, words: Words, tick: int) -> int:
 
 
 @compiled
+def _hold_for_refresh(m: Row, c: Row, words: Words, index: int) -> None:
+    """Take no new bursts of the next bank of a pseudo-channel until it has been refreshed."""
+    pc = pc_at(c, index)
+    place = pc[NEXT_BANK]
+    pc[NEXT_BANK] = place + 1 if place + 1 < m[BANKS] else 0
+    pc[REFRESHING] = place
+    bank = index * m[BANK_STRIDE] + place
+    bank_at(c, bank)[IS_REFRESHING] = 1
+    _nominate(m, c, words, 0, bank)
+    _nominate(m, c, words, 1, bank)
+
+
+@compiled
 def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
     """Work towards the refreshes of single banks that are due; return whether a command issued, and the next try."""
     wake = NEVER
@@ -673,7 +687,10 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 row_command(m, c, bank, REFPB, tick)
                 pc[REFRESHES] += 1
                 pc[REFRESHING] = NONE
+                pc[OWED] -= 1
                 own[IS_REFRESHING] = 0
+                if pc[OWED] > 0:
+                    _hold_for_refresh(m, c, words, index)
                 own[REFRESHED_UNTIL] = tick + m[REFRESH_TICKS]
                 _nominate(m, c, words, 0, bank)
                 _nominate(m, c, words, 1, bank)
@@ -792,14 +809,11 @@ def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
     if m[REFRESH] == REFRESH_ALL_BANK:
         c[DUE] += m[PER_CHANNEL]
         return
-    place = c[REFRESH_BANK]
-    c[REFRESH_BANK] = place + 1 if place + 1 < m[BANKS] else 0
-    for pc in range(m[PER_CHANNEL]):
-        bank = pc * m[BANK_STRIDE] + place
-        pc_at(c, pc)[REFRESHING] = place
-        bank_at(c, bank)[IS_REFRESHING] = 1
-        _nominate(m, c, words, 0, bank)
-        _nominate(m, c, words, 1, bank)
+    for index in range(m[PER_CHANNEL]):
+        pc = pc_at(c, index)
+        pc[OWED] += 1
+        if pc[REFRESHING] == NONE:
+            _hold_for_refresh(m, c, words, index)
 
 
 @inlined

@@ -523,11 +523,7 @@ def test_a_loaded_controller_issues_every_refresh_that_falls_due_and_refreshes_e
     refresh: str,
     make_machine: MachineMaker,
     monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
 ) -> None:
-    if (machine.spec.name, refresh) == ("npu-hbm3", "per-bank"):
-        reason = "a refresh that falls due before the last one of its pseudo-channel has issued takes its place"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     drams: list[Dram] = []
 
     def recorded(*arguments: Any, **options: Any) -> Dram:
