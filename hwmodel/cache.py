@@ -283,6 +283,15 @@ class SharedCache:
             set(state.awaited[: scalars[AWAITED]].tolist()),
         )
 
+    def is_crowded(self, bursts: int) -> bool:
+        """Return whether too few misses are free for a load of so many bursts, all of which may miss.
+
+        Half of them are enough for a load that needs more.
+        """
+        scalars = self.state.scalars
+        lines = -(-bursts // int(scalars[LINE_BURSTS]))
+        return bool(scalars[OUTSTANDING] + min(lines, int(scalars[MSHRS]) // 2) > scalars[MSHRS])
+
     def fill(self, filled: Array) -> None:
         """Make valid what a fetch brought."""
         fill(self.state, filled)

@@ -171,8 +171,10 @@ class MemorySide:
             self._blocked.append(trip)
 
     def _look_up(self, now_fs: int, trip: Trip) -> bool:
-        """Look a request up and send what it needs to memory; return False where it has to wait for a free miss."""
+        """Look a request up and send what it needs to memory; return False where it has to wait for free misses."""
         assert self._cache is not None
+        if not trip.is_write and self._cache.is_crowded(trip.stop - trip.looked_up):
+            return False
         found = self._cache.access(trip.bursts, trip.looked_up, trip.stop, trip.is_write)
         trip.looked_up = found.reached
         if len(found.evicted):
