@@ -80,6 +80,8 @@ def run(
     else:
         print(evaluate.describe(query))
         print(tables.knobs_line(knobs))
+        if line := tables.energy_line(metrics):
+            print(line)
         print(tables.metrics_table(all_numbers(metrics)))
 
 

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 FLOORS = ("layouts", "hwmodel", "workloads")
 
-Metric = int | float | str | dict[str, "Metric"]
+Metric = int | float | str | dict[str, "Metric"] | None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One simulation: its numbers by name (time_us among them), and what a report draws.
 
+    A number that the machine cannot give is None: its energies, where its description has none.
     `bandwidth`: equal-length arrays by name, `time_us` (start of a bin) and `bytes_per_second`.
     `banks`: 2-D arrays [pseudo-channel, bank] by name, `activates` and `conflicts`; with `bursts` too, the balance of
     the pseudo-channels is drawn.
@@ -47,7 +48,8 @@ class Evaluator:
 
     Every function is picklable, and raises ValueError in one line for a query that cannot be run.
     `defaults(kernel)`: the knobs of a kernel. `key(query)`: equal only for queries that are the same machine
-    running the same program on the same problem. `bound_us(query)` <= the time of `simulate(query)`.
+    running the same program on the same problem. `bound_us(query)` <= the time of `simulate(query)`,
+    `bound_pj(query)` <= its energy.
     `inputs(query)`: digests of everything that the query names but does not contain. `describe(query)`: a
     title.
     """
@@ -58,6 +60,7 @@ class Evaluator:
     simulate: Callable[[Query], Outcome]
     inputs: Callable[[Query], dict[str, str]]
     describe: Callable[[Query], str]
+    bound_pj: Callable[[Query], float]
 
 
 def _kernel(name: str) -> Any:
@@ -170,6 +173,20 @@ def bound_us(query: Query) -> float:
         return int(lower_bound(program, machine).total_fs) / FS_PER_US
 
 
+def bound_pj(query: Query) -> float:
+    """Return an energy no run of the query can be below. Raises ValueError for a machine that gives no energies."""
+    from hwmodel.bounds import lower_bound
+    from hwmodel.energy import least
+    from hwmodel.units import FJ_PER_PJ
+
+    program, machine = _program(query)
+    with _no_refusal():
+        energy = least(program, machine, lower_bound(program, machine))
+    if energy is None:
+        raise ValueError(f"{machine.spec.where}: energy: missing; the objective energy_pj needs it")
+    return energy.total_fj / FJ_PER_PJ
+
+
 def simulate(query: Query) -> Outcome:
     """Return the simulated outcome of the query."""
     program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
@@ -244,7 +261,7 @@ def batch_source(query: Query) -> str | None:
     return None if query.batch is None else str(_batch(query.batch).source)
 
 
-EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe)
+EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj)
 
 
 def list_kernels() -> dict[str, dict[str, Any]]:
@@ -282,7 +299,7 @@ def describe_machine(name: str) -> dict[str, Any]:
 
 
 def machine_units() -> dict[str, str]:
-    """Return the base unit ("B", "Hz", "fs", "B/s", "b/s") of every number of a machine that has one, by its path."""
+    """Return the base unit ("B", "Hz", "fs", "fJ", ...) of every number of a machine that has one, by its path."""
     from hwmodel import spec
 
     quantities = (
@@ -291,14 +308,19 @@ def machine_units() -> dict[str, str]:
         (spec.Femtoseconds, "fs"),
         (spec.BytesPerSecond, "B/s"),
         (spec.BitsPerSecond, "b/s"),
+        (spec.Femtojoules, "fJ"),
+        (spec.FemtojoulesPerByte, "fJ/B"),
+        (spec.Microwatts, "uW"),
     )
     return dict(_units(spec.MachineSpec, [(list(get_args(kind)[1:]), unit) for kind, unit in quantities], ""))
 
 
 def _units(part: Any, quantities: Sequence[tuple[list[Any], str]], prefix: str) -> Iterator[tuple[str, str]]:
     for name, field in part.model_fields.items():
-        yield from ((prefix + name, unit) for marks, unit in quantities if field.metadata == marks)
-        for kind in (field.annotation, *get_args(field.annotation)):  # a part, or a part that may be missing
+        kinds = field.annotation, *get_args(field.annotation)  # a number or a part, or one that may be missing
+        marked = [field.metadata, *(list(getattr(kind, "__metadata__", ())) for kind in kinds)]
+        yield from ((prefix + name, unit) for marks, unit in quantities if marks in marked)
+        for kind in kinds:
             if hasattr(kind, "model_fields"):
                 yield from _units(kind, quantities, f"{prefix}{name}.")
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from explorer.evaluate import Evaluator
+from explorer.objective import OBJECTIVES
 from explorer.progress import Progress
 from explorer.query import MACHINE_PREFIX, Query
 from explorer.search import Search
@@ -37,12 +38,13 @@ def explore(
         check_problem(study, evaluator, trace_path)
         candidates = enumerate_points(study.located(), evaluator, trace_path)
         identity = identify(study, candidates, evaluator)
+    objective = OBJECTIVES[study.objective]
     check_belongs(folder, identity)
     stored = known_bounds(folder)
     with _blaming(study):
-        known = probe(candidates, stored, evaluator)
+        known = probe(candidates, stored, evaluator, objective)
     with opened(folder, identity) as store, workers(jobs) as executor:
-        space = bound_space(candidates, known, evaluator, executor, progress)
+        space = bound_space(candidates, known, evaluator, executor, progress, objective)
         store.keep_space(space)
         Search(study, space, evaluator, store, progress).run(executor)
     return summarise(folder)

@@ -7,12 +7,13 @@ colour-blind eyes tell apart).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.tables import at_least, microseconds
+from explorer.objective import TIME, Objective, at_least_joules, joules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
 
 BASELINE, BEST, OTHER, BOUND, PRUNED = "#0072B2", "#D55E00", "#999999", "#000000", "#CCCCCC"
 GIGA = 1e9
+FJ_PER_UJ = 1e9
+PJ_PER_US_PER_W = 1e6
 
 
-def simulated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the simulated rows with the best time so far in `best_us`."""
+def simulated(rows: pd.DataFrame, objective: Objective = TIME) -> pd.DataFrame:
+    """Return the simulated rows with the best value so far in `best`."""
     done = rows[rows["status"] == "simulated"].copy()
-    done["best_us"] = done["time_us"].cummin()
+    done["best"] = done[objective.metric].cummin()
     return done
 
 
@@ -42,49 +45,50 @@ def pareto(rows: pd.DataFrame, metrics: tuple[str, str]) -> pd.DataFrame:
     return ordered[values < before]
 
 
-def history(rows: pd.DataFrame, bound_us: float) -> go.Figure:
-    """Return the time of every point in the order asked, the best so far, and the bound of the space."""
-    done = simulated(rows)
+def history(rows: pd.DataFrame, bound: float, objective: Objective = TIME) -> go.Figure:
+    """Return the objective of every point in the order asked, the best so far, and the bound of the space."""
+    done = simulated(rows, objective)
     pruned = rows[rows["status"] == "pruned"]
     figure = go.Figure()
     figure.add_scatter(
-        x=list(pruned["point"]), y=list(pruned["bound_us"]), name="pruned (its bound)",
+        x=list(pruned["point"]), y=list(pruned[objective.bound]), name="pruned (its bound)",
         mode="markers", marker={"color": PRUNED, "symbol": "x-thin-open"},
     )  # fmt: skip
     figure.add_scatter(
         x=list(done["point"]),
-        y=list(done["time_us"]),
+        y=list(done[objective.metric]),
         name="simulated",
         mode="markers",
         marker={"color": OTHER},
     )
     figure.add_scatter(
-        x=list(done["point"]), y=list(done["best_us"]), name="best so far", mode="lines",
+        x=list(done["point"]), y=list(done["best"]), name="best so far", mode="lines",
         line={"color": BEST, "shape": "hv"},
     )  # fmt: skip
     figure.add_scatter(
-        x=[0], y=[float(done["time_us"].iloc[0])], name="baseline",
+        x=[0], y=[float(done[objective.metric].iloc[0])], name="baseline",
         mode="markers", marker={"color": BASELINE, "symbol": "diamond", "size": 11},
     )  # fmt: skip
-    figure.add_hline(y=bound_us, line={"color": BOUND, "dash": "dash"}, annotation_text="no point can be faster")
-    return titled(figure, "point, in the order asked", "time [us]")
+    words = f"no point can be {objective.better}"
+    figure.add_hline(y=bound, line={"color": BOUND, "dash": "dash"}, annotation_text=words)
+    return titled(figure, "point, in the order asked", objective.axis)
 
 
-def history_text(rows: pd.DataFrame, bound_us: float) -> str:
+def history_text(rows: pd.DataFrame, bound: float, objective: Objective = TIME) -> str:
     """Return the history in one sentence."""
-    done = simulated(rows)
-    best = done.iloc[int(done["time_us"].argmin())]
+    done = simulated(rows, objective)
+    best, shown = done.iloc[int(done[objective.metric].argmin())], objective.shown
     return (
         f"{len(rows)} points, {len(done)} simulated. The best, point {best['point']}, takes "
-        f"{microseconds(best['time_us'])}; the baseline {microseconds(done['time_us'].iloc[0])}; "
-        f"no point of the space can be faster than {at_least(bound_us)}."
+        f"{shown(best[objective.metric])}; the baseline {shown(done[objective.metric].iloc[0])}; "
+        f"no point of the space can be {objective.better} than {objective.at_least(bound)}."
     )
 
 
-def traffic(rows: pd.DataFrame) -> go.Figure:
+def traffic(rows: pd.DataFrame, objective: Objective = TIME) -> go.Figure:
     """Return time against bytes read from HBM, with the points that nothing beats in both."""
     done, front = simulated(rows), pareto(rows, ("time_us", "hbm_read_bytes"))
-    best = done.iloc[[int(done["time_us"].argmin())]]
+    best = done.iloc[[int(done[objective.metric].argmin())]]
     figure = go.Figure()
     for name, part, style in (
         ("simulated", done, {"mode": "markers", "marker": {"color": OTHER}}),
@@ -103,14 +107,34 @@ def traffic(rows: pd.DataFrame) -> go.Figure:
     )
 
 
-def traffic_text(rows: pd.DataFrame) -> str:
+def traffic_text(rows: pd.DataFrame, objective: Objective = TIME) -> str:
     """Return time and traffic in one sentence."""
     done, front = simulated(rows), pareto(rows, ("time_us", "hbm_read_bytes"))
-    best, start = done.iloc[int(done["time_us"].argmin())], done.iloc[0]
+    best, start = done.iloc[int(done[objective.metric].argmin())], done.iloc[0]
     return (
         f"The best found reads {int(best['hbm_read_bytes']):,} bytes from HBM, the baseline "
         f"{int(start['hbm_read_bytes']):,}. The Pareto front of time and bytes has "
         f"{count(len(front), 'point')}."
+    )
+
+
+def energy(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> go.Figure:
+    """Return the energy of two rows by component, stacked."""
+    figure = go.Figure()
+    for name in (column for column in baseline if column.startswith("energy_fj.")):
+        parts = [float(row[name]) / FJ_PER_UJ for row in (baseline, best)]
+        if any(parts):
+            figure.add_bar(x=["baseline", "best found"], y=parts, name=name.removeprefix("energy_fj."))
+    return titled(figure, "", "energy [uJ]").update_layout(barmode="stack")
+
+
+def energy_text(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """Return the energies of two rows, their bounds and their power in one sentence."""
+    power = [float(row["energy_pj"]) / float(row["time_us"]) / PJ_PER_US_PER_W for row in (baseline, best)]
+    return (
+        f"The best found takes {joules(best['energy_pj'])} ({power[1]:.0f} W while it runs), at least "
+        f"{at_least_joules(best['energy_bound_pj'])} whatever the order of its memory accesses; the baseline "
+        f"{joules(baseline['energy_pj'])} ({power[0]:.0f} W)."
     )
 
 

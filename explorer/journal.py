@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explorer.objective import OBJECTIVES
 from explorer.row import Row, Status
 from explorer.study import Study
 
@@ -89,7 +90,7 @@ def _trial(row: Row, study: Study) -> optuna.trial.FrozenTrial:
     }
     return create_trial(
         state=states[row.status],
-        value=row.time_us,
+        value=row.value(OBJECTIVES[study.objective]),
         params=params if inside else {},
         distributions=distributions if inside else {},
         user_attrs={"key": row.key, "point": row.point, "batch": row.batch, "bound_us": row.bound_us},

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from explorer import figures
 from explorer.balance import balance_of
 from explorer.files import write_atomically
+from explorer.objective import Objective
 from explorer.provenance import provenance
 from explorer.store import Details, read_details, rows_frame
 from explorer.summary import Summary, summarise
@@ -40,6 +41,7 @@ footer { color: #555 }
 _CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads the figure
 _COLUMNS = (
     "time_us",
+    "energy_pj",
     "hbm_bandwidth_fraction",
     "hbm_read_bytes",
     "row_hits",
@@ -74,7 +76,7 @@ def render(summary: Summary, rows: pd.DataFrame, baseline: Details, best: Detail
         *_search_sections(summary, rows),
         *_machine_sections(baseline, best),
         "<h2>Points</h2>",
-        _points_table(rows, summary.identity.settings),
+        _points_table(rows, summary.identity.settings, summary.objective),
         _invalid(summary.invalid),
         _footer(summary),
     ]
@@ -88,11 +90,16 @@ def render(summary: Summary, rows: pd.DataFrame, baseline: Details, best: Detail
 
 
 def _search_sections(summary: Summary, rows: pd.DataFrame) -> list[str]:
-    bound_us = summary.certificate.bound_us
-    return [
-        section("Search", figures.history_text(rows, bound_us), figures.history(rows, bound_us), "history"),
-        section("Time and traffic", figures.traffic_text(rows), figures.traffic(rows), "traffic"),
+    search = (rows, summary.certificate.bound, summary.objective)
+    traffic = (rows, summary.objective)
+    sections = [
+        section("Search", figures.history_text(*search), figures.history(*search), "history"),
+        section("Time and traffic", figures.traffic_text(*traffic), figures.traffic(*traffic), "traffic"),
     ]
+    pair = (summary.baseline, summary.best)
+    if all("energy_pj" in row for row in pair):
+        sections.append(section("Energy", figures.energy_text(*pair), figures.energy(*pair), "energy"))
+    return sections
 
 
 def _machine_sections(baseline: Details, best: Details) -> list[str]:
@@ -117,13 +124,13 @@ def section(title: str, text: str, figure: go.Figure, name: str) -> str:
     return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(text)}</p>\n{drawing}"
 
 
-def _points_table(rows: pd.DataFrame, settings: Sequence[str]) -> str:
-    columns = ["point", "status", *settings, "bound_us", *(name for name in _COLUMNS if name in rows)]
+def _points_table(rows: pd.DataFrame, settings: Sequence[str], objective: Objective) -> str:
+    columns = ["point", "status", *settings, objective.bound, *(name for name in _COLUMNS if name in rows)]
     columns = [name for name in columns if name in rows]
-    shown = rows if len(rows) <= MAX_LINES else rows.nsmallest(MAX_LINES, "time_us")
+    shown = rows if len(rows) <= MAX_LINES else rows.nsmallest(MAX_LINES, objective.metric)
     lines = [_line("th", columns, columns)]
     lines += [_line("td", columns, row) for row in shown[columns].itertuples(index=False)]
-    caption = f"<p>{len(shown)} of {len(rows)} points{'' if shown is rows else ', the fastest'}.</p>"
+    caption = f"<p>{len(shown)} of {len(rows)} points{'' if shown is rows else f', the {objective.better} ones'}.</p>"
     return f'{caption}<div class="wide"><table>' + "\n".join(lines) + "</table></div>"
 
 

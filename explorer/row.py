@@ -12,7 +12,10 @@ from enum import StrEnum
 from typing import Any
 
 from explorer.evaluate import Metric
+from explorer.objective import TIME, Objective
 from explorer.query import Scalar
+
+MAY_BE_MISSING = ("energy_pj", "energy_bound_pj", "energy_fj")  # where the machine gives no energies
 
 
 class Status(StrEnum):
@@ -39,7 +42,15 @@ class Row:
     @property
     def time_us(self) -> float | None:
         """Return the simulated time, None where there is none."""
-        return float(self.metrics["time_us"]) if self.status is Status.SIMULATED else None
+        return self.value(TIME)
+
+    def value(self, objective: Objective) -> float | None:
+        """Return the simulated value of an objective, None where there is none."""
+        return float(self.metrics[objective.metric]) if self.status is Status.SIMULATED else None
+
+    def bound(self, objective: Objective) -> float:
+        """Return the lower bound of an objective."""
+        return self.bound_us if objective is TIME else float(self.metrics[objective.bound])
 
     def record(self) -> dict[str, Scalar]:
         """Return the row as it is stored, column by column."""
@@ -88,12 +99,20 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def with_nulls(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested numbers with None for those that the machine does not give."""
+    return dict(record) | {name: None for name in MAY_BE_MISSING if name not in record}
+
+
 def flatten(metrics: Mapping[str, Metric]) -> dict[str, Scalar]:
-    """Return `metrics` with tables spread over `name.entry` columns, without the bound: a row has its own."""
+    """Return `metrics` with tables spread over `name.entry` columns, without what is missing.
+
+    The bound of the time is not among them: a row has its own.
+    """
     flat: dict[str, Scalar] = {}
     for name, value in metrics.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{entry}": number for entry, number in flatten(value).items()}
-        elif name != "bound_us":
+        elif name != "bound_us" and value is not None:
             flat[name] = value
     return flat

@@ -33,7 +33,7 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "random": _
 
 
 class Proposer:
-    """Proposes choices of the knobs and learns their times."""
+    """Proposes choices of the knobs and learns what they came to: the value of the objective."""
 
     def __init__(self, knobs: Mapping[str, Sequence[Scalar]], sampler: str, seed: int) -> None:
         import optuna
@@ -59,13 +59,13 @@ class Proposer:
         assert adopted == choice
         return trial
 
-    def learn(self, trial: optuna.Trial, time_us: float | None, bound_us: float | None = None) -> None:
-        """Tell the time of a trial; one without counts as worse than all with one, ordered by bound."""
+    def learn(self, trial: optuna.Trial, value: float | None, bound: float | None = None) -> None:
+        """Tell the value of a trial; one without counts as worse than all with one, ordered by bound."""
         from optuna.trial import TrialState
 
-        if time_us is not None:
-            self._study.tell(trial, time_us)
+        if value is not None:
+            self._study.tell(trial, value)
             return
-        if bound_us is not None:
-            trial.report(bound_us, step=0)
+        if bound is not None:
+            trial.report(bound, step=0)
         self._study.tell(trial, state=TrialState.PRUNED)

@@ -4,7 +4,7 @@ It stands between `space` (points with bounds) and `store` (rows). The batch siz
 number of workers, and answers are taken in the order asked, so the rows are a function of the study alone.
 Resuming is the same run again: a point whose row is stored is not simulated a second time, and everything
 else happens as it did before. The search ends with its budget, or when no point is left whose bound is below
-the best time: then the best is proven.
+the best value of the objective: then the best is proven.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from explorer.evaluate import Evaluator, Outcome
+from explorer.objective import OBJECTIVES, TIME
 from explorer.progress import Progress
+from explorer.query import Scalar
 from explorer.row import Row, Status, flatten
 from explorer.sampler import Proposer
 from explorer.space import Point, Space
@@ -36,7 +38,7 @@ class Log(Protocol):
         """Return the stored row of a point, None where there is none."""
 
     def append(self, row: Row, outcome: Outcome | None, best: bool) -> None:
-        """Keep a new row; `best` says that no row before it is faster."""
+        """Keep a new row; `best` says that no row before it has less of the objective."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class Search:
         self._study, self._space, self._evaluator = study, space, evaluator
         self._log, self._progress = log, progress
         self._rows: dict[str, Row] = {}
-        self._best_us = float("inf")
+        self._best = float("inf")
+        self._objective = OBJECTIVES[study.objective]
+        self._bounds = space.bounds(self._objective)
         self._points = {point.key: point for point in space.candidates.points}
         valid = [point for point in space.candidates.points if point.key in space.bound_us]
-        self._by_bound = sorted(valid, key=lambda point: space.bound_us[point.key])  # stable: then as written
+        self._by_bound = sorted(valid, key=lambda point: self._bounds[point.key])  # stable: then as written
         self._proposer = Proposer(study.knobs, study.sampler, study.seed)
 
     def run(self, executor: Executor) -> list[Row]:
@@ -92,7 +96,7 @@ class Search:
                 asked.append(_Asked(trial, point, None))
                 fruitless += 1
             else:
-                prune = self._space.bound_us[point.key] > self._best_us
+                prune = self._bounds[point.key] > self._best
                 asked.append(_Asked(trial, point, Status.PRUNED if prune else Status.SIMULATED))
                 new.add(point.key)
                 simulated += not prune
@@ -106,19 +110,19 @@ class Search:
         return trial, self._points[key] if key in self._space.bound_us else None
 
     def _lowest_bound(self, new: set[str]) -> Point | None:
-        """Return the unseen point with the lowest bound, None when none can be faster than the best."""
+        """Return the unseen point with the lowest bound, None when none can be better than the best."""
         while self._by_bound and self._by_bound[0].key in self._rows:
             self._by_bound.pop(0)
         unseen = (p for p in self._by_bound if p.key not in new and p.key not in self._rows)
         lowest = next(unseen, None)
-        return lowest if lowest is not None and self._space.bound_us[lowest.key] < self._best_us else None
+        return lowest if lowest is not None and self._bounds[lowest.key] < self._best else None
 
     def _tell_known(self, trial: optuna.Trial, point: Point | None) -> None:
         if point is None:
             self._proposer.learn(trial, None)
         else:
             row = self._rows[point.key]
-            self._proposer.learn(trial, row.time_us, row.bound_us)
+            self._proposer.learn(trial, row.value(self._objective), row.bound(self._objective))
 
     def _settle(self, batch: int, asked: list[_Asked], executor: Executor) -> None:
         """Evaluate what is not stored, keep each row as it finishes, then tell all in the order asked."""
@@ -145,24 +149,29 @@ class Search:
                 f"the stored rows are in another order (row {row.point} where {len(self.rows)} is due): "
                 "another version of a library made them; choose another folder"
             )
-        best = row.time_us is not None and row.time_us < self._best_us
+        value = row.value(self._objective)
+        best = value is not None and value < self._best
         self._log.append(row, outcome, best)
         self._rows[row.key] = row
         self.rows.append(row)
-        if best and row.time_us is not None:
-            self._best_us = row.time_us
+        if best and value is not None:
+            self._best = value
         self._progress("points", len(self.rows), self._study.budget.points)
 
     def _row(self, batch: int, point: Point, answer: Outcome | Refused | None) -> Row:
         bound_us = self._space.bound_us[point.key]
-        status, reason, metrics = Status.PRUNED, "", {}
+        known: dict[str, Scalar] = {} if self._objective is TIME else {self._objective.bound: self._bounds[point.key]}
+        status, reason = Status.PRUNED, ""
         if isinstance(answer, Refused):
             status, reason = Status.INVALID, answer.reason
         elif answer is not None:
-            status, metrics = Status.SIMULATED, flatten(answer.metrics)
-        row = Row(len(self.rows), batch, point.key, point.query.settings(), status, bound_us, reason, metrics)
-        if row.time_us is not None and row.time_us < bound_us:
-            raise AssertionError(
-                f"the lower bound {bound_us} us is above the simulated {row.time_us} us: {row.settings}"
-            )
+            status, known = Status.SIMULATED, flatten(answer.metrics) | known
+        row = Row(len(self.rows), batch, point.key, point.query.settings(), status, bound_us, reason, known)
+        for objective in dict.fromkeys((TIME, self._objective)):
+            value = row.value(objective)
+            if value is not None and value < row.bound(objective):
+                bound = objective.shown(row.bound(objective))
+                raise AssertionError(
+                    f"the lower bound {bound} is above the simulated {objective.shown(value)}: {row.settings}"
+                )
         return row

@@ -13,12 +13,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from explorer import settings
 from explorer.evaluate import Evaluator
 from explorer.names import unknown
+from explorer.objective import TIME, Objective
 from explorer.progress import Progress
 from explorer.query import MACHINE_PREFIX, Choice, Query, Scalar
 from explorer.study import Study
@@ -55,11 +56,19 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Space:
-    """The candidates with their lower bounds, or the reasons why they cannot run, by key."""
+    """The candidates with their lower bounds, or the reasons why they cannot run, by key.
+
+    `bound_pj` is empty where the energy is not what the study makes small.
+    """
 
     candidates: Candidates
     bound_us: Mapping[str, float]
     reasons: Mapping[str, str]
+    bound_pj: Mapping[str, float] = field(default_factory=dict)
+
+    def bounds(self, objective: Objective) -> Mapping[str, float]:
+        """Return the lower bounds of what a study makes small, by key."""
+        return self.bound_us if objective is TIME else self.bound_pj
 
 
 def enumerate_points(study: Study, evaluator: Evaluator, trace_path: str | None = None) -> Candidates:
@@ -89,10 +98,11 @@ def enumerate_points(study: Study, evaluator: Evaluator, trace_path: str | None 
     return Candidates(knobs, start, tuple(points.values()), point_of, refused)
 
 
-def probe(candidates: Candidates, known: Known, evaluator: Evaluator) -> Known:
+def probe(candidates: Candidates, known: Known, evaluator: Evaluator, objective: Objective = TIME) -> Known:
     """Return `known` and the bounds of the baseline and of at least one point for every choice of every knob.
 
-    Raises ValueError when the baseline cannot run, or no combination with some choice: a slip of the study.
+    Raises ValueError when the baseline cannot run or has no such objective, or when no combination with some choice
+    can run: a slip of the study.
     """
     found = dict(known)
 
@@ -105,6 +115,11 @@ def probe(candidates: Candidates, known: Known, evaluator: Evaluator) -> Known:
 
     if reason := failure(candidates.baseline):
         raise ValueError(f"baseline: {reason}")
+    if objective is not TIME:
+        try:
+            evaluator.bound_pj(candidates.baseline.query)
+        except ValueError as error:
+            raise ValueError(f"objective: {error}") from None
     points = {point.key: point for point in candidates.points}
     for position, name in enumerate(candidates.knobs):
         reasons: dict[Scalar, str] = {}
@@ -126,6 +141,7 @@ def bound_space(
     evaluator: Evaluator,
     executor: Executor,
     progress: Progress,
+    objective: Objective = TIME,
 ) -> Space:
     """Return the space: the bound of every point, from `known` or computed now."""
     everything = {p.key: p for p in (candidates.baseline, *candidates.points)}
@@ -137,7 +153,11 @@ def bound_space(
         progress("lower bounds", done, len(missing))
     bounds = {key: value for key in everything if not isinstance(value := found[key], str)}
     reasons = {key: value for key in everything if isinstance(value := found[key], str)}
-    return Space(candidates, bounds, reasons)
+    if objective is TIME:
+        return Space(candidates, bounds, reasons)
+    queries = [everything[key].query for key in bounds]
+    energies = executor.map(evaluator.bound_pj, queries, chunksize=CHUNK)
+    return Space(candidates, bounds, reasons, dict(zip(bounds, energies, strict=True)))
 
 
 def _base_query(study: Study, evaluator: Evaluator, defaults: Mapping[str, Scalar], trace_path: str | None) -> Query:

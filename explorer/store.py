@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from explorer.evaluate import Outcome
 from explorer.files import LOCK, owned, remove_temporaries, write_atomically
 from explorer.journal import Journal
+from explorer.objective import ENERGY
 from explorer.query import MACHINE_PREFIX, Scalar
 from explorer.row import Row, Status
 from explorer.study import Study
@@ -156,7 +157,8 @@ class Store:
 
 
 def _space_record(space: Space, key: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar | None]:
-    return {"key": key, **settings, "bound_us": space.bound_us.get(key), "reason": space.reasons.get(key, "")}
+    record = {"key": key, **settings, "bound_us": space.bound_us.get(key), "reason": space.reasons.get(key, "")}
+    return record | ({ENERGY.bound: space.bound_pj.get(key)} if space.bound_pj else {})
 
 
 @contextmanager
@@ -250,7 +252,7 @@ def rows_frame(folder: Path) -> pd.DataFrame:
 
 
 def space_frame(folder: Path) -> pd.DataFrame:
-    """Return the space of a results folder: settings, key, bound_us, reason; one row per distinct point."""
+    """Return the space of a results folder: settings, key, bounds, reason; one row per distinct point."""
     return _frame(_read_table(folder / "space.parquet", _SPACE_COLUMNS))
 
 

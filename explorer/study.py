@@ -78,7 +78,7 @@ class Study(_Section):
     fixed: dict[str, Scalar] = {}
     baseline: dict[str, Scalar] = {}
     baseline_label: Annotated[str, Field(max_length=80)] = ""
-    objective: Literal["time_us"] = "time_us"
+    objective: Literal["time_us", "energy_pj"] = "time_us"
     budget: Budget = Budget()
     sampler: Literal["tpe", "random", "exhaustive"] = "tpe"
     seed: _Seed = 0

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer.certificate import Certificate, certify
-from explorer.row import nested
+from explorer.objective import OBJECTIVES, Objective
+from explorer.row import nested, with_nulls
 from explorer.store import Identity, read_identity, rows_frame, space_frame
 
 if TYPE_CHECKING:
@@ -36,12 +37,17 @@ class Summary:
     space_points: int
     invalid: Counter[str]
 
+    @property
+    def objective(self) -> Objective:
+        """What the study makes small."""
+        return OBJECTIVES[self.identity.study.objective]
+
     def record(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
         return {
             "best": self._point(self.best),
             "baseline": self._point(self.baseline),
-            "bound_us": self.certificate.bound_us,
+            self.objective.bound: self.certificate.bound,
             "gap": self.certificate.gap,
             "proven": self.certificate.proven,
             "points": self.points,
@@ -56,7 +62,7 @@ class Summary:
     def _point(self, row: dict[str, Any]) -> dict[str, Any]:
         knobs = {name: row[name] for name in self.identity.settings if name in row}
         hidden = {*self.identity.settings, "key", "batch", "status", "reason"}
-        return {"knobs": knobs} | nested({name: value for name, value in row.items() if name not in hidden})
+        return {"knobs": knobs} | with_nulls(nested({k: value for k, value in row.items() if k not in hidden}))
 
 
 def summarise(folder: Path) -> Summary:
@@ -65,15 +71,16 @@ def summarise(folder: Path) -> Summary:
 
 
 def summarise_frames(identity: Identity, space: pd.DataFrame, rows: pd.DataFrame) -> Summary:
-    """Return the answer: the first row is the baseline, the first of the fastest is the best."""
+    """Return the answer: the first row is the baseline, the first of those with least of the objective is the best."""
+    objective = OBJECTIVES[identity.study.objective]
     simulated = rows[rows["status"] == "simulated"]
-    best = simulated.iloc[int(simulated["time_us"].argmin())]
+    best = simulated.iloc[int(simulated[objective.metric].argmin())]
     failed = [str(reason) for reason in [*space["reason"], *rows["reason"]] if reason]
     return Summary(
         identity,
         plain(rows.iloc[0]),
         plain(best),
-        certify(space, rows),
+        certify(space, rows, objective),
         len(rows),
         len(simulated),
         int((rows["status"] == "pruned").sum()),

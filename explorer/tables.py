@@ -12,6 +12,8 @@ from decimal import Decimal
 from fnmatch import fnmatch
 from typing import Any
 
+from explorer.certificate import relative_gap
+from explorer.objective import at_least_joules, joules, microseconds
 from explorer.query import Scalar
 from explorer.row import all_numbers, per_unit
 from explorer.summary import Summary
@@ -19,6 +21,17 @@ from explorer.summary import Summary
 Cells = Sequence[str]
 WIDTH = 110  # columns of a line of facts; assumed: what a terminal shows
 
+_ENERGY_GROUPS = {
+    "hbm activate": "HBM",
+    "hbm array": "HBM",
+    "hbm io": "HBM",
+    "hbm refresh": "HBM",
+    "noc": "NoC",
+    "sram": "SRAM",
+    "matrix": "MAC",
+}
+_PARTS = ("f", "p", "n", "u", "m", "")
+_PART_UNITS = ("fs", "fJ", "fJ/B", "uW")  # base units with a prefix of their own
 _UNITS = {"*_us": " us", "phases.*": " us", "stalls.*": " us", "*_bytes": " B"}
 
 
@@ -39,20 +52,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def at_most(fraction: float) -> str:
-    """Return a fraction as per cent, rounded up so that `within` stays true."""
+def at_most(fraction: float | None) -> str:
+    """Return a fraction as per cent, rounded up so that `within` stays true; "any" for None, which bounds nothing."""
+    if fraction is None:
+        return "any"
     return percent(math.ceil(1000 * fraction) / 1000)
-
-
-def microseconds(time_us: float) -> str:
-    """Return a time in us with one decimal, below 10 us with three."""
-    return f"{time_us:.1f} us" if time_us >= 10 else f"{time_us:.3f} us"
-
-
-def at_least(time_us: float) -> str:
-    """Return a time in us with the decimals of `microseconds`, rounded down so that `no faster than` stays true."""
-    step = 10 if time_us >= 10 else 1000
-    return microseconds(math.floor(step * time_us) / step)
 
 
 def row_hit_fraction(metrics: Mapping[str, Any]) -> float:
@@ -76,18 +80,23 @@ def baseline_name(summary: Summary) -> str:
 
 
 def result_table(summary: Summary) -> str:
-    """Return baseline and best side by side: time, bandwidth, row hits, lower bound, and how far from it."""
-    names = tuple(summary.identity.study.knobs)
-    rows: list[Cells] = [("", "time", "HBM", "row hits", "bound", "within", "")]
+    """Return baseline and best side by side.
+
+    Time, energy where it is known, bandwidth, row hits, the lower bound of the objective and how far from it.
+    """
+    names, objective = tuple(summary.identity.study.knobs), summary.objective
+    has_energy = "energy_pj" in summary.baseline and "energy_pj" in summary.best
+    rows: list[Cells] = [("", "time", *(["energy"] * has_energy), "HBM", "row hits", "bound", "within", "")]
     for name, row in ((baseline_name(summary), summary.baseline), ("best found", summary.best)):
         rows.append(
             (
                 name,
                 microseconds(row["time_us"]),
+                *([joules(row["energy_pj"])] if has_energy else []),
                 percent(row["hbm_bandwidth_fraction"]),
                 percent(row_hit_fraction(row)),
-                microseconds(row["bound_us"]),
-                at_most(row["time_us"] / row["bound_us"] - 1),
+                objective.shown(row[objective.bound]),
+                at_most(relative_gap(row[objective.metric], row[objective.bound])),
                 settings_text(row, names),
             )
         )
@@ -96,14 +105,14 @@ def result_table(summary: Summary) -> str:
 
 def verdict(summary: Summary) -> str:
     """Return in one sentence what is proven (rounded so that it stays true) and how much was evaluated."""
-    certificate = summary.certificate
+    certificate, objective = summary.certificate, summary.objective
     counts = f"{summary.points} points: {summary.simulated} simulated, {summary.pruned} pruned by bound"
     failed = summary.invalid.total()
     counts += f"; {failed} combinations cannot run" if failed else ""
     if certificate.proven:
-        return f"no point of this space can be faster than the best found   ({counts})"
+        return f"no point of this space can be {objective.better} than the best found   ({counts})"
     return (
-        f"no point of this space can be faster than {at_least(certificate.bound_us)}: "
+        f"no point of this space can be {objective.better} than {objective.at_least(certificate.bound)}: "
         f"the best found is within {at_most(certificate.gap)} of the best possible   ({counts})"
     )
 
@@ -114,9 +123,28 @@ def number(name: str, value: Any) -> str:
         return str(value)
     if name.endswith("_fraction") or name.startswith("utilisation."):
         return percent(value)
+    if name in ("energy_pj", "energy_bound_pj"):
+        return joules(value)
+    if name.startswith("energy_fj."):
+        return joules(value / 1000)
     unit = next((unit for pattern, unit in _UNITS.items() if fnmatch(name, pattern)), "")
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1000 else f"{value:,.1f}"
     return text + unit
+
+
+def energy_line(metrics: Mapping[str, Any]) -> str:
+    """Return the energy of one simulation with the shares of its components, largest first; empty without energies."""
+    if metrics.get("energy_fj") is None:
+        return ""
+    groups: dict[str, int] = {}
+    for component, energy_fj in metrics["energy_fj"].items():
+        group = _ENERGY_GROUPS.get(component, component)
+        groups[group] = groups.get(group, 0) + energy_fj
+    total_fj = sum(groups.values())
+    ordered = sorted(groups.items(), key=lambda entry: -entry[1])
+    shares = [f"{name} {100 * part / total_fj:.0f} %" for name, part in ordered if 200 * part >= total_fj > 0]
+    text = f"energy {joules(metrics['energy_pj'])}" + (f" ({', '.join(shares)})" if shares else "")
+    return f"{text}, at least {at_least_joules(metrics['energy_bound_pj'])}"
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
@@ -205,13 +233,14 @@ def machine_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:
 
 
 def quantity(value: int | None, unit: str) -> str:
-    """Return a number of base units with the prefix a reader expects: 40 ns, 6.4 Gb/s, 227 KiB; nothing is rounded."""
+    """Return a number of base units with the prefix a reader expects: 40 ns, 0.8 pJ/B, 227 KiB; nothing is rounded."""
     if value is None:
         return "none"
     if unit == "B" and value % 1024 == 0:
         power = next(power for power in (4, 3, 2, 1, 0) if value % 1024**power == 0)
         return f"{value // 1024**power} {('', 'Ki', 'Mi', 'Gi', 'Ti')[power]}B"
-    prefixes = ("f", "p", "n", "u", "m", "") if unit == "fs" else ("", "k", "M", "G", "T")
+    symbol = unit[1:] if unit in _PART_UNITS else unit
+    prefixes = _PARTS[_PARTS.index(unit[0]) :] if unit in _PART_UNITS else ("", "k", "M", "G", "T")
     step = min((len(str(value)) - 1) // 3, len(prefixes) - 1)
     scaled = Decimal(value).scaleb(-3 * step).normalize()
-    return f"{scaled:f} {prefixes[step]}{unit.removeprefix('f')}"
+    return f"{scaled:f} {prefixes[step]}{symbol}"

@@ -13,7 +13,7 @@ from typing import Any
 from explorer import settings
 from explorer.evaluate import Evaluator
 from explorer.query import Query, Scalar
-from explorer.row import all_numbers, nested, per_unit
+from explorer.row import all_numbers, nested, per_unit, with_nulls
 
 
 def what_if(
@@ -34,12 +34,12 @@ def what_if(
     variants = [
         {
             "set": settings.typed(change, defaults),
-            **nested(numbers),
+            **with_nulls(nested(numbers)),
             "difference": nested(_differences(metrics[0], numbers)),
         }
         for change, numbers in zip(changes, metrics[1:], strict=True)
     ]
-    return {"baseline": nested(metrics[0]), "variants": variants}
+    return {"baseline": with_nulls(nested(metrics[0])), "variants": variants}
 
 
 def _check(change: settings.Settings, query: Query, evaluator: Evaluator) -> None:

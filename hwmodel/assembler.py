@@ -33,6 +33,7 @@ from hwmodel.program import (
     check_indices,
     variable_count,
 )
+from layouts import Layout
 from layouts.notation import nearest_first
 
 UNCLIPPED = np.iinfo(np.int64).max
@@ -102,7 +103,8 @@ class Region:
     """A rectangular region of a tensor: axis -> (start, extent).
 
     With `page_table`, the region's `position` axis counts positions of a sequence that lies in pages:
-    page = page_table[first_page + position // page size], and the page axis takes no entry.
+    page = page_table[first_page + position // page size], and the page axis takes no entry. Where both are one axis,
+    each position along it is looked up: a gather by tokens.
     """
 
     tensor: int
@@ -302,6 +304,7 @@ class PhaseAssembler:
         self._streams[queue].append(row)
 
 
-def block(name: str, rows: int, columns: int, dtype: str, slots: int = 1) -> Buffer:
-    """Return a buffer request without an address; an allocator places it."""
-    return Buffer(name, rows, columns, dtype, slots, NONE, rows * columns * DTYPES[dtype].itemsize)
+def block(name: str, rows: int, columns: int, dtype: str, slots: int = 1, layout: Layout | None = None) -> Buffer:
+    """Return a buffer request without an address; an allocator places it. Without `layout` it is row-major."""
+    elements = rows * columns if layout is None else layout.cosize
+    return Buffer(name, rows, columns, dtype, slots, NONE, elements * DTYPES[dtype].itemsize, layout)

@@ -1,30 +1,34 @@
 """A lower bound of a program's time: what each resource must at least do, without running anything.
 
 Phases follow one another, so their bounds add up. Within a phase every resource gives a bound of its own and the
-largest holds: matrix and vector units and DMA issue of the busiest core, bytes through the busiest core's port, bytes
-through the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case).
-Memory resources also wait for the first request to make its way through an idle machine. Row misses, uneven channels,
-waiting for counters and the tail after the last byte are not in it: they can only make a run longer.
+largest holds: matrix and vector units and DMA issue of the busiest core, all accesses to the scratchpad of the busiest
+core (those of DMA in full lines at least), bytes through the busiest core's port, bytes through the network's bisection
+and the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case), or
+through main memory's slices of SRAM. Behind a shared cache or multicast, memory must move only what is distinct
+(`footprint`), and in later phases only what the cache cannot have kept. The first request must also make its way
+through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for counters and
+the tail after the last byte are not in it: they can only make a run longer.
 
-Loops are not walked: an instruction's executions are expanded over tasks and iterations as arrays, and its cost is
+Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
 computed once per distinct set of sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hwmodel import matrix
+from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes
+from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, QUEUES, Expression, Instruction, Op, Phase, Program
-from hwmodel.vector import OPERATIONS
+from hwmodel.operands import Operands, UnitCost
+from hwmodel.program import QUEUES, Op, Phase, Program
+from hwmodel.slices import slice_burst_fs
+from hwmodel.units import transfer_fs
 
 Array = np.ndarray[Any, Any]
-MAX_TABLE = 1 << 20  # assumed: distinct sizes are looked up in a table of 8 MiB at most, sorted beyond
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class Bound:
     """`total_fs` is never more than the time of a run.
 
     `by_resource` sums each resource's own bound over the phases, `limiting` only over the phases which it limits: the
-    launches and the values of `limiting` make up the total. All in femtoseconds.
+    launches and the values of `limiting` make up the total. All in femtoseconds. `hbm_bursts` is what HBM moves at
+    least, for "load" and for "store".
     """
 
     total_fs: int
     by_resource: dict[str, int]
     limiting: dict[str, int]
+    hbm_bursts: dict[str, int]
 
     @property
     def limited_by(self) -> str:
@@ -50,132 +56,108 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     total = 0
     by_resource: dict[str, int] = {}
     limiting: dict[str, int] = {}
+    hbm_bursts = {"load": 0, "store": 0}
     for number, phase in enumerate(program.phases):
-        resources = _phase(program, phase, machine, rows_closed=number == 0)
+        resources, moved = _phase(program, phase, machine, rows_closed=number == 0)
         limit = max(resources, key=lambda name: resources[name])
         limiting[limit] = limiting.get(limit, 0) + resources[limit]
         total += machine.spec.launch.latency + resources[limit]
         for name, fs in resources.items():
             by_resource[name] = by_resource.get(name, 0) + fs
-    return Bound(total, by_resource, limiting)
+        for name, bursts in moved.items():
+            hbm_bursts[name] += bursts
+    return Bound(total, by_resource, limiting, hbm_bursts)
 
 
-def _phase(program: Program, phase: Phase, machine: Machine, rows_closed: bool) -> dict[str, int]:
+def _phase(
+    program: Program, phase: Phase, machine: Machine, rows_closed: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the bound of every resource, and the bursts that HBM moves at least."""
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
-    hbm_bursts = {"load": 0, "store": 0}
-    through_cache = 0
+    sram = np.zeros(len(phase.tasks), np.int64)
+    operands = Operands(machine, phase)
+    bursts = {"load": 0, "store": 0}
+    footprints = {name: Footprint(program, phase) for name in ("load", "store")}
+    merges = machine.memory == "hbm" and machine.hbm.policy.merge
+    reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
     for number, name in enumerate(QUEUES):
-        for instruction, task, variables in _executions(phase, number):
+        for instruction, task, variables in executions(phase, number):
             if instruction.op in (Op.LOAD, Op.STORE):
-                size = _tile_bytes(program, phase, instruction, variables)
-                units[name] += _sum_by(
-                    task, _per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
+                size = tile_bytes(program, phase, instruction, variables)
+                units[name] += sum_by(
+                    task, per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
                 )
-                moved[name] += _sum_by(task, size, len(phase.tasks))
-                in_cache = program.tensors[phase.tiles[instruction.tile]["tensor"]].resident == "cache"
-                if not in_cache:
-                    hbm_bursts[name] += int((-(-size // machine.organisation.burst_bytes)).sum())
-                if in_cache or name == "load":
-                    through_cache += int(size.sum())
+                moved[name] += sum_by(task, size, len(phase.tasks))
+                bursts[name] += int((-(-size // machine.burst_bytes)).sum())
+                if reuses:
+                    footprints[name].add(instruction.tile, variables)
+                tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
+                line_bytes = max(machine.spec.cores.dma.write_bytes, tensor.element_bytes)
+                lines_fs = per_distinct(size[:, None], lambda s, n=line_bytes: machine.sram_fs(-(-s // n)))
+                sram += sum_by(task, lines_fs, len(phase.tasks))
             else:
-                sizes = np.stack([_size(phase, size, variables) for size in instruction.sizes], axis=1)
-                fs = _per_distinct(sizes, lambda *s, i=instruction: compute_fs(machine, phase, i, s))
-                units[name] += _sum_by(task, fs, len(phase.tasks))
+                sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
+                for busy, cost in ((units[name], _alone_fs), (sram, _sram_fs)):
+                    fs = per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s)))
+                    busy += sum_by(task, fs, len(phase.tasks))
     cores = machine.spec.cores.count
     resources = {name: _busiest(phase, cores, busy) for name, busy in units.items()}
+    resources["sram"] = _busiest(phase, cores, sram)
     first_fs = _first_data_fs(machine)
     for name, bytes_per_task in moved.items():
         busiest = _busiest(phase, cores, bytes_per_task)
         if busiest:
             resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
-    if through_cache and machine.spec.shared_cache is not None:
-        resources["shared cache"] = machine.cache_fs(through_cache)
-    if any(hbm_bursts.values()):
-        resources["hbm"] = _hbm_fs(machine, hbm_bursts["load"], hbm_bursts["store"], rows_closed)
+    resources |= _shared(machine, *(int(moved[name].sum()) for name in ("load", "store")))
+    if reuses:
+        bursts = _unavoidable(machine, bursts, footprints, first=rows_closed, merges=merges)
+    if any(bursts.values()):
+        if machine.memory == "hbm":
+            resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
+        else:
+            resources["distributed sram"] = _distributed_sram_fs(machine, bursts["load"] + bursts["store"])
+    return resources, bursts if machine.memory == "hbm" else {}
+
+
+def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:
+    """Return the bounds of what all cores' bytes pass: the network's bisection and the shared cache."""
+    noc, cores = machine.spec.noc, machine.spec.cores.count
+    if noc.multicast_window is not None:
+        loaded = -(-loaded // cores)  # no load serves more cores than there are
+    resources = {}
+    if noc.bisection is not None and loaded + stored:
+        there, back = (transfer_fs(size, noc.bisection) for size in (stored, loaded))
+        resources["network"] = max(there, back + _first_data_fs(machine) if loaded else 0)
+    if machine.spec.shared_cache is not None and loaded + stored:
+        resources["shared cache"] = machine.cache_fs(loaded + stored)
     return resources
 
 
-def compute_fs(machine: Machine, phase: Phase, instruction: Instruction, sizes: tuple[int, ...]) -> int:
-    """Return the duration of a MATMUL or VECTOR instruction with these sizes."""
-    buffers = [phase.buffers[number] for number, _ in instruction.operands]
-    if instruction.op is Op.VECTOR:
-        cycles = OPERATIONS[instruction.function].work(buffers, *sizes).cycles(machine.spec.cores.vector)
-    else:
-        m, n, k = sizes
-        operands = m * k * buffers[1].element_bytes + n * k * buffers[2].element_bytes
-        cycles = matrix.cycles(machine.spec.cores.matrix, m, n, k, operands, machine.sram_bytes_per_cycle)
-    return machine.core_fs(cycles)
+def _unavoidable(
+    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], first: bool, merges: bool
+) -> dict[str, int]:
+    """Return the bursts that main memory moves at least where not every request reaches its data buses.
 
-
-def _executions(phase: Phase, queue: int) -> Iterator[tuple[Instruction, Array, Array]]:
-    """Yield every instruction with the tasks it runs for and its variables: int64[n], int64[n, variables].
-
-    Running indices stay zero: `_size` refuses sizes that depend on them.
+    A shared cache answers loads, multicast and a controller that merges leave one of several equal accesses.
     """
-    columns = len(phase.columns)
-    variables = np.zeros((len(phase.tasks), phase.expressions.shape[1] - 2), np.int64)
-    variables[:, 0], variables[:, 1 : 1 + columns] = 1, phase.tasks
-    stack = [(np.arange(len(phase.tasks)), variables)]
-    for instruction in phase.decoded[queue]:
-        task, variables = stack[-1]
-        if instruction.op is Op.LOOP:
-            trips = np.maximum(_size(phase, instruction.sizes[0], variables), 0)
-            rows = np.repeat(np.arange(len(task)), trips)
-            inner = variables[rows]
-            first = np.repeat(np.cumsum(trips) - trips, trips)
-            inner[:, 2 + columns + 2 * instruction.loop] = np.arange(len(rows)) - first
-            stack.append((task[rows], inner))
-        elif instruction.op is Op.END:
-            stack.pop()
-        else:
-            yield instruction, task, variables
+    cache = machine.spec.shared_cache
+    kept = cache.capacity if cache is not None else 0
+    stored = footprints["store"].tensors if cache is not None or merges else set()
+    fetched = footprints["load"].distinct_bytes(without=stored, in_cache=cache is None) - (0 if first else kept)
+    least = {"load": max(0, -(-fetched // machine.burst_bytes)), "store": bursts["store"]}
+    if cache is not None or merges:
+        written = footprints["store"].distinct_bytes(without=set(), in_cache=True) - kept
+        least["store"] = max(0, -(-written // machine.burst_bytes))
+    return least
 
 
-def _size(phase: Phase, expression: Expression, variables: Array) -> Array:
-    running = {1 + len(phase.columns), *range(3 + len(phase.columns), variables.shape[1], 2)}
-    if running.intersection(variable for variable, _ in expression.terms):
-        raise ValueError(f"phase {phase.name}: a size or a trip count depends on a running index")
-    value = np.full(len(variables), expression.constant, np.int64)
-    for variable, coefficient in expression.terms:
-        value += coefficient * variables[:, variable]
-    return value % expression.modulo if expression.modulo else np.minimum(value, expression.maximum)
+def _alone_fs(cost: UnitCost) -> int:
+    return cost.alone_fs
 
 
-def _sum_by(task: Array, values: Array, tasks: int) -> Array:
-    """Return the sum of `values` for every task; `task` is sorted."""
-    total: Array = np.append(0, np.cumsum(values))
-    edges = np.searchsorted(task, np.arange(tasks + 1))
-    sums: Array = total[edges[1:]] - total[edges[:-1]]
-    return sums
-
-
-def _per_distinct(sizes: Array, cost: Callable[..., int]) -> Array:
-    """Return cost(*row) for every row of `sizes`, evaluating each distinct row once."""
-    if len(sizes) == 0:
-        return np.zeros(0, np.int64)
-    low = sizes.min(axis=0)
-    spans = sizes.max(axis=0) - low + 1
-    keys = np.zeros(len(sizes), np.int64)  # rows as numbers of mixed radix: most columns are constant or narrow
-    for column, span in enumerate(spans):
-        keys = keys * span + (sizes[:, column] - low[column])
-    if float(np.prod(spans.astype(float))) > MAX_TABLE:
-        keys = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
-    table = np.full(int(keys.max()) + 1, NONE, np.int64)
-    table[keys] = np.arange(len(keys))  # some row of each distinct key
-    distinct = np.flatnonzero(table != NONE)
-    table[distinct] = [cost(*map(int, sizes[row])) for row in table[distinct]]
-    return table[keys]
-
-
-def _tile_bytes(program: Program, phase: Phase, instruction: Instruction, variables: Array) -> Array:
-    tile = phase.tiles[instruction.tile]
-    tensor = program.tensors[tile["tensor"]]
-    size = np.full(len(variables), tensor.element_bytes, np.int64)
-    for extent in tile["extent"]:
-        if extent != NONE:
-            size *= _size(phase, phase.expression(extent), variables)
-    return size
+def _sram_fs(cost: UnitCost) -> int:
+    return cost.sram_fs
 
 
 def _issue_fs(machine: Machine, size_bytes: int) -> int:
@@ -213,8 +195,19 @@ def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int
     busy = -(-(reads + writes) // machine.pseudo_channels) * timing.burst_interval_ticks
     activate = timing.activate_to_column_ticks if rows_closed else 0
     ticks = activate + min(timing.nCL, timing.nCWL) + timing.nBL + busy - timing.burst_interval_ticks
-    if machine.spec.hbm.refresh == "all-bank":
+    if machine.hbm.policy.refresh == "all-bank":
         # Every nREFI a pseudo-channel stands still for nRFC; one refresh may still be due when the last burst is done.
         while (longer := busy + max(0, ticks // timing.nREFI - 1) * timing.nRFC) > ticks:
             ticks = longer
-    return issue + machine.memory_request_fs + machine.ticks_to_fs(ticks) + machine.spec.noc.latency
+    written_back = writes and machine.spec.shared_cache is not None  # nobody waits for an answer
+    back_fs = 0 if written_back else machine.spec.noc.latency
+    return issue + machine.memory_request_fs + machine.ticks_to_fs(ticks) + back_fs
+
+
+def _distributed_sram_fs(machine: Machine, bursts: int) -> int:
+    """Return the least time for so many accesses of a main memory of SRAM from the first issue to the last answer."""
+    sram, dma = machine.spec.distributed_sram, machine.spec.cores.dma
+    assert sram is not None
+    busy = -(-bursts // sram.slices) * slice_burst_fs(sram.slices, sram.access, sram.bandwidth)
+    issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
+    return issue + machine.memory_request_fs + busy + sram.latency

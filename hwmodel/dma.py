@@ -1,9 +1,11 @@
 """The DMA engines' address generation: from a rectangular region of a tensor to the DRAM bursts that it touches.
 
-A descriptor names a region; the engine walks it in address order, page by page where a page table is involved, and
-every burst touched is fetched once per page (a burst is fetched again when two pages or two descriptors share it).
-Elements that a region needs are *useful* bytes; whole bursts are *fetched* bytes; the difference is over-fetch.
-Compiled with numba, as it runs once per tile of a program. Page-table entries themselves cost issue cycles, no traffic.
+The engine walks a region in address order, page by page (or token by token) where an index tensor is involved, and
+every burst touched is fetched once per page (a burst is fetched again when two pages or two regions share it). An
+engine with a larger `min_transfer` fetches whole aligned pieces of that size. Elements that a region needs are *useful*
+bytes; whole bursts are *fetched* bytes; the difference is over-fetch. Bursts that follow one another make a run, and
+a memory request holds a bounded number of bytes and of runs.
+Compiled with numba, as it runs once per tile of a program. Indices themselves cost issue cycles, no traffic.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled
-from hwmodel.program import NONE, Phase, Program, Tensor
+from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -42,45 +44,57 @@ class Leaves:
 class Regions:
     """The tiles of a phase, ready to be evaluated for a queue's variables."""
 
-    def __init__(self, program: Program, phase: Phase, burst_bytes: int) -> None:
+    def __init__(self, program: Program, phase: Phase, burst_bytes: int, min_transfer_bytes: int = 0) -> None:
         self._burst_bytes = burst_bytes
+        self._bursts_per_transfer = np.arange(0, max(burst_bytes, min_transfer_bytes), burst_bytes)
         self._tensors = program.tensors
         self._leaves = [Leaves.of(tensor) for tensor in program.tensors]
         self._tiles = [self._decode(tile, phase) for tile in phase.tiles]
 
     def _decode(self, tile: Any, phase: Phase) -> tuple[Any, ...]:
-        tensor = int(tile["tensor"])
-        axes = range(len(self._tensors[tensor].layout.axes))
-        starts = [phase.expression(tile["start"][a]) for a in axes]
-        extents = [phase.expression(tile["extent"][a]) for a in axes]
-        return tensor, starts, extents, int(tile["index"]), phase.expression(tile["index_start"]), tile
+        tensor = self._tensors[tile["tensor"]]
+        axes = range(len(tensor.layout.axes))
+        starts = [_constant_if_any(phase.expression(tile["start"][a])) for a in axes]
+        extents = [_constant_if_any(phase.expression(tile["extent"][a])) for a in axes]
+        page_axis, position_axis = int(tile["page_axis"]), int(tile["position_axis"])
+        table, page_size = _NO_TABLE, 1
+        if tile["index"] != NONE:
+            table = self._tensors[tile["index"]].values
+            if position_axis != page_axis:
+                page_size = tensor.layout.size(tensor.layout.axes[position_axis])
+        pages = page_axis, position_axis, page_size, table, phase.expression(tile["index_start"])
+        return int(tile["tensor"]), starts, extents, *pages
 
     def region(self, tile: int, variables: list[int]) -> Region:
         """Return the region that `tile` denotes now."""
-        tensor, starts, extents, index, index_start, row = self._tiles[tile]
-        table, page_size = _NO_TABLE, 1
-        if index != NONE:
-            table = self._tensors[index].values
-            page_size = self._tensors[tensor].layout.size(self._tensors[tensor].layout.axes[row["position_axis"]])
+        tensor, starts, extents, page_axis, position_axis, page_size, table, index_start = self._tiles[tile]
         return Region(
             tensor,
-            tuple(e(variables) for e in starts),
-            tuple(e(variables) for e in extents),
-            int(row["page_axis"]),
-            int(row["position_axis"]),
+            tuple([e if type(e) is int else e(variables) for e in starts]),
+            tuple([e if type(e) is int else e(variables) for e in extents]),
+            page_axis,
+            position_axis,
             page_size,
             table,
             index_start(variables),
         )
 
-    def bursts(self, region: Region) -> Array:
-        """Return the burst addresses of a region, in the order in which the engine asks for them; int64."""
+    def bursts(self, region: Region, is_store: bool = False) -> Array:
+        """Return the burst addresses of a region, in the order in which the engine asks for them; int64.
+
+        A load asks for whole transfers, a store writes the bursts that it touches.
+        """
+        transfers = 1 if is_store else len(self._bursts_per_transfer)
+        found = self._touched(region, self._burst_bytes * transfers)
+        return found if transfers == 1 else np.add.outer(found, self._bursts_per_transfer).reshape(-1)
+
+    def _touched(self, region: Region, granule_bytes: int) -> Array:
         leaves = self._leaves[region.tensor]
         tensor = self._tensors[region.tensor]
         bursts: Array = tile_bursts(
             tensor.base_bytes,
             tensor.element_bytes,
-            self._burst_bytes,
+            granule_bytes,
             leaves.extents,
             leaves.strides,
             leaves.order,
@@ -96,7 +110,10 @@ class Regions:
 
 
 class Region(NamedTuple):
-    """A region with its numbers: per axis start and extent; pages by table where `page_axis` is not NONE."""
+    """A region with its numbers: per axis start and extent; pages by table where `page_axis` is not NONE.
+
+    Where the position axis is the page axis, every position along it is looked up: pages of one token.
+    """
 
     tensor: int
     starts: tuple[int, ...]
@@ -115,8 +132,14 @@ class Region(NamedTuple):
         return count
 
     @property
+    def tile_axes(self) -> list[int]:
+        """The axes of the tile in its buffer: all but the one whose coordinates are looked up per page."""
+        gone = NONE if self.page_axis == self.position_axis else self.page_axis
+        return [axis for axis in range(len(self.starts)) if axis != gone]
+
+    @property
     def pages(self) -> int:
-        """How many page-table entries the region needs; nought without a page table."""
+        """How many indices the region needs; nought without an index tensor."""
         if self.page_axis == NONE or self.elements == 0:
             return 0
         start = self.starts[self.position_axis]
@@ -125,6 +148,10 @@ class Region(NamedTuple):
 
 
 _NO_TABLE = np.zeros(0, np.int32)
+
+
+def _constant_if_any(expression: Expression) -> Expression | int:
+    return expression if expression.terms else expression([])
 
 
 @compiled
@@ -205,7 +232,8 @@ def tile_bursts(
     while position < stop:
         if page_axis >= 0:
             starts[page_axis] = table[first_page + position // page_size]
-            starts[position_axis] = position % page_size
+            if position_axis != page_axis:
+                starts[position_axis] = position % page_size
             counts[position_axis] = min(stop - position, page_size - position % page_size)
             position += counts[position_axis]
         else:
@@ -230,3 +258,22 @@ def tile_bursts(
                 burst += 1
             last = max(last, end)
     return found[:total]
+
+
+@compiled
+def cut_requests(bursts: Array, burst_bytes: int, most_bursts: int, most_runs: int) -> Array:
+    """Return where each memory request of a list of bursts stops; int64.
+
+    A request takes what comes next, up to `most_bursts` bursts in `most_runs` runs of consecutive ones.
+    """
+    stops = np.empty(len(bursts), np.int64)
+    total, first, runs = 0, 0, 1
+    for i in range(1, len(bursts)):
+        runs += bursts[i] != bursts[i - 1] + burst_bytes
+        if i - first == most_bursts or runs > most_runs:
+            stops[total] = i
+            total, first, runs = total + 1, i, 1
+    if len(bursts):
+        stops[total] = len(bursts)
+        total += 1
+    return stops[:total]

@@ -8,11 +8,12 @@ summed in fp32; a buffer of a narrower dtype rounds what is written to it (to ne
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from hwmodel.program import DTYPES, NONE, QUEUES, Instruction, Op, Phase, Program, Tensor, task_lists, walk
+from hwmodel.program import DTYPES, NONE, QUEUES, Buffer, Instruction, Op, Phase, Program, Tensor, task_lists, walk
 from hwmodel.vector import OPERATIONS
 
 Array = np.ndarray[Any, Any]
@@ -69,6 +70,13 @@ def run(program: Program, memory: Memory, cores: int) -> None:
             _Core(program, phase, memory).run(tasks)
 
 
+@cache
+def _offsets(buffer: Buffer) -> Array:
+    """Return the element offset of every row and column of a block."""
+    table: Array = buffer.placement.table()
+    return np.ascontiguousarray(table.reshape(buffer.columns, buffer.rows).T)
+
+
 class _Core:
     def __init__(self, program: Program, phase: Phase, memory: Memory) -> None:
         self._program = program
@@ -107,7 +115,15 @@ class _Core:
                 self._counters[counter] += 1
 
     def _execute(self, instruction: Instruction, variables: list[int]) -> None:
-        blocks = [self._block(number, slot(variables)) for number, slot in instruction.operands]
+        places = [(number, slot(variables)) for number, slot in instruction.operands]
+        read = {place: self._block(*place) for place in places}  # an operand named twice is one block
+        self._compute(instruction, variables, [read[place] for place in places])
+        for (number, slot), block in read.items():
+            buffer = self._phase.buffers[number]
+            if buffer.layout is not None:
+                self._elements(number, slot)[_offsets(buffer)] = block
+
+    def _compute(self, instruction: Instruction, variables: list[int], blocks: list[Array]) -> None:
         sizes = [size(variables) for size in instruction.sizes]
         if instruction.op in (Op.LOAD, Op.STORE):
             self._transfer(instruction, variables, blocks[0])
@@ -123,11 +139,19 @@ class _Core:
             OPERATIONS[instruction.function].values(blocks, instruction.scalar, *sizes)
 
     def _block(self, number: int, slot: int) -> Array:
+        """Return a block as rows and columns: a view where it is row-major, a copy where it has a layout."""
+        buffer = self._phase.buffers[number]
+        elements = self._elements(number, slot)
+        if buffer.layout is not None:
+            return elements[_offsets(buffer)]
+        return elements[: buffer.rows * buffer.columns].reshape(buffer.rows, buffer.columns)
+
+    def _elements(self, number: int, slot: int) -> Array:
         buffer = self._phase.buffers[number]
         dtype = DTYPES[buffer.dtype]
         start = buffer.address + slot * buffer.pitch_bytes
-        count = buffer.rows * buffer.columns
-        return self._scratchpad[start : start + count * dtype.itemsize].view(dtype).reshape(buffer.rows, buffer.columns)
+        count = buffer.rows * buffer.columns if buffer.layout is None else buffer.layout.cosize
+        return self._scratchpad[start : start + count * dtype.itemsize].view(dtype)
 
     def _transfer(self, instruction: Instruction, variables: list[int], block: Array) -> None:
         """Move between a tensor's region and the block's rows; the region's last axis with many entries is the row."""
@@ -137,17 +161,19 @@ class _Core:
         starts = [decode(int(e))(variables) for e in tile["start"][: len(tensor.layout.axes)]]
         extents = [decode(int(e))(variables) for e in tile["extent"][: len(tensor.layout.axes)]]
         index = [np.arange(s, s + n) for s, n in zip(starts, extents, strict=True)]
-        shape = [n for axis, n in enumerate(extents) if axis != tile["page_axis"]]
+        gone = NONE if tile["page_axis"] == tile["position_axis"] else tile["page_axis"]
+        shape = [n for axis, n in enumerate(extents) if axis != gone]
         coordinates: dict[str, Array] = {}
-        for dimension, axis in enumerate(a for a in range(len(index)) if a != tile["page_axis"]):
+        for dimension, axis in enumerate(a for a in range(len(index)) if a != gone):
             view = index[axis].reshape([-1 if d == dimension else 1 for d in range(len(shape))])
             name = tensor.layout.axes[axis]
             if tile["index"] != NONE and axis == tile["position_axis"]:
-                size = tensor.layout.size(name)
+                size = tensor.layout.size(name) if gone != NONE else 1
                 table = self._memory.elements(self._program.tensors[tile["index"]])
                 first = decode(int(tile["index_start"]))(variables)
-                coordinates[tensor.layout.axes[tile["page_axis"]]] = table[first + view // size].astype(np.int64)
-                view = view % size
+                page = table[first + view // size].astype(np.int64)
+                coordinates[tensor.layout.axes[tile["page_axis"]]] = page
+                view = page if gone == NONE else view % size
             coordinates[name] = view
         offsets = tensor.layout.offsets(**coordinates)
         offsets = offsets.reshape(-1, shape[-1])

@@ -6,14 +6,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import Literal
 
 from hwmodel import units
+from hwmodel.dram.policy import Policy
 from hwmodel.dram.standards import Organisation, Timing, standard
 from hwmodel.program import Phase
-from hwmodel.spec import MachineSpec
+from hwmodel.spec import DistributedSramSpec, HbmSpec, MachineSpec, SharedCacheSpec
+from hwmodel.sram_access import Scratchpad
 from layouts import AddressMap
+from layouts.analysis import Banks
+
+
+@dataclass(frozen=True)
+class Hbm:
+    """The HBM of a machine, resolved: timing in ticks, what a stack consists of, where an address lies."""
+
+    spec: HbmSpec
+    timing: Timing
+    organisation: Organisation
+    address_map: AddressMap
+    policy: Policy
+    peak_bytes_per_second: Fraction
+
+    @staticmethod
+    def of(spec: HbmSpec, where: str) -> Hbm:
+        """Resolve a description. Raises ValueError naming the part that does not fit."""
+        try:
+            dram = standard(spec.standard)
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.standard: {error}") from None
+        try:
+            timing = dram.timing(spec.pin_rate)
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.pin_rate: {error}") from None
+        try:
+            policy = spec.controller.policy()
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.controller: {error}") from None
+        organisation = dram.organisation if spec.rows is None else replace(dram.organisation, rows=spec.rows)
+        sizes = {"stack": spec.stacks} | organisation.field_sizes()
+        fields, hashes = spec.address_map.fields, spec.address_map.hashes
+        try:
+            address_map = AddressMap.create(fields, hashes, sizes, organisation.burst_bytes)
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.address_map: {error}") from None
+        peak = spec.stacks * dram.peak_bytes_per_second(spec.pin_rate)
+        return Hbm(spec, timing, organisation, address_map, policy, peak)
 
 
 class Machine:
@@ -21,31 +63,85 @@ class Machine:
 
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
-        hbm = spec.hbm
-        try:
-            dram = standard(hbm.standard)
-        except ValueError as error:
-            raise ValueError(f"{spec.where}: hbm.standard: {error}") from None
-        try:
-            self.timing: Timing = dram.timing(hbm.pin_rate)
-        except ValueError as error:
-            raise ValueError(f"{spec.where}: hbm.pin_rate: {error}") from None
-        self.organisation: Organisation = dram.organisation
-        self.hbm_peak_bytes_per_second: Fraction = hbm.stacks * dram.peak_bytes_per_second(hbm.pin_rate)
-        try:
-            self.address_map = AddressMap.create(
-                hbm.address_map.fields,
-                hbm.address_map.hashes,
-                {"stack": hbm.stacks} | self.organisation.field_sizes(),
-                self.organisation.burst_bytes,
-            )
-        except ValueError as error:
-            raise ValueError(f"{spec.where}: hbm.address_map: {error}") from None
-        if spec.cores.dma.request_bytes < self.organisation.burst_bytes:
+        self._hbm = Hbm.of(spec.hbm, spec.where) if spec.hbm else None
+        if spec.distributed_sram:
+            check_sram(spec.distributed_sram, spec.where)
+        self._check_core()
+        if spec.shared_cache:
+            try:
+                check_cache(spec.shared_cache, self.burst_bytes)
+            except ValueError as error:
+                raise ValueError(f"{spec.where}: shared_cache.{error}") from None
+
+    def _check_core(self) -> None:
+        where, dma, sram = self.spec.where, self.spec.cores.dma, self.spec.cores.sram
+        burst = self.burst_bytes
+        if dma.request_bytes < burst:
             raise ValueError(
-                f"{spec.where}: cores.dma.request_bytes: {spec.cores.dma.request_bytes} B is less than one "
-                f"burst of {self.organisation.burst_bytes} B"
+                f"{where}: cores.dma.request_bytes: {dma.request_bytes} B is less than one burst of {burst} B"
             )
+        if dma.min_transfer > burst and (dma.min_transfer % burst or dma.min_transfer > dma.request_bytes):
+            raise ValueError(
+                f"{where}: cores.dma.min_transfer: {dma.min_transfer} B; allowed: at most one burst of {burst} B, or "
+                f"a multiple of it up to a request of {dma.request_bytes} B"
+            )
+        if dma.write_bytes > self.sram_line_bytes:
+            raise ValueError(
+                f"{where}: cores.dma.write_bytes: {dma.write_bytes} B is more than one row of banks, "
+                f"{self.sram_line_bytes} B"
+            )
+        if sram.bank_width % sram.write_granule:
+            raise ValueError(
+                f"{where}: cores.sram.write_granule: {sram.write_granule} B does not divide the bank width, "
+                f"{sram.bank_width} B"
+            )
+
+    @property
+    def memory(self) -> Literal["hbm", "sram"]:
+        """What main memory consists of."""
+        return "hbm" if self._hbm else "sram"
+
+    @property
+    def hbm(self) -> Hbm:
+        """The HBM. Raises ValueError on a machine that has none."""
+        if self._hbm is None:
+            raise ValueError(f"{self.spec.where}: hbm: this machine has none; its main memory is distributed_sram")
+        return self._hbm
+
+    @property
+    def timing(self) -> Timing:
+        return self.hbm.timing
+
+    @property
+    def organisation(self) -> Organisation:
+        return self.hbm.organisation
+
+    @property
+    def address_map(self) -> AddressMap:
+        return self.hbm.address_map
+
+    @property
+    def hbm_peak_bytes_per_second(self) -> Fraction:
+        """Of all data pins; nought without HBM."""
+        return self._hbm.peak_bytes_per_second if self._hbm else Fraction(0)
+
+    @property
+    def burst_bytes(self) -> int:
+        """The least that main memory moves."""
+        return self._hbm.organisation.burst_bytes if self._hbm else self._sram.access
+
+    @property
+    def memory_capacity_bytes(self) -> int:
+        return self._hbm.address_map.capacity_bytes if self._hbm else self._sram.capacity
+
+    @property
+    def memory_peak_bytes_per_second(self) -> Fraction:
+        return self._hbm.peak_bytes_per_second if self._hbm else Fraction(self._sram.bandwidth)
+
+    @property
+    def _sram(self) -> DistributedSramSpec:
+        assert self.spec.distributed_sram is not None
+        return self.spec.distributed_sram
 
     def require_fit(self, phase: Phase, knobs: Mapping[str, object] | None = None) -> None:
         """Raise ValueError if a phase needs more scratchpad than a core has.
@@ -89,19 +185,67 @@ class Machine:
 
     @cached_property
     def memory_request_fs(self) -> int:
-        """From a core's DMA engine to the memory controller: network, and the shared cache's miss path."""
+        """From a core's DMA engine to main memory: network, and the shared cache's miss path."""
         cache = self.spec.shared_cache
         return self.spec.noc.latency + (cache.miss_latency if cache else 0)
 
     @property
-    def sram_bytes_per_cycle(self) -> int:
+    def sram_line_bytes(self) -> int:
+        """One row of a scratchpad's banks: what it moves in one access of all of them."""
         return self.spec.cores.sram.banks * self.spec.cores.sram.bank_width
 
     @property
+    def sram_bytes_per_cycle(self) -> int:
+        return self.sram_line_bytes * self.spec.cores.sram.ports
+
+    @cached_property
+    def scratchpad(self) -> Scratchpad:
+        """The banks of a core's scratchpad."""
+        sram = self.spec.cores.sram
+        return Scratchpad(Banks(sram.banks, sram.bank_width), sram.write_granule)
+
+    def sram_fs(self, wavefronts: int) -> int:
+        """Return how long a core's scratchpad is busy with so many accesses of a bank."""
+        return self.core_fs(-(-wavefronts // self.spec.cores.sram.ports))
+
+    @property
     def pseudo_channels(self) -> int:
-        return self.spec.hbm.stacks * self.organisation.channels * self.organisation.pseudo_channels
+        return self.hbm.spec.stacks * self.organisation.channels * self.organisation.pseudo_channels
 
     @property
     def peak_flops(self) -> int:
         """Dense 16-bit FLOP/s of all matrix units."""
         return 2 * self.spec.cores.matrix.macs_per_cycle * self.spec.cores.clock * self.spec.cores.count
+
+
+MAX_LINE_BURSTS = 32  # presence in a line is a mask of bursts
+
+
+def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
+    """Raise ValueError where the numbers of a cache do not fit each other or the bursts of its memory."""
+    if spec.sector % burst_bytes:
+        raise ValueError(f"sector: {spec.sector} B is no multiple of a burst of {burst_bytes} B")
+    if spec.line % spec.sector or spec.line > MAX_LINE_BURSTS * burst_bytes:
+        raise ValueError(
+            f"line: {spec.line} B; allowed: a multiple of the sector of {spec.sector} B up to "
+            f"{MAX_LINE_BURSTS * burst_bytes} B"
+        )
+    unit = spec.slices * spec.ways * spec.line
+    if spec.capacity % unit:
+        raise ValueError(
+            f"capacity: {spec.capacity} B is no multiple of {unit} B: {spec.slices} slices of {spec.ways} ways of "
+            f"lines of {spec.line} B"
+        )
+
+
+def check_sram(spec: DistributedSramSpec, where: str) -> None:
+    """Raise ValueError where the numbers of a main memory of SRAM do not fit each other."""
+    if spec.interleave % spec.access:
+        raise ValueError(
+            f"{where}: distributed_sram.interleave: {spec.interleave} B is no multiple of an access of {spec.access} B"
+        )
+    if spec.capacity % (spec.slices * spec.interleave):
+        raise ValueError(
+            f"{where}: distributed_sram.capacity: {spec.capacity} B is no multiple of {spec.slices} slices of "
+            f"{spec.interleave} B"
+        )

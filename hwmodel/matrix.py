@@ -1,15 +1,33 @@
-"""The matrix unit: how many cycles one matmul takes. The values are computed by `functional`.
+"""The matrix unit: how many cycles one matmul takes, and how it reads its operands. Values: `functional`.
 
-The unit works on blocks of m x n x k; smaller operands are padded to them. Operands stream from the scratchpad at its
-full width, so a matmul takes the longer of multiplying and reading. Bank conflicts between operands are not modelled.
+The unit works on blocks of m x n x k; smaller operands are padded to them. Operands stream from the scratchpad, each
+element once, and a matmul takes the longer of multiplying and reading. A fetch is a fragment that fills one row of
+banks: `lane_bytes` along k for each of as many rows (of a) or columns (of b) as fit, wherever the layout of the buffer
+puts them. Products gather in accumulators of the unit's own, or in the scratchpad, row by row.
+
+Not modelled: fetching an operand again because the unit cannot hold it, and sparsity.
 """
 
 from __future__ import annotations
 
+from hwmodel.program import Buffer
 from hwmodel.spec import MatrixSpec
+from hwmodel.sram_access import Cost, Scratchpad, fragments
 
 
-def cycles(unit: MatrixSpec, m: int, n: int, k: int, operand_bytes: int, sram_bytes_per_cycle: int) -> int:
-    """Return the cycles of an [m, k] x [k, n] product whose operands take `operand_bytes` in the scratchpad."""
+def cycles(unit: MatrixSpec, m: int, n: int, k: int, dtype: str = "bf16") -> int:
+    """Return the cycles of multiplying [m, k] x [k, n]; `dtype`, of the wider operand, has the rate of the product."""
     padded = -(-m // unit.m) * unit.m * (-(-n // unit.n) * unit.n) * (-(-k // unit.k) * unit.k)
-    return max(-(-padded // unit.macs_per_cycle), -(-operand_bytes // sram_bytes_per_cycle))
+    rate = unit.rate(dtype)
+    return -(-100 * padded // (rate.macs_per_cycle * (rate.sustained_percent or 100)))
+
+
+def reads(unit: MatrixSpec, pad: Scratchpad, operand: Buffer, axis_of_k: int, across: int, k: int, block: int) -> Cost:
+    """Return the cost of fetching an operand of `across` rows of a (or columns of b) by k, once.
+
+    `axis_of_k` is the axis of the buffer that counts k, `block` the unit's m or n.
+    """
+    vector = max(1, min(unit.lane_bytes // operand.element_bytes, unit.k))
+    lanes = max(1, min(pad.line_bytes // (vector * operand.element_bytes), block))
+    rows, columns = (across, k) if axis_of_k == 1 else (k, across)
+    return fragments(pad, operand, rows, columns, (axis_of_k, vector), lanes)

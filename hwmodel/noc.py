@@ -1,12 +1,18 @@
-"""The network between cores and memory, and the shared cache as a stage behind it.
+"""The network between cores and memory: the cores' ports, the cut between cores and memory, and multicast.
 
-Each core has one port per direction, a server that passes bytes in the order in which they arrive; the shared cache is
-one server for all cores. Links between switches, the cache's slices and its capacity are not modelled.
+Each core has one port per direction, a server that passes bytes in the order in which they arrive. Where the
+description gives a bisection bandwidth, all cores' data passes one more server per direction. With multicast, a load
+that asks for the same bursts as one that left another core shortly before joins it: memory is asked once, and the data
+crosses the cut once and then every core's port. Links between switches and their routing are not modelled.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from hwmodel import units
+from hwmodel.spec import NocSpec
 
 
 @dataclass(slots=True)
@@ -21,3 +27,46 @@ class Server:
         self.free_fs = max(now_fs, self.free_fs) + duration_fs
         self.busy_fs += duration_fs
         return self.free_fs
+
+
+class Cut:
+    """One direction of the network's middle; passes at once where its bandwidth does not limit."""
+
+    def __init__(self, spec: NocSpec) -> None:
+        self._bytes_per_second = spec.bisection
+        self._server = Server()
+
+    def cross(self, now_fs: int, size_bytes: int) -> int:
+        """Return when data that is offered now has crossed."""
+        if self._bytes_per_second is None:
+            return now_fs
+        return self._server.serve(now_fs, units.transfer_fs(size_bytes, self._bytes_per_second))
+
+
+class Multicast:
+    """Loads on their way to memory that others may join, by what they ask for."""
+
+    def __init__(self, spec: NocSpec) -> None:
+        self._window_fs = spec.multicast_window
+        self._open: dict[bytes, tuple[int, Any]] = {}
+        self.merged_bytes = 0
+
+    def join(self, load: Any, now_fs: int) -> bool:
+        """Return whether the load joins an earlier one, whose `followers` it is then among; else others may join it."""
+        if self._window_fs is None:
+            return False
+        asked = load.bursts[load.first : load.stop].tobytes()
+        left_fs, leader = self._open.get(asked, (0, None))
+        if leader is not None and now_fs - left_fs <= self._window_fs:
+            leader.followers.append(load)
+            self.merged_bytes += load.size_bytes
+            return True
+        self._open[asked] = now_fs, load
+        return False
+
+    def close(self, load: Any) -> None:
+        """The load's data leaves memory: nobody can join it any more."""
+        if self._window_fs is not None:
+            asked = load.bursts[load.first : load.stop].tobytes()
+            if self._open.get(asked, (0, None))[1] is load:
+                del self._open[asked]

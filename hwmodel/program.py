@@ -19,15 +19,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
 
-from layouts import NamedLayout
+from layouts import Layout, NamedLayout, is_injective
+from layouts.shape import size
+from layouts.span import loose_span
 
 QUEUES = ("load", "store", "matrix", "vector")
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -73,7 +75,8 @@ INSTRUCTION = np.dtype(
     ]
 )
 # One rectangular region of a tensor. With an index tensor, the page axis is looked up: position p along the in-page
-# axis lies in page index[index_start + p // page_size] at p % page_size.
+# axis lies in page index[index_start + p // page_size] at p % page_size. Where the position axis is the page axis, each
+# position is looked up: p lies at index[index_start + p].
 TILE = np.dtype(
     [
         ("tensor", "i4"),
@@ -93,7 +96,7 @@ Cause = Literal["memory", "buffer", "dependency"]
 class Tensor:
     """A tensor in memory: a named layout (element offsets) at a byte address.
 
-    `resident` says where its bytes are when the kernel starts and where its stores stay: "hbm", or "cache" for small
+    `resident` says where its bytes are when the kernel starts: in main memory, "hbm" or "sram", or "cache" for small
     activations that the kernel before has just written and the kernel after reads next, on machines with a shared
     cache. `values` holds the contents of index tensors (page tables), on which addresses depend; int32.
     """
@@ -102,7 +105,7 @@ class Tensor:
     layout: NamedLayout
     dtype: str
     base_bytes: int
-    resident: Literal["hbm", "cache"] = "hbm"
+    resident: Literal["hbm", "sram", "cache"] = "hbm"
     values: np.ndarray[Any, np.dtype[np.int32]] | None = None
 
     @property
@@ -116,7 +119,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A multi-buffer in the scratchpad: `slots` row-major blocks of `rows x columns` elements, `pitch_bytes` apart."""
+    """A multi-buffer in the scratchpad: `slots` blocks of `rows x columns` elements, `pitch_bytes` apart.
+
+    `layout` sends (row, column) to the element offset within a block; None is row-major. ValueError for a layout whose
+    modes are not rows and columns, or that puts two elements in one place or an element before the block.
+    """
 
     name: str
     rows: int
@@ -125,14 +132,35 @@ class Buffer:
     slots: int
     address: int
     pitch_bytes: int
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout is not None:
+            _check_placement(self.name, self.layout, self.rows, self.columns)
 
     @property
     def element_bytes(self) -> int:
         return DTYPES[self.dtype].itemsize
 
+    @cached_property
+    def placement(self) -> Layout:
+        """Where (row, column) lies in a block, in elements."""
+        return self.layout if self.layout is not None else Layout((self.rows, self.columns), (self.columns, 1))
+
     @property
     def size_bytes(self) -> int:
         return self.slots * self.pitch_bytes
+
+
+@lru_cache(maxsize=1024)
+def _check_placement(name: str, layout: Layout, rows: int, columns: int) -> None:
+    sizes = tuple(map(size, layout.shape)) if isinstance(layout.shape, tuple) else (layout.shape,)
+    if sizes != (rows, columns) or layout.axes is not None:
+        raise ValueError(f"buffer {name}: layout {layout} is not one of {rows} rows by {columns} columns")
+    if not is_injective(layout):
+        raise ValueError(f"buffer {name}: layout {layout} puts two elements in one place")
+    if loose_span(layout)[0] < 0 and (lowest := int(layout.table().min())) < 0:
+        raise ValueError(f"buffer {name}: layout {layout} reaches {lowest}, allowed are offsets from 0")
 
 
 @dataclass(frozen=True)
@@ -213,7 +241,8 @@ class Program:
             if tensor.values is not None:
                 digest.update(tensor.values.tobytes())
         for phase in self.phases:
-            digest.update(repr((phase.columns, phase.functions, phase.buffers, phase.counters)).encode())
+            buffers = [(replace(buffer, layout=None), buffer.placement.key) for buffer in phase.buffers]
+            digest.update(repr((phase.columns, phase.functions, buffers, phase.counters)).encode())
             arrays = (
                 phase.tasks,
                 phase.schedule.order,

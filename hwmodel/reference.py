@@ -1,67 +1,32 @@
 """The reference model: a program's time, with SimPy processes, one class per component.
 
-The readable definition of the machine. A core is four queue processes; the two DMA queues split descriptors into memory
-requests with a bounded number in flight; requests cross the network, the shared cache where there is one, and the
-compiled DRAM channels (`hwmodel.dram`), which schedule every burst. Time is an integer count of femtoseconds; ties are
-broken by the order of scheduling, so equal inputs give equal results.
+The readable definition of the machine. A core is four queue processes around one scratchpad, which all of them use
+(`hwmodel.sram`); the two DMA queues cut tiles into memory requests with a bounded number in flight
+(`hwmodel.dma_engine`); requests go to the memory side (`hwmodel.memory_side`), whose compiled DRAM channels
+(`hwmodel.dram`) schedule every burst. Time is an integer count of femtoseconds; ties are broken by the order of
+scheduling, so equal inputs give equal results.
 
-The channels run ahead of SimPy's clock exactly as far as no event can still send them a request: a request needs
-`memory_request_fs` to arrive, and nothing unknown can come back before a burst's zero-load latency has passed.
-
-Not modelled: scratchpad bank conflicts and contention between units, cache capacity, network links; stores to HBM do
-not occupy the shared cache.
+Not modelled: what the components name.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from functools import cache
-from heapq import heappop, heappush
+from collections.abc import Iterator
 from typing import Any
 
 import simpy
 
-from hwmodel.bounds import compute_fs
-from hwmodel.compiled import compiled
+from hwmodel.descriptors import Tiles
 from hwmodel.dma import Regions
-from hwmodel.dram.controller import Dram, Policy, enqueue_bursts, open_request
-from hwmodel.dram.state import BURSTS_LEFT, REQUESTS_LEFT, DramState
+from hwmodel.dma_engine import DmaEngine, Process, Tile
+from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
-from hwmodel.noc import Server
+from hwmodel.memory_side import Clock, MemorySide
+from hwmodel.operands import Operands
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
-from hwmodel.result import Ledger, PhaseTime, Result, Traffic, make_result
-
-BIN_FS = 10**9  # bandwidth over time is kept in bins of a microsecond
-Process = Generator[simpy.Event, Any, None]
-
-
-@compiled
-def _submit(state: DramState, bursts: Any, first: int, stop: int, is_write: bool, tick: int) -> int:
-    """Open a request and enqueue its bursts; return its number, or -1 where there is no room."""
-    if min(state.scalars[BURSTS_LEFT], state.scalars[REQUESTS_LEFT]) < stop - first:
-        return -1
-    request: int = open_request(state, stop - first)
-    enqueue_bursts(state, bursts, first, stop, request, is_write, tick)
-    return request
-
-
-class Call(simpy.Event):
-    """An event that has its outcome from the start and calls back when its time comes."""
-
-    def __init__(self, env: Clock) -> None:
-        self.env = env
-
-
-class Clock(simpy.Environment):
-    """SimPy's environment, whose time is here an integer count of femtoseconds."""
-
-    _now: int
-
-    @property
-    def now(self) -> int:
-        return self._now
+from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, SramUse, Traffic, make_result
+from hwmodel.sram import SharedSram
+from hwmodel.sram_access import NOTHING
 
 
 class CounterBank:
@@ -91,228 +56,82 @@ class CounterBank:
                     event.succeed()
 
 
-@dataclass(slots=True)
-class Descriptor:
-    """One tile in flight: signals are given when it and all descriptors before it are complete."""
+class PhaseParts:
+    """What the cores of a phase share: its decoded tiles and costs, and the books."""
 
-    remaining: int
-    signals: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class Request:
-    """One memory request of a descriptor."""
-
-    engine: DmaEngine
-    descriptor: Descriptor
-    size_bytes: int
-
-
-class MemorySide:
-    """Network, shared cache and HBM: takes requests from the DMA engines and calls back when they are complete."""
-
-    def __init__(self, env: Clock, machine: Machine, dram: Dram) -> None:
-        self._env = env
-        self._machine = machine
-        self._dram = dram
-        self._cache = Server()
-        self._has_cache = machine.spec.shared_cache is not None
-        self._back_fs = machine.spec.noc.latency
-        self._there_fs = machine.memory_request_fs
-        self._cache_fs = cache(machine.cache_fs)
-        self._port_fs = cache(machine.port_fs)
-        self._submitted = 0
-        self._in_dram: dict[int, tuple[int, Request, bool]] = {}  # by number: place in the order of submission, ...
-        self._done: list[tuple[int, int, Request, bool]] = []  # left DRAM: a heap by time and order of submission
-        self._safe_fs = 0  # no completion that is still unknown can be earlier
-        self._zero_load_ticks = dram.lookahead_ticks
-
-    @property
-    def cache_busy_fs(self) -> int:
-        return self._cache.busy_fs
-
-    def submit(self, request: Request, bursts: Any, first: int, stop: int, is_write: bool, in_cache: bool) -> None:
-        """Send a request from its core now; bursts[first:stop] are its addresses."""
-        if in_cache:
-            self.at(self._back_fs, lambda _: self._served(self._env.now, request, is_write, False))
-            return
-        tick = self._machine.fs_to_ticks(self._env.now + self._there_fs)
-        if not self._in_dram:
-            self._safe_fs = max(self._safe_fs, self._machine.ticks_to_fs(tick + self._zero_load_ticks))
-        number = _submit(self._dram.state, bursts, first, stop, is_write, tick)
-        if number < 0:
-            self._dram.reserve(stop - first)
-            number = _submit(self._dram.state, bursts, first, stop, is_write, tick)
-        self._in_dram[number] = (self._submitted, request, is_write)
-        self._submitted += 1
-
-    def run(self) -> None:
-        """Run all events, letting the DRAM channels go ahead between them.
-
-        What leaves DRAM at the time of another event goes first, in the order of submission. So nothing happens at a
-        time at which something may still leave DRAM: a write is done sooner after its command than a read.
-        """
-        env, done = self._env, self._done
-        while True:
-            upcoming = env.peek()
-            leaving = bool(done) and done[0][0] <= upcoming
-            if self._in_dram and (done[0][0] if leaving else upcoming) >= self._safe_fs:
-                reaction_fs = self._safe_fs + self._back_fs
-                self._advance((int(upcoming) if upcoming < reaction_fs else reaction_fs) + self._there_fs)
-            elif leaving:
-                done_fs, _, request, is_write = heappop(done)
-                self._served(done_fs, request, is_write, True)
-            elif upcoming == simpy.core.Infinity:
-                return
-            else:
-                env.step()
-
-    def _advance(self, limit_fs: int) -> None:
-        limit = self._machine.fs_to_ticks(limit_fs)
-        numbers, ticks = self._dram.advance(limit)
-        self._safe_fs = self._machine.ticks_to_fs(limit + self._zero_load_ticks)
-        for number, tick in zip(numbers.tolist(), ticks.tolist(), strict=True):
-            heappush(self._done, (self._machine.ticks_to_fs(tick), *self._in_dram.pop(number)))
-
-    def _served(self, now_fs: int, request: Request, is_write: bool, from_dram: bool) -> None:
-        """The shared cache has the request's data, or the memory has taken it: send data or acknowledgement back."""
-        passes_cache = self._has_cache and not (is_write and from_dram)
-        done_fs = self._cache.serve(now_fs, self._cache_fs(request.size_bytes)) if passes_cache else now_fs
-        done_fs += self._back_fs
-        if not is_write:
-            done_fs = request.engine.port.serve(done_fs, self._port_fs(request.size_bytes))
-        self.at(done_fs - self._env.now, request.engine.complete, request)
-
-    def at(self, delay_fs: int, callback: Callable[[Any], None], value: Any = None) -> None:
-        """Call back after a time, with an event that carries the value."""
-        event = Call(self._env)
-        event.callbacks, event._ok, event._value = [callback], True, value
-        self._env.schedule(event, delay=delay_fs)
-
-
-class DmaEngine:
-    """The load or the store engine of one core: issues and completes in order, with bounded requests in flight."""
-
-    def __init__(self, core: Core, is_write: bool) -> None:
-        machine = core.machine
-        self._core = core
-        self._is_write = is_write
-        self._dma = machine.spec.cores.dma
-        self._burst_bytes = machine.organisation.burst_bytes
-        self._per_request = self._dma.request_bytes // self._burst_bytes
-        self._core_fs = cache(machine.core_fs)
-        self._port_fs = cache(machine.port_fs)
-        self.port = Server()
-        self._outstanding = 0
-        self._in_order: deque[Descriptor] = deque()
-        self._resume: simpy.Event | None = None
-
-    def issue(self, instruction: Instruction, bursts: Any, pages: int, in_cache: bool, ledger: Ledger) -> Process:
-        """Split a descriptor into requests and send them."""
-        core, dma, burst_bytes, per_request = self._core, self._dma, self._burst_bytes, self._per_request
-        descriptor = Descriptor(-(-len(bursts) // per_request), instruction.signals)
-        self._in_order.append(descriptor)
-        self._retire()  # an empty tile is complete at once
-        cycles = dma.issue_cycles + pages * dma.index_cycles
-        for first in range(0, len(bursts), per_request):
-            yield core.env.timeout(self._core_fs(cycles + dma.request_cycles))
-            ledger.spend("useful", core.env.now)
-            cycles = 0
-            while self._outstanding >= dma.max_outstanding:
-                yield self._wait()
-                ledger.spend("memory", core.env.now)
-            stop = min(first + per_request, len(bursts))
-            request = Request(self, descriptor, (stop - first) * burst_bytes)
-            self._outstanding += 1
-            message = request, bursts, first, stop, self._is_write, in_cache
-            if self._is_write:  # the data leaves through the port while the engine issues the next request
-                now = core.env.now
-                core.memory.at(self.port.serve(now, self._port_fs(request.size_bytes)) - now, self._send, message)
-            else:
-                core.memory.submit(*message)
-
-    def _send(self, event: simpy.Event) -> None:
-        """Send the request that the event carries, whose data has left the core."""
-        self._core.memory.submit(*event.value)  # type: ignore[misc]
-
-    def drain(self, ledger: Ledger) -> Process:
-        """Wait until everything in flight is complete."""
-        while self._outstanding:
-            yield self._wait()
-            ledger.spend("memory", self._core.env.now)
-
-    def complete(self, event: simpy.Event) -> None:
-        """The request that the event carries is complete: free its place; signal descriptors now complete in order."""
-        self._outstanding -= 1
-        descriptor: Descriptor = event.value.descriptor  # type: ignore[union-attr]
-        descriptor.remaining -= 1
-        if not descriptor.remaining:
-            self._retire()
-        if self._resume is not None:
-            resume, self._resume = self._resume, None
-            resume.succeed()
-
-    def _retire(self) -> None:
-        while self._in_order and self._in_order[0].remaining == 0:
-            self._core.counters.add(self._in_order.popleft().signals)
-
-    def _wait(self) -> simpy.Event:
-        self._resume = self._core.env.event()
-        return self._resume
+    def __init__(
+        self, program: Program, phase: Phase, machine: Machine, memory: MemorySide, traffic: Traffic, sram_use: SramUse
+    ) -> None:
+        self.phase = phase
+        self.machine = machine
+        self.memory = memory
+        self.traffic = traffic
+        self.sram_use = sram_use
+        dma = machine.spec.cores.dma
+        self.regions = Regions(program, phase, machine.burst_bytes, dma.min_transfer)
+        self.tiles = Tiles(program, phase, machine)
+        self.operands = Operands(machine, phase)
 
 
 class Core:
-    """One core during one phase: a process per queue."""
+    """One core during one phase: a process per queue, around one scratchpad."""
 
-    def __init__(
-        self,
-        env: Clock,
-        machine: Machine,
-        memory: MemorySide,
-        phase: Phase,
-        regions: Regions,
-        traffic: Traffic,
-        durations_fs: dict[tuple[int, tuple[int, ...]], int],
-    ) -> None:
+    def __init__(self, env: Clock, parts: PhaseParts) -> None:
         self.env = env
-        self.machine = machine
-        self.memory = memory
-        self.counters = CounterBank(env, len(phase.counters))
-        self._phase = phase
-        self._regions = regions
-        self._traffic = traffic
-        self._durations_fs = durations_fs  # of the phase: by instruction and sizes
-        self._causes = [counter.cause for counter in phase.counters]
+        self.machine = parts.machine
+        self.memory = parts.memory
+        self.sram_use = parts.sram_use
+        self.counters = CounterBank(env, len(parts.phase.counters))
+        self.sram = SharedSram()
+        self._parts = parts
+        self._phase = parts.phase
+        self._causes = [counter.cause for counter in parts.phase.counters]
 
     def queue(self, number: int, tasks: Iterator[int], ledger: Ledger) -> Process:
         """Return the process of one queue; the ledger attributes every femtosecond of it."""
         return (self._transfer if QUEUES[number] in ("load", "store") else self._compute)(number, tasks, ledger)
 
     def _transfer(self, number: int, tasks: Iterator[int], ledger: Ledger) -> Process:
-        """A DMA queue: work out each descriptor's bursts, wait for its counters, issue it."""
-        engine = DmaEngine(self, QUEUES[number] == "store")
+        """A DMA queue: work out each tile's bursts and requests, wait for its counters, issue it."""
+        parts, name = self._parts, QUEUES[number]
+        is_store = name == "store"
+        engine = DmaEngine(self, number, is_store)
         for instruction, variables in walk(self._phase, number, tasks):
-            region = self._regions.region(instruction.tile, variables)
-            bursts = self._regions.bursts(region)
-            in_cache = self._traffic.count(QUEUES[number], region, len(bursts))
+            region = parts.regions.region(instruction.tile, variables)
+            bursts = parts.regions.bursts(region, is_store)
+            cost = parts.tiles.cost(region, instruction.operands[0][0], is_store)
+            stops = engine.cut(bursts)
+            parts.traffic.count(name, region, len(bursts), len(stops), cost)
+            self.sram_use.count(number, cost, *((cost.sram, NOTHING) if is_store else (NOTHING, cost.sram)))
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, self.env.now)
-            yield from engine.issue(instruction, bursts, region.pages, in_cache, ledger)
+            yield from engine.issue(Tile(instruction.signals, bursts, stops, cost), ledger)
         yield from engine.drain(ledger)
 
     def _compute(self, number: int, tasks: Iterator[int], ledger: Ledger) -> Process:
-        """The matrix or the vector queue: wait for the counters, compute, add to counters."""
-        env, durations_fs = self.env, self._durations_fs
+        """The matrix or the vector queue: wait for the counters, compute, add to counters.
+
+        An instruction is done when its unit and the scratchpad both are.
+        """
+        env, sram, operands = self.env, self.sram, self._parts.operands
         for instruction, variables in walk(self._phase, number, tasks):
-            key = id(instruction), tuple([size(variables) for size in instruction.sizes])
-            if key not in durations_fs:
-                durations_fs[key] = compute_fs(self.machine, self._phase, instruction, key[1])
+            cost = operands.cost(instruction, tuple([size(variables) for size in instruction.sizes]))
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, env.now)
-            yield env.timeout(durations_fs[key])
+            start_fs = env.now
+            work = sram.ask(number, start_fs, cost.sram_fs)
+            yield env.timeout(cost.useful_fs)
             ledger.spend("useful", env.now)
+            if cost.sram_fs:
+                while left := sram.left(number, work, env.now):
+                    yield env.timeout(left)
+                self.sram_use.count(number, cost, cost.read, cost.written)
+                if env.now > start_fs + cost.useful_fs:
+                    ledger.spend("SRAM bank conflict", start_fs + cost.alone_fs)
+                    ledger.spend("SRAM contention", env.now)
+                    self.sram_use.wait(number, env.now - start_fs - cost.alone_fs)
             self.counters.add(instruction.signals)
 
     def _waits(self, instruction: Instruction, variables: list[int]) -> Iterator[tuple[simpy.Event, str]]:
@@ -329,46 +148,45 @@ def simulate(program: Program, machine: Machine) -> Result:
     for phase in program.phases:
         machine.require_fit(phase)
     env = Clock()
-    tables = machine.address_map.compiled()
-    depth = machine.spec.hbm.queue_depth
-    policy = Policy(refresh=machine.spec.hbm.refresh, read_queue=depth, write_queue=depth)
-    bin_ticks = machine.fs_to_ticks(BIN_FS)
-    dram = Dram(machine.timing, machine.organisation, machine.spec.hbm.stacks, tables, policy, bin_ticks=bin_ticks)
+    dram = make_dram(machine) if machine.memory == "hbm" else None
     memory = MemorySide(env, machine, dram)
+    memory.hold((tensor.base_bytes, tensor.size_bytes) for tensor in program.tensors if tensor.resident == "cache")
     cores = machine.spec.cores.count
     ledgers = [[Ledger() for _ in QUEUES] for _ in range(cores)]
-    traffic = Traffic(program, machine.organisation.burst_bytes)
+    traffic = Traffic(program, machine.burst_bytes)
+    sram_use = SramUse()
     times = []
     for phase in program.phases:
         start = env.now
-        finished = env.process(_run_phase(env, program, phase, machine, memory, ledgers, traffic))
+        parts = PhaseParts(program, phase, machine, memory, traffic, sram_use)
+        finished = env.process(_run_phase(env, parts, ledgers))
         memory.run()
         if not finished.triggered:
             raise RuntimeError(f"phase {phase.name} of {program.name} deadlocks: a queue waits for a counter for ever")
         times.append(PhaseTime(phase.name, env.now - start))
-    return make_result(program, machine, env.now, times, ledgers, traffic, dram, memory.cache_busy_fs, bin_ticks)
+    books = ledgers, traffic, sram_use
+    return make_result(program, machine, env.now, times, *books, dram, memory.cache_busy_fs, memory.levels())
 
 
-def _run_phase(
-    env: Clock,
-    program: Program,
-    phase: Phase,
-    machine: Machine,
-    memory: MemorySide,
-    ledgers: list[list[Ledger]],
-    traffic: Traffic,
-) -> Process:
-    yield env.timeout(machine.spec.launch.latency)
-    regions = Regions(program, phase, machine.organisation.burst_bytes)
+def make_dram(machine: Machine) -> Dram:
+    """Return the DRAM channels of a machine with HBM."""
+    hbm = machine.hbm
+    tables, bin_ticks = hbm.address_map.compiled(), machine.fs_to_ticks(BIN_FS)
+    return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, hbm.policy, bin_ticks=bin_ticks)
+
+
+def _run_phase(env: Clock, parts: PhaseParts, ledgers: list[list[Ledger]]) -> Process:
+    yield env.timeout(parts.machine.spec.launch.latency)
     processes = []
-    durations_fs: dict[tuple[int, tuple[int, ...]], int] = {}
-    shares = _shares(phase, len(ledgers))
+    shares = _shares(parts.phase, len(ledgers))
     for core_ledgers, share in zip(ledgers, shares, strict=True):
-        core = Core(env, machine, memory, phase, regions, traffic, durations_fs)
+        core = Core(env, parts)
         for number, ledger in enumerate(core_ledgers):
             ledger.spend("launch", env.now)
             processes.append(env.process(core.queue(number, share(), ledger)))
     yield env.all_of(processes)
+    if (quiet := parts.memory.quiet()) is not None:  # a phase ends when what it drove out of the cache is in memory
+        yield quiet
     for core_ledgers in ledgers:
         for ledger in core_ledgers:
             ledger.spend("no work", env.now)

@@ -2,21 +2,28 @@
 
 Immutable. `metrics()` is the flat view that tables, files and searches use. Times are femtoseconds inside and
 microseconds in `metrics`; stall tables stay in femtoseconds, so that their sums equal makespan x units exactly.
+Energies likewise: femtojoules by component, picojoules in total.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from hwmodel.bounds import Bound, lower_bound
+from hwmodel.descriptors import TileCost
 from hwmodel.dma import Region
 from hwmodel.dram.controller import CAUSES, Dram, DramStatistics
+from hwmodel.energy import Actions, Energy, banks_refreshed, instructions, least_of, refreshes_due, spent
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Program
-from hwmodel.units import FS_PER_SECOND, FS_PER_US
+from hwmodel.sram_access import Cost
+from hwmodel.traffic import LevelTraffic
+from hwmodel.units import FJ_PER_PJ, FS_PER_SECOND, FS_PER_US
+
+BIN_FS = 10**9  # bandwidth over time is kept in bins of a microsecond
 
 
 @dataclass(slots=True)
@@ -33,26 +40,57 @@ class Ledger:
             self.mark_fs = now_fs
 
 
+class SramUse:
+    """The scratchpads of all cores, by queue: accesses, and what units waited for one another."""
+
+    def __init__(self) -> None:
+        self._times: dict[int, list[Any]] = {}  # by id: times, cost, queue, accesses read and written
+        self.waited_fs = [0] * len(QUEUES)
+
+    def count(self, queue: int, cost: object, read: Cost, written: Cost) -> None:
+        """Count the accesses of one instruction; `cost` is what all instructions like it have in common."""
+        entry = self._times.get(id(cost))
+        if entry is None:
+            self._times[id(cost)] = [1, cost, queue, read, written]
+        else:
+            entry[0] += 1
+
+    def totals(self, queue: int) -> tuple[Cost, Cost]:
+        """Return what one kind of unit has read and written."""
+        read = written = Cost()
+        for times, _, number, one_read, one_written in self._times.values():
+            if number == queue:
+                read, written = read.plus(one_read, times), written.plus(one_written, times)
+        return read, written
+
+    def wait(self, queue: int, contention_fs: int) -> None:
+        """Count what an access took longer than alone."""
+        self.waited_fs[queue] += contention_fs
+
+
 class Traffic:
-    """Bytes per tensor: asked for by descriptors (useful) and moved in whole bursts (fetched)."""
+    """Per tensor: bytes asked for (useful) and moved in whole bursts (fetched); descriptors, indices and requests."""
 
     def __init__(self, program: Program, burst_bytes: int) -> None:
         self._element_bytes = [tensor.element_bytes for tensor in program.tensors]
-        self._in_cache = [tensor.resident == "cache" for tensor in program.tensors]
         self._burst_bytes = burst_bytes
         self.bytes = {name: [[0, 0] for _ in program.tensors] for name in ("load", "store")}
+        self.issued = {name: [[0, 0, 0] for _ in program.tensors] for name in ("load", "store")}
 
-    def count(self, queue: str, region: Region, bursts: int) -> bool:
-        """Count one descriptor; return whether its tensor resides in the shared cache."""
+    def count(self, queue: str, region: Region, bursts: int, requests: int, cost: TileCost) -> None:
+        """Count one tile."""
         entry = self.bytes[queue][region.tensor]
         entry[0] += region.elements * self._element_bytes[region.tensor]
         entry[1] += bursts * self._burst_bytes
-        return self._in_cache[region.tensor]
+        issued = self.issued[queue][region.tensor]
+        issued[0] += cost.descriptors
+        issued[1] += cost.indices
+        issued[2] += requests
 
 
 @dataclass(frozen=True)
 class TensorTraffic:
-    """Bytes of one tensor: useful is what descriptors asked for, fetched and written are whole bursts."""
+    """Bytes of one tensor: useful is what descriptors asked for, fetched and written the whole bursts they sent for."""
 
     name: str
     resident: str
@@ -60,6 +98,24 @@ class TensorTraffic:
     load_fetched_bytes: int
     store_useful_bytes: int
     store_written_bytes: int
+    descriptors: int = 0
+    indices: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class SramTraffic:
+    """Bytes that one kind of unit read from and wrote to the scratchpads of all cores.
+
+    `conflict_cycles`: cycles of the scratchpads that its accesses took beyond one per row of lanes, because words met
+    in a bank or were written in part. `contention_cycles`: by how much its instructions or requests ended later
+    because other units used the scratchpad, added up.
+    """
+
+    read_bytes: int
+    written_bytes: int
+    conflict_cycles: int
+    contention_cycles: int
 
 
 @dataclass(frozen=True)
@@ -83,13 +139,19 @@ class Result:
     bound: Bound
     phases: tuple[PhaseTime, ...]
     traffic: tuple[TensorTraffic, ...]
+    sram: dict[str, SramTraffic]  # by kind of unit
+    sram_busy_fs: int  # summed over cores
     dram: DramStatistics
     stalls: dict[str, dict[str, int]]  # unit kind -> cause -> fs summed over units
     units: dict[str, int]  # unit kind -> how many
+    levels: dict[str, LevelTraffic]  # from the cores outwards: network, tlb, shared cache, hbm or distributed sram
     cache_busy_fs: int
     hbm_peak_bytes_per_second: float
     burst_bytes: int
     bin_fs: int
+    actions: Actions
+    energy: Energy | None  # None where the machine gives no energies, as for the bound
+    energy_bound: Energy | None
 
     @property
     def time_us(self) -> float:
@@ -97,32 +159,33 @@ class Result:
 
     @property
     def hbm_useful_bytes(self) -> int:
-        """Bytes that loads asked HBM for."""
+        """Bytes of tensors in HBM that loads asked for, whether a shared cache had them or not."""
         return sum(t.load_useful_bytes for t in self.traffic if t.resident == "hbm")
 
     @property
     def hbm_read_bytes(self) -> int:
-        return self.dram.reads * self.burst_bytes
+        return (self.dram.reads - self.dram.merged_reads) * self.burst_bytes
 
     @property
     def hbm_write_bytes(self) -> int:
-        return self.dram.writes * self.burst_bytes
+        return (self.dram.writes - self.dram.merged_writes) * self.burst_bytes
 
     @property
     def hbm_bandwidth_fraction(self) -> float:
         """Bytes moved over HBM in the whole run, launches included, as a fraction of what the peak would move."""
         moved = self.hbm_read_bytes + self.hbm_write_bytes
-        return moved / (self.hbm_peak_bytes_per_second * self.makespan_fs / 1e15)
+        return moved / (self.hbm_peak_bytes_per_second * self.makespan_fs / 1e15) if moved else 0.0
 
     @property
     def utilisation(self) -> dict[str, float]:
-        """Useful time of each kind of unit, and of a shared cache in use, as a fraction of makespan x units."""
+        """Useful time of each kind of unit, and of scratchpad and shared cache in use, over makespan x units."""
         shares = {
             kind: causes.get("useful", 0) / (self.makespan_fs * self.units[kind])
             for kind, causes in self.stalls.items()
         }
+        sram = {"sram": self.sram_busy_fs / (self.makespan_fs * self.units["load"])}
         cache = {"shared cache": self.cache_busy_fs / self.makespan_fs} if self.cache_busy_fs else {}
-        return shares | cache
+        return shares | sram | cache
 
     def metrics(self) -> dict[str, Any]:
         """Return the run as JSON-able values; see the README for the meaning of each key."""
@@ -130,6 +193,9 @@ class Result:
             "time_us": self.time_us,
             "cycles": self.cycles,
             "bound_us": self.bound.total_fs / FS_PER_US,
+            "energy_pj": self.energy and self.energy.total_fj / FJ_PER_PJ,
+            "energy_bound_pj": self.energy_bound and self.energy_bound.total_fj / FJ_PER_PJ,
+            "energy_fj": self.energy and self.energy.by_component,
             "hbm_read_bytes": self.hbm_read_bytes,
             "hbm_useful_bytes": self.hbm_useful_bytes,
             "hbm_write_bytes": self.hbm_write_bytes,
@@ -139,7 +205,10 @@ class Result:
             "row_conflicts": self.dram.row_conflicts,
             "activates": self.dram.activates,
             "refreshes": self.dram.refreshes,
+            "sram": {kind: asdict(traffic) for kind, traffic in self.sram.items()},
+            "dma": {tensor.name: _issued(tensor) for tensor in self.traffic},
             "limited_by": self.bound.limited_by,
+            "levels": {name: level.metrics() for name, level in self.levels.items()},
             "utilisation": self.utilisation,
             "stalls": self.stalls,
             "phases": {phase.name: phase.fs / FS_PER_US for phase in self.phases},
@@ -174,29 +243,27 @@ def make_result(
     phases: list[PhaseTime],
     ledgers: list[list[Ledger]],
     traffic: Traffic,
-    dram: Dram,
+    sram_use: SramUse,
+    dram: Dram | None,
     cache_busy_fs: int,
-    bin_ticks: int,
+    levels: dict[str, LevelTraffic],
 ) -> Result:
     """Close the books of a run. Raises AssertionError if an account does not close or the bound is above the time."""
     bound = lower_bound(program, machine)
     assert bound.total_fs <= makespan_fs, f"bound {bound} above makespan {makespan_fs} fs of {program.name}"
     stalls = {name: _sum(row[i].causes for row in ledgers) for i, name in enumerate(QUEUES)}
-    units = dict.fromkeys(QUEUES, len(ledgers)) | {"hbm": machine.pseudo_channels}
-    stalls["hbm"] = _hbm_stalls(machine, dram, makespan_fs)
+    units = dict.fromkeys(QUEUES, len(ledgers))
+    statistics = NO_DRAM
+    if dram is not None:
+        stalls["hbm"], units["hbm"] = _hbm_stalls(machine, dram, makespan_fs), machine.pseudo_channels
+        statistics = replace(dram.statistics(), refreshes=refreshes_due(machine, makespan_fs))
+        levels = levels | {"hbm": _rows(statistics, machine.burst_bytes)}
     for kind, causes in stalls.items():
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
-    statistics = replace(dram.statistics(), refreshes=_refreshes(machine, makespan_fs))
-    tensors = tuple(
-        TensorTraffic(t.name, t.resident, *traffic.bytes["load"][i], *traffic.bytes["store"][i])
-        for i, t in enumerate(program.tensors)
-    )
-    for moved, bursts in (
-        ("load_fetched_bytes", statistics.reads),
-        ("store_written_bytes", statistics.writes),
-    ):
-        asked = sum(getattr(t, moved) for t in tensors if t.resident == "hbm")
-        assert asked == bursts * machine.organisation.burst_bytes, f"{moved}: {asked} B asked, {bursts} bursts moved"
+    tensors = _tensor_traffic(program, traffic)
+    _check_bytes(tensors, levels)
+    actions = _actions(program, machine, makespan_fs, tensors, levels, statistics)
+    energy, energy_bound = _energies(machine, actions, bound)
     return Result(
         program=program.name,
         machine=machine.spec.name,
@@ -207,23 +274,116 @@ def make_result(
         bound=bound,
         phases=tuple(phases),
         traffic=tensors,
+        sram=_sram_traffic(machine, sram_use),
+        sram_busy_fs=machine.sram_fs(sum(c.wavefronts for q in range(len(QUEUES)) for c in sram_use.totals(q))),
         dram=statistics,
         stalls=stalls,
         units=units,
+        levels=levels,
         cache_busy_fs=cache_busy_fs,
         hbm_peak_bytes_per_second=float(machine.hbm_peak_bytes_per_second),
-        burst_bytes=machine.organisation.burst_bytes,
-        bin_fs=machine.ticks_to_fs(bin_ticks),
+        burst_bytes=machine.burst_bytes,
+        bin_fs=machine.ticks_to_fs(machine.fs_to_ticks(BIN_FS)) if dram is not None else BIN_FS,
+        actions=actions,
+        energy=energy,
+        energy_bound=energy_bound,
     )
 
 
-def _refreshes(machine: Machine, makespan_fs: int) -> int:
-    """Return the refreshes due within the run; the channels themselves may have run further, or less far."""
-    intervals = {"per-bank": machine.timing.nREFIpb, "all-bank": machine.timing.nREFI}
-    interval_ticks = intervals.get(machine.spec.hbm.refresh)
-    if interval_ticks is None:
-        return 0
-    return machine.fs_to_ticks(makespan_fs) // interval_ticks * machine.pseudo_channels
+NO_DRAM = DramStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *[np.zeros(0, np.int64)] * 6)
+
+
+def _rows(dram: DramStatistics, burst_bytes: int) -> LevelTraffic:
+    """Return what DRAM was asked for, hits being those of open rows."""
+    missed = dram.row_misses + dram.row_conflicts
+    return LevelTraffic(
+        asked=dram.bursts * burst_bytes,
+        hit=dram.row_hits * burst_bytes,
+        missed=missed * burst_bytes,
+        merged=(dram.merged_reads + dram.merged_writes) * burst_bytes,
+        stored=dram.writes * burst_bytes,
+    )
+
+
+def _check_bytes(tensors: tuple[TensorTraffic, ...], levels: dict[str, LevelTraffic]) -> None:
+    """Follow every byte from the descriptors outwards: each level is asked for what the one before it sends on."""
+    network = levels["network"]
+    sent = sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors)
+    assert sent == network.asked, f"descriptors sent for {sent} B, the network carried {network.asked} B"
+    asked = network.fetched
+    cache = levels.get("shared cache")
+    if cache is not None:
+        assert cache.asked == asked, f"the shared cache was asked for {cache.asked} B of {asked} B"
+        stored = sum(t.store_written_bytes for t in tensors)
+        assert cache.stored == stored, f"the shared cache took {cache.stored} B of {stored} B stored"
+        assert cache.dirty + cache.written_back <= cache.stored, "the shared cache wrote back more than was stored"
+        asked = cache.fetched + cache.written_back
+    memory = levels.get("hbm") or levels["distributed sram"]
+    assert memory.asked == asked, f"main memory moved {memory.asked} B of {asked} B"
+
+
+def _tensor_traffic(program: Program, traffic: Traffic) -> tuple[TensorTraffic, ...]:
+    found = []
+    for i, tensor in enumerate(program.tensors):
+        moved = *traffic.bytes["load"][i], *traffic.bytes["store"][i]
+        issued = map(sum, zip(traffic.issued["load"][i], traffic.issued["store"][i], strict=True))
+        found.append(TensorTraffic(tensor.name, tensor.resident, *moved, *issued))
+    return tuple(found)
+
+
+def _sram_traffic(machine: Machine, use: SramUse) -> dict[str, SramTraffic]:
+    clock = machine.spec.cores.clock
+    found = {}
+    for number, kind in enumerate(QUEUES):
+        read, written = use.totals(number)
+        conflicts = read.wavefronts - read.phases + written.wavefronts - written.phases
+        waited_cycles = -(-use.waited_fs[number] * clock // FS_PER_SECOND)
+        found[kind] = SramTraffic(read.size_bytes, written.size_bytes, conflicts, waited_cycles)
+    return found
+
+
+def _issued(tensor: TensorTraffic) -> dict[str, int]:
+    moved = tensor.load_fetched_bytes + tensor.store_written_bytes
+    return {
+        "descriptors": tensor.descriptors,
+        "indices": tensor.indices,
+        "requests": tensor.requests,
+        "overfetch_bytes": moved - tensor.load_useful_bytes - tensor.store_useful_bytes,
+    }
+
+
+def _actions(
+    program: Program,
+    machine: Machine,
+    makespan_fs: int,
+    tensors: tuple[TensorTraffic, ...],
+    levels: dict[str, LevelTraffic],
+    statistics: DramStatistics,
+) -> Actions:
+    """Return how often the run did what costs energy."""
+    cache = levels.get("shared cache", LevelTraffic())
+    return Actions(
+        instructions=instructions(program),
+        activates=statistics.activates,
+        bank_refreshes=banks_refreshed(machine, statistics.refreshes),
+        hbm_read_bytes=(statistics.reads - statistics.merged_reads) * machine.burst_bytes,
+        hbm_write_bytes=(statistics.writes - statistics.merged_writes) * machine.burst_bytes,
+        cache_bytes=cache.asked + cache.fetched + cache.written_back,
+        noc_bytes=sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors),
+        time_fs=makespan_fs,
+    )
+
+
+def _energies(machine: Machine, actions: Actions, bound: Bound) -> tuple[Energy | None, Energy | None]:
+    """Return the energy of a run and its lower bound. Raises AssertionError if a component is below its bound."""
+    spec = machine.spec.energy
+    if spec is None:
+        return None, None
+    energy, lowest = spent(spec, actions), least_of(actions.instructions, machine, bound)
+    assert lowest is not None
+    for name, bound_fj in lowest.by_component.items():
+        assert bound_fj <= energy.by_component[name], f"energy of {name}: bound {bound_fj} fJ above {energy} fJ"
+    return energy, lowest
 
 
 def _sum(tables: Any) -> dict[str, int]:

@@ -5,22 +5,24 @@ run; `hwmodel.machine.Machine` resolves it into integers and checks that its par
 description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
 path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
 
-Not described yet: several levels of scratchpad, caches with capacity misses, TLBs, energy.
+Not described yet: several levels of scratchpad or of shared caches, energy of a main memory of SRAM.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
 
 from hwmodel import units
+from hwmodel.dram.policy_spec import PolicySpec
+from hwmodel.energy_sets import with_sets
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
 from layouts.notation import nearest_first
 
@@ -50,26 +52,52 @@ _read_hz, _write_hz = _quantity("frequency", "1 MHz", "100 GHz")
 _read_fs, _write_fs = _quantity("time", "0 s", "1 ms")
 _read_bandwidth, _write_bandwidth = _quantity("bandwidth", "1 MB/s", "1 PB/s")
 _read_bit_rate, _write_bit_rate = _quantity("bit rate", "1 Mb/s", "1 Tb/s")
+_read_energy, _write_energy = _quantity("energy", "0 J", "1 uJ")
+_read_energy_per_byte, _write_energy_per_byte = _quantity("energy per byte", "0 J/B", "100 nJ/B")
+_read_power, _write_power = _quantity("power", "0 W", "100 kW")
 
 Bytes = Annotated[int, _read_bytes, _write_bytes]
 Hertz = Annotated[int, _read_hz, _write_hz]
 Femtoseconds = Annotated[int, _read_fs, _write_fs]
 BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
 BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
+Femtojoules = Annotated[int, _read_energy, _write_energy]
+FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte]
+Microwatts = Annotated[int, _read_power, _write_power]
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class MatrixRateSpec(_Part):
+    """The rate of the matrix unit for operands of one type, where it is not that of 16 bits."""
+
+    macs_per_cycle: Count  # dense multiply-accumulates
+    sustained_percent: Percent | None = None  # of them, in long kernels; by default all
+
+
 class MatrixSpec(_Part):
     """The matrix unit of one core: `m x n x k` is the smallest block it works on; smaller operands are padded to it."""
 
     macs_per_cycle: Count  # dense 16-bit multiply-accumulates
+    sustained_percent: Percent | None = None  # of them, in long kernels (power, clocks); by default all
     m: Count
     n: Count
     k: Count
+    lane_bytes: Bytes  # of k that one lane of an operand fetch takes; the lanes of a fetch fill one row of banks
+    accumulators: Literal["own", "scratchpad"]  # where products lie, and what the vector unit reads and writes there
+    fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
+    int8: MatrixRateSpec | None = None
+    fp32: MatrixRateSpec | None = None  # TF32 where the unit has it
+
+    def rate(self, dtype: str) -> MatrixRateSpec:
+        """Return the rate for operands of a type, such as "bf16"."""
+        own = {"fp32": self.fp32, "int8": self.int8}.get(dtype, self.fp8 if dtype.startswith("fp8") else None)
+        return own or MatrixRateSpec(macs_per_cycle=self.macs_per_cycle, sustained_percent=self.sustained_percent)
 
 
 class VectorSpec(_Part):
@@ -87,16 +115,24 @@ class SramSpec(_Part):
     capacity: Bytes
     banks: Count
     bank_width: Bytes
+    ports: Annotated[int, Field(strict=True, ge=1, le=8)]  # accesses per bank and cycle
+    write_granule: Bytes  # what a bank writes at once; a smaller or unaligned piece is read, changed and written
 
 
 class DmaSpec(_Part):
     """The load engine and the store engine of one core; each issues in order and completes in order."""
 
-    issue_cycles: Count  # per descriptor (one tile)
-    index_cycles: Count  # per page-table entry looked up for a descriptor
+    issue_cycles: Count  # per descriptor
+    dimensions: Annotated[int, Field(strict=True, ge=1, le=32)]  # of a descriptor; a tile with more takes several
+    gather: Flag  # whether one descriptor takes many pages or tokens, by their indices; else it is one for each
+    index_cycles: Count  # per index: an entry of a page or routing table
+    transpose: Flag  # whether the engine can turn a tile whose order in memory is not that of its buffer
+    min_transfer: Bytes  # the least a load fetches: whole aligned pieces of this size
     request_bytes: Bytes  # the largest memory request a descriptor is split into
+    max_runs: Count  # runs of consecutive bursts in one request
     request_cycles: Count  # per request
     max_outstanding: Count  # requests in flight per engine
+    write_bytes: Bytes  # of a tile that meet the scratchpad in one access: at most one row of banks
 
 
 class CoresSpec(_Part):
@@ -113,14 +149,29 @@ class NocSpec(_Part):
 
     port_bytes_per_cycle: Count  # per core and direction, at the core clock
     latency: Femtoseconds  # one way
+    bisection: BytesPerSecond | None = None  # of all cores together, per direction; by default all ports at once
+    multicast_window: Femtoseconds | None = None  # equal loads of other cores join one within it; by default none do
+
+
+class TlbSpec(_Part):
+    """What translates the addresses of a DMA engine: the pages that it used last."""
+
+    entries: Count
+    page: Bytes
+    miss_latency: Femtoseconds
 
 
 class SharedCacheSpec(_Part):
-    """A cache all cores share, as a stage of bandwidth and latency: capacity misses and evictions are not modelled."""
+    """A write-back cache that all cores share."""
 
     capacity: Bytes
-    bandwidth: BytesPerSecond
-    miss_latency: Femtoseconds  # added on the way to HBM
+    line: Bytes  # what a tag stands for
+    sector: Bytes  # what a miss fetches
+    ways: Count
+    slices: Count
+    outstanding_misses: Count  # lines that wait for memory
+    bandwidth: BytesPerSecond  # of all slices
+    miss_latency: Femtoseconds  # added on the way to main memory
 
 
 class AddressMapSpec(_Part):
@@ -136,15 +187,77 @@ class HbmSpec(_Part):
     standard: str
     stacks: Annotated[int, Field(strict=True, ge=1, le=64)]
     pin_rate: BitsPerSecond
-    refresh: Literal["per-bank", "all-bank", "none"]
-    queue_depth: Annotated[int, Field(strict=True, ge=1, le=256)]  # per pseudo-channel, reads and writes apart
+    rows: Count | None = None  # of a bank, where stacks of another capacity have the standard's timing
+    controller: PolicySpec
     address_map: AddressMapSpec
+
+
+class DistributedSramSpec(_Part):
+    """Main memory on the chip: SRAM spread over it in slices, which all cores reach."""
+
+    capacity: Bytes
+    slices: Count
+    interleave: Bytes  # consecutive bytes of one slice
+    access: Bytes  # the least that is moved
+    bandwidth: BytesPerSecond  # of all slices
+    latency: Femtoseconds
 
 
 class LaunchSpec(_Part):
     """What a kernel costs before its first instruction."""
 
     latency: Femtoseconds
+
+
+class HbmEnergySpec(_Part):
+    """What the HBM stacks and the way to them spend."""
+
+    activate: Femtojoules  # of one row, its precharge included
+    read: FemtojoulesPerByte  # from the sense amplifiers to the edge of the stack
+    write: FemtojoulesPerByte
+    io: FemtojoulesPerByte  # between stack and chip, both directions alike
+    refresh: Femtojoules  # of one bank, once
+
+
+class MacEnergySpec(_Part):
+    """One multiply-accumulate of the matrix unit, by the type of its wider operand."""
+
+    bf16: Femtojoules
+    fp16: Femtojoules
+    fp32: Femtojoules
+    fp8: Femtojoules
+    int8: Femtojoules
+
+
+class VectorEnergySpec(_Part):
+    """One fp32 operation of the vector unit, by primitive class."""
+
+    alu: Femtojoules
+    exp: Femtojoules
+    reduce: Femtojoules
+    convert: Femtojoules
+
+
+class ChipEnergySpec(_Part):
+    """What the chip spends on the way from the memory to a result."""
+
+    shared_cache: FemtojoulesPerByte  # read or written; unused on a machine without one
+    noc: FemtojoulesPerByte  # between a core and the shared memory side
+    sram_read: FemtojoulesPerByte
+    sram_write: FemtojoulesPerByte
+    mac: MacEnergySpec
+    vector: VectorEnergySpec
+
+
+class EnergySpec(_Part):
+    """Energy per action; see `hwmodel.energy` for what is counted. `static` is spent whatever happens.
+
+    In a file, `hbm` and `chip` may be `{like: NAME}`, a set of numbers with their sources, and change some of them.
+    """
+
+    hbm: HbmEnergySpec
+    chip: ChipEnergySpec
+    static: Microwatts
 
 
 class MachineSpec(_Part):
@@ -154,9 +267,12 @@ class MachineSpec(_Part):
     description: str
     cores: CoresSpec
     noc: NocSpec
+    tlb: TlbSpec | None = None
     shared_cache: SharedCacheSpec | None = None
-    hbm: HbmSpec
+    hbm: HbmSpec | None = None  # main memory: this
+    distributed_sram: DistributedSramSpec | None = None  # or that
     launch: LaunchSpec
+    energy: EnergySpec | None = None
     sources: dict[str, str]
     _where: str = PrivateAttr("")
 
@@ -180,7 +296,7 @@ class MachineSpec(_Part):
         if not changes:
             return self
         tree = _resolved(self.model_dump())
-        leaves = _leaves(self.model_dump(exclude={"sources"}))
+        leaves = {path: there for path, there in _settable(self) if path != "sources"}
         for path, value in changes.items():
             if path not in leaves:
                 numbers = [name for name, there in leaves.items() if not isinstance(there, tuple)]
@@ -220,7 +336,11 @@ def load_machine(name: str) -> MachineSpec:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: a machine description is a mapping of keys to values")
-    return _validated(tree, where)
+    try:
+        resolved = with_sets(tree)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return _validated(resolved, where)
 
 
 def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
@@ -229,6 +349,12 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
     except ValidationError as error:
         raise ValueError(f"{where}: {_first_problem(error)}") from None
     spec._where = where
+    if spec.hbm is None and spec.distributed_sram is None:
+        raise ValueError(f"{where}: hbm: missing; a machine has hbm or distributed_sram")
+    if spec.hbm is not None and spec.distributed_sram is not None:
+        raise ValueError(f"{where}: distributed_sram: beside hbm; a machine has one of them")
+    if spec.hbm is None and spec.energy is not None:
+        raise ValueError(f"{where}: energy: beside distributed_sram; only machines with hbm have energy numbers yet")
     known = set(spec.sources)
     for path in _leaves(spec.model_dump(exclude={"name", "description", "sources"})):
         parts = path.split(".")
@@ -267,6 +393,16 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             leaves[f"{prefix}{key}"] = value
     return leaves
+
+
+def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of a part by their dotted paths: also numbers that it leaves out, not parts that it has not."""
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from _settable(value, f"{prefix}{name}.")
+        elif not any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in get_args(field.annotation)):
+            yield f"{prefix}{name}", value
 
 
 def _resolved(tree: Any) -> Any:

@@ -1,8 +1,8 @@
 """Units: text such as "64 MiB" or "1.755 GHz" becomes a plain integer here, at the file boundary, and nowhere else.
 
-Inside the project a unit is part of a name (`_bytes`, `_hz`, `_fs`); values are Python integers.
-Time is an integer count of femtoseconds. A clock converts a count of its cycles once, and durations round up,
-so that no sum of durations is ever shorter than the exact one.
+Inside the project a unit is part of a name (`_bytes`, `_hz`, `_fs`, `_fj`); values are Python integers.
+Time is an integer count of femtoseconds, energy one of femtojoules. A clock converts a count of its cycles once, and
+durations round up, so that no sum of durations is ever shorter than the exact one.
 """
 
 from __future__ import annotations
@@ -13,24 +13,41 @@ from decimal import Decimal, InvalidOperation
 
 FS_PER_SECOND = 10**15
 FS_PER_US = 10**9
+FJ_PER_PJ = 10**3
 
 _DECIMAL = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15}
 _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40}
 _SUB = {"": 0, "m": 3, "u": 6, "µ": 6, "n": 9, "p": 12, "f": 15}
 
 
+_BITS_PER_BYTE = 8
+
+
 def _scaled(symbol: str, prefixes: dict[str, int], base: int) -> dict[str, Decimal]:
     return {prefix + symbol: Decimal(base) ** power for prefix, power in prefixes.items()}
 
 
-# quantity -> accepted unit -> factor to the integer base unit (byte, hertz, femtosecond, byte/s, bit/s)
+def _divided(symbol: str, smallest: int) -> dict[str, Decimal]:
+    """Return the units of `symbol` with a prefix for parts, down to 10 ** -smallest, which is the base unit."""
+    return {prefix + symbol: Decimal(10) ** (smallest - power) for prefix, power in _SUB.items() if power <= smallest}
+
+
+_ENERGY = _divided("J", 15)
+
+# quantity -> accepted unit -> factor to the integer base unit: byte, hertz, femtosecond, byte/s, bit/s, femtojoule,
+# femtojoule/byte, microwatt
 _UNITS: dict[str, dict[str, Decimal]] = {
     "bytes": _scaled("B", _DECIMAL, 10) | _scaled("B", _BINARY, 2),
     "frequency": _scaled("Hz", _DECIMAL, 10),
-    "time": {prefix + "s": Decimal(10) ** (15 - power) for prefix, power in _SUB.items()},
+    "time": _divided("s", 15),
     "bandwidth": _scaled("B/s", _DECIMAL, 10) | _scaled("B/s", _BINARY, 2),
     "bit rate": _scaled("b/s", _DECIMAL, 10),
+    "energy": _ENERGY,
+    "energy per byte": {f"{unit}/B": factor for unit, factor in _ENERGY.items()}
+    | {f"{unit}/bit": _BITS_PER_BYTE * factor for unit, factor in _ENERGY.items()},
+    "power": _divided("W", 6) | {"kW": Decimal(10) ** 9},
 }
+_MAY_BE_ZERO = ("time", "energy", "energy per byte", "power")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlevel = 2
@@ -48,9 +65,9 @@ def shown(value: object) -> str:
 def parse(text: object, quantity: str) -> int:
     """Return the value of `text` in the integer base unit of `quantity`.
 
-    `quantity`: "bytes", "frequency" (Hz), "time" (fs), "bandwidth" (bytes/s) or "bit rate" (bits/s). A bare integer
-    is refused: a description says its unit. Values round to the nearest integer; zero and negative values are errors
-    except for a time of zero.
+    `quantity`: "bytes", "frequency" (Hz), "time" (fs), "bandwidth" (bytes/s), "bit rate" (bits/s), "energy" (fJ),
+    "energy per byte" (fJ/byte) or "power" (uW). A bare integer is refused: a description says its unit. Values round
+    to the nearest integer; negative values are errors, and so is zero except for a time, an energy or a power.
     Raises ValueError naming the text and the accepted units.
     """
     units = _UNITS[quantity]
@@ -62,7 +79,7 @@ def parse(text: object, quantity: str) -> int:
         value = int((Decimal(match[1].replace("_", "")) * units[match[2]]).to_integral_value())
     except InvalidOperation:
         raise ValueError(f"{shown(text)} is no {quantity}: the number is not usable") from None
-    if value < 0 or (value == 0 and quantity != "time"):
+    if value < 0 or (value == 0 and quantity not in _MAY_BE_ZERO):
         raise ValueError(f"{shown(text)} is no {quantity}: it must be greater than zero")
     if value >= 2**62:
         raise ValueError(f"{shown(text)} is no {quantity}: it is too large")

@@ -2,14 +2,15 @@
 
 An operation's cost is a count of fp32 operations by primitive class (alu, exp, reduce, convert); the classes run on
 lanes of their own, so an operation takes as long as its slowest class. Values are computed in fp32 and rounded where
-a block of a narrower dtype is written. Scratchpad bandwidth and bank conflicts of vector operands are not modelled.
+a block of a narrower dtype is written. `touches` says which part of which operand an operation reads and writes, each
+once and row by row; what these accesses cost, `hwmodel.operands` works out from the layouts of the buffers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,11 +38,34 @@ class Work:
         return max(-(-count // width) for count, width in lanes)
 
 
+class Touch(NamedTuple):
+    """The first rows and columns of an operand that an operation reads, writes or both."""
+
+    operand: int
+    rows: int
+    columns: int
+    reads: bool
+    writes: bool
+
+
+def _read(operand: int, rows: int, columns: int) -> Touch:
+    return Touch(operand, rows, columns, True, False)
+
+
+def _write(operand: int, rows: int, columns: int) -> Touch:
+    return Touch(operand, rows, columns, False, True)
+
+
+def _update(operand: int, rows: int, columns: int) -> Touch:
+    return Touch(operand, rows, columns, True, True)
+
+
 @dataclass(frozen=True)
 class Operation:
-    """A vector operation: `work(*sizes)` counts it, `values(blocks, *sizes)` updates the operand blocks in place."""
+    """A vector operation: what it counts, what it touches, and its values, which it writes into the operand blocks."""
 
     work: Callable[..., Work]  # (operand buffers, *sizes)
+    touches: Callable[..., tuple[Touch, ...]]  # (operand buffers, *sizes)
     values: Callable[..., None]  # (operand blocks, scalar of the instruction, *sizes)
 
 
@@ -113,16 +137,45 @@ OPERATIONS: dict[str, Operation] = {
             reduce=2 * rows * columns,
             convert=rows * columns,
         ),
+        lambda buffers, rows, columns, first: (
+            _write(0, rows, columns),
+            _read(1, rows, columns),
+            _update(2, rows, 1),
+            _update(3, rows, 1),
+            _update(4, rows, buffers[4].columns),
+        ),
         _softmax_step,
     ),
-    "normalise": Operation(lambda _, rows, columns: Work(alu=rows * columns, convert=rows * columns), _normalise),
-    "partial": Operation(lambda _, rows, columns: Work(alu=rows * columns, exp=rows), _partial),
+    "normalise": Operation(
+        lambda _, rows, columns: Work(alu=rows * columns, convert=rows * columns),
+        lambda _, rows, columns: (_write(0, rows, columns), _read(1, rows, columns), _read(2, rows, 1)),
+        _normalise,
+    ),
+    "partial": Operation(
+        lambda _, rows, columns: Work(alu=rows * columns, exp=rows),
+        lambda _, rows, columns: (
+            _write(0, rows, columns + 1),
+            _read(1, rows, columns),
+            _read(2, rows, 1),
+            _read(3, rows, 1),
+        ),
+        _partial,
+    ),
     "combine": Operation(
         lambda _, parts, rows, columns: Work(
             alu=2 * parts * rows * columns, exp=parts * rows, reduce=parts * rows, convert=rows * columns
         ),
+        lambda _, parts, rows, columns: (_write(0, rows, columns), _read(1, parts * rows, columns + 1)),
         _combine,
     ),
-    "convert": Operation(lambda _, rows, columns: Work(convert=rows * columns), _convert),
-    "sum": Operation(lambda _, parts, rows, columns: Work(alu=parts * rows * columns, convert=rows * columns), _sum),
+    "convert": Operation(
+        lambda _, rows, columns: Work(convert=rows * columns),
+        lambda _, rows, columns: (_write(0, rows, columns), _read(1, rows, columns)),
+        _convert,
+    ),
+    "sum": Operation(
+        lambda _, parts, rows, columns: Work(alu=parts * rows * columns, convert=rows * columns),
+        lambda _, parts, rows, columns: (_write(0, rows, columns), _read(1, parts * rows, columns)),
+        _sum,
+    ),
 }

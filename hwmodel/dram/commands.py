@@ -10,9 +10,9 @@ from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import (
     ACCOUNTED,
     ACT,
-    ACTIVATES,
     ACT_TICK,
     ACT_TICKS,
+    ACTIVATES,
     ARRIVAL,
     ARRIVES,
     AT_BANK,
@@ -26,10 +26,10 @@ from hwmodel.dram.state import (
     BANK_STRIDE,
     BIN_BYTES,
     BIN_TICKS,
-    BURSTS_LEFT,
     BURST_BYTES,
     BURST_LOG,
     BURST_TICKS,
+    BURSTS_LEFT,
     BUS,
     BUSY_SINCE,
     CAUSE,
@@ -56,11 +56,11 @@ from hwmodel.dram.state import (
     LEVEL,
     LINK,
     LOG,
-    LOGGED,
     LOG_FIELDS,
+    LOGGED,
     MAX_STACK_IDS,
-    MERGED_READS,
     MERGE_OUTCOME,
+    MERGED_READS,
     NONE,
     ONE_BUS,
     OPEN_BANKS,
@@ -70,29 +70,29 @@ from hwmodel.dram.state import (
     PRE,
     PREAB,
     RD,
-    READS,
     READ_TICKS,
+    READS,
     RECORD,
     REFAB,
     REFPB,
-    REFRESHED_UNTIL,
     REFRESH_DUE,
     REFRESH_WAIT,
+    REFRESHED_UNTIL,
     REMAINING,
     REQUEST,
-    REQUESTS,
     REQUEST_FIELDS,
+    REQUESTS,
     ROW_FREE,
     ROW_WAIT,
     ROW_WAKE,
     STACK_AT,
-    STACK_IDS,
     STACK_ID_SHIFT,
+    STACK_IDS,
     STACK_ROWS,
     STREAK,
     TRACE,
-    TRACED,
     TRACE_FIELDS,
+    TRACED,
     TURNAROUND,
     UNDONE,
     USED_TICK,
@@ -198,7 +198,7 @@ def row_command(m: Row, c: Row, bank: int, command: int, tick: int) -> None:
     occupy(m, c, ROW_FREE, 1, tick)
     delay = row_at(m, DELAY + command * COMMAND_SLOTS)
     raise_row(pc_at(c, state[BANK_PC]), row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
-    if command == PRE or command == REFPB:
+    if command in (PRE, REFPB):
         raise_row(state, row_at(delay, AT_BANK * LEVEL), tick)
     if m[RECORD]:
         _record(m, c, bank, NONE, command, tick)
@@ -328,10 +328,10 @@ def log(m: Row, c: Row, bank: int, arrival: int, done: int, mode: int, outcome: 
 @compiled
 def all_closed(m: Row, c: Row) -> bool:
     """Return whether no bank of the channel has an open row."""
+    opened = 0
     for pc in range(m[PER_CHANNEL]):
-        if pc_at(c, pc)[OPEN_BANKS] != 0:
-            return False
-    return True
+        opened += pc_at(c, pc)[OPEN_BANKS]
+    return bool(opened == 0)
 
 
 @inlined

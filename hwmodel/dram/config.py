@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from hwmodel import units
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.policy import Policy
+from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.dram.standards import Rule, Standard, rules, standard
 from hwmodel.dram.timing import TICKS, Limit, Timing
 from hwmodel.spec import AddressMapSpec, BitsPerSecond
@@ -43,22 +44,6 @@ Share = Annotated[float, Field(strict=True)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PolicySpec(_Part):
-    """The fields of `hwmodel.dram.policy.Policy`, which says what they mean; what a scheduler does not use may stay."""
-
-    scheduler: str
-    row_policy: str
-    timeout_ticks: Annotated[int, Field(strict=True, ge=0, le=1 << 30)] = 0
-    refresh: str
-    read_queue: Count
-    write_queue: Count
-    bank_queue: Count = 8
-    write_high: Share
-    write_low: Share
-    hit_streak: Count = 4
-    merge: Annotated[bool, Field(strict=True)] = True
 
 
 class DramConfig(_Part):

@@ -31,6 +31,7 @@ from hwmodel.dram.state import (
     ACCEPTED,
     ACCOUNTED,
     ACT,
+    ACT_TICK,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANK,
@@ -41,17 +42,16 @@ from hwmodel.dram.state import (
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
-    ACT_TICK,
     ARRIVAL,
     ARRIVES,
     AT_BANK,
-    BANKS,
     BANK_MASK,
     BANK_PC,
     BANK_ROWS,
     BANK_STRIDE,
-    BURSTS_LEFT,
+    BANKS,
     BURST_BYTES,
+    BURSTS_LEFT,
     BUSY_SINCE,
     CAPACITY,
     CHANNEL_BANKS,
@@ -71,8 +71,8 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FAW_TICKS,
-    FREED,
     FREE_BURST,
+    FREED,
     GROUP_ROWS,
     GROUP_SHIFT,
     HASH_SOURCE,
@@ -93,28 +93,29 @@ from hwmodel.dram.state import (
     MERGED,
     MODE,
     NEVER,
+    NEXT_BANK,
     NONE,
     NOW,
-    OPENED_BY,
     OPEN_BANKS,
     OPEN_ROW,
+    OPENED_BY,
     OUTSIDE,
     OUTSTANDING,
+    OWED,
     PENDING_ENTRIES,
     PER_BANK_QUEUES,
     PER_CHANNEL,
     PLACE_MASK,
     PRE_WAKE,
-    QUEUED,
     Q_COUNT,
     Q_LIVE,
     Q_READS,
     Q_STARTED,
+    QUEUED,
     RD,
+    REFRESH_DUE,
     REFRESHED_UNTIL,
     REFRESHING,
-    REFRESH_BANK,
-    REFRESH_DUE,
     REQUEST,
     RISING,
     ROW_FIELD,
@@ -125,8 +126,8 @@ from hwmodel.dram.state import (
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
-    STACK_IDS,
     STACK_ID_SHIFT,
+    STACK_IDS,
     STACK_ROWS,
     STARTED,
     STREAK,
@@ -166,7 +167,7 @@ Array = np.ndarray[Any, Any]
 STALE = -7  # a row that no burst of the segment can hit
 MAX_UNIT_STEPS = 1 << 16  # assumed: longer patterns would hardly come round within a refresh or two
 MAX_BLOCKS = 1 << 24  # assumed: of a gather, as many as are sorted in a second or two
-MAX_STATES = 8192  # assumed: of a segment, some 50 MB; streams alone come round within 256 refreshes, two may take thousands
+MAX_STATES = 8192  # assumed: of a segment, some 50 MB; a stream comes round within 256 refreshes, two in thousands
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) 
     """Return the place of a burst of a segment."""
     first = accesses.segments[segment, FIRST]
     address, _ = access_at(accesses, segment, index // parts - first)
-    return decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK
+    return int(decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK)
 
 
 @compiled
@@ -307,7 +308,7 @@ def describe(
     position, first = c[ACCEPTED], accesses.segments[segment, FIRST] * parts
     waits[:] = 0
     out[0], out[1], out[2], out[3], out[4] = c[MODE], c[COUNT], c[COUNT + 1], c[ACTIVE], c[ACTIVE + 1]
-    out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], c[REFRESH_BANK], c[LAST_BANK]
+    out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], 0, c[LAST_BANK]
     out[9] = c[REFRESH_DUE] - tick if c[REFRESH_DUE] != NEVER else NEVER
     out[10], out[11] = _ahead(c[ROW_FREE], tick), _ahead(c[COLUMN_FREE], tick)
     out[12], out[13], out[14], out[15] = c[QUEUED], c[DRAINING], c[FREED], tick & m[RISING]
@@ -343,10 +344,11 @@ def _describe_pc(m: Row, c: Row, index: int, tick: int, since: int, out: Array, 
         out[at + place] = _ahead(pc[FAW + ((pc[FAW_PLACE] + place) & 3)] + m[FAW_TICKS], tick)
     out[at + 4], out[at + 5], out[at + 6] = pc[OPEN_BANKS], pc[ACTIVE_BANKS], pc[REFRESHING]
     out[at + 7], out[at + 8] = pc[OUTSTANDING], pc[LAST_MODE]
+    out[at + 11], out[at + 12] = pc[OWED], pc[NEXT_BANK]
     is_used = pc[OUTSTANDING] != 0 or pc[ACCOUNTED] >= since
     out[at + 9] = pc[ACCOUNTED] - tick if is_used else STALE
     out[at + 10] = max(pc[BUSY_SINCE], pc[ACCOUNTED]) - tick if is_used else STALE
-    at += 11
+    at += 13
     for node in range(m[STACK_IDS]):
         ready = row_at(c, STACK_ROWS + (index * MAX_STACK_IDS + node) * COMMAND_SLOTS)
         out[at], out[at + 1] = _ahead(ready[RD], tick), _ahead(ready[WR], tick)
@@ -624,7 +626,9 @@ def joined_runs(traffic: Traffic, block: int) -> Traffic:
         if stop > at + 1:
             lengths = segments[at:stop, LENGTH]
             length = int(np.gcd.reduce(lengths))
-            part = np.concatenate([_cut(runs[segments[i, RUNS]], int(segments[i, LENGTH]), length) for i in range(at, stop)])
+            part = np.concatenate(
+                [_cut(runs[segments[i, RUNS]], int(segments[i, LENGTH]), length) for i in range(at, stop)]
+            )
             first[[ACCESSES, LENGTH]] = int(lengths.sum()), length
         first[RUNS] = rows
         rows += len(part)

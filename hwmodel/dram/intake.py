@@ -19,27 +19,27 @@ from hwmodel.dram.state import (
     BANK_FIELD,
     BANK_STRIDE,
     BLOCK_SHIFT,
-    BURSTS_LEFT,
     BURST_BYTES,
+    BURSTS_LEFT,
     CAPACITY,
     CHANNEL_FIELD,
     CHANNEL_SHIFT,
     COLUMN_SHIFT,
-    DIGITS,
     DIGIT_FIELD,
     DIGIT_MASK,
     DIGIT_MODULUS,
     DIGIT_MULTIPLIER,
     DIGIT_SHIFT,
     DIGIT_STEP,
+    DIGITS,
     DONE,
     FREE_BURST,
     FREE_REQUEST,
-    HASHES,
     HASH_SOURCE,
     HASH_SOURCE_BIT,
     HASH_TARGET,
     HASH_TARGET_BIT,
+    HASHES,
     INBOX_HEAD,
     INBOX_TAIL,
     IS_WRITE,
@@ -54,8 +54,8 @@ from hwmodel.dram.state import (
     OUTSIDE,
     PER_BANK_QUEUES,
     PLACE,
-    PLACES,
     PLACE_MASK,
+    PLACES,
     REMAINING,
     REQUEST,
     REQUESTS_LEFT,
@@ -124,7 +124,7 @@ def _decode_digits(m: Row, address: int) -> int:
 def decode(m: Row, address: int) -> int:
     """Return the place of an address: bank of its channel, column, row, channel in one number."""
     if m[LINEAR] == 0:
-        return _decode_digits(m, address)
+        return int(_decode_digits(m, address))
     place, table, rest = 0, pointer_of(m[LINEAR_MAP]), address
     while rest != 0:
         place ^= table[rest & 255]
@@ -202,4 +202,4 @@ def offer(m: Row, words: Words, address: int, bursts: int, request: int, mode: i
 @compiled
 def place_of(state: DramState, address: int) -> int:
     """Return the place of an address, from Python."""
-    return decode(memory_of(state), address)
+    return int(decode(memory_of(state), address))

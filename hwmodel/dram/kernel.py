@@ -18,9 +18,9 @@ from hwmodel.dram.state import (
     ARRIVES,
     ASLEEP,
     BANKS,
+    BIN_TICKS,
     BINS,
     BINS_FULL,
-    BIN_TICKS,
     CHANNELS,
     COMPLETED,
     DONE,
@@ -29,10 +29,11 @@ from hwmodel.dram.state import (
     FREE_REQUEST,
     INBOX_HEAD,
     LOG,
-    LOGGED,
     LOG_FULL,
     LOG_ROWS,
+    LOGGED,
     NEVER,
+    NEXT_BANK,
     NONE,
     NOW,
     OUTSTANDING,
@@ -40,21 +41,20 @@ from hwmodel.dram.state import (
     READ_TICKS,
     RECORD,
     REFRESH,
-    REFRESHES,
-    REFRESHING,
-    REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_NONE,
     REFRESH_PER_BANK,
+    REFRESHES,
+    REFRESHING,
     REQUESTS_LEFT,
     STARVED,
-    STOPPED,
     STOP_AT,
+    STOPPED,
     TICK,
-    TRACED,
     TRACE_FULL,
     TRACE_ROWS,
+    TRACED,
     WAITING,
     DramState,
     Row,
@@ -78,7 +78,7 @@ def _is_quiet(m: Row, c: Row) -> bool:
         state = pc_at(c, pc)
         if state[OUTSTANDING] != 0 or state[REFRESHING] != NONE:
             return False
-    return all_closed(m, c)
+    return bool(all_closed(m, c))
 
 
 @compiled
@@ -92,7 +92,8 @@ def _skip_refreshes(m: Row, c: Row, until: int) -> None:
         return
     c[REFRESH_DUE] += intervals * m[REFRESH_INTERVAL]
     if m[REFRESH] == REFRESH_PER_BANK:
-        c[REFRESH_BANK] = (c[REFRESH_BANK] + intervals) % m[BANKS]
+        for pc in range(m[PER_CHANNEL]):
+            pc_at(c, pc)[NEXT_BANK] = (pc_at(c, pc)[NEXT_BANK] + intervals) % m[BANKS]
     for pc in range(m[PER_CHANNEL]):
         pc_at(c, pc)[REFRESHES] += intervals
 
@@ -115,7 +116,7 @@ def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
         if recorded:
             status = _missing_room(m, c, tick)
             if status != FINISHED:
-                return status
+                return int(status)
         shared_issue(m, c, words, tick)
         c[TICK] = tick
 
@@ -138,7 +139,7 @@ def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
         if recorded:
             status = _missing_room(m, c, tick)
             if status != FINISHED:
-                return status
+                return int(status)
         banked_issue(m, c, words, tick)
         c[TICK] = tick
 

@@ -16,11 +16,11 @@ MAX_QUEUE = 4096  # assumed: more than any controller holds
 class Policy:
     """A controller as a composition of policies. Raises ValueError for values out of range.
 
-    `scheduler`: "fr-fcfs" and "fr-fcfs-row-hit" (a row is not closed while an older burst of the buffer hits it), "fcfs"
-    (strictly in order), "per-bank-queues" (round robin over the banks' queues, at most `hit_streak` hits in a row
-    while the oldest burst of the bank waits for another row).
-    `row_policy`: rows stay "open" until another is needed; "timeout" closes a row nobody waits for `timeout_ticks` after
-    its last use, "closed" at once.
+    `scheduler`: "fr-fcfs" and "fr-fcfs-row-hit" (a row is not closed while an older burst of the buffer hits it),
+    "fcfs" (strictly in order), "per-bank-queues" (round robin over the banks' queues, at most `hit_streak` hits one
+    after the other while the oldest burst of the bank waits for another row).
+    `row_policy`: rows stay "open" until another is needed; "timeout" closes a row that nobody waits for `timeout_ticks`
+    after its last use, "closed" at once.
     Queues count bursts per channel. Writes are drained from `write_high` of their queue on, down to `write_low`.
     `merge`: reads of a waiting write are served from it, writes to one coalesce (always, with per-bank queues).
     """

@@ -31,7 +31,7 @@ from hwmodel.dram.traffic import (
 )
 
 Array = np.ndarray[Any, Any]
-CHUNK = 1024  # bursts offered at a time: what stays in a cache
+CHUNK = 8192  # bursts offered at a time: what stays in a cache
 BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
 
 # Columns that count what has happened, by their offsets in a channel
@@ -45,7 +45,7 @@ _COUNTS = np.array(
         *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
     ]
 )
-_LATENCY_SUMS = [int(np.flatnonzero(_COUNTS == k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM)[0]) for pc in range(k.MAX_PCS)]
+_LATENCY_SUMS = [int(np.flatnonzero(k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM == _COUNTS)[0]) for pc in range(k.MAX_PCS)]
 
 
 @compiled
@@ -98,7 +98,7 @@ class _Boundary:
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
     """Run the traffic through a fresh single-channel `dram`; return the ticks until everything is done.
 
-    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. The counts are in `dram.statistics()`.
+    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. `dram.statistics()` counts.
     """
     return _Source(dram, traffic, gap_ticks, fast_forward).run()
 
@@ -211,7 +211,16 @@ class _Source:
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
         waits = np.zeros(k.MAX_PCS, np.int64)
         length, back = describe(
-            state, self.traffic.accesses, self.segment, pattern.unit, self.parts, pattern.banks, tick, since, self.note, waits
+            state,
+            self.traffic.accesses,
+            self.segment,
+            pattern.unit,
+            self.parts,
+            pattern.banks,
+            tick,
+            since,
+            self.note,
+            waits,
         )
         if not length:
             return
@@ -226,7 +235,16 @@ class _Source:
         periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
         if periods < 1 or back > bursts or back + bursts >= pattern.apart:
             return
-        skip(state, self.traffic.accesses, self.segment, self.parts, periods * bursts, periods * ticks, pattern.first, since)
+        skip(
+            state,
+            self.traffic.accesses,
+            self.segment,
+            self.parts,
+            periods * bursts,
+            periods * ticks,
+            pattern.first,
+            since,
+        )
         counts -= before.counts
         counts[_LATENCY_SUMS] += before.waits - waits
         state.channels[0, _COUNTS] += periods * counts

@@ -27,6 +27,8 @@ from hwmodel.dram.commands import (
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
+    ACT_CANDIDATES,
+    ACT_WAKE,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANK,
@@ -38,17 +40,15 @@ from hwmodel.dram.state import (
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
-    ACT_CANDIDATES,
-    ACT_WAKE,
     ALL_BURSTS,
     ARRIVAL,
     ARRIVES,
-    BANKS,
     BANK_CONFLICTS,
     BANK_MASK,
     BANK_MASKS,
     BANK_PC,
     BANK_STRIDE,
+    BANKS,
     CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_CANDIDATES,
@@ -70,8 +70,8 @@ from hwmodel.dram.state import (
     FREED,
     FRFCFS_ROW_HIT,
     HIT,
-    HITS,
     HIT_WAKE,
+    HITS,
     INBOX_HEAD,
     IS_ACTIVE,
     IS_REFRESHING,
@@ -85,34 +85,35 @@ from hwmodel.dram.state import (
     MODE,
     MORE,
     NEVER,
+    NEXT_BANK,
     NONE,
-    OPENED_BY,
     OPEN_BANKS,
     OPEN_ROW,
+    OPENED_BY,
     OTHER_WAKE,
     OUTSIDE,
+    OWED,
     PC_MASKS,
     PER_CHANNEL,
     PLACE,
     PRE,
-    PREAB,
-    PRECHARGES,
-    PRECHARGE_ALLS,
     PRE_CANDIDATES,
     PRE_WAKE,
+    PREAB,
+    PRECHARGE_ALLS,
+    PRECHARGES,
     RD,
     REFAB,
     REFPB,
     REFRESH,
-    REFRESHED_UNTIL,
-    REFRESHES,
-    REFRESHING,
     REFRESH_ALL_BANK,
-    REFRESH_BANK,
     REFRESH_DUE,
     REFRESH_INTERVAL,
     REFRESH_PER_BANK,
     REFRESH_TICKS,
+    REFRESHED_UNTIL,
+    REFRESHES,
+    REFRESHING,
     REPLAYING,
     REQUEST,
     RISING,
@@ -378,11 +379,8 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
 def _choose_mode(m: Row, c: Row, tick: int) -> None:
     """Write drain: enter write mode above a watermark or without reads, leave it below the other with reads."""
     reads, writes = c[COUNT], c[COUNT + 1]
-    if c[MODE] == 0:
-        change = writes > m[DRAIN_ABOVE] or reads == 0
-    else:
-        change = writes < m[DRAIN_BELOW] and reads > 0
-    if change:
+    begins = c[MODE] == 0 and (writes > m[DRAIN_ABOVE] or reads == 0)
+    if begins or (c[MODE] == 1 and writes < m[DRAIN_BELOW] and reads > 0):
         c[MODE] = 1 - c[MODE]
         _wake_all(m, c, tick)
 
@@ -461,12 +459,23 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
 
 
 @inlined
+def _has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Return whether a burst of an open bank waits for another row."""
+    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+    hits = row_at(bursts, ROW_HITS * len(words))
+    found = 0
+    for word in range(len(words)):
+        found |= bursts[word] & ~hits[word]
+    return bool(found != 0)
+
+
+@inlined
 def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int, tick: int) -> None:
     """Note when the last burst is done, and that the bank's row may be closed."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
     pc, at = state[BANK_PC], max(tick, state[PRE])
-    if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
+    if _has_conflict(c, words, c[MODE], bank):
         _wake_row(c, PRE_WAKE + pc, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
         _wake_row(c, OTHER_WAKE, at)
@@ -504,8 +513,12 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     _take(c, words, mode, position, bank)
-    if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE:
+    if _has_conflict(c, words, mode, bank):
         _nominate(m, c, words, mode, bank)
+    else:
+        hit = lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
+        if hit != NONE and bank_at(c, bank)[IS_REFRESHING] == 0:
+            insert(candidates(c, words, mode, bank_at(c, bank)[BANK_PC], COLUMN_CANDIDATES), hit)
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, words, bank, mode, done, tick)
 
@@ -639,6 +652,19 @@ def _refresh_all(m: Row, c: Row, words: Words, tick: int) -> int:
 
 
 @compiled
+def _hold_for_refresh(m: Row, c: Row, words: Words, index: int) -> None:
+    """Take no new bursts of the next bank of a pseudo-channel until it has been refreshed."""
+    pc = pc_at(c, index)
+    place = pc[NEXT_BANK]
+    pc[NEXT_BANK] = place + 1 if place + 1 < m[BANKS] else 0
+    pc[REFRESHING] = place
+    bank = index * m[BANK_STRIDE] + place
+    bank_at(c, bank)[IS_REFRESHING] = 1
+    _nominate(m, c, words, 0, bank)
+    _nominate(m, c, words, 1, bank)
+
+
+@compiled
 def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
     """Work towards the refreshes of single banks that are due; return whether a command issued, and the next try."""
     wake = NEVER
@@ -661,7 +687,10 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 row_command(m, c, bank, REFPB, tick)
                 pc[REFRESHES] += 1
                 pc[REFRESHING] = NONE
+                pc[OWED] -= 1
                 own[IS_REFRESHING] = 0
+                if pc[OWED] > 0:
+                    _hold_for_refresh(m, c, words, index)
                 own[REFRESHED_UNTIL] = tick + m[REFRESH_TICKS]
                 _nominate(m, c, words, 0, bank)
                 _nominate(m, c, words, 1, bank)
@@ -780,14 +809,11 @@ def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
     if m[REFRESH] == REFRESH_ALL_BANK:
         c[DUE] += m[PER_CHANNEL]
         return
-    place = c[REFRESH_BANK]
-    c[REFRESH_BANK] = place + 1 if place + 1 < m[BANKS] else 0
-    for pc in range(m[PER_CHANNEL]):
-        bank = pc * m[BANK_STRIDE] + place
-        pc_at(c, pc)[REFRESHING] = place
-        bank_at(c, bank)[IS_REFRESHING] = 1
-        _nominate(m, c, words, 0, bank)
-        _nominate(m, c, words, 1, bank)
+    for index in range(m[PER_CHANNEL]):
+        pc = pc_at(c, index)
+        pc[OWED] += 1
+        if pc[REFRESHING] == NONE:
+            _hold_for_refresh(m, c, words, index)
 
 
 @inlined

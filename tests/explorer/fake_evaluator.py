@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from explorer.evaluate import Evaluator, Outcome
+from explorer.evaluate import Evaluator, Metric, Outcome
 from explorer.query import Query, Scalar
 
 KNOBS: dict[str, Scalar] = {"layout": "page head", "tile": 32, "stages": 2}
@@ -53,6 +53,13 @@ def bound_us(query: Query) -> float:
     return (400.0 + 10 * LAYOUTS[layout] + 20 * abs(stages - 3)) * 4 / stacks(query)
 
 
+def bound_pj(query: Query) -> float:
+    """The energy grows with the tile and the time falls, so the cheapest point is another than the fastest."""
+    if query.machine == "nowhere":
+        raise ValueError("machine nowhere: energy: missing; the objective energy_pj needs it")
+    return 1e6 * (10 + _settings(query)[1])
+
+
 def time_us(query: Query) -> float:
     _, tile, _ = _settings(query)
     return bound_us(query) + 5 + (128 - tile) * 0.2
@@ -65,7 +72,7 @@ def simulate(query: Query) -> Outcome:
             log.write(key(query) + "\n")
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     layout, tile, _ = _settings(query)
-    metrics = {
+    metrics: dict[str, Metric] = {
         "time_us": taken,
         "cycles": round(taken * 1755),
         "bound_us": bound_us(query),
@@ -78,6 +85,7 @@ def simulate(query: Query) -> Outcome:
         "limited_by": "hbm",
         "stalls": {"load": {"useful": 5, "memory": 7}},
     }
+    metrics |= _energies(query)
     bins = np.arange(10.0)
     banks = np.full((4, 16), LAYOUTS[layout])
     return Outcome(
@@ -85,6 +93,15 @@ def simulate(query: Query) -> Outcome:
         {"time_us": bins, "bytes_per_second": bins * 1e11},
         {"bursts": banks * np.arange(1, 5)[:, None], "activates": banks, "conflicts": banks * 2},
     )
+
+
+def _energies(query: Query) -> dict[str, Metric]:
+    if query.machine == "nowhere":
+        return {"energy_pj": None, "energy_bound_pj": None, "energy_fj": None}
+    layout, _, stages = _settings(query)
+    bound = bound_pj(query)
+    parts = {"hbm activate": 10**6 * LAYOUTS[layout] * stages, "sram": round(1000 * bound)}
+    return {"energy_pj": sum(parts.values()) / 1000, "energy_bound_pj": bound, "energy_fj": parts}
 
 
 def inputs(query: Query) -> dict[str, str]:
@@ -95,4 +112,4 @@ def describe(query: Query) -> str:
     return f"{query.kernel} · {query.machine}"
 
 
-EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe)
+EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj)

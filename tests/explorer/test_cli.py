@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from explorer import cli
+from hwmodel.spec import MACHINES
 
 RUN = ("run", "--machine", "h100-sxm", "--model", "llama-3.1-8b", "--kernel", "decode-attention")
 SMALL = (*RUN, "--batch", "4", "--context", "256")
@@ -128,6 +131,18 @@ def test_run_answers_with_the_promised_keys(tmp_path: Path) -> None:
     assert promised <= metrics.keys()
     assert 0 < metrics["bound_us"] <= metrics["time_us"]
     assert metrics["hbm_useful_bytes"] == 4 * 256 * 2 * 8 * 128 * 2  # sequences, tokens, K and V, heads, dim, bf16
+
+
+def test_run_shows_joules_and_gives_null_where_the_machine_has_no_energies(tmp_path: Path) -> None:
+    tree = yaml.safe_load((MACHINES / "npu-hbm3.yaml").read_text())
+    del tree["energy"], tree["sources"]["energy.static"]
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(tree))
+    line = next(line for line in rowhit(*GEMM, cwd=tmp_path).stdout.splitlines() if line.startswith("energy "))
+    assert re.fullmatch(r"energy [0-9.]+ [num]J \((\w+ \d+ %(, )?)+\), at least [0-9.]+ [num]J", line)
+    bare = [*GEMM[: GEMM.index("--machine")], "--machine", "bare.yaml", *GEMM[GEMM.index("--machine") + 2 :]]
+    assert "energy" not in rowhit(*bare, cwd=tmp_path).stdout
+    metrics = json.loads(rowhit(*bare, "--json", cwd=tmp_path).stdout)
+    assert metrics["energy_pj"] is metrics["energy_bound_pj"] is metrics["energy_fj"] is None
 
 
 def test_run_shows_every_knob_it_used_as_set_takes_it(tmp_path: Path) -> None:

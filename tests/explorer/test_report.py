@@ -16,6 +16,7 @@ from explorer import figures
 from explorer.balance import balance_of
 from explorer.certificate import Certificate
 from explorer.explore import explore
+from explorer.objective import joules
 from explorer.progress import silent
 from explorer.report import write_report
 from explorer.store import read_details, rows_frame
@@ -198,7 +199,7 @@ def test_the_pareto_front_is_the_brute_force_front(points: list[tuple[int, int]]
 
 
 def test_the_history_draws_every_time_the_best_so_far_and_the_bound() -> None:
-    figure = figures.history(frame([9.0, 7.0, 8.0, 3.0], [1, 1, 1, 1]), bound_us=2.0)
+    figure = figures.history(frame([9.0, 7.0, 8.0, 3.0], [1, 1, 1, 1]), bound=2.0)
     traces = {trace.name: list(trace.y) for trace in figure.data}
     assert traces["simulated"] == [9, 7, 8, 3]
     assert traces["best so far"] == [9, 7, 7, 3]
@@ -223,3 +224,47 @@ def test_both_bank_maps_share_one_colour_scale() -> None:
     assert figures.bank_text("Best", counts, counts) == (
         "Best: 28 row activates over 8 banks; the busiest has 2.00 times the mean; 28 row conflicts."
     )
+
+
+def with_energy(study: Study, **fields: object) -> Study:
+    return Study.model_validate(study.model_dump() | {"machine": "somewhere"} | fields)
+
+
+def test_energy_stands_in_table_figure_and_points_where_the_machine_gives_it(
+    fake: ModuleType, study: Study, tmp_path: Path
+) -> None:
+    summary = explore(with_energy(study), tmp_path, 1, fake.EVALUATOR, silent)
+    header, baseline, best = (re.split(r" {3,}", line.strip()) for line in result_table(summary).splitlines())
+    for row, cells in ((summary.baseline, baseline), (summary.best, best)):
+        assert cells[1 + header.index("energy")] == joules(row["energy_pj"])
+    figure = figures.energy(summary.baseline, summary.best)
+    for i, row in enumerate((summary.baseline, summary.best)):
+        assert sum(bar.y[i] for bar in figure.data) == pytest.approx(row["energy_pj"] / 1e6)
+    assert joules(summary.best["energy_pj"]) in figures.energy_text(summary.baseline, summary.best)
+    text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    assert figures.energy_text(summary.baseline, summary.best) in text
+    assert "energy_pj" in text
+
+
+def test_a_machine_without_energies_leaves_no_trace_of_them_but_null(results: Path) -> None:
+    text = "".join(Page(write_report(results).read_text(encoding="utf-8")).text)
+    assert "energy" not in text.lower()
+    record = summarise(results).record()
+    for row in (record["best"], record["baseline"]):
+        assert row["energy_pj"] is row["energy_bound_pj"] is row["energy_fj"] is None
+
+
+def test_the_report_of_a_study_of_energy_shows_and_promises_energy(
+    fake: ModuleType, study: Study, tmp_path: Path
+) -> None:
+    summary = explore(with_energy(study, objective="energy_pj"), tmp_path, 1, fake.EVALUATOR, silent)
+    said = verdict(summary)
+    assert "can be cheaper than" in said
+    assert "faster" not in said
+    rows = rows_frame(tmp_path)
+    figure = figures.history(rows, summary.certificate.bound, summary.objective)
+    assert figure.layout.yaxis.title.text == "energy [pJ]"
+    assert list(figure.data[1].y) == list(rows["energy_pj"].dropna())
+    text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
+    assert figures.history_text(rows, summary.certificate.bound, summary.objective) in text
+    assert f"takes {joules(summary.best['energy_pj'])}" in text

@@ -55,12 +55,12 @@ def test_certified_bound_is_below_the_true_optimum_and_the_best_found_above(
     study = changed(study, sampler=sampler, budget={"points": points, "batch": 4}, seed=seed)
     summary = search(study, tmp_path / "out")
     optimum = min(valid_times(fake, study).values())
-    assert summary.certificate.bound_us <= optimum <= summary.certificate.best_us
-    assert summary.best["time_us"] == summary.certificate.best_us
+    assert summary.certificate.bound <= optimum <= summary.certificate.best
+    assert summary.best["time_us"] == summary.certificate.best
     assert summary.points == summary.simulated + summary.pruned <= points
     if points == 200:
         assert summary.certificate.proven
-        assert summary.certificate.best_us == optimum
+        assert summary.certificate.best == optimum
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "exhaustive"])
@@ -157,3 +157,80 @@ def test_a_baseline_outside_the_combinations_is_a_point_of_the_space_and_may_be_
     assert summary.best["key"] == summary.baseline["key"] == "head page/128/3/4"
     assert summary.space_points == 2 * 2 + 1
     assert summary.certificate.proven
+
+
+def cheapest(fake: ModuleType, study: Study) -> float:
+    """The least energy of the whole space, by full enumeration."""
+    from explorer.query import Query
+
+    energies = []
+    for choice in itertools.product(*study.knobs.values()):
+        query = Query(study.machine, study.kernel)
+        for name, value in zip(study.knobs, choice, strict=True):
+            query = query.with_knob(name, value)
+        if 4 * int(dict(query.knobs)["tile"]) * int(dict(query.knobs)["stages"]) <= fake.SRAM_BYTES:
+            energies.append(fake.simulate(query).metrics["energy_pj"])
+    return float(min(energies))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "exhaustive"])
+@pytest.mark.parametrize("points", [3, 12, 200])
+def test_a_study_of_energy_finds_and_certifies_the_cheapest_point(
+    search: Explore, fake: ModuleType, study: Study, tmp_path: Path, sampler: str, points: int
+) -> None:
+    budget = {"points": points, "batch": 2}
+    study = changed(study, machine="somewhere", objective="energy_pj", sampler=sampler, budget=budget)
+    study = changed(study, baseline={"layout": "page head", "tile": 64})
+    summary = search(study, tmp_path)
+    rows, space = rows_frame(tmp_path), space_frame(tmp_path)
+    least = cheapest(fake, study)
+    assert summary.certificate.bound <= least <= summary.certificate.best
+    assert summary.best["energy_pj"] == summary.certificate.best == rows["energy_pj"].min()
+    assert (rows["energy_bound_pj"] == rows["key"].map(space.set_index("key")["energy_bound_pj"])).all()
+    for batch, part in rows.groupby("batch"):
+        best = rows[rows["batch"] < batch]["energy_pj"].min()
+        assert (part[part["status"] == "pruned"]["energy_bound_pj"] > best).all()
+    if points == 200:
+        assert (summary.pruned > 0) == (sampler == "tpe")
+        assert summary.certificate.proven
+        assert summary.certificate.best == least
+        fastest = search(changed(study, objective="time_us"), tmp_path / "time")
+        assert fastest.best["time_us"] < summary.best["time_us"]
+        assert fastest.best["energy_pj"] > least
+    record = summary.record()
+    assert record["energy_bound_pj"] == summary.certificate.bound
+    assert sum(record["best"]["energy_fj"].values()) == 1000 * record["best"]["energy_pj"]
+
+
+def test_a_study_of_energy_continues_where_it_stopped(
+    search: Explore, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_LOG", str(tmp_path / "simulated"))
+    study = changed(study, machine="somewhere", objective="energy_pj", sampler="random")
+    search(study, tmp_path / "whole")
+    simulated = (tmp_path / "simulated").read_text()
+    search(study, tmp_path / "whole")
+    assert (tmp_path / "simulated").read_text() == simulated
+    rows = rows_frame(tmp_path / "whole")
+    for path in sorted((tmp_path / "whole" / "points").iterdir())[4:]:
+        path.unlink()
+    search(study, tmp_path / "whole", jobs=2)
+    pd.testing.assert_frame_equal(rows_frame(tmp_path / "whole"), rows)
+
+
+def test_a_study_of_energy_on_a_machine_that_gives_none_is_refused_before_anything_is_written(
+    search: Explore, study: Study, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"objective: machine nowhere: energy: missing; the objective energy_pj needs"):
+        search(changed(study, objective="energy_pj"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bound_above_the_simulated_energy_is_a_failure_and_not_a_result(
+    fake: ModuleType, study: Study, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    wrong = replace(fake.EVALUATOR, bound_pj=lambda query: fake.simulate(query).metrics["energy_pj"] + 1)
+    with pytest.raises(AssertionError, match=r"lower bound .*J is above the simulated"):
+        explore(changed(study, machine="somewhere", objective="energy_pj"), tmp_path / "out", 1, wrong, silent)

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwmodel.assembler import PhaseAssembler, Region, Slot
+from hwmodel.assembler import PhaseAssembler, Region, Slot, block
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.program import Program
+from hwmodel.program import Program, Schedule, Tensor
 from hwmodel.reference import simulate
 from kernels_ref.attention import decode_attention as attention_values
+from layouts import named
 from workloads.kernels import decode_attention as template
 
 PROBLEM = template.Problem(4, 2, 16, "bf16", (23, 9))
@@ -151,3 +152,25 @@ def test_the_reference_values_see_a_swapped_page(make_machine: Any) -> None:
     q, k, v = (rng.standard_normal(shape) for shape in ((1, 4, 16), (8, 2, 16), (8, 2, 16)))
     swapped = np.concatenate([k[4:], k[:4]])
     assert not np.allclose(attention_values(q, [k], [v], 0.25), attention_values(q, [swapped], [v], 0.25), atol=0.1)
+
+
+def test_a_gather_by_tokens_moves_the_rows_that_its_indices_name() -> None:
+    rows, dim = np.array([4, 0, 3, 3], np.int32), 8
+    tensors = (
+        Tensor("x", named("token dim", {"token": 5, "dim": dim}), "fp32", 0),
+        Tensor("rows", named("entry", {"entry": 4}), "int32", 512, "hbm", rows),
+        Tensor("y", named("token dim", {"token": 3, "dim": dim}), "fp32", 1024),
+    )
+    p = PhaseAssembler("gather", tensors, ("c",))
+    (buffer,) = p.add_buffers([replace(block("b", 3, dim, "fp32"), address=0)])
+    loaded = p.counter("loaded", "memory")
+    slot = Slot(buffer, p.begun)
+    p.load(slot, Region(0, {"token": (1, 3)}, 1, 0, "token", "token"), signal=[loaded])
+    p.store(slot, Region(2, {}), wait=[(loaded, 1)])
+    phase = p.finish(np.zeros((1, 1), np.int64), Schedule(np.arange(1), np.array([0, 1])))
+    program = Program("gather", tensors, (phase,))
+    memory = Memory(program)
+    values = np.arange(5 * dim, dtype=np.float32).reshape(5, dim)
+    memory.write("x", values)
+    run(program, memory, 1)
+    np.testing.assert_array_equal(memory.read("y"), values[rows[1:]])

@@ -3,12 +3,14 @@ from __future__ import annotations
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwmodel import matrix
 from hwmodel.machine import Machine
 from hwmodel.noc import Server
+from hwmodel.spec import load_machine
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -47,19 +49,43 @@ def test_a_server_works_first_come_first_served_without_a_pause_while_jobs_wait(
     assert server.free_fs == max(ends, default=0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cores.dma.min_transfer": "48 B"}, "cores.dma.min_transfer: 48 B; allowed: at most one burst of 32 B, or a"),
+        ({"cores.dma.min_transfer": "8 KiB"}, "a multiple of it up to a request of 4096 B"),
+        ({"cores.dma.write_bytes": "2 KiB"}, "cores.dma.write_bytes: 2048 B is more than one row of banks, 1024 B"),
+        ({"cores.sram.write_granule": "3 B"}, "cores.sram.write_granule: 3 B does not divide the bank width, 16 B"),
+    ],
+)
+def test_parts_of_a_core_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"machine npu-hbm3: .*{message}"):
+        Machine(load_machine("npu-hbm3").with_overrides(changes))
+
+
 sizes = st.integers(1, 300)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(m=sizes, n=sizes, k=sizes)
-def test_a_matmul_is_never_faster_than_its_multiplications_or_its_operands(
-    machine: Machine, m: int, n: int, k: int
-) -> None:
-    unit, width = machine.spec.cores.matrix, machine.sram_bytes_per_cycle
-    operand_bytes = 2 * k * (m + n)
-    cycles = matrix.cycles(unit, m, n, k, operand_bytes, width)
-    assert cycles * unit.macs_per_cycle >= m * n * k
-    assert cycles * width >= operand_bytes
-    assert cycles <= matrix.cycles(unit, m + 1, n + 1, k + 1, operand_bytes, width)
-    whole = matrix.cycles(unit, unit.m * m, unit.n * n, unit.k * k, 0, width)
-    assert whole == -(-unit.m * m * unit.n * n * unit.k * k // unit.macs_per_cycle)  # whole blocks waste nothing
+def test_a_matmul_is_never_faster_than_its_multiplications(machine: Machine, m: int, n: int, k: int) -> None:
+    unit = machine.spec.cores.matrix
+    cycles = matrix.cycles(unit, m, n, k)
+    sustained = Fraction(unit.macs_per_cycle * (unit.sustained_percent or 100), 100)
+    assert cycles * sustained >= m * n * k
+    assert cycles <= matrix.cycles(unit, m + 1, n + 1, k + 1)
+    whole = matrix.cycles(unit, unit.m * m, unit.n * n, unit.k * k)
+    assert whole == -(-unit.m * m * unit.n * n * unit.k * k // sustained)  # whole blocks waste nothing
+
+
+def test_a_product_takes_the_rate_of_its_type_and_the_part_of_it_that_lasts() -> None:
+    unit = load_machine("h100-sxm").cores.matrix
+    sizes = 64 * 100, 8 * 100, 16 * 100
+    macs = sizes[0] * sizes[1] * sizes[2]
+    cycles = {dtype: matrix.cycles(unit, *sizes, dtype) for dtype in ("bf16", "fp8_e4m3", "int8", "fp32")}
+    assert cycles == {
+        "bf16": -(-100 * macs // (78 * 2048)),
+        "fp8_e4m3": -(-100 * macs // (68 * 4096)),
+        "int8": -(-macs // 4096),
+        "fp32": -(-macs // 1024),
+    }

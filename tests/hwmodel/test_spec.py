@@ -65,7 +65,8 @@ def refusal(load: Any, content: object) -> str:
 
 
 def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
-    assert machine_names() == ("h100-sxm", "npu-hbm3")
+    gpus, others = ("a100-sxm", "b200-sxm", "h100-sxm", "h200-sxm", "mi300x"), ("npu-hbm3", "npu-sram")
+    assert machine_names() == (*gpus, *others, "tpu-v5e", "tpu-v6e")
     for name in machine_names():
         assert load_machine(name).name == name
 
@@ -77,6 +78,79 @@ def test_h100_reaches_the_flops_bandwidth_and_capacity_of_its_datasheet() -> Non
     assert machine.address_map.capacity_bytes == 80 * 2**30 == 5 * 16 * 2**30
     assert machine.spec.hbm.stacks == 5
     assert machine.spec.cores.count == 132
+
+
+PUBLISHED = {  # dense 16-bit TFLOP/s, other rates by type, GB/s, bytes of the shared cache: datasheets, documentation
+    "a100-sxm": (312, {"int8": 624, "fp32": 156}, 2039, 40 * 2**20),
+    "h100-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 3352, 50 * 2**20),
+    "h200-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 4800, 50 * 2**20),
+    "b200-sxm": (2250, {"fp8_e4m3": 4500, "int8": 4500}, 7700, 126 * 2**20),
+    "mi300x": (1307.4, {"fp8_e4m3": 2614.9, "int8": 2614.9, "fp32": 163.4}, 5325, 256 * 2**20),
+    "tpu-v5e": (197, {"int8": 394}, 819, 0),
+    "tpu-v6e": (918, {"int8": 1836}, 1640, 0),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_part_reaches_the_rates_the_bandwidth_and_the_cache_that_are_published(name: str) -> None:
+    flops, others, gigabytes, cache_bytes = PUBLISHED[name]
+    spec = load_machine(name)
+    per_mac = 2 * spec.cores.clock * spec.cores.count / 1e12
+    assert spec.cores.matrix.macs_per_cycle * per_mac == pytest.approx(flops, rel=1e-3)
+    for dtype, teraops in others.items():
+        assert spec.cores.matrix.rate(dtype).macs_per_cycle * per_mac == pytest.approx(teraops, rel=1e-3)
+    assert (spec.shared_cache.capacity if spec.shared_cache else 0) == cache_bytes
+    assert spec.hbm is not None
+    pins = 1024 * spec.hbm.stacks  # of HBM2 to HBM3E
+    assert pins * spec.hbm.pin_rate / 8e9 == pytest.approx(gigabytes, rel=2e-3)
+
+
+def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
+    for name in machine_names():
+        unit = load_machine(name).cores.matrix
+        for dtype in ("bf16", "fp16"):
+            assert unit.rate(dtype).macs_per_cycle == unit.macs_per_cycle
+            assert unit.rate(dtype).sustained_percent == unit.sustained_percent
+    assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
+
+
+def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
+    npu, sram = tree_of("npu-hbm3"), tree_of("npu-sram")
+    assert "hbm: missing; a machine has hbm or distributed_sram" in refusal(load, changed("npu-hbm3", "hbm", None))
+    both = npu | {"distributed_sram": sram["distributed_sram"], "sources": npu["sources"] | sram["sources"]}
+    assert "distributed_sram: beside hbm" in refusal(load, both)
+    machine = Machine(load(sram))
+    assert (machine.memory, machine.burst_bytes, machine.memory_capacity_bytes) == ("sram", 32, 512 * 2**20)
+    with pytest.raises(ValueError, match=r"hbm: this machine has none; its main memory is distributed_sram"):
+        _ = machine.address_map
+    with pytest.raises(ValueError, match=r"unknown machine path 'hbm\.stacks'"):
+        machine.spec.with_overrides({"hbm.stacks": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "expected"),
+    [
+        ("h100-sxm", "shared_cache.capacity", "50 MB", "shared_cache.capacity: 50000000 B is no multiple of 163840 B"),
+        ("h100-sxm", "shared_cache.sector", "48 B", "shared_cache.sector: 48 B is no multiple of a burst of 32 B"),
+        ("npu-sram", "distributed_sram.interleave", "48 B", "distributed_sram.interleave: 48 B is no multiple"),
+        ("npu-sram", "distributed_sram.slices", 60, "distributed_sram.capacity: 536870912 B is no multiple of 60"),
+    ],
+)
+def test_memories_whose_numbers_do_not_fit_each_other_are_refused(
+    name: str, path: str, value: object, expected: str
+) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - checked below
+        Machine(load_machine(name).with_overrides({path: value}))
+    assert str(error.value).startswith(f"machine {name}: {expected}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_number_that_a_machine_leaves_out_can_be_set_and_a_part_that_it_has_not_cannot() -> None:
+    spec = load_machine("npu-hbm3").with_overrides({"noc.bisection": "2 TB/s", "noc.multicast_window": "20 ns"})
+    assert (spec.noc.bisection, spec.noc.multicast_window) == (2 * 10**12, 20 * 10**6)
+    assert spec.sources["noc.bisection"] == "what-if"
+    with pytest.raises(ValueError, match=r"unknown machine path 'tlb\.entries'"):
+        load_machine("npu-hbm3").with_overrides({"tlb.entries": 4})
 
 
 def test_npu_has_four_stacks_of_hbm3_at_its_highest_rate() -> None:
@@ -120,7 +194,11 @@ def test_every_number_has_a_source_and_loses_the_description_without_it(name: st
         ("cores.count", True, ("cores.count: True", "integer")),
         ("cores.count", 1.5, ("cores.count: 1.5", "integer")),
         ("cores.count", 10**9, ("cores.count: 1000000000", "less than or equal to 4096")),
-        ("hbm.refresh", "sometimes", ("hbm.refresh: 'sometimes'", "'per-bank', 'all-bank' or 'none'")),
+        (
+            "hbm.controller.refresh",
+            "sometimes",
+            ("hbm.controller.refresh: 'sometimes'", "known: none, per-bank, all-bank"),
+        ),
         ("hbm.pin_rate", None, ("hbm.pin_rate: missing",)),
         ("hbm", [1], ("hbm: [1]",)),
     ],
@@ -192,9 +270,10 @@ def test_a_missing_file_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
 
 def test_overrides_take_numbers_and_texts() -> None:
     spec = load_machine("npu-hbm3").with_overrides(
-        {"hbm.stacks": 2, "cores.count": "8", "cores.clock": "2 GHz", "hbm.refresh": "none"}
+        {"hbm.stacks": 2, "cores.count": "8", "cores.clock": "2 GHz", "hbm.controller.refresh": "none"}
     )
-    assert (spec.hbm.stacks, spec.cores.count, spec.cores.clock, spec.hbm.refresh) == (2, 8, 2 * 10**9, "none")
+    assert (spec.hbm.stacks, spec.cores.count, spec.cores.clock) == (2, 8, 2 * 10**9)
+    assert Machine(spec).hbm.policy.refresh == "none"
     assert spec.sources["hbm.stacks"] == "what-if"
     assert load_machine("npu-hbm3").hbm.stacks == 4
     assert Machine(spec).hbm_peak_bytes_per_second == 2 * 819_200_000_000
@@ -213,7 +292,7 @@ def test_no_override_gives_the_same_machine_and_one_that_changes_nothing_the_sam
         ("sources.hbm.stacks", "me", "unknown machine path 'sources.hbm.stacks'"),
         ("shared_cache.capacity", "1 MB", "unknown machine path 'shared_cache.capacity'"),
         ("hbm", 2, "unknown machine path 'hbm'"),
-        ("hbm.address_map.field", "x", "'hbm.address_map.field'; known: hbm.refresh, hbm.standard"),
+        ("hbm.address_map.field", "x", "'hbm.address_map.field'; known: hbm.standard, "),
         ("hbm.address_map.hashes", "[]", "machine path 'hbm.address_map.hashes' is a list, and lists cannot be set"),
         ("hbm.stacks", "two", "hbm.stacks: 'two': "),
         ("hbm.stacks", 0, "hbm.stacks: 0: "),
@@ -282,17 +361,23 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
     assert original.hash == load_machine(name).hash
     words = tree | {"name": "other", "description": "other", "sources": dict.fromkeys(tree["sources"], "other")}
     assert load(words).hash == original.hash
-    other = {"hbm.standard": "HBM4", "hbm.refresh": "none", "hbm.address_map.hashes": [], "hbm.stacks": 3}
+    other = {"hbm.standard": "HBM4", "hbm.controller.refresh": "none", "hbm.address_map.hashes": [], "hbm.stacks": 3}
+    other |= {"hbm.controller.scheduler": "fcfs", "hbm.controller.row_policy": "closed"}
+    other |= {"hbm.controller.write_high": 0.9, "hbm.controller.write_low": 0.1}
+    other |= {"cores.matrix.accumulators": "scratchpad"}
+    other |= {"energy.hbm.like": "hbm2", "energy.chip.like": "7nm"}
     hashes = {original.hash}
     paths = numbers(tree)
     for path in paths:
         value = original
         for key in path.split("."):
-            value = getattr(value, key)
+            value = getattr(value, key, None)
         if path in other:
             new: Any = other[path]
         elif path == "hbm.address_map.fields":
             new = list(reversed(original.hbm.address_map.fields))
+        elif isinstance(value, bool):
+            new = not value
         elif isinstance(value, int) and isinstance(tree_value(tree, path), str):
             unit = tree_value(tree, path).split()[1]
             new = f"{float(tree_value(tree, path).split()[0]) + 1} {unit}"
@@ -313,7 +398,9 @@ def test_the_summary_holds_every_number_and_its_hash() -> None:
     summary = spec.summary()
     assert summary["hash"] == spec.hash
     assert summary["cores"]["clock"] == 1_830_000_000
-    assert set(numbers(tree_of("h100-sxm"))) <= set(numbers(summary))
+    written = {path for path in numbers(tree_of("h100-sxm")) if not path.endswith(".like")}
+    assert written <= set(numbers(summary))
+    assert summary["energy"]["chip"]["mac"]["bf16"] == 413
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,17 @@ from hwmodel.units import cycles_to_fs, parse, transfer_fs
         ("9.77 TB/s", "bandwidth", 9_770_000_000_000),
         ("1 GiB/s", "bandwidth", 2**30),
         ("5.2375 Gb/s", "bit rate", 5_237_500_000),
+        ("909 pJ", "energy", 909_000),
+        ("0.5 nJ", "energy", 500_000),
+        ("1 J", "energy", 10**15),
+        ("0 fJ", "energy", 0),
+        ("0.80 pJ/bit", "energy per byte", 6_400),
+        ("0.80 pJ/B", "energy per byte", 800),
+        ("80 fJ/bit", "energy per byte", 640),
+        ("0 J/B", "energy per byte", 0),
+        ("70 W", "power", 70_000_000),
+        ("250 mW", "power", 250_000),
+        ("1 kW", "power", 10**9),
     ],
 )
 def test_a_number_with_a_unit_becomes_an_integer_of_the_base_unit(text: str, quantity: str, value: int) -> None:
@@ -48,6 +59,11 @@ def test_a_number_with_a_unit_becomes_an_integer_of_the_base_unit(text: str, qua
         ("3 GB/s", "bit rate"),
         ("3 Gb/s", "bandwidth"),
         ("1 2 B", "bytes"),
+        ("1 pJ", "energy per byte"),
+        ("1 pJ/bit", "energy"),
+        ("1 pJ/b", "energy per byte"),
+        ("1 kJ", "energy"),
+        ("1 pW", "power"),
         ("0x10 B", "bytes"),
         (".5 B", "bytes"),
         ("1e B", "bytes"),
@@ -70,9 +86,12 @@ def test_zero_and_negative_sizes_are_refused(text: str) -> None:
         parse(text, "bytes")
 
 
-def test_a_negative_time_is_refused() -> None:
-    with pytest.raises(ValueError, match="'-1 ns' is no time: it must be greater than zero"):
-        parse("-1 ns", "time")
+@pytest.mark.parametrize(
+    ("text", "quantity"), [("-1 ns", "time"), ("-1 pJ", "energy"), ("-1 fJ/B", "energy per byte"), ("-1 W", "power")]
+)
+def test_a_negative_time_energy_or_power_is_refused(text: str, quantity: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is no {quantity}: it must be greater than zero"):
+        parse(text, quantity)
 
 
 @pytest.mark.parametrize("text", ["9e99 TiB", "5000000000 GB", "9" * 41 + " B", str(2**62) + " B"])
@@ -93,7 +112,10 @@ def test_a_hostile_text_gives_one_short_line(text: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@given(st.text(max_size=30), st.sampled_from(["bytes", "frequency", "time", "bandwidth", "bit rate"]))
+@given(
+    st.text(max_size=30),
+    st.sampled_from(["bytes", "frequency", "time", "bandwidth", "bit rate", "energy", "energy per byte", "power"]),
+)
 def test_any_text_is_a_value_in_range_or_a_value_error(text: str, quantity: str) -> None:
     try:
         value = parse(text, quantity)

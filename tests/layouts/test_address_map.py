@@ -201,7 +201,10 @@ def replaced(old, new):
             "digit 'row': nothing of row is left, its size 32768 is covered already",
         ),
         ({"fields": replaced("stack", "stak")}, "digit 'stak': unknown field, allowed are stack, "),
-        ({"fields": replaced("stack", "stack:-1")}, "digit 'stack:-1': expected 'field:bits', 'field[high:low]' or 'field'"),
+        (
+            {"fields": replaced("stack", "stack:-1")},
+            "digit 'stack:-1': expected 'field:bits', 'field[high:low]' or 'field'",
+        ),
         ({"fields": replaced("bank:2", "bank:0")}, "digit 'bank:0': a digit has at least 1 bit"),
         (
             {"fields": replaced("offset:5", "offset:6")},

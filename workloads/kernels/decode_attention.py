@@ -24,7 +24,7 @@ from hwmodel.program import NONE, Cause, Phase, Program, Schedule, Tensor
 from layouts.notation import NamedLayout, named
 from workloads import paging
 from workloads.batch import Batch
-from workloads.buffers import allocate
+from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.model import Model
 from workloads.placement import place
@@ -64,6 +64,7 @@ class Knobs:
     stages: int = knob(4, "tiles of K and of V in flight", least=1)
     split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
+    sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
@@ -88,6 +89,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         knobs.tile,
         knobs.stages,
         split,
+        knobs.sram_layout,
         knobs.schedule,
     )
 
@@ -193,12 +195,14 @@ class _Attend:
         self._tasks = tasks
         self._group, self._dim = g, d = problem.group, problem.head_dim
         self._tile, self._stages, self._split = tile, stages, split = knobs.tile, knobs.stages, split
+        dtype, kind = problem.dtype, knobs.sram_layout
+        along = contiguous_axis(tensors[KV], ("token", "dim"))
         requested = (
-            block("q", g, d, problem.dtype, 2),
-            block("k", tile, d, problem.dtype, stages),
-            block("v", tile, d, problem.dtype, stages),
+            operand(block("q", g, d, problem.dtype, 2), machine, kind, side="a", axis_of_k=1),
+            operand(block("k", tile, d, dtype, stages), machine, kind, side="b", axis_of_k=1, filled_along=along),
+            operand(block("v", tile, d, dtype, stages), machine, kind, side="b", axis_of_k=0, filled_along=along),
             block("scores", g, tile, "fp32", 2),
-            block("probabilities", g, tile, problem.dtype, 2),
+            operand(block("probabilities", g, tile, dtype, 2), machine, kind, side="a", axis_of_k=1),
             block("maximum", g, 1, "fp32"),
             block("sum", g, 1, "fp32"),
             block("accumulator", g, d, "fp32"),

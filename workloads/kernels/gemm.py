@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hwmodel.assembler import PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Phase, Program, Tensor
+from hwmodel.program import NONE, Buffer, Phase, Program, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
-from workloads.buffers import allocate
+from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.model import Model
 from workloads.placement import place
@@ -53,6 +53,7 @@ class Knobs:
     stages: int = knob(3, "tiles of a and of b in flight", least=1)
     split_k: int = knob(1, "parts of k that different cores take; more than 1 adds a reduction", least=1)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
+    sram_layout: str = knob("swizzled", "where tiles of a and b lie in the scratchpad", choices=OPERAND_LAYOUTS)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
@@ -65,7 +66,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function."""
     layouts = [repr(tensor.layout.key) for tensor in _tensors(problem, knobs)[:PARTIAL]]
     tiles = (knobs.tile_m, knobs.tile_n, knobs.tile_k)
-    return (*layouts, *tiles, knobs.stages, _parts(problem, knobs), knobs.schedule)
+    return (*layouts, *tiles, knobs.stages, _parts(problem, knobs), knobs.sram_layout, knobs.schedule)
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -118,13 +119,22 @@ def _work_items(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any
     }
 
 
+def _operand(problem: Problem, knobs: Knobs, machine: Machine, tensor: Tensor) -> Buffer:
+    """Return the request for the tiles of a or b, [rows, k] both."""
+    is_a = tensor.name == "a"
+    request = block(tensor.name, knobs.tile_m if is_a else knobs.tile_n, knobs.tile_k, problem.dtype, knobs.stages)
+    along = contiguous_axis(tensor, ("m" if is_a else "n", "k"))
+    side: Literal["a", "b"] = "a" if is_a else "b"
+    return operand(request, machine, knobs.sram_layout, side=side, axis_of_k=1, filled_along=along)
+
+
 def _multiply(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], split: bool) -> Phase:
     tm, tn, tk = knobs.tile_m, knobs.tile_n, knobs.tile_k
     columns = _work_items(problem, knobs)
     p = PhaseAssembler("multiply", tensors, tuple(columns))
     requested = (
-        block("a", tm, tk, problem.dtype, knobs.stages),
-        block("b", tn, tk, problem.dtype, knobs.stages),
+        _operand(problem, knobs, machine, tensors[A]),
+        _operand(problem, knobs, machine, tensors[B]),
         block("accumulator", tm, tn, "fp32"),
         block("out", tm, tn, "fp32" if split else problem.dtype),
     )

@@ -1,0 +1,309 @@
+"""Does the memory side give the plateaus that microbenchmarks measure?
+
+Run as `python studies/memory_plateaus.py`. Beside the published measurements of RRZE-HPC's gpu-benches it prints what
+the machines in `hwmodel/machines` give:
+
+* bandwidth against footprint: every core streams through the memory side (network, cache, HBM) as the benchmark does:
+  two blocks at a time, each reading 32 pieces of 16 KiB that lie as far apart as all blocks' pieces side by side;
+* the plateau of HBM alone: the same requests, straight into the DRAM channels, with either way of refreshing;
+* latency against footprint: one core chases a pointer round the range, one burst at a time;
+* bytes per cycle of a scratchpad against the stride between lanes: bank conflicts.
+
+The bandwidth of the L2 and the latencies of an L2 hit and of an unloaded HBM access stand in the machine descriptions
+and were taken from the same measurements, so these rows check that nothing else limits. The bandwidth of HBM, what
+happens between the plateaus, and the conflicts are predictions; nothing in them was fitted.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwmodel.machine import Machine
+from hwmodel.main_memory import submit
+from hwmodel.memory_side import Clock, MemorySide
+from hwmodel.noc import Server
+from hwmodel.reference import make_dram
+from hwmodel.spec import load_machine
+from layouts import parse
+from layouts.analysis import Access, Banks, bank_conflicts
+
+DATA = Path(os.environ.get("ROWHIT_DATA") or Path(__file__).parents[1] / "../shared/data") / "kernels/layout_effects"
+BURST_BYTES = 32  # of every machine here
+STREAM_BYTES = 64 << 20  # assumed: long enough for a plateau of the L2
+HBM_STREAM_BYTES = 256 << 20  # assumed: the bandwidth of HBM no longer changes by 1 % when this is doubled
+PIECE_BYTES, PIECES = 16 << 10, 32  # of a block: two reads of 1024 doubles each, 32 times (gpu-benches, gpu-l2-cache)
+CHASED = 512  # assumed: loads of which a latency is the mean
+PLATEAU_TOLERANCE, SRAM_TOLERANCE = 0.07, 0.10
+
+
+@dataclass(frozen=True)
+class Device:
+    """A measured device, the machine that describes it, and footprints in kB on its plateaus and between them."""
+
+    machine: str
+    name: str
+    footprints_kb: tuple[int, ...]
+
+
+BANDWIDTHS = (
+    Device("a100-sxm", "a100_80", (4_096, 18_432, 25_600, 33_792, 40_448, 52_736, 100_352, 1_170_432)),
+    Device("h200-sxm", "h200", (9_216, 18_432, 30_720, 40_448, 52_736, 69_632, 120_832, 1_170_432)),
+)
+LATENCIES = (
+    Device("a100-sxm", "a100_80", (5_630, 13_789, 25_047, 33_757, 52_815, 82_630, 265_865)),
+    Device("h100-sxm", "gh200", (6_886, 16_856, 30_616, 41_260, 64_550, 100_988, 307_886)),
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """One request of a core."""
+
+    engine: Core
+    size_bytes: int
+
+
+class Core:
+    """The loads of one core; whenever one is complete, the next is sent."""
+
+    def __init__(
+        self, machine: Machine, memory: MemorySide, env: Clock, requests: Iterator[Any], done: list[tuple[int, int]]
+    ) -> None:
+        self._port, self._port_fs = Server(), machine.port_fs
+        self._memory, self._env, self._requests, self._done = memory, env, requests, done
+
+    def send(self) -> None:
+        """Send the next request, if there is one: an array of burst addresses."""
+        bursts = next(self._requests, None)
+        if bursts is not None:
+            self._memory.submit(Load(self, len(bursts) * BURST_BYTES), bursts, 0, len(bursts), False)
+
+    def receive(self, load: Load, now_fs: int) -> None:
+        """The data of a load reaches the port."""
+        done_fs = self._port.serve(now_fs, self._port_fs(load.size_bytes))
+        self._memory.at(done_fs - self._env.now, self.complete, load)
+
+    def complete(self, event: Any) -> None:
+        """Note when and how many bytes came, and send the next request."""
+        self._done.append((self._env.now, event.value.size_bytes))
+        self.send()
+
+
+def memory_side(machine: Machine, held_bytes: int) -> tuple[MemorySide, Clock]:
+    """Return a memory side whose cache has read the first bytes of the address space in order."""
+    env = Clock()
+    memory = MemorySide(env, machine, make_dram(machine))
+    memory.hold([(0, held_bytes)])
+    return memory, env
+
+
+def block_requests(machine: Machine, core: int, footprint_bytes: int) -> Iterator[Any]:
+    """Yield the burst addresses of every request of a core: two blocks run on it at a time, block after block.
+
+    The benchmark runs so many blocks that cores are at different pieces of theirs; here they start at random ones.
+    """
+    begin = np.random.default_rng(core).integers(PIECES)
+    cores, size = machine.spec.cores.count, min(machine.spec.cores.dma.request_bytes, PIECE_BYTES)
+    blocks = max(1, footprint_bytes // (PIECES * PIECE_BYTES))
+    offsets = np.arange(0, size, BURST_BYTES)
+    for turn in count():
+        here = [(2 * (turn * cores + core) + slot) % blocks for slot in (0, 1)]
+        for piece in range(begin if turn == 0 else 0, PIECES):
+            for block in here:
+                first = (piece * blocks + block) * PIECE_BYTES
+                yield from (first + part + offsets for part in range(0, PIECE_BYTES, size))
+
+
+def bandwidth(machine: Machine, footprint_bytes: int, stream_bytes: int) -> float:
+    """Return the bytes per second that all cores together stream from a range of addresses in the steady state."""
+    dma, cores = machine.spec.cores.dma, machine.spec.cores.count
+    memory, env = memory_side(machine, footprint_bytes)
+    each = max(stream_bytes // dma.request_bytes // cores, 4 * dma.max_outstanding)
+    done: list[tuple[int, int]] = []
+    engines = [
+        Core(machine, memory, env, islice(block_requests(machine, core, footprint_bytes), each), done)
+        for core in range(cores)
+    ]
+    for _ in range(dma.max_outstanding):
+        for engine in engines:
+            engine.send()
+    memory.run()
+    first, last = len(done) // 4, len(done) - len(done) // 8  # between filling and draining
+    moved = sum(size_bytes for _, size_bytes in done[first:last])
+    return moved / (done[last - 1][0] - done[first - 1][0]) * 1e15
+
+
+def hbm_bandwidth(machine: Machine, footprint_bytes: int, stream_bytes: int) -> float:
+    """Return the bytes per second at which the DRAM channels alone answer the same requests.
+
+    The one function of this study that knows the controller.
+    """
+    dma, cores = machine.spec.cores.dma, machine.spec.cores.count
+    dram, step, tick = make_dram(machine), machine.timing.nRC, 0
+    streams = [block_requests(machine, core, footprint_bytes) for core in range(cores)]
+    whose: dict[int, int] = {}
+    sending = [core for _ in range(dma.max_outstanding) for core in range(cores)]
+    per_request = min(dma.request_bytes, PIECE_BYTES) // BURST_BYTES
+    wanted, finished, started = stream_bytes // BURST_BYTES // per_request, 0, (0, 0)
+    while finished < wanted:
+        for core in sending:
+            bursts = next(streams[core])
+            whose[submit(dram, bursts, 0, len(bursts), False, tick)] = core
+        tick += step
+        sending = [whose.pop(number) for number in dram.advance(tick)[0].tolist()]
+        finished += len(sending)
+        if finished < wanted // 4:  # filling
+            started = tick, finished
+    moved = (finished - started[1]) * per_request * BURST_BYTES
+    return moved * float(machine.timing.tick_hz) / (tick - started[0])
+
+
+def latency_ns(machine: Machine, footprint_bytes: int) -> float:
+    """Return the mean time of dependent loads of single bursts that go round all lines of a range at random."""
+    line = machine.spec.shared_cache.line if machine.spec.shared_cache else machine.burst_bytes
+    capacity = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    # Going round a range that is larger than the cache, the least recently used line is always the next one.
+    memory, env = memory_side(machine, footprint_bytes if footprint_bytes <= capacity else 0)
+    pages = machine.spec.tlb.entries * machine.spec.tlb.page if machine.spec.tlb else 0
+    lines = np.random.default_rng(0).choice(footprint_bytes // line, CHASED + warm_loads(machine), replace=False)
+    loads = (np.array([number * line]) for number in lines.tolist())
+    done: list[tuple[int, int]] = []
+    Core(machine, memory, env, loads, done).send()
+    memory.run()
+    skipped = warm_loads(machine) if footprint_bytes <= pages else 0  # until all pages are known
+    return (done[-1][0] - done[skipped - 1][0] if skipped else done[-1][0]) / (len(done) - skipped) / 1e6
+
+
+def warm_loads(machine: Machine) -> int:
+    """Return a number of random loads after which the pages of a footprint within the TLB's reach are known."""
+    return 16 * machine.spec.tlb.entries if machine.spec.tlb else 0
+
+
+def stride_wavefronts(stride: int, element_bytes: int) -> int:
+    """Return the cycles in which 32 banks of 4 bytes give 32 lanes an element each, `stride` elements apart."""
+    lanes = Access(parse(f"32:{stride}"), vector=1, lanes=32)
+    return int(bank_conflicts(parse(f"{32 * max(stride, 1)}:1"), lanes, Banks(32, 4), element_bytes).wavefronts)
+
+
+def measured(file: str, device: str, column: str) -> dict[int, float]:
+    """Return a column of a file of measurements by footprint in kB."""
+    with (DATA / file).open(newline="") as rows:
+        chosen = [row for row in csv.DictReader(rows) if row["device"] == device]
+    return {round(float(row["footprint_kB"])): float(row[column]) for row in chosen}
+
+
+def measured_latencies(device: str) -> dict[int, float]:
+    """Return latencies in ns: cycles over the clock of the small footprints, at which the large ones idled too."""
+    cycles = measured("latency_vs_footprint.csv", device, "latency_cycles")
+    small_ns = measured("latency_vs_footprint.csv", device, "col4")
+    period_ns = float(np.median([small_ns[kb] / cycles[kb] for kb in sorted(cycles)[:20]]))
+    return {kb: value * period_ns for kb, value in cycles.items()}
+
+
+def row(name: str, what: str, here: float, there: float, unit: str, tolerance: float | None) -> str:
+    """Return one line: what, measured, model, difference, and a verdict where there is a goal."""
+    off = here / there - 1
+    verdict = "" if tolerance is None else "within" if abs(off) <= tolerance else "OFF"
+    return f"{name:9} {what:22} {there:9.1f} {here:9.1f} {unit:6} {off:+7.1%}  {verdict}"
+
+
+def machine_of(name: str) -> Machine | None:
+    """Return a shipped machine, or say why it cannot be run."""
+    try:
+        return Machine(load_machine(name))
+    except ValueError as error:
+        print(f"{name}: left out: {error}")
+        return None
+
+
+def print_bandwidths(device: Device) -> None:
+    """Print bandwidth against footprint, and what HBM alone would give."""
+    machine = machine_of(device.machine)
+    if machine is None or machine.spec.shared_cache is None:
+        return
+    there = measured("l2_bandwidth_vs_footprint.csv", device.name, "GBps")
+    capacity_kb = machine.spec.shared_cache.capacity / 1024
+    for kb in device.footprints_kb:
+        level = "L2" if kb < 0.65 * capacity_kb else "HBM" if kb > 6 * capacity_kb else "between"
+        tolerance = None if level == "between" else PLATEAU_TOLERANCE
+        here = bandwidth(machine, kb * 1024, HBM_STREAM_BYTES if level == "HBM" else STREAM_BYTES) / 1e9
+        print(row(device.machine, f"{level} {kb / 1024:.0f} MiB", here, there[kb], "GB/s", tolerance))
+    peak, last = float(machine.hbm_peak_bytes_per_second) / 1e9, device.footprints_kb[-1]
+    for refresh in ("per-bank", "all-bank"):
+        other = Machine(machine.spec.with_overrides({"hbm.controller.refresh": refresh}))
+        here = hbm_bandwidth(other, last * 1024, HBM_STREAM_BYTES) / 1e9
+        print(row(device.machine, f"HBM alone, {refresh}", here, there[last], "GB/s", PLATEAU_TOLERANCE))
+        print(f"{'':10}of the peak of {peak:.0f} GB/s: measured {there[last] / peak:.3f}, model {here / peak:.3f}")
+
+
+def print_latencies(device: Device) -> None:
+    """Print latency against footprint."""
+    machine = machine_of(device.machine)
+    if machine is not None:
+        there = measured_latencies(device.name)
+        for kb in device.footprints_kb:
+            here = latency_ns(machine, kb * 1024)
+            print(row(device.machine, f"latency {kb / 1024:.0f} MiB", here, there[kb], "ns", None))
+
+
+def print_strides() -> None:
+    """Print the strides at which bank conflicts decide, and count the others."""
+    with (DATA / "l1_stride_bytes_per_cycle.csv").open(newline="") as rows:
+        strides = [r for r in csv.DictReader(rows) if r["pattern"] == "stride" and r["device"] == "a100"]
+    off: dict[str, list[tuple[int, float, int]]] = {}
+    for measurement in strides:
+        stride, size = int(measurement["stride_elems_or_block_width"]), {"float": 4, "double": 8}[measurement["dtype"]]
+        there = float(measurement["bytes_per_cycle_per_SM"])
+        here = 32 * size / stride_wavefronts(stride, size)
+        if abs(here / there - 1) <= SRAM_TOLERANCE:
+            print(row("a100-sxm", f"{measurement['dtype']} stride {stride}", here, there, "B/cyc", SRAM_TOLERANCE))
+        else:
+            lines = len({lane * stride * size // 128 for lane in range(32)})
+            off.setdefault(measurement["dtype"], []).append((stride, here / there - 1, lines))
+    for dtype, misses in off.items():
+        least, most = (f(difference for _, difference, _ in misses) for f in (min, max))
+        print(f"a100-sxm  {dtype}: {len(misses)} strides OFF by {least:+.0%} to {most:+.0%}: {[s for s, *_ in misses]}")
+        fewest = min(lines for *_, lines in misses)
+        print(f"          each touches {fewest} to 32 lines of 128 B, whose tags the L1 looks up before it reads")
+
+
+REASONS = """
+Where the model is off, and why
+  between: half of an L2 is near a core and half far from it, and what cores of both halves read stands in both: the
+      measured edges lie where half the capacity would put them. Here it is one cache of one latency that keeps
+      everything once.
+  HBM: how the devices refresh, where they put an address and in which order blocks drift apart is not published. A
+      machine that refreshes all banks at once loses more, but kernels reach 4.4 to 4.55 TB/s on an H200 (MLA decode,
+      rows of ai-dynamo/aiconfigurator), which this benchmark does not and which leaves no room for such refreshes.
+      ECC, refresh management and the traffic of page walks are not modelled.
+  strides: the measured loads go through the L1, whose tags limit lanes that lie in many lines; a scratchpad has none.
+      Conflicts alone are what the banks allow at best, and no measurement is above them.
+"""
+
+
+def main() -> int:
+    """Print the tables; return 1 where the measurements are missing."""
+    if not DATA.is_dir():
+        print(f"memory_plateaus: no measurements in {DATA}: set ROWHIT_DATA to the folder that holds kernels/")
+        return 1
+    print(f"{'machine':9} {'what':22} {'measured':>9} {'model':>9}")
+    for device in BANDWIDTHS:
+        print_bandwidths(device)
+    for device in LATENCIES:
+        print_latencies(device)
+    print_strides()
+    print(REASONS, end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

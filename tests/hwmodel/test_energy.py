@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hwmodel.assembler import PhaseAssembler, Slot
+from hwmodel.bounds import lower_bound
+from hwmodel.energy import Actions, Instructions, instructions, least, mac_fj, spent
+from hwmodel.machine import Machine
+from hwmodel.program import QUEUES, Op, Program, walk
+from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
+from workloads.kernels import decode_attention as attention
+from workloads.kernels import gemm
+
+MachineMaker = Callable[..., Machine]
+CLASSES = ("alu", "exp", "reduce", "convert")
+FROM_THE_PROGRAM = ("sram", "matrix", "vector")
+counts = st.integers(0, 10**12)
+actions = st.builds(
+    Actions,
+    st.builds(
+        Instructions,
+        sram_read_bytes=counts,
+        sram_write_bytes=counts,
+        macs=st.dictionaries(st.sampled_from(["bf16", "fp16", "fp32", "fp8", "int8"]), counts),
+        vector=st.dictionaries(st.sampled_from(CLASSES), counts),
+    ),
+    *[counts] * 7,
+)
+suppress = [HealthCheck.function_scoped_fixture]
+
+
+def without_energy(name: str) -> Machine:
+    return Machine(load_machine(name).model_copy(update={"energy": None}))
+
+
+@given(done=actions, static_watts=st.integers(0, 500))
+def test_the_energy_is_every_count_times_what_it_costs_once(
+    done: Actions, static_watts: int, make_machine: MachineMaker
+) -> None:
+    spec = make_machine("h100-sxm", {"energy.static": f"{static_watts} W"}).spec.energy
+    assert spec is not None
+    moved = done.hbm_read_bytes + done.hbm_write_bytes
+    chip, program = spec.chip, done.instructions
+    expected = 764_000 * done.activates + 1_528_000 * done.bank_refreshes + 18_016 * moved + 6_400 * moved
+    expected += 1_750 * done.cache_bytes + 8_910 * done.noc_bytes
+    expected += 940 * (program.sram_read_bytes + program.sram_write_bytes)
+    expected += sum(
+        {"bf16": 413, "fp16": 504, "fp32": 1183, "fp8": 207, "int8": 70}[k] * n for k, n in program.macs.items()
+    )
+    expected += sum(chip.vector.model_dump()[name] * count for name, count in program.vector.items())
+    expected += static_watts * done.time_fs  # a watt for a femtosecond is a femtojoule
+    energy = spent(spec, done)
+    assert energy.total_fj == expected == sum(energy.by_component.values())
+
+
+@given(done=actions, more=counts, name=st.sampled_from([f.name for f in fields(Actions)][1:]))
+def test_doing_more_of_anything_never_takes_less_energy(
+    done: Actions, more: int, name: str, make_machine: MachineMaker
+) -> None:
+    spec = make_machine("npu-hbm3", {"energy.static": "70 W"}).spec.energy
+    assert spec is not None
+    less, greater = spent(spec, done), spent(spec, replace(done, **{name: getattr(done, name) + more}))
+    assert all(less.by_component[part] <= fj for part, fj in greater.by_component.items())
+    assert greater.total_fj > less.total_fj or more == 0 or name == "time_fs"
+
+
+def walked(program: Program) -> Instructions:
+    """Count with `walk`, one instruction after another; attention of head_dim 16 in bf16, and gemm."""
+    found = Instructions(macs={}, vector=dict.fromkeys(CLASSES, 0))
+    for phase in program.phases:
+        for number in range(len(QUEUES)):
+            for instruction, variables in walk(phase, number, range(len(phase.tasks))):
+                sizes = [size(variables) for size in instruction.sizes]
+                buffers = [phase.buffers[buffer] for buffer, _ in instruction.operands]
+                if instruction.op is Op.MATMUL:
+                    m, n, k = sizes
+                    found.macs["bf16"] = found.macs.get("bf16", 0) + m * n * k
+                    adds = instruction.accumulate is not None and instruction.accumulate(variables) != 0
+                    found.sram_read_bytes += 2 * (m * k + n * k) + 4 * m * n * adds
+                    found.sram_write_bytes += 4 * m * n
+                elif instruction.op is Op.VECTOR:
+                    work, read, written = vector(instruction.function, sizes, buffers[0].element_bytes)
+                    for name, count in zip(CLASSES, work, strict=True):
+                        found.vector[name] += count
+                    found.sram_read_bytes += read
+                    found.sram_write_bytes += written
+                else:
+                    tile = phase.tiles[instruction.tile]
+                    tensor = program.tensors[tile["tensor"]]
+                    size_bytes = tensor.element_bytes
+                    for extent in tile["extent"][: len(tensor.layout.axes)]:
+                        size_bytes *= phase.expression(extent)(variables)
+                    count_transfer(found, instruction.op, size_bytes)
+    return found
+
+
+def count_transfer(found: Instructions, op: Op, size_bytes: int) -> None:
+    if op is Op.LOAD:
+        found.loaded_bytes += size_bytes
+        found.sram_write_bytes += size_bytes
+    else:
+        found.stored_bytes += size_bytes
+        found.sram_read_bytes += size_bytes
+
+
+def vector(function: str, sizes: list[int], out_bytes: int) -> tuple[tuple[int, int, int, int], int, int]:
+    """Return the operations by class, and the bytes read and written; scratch blocks are fp32."""
+    if function == "softmax_step":
+        r, c, _ = sizes
+        read = 4 * (r * c + 2 * r + 16 * r)
+        return (r * (2 * c + 16), r * (c + 1), 2 * r * c, r * c), read, out_bytes * r * c + 4 * (2 * r + 16 * r)
+    if function == "normalise":
+        r, c = sizes
+        return (r * c, 0, 0, r * c), 4 * (r * c + r), out_bytes * r * c
+    if function == "partial":
+        r, c = sizes
+        return (r * c, r, 0, 0), 4 * (r * c + 2 * r), out_bytes * r * (c + 1)
+    if function == "combine":
+        p, r, c = sizes
+        return (2 * p * r * c, p * r, p * r, r * c), 4 * p * r * (c + 1), out_bytes * r * c
+    p, r, c = sizes if function == "sum" else (1, *sizes)
+    assert function in ("sum", "convert"), function
+    return (p * r * c * (function == "sum"), 0, 0, r * c), 4 * p * r * c, out_bytes * r * c
+
+
+@settings(max_examples=30, suppress_health_check=suppress)
+@given(
+    contexts=st.lists(st.integers(1, 90), min_size=1, max_size=5),
+    tile=st.sampled_from([7, 16, 64]),
+    split=st.sampled_from([0, 20]),
+    schedule=st.sampled_from(["static", "dynamic"]),
+)
+def test_the_counts_of_attention_are_those_of_walking_it(
+    contexts: list[int], tile: int, split: int, schedule: str, make_machine: MachineMaker
+) -> None:
+    machine = make_machine("h100-sxm", {"cores.count": 3})
+    problem = attention.Problem(4, 2, 16, "bf16", tuple(contexts))
+    program = attention.compile(problem, attention.Knobs(tile=tile, split_tokens=split, schedule=schedule), machine, 0)
+    assert instructions(program) == walked(program)
+
+
+@settings(max_examples=20, suppress_health_check=suppress)
+@given(
+    m=st.integers(1, 150),
+    n=st.integers(1, 150),
+    k=st.integers(1, 150),
+    tile_k=st.sampled_from([32, 64]),
+    split_k=st.integers(1, 3),
+)
+def test_the_counts_of_gemm_are_those_of_walking_it_and_its_products_are_m_n_k(
+    m: int, n: int, k: int, tile_k: int, split_k: int, make_machine: MachineMaker
+) -> None:
+    machine = make_machine("npu-hbm3", {"cores.count": 2})
+    knobs = gemm.Knobs(tile_m=64, tile_n=64, tile_k=tile_k, split_k=split_k)
+    program = gemm.compile(gemm.Problem(m, n, k, "bf16"), knobs, machine, 0)
+    found, expected = instructions(program), walked(program)
+    assert found.macs == {"bf16": m * n * k}
+    assert {k: v for k, v in found.vector.items() if v} == {k: v for k, v in expected.vector.items() if v}
+    assert replace(found, vector={}) == replace(expected, vector={})
+
+
+@pytest.mark.parametrize("refresh", ["per-bank", "all-bank", "none"])
+@pytest.mark.parametrize("name", ["h100-sxm", "npu-hbm3"])
+def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component(
+    name: str, refresh: str, make_machine: MachineMaker
+) -> None:
+    machine = make_machine(
+        name, {"hbm.controller.refresh": refresh, "energy.static": "60 W", "cores.count": 4, "launch.latency": "4 us"}
+    )
+    problem = attention.Problem(8, 2, 64, "bf16", (300, 45, 700))
+    program = attention.compile(problem, attention.Knobs(split_tokens=128), machine, 0)
+    result = simulate(program, machine)
+    energy, bound = result.energy, result.energy_bound
+    assert energy is not None
+    assert bound is not None
+    parts, dram = energy.by_component, result.dram
+    assert parts["hbm activate"] == 764_000 * dram.activates > 0
+    assert parts["hbm array"] == 18_016 * 32 * (dram.reads + dram.writes)
+    assert parts["hbm io"] == 6_400 * 32 * (dram.reads + dram.writes)
+    assert parts["hbm refresh"] == 1_528_000 * dram.refreshes * (32 if refresh == "all-bank" else 1)
+    assert (parts["hbm refresh"] == 0) == (refresh == "none")
+    moved = sum(t.load_fetched_bytes + t.store_written_bytes for t in result.traffic)
+    assert parts["noc"] == moved * (8_910 if name == "h100-sxm" else 6_250)
+    if name == "h100-sxm":  # what cores ask for passes the cache, and what it fetches and writes back
+        cache = result.levels["shared cache"]
+        assert parts["shared cache"] == 1_750 * (moved + cache.fetched + cache.written_back) > 0
+    else:
+        assert parts["shared cache"] == 0
+    assert parts["static"] == 60 * result.makespan_fs
+    assert result.metrics()["energy_pj"] == sum(result.metrics()["energy_fj"].values()) / 1000 == energy.total_fj / 1000
+    assert bound == least(program, machine, lower_bound(program, machine))
+    assert all(0 <= bound.by_component[part] <= fj for part, fj in parts.items())
+    assert {p: parts[p] for p in FROM_THE_PROGRAM} == {p: bound.by_component[p] for p in FROM_THE_PROGRAM}
+
+
+def test_the_bytes_that_descriptors_ask_for_are_those_that_the_run_found_useful(make_machine: MachineMaker) -> None:
+    machine = make_machine("h100-sxm", {"cores.count": 4})
+    problem = attention.Problem(8, 2, 64, "bf16", (300, 45, 700))
+    result = simulate(attention.compile(problem, attention.Knobs(split_tokens=128), machine, 0), machine)
+    done = result.actions.instructions
+    assert done.loaded_bytes == sum(t.load_useful_bytes for t in result.traffic)
+    assert done.stored_bytes == sum(t.store_useful_bytes for t in result.traffic)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=suppress)
+@given(context=st.integers(1, 200), more=st.integers(1, 100))
+def test_a_longer_context_never_takes_less_energy(context: int, more: int, make_machine: MachineMaker) -> None:
+    machine = make_machine("npu-hbm3", {"cores.count": 2, "hbm.controller.refresh": "none"})
+    energies = []
+    for length in (context, context + more):
+        program = attention.compile(attention.Problem(4, 2, 16, "bf16", (length,)), attention.Knobs(), machine, 0)
+        energy = simulate(program, machine).energy
+        assert energy is not None
+        energies.append(energy.by_component)
+    assert all(energies[0][part] <= fj for part, fj in energies[1].items() if part != "hbm activate")
+    assert sum(energies[0].values()) < sum(energies[1].values())
+
+
+def test_a_machine_without_energies_counts_its_actions_and_gives_none(make_program: Any, placed: Any) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 64, 64, "bf16", 1)))
+        slot = Slot(buffer, p.begun)
+        p.matmul(slot, slot, slot, (64, 64, 64))
+
+    machine = without_energy("npu-hbm3")
+    program = make_program(write)
+    result = simulate(program, machine)
+    assert result.energy is result.energy_bound is least(program, machine, result.bound) is None
+    metrics = result.metrics()
+    assert metrics["energy_pj"] is metrics["energy_bound_pj"] is metrics["energy_fj"] is None
+    assert result.actions.instructions.macs == {"bf16": 64**3}
+
+
+def test_a_destination_is_read_where_it_is_added_to(make_program: Any, placed: Any) -> None:
+    """Where only an executor knows, as with a running index, it is taken to be."""
+
+    def reads(accumulate: Callable[[PhaseAssembler], Any]) -> int:
+        def write(p: PhaseAssembler) -> None:
+            a, c = p.add_buffers(placed(("a", 16, 16, "bf16", 1), ("c", 16, 16, "fp32", 1)))
+            p.matmul(Slot(c, p.begun), Slot(a, p.begun), Slot(a, p.begun), (16, 16, 16), accumulate=accumulate(p))
+
+        return instructions(make_program(write, tasks=[[0], [1]])).sram_read_bytes
+
+    operands, result = 2 * 2 * 2 * 16 * 16, 4 * 16 * 16
+    assert reads(lambda p: 0) == operands
+    assert reads(lambda p: 1) == operands + 2 * result
+    assert reads(lambda p: p.column("c0")) == operands + result
+    assert reads(lambda p: p.begun) == operands + 2 * result
+
+
+def test_every_8_bit_float_is_fp8_and_a_type_without_a_number_is_refused() -> None:
+    energy = load_machine("h100-sxm").energy
+    assert energy is not None
+    assert mac_fj(energy.chip.mac, "fp8_e4m3") == mac_fj(energy.chip.mac, "fp8_e5m2") == energy.chip.mac.fp8
+    with pytest.raises(ValueError, match=r"energy\.chip\.mac: no number for int4; known: bf16, fp16, fp32, fp8, int8"):
+        mac_fj(energy.chip.mac, "int4")

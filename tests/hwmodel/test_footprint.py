@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodel.bounds import lower_bound
+from hwmodel.footprint import _disjoint_elements
+from hwmodel.machine import Machine
+from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
+from workloads.kernels import decode_attention as attention
+from workloads.kernels import gemm
+
+TINY_CACHE = {"shared_cache.capacity": "160 KiB", "shared_cache.outstanding_misses": 40}
+MULTICAST = {"noc.multicast_window": "100 ns", "noc.bisection": "500 GB/s"}
+MACHINES: dict[str, tuple[str, dict[str, object]]] = {
+    "large cache": ("h100-sxm", {}),
+    "tiny cache": ("h100-sxm", TINY_CACHE),
+    "cache of large sectors": ("h100-sxm", {"shared_cache.sector": "128 B", "shared_cache.capacity": "320 KiB"}),
+    "tiny cache, slow memory": ("h100-sxm", TINY_CACHE | {"hbm.stacks": 1, "hbm.pin_rate": "1 Gb/s"}),
+    "multicast": ("npu-hbm3", MULTICAST),
+    "multicast and cache": ("h100-sxm", MULTICAST | {"shared_cache.capacity": "1280 KiB"}),
+    "on-chip memory": ("npu-sram", {}),
+    "slow on-chip memory": ("npu-sram", {"distributed_sram.bandwidth": "100 GB/s", "noc.multicast_window": "0 s"}),
+}
+
+
+def machine_of(name: str) -> Machine:
+    shipped, changes = MACHINES[name]
+    return Machine(load_machine(shipped).with_overrides(changes))
+
+
+def product(machine: Machine, **knobs: Any) -> Any:
+    return gemm.compile(gemm.Problem(500, 700, 300, "bf16"), gemm.Knobs(**knobs), machine, 0)
+
+
+def decode(machine: Machine, **knobs: Any) -> Any:
+    problem = attention.Problem(8, 2, 64, "bf16", (300, 37, 190, 64))
+    return attention.compile(problem, attention.Knobs(**knobs), machine, 0)
+
+
+KERNELS = {
+    "gemm": lambda machine: product(machine, tile_m=64, tile_n=64),
+    "split gemm": lambda machine: product(machine, tile_m=64, tile_n=64, split_k=3),
+    "attention": lambda machine: decode(machine),
+    "split attention": lambda machine: decode(machine, split_tokens=48, page_order="shuffled"),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_bound_holds_and_every_byte_is_accounted_for_whatever_stands_before_memory(name: str, kernel: str) -> None:
+    machine = machine_of(name)
+    result = simulate(KERNELS[kernel](machine), machine)  # asserts it, and follows the bytes from level to level
+    assert 0 < result.bound.total_fs <= result.makespan_fs
+
+
+def test_a_tiny_cache_moves_more_bytes_and_takes_longer_than_a_large_one() -> None:
+    results = {}
+    for name in ("tiny cache", "large cache"):
+        machine = machine_of(name)
+        results[name] = simulate(KERNELS["gemm"](machine), machine)
+    tiny, large = results["tiny cache"], results["large cache"]
+    assert large.hbm_read_bytes == 2 * 300 * (500 + 700)  # each operand once: rows of whole bursts
+    assert large.hbm_write_bytes == 0  # the product stays in the cache
+    assert tiny.hbm_read_bytes > 1.5 * large.hbm_read_bytes
+    assert tiny.hbm_write_bytes > 0
+    assert tiny.makespan_fs > large.makespan_fs
+
+
+@pytest.mark.parametrize("kernel", ["gemm", "attention"])
+def test_the_bound_of_a_cold_cache_is_every_byte_once_at_the_peak(kernel: str) -> None:
+    """The grid of tiles loses nothing: what must be moved is what a run with a large cache moves."""
+    machine = machine_of("large cache")
+    program = KERNELS[kernel](machine)
+    moved_fs = simulate(program, machine).hbm_read_bytes / float(machine.hbm_peak_bytes_per_second) * 1e15
+    assert moved_fs < lower_bound(program, machine).by_resource["hbm"] < moved_fs + 1e9
+
+
+def test_a_later_phase_may_find_all_in_the_cache_and_the_bound_knows() -> None:
+    machine = machine_of("large cache")
+    program = KERNELS["gemm"](machine)
+    twice = type(program)(program.name, program.tensors, program.phases * 2)
+    assert lower_bound(twice, machine).by_resource["hbm"] == lower_bound(program, machine).by_resource["hbm"]
+    result = simulate(twice, machine)
+    assert result.hbm_read_bytes == simulate(program, machine).hbm_read_bytes
+
+
+boxes = st.lists(st.tuples(*[st.tuples(st.integers(0, 6), st.integers(0, 3))] * 2), min_size=1, max_size=12)
+
+
+@given(boxes=boxes)
+def test_disjoint_boxes_are_never_more_than_what_all_cover(boxes: list[tuple[tuple[int, int], ...]]) -> None:
+    covered = {
+        (x, y) for (x0, width), (y0, height) in boxes for x in range(x0, x0 + width) for y in range(y0, y0 + height)
+    }
+    found = _disjoint_elements(np.array(boxes, np.int64))
+    assert found <= len(covered)
+    assert (found > 0) == (len(covered) > 0)
+
+
+@given(st.sets(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1), st.integers(1, 4), st.integers(1, 4))
+def test_tiles_of_one_grid_are_all_counted_once(tiles: set[tuple[int, int]], width: int, height: int) -> None:
+    grid = [((x * width, width), (y * height, height)) for x, y in sorted(tiles)] * 2
+    assert _disjoint_elements(np.array(grid, np.int64)) == len(tiles) * width * height
