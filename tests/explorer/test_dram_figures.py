@@ -23,11 +23,11 @@ from explorer.dram_timeline import MAX_COMMANDS, timeline, timeline_figure
 from hwmodel.dram.standards import COMMANDS, HBM3
 from hwmodel.dram.trace import DramTrace, nearest_rank, queue_steps
 
-T = HBM3.timing(6_400_000_000)  # a tick of 0.625 ns
+T = HBM3.timing(6_400_000_000)  # a tick of 0.3125 ns
 SMALL = replace(HBM3.organisation, channels=2)
 AFTER = (T.nCL + T.nBL, T.nCWL + T.nBL)
 ACT = COMMANDS.index("ACT")
-TICK_US = 0.000625
+TICK_US = 0.0003125
 Row = tuple[int, ...]
 
 
@@ -91,7 +91,7 @@ def test_the_map_of_activates_counts_commands_and_says_where_most_are() -> None:
     assert [np.flatnonzero(row).tolist() for row in table.counts] == [[0, 150], [3]]
     assert pictures.bank_heat_text(table) == (
         "4 activates in 2 of 128 banks; the busiest bank has 3, 96.00 times the mean of all; "
-        "the fullest cell is ch 0 pc 1 bank 11 from 0 us on, 2 in 0.00125 us."
+        "the fullest cell is ch 0 pc 1 bank 11 from 0 us on, 2 in 0.000625 us."
     )
 
 
@@ -169,13 +169,13 @@ def test_a_bar_counts_the_latencies_between_its_edges(bursts: list[Row], is_writ
         assert figure.data == ()
         return
     bars, *marks = figure.data
-    centres, widths = np.array(bars.x) / 0.625, np.array(bars.width) / 0.625
+    centres, widths = np.array(bars.x) / 0.3125, np.array(bars.width) / 0.3125
     for centre, width, height in zip(centres, widths, bars.y, strict=True):
         low, high = centre - width / 2 - 1e-6, centre + width / 2 - 1e-6
         assert height == sum(low <= latency < high for latency in latencies)
     assert sum(bars.y) == len(latencies)
     assert len(bars.y) <= tables.LATENCY_BINS
-    ranks = [nearest_rank(np.sort(latencies), part) * 0.625 for part in (500, 900, 990, 1000)]
+    ranks = [nearest_rank(np.sort(latencies), part) * 0.3125 for part in (500, 900, 990, 1000)]
     assert [list(mark.x) for mark in marks] == [[rank, rank] for rank in ranks]
     assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == (("log", "log") if log else (None, None))
 
@@ -183,7 +183,7 @@ def test_a_bar_counts_the_latencies_between_its_edges(bursts: list[Row], is_writ
 def test_the_sentence_of_latencies_gives_mean_and_percentiles() -> None:
     trace = trace_of([(0, wait, 0, 0, 0, 0, 0) for wait in range(100)])
     assert pictures.latency_text(tables.latency(trace, False)) == (
-        "From arrival to last data of 100 reads: mean 44.7 ns, p50 44.4 ns, p90 69.4 ns, p99 75.0 ns, max 75.6 ns."
+        "From arrival to last data of 100 reads: mean 29.2 ns, p50 29.1 ns, p90 41.6 ns, p99 44.4 ns, max 44.7 ns."
     )
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from hwmodel.dram.config import load_config
+from hwmodel.dram.replay_result import replay_trace
 from hwmodel.dram.standards import standard
 
 Maker = Callable[..., Any]
@@ -20,7 +23,7 @@ READ = T.nCL + T.nBL
 
 @pytest.fixture
 def make(make_memory: Maker) -> Maker:
-    defaults = {"name": "HBM2-legacy", "scheduler": "per-bank-queues", "refresh": "none", "write_low": 0.0}
+    defaults = {"name": "HBM2-legacy", "scheduler": "per-bank-queues", "refresh": "none"}
     return lambda **options: make_memory(**defaults | options)
 
 
@@ -105,19 +108,19 @@ def test_a_write_waits_for_an_older_read_of_its_place(make: Maker) -> None:
     assert ticks[write] > ticks[read]
 
 
-def test_writes_are_drained_when_the_buffer_is_full_or_nothing_else_is_queued_above_the_low_watermark(
-    make: Maker,
-) -> None:
-    memory = make(write_high=1.0, write_low=0.25)
-    for i in range(8):  # 0.25 of 32, not more
-        memory.write(bank_group=i % 4, bank=i // 4)
-    memory.dram.advance(10_000)
-    assert not memory.dram.idle
-    assert memory.dram.commands().tolist() == []
-    memory.write(tick=10_000, bank=2)
-    memory.dram.advance(20_000)
+@pytest.mark.parametrize(("writes", "written"), [(8, 0), (9, 9), (32, 32)])
+def test_a_replay_ends_with_as_many_writes_undrained_as_the_low_watermark_lets_wait(writes: int, written: int) -> None:
+    config = load_config("ds3_hbm2")  # 0.25 of 32
+    result, _ = replay_trace(config, np.arange(writes, dtype=np.uint64) * 64, np.ones(writes, bool))
+    assert (result.wr, result.ref) == (written, 0)
+
+
+@pytest.mark.parametrize("write_low", [0.0, 0.25])
+def test_in_a_machine_few_writes_are_drained_too_once_no_reads_wait(make: Maker, write_low: float) -> None:
+    memory = make(write_low=write_low)
+    requests = [memory.write(bank_group=group) for group in range(3)]
+    assert sorted(memory.dram.drain()[0].tolist()) == requests
     assert memory.dram.idle
-    assert names_of(memory).count("WR") == 9
 
 
 def test_a_refresh_closes_the_open_banks_one_by_one_and_then_takes_trfc(make: Maker) -> None:

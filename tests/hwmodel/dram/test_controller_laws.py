@@ -38,7 +38,7 @@ policies = st.one_of(
             "queue": st.sampled_from(QUEUES),
             "bank_queue": st.sampled_from((1, 8)),
             "hit_streak": st.sampled_from((1, 4)),
-            "write_low": st.just(0.0),  # else a few writes stay for ever, as in DRAMsim3
+            "write_low": st.sampled_from((0.0, 0.25)),
         }
     ),
 )
@@ -129,7 +129,7 @@ def test_every_burst_is_done_once_no_rule_is_broken_and_the_accounts_add_up(
         *({"scheduler": scheduler, "refresh": refresh} for scheduler in SHARED for refresh in REFRESHES),
         {"row_policy": "closed", "refresh": "per-bank", "merge": False},
         {"row_policy": "timeout", "timeout_ticks": 100, "refresh": "all-bank"},
-        {"scheduler": "per-bank-queues", "refresh": "all-bank", "write_low": 0.0},
+        {"scheduler": "per-bank-queues", "refresh": "all-bank"},
     ],
     ids=lambda policy: " ".join(str(value) for value in policy.values()),
 )
@@ -190,7 +190,7 @@ def test_the_compiled_decoder_places_bursts_where_the_tables_say(make_memory: Ma
 
 @pytest.mark.parametrize(
     "policy",
-    [{"merge": False}, {"merge": True}, {"scheduler": "per-bank-queues", "write_low": 0.0}],
+    [{"merge": False}, {"merge": True}, {"scheduler": "per-bank-queues"}],
     ids=["shared queues", "with merging", "bank queues"],
 )
 def test_a_completion_is_never_earlier_than_the_lookahead_after_the_start_of_the_step(
