@@ -88,7 +88,6 @@ class _Source:
         self.seen: dict[bytes, _Boundary] = {}
         self.note = np.zeros(1 << 14, np.int64)
         scalars[k.REPLAYING] = 1
-        dram.reserve(2 * CHUNK)
 
     @property
     def accepted(self) -> int:
@@ -114,6 +113,7 @@ class _Source:
 
     def _feed(self) -> None:
         stop = min(self.total, self.fed + CHUNK)
+        self.dram.reserve(stop - self.fed)  # reads that wait for the same data are not bounded by a queue
         _feed(self.dram.state, self.traffic.accesses, self.fed, stop, self.parts, self.gap_ticks)
         self.fed = stop
         self.dram.state.scalars[k.MORE] = stop < self.total
@@ -177,7 +177,16 @@ class _Source:
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
         waits = np.zeros(k.MAX_PCS, np.int64)
         length, back = describe(
-            state, self.traffic.accesses, self.segment, pattern.unit, self.parts, pattern.banks, tick, since, self.note, waits
+            state,
+            self.traffic.accesses,
+            self.segment,
+            pattern.unit,
+            self.parts,
+            pattern.banks,
+            tick,
+            since,
+            self.note,
+            waits,
         )
         if not length:
             return
@@ -192,7 +201,16 @@ class _Source:
         periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
         if periods < 1 or back > bursts or back + bursts >= pattern.apart:
             return
-        skip(state, self.traffic.accesses, self.segment, self.parts, periods * bursts, periods * ticks, pattern.first, since)
+        skip(
+            state,
+            self.traffic.accesses,
+            self.segment,
+            self.parts,
+            periods * bursts,
+            periods * ticks,
+            pattern.first,
+            since,
+        )
         counts -= before.counts
         counts[_LATENCY_SUMS] += before.waits - waits
         state.channels[0, _COUNTS] += periods * counts
