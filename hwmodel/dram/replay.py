@@ -21,6 +21,9 @@ from hwmodel.dram.traffic import ACCESSES, FIRST, Accesses, Traffic, access_at
 
 Array = np.ndarray[Any, Any]
 CHUNK = 1024  # bursts offered at a time: what stays in a cache
+MAX_WAITING = (
+    1 << 14
+)  # assumed: bursts in a state that is written down; reads that wait for the same data know no bound
 BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
 
 # Columns that count what has happened, by their offsets in a channel
@@ -34,7 +37,7 @@ _COUNTS = np.array(
         *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
     ]
 )
-_LATENCY_SUMS = [int(np.flatnonzero(_COUNTS == k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM)[0]) for pc in range(k.MAX_PCS)]
+_LATENCY_SUMS = [_COUNTS.tolist().index(k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM) for pc in range(k.MAX_PCS)]
 
 
 @compiled
@@ -64,8 +67,18 @@ class _Boundary:
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
     """Run the traffic through a fresh single-channel `dram`; return the ticks until everything is done.
 
-    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. The counts are in `dram.statistics()`.
+    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. The counts are in
+    `dram.statistics()`. Raises ValueError for accesses that are no whole bursts, several channels, or a negative gap.
     """
+    burst_bytes, channels = dram.organisation.burst_bytes, len(dram.state.channels)
+    if traffic.access_bytes < 1 or traffic.access_bytes % burst_bytes:
+        raise ValueError(
+            f"replay: accesses of {traffic.access_bytes} B; allowed: multiples of a burst of {burst_bytes} B"
+        )
+    if channels != 1:
+        raise ValueError(f"replay: {channels} channels; allowed: 1")
+    if gap_ticks < 0:
+        raise ValueError(f"replay: gap of {gap_ticks} ticks; allowed: 0 or more")
     return _Source(dram, traffic, gap_ticks, fast_forward).run()
 
 
@@ -86,7 +99,7 @@ class _Source:
         self.segment = -1
         self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
         self.seen: dict[bytes, _Boundary] = {}
-        self.note = np.zeros(1 << 14, np.int64)
+        self.note = np.zeros((1 << 13) + 3 * MAX_WAITING, np.int64)  # what there always is, and three numbers a burst
         scalars[k.REPLAYING] = 1
 
     @property
@@ -95,6 +108,8 @@ class _Source:
 
     def run(self) -> int:
         scalars = self.dram.state.scalars
+        if not self.total:
+            return 0
         self._feed()
         while True:
             until = self._next_boundary()
@@ -103,7 +118,7 @@ class _Source:
                 self._feed()
             elif until == k.NEVER and status == k.FINISHED:
                 break
-            else:
+            elif until == k.NEVER or status == k.FINISHED:
                 self._at_boundary(until)
         scalars[k.STOP_AT] = k.NEVER
         ticks = int(self.dram.state.channels[0, k.LAST_DONE])
@@ -126,7 +141,7 @@ class _Source:
             return k.NEVER
         self._find_segment()
         accepted = self.accepted
-        if self.pattern is None or len(self.seen) > MAX_STATES or self.pattern.stop - accepted <= self._at_most():
+        if self.pattern is None or len(self.seen) > MAX_STATES or self.pattern.stop <= accepted:
             segments = self.traffic.accesses.segments
             if self.segment + 1 < len(segments):
                 scalars[k.STOP_AT] = int(segments[self.segment + 1, FIRST]) * self.parts
@@ -138,16 +153,10 @@ class _Source:
                 self.stop_at = min(self.pattern.first + repeated * unit, self.pattern.stop)
             scalars[k.STOP_AT] = self.stop_at
             return k.NEVER
+        scalars[k.STOP_AT] = self.pattern.stop  # beyond the last burst, refreshes would be counted that never come
         interval = self._interval()
-        return (int(scalars[k.NOW]) // interval + 1) * interval
-
-    def _at_most(self) -> int:
-        """Return how many bursts can be accepted until the next boundary: a segment's end is run to its end."""
-        scalars = self.dram.state.scalars
-        if scalars[k.REFRESH] == k.REFRESH_NONE:
-            return 0
-        per_interval = self._interval() // int(scalars[k.BURST_TICKS]) * int(scalars[k.PER_CHANNEL])
-        return per_interval + int(scalars[k.DEPTH] + scalars[k.DEPTH + 1])
+        now = max(int(scalars[k.NOW]), int(self.dram.state.channels[0, k.TICK]))
+        return (now // interval + 1) * interval
 
     def _interval(self) -> int:
         scalars = self.dram.state.scalars
@@ -171,7 +180,8 @@ class _Source:
         self.reached = self.accepted
         self._find_segment()
         pattern, state, accepted = self.pattern, self.dram.state, self.accepted
-        if pattern is None or accepted >= pattern.stop:
+        waiting = int(state.scalars[k.WAITING]) - (self.fed - accepted)
+        if pattern is None or accepted >= pattern.stop or waiting > MAX_WAITING:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
@@ -206,6 +216,7 @@ class _Source:
             self.traffic.accesses,
             self.segment,
             self.parts,
+            pattern.banks,
             periods * bursts,
             periods * ticks,
             pattern.first,

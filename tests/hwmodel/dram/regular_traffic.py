@@ -139,7 +139,7 @@ def _policy(rng: Generator, chosen: tuple[str, str, str], deepest: int) -> Polic
 def random_traffic(rng: Generator, memory: Memory, most: int = 40_000) -> Traffic:
     """Return one to three segments of streams and gathers, with a little of anything in between."""
     access_bytes = max(64, memory.organisation.burst_bytes) if rng.random() < 0.8 else memory.organisation.burst_bytes
-    count = 1 if rng.random() < 0.6 else int(rng.integers(2, 4))
+    count = 1 if rng.random() < 0.7 else int(rng.integers(2, 4))
     traffic = _segment(rng, memory, access_bytes, most // count)
     for _ in range(count - 1):
         if rng.random() < 0.3:
@@ -156,7 +156,7 @@ def _segment(rng: Generator, memory: Memory, access_bytes: int, most: int) -> Tr
     side_by_side = int(rng.integers(1, 4))
     length = max(2, accesses // side_by_side)
     strides = [_stride(rng, memory, access_bytes) for _ in range(side_by_side)]
-    if rng.random() < 0.7:
+    if rng.random() < 0.75:
         strides = strides[:1] * side_by_side
     writes = (rng.random(side_by_side) < 0.5).tolist()
     capacity = memory.organisation.capacity_bytes
@@ -175,8 +175,8 @@ def _segment(rng: Generator, memory: Memory, access_bytes: int, most: int) -> Tr
 
 
 def _stride(rng: Generator, memory: Memory, access_bytes: int) -> int:
-    size = access_bytes << int(rng.integers(0, 15)) if rng.random() < 0.4 else access_bytes
-    if rng.random() < 0.4:
+    size = access_bytes << int(rng.integers(0, 15)) if rng.random() < 0.3 else access_bytes
+    if rng.random() < 0.3:
         size *= int(rng.integers(1, 17)) | 1
     size = min(size, 1 << 20)
     return int(size if rng.random() < 0.75 else -size)
@@ -194,9 +194,9 @@ def _random_gather(rng: Generator, memory: Memory, access_bytes: int, accesses: 
     else:
         starts = rng.integers(0, places, runs) * run_bytes
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.1:
         starts = starts + int(rng.integers(0, 64)) * access_bytes
-    elif kind < 0.3:
+    elif kind < 0.2:
         starts = starts + rng.integers(0, 64, runs) * access_bytes
     return gather(starts, run_bytes, bool(rng.random() < 0.3), access_bytes)
 

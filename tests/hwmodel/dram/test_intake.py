@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel.dram.controller import REFRESH_POLICIES, enqueue_bursts
+from hwmodel.dram.controller import enqueue_bursts
+from hwmodel.dram.policy import REFRESH_POLICIES
 
 Maker = Callable[..., Any]
 RUN_ORDERS = (
@@ -25,14 +26,16 @@ RUN_ORDERS = (
     order=st.sampled_from(RUN_ORDERS),
     hashes=st.sampled_from([(), ((2, 0, 6, 2),), ((3, 1, 5, 0),)]),
     refresh=st.sampled_from(REFRESH_POLICIES),
-    depth=st.sampled_from([1, 3, 64]),
+    depth=st.sampled_from([1, 3, 32]),
 )
 def test_bursts_offered_as_runs_and_one_by_one_get_the_same_commands(
     make_memory: Maker, requests: Any, order: Any, hashes: Any, refresh: str, depth: int
 ) -> None:
     results = []
     for as_runs in (False, True):
-        memory = make_memory(order=order, hashes=hashes, refresh=refresh, queue_depth=depth, bin_ticks=1000)
+        memory = make_memory(
+            order=order, hashes=hashes, refresh=refresh, read_queue=depth, write_queue=depth, bin_ticks=1000
+        )
         tick = 0
         for gap, first, bursts, is_write in requests:
             tick += gap
