@@ -289,7 +289,7 @@ def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) 
     """Return the place of a burst of a segment."""
     first = accesses.segments[segment, FIRST]
     address, _ = access_at(accesses, segment, index // parts - first)
-    return decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK
+    return int(decode(m, (address + index % parts * m[BURST_BYTES]) % m[CAPACITY]) & PLACE_MASK)
 
 
 @compiled

@@ -63,9 +63,9 @@ def _described(name: str) -> tuple[Timing, Organisation]:
     return part.timing(part.max_pin_rate_bps), part.organisation
 
 
-def random_memory(rng: Generator, chosen: tuple[str, str, str], deepest: int = 42) -> Memory:
-    """Return a small memory of some standard under a (scheduler, row policy, refresh policy)."""
-    timing, o = _described(str(rng.choice(standard_names())))
+def random_memory(rng: Generator, chosen: tuple[str, str, str], deepest: int = 42, name: str = "") -> Memory:
+    """Return a small memory of a standard (any, without a name) under a (scheduler, row policy, refresh policy)."""
+    timing, o = _described(name or str(rng.choice(standard_names())))
     organisation = replace(
         o,
         channels=1,
