@@ -73,13 +73,13 @@ def shipped(name: str, **policy: object) -> Memory:
 
 def test_a_pseudo_channel_that_rests_for_whole_refresh_intervals_keeps_its_account() -> None:
     """Used in every period, but not in the interval before its end: its time was counted twice."""
-    memory = shipped("ram2_hbm3_rh32", scheduler="fcfs")
-    organisation = replace(memory.organisation, bank_groups=2, banks_per_group=1, stack_ids=1)
+    memory = shipped("ram2_hbm3_rh32", scheduler="fcfs", read_queue=4)
+    organisation = replace(memory.organisation, bank_groups=2, banks_per_group=2, stack_ids=1)
     sizes, stride, digits = organisation.field_sizes(), organisation.burst_bytes, []
     for name in ("column", "bank_group", "bank", "pseudo_channel", "row"):
         digits.append((stride, sizes[name], FIELDS.index(name), 1))
         stride *= sizes[name]
-    # half a block, 64 bursts nCCDL 8 apart, takes longer than a refresh interval
+    # half a block, 128 bursts nCCDL 8 apart, takes longer than two refresh intervals
     timing = replace(memory.timing, nREFI=400, nRFC=60)
     memory = replace(memory, timing=timing, organisation=organisation, digits=tuple(digits), hashes=())
     assert differences(memory, streams([0], [64], [False], 40_000)) == ([], True)
