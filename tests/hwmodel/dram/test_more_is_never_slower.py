@@ -1,4 +1,4 @@
-"""More banks, more bandwidth or deeper queues do not slow traffic down, but for what a greedy order leaves to chance."""
+"""More banks, bandwidth or deeper queues do not slow traffic down, but for what a greedy order leaves to chance."""
 
 from __future__ import annotations
 
