@@ -194,7 +194,7 @@ def _first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int
     pc = pc_at(c, state[BANK_PC])
     live, hits, wake = state[Q_LIVE], state[Q_HITS], NEVER
     if state[OPEN_ROW] == NONE:
-        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], act_ready(c, bank), c[ROW_FREE]) | m[RISING]
+        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], act_ready(c, bank), c[ROW_FREE], tick) | m[RISING]
         return (ACT if at <= tick else NONE), trailing_zeros(live), at
     if (c[CONFLICT_BANKS] >> bank) & 1:
         at = max(pc[PRE], state[PRE], c[ROW_FREE])
@@ -202,8 +202,8 @@ def _first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int
             return PRE, trailing_zeros(live), at
         wake = at
     reads, writes = hits & state[Q_READS], hits & ~state[Q_READS]
-    read_at = max(pc[RD], column_ready(c, bank, RD), c[COLUMN_FREE]) | m[RISING] if reads != 0 else NEVER
-    write_at = max(pc[WR], column_ready(c, bank, WR), c[COLUMN_FREE]) | m[RISING] if writes != 0 else NEVER
+    read_at = max(pc[RD], column_ready(c, bank, RD), c[COLUMN_FREE], tick) | m[RISING] if reads != 0 else NEVER
+    write_at = max(pc[WR], column_ready(c, bank, WR), c[COLUMN_FREE], tick) | m[RISING] if writes != 0 else NEVER
     wake = min(wake, read_at)
     if write_at <= tick:
         while writes != 0 and _held_back(m, c, bank, trailing_zeros(writes)):
@@ -346,7 +346,7 @@ def _refresh(m: Row, c: Row, tick: int) -> int:
                     return tick + 1
                 wake = min(wake, at)
         return int(wake)
-    at = max(pc[REFAB], c[ROW_FREE])
+    at = max(pc[REFAB], c[ROW_FREE], tick)
     for bank in range(first, first + m[BANKS]):
         at = max(at, bank_at(c, bank)[REFAB])
     at |= m[RISING]
@@ -624,5 +624,5 @@ def is_done(m: Row, c: Row) -> bool:
     """Return whether nothing will happen any more but refreshes; a few writes may be left waiting for a drain."""
     if c[INBOX_HEAD] != NONE or c[QUEUED] + c[COUNT] + c[DRAINING] != 0:
         return False
-    waits_for_more = c[COUNT + 1] <= m[DRAIN_BELOW] and c[COUNT + 1] < m[DRAIN_ABOVE]
+    waits_for_more = c[COUNT + 1] == 0 or (c[COUNT + 1] <= m[DRAIN_BELOW] and c[COUNT + 1] < m[DRAIN_ABOVE])
     return bool(waits_for_more and m[MORE] == 0)

@@ -294,7 +294,7 @@ class Dram:
             merged_writes=int(self.state.channels[:, k.MERGED_READS + 1].sum()),
             latency_ticks_max=int(pcs[:, k.LATENCY_MAX].max()),
             pseudo_channel_bursts=bursts,
-            pseudo_channel_busy_ticks=bursts * self.timing.nBL,
+            pseudo_channel_busy_ticks=pcs[:, k.CAUSE + k.DATA].copy(),
             bank_activates=banks[:, :, k.BANK_ACTIVATES].copy(),
             bank_conflicts=banks[:, :, k.BANK_CONFLICTS].copy(),
             bank_bursts=banks[:, :, k.BANK_BURSTS].copy(),

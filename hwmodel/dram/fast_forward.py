@@ -167,7 +167,8 @@ Array = np.ndarray[Any, Any]
 STALE = -7  # a row that no burst of the segment can hit
 MAX_UNIT_STEPS = 1 << 16  # assumed: longer patterns would hardly come round within a refresh or two
 MAX_BLOCKS = 1 << 24  # assumed: of a gather, as many as are sorted in a second or two
-MAX_STATES = 8192  # assumed: of a segment, some 50 MB; a stream comes round within 256 refreshes, two in thousands
+# assumed: of a segment, some 50 MB; a stream comes round within 256 refreshes, two side by side in thousands
+MAX_STATES = 8192
 
 
 @dataclass(frozen=True)
@@ -298,9 +299,9 @@ def describe(
 ) -> tuple[int, int]:  # fmt: skip
     """Write the state of the only channel, relative to a tick and to the bursts accepted, to `out`.
 
-    `unit`: bursts after which the segment repeats; `banks`: which it touches; `since`: pseudo-channels without data
-    from then on count as unused. What only the sums of latencies depend on, when the waiting reads arrived, goes to
-    `waits`: per pseudo-channel, summed, relative to the tick.
+    `unit`: bursts after which the segment repeats; `banks`: which it touches; `since`: pseudo-channels that it does not
+    touch and that had no data from then on count as unused. What only the sums of latencies depend on, when the
+    waiting reads arrived, goes to `waits`: per pseudo-channel, summed, relative to the tick.
     Returns (length, how far back the oldest burst that matters lies); length 0 if bursts before the segment matter.
     """
     m, words = memory_of(state), state.words
@@ -314,7 +315,7 @@ def describe(
     out[12], out[13], out[14], out[15] = c[QUEUED], c[DRAINING], c[FREED], tick & m[RISING]
     at = 16
     for index in range(m[PER_CHANNEL]):
-        at = _describe_pc(m, c, index, tick, since, out, at)
+        at = _describe_pc(m, c, index, banks, tick, since, out, at)
     oldest = position
     for index in range(m[PER_CHANNEL]):
         for bank in range(index * m[BANK_STRIDE], index * m[BANK_STRIDE] + m[BANKS]):
@@ -334,8 +335,18 @@ def describe(
     return (at, position - oldest) if oldest >= first else (0, 0)
 
 
+@compiled
+def _is_used(m: Row, c: Row, index: int, banks: Array, since: int) -> bool:
+    """Return whether a pseudo-channel's account goes on: it has bursts, had some lately, or the segment touches it."""
+    pc = pc_at(c, index)
+    if pc[OUTSTANDING] != 0 or pc[ACCOUNTED] >= since:
+        return True
+    first = index * m[BANK_STRIDE]
+    return bool(banks[first : first + m[BANKS]].any())
+
+
 @inlined
-def _describe_pc(m: Row, c: Row, index: int, tick: int, since: int, out: Array, at: int) -> int:
+def _describe_pc(m: Row, c: Row, index: int, banks: Array, tick: int, since: int, out: Array, at: int) -> int:
     pc = pc_at(c, index)
     for command in range(COMMAND_SLOTS):
         out[at + command] = _ahead(pc[command], tick)
@@ -345,7 +356,7 @@ def _describe_pc(m: Row, c: Row, index: int, tick: int, since: int, out: Array, 
     out[at + 4], out[at + 5], out[at + 6] = pc[OPEN_BANKS], pc[ACTIVE_BANKS], pc[REFRESHING]
     out[at + 7], out[at + 8] = pc[OUTSTANDING], pc[LAST_MODE]
     out[at + 11], out[at + 12] = pc[OWED], pc[NEXT_BANK]
-    is_used = pc[OUTSTANDING] != 0 or pc[ACCOUNTED] >= since
+    is_used = _is_used(m, c, index, banks, since)
     out[at + 9] = pc[ACCOUNTED] - tick if is_used else STALE
     out[at + 10] = max(pc[BUSY_SINCE], pc[ACCOUNTED]) - tick if is_used else STALE
     at += 13
@@ -497,8 +508,9 @@ def _later(row: Row, column: int, ticks: int) -> None:
 
 @compiled
 def skip(
-    state: DramState, accesses: Accesses, segment: int, parts: int, bursts: int, ticks: int, first: int, since: int
-) -> None:
+    state: DramState, accesses: Accesses, segment: int, parts: int, banks: Array, bursts: int, ticks: int, first: int,
+    since: int,
+) -> None:  # fmt: skip
     """Move the state on by so many bursts of the segment, and ticks; counts are left to the caller.
 
     The inbox is emptied: it must be filled anew from the burst after the last one accepted.
@@ -518,7 +530,7 @@ def skip(
             pc[command] += ticks
         for place in range(4):
             pc[FAW + place] += ticks
-        if pc[OUTSTANDING] != 0 or pc[ACCOUNTED] >= since:
+        if _is_used(m, c, index, banks, since):
             pc[ACCOUNTED] += ticks
             pc[BUSY_SINCE] += ticks
         for bank in range(index * m[BANK_STRIDE], index * m[BANK_STRIDE] + m[BANKS]):

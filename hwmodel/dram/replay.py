@@ -17,21 +17,13 @@ from hwmodel.dram.controller import Dram
 from hwmodel.dram.fast_forward import MAX_STATES, Pattern, block_bytes, describe, joined_runs, pattern_of, skip
 from hwmodel.dram.intake import offer
 from hwmodel.dram.state import DramState, memory_of
-from hwmodel.dram.traffic import (
-    ACCESSES,
-    DIRECTION,
-    FIRST,
-    LENGTH,
-    RUNS,
-    START,
-    STREAMS,
-    STRIDE,
-    Accesses,
-    Traffic,
-)
+from hwmodel.dram.traffic import ACCESSES, FIRST, Accesses, Traffic, access_at
 
 Array = np.ndarray[Any, Any]
-CHUNK = 8192  # bursts offered at a time: what stays in a cache
+CHUNK = 1024  # bursts offered at a time: what stays in a cache
+MAX_WAITING = (
+    1 << 14
+)  # assumed: bursts in a state that is written down; reads that wait for the same data know no bound
 BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
 
 # Columns that count what has happened, by their offsets in a channel
@@ -45,44 +37,21 @@ _COUNTS = np.array(
         *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
     ]
 )
-_LATENCY_SUMS = [int(np.flatnonzero(k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM == _COUNTS)[0]) for pc in range(k.MAX_PCS)]
+_LATENCY_SUMS = [_COUNTS.tolist().index(k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM) for pc in range(k.MAX_PCS)]
 
 
 @compiled
 def _feed(state: DramState, accesses: Accesses, first: int, stop: int, parts: int, gap: int) -> None:
-    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`.
-
-    Counts its way through runs and streams, because a division would take as long as everything else here.
-    """
-    m, words = memory_of(state), state.words
-    capacity, step_bytes = m[k.CAPACITY], m[k.BURST_BYTES]
-    access, part, burst = first // parts, first % parts, first
-    segment = np.searchsorted(accesses.segments[:, FIRST], access, side="right") - 1
-    while burst < stop:
-        row = accesses.segments[segment]
-        streams, length = row[STREAMS], row[LENGTH]
-        step, stream = (access - row[FIRST]) // streams, (access - row[FIRST]) % streams
-        run, place = row[RUNS] + step // length * streams, step % length
-        end = min(stop, (row[FIRST] + row[ACCESSES]) * parts)
-        while burst < end:
-            at = run + stream
-            address = accesses.runs[at, START] + place * accesses.runs[at, STRIDE]
-            if address < 0 or address + parts * step_bytes > capacity:
-                address %= capacity
-            offer(m, words, address + part * step_bytes, 1, -2 - burst, accesses.runs[at, DIRECTION], access * gap)
-            burst += 1
-            part += 1
-            if part == parts:
-                part = 0
-                access += 1
-                stream += 1
-                if stream == streams:
-                    stream = 0
-                    place += 1
-                    if place == length:
-                        place = 0
-                        run += streams
-        segment += 1
+    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`."""
+    m = memory_of(state)
+    segment = np.searchsorted(accesses.segments[:, FIRST], first // parts, side="right") - 1
+    for burst in range(first, stop):
+        access = burst // parts
+        while access >= accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]:
+            segment += 1
+        address, is_write = access_at(accesses, segment, access - accesses.segments[segment, FIRST])
+        place = (address + burst % parts * m[k.BURST_BYTES]) % m[k.CAPACITY]
+        offer(m, state.words, place, 1, -2 - burst, is_write, access * gap)
 
 
 @dataclass
@@ -98,8 +67,18 @@ class _Boundary:
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
     """Run the traffic through a fresh single-channel `dram`; return the ticks until everything is done.
 
-    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. `dram.statistics()` counts.
+    Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. The counts are in
+    `dram.statistics()`. Raises ValueError for accesses that are no whole bursts, several channels, or a negative gap.
     """
+    burst_bytes, channels = dram.organisation.burst_bytes, len(dram.state.channels)
+    if traffic.access_bytes < 1 or traffic.access_bytes % burst_bytes:
+        raise ValueError(
+            f"replay: accesses of {traffic.access_bytes} B; allowed: multiples of a burst of {burst_bytes} B"
+        )
+    if channels != 1:
+        raise ValueError(f"replay: {channels} channels; allowed: 1")
+    if gap_ticks < 0:
+        raise ValueError(f"replay: gap of {gap_ticks} ticks; allowed: 0 or more")
     return _Source(dram, traffic, gap_ticks, fast_forward).run()
 
 
@@ -120,9 +99,8 @@ class _Source:
         self.segment = -1
         self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
         self.seen: dict[bytes, _Boundary] = {}
-        self.note = np.zeros(1 << 14, np.int64)
+        self.note = np.zeros((1 << 13) + 3 * MAX_WAITING, np.int64)  # what there always is, and three numbers a burst
         scalars[k.REPLAYING] = 1
-        dram.reserve(2 * CHUNK)
 
     @property
     def accepted(self) -> int:
@@ -130,6 +108,8 @@ class _Source:
 
     def run(self) -> int:
         scalars = self.dram.state.scalars
+        if not self.total:
+            return 0
         self._feed()
         while True:
             until = self._next_boundary()
@@ -138,7 +118,7 @@ class _Source:
                 self._feed()
             elif until == k.NEVER and status == k.FINISHED:
                 break
-            else:
+            elif until == k.NEVER or status == k.FINISHED:
                 self._at_boundary(until)
         scalars[k.STOP_AT] = k.NEVER
         ticks = int(self.dram.state.channels[0, k.LAST_DONE])
@@ -148,6 +128,7 @@ class _Source:
 
     def _feed(self) -> None:
         stop = min(self.total, self.fed + CHUNK)
+        self.dram.reserve(stop - self.fed)  # reads that wait for the same data are not bounded by a queue
         _feed(self.dram.state, self.traffic.accesses, self.fed, stop, self.parts, self.gap_ticks)
         self.fed = stop
         self.dram.state.scalars[k.MORE] = stop < self.total
@@ -160,7 +141,7 @@ class _Source:
             return k.NEVER
         self._find_segment()
         accepted = self.accepted
-        if self.pattern is None or len(self.seen) > MAX_STATES or self.pattern.stop - accepted <= self._at_most():
+        if self.pattern is None or len(self.seen) > MAX_STATES or self.pattern.stop <= accepted:
             segments = self.traffic.accesses.segments
             if self.segment + 1 < len(segments):
                 scalars[k.STOP_AT] = int(segments[self.segment + 1, FIRST]) * self.parts
@@ -172,16 +153,10 @@ class _Source:
                 self.stop_at = min(self.pattern.first + repeated * unit, self.pattern.stop)
             scalars[k.STOP_AT] = self.stop_at
             return k.NEVER
+        scalars[k.STOP_AT] = self.pattern.stop  # beyond the last burst, refreshes would be counted that never come
         interval = self._interval()
-        return (int(scalars[k.NOW]) // interval + 1) * interval
-
-    def _at_most(self) -> int:
-        """Return how many bursts can be accepted until the next boundary: a segment's end is run to its end."""
-        scalars = self.dram.state.scalars
-        if scalars[k.REFRESH] == k.REFRESH_NONE:
-            return 0
-        per_interval = self._interval() // int(scalars[k.BURST_TICKS]) * int(scalars[k.PER_CHANNEL])
-        return per_interval + int(scalars[k.DEPTH] + scalars[k.DEPTH + 1])
+        now = max(int(scalars[k.NOW]), int(self.dram.state.channels[0, k.TICK]))
+        return (now // interval + 1) * interval
 
     def _interval(self) -> int:
         scalars = self.dram.state.scalars
@@ -205,7 +180,8 @@ class _Source:
         self.reached = self.accepted
         self._find_segment()
         pattern, state, accepted = self.pattern, self.dram.state, self.accepted
-        if pattern is None or accepted >= pattern.stop:
+        waiting = int(state.scalars[k.WAITING]) - (self.fed - accepted)
+        if pattern is None or accepted >= pattern.stop or waiting > MAX_WAITING:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
@@ -240,6 +216,7 @@ class _Source:
             self.traffic.accesses,
             self.segment,
             self.parts,
+            pattern.banks,
             periods * bursts,
             periods * ticks,
             pattern.first,

@@ -67,8 +67,10 @@ def streams(
 ) -> Traffic:
     """Return streams side by side: access j of each, then access j + 1 of each, `length` accesses of each.
 
-    Raises ValueError for lists of different lengths, or for nothing to do.
+    Raises ValueError for lists of different lengths, for no stream, or for a negative length.
     """
+    if length < 0:
+        raise ValueError(f"streams: length {length}; allowed: 0 or more")
     if not len(starts) == len(strides) == len(writes) or not starts:
         raise ValueError(f"streams: {len(starts)} starts, {len(strides)} strides, {len(writes)} directions")
     runs = np.array(list(zip(starts, strides, writes, strict=True)), np.int64)

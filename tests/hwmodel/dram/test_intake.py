@@ -33,7 +33,9 @@ def test_bursts_offered_as_runs_and_one_by_one_get_the_same_commands(
 ) -> None:
     results = []
     for as_runs in (False, True):
-        memory = make_memory(order=order, hashes=hashes, refresh=refresh, queue=depth, bin_ticks=1000)
+        memory = make_memory(
+            order=order, hashes=hashes, refresh=refresh, read_queue=depth, write_queue=depth, bin_ticks=1000
+        )
         tick = 0
         for gap, first, bursts, is_write in requests:
             tick += gap
