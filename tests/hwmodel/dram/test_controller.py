@@ -423,14 +423,15 @@ def test_a_completion_is_never_earlier_than_the_lookahead_after_the_start_of_the
         start += 10
 
 
-def test_sequential_reads_reach_nine_tenths_of_the_peak_with_per_bank_refresh(make_memory: Maker) -> None:
+def test_sequential_reads_lose_no_more_than_the_refreshes_of_the_banks_in_use(make_memory: Maker) -> None:
     order = ("pseudo_channel", "bank_group", "column", "bank", "channel", "stack", "row")
     memory = make_memory(order=order, refresh="per-bank", record_commands=False)
     bursts = 40_000
     memory.dram.reserve(bursts)
     memory.offer(range(0, bursts * 32, 32))
     _, done = memory.dram.drain()
-    assert 0.9 < bursts * T.nCCDS / 2 / done[-1] <= 1
+    in_use = 4  # one bank of each group at a time; each is refreshed once in nREFI, and nobody else is served meanwhile
+    assert 1 - in_use * T.nRFCpb / T.nREFI < bursts * T.nCCDS / 2 / done[-1] <= 1
 
 
 def test_random_reads_are_bound_by_the_window_of_four_activates(make_memory: Maker) -> None:
