@@ -144,8 +144,8 @@ def test_a_mark_tells_tick_time_row_and_column() -> None:
     table = timeline(trace_of([command("ACT", 10, bank=1, row=7), command("RD", 50, bank=1, row=7)], [burst]))
     hovers = {trace.name: list(trace.hovertext) for trace in timeline_figure(table).data if trace.mode == "markers"}
     assert hovers == {
-        "ACT": ["ACT tick 10 (6.2 ns)<br>bank group 0, bank 1, row 7"],
-        "RD": ["RD tick 50 (31.2 ns)<br>bank group 0, bank 1, row 7, column 13<br>conflict, arrived at tick 30"],
+        "ACT": ["ACT tick 10 (3.1 ns)<br>bank group 0, bank 1, row 7"],
+        "RD": ["RD tick 50 (15.6 ns)<br>bank group 0, bank 1, row 7, column 13<br>conflict, arrived at tick 30"],
     }
 
 
@@ -167,8 +167,8 @@ def test_the_first_commands_of_the_busiest_pseudo_channel_are_shown_by_default()
 def test_the_sentence_reads_the_window() -> None:
     text = timeline_text(timeline(trace_of(OPEN), (0, 200), [0]))
     assert text == (
-        "Ticks 0 to 199 of ch 0 pc 0 (125.0 ns): 8 commands (3 ACT, 2 PRE, 1 RD, 1 WR, 1 REF) in 3 banks; "
-        "the data bus is busy 2.0 % of the time."
+        "Ticks 0 to 199 of ch 0 pc 0 (62.5 ns): 8 commands (3 ACT, 2 PRE, 1 RD, 1 WR, 1 REF) in 3 banks; "
+        "the data bus is busy 4.0 % of the time."
     )
 
 
