@@ -44,7 +44,7 @@ def test_under_every_policy_a_fast_forwarded_replay_is_the_plain_one() -> None:
     seeds = range(2 * len(POLICIES))
     wrong, found = compared(seeds)
     assert wrong == {}
-    assert 2 * found >= len(seeds)
+    assert 5 * found >= 2 * len(seeds)  # otherwise this would compare nothing
 
 
 @pytest.mark.slow
@@ -53,14 +53,14 @@ def test_of_ten_thousand_replays_none_is_changed_by_the_fast_forward(part: int) 
     seeds = range(1000 + part * (MANY // PARTS), 1000 + (part + 1) * (MANY // PARTS))
     wrong, found = compared(seeds)
     assert wrong == {}
-    assert 2 * found >= len(seeds)
+    assert 5 * found >= 2 * len(seeds)  # otherwise this would compare nothing
 
 
 @pytest.mark.slow
 def test_deep_queues_are_fast_forwarded_exactly() -> None:
     wrong, found = compared(range(500_000, 500_300), deepest=128)
     assert wrong == {}
-    assert 2 * found >= 300
+    assert 5 * found >= 2 * 300
 
 
 def shipped(name: str, **policy: object) -> Memory:
