@@ -102,7 +102,7 @@ class Dram:
         bin_ticks: int = 0,
         table: tuple[Rule, ...] | None = None,
     ) -> None:
-        _check_organisation(organisation, stacks)
+        _check_organisation(organisation, stacks, policy)
         self.timing, self.organisation, self.policy = timing, organisation, policy
         self.pseudo_channels = stacks * organisation.channels * organisation.pseudo_channels
         sizes = {"stack": stacks} | organisation.field_sizes()
@@ -320,7 +320,7 @@ class Dram:
         return causes
 
 
-def _check_organisation(organisation: Organisation, stacks: int) -> None:
+def _check_organisation(organisation: Organisation, stacks: int, policy: Policy) -> None:
     if stacks < 1:
         raise ValueError(f"stacks: {stacks} must be at least 1")
     for name in ("banks_per_group", "bank_groups"):
@@ -338,6 +338,9 @@ def _check_organisation(organisation: Organisation, stacks: int) -> None:
                 f"organisation: {value} {name} per {'channel' if most == k.MAX_PCS else 'pseudo-channel'}; "
                 f"allowed: 1 .. {most}"
             )
+    queues = organisation.pseudo_channels << (organisation.banks - 1).bit_length()
+    if policy.scheduler == "per-bank-queues" and queues > k.MAX_QUEUES:
+        raise ValueError(f"organisation: {queues} banks per channel; allowed with per-bank queues: 1 .. {k.MAX_QUEUES}")
 
 
 def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:

@@ -7,12 +7,14 @@ can get a command from n + 1 on. All commands take one tick, so that distances a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hwmodel.dram.config import load_config
+from hwmodel.dram.controller import Dram, Policy
 from hwmodel.dram.replay_result import replay_trace
 from hwmodel.dram.standards import standard
 
@@ -134,3 +136,12 @@ def test_a_refresh_closes_the_open_banks_one_by_one_and_then_takes_trfc(make: Ma
     assert precharged == [T.nREFI, T.nREFI + 1]
     assert refreshed == T.nREFI + 1 + T.nRP
     assert [tick for tick, name in commands if name == "ACT"][-1] == refreshed + T.nRFC
+
+
+def test_more_banks_than_there_are_queues_are_refused() -> None:
+    part = standard("HBM3")
+    organisation = replace(part.organisation, stack_ids=4)
+    timing, policy = part.timing(part.max_pin_rate_bps), Policy(scheduler="per-bank-queues", refresh="all-bank")
+    tables = np.array([[32, 2, 2, 1]]), np.zeros((0, 4), np.int64)
+    with pytest.raises(ValueError, match=r"128 banks per channel; allowed with per-bank queues: 1 \.\. 64"):
+        Dram(timing, organisation, 1, tables, policy)
