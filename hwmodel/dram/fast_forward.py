@@ -34,7 +34,6 @@ from hwmodel.dram.state import (
     ACT_TICK,
     ACTIVE,
     ACTIVE_ARRIVAL,
-    ACTIVE_BANK,
     ACTIVE_BANKS,
     ACTIVE_BURST,
     ACTIVE_FIELDS,
@@ -123,6 +122,7 @@ from hwmodel.dram.state import (
     ROW_SHIFT,
     ROW_WAKE,
     SCHEDULER,
+    SERIAL,
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
@@ -295,19 +295,17 @@ def _place_of(m: Row, accesses: Accesses, segment: int, index: int, parts: int) 
 @compiled
 def describe(
     state: DramState, accesses: Accesses, segment: int, unit: int, parts: int, banks: Array, tick: int, since: int,
-    out: Array, waits: Array,
+    out: Array,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the state of the only channel, relative to a tick and to the bursts accepted, to `out`.
 
     `unit`: bursts after which the segment repeats; `banks`: which it touches; `since`: pseudo-channels that it does not
-    touch and that had no data from then on count as unused. What only the sums of latencies depend on, when the
-    waiting reads arrived, goes to `waits`: per pseudo-channel, summed, relative to the tick.
+    touch and that had no data from then on count as unused.
     Returns (length, how far back the oldest burst that matters lies); length 0 if bursts before the segment matter.
     """
     m, words = memory_of(state), state.words
     c = channel_at(m, words, 0)
     position, first = c[ACCEPTED], accesses.segments[segment, FIRST] * parts
-    waits[:] = 0
     out[0], out[1], out[2], out[3], out[4] = c[MODE], c[COUNT], c[COUNT + 1], c[ACTIVE], c[ACTIVE + 1]
     out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], 0, c[LAST_BANK]
     out[9] = c[REFRESH_DUE] - tick if c[REFRESH_DUE] != NEVER else NEVER
@@ -327,10 +325,10 @@ def describe(
                 at += 3
             oldest = min(oldest, opened)
     for mode in range(2):
-        at, waiting = _describe_waiting(m, c, words, mode, tick, position, out, waits, at)
+        at, waiting = _describe_waiting(m, c, words, mode, tick, position, out, at)
         oldest = min(oldest, waiting)
     if m[SCHEDULER] == PER_BANK_QUEUES:
-        at, waiting = _describe_queues(m, c, tick, position, out, waits, at)
+        at, waiting = _describe_queues(m, c, tick, position, out, at)
         oldest = min(oldest, waiting)
     return (at, position - oldest) if oldest >= first else (0, 0)
 
@@ -418,10 +416,10 @@ def _describe_row(
 
 @inlined
 def _describe_waiting(
-    m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, waits: Array, at: int
+    m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, at: int
 ) -> tuple[int, int]:
     """Describe a buffer and the active bursts of its mode; return the next place of `out` and the oldest burst."""
-    oldest, arrival = position, NEVER
+    oldest = position
     live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
     for word in range(len(words)):
         bits = live[word]
@@ -429,59 +427,35 @@ def _describe_waiting(
             place = 64 * word + trailing_zeros(bits)
             bits &= bits - 1
             slot = slot_at(c, words, mode, place)
-            begun = 2 * (slot[SLOT_ARRIVAL] == arrival) + contains(started, place)
-            arrival = slot[SLOT_ARRIVAL]
-            at, index = _describe_burst(m, c, slot, mode, begun, tick, position, out, waits, at)
+            at, index = _describe_burst(m, slot, int(contains(started, place)), tick, position, out, at)
             oldest = min(oldest, index)
     for place in range(c[ACTIVE + mode]):
         row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
         index = _index_of(m, row[ACTIVE_BURST])
-        out[at], out[at + 1], out[at + 2] = position - index, _rank(c, row), _ahead(row[ACTIVE_READY], tick)
-        at += 3
-        if mode == 0:
-            waits[bank_at(c, row[ACTIVE_BANK])[BANK_PC]] += row[ACTIVE_ARRIVAL] - tick
+        out[at], out[at + 1] = position - index, row[ACTIVE_ARRIVAL] - tick
+        out[at + 2], out[at + 3] = row[ACTIVE_SERIAL] - c[SERIAL], _ahead(row[ACTIVE_READY], tick)
+        at += 4
         oldest = min(oldest, index)
     return at, oldest
 
 
 @inlined
-def _rank(c: Row, row: Row) -> int:
-    """Return how many active bursts go before one."""
-    before = 0
-    for mode in range(2):
-        for place in range(c[ACTIVE + mode]):
-            other = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
-            before += other[ACTIVE_ARRIVAL] < row[ACTIVE_ARRIVAL] or (
-                other[ACTIVE_ARRIVAL] == row[ACTIVE_ARRIVAL] and other[ACTIVE_SERIAL] < row[ACTIVE_SERIAL]
-            )
-    return before
-
-
-@inlined
-def _describe_burst(
-    m: Row, c: Row, slot: Row, mode: int, note: int, tick: int, position: int, out: Array, waits: Array, at: int
-) -> tuple[int, int]:
+def _describe_burst(m: Row, slot: Row, note: int, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
     """Describe a waiting burst and those merged with it; return the next place of `out` and the oldest of them."""
-    oldest = index = _index_of(m, slot[SLOT_BURST])
-    pc = bank_at(c, slot[SLOT_PLACE] & BANK_MASK)[BANK_PC]
-    out[at], out[at + 1] = position - index, note
-    at += 2
-    if mode == 0:
-        waits[pc] += slot[SLOT_ARRIVAL] - tick
-    merged = burst_at(m, slot[SLOT_BURST])[MERGED]
-    while merged != NONE:
-        index = _index_of(m, merged)
-        out[at], out[at + 1] = position - index, STALE
-        at += 2
-        if mode == 0:
-            waits[pc] += burst_at(m, merged)[ARRIVAL] - tick
+    oldest, burst = position, slot[SLOT_BURST]
+    while burst != NONE:
+        row = burst_at(m, burst)
+        index = _index_of(m, burst)
+        out[at], out[at + 1], out[at + 2] = position - index, row[ARRIVAL] - tick, note
+        at += 3
+        note = STALE
         oldest = min(oldest, index)
-        merged = burst_at(m, merged)[MERGED]
+        burst = row[MERGED]
     return at, oldest
 
 
 @inlined
-def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, waits: Array, at: int) -> tuple[int, int]:
+def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, at: int) -> tuple[int, int]:
     """Describe the queues of all banks; return the next place of `out` and the oldest burst."""
     oldest = position
     for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
@@ -493,7 +467,7 @@ def _describe_queues(m: Row, c: Row, tick: int, position: int, out: Array, waits
             is_read = (state[Q_READS] >> place) & 1
             note = 2 * is_read + ((state[Q_STARTED] >> place) & 1)
             slot = queued_at(m, c, bank, place)
-            at, index = _describe_burst(m, c, slot, 1 - is_read, note, tick, position, out, waits, at)
+            at, index = _describe_burst(m, slot, note, tick, position, out, at)
             oldest = min(oldest, index)
         out[at] = state[Q_COUNT]
         at += 1

@@ -37,7 +37,6 @@ _COUNTS = np.array(
         *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
     ]
 )
-_LATENCY_SUMS = [_COUNTS.tolist().index(k.PCS + pc * k.PC_FIELDS + k.LATENCY_SUM) for pc in range(k.MAX_PCS)]
 
 
 @compiled
@@ -61,7 +60,6 @@ class _Boundary:
     accepted: int
     tick: int
     counts: Array
-    waits: Array  # of the waiting reads, see `describe`
 
 
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
@@ -99,7 +97,7 @@ class _Source:
         self.segment = -1
         self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
         self.seen: dict[bytes, _Boundary] = {}
-        self.note = np.zeros((1 << 13) + 3 * MAX_WAITING, np.int64)  # what there always is, and three numbers a burst
+        self.note = np.zeros((1 << 13) + 4 * MAX_WAITING, np.int64)  # what there always is, and four numbers a burst
         scalars[k.REPLAYING] = 1
 
     @property
@@ -185,7 +183,6 @@ class _Source:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
-        waits = np.zeros(k.MAX_PCS, np.int64)
         length, back = describe(
             state,
             self.traffic.accesses,
@@ -196,7 +193,6 @@ class _Source:
             tick,
             since,
             self.note,
-            waits,
         )
         if not length:
             return
@@ -205,7 +201,7 @@ class _Source:
         before = self.seen.get(key)
         counts = state.channels[0, _COUNTS]
         if before is None:
-            self.seen[key] = _Boundary(accepted, tick, counts, waits)
+            self.seen[key] = _Boundary(accepted, tick, counts)
             return
         bursts, ticks = accepted - before.accepted, tick - before.tick
         periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
@@ -223,7 +219,6 @@ class _Source:
             since,
         )
         counts -= before.counts
-        counts[_LATENCY_SUMS] += before.waits - waits
         state.channels[0, _COUNTS] += periods * counts
         self.fed = self.reached = self.accepted
         self.seen = {}
