@@ -23,6 +23,7 @@ from hwmodel.dram.commands import (
     row_command,
     serve_merged,
 )
+from hwmodel.dram.source import pool_is_short, pull
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
@@ -67,7 +68,6 @@ from hwmodel.dram.state import (
     MERGED,
     MISS,
     MISSES,
-    MORE,
     NEVER,
     NONE,
     ONE_BUS,
@@ -108,6 +108,7 @@ from hwmodel.dram.state import (
     SLOT_BURST,
     SLOT_FIELDS,
     SLOT_PLACE,
+    SOURCE_LEFT,
     STREAK,
     TAIL,
     WR,
@@ -509,10 +510,12 @@ def _compact(c: Row, words: Words, mode: int) -> None:
 
 @inlined
 def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Take bursts from the inbox, in order, until a buffer is full; return whether the inbox ran empty."""
+    """Take bursts from the inbox, in order, until a buffer is full; return whether the pool must grow first."""
     c[FREED] = 0
     c[ARRIVES] = NEVER
     index = c[INBOX_HEAD]
+    if index == NONE:
+        index = pull(m)
     while index != NONE:
         burst = burst_at(m, index)
         if burst[ARRIVAL] > tick:
@@ -525,9 +528,9 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
             burst[ARRIVAL] = tick
         c[ACCEPTED] += 1
         _put(m, c, words, mode, index, tick)
-        index = following
+        index = following if following != NONE else pull(m)
     c[INBOX_HEAD] = index
-    return bool(index == NONE)
+    return pool_is_short(m, c, tick - 1)
 
 
 @inlined
@@ -568,9 +571,9 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
 
 @inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Accept bursts after a tick, for the next one; return whether the source must be asked for more."""
+    """Accept bursts after a tick, for the next one; return whether the pool must grow first."""
     if c[FREED] or c[ARRIVES] <= tick:
-        return bool(_accept(m, c, words, tick + 1) and m[MORE] == 1)
+        return bool(_accept(m, c, words, tick + 1))
     return False
 
 
@@ -625,4 +628,4 @@ def is_done(m: Row, c: Row) -> bool:
     if c[INBOX_HEAD] != NONE or c[QUEUED] + c[COUNT] + c[DRAINING] != 0:
         return False
     waits_for_more = c[COUNT + 1] == 0 or (c[COUNT + 1] <= m[DRAIN_BELOW] and c[COUNT + 1] < m[DRAIN_ABOVE])
-    return bool(waits_for_more and m[MORE] == 0)
+    return bool(waits_for_more and m[SOURCE_LEFT] == 0)

@@ -42,7 +42,6 @@ from hwmodel.dram.state import (
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
     ARRIVAL,
-    ARRIVES,
     AT_BANK,
     BANK_MASK,
     BANK_PC,
@@ -50,7 +49,6 @@ from hwmodel.dram.state import (
     BANK_STRIDE,
     BANKS,
     BURST_BYTES,
-    BURSTS_LEFT,
     BUSY_SINCE,
     CAPACITY,
     CHANNEL_BANKS,
@@ -70,7 +68,6 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FAW_TICKS,
-    FREE_BURST,
     FREED,
     GROUP_ROWS,
     GROUP_SHIFT,
@@ -78,13 +75,11 @@ from hwmodel.dram.state import (
     HASH_SOURCE_BIT,
     HASH_TARGET,
     HIT_STREAK,
-    INBOX_HEAD,
     IS_ACTIVE,
     IS_REFRESHING,
     LAST_BANK,
     LAST_DONE,
     LAST_MODE,
-    LINK,
     LIVE,
     MAX_GROUPS,
     MAX_PCS,
@@ -98,7 +93,6 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OPENED_BY,
-    OUTSIDE,
     OUTSTANDING,
     OWED,
     PENDING_ENTRIES,
@@ -133,7 +127,6 @@ from hwmodel.dram.state import (
     STREAK,
     TICK,
     USED_TICK,
-    WAITING,
     WR,
     DramState,
     Row,
@@ -487,11 +480,10 @@ def skip(
 ) -> None:  # fmt: skip
     """Move the state on by so many bursts of the segment, and ticks; counts are left to the caller.
 
-    The inbox is emptied: it must be filled anew from the burst after the last one accepted.
+    The source must go on from the burst after the last one accepted.
     """
     m, words = memory_of(state), state.words
     c = channel_at(m, words, 0)
-    _empty_inbox(m, c)
     c[ACCEPTED] += bursts
     for column in (TICK, COLUMN_WAKE, ROW_WAKE, ROW_FREE, COLUMN_FREE, LAST_DONE, REFRESH_DUE):
         _later(c, column, ticks)
@@ -577,22 +569,6 @@ def _skip_queues(
             slot = queued_at(m, c, bank, place)
             _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
             pending(m, c, 1 - ((state[Q_READS] >> place) & 1), slot[SLOT_PLACE])[0] += 1
-
-
-@inlined
-def _empty_inbox(m: Row, c: Row) -> None:
-    """Free the bursts of a replay that have not been accepted."""
-    index = c[INBOX_HEAD]
-    while index != NONE:
-        row = burst_at(m, index)
-        following = row[LINK]
-        row[LINK] = m[FREE_BURST]
-        m[FREE_BURST] = index
-        m[BURSTS_LEFT] += row[OUTSIDE]
-        m[WAITING] -= row[OUTSIDE]
-        index = following
-    c[INBOX_HEAD] = NONE
-    c[ARRIVES] = NEVER
 
 
 def joined_runs(traffic: Traffic, block: int) -> Traffic:

@@ -38,6 +38,7 @@ from hwmodel.dram.state import (
     NOW,
     OUTSTANDING,
     PER_CHANNEL,
+    POOL_FULL,
     READ_TICKS,
     RECORD,
     REFRESH,
@@ -48,7 +49,6 @@ from hwmodel.dram.state import (
     REFRESHES,
     REFRESHING,
     REQUESTS_LEFT,
-    STARVED,
     STOP_AT,
     STOPPED,
     TICK,
@@ -105,7 +105,7 @@ def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
     tick = c[TICK]
     while True:
         if shared_end(m, c, words, tick):
-            return STARVED
+            return POOL_FULL
         if c[ACCEPTED] >= m[STOP_AT]:
             return STOPPED
         if until == NEVER and m[WAITING] == 0:
@@ -128,7 +128,7 @@ def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
     tick = c[TICK]
     while True:
         if banked_end(m, c, words, tick):
-            return STARVED
+            return POOL_FULL
         if c[ACCEPTED] >= m[STOP_AT]:
             return STOPPED
         if until == NEVER and banked_done(m, c):

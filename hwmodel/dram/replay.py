@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel.compiled import compiled
 from hwmodel.dram import state as k
 from hwmodel.dram.controller import Dram
 from hwmodel.dram.fast_forward import MAX_STATES, Pattern, block_bytes, describe, joined_runs, pattern_of, skip
-from hwmodel.dram.intake import offer
-from hwmodel.dram.state import DramState, memory_of
-from hwmodel.dram.traffic import ACCESSES, FIRST, Accesses, Traffic, access_at
+from hwmodel.dram.source import seek
+from hwmodel.dram.traffic import FIRST, Traffic
 
 Array = np.ndarray[Any, Any]
-CHUNK = 1024  # bursts offered at a time: what stays in a cache
 MAX_WAITING = (
     1 << 14
 )  # assumed: bursts in a state that is written down; reads that wait for the same data know no bound
@@ -37,20 +34,6 @@ _COUNTS = np.array(
         *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
     ]
 )
-
-
-@compiled
-def _feed(state: DramState, accesses: Accesses, first: int, stop: int, parts: int, gap: int) -> None:
-    """Offer the bursts first .. stop of the traffic; each is numbered by its place, for `fast_forward`."""
-    m = memory_of(state)
-    segment = np.searchsorted(accesses.segments[:, FIRST], first // parts, side="right") - 1
-    for burst in range(first, stop):
-        access = burst // parts
-        while access >= accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]:
-            segment += 1
-        address, is_write = access_at(accesses, segment, access - accesses.segments[segment, FIRST])
-        place = (address + burst % parts * m[k.BURST_BYTES]) % m[k.CAPACITY]
-        offer(m, state.words, place, 1, -2 - burst, is_write, access * gap)
 
 
 @dataclass
@@ -77,11 +60,11 @@ def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool 
         raise ValueError(f"replay: {channels} channels; allowed: 1")
     if gap_ticks < 0:
         raise ValueError(f"replay: gap of {gap_ticks} ticks; allowed: 0 or more")
-    return _Source(dram, traffic, gap_ticks, fast_forward).run()
+    return _Replay(dram, traffic, gap_ticks, fast_forward).run()
 
 
-class _Source:
-    """The source of a replay: feeds the channel, and looks for periods at boundaries."""
+class _Replay:
+    """A replay: runs the channel from boundary to boundary, and looks for periods there."""
 
     def __init__(self, dram: Dram, traffic: Traffic, gap_ticks: int, fast_forward: bool) -> None:
         self.dram = dram
@@ -92,7 +75,6 @@ class _Source:
         self.traffic = joined_runs(traffic, self.block) if self.fast else traffic
         self.total = traffic.count * self.parts
         self.gap_ticks = gap_ticks
-        self.fed = 0
         self.pattern: Pattern | None = None
         self.segment = -1
         self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
@@ -108,12 +90,12 @@ class _Source:
         scalars = self.dram.state.scalars
         if not self.total:
             return 0
-        self._feed()
+        self._seek()
         while True:
             until = self._next_boundary()
             status = self.dram._run(until, 1)
-            if status == k.STARVED:
-                self._feed()
+            if status == k.POOL_FULL:  # reads that wait for the same data are not bounded by a queue
+                self.dram.reserve(len(self.dram.state.pool))
             elif until == k.NEVER and status == k.FINISHED:
                 break
             elif until == k.NEVER or status == k.FINISHED:
@@ -124,12 +106,8 @@ class _Source:
         self.dram._run(ticks + first_tick, 1)  # what refreshes still do while the last data are under way
         return ticks
 
-    def _feed(self) -> None:
-        stop = min(self.total, self.fed + CHUNK)
-        self.dram.reserve(stop - self.fed)  # reads that wait for the same data are not bounded by a queue
-        _feed(self.dram.state, self.traffic.accesses, self.fed, stop, self.parts, self.gap_ticks)
-        self.fed = stop
-        self.dram.state.scalars[k.MORE] = stop < self.total
+    def _seek(self) -> None:
+        seek(self.dram.state, self.traffic.accesses, self.accepted, self.parts, self.gap_ticks)
 
     def _next_boundary(self) -> int:
         """Set where the run must stop next: return the tick, or set the bursts accepted."""
@@ -178,7 +156,7 @@ class _Source:
         self.reached = self.accepted
         self._find_segment()
         pattern, state, accepted = self.pattern, self.dram.state, self.accepted
-        waiting = int(state.scalars[k.WAITING]) - (self.fed - accepted)
+        waiting = int(state.scalars[k.WAITING])
         if pattern is None or accepted >= pattern.stop or waiting > MAX_WAITING:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
@@ -220,6 +198,6 @@ class _Source:
         )
         counts -= before.counts
         state.channels[0, _COUNTS] += periods * counts
-        self.fed = self.reached = self.accepted
+        self.reached = self.accepted
         self.seen = {}
-        self._feed()
+        self._seek()

@@ -24,6 +24,7 @@ from hwmodel.dram.commands import (
     row_command,
     serve_merged,
 )
+from hwmodel.dram.source import pool_is_short, pull
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
@@ -83,7 +84,6 @@ from hwmodel.dram.state import (
     MISS,
     MISSES,
     MODE,
-    MORE,
     NEVER,
     NEXT_BANK,
     NONE,
@@ -341,16 +341,18 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
 
 @inlined
 def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Take bursts from the inbox, in order, until a buffer is full; return whether the inbox ran empty."""
+    """Take bursts from the inbox, in order, until a buffer is full; return whether the pool must grow first."""
     c[FREED] = 0
     c[ARRIVES] = NEVER
     index = c[INBOX_HEAD]
+    if index == NONE:
+        index = pull(m)
     while index != NONE:
         burst = burst_at(m, index)
         if burst[ARRIVAL] > tick:
             c[ARRIVES] = burst[ARRIVAL]
             break
-        run, mode, following = index, burst[IS_WRITE], burst[LINK]
+        mode, following = burst[IS_WRITE], burst[LINK]
         merges = c[COUNT + 1] != 0 and m[MERGE] and _waits_for(c, words, 1, burst[PLACE])
         if not merges and c[COUNT + mode] == m[DEPTH + mode]:
             break
@@ -360,19 +362,18 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
         if merges:
             if mode == 0:
                 c[LAST_DONE] = max(c[LAST_DONE], tick + 1)
-            bank, arrival = burst[PLACE] & BANK_MASK, burst[ARRIVAL]
+            bank, arrival, is_last = burst[PLACE] & BANK_MASK, burst[ARRIVAL], burst[OUTSIDE] == 0
             burst[PLACE] += 1 << COLUMN_SHIFT
-            if burst[OUTSIDE] == 0:
-                index = following
-            serve_merged(m, c, bank, run, arrival, mode, tick + 1)
+            serve_merged(m, c, bank, index, arrival, mode, tick + 1)
         else:
-            _put(m, c, words, mode, run, tick)
+            is_last = burst[OUTSIDE] == 0
+            _put(m, c, words, mode, index, tick)
             burst[PLACE] += 1 << COLUMN_SHIFT
-            if burst[OUTSIDE] == 0:
-                index = following
         c[ACCEPTED] += 1
+        if is_last:
+            index = following if following != NONE else pull(m)
     c[INBOX_HEAD] = index
-    return bool(index == NONE)
+    return pool_is_short(m, c, tick)
 
 
 @inlined
@@ -818,13 +819,13 @@ def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
 
 @inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Accept bursts after the commands of a tick; return whether the source must be asked for more."""
-    starved = False
+    """Accept bursts after the commands of a tick; return whether the pool must grow first."""
+    is_short = False
     if c[FREED] or c[ARRIVES] <= tick:
-        starved = _accept(m, c, words, tick) and m[MORE] == 1
-    if not starved and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
+        is_short = _accept(m, c, words, tick)
+    if not is_short and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
         _choose_mode(m, c, tick + 1)
-    return starved
+    return is_short
 
 
 @inlined

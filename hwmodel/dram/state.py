@@ -51,14 +51,17 @@ BANK_MASK = (1 << BANK_BITS) - 1
 
 # Columns of the arrays. A pair (read, write) takes two columns, indexed by the mode; `_n` continues a column.
 # fmt: off
-# `scalars`: constants, counters, addresses of arrays, scratch of the address decoder, `delay`, table of bank places
+# `scalars`: constants, counters, addresses of arrays, the cursor of `source`, scratch of the address decoder, `delay`,
+# table of bank places
 (CHANNELS, PER_CHANNEL, STACK_IDS, STACK_ID_SHIFT, GROUP_SHIFT, BANKS, CHANNEL_FIELD, BANK_FIELD, DEPTH,
  _1, DRAIN_ABOVE, DRAIN_BELOW, SCHEDULER, MERGE, CLOSE_AFTER, REFRESH, REFRESH_INTERVAL, REFRESH_TICKS,
  HIT_STREAK, QUEUE_DEPTH, RISING, ACT_TICKS, COLUMN_TICKS, ONE_BUS, FAW_TICKS, READ_TICKS, _2,
  BURST_TICKS, BURST_BYTES, RECORD, LOG, BIN_TICKS, DIGITS, HASHES, CAPACITY, LINEAR, BLOCK_SHIFT,
- TRACE_ROWS, LOG_ROWS, BINS, REPLAYING, MORE, STOP_AT, FREE_BURST, BURSTS_LEFT, FREE_REQUEST,
+ TRACE_ROWS, LOG_ROWS, BINS, REPLAYING, STOP_AT, FREE_BURST, BURSTS_LEFT, FREE_REQUEST,
  REQUESTS_LEFT, LAST_ARRIVAL, NOW, COMPLETED, TRACED, LOGGED, WAITING, ADDRESS_MAP, LINEAR_MAP, POOL,
- REQUESTS, COMPLETIONS, CHANNEL_STATE, QUEUE_STATE, BIN_BYTES, TRACE, BURST_LOG, BANK_STRIDE, SCRATCH) = range(65)
+ REQUESTS, COMPLETIONS, CHANNEL_STATE, QUEUE_STATE, BIN_BYTES, TRACE, BURST_LOG, BANK_STRIDE, SOURCE_SEGMENTS,
+ SOURCE_RUNS, SOURCE_PARTS, SOURCE_GAP, SOURCE_INDEX, SOURCE_LEFT, SOURCE_SEGMENT, SOURCE_RUN, SOURCE_STEP,
+ SOURCE_STREAM, SOURCE_PART, SOURCE_AT, SOURCE_ADDRESS, SOURCE_PLACE, SCRATCH) = range(78)
 DELAY = SCRATCH + 14  # [level, previous command, following command], ticks
 PLACES = DELAY + 6 * COMMAND_SLOTS * COMMAND_SLOTS
 # `pool`: one row per run of neighbouring bursts of a request in one row of a bank. PLACE is that of the first one still
@@ -120,7 +123,7 @@ LOG_FIELDS = 7
 HIT, MISS, CONFLICT, MERGE_OUTCOME = range(4)
 # fmt: on
 
-FINISHED, TRACE_FULL, LOG_FULL, BINS_FULL, STARVED, STOPPED = range(6)  # what `run` returns
+FINISHED, TRACE_FULL, LOG_FULL, BINS_FULL, POOL_FULL, STOPPED = range(6)  # what `run` returns
 
 
 class DramState(NamedTuple):
