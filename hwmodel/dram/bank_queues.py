@@ -23,7 +23,7 @@ from hwmodel.dram.commands import (
     row_command,
     serve_merged,
 )
-from hwmodel.dram.source import pool_is_short, pull
+from hwmodel.dram.source import lacks_room, pull
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
@@ -510,7 +510,7 @@ def _compact(c: Row, words: Words, mode: int) -> None:
 
 @inlined
 def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Take bursts from the inbox, in order, until a buffer is full; return whether the pool must grow first."""
+    """Take bursts from the inbox, in order, until a buffer is full; return whether arrays must grow first."""
     c[FREED] = 0
     c[ARRIVES] = NEVER
     index = c[INBOX_HEAD]
@@ -530,7 +530,7 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
         _put(m, c, words, mode, index, tick)
         index = following if following != NONE else pull(m)
     c[INBOX_HEAD] = index
-    return pool_is_short(m, c, tick - 1)
+    return lacks_room(m, c, tick - 1)
 
 
 @inlined
@@ -571,7 +571,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
 
 @inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Accept bursts after a tick, for the next one; return whether the pool must grow first."""
+    """Accept bursts after a tick, for the next one; return whether arrays must grow first."""
     if c[FREED] or c[ARRIVES] <= tick:
         return bool(_accept(m, c, words, tick + 1))
     return False

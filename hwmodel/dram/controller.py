@@ -203,22 +203,21 @@ class Dram:
         run = run_banked if self.policy.scheduler == "per-bank-queues" else run_shared
         self._reserve_log()
         status = run(self.state, until_tick, resume)
-        while status in (k.TRACE_FULL, k.LOG_FULL, k.BINS_FULL):
-            field = {k.TRACE_FULL: "trace", k.LOG_FULL: "log", k.BINS_FULL: "bins"}[status]
+        while status in (k.TRACE_FULL, k.BINS_FULL):
+            field = {k.TRACE_FULL: "trace", k.BINS_FULL: "bins"}[status]
             array = getattr(self.state, field)
             padding = [(0, max(4096, len(array))), *[(0, 0)] * (array.ndim - 1)]
             grown: dict[str, Any] = {field: np.pad(array, padding)}
             self.state = self.state._replace(**grown)
             self.state.scalars[k.TRACE_ROWS] = len(self.state.trace)
-            self.state.scalars[k.LOG_ROWS] = len(self.state.log)
             self.state.scalars[k.BINS] = len(self.state.bins)
             status = run(self.state, until_tick, 1)
         return int(status)
 
     def _reserve_log(self) -> None:
-        """Make room in the log for every waiting burst, all of which one tick may merge."""
+        """Make room in the log for every waiting burst and one more of a replay."""
         scalars, rows = self.state.scalars, len(self.state.log)
-        missing = int(scalars[k.LOGGED] + scalars[k.WAITING]) - rows
+        missing = int(scalars[k.LOGGED] + scalars[k.WAITING]) + 1 - rows
         if scalars[k.LOG] and missing > 0:
             self.state = self.state._replace(log=np.pad(self.state.log, ((0, max(4096, rows, missing)), (0, 0))))
             scalars[k.LOG_ROWS] = len(self.state.log)

@@ -28,17 +28,13 @@ from hwmodel.dram.state import (
     FINISHED,
     FREE_REQUEST,
     INBOX_HEAD,
-    LOG,
-    LOG_FULL,
-    LOG_ROWS,
-    LOGGED,
     NEVER,
     NEXT_BANK,
+    NO_ROOM,
     NONE,
     NOW,
     OUTSTANDING,
     PER_CHANNEL,
-    POOL_FULL,
     READ_TICKS,
     RECORD,
     REFRESH,
@@ -101,11 +97,11 @@ def _skip_refreshes(m: Row, c: Row, until: int) -> None:
 @compiled
 def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
     """Process one channel's ticks before `until`."""
-    recorded = m[RECORD] | m[LOG] | m[BIN_TICKS]
+    recorded = m[RECORD] | m[BIN_TICKS]
     tick = c[TICK]
     while True:
         if shared_end(m, c, words, tick):
-            return POOL_FULL
+            return NO_ROOM
         if c[ACCEPTED] >= m[STOP_AT]:
             return STOPPED
         if until == NEVER and m[WAITING] == 0:
@@ -124,11 +120,11 @@ def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
 @compiled
 def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
     """Process one channel's ticks before `until`."""
-    recorded = m[RECORD] | m[LOG] | m[BIN_TICKS]
+    recorded = m[RECORD] | m[BIN_TICKS]
     tick = c[TICK]
     while True:
         if banked_end(m, c, words, tick):
-            return POOL_FULL
+            return NO_ROOM
         if c[ACCEPTED] >= m[STOP_AT]:
             return STOPPED
         if until == NEVER and banked_done(m, c):
@@ -146,11 +142,9 @@ def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
 
 @compiled
 def _missing_room(m: Row, c: Row, tick: int) -> int:
-    """Return what must grow before the next tick; a tick has two commands, and a merged burst for each waiting one."""
+    """Return what must grow before the next tick, which has two commands."""
     if m[RECORD] and m[TRACED] + 2 > m[TRACE_ROWS]:
         return TRACE_FULL
-    if m[LOG] and m[LOGGED] + m[LOG_ROWS] // 2 > m[LOG_ROWS]:
-        return LOG_FULL
     if m[BIN_TICKS] and (tick + m[READ_TICKS]) // m[BIN_TICKS] >= m[BINS]:
         return BINS_FULL
     return FINISHED

@@ -94,8 +94,8 @@ class _Replay:
         while True:
             until = self._next_boundary()
             status = self.dram._run(until, 1)
-            if status == k.POOL_FULL:  # reads that wait for the same data are not bounded by a queue
-                self.dram.reserve(len(self.dram.state.pool))
+            if status == k.NO_ROOM:  # reads that wait for the same data are not bounded by a queue
+                self.dram.reserve(1)
             elif until == k.NEVER and status == k.FINISHED:
                 break
             elif until == k.NEVER or status == k.FINISHED:

@@ -24,7 +24,7 @@ from hwmodel.dram.commands import (
     row_command,
     serve_merged,
 )
-from hwmodel.dram.source import pool_is_short, pull
+from hwmodel.dram.source import lacks_room, pull
 from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
@@ -326,7 +326,8 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     if state[OPEN_ROW] == NONE:
         if first and state[IS_REFRESHING] == 0:
             insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), position)
-            _wake_row(c, ACT_WAKE + state[BANK_PC], max(tick + 1, act_ready(c, bank)) | m[RISING])
+            at = max(tick + 1, act_ready(c, bank), _act_floor(m, pc_at(c, state[BANK_PC])))
+            _wake_row(c, ACT_WAKE + state[BANK_PC], at | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
         hits = row_at(bursts, ROW_HITS * len(words))
         first = lowest(hits, words) == NONE
@@ -336,12 +337,12 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
             _wake_column(c, HIT_WAKE + state[BANK_PC], max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
     elif state[IS_ACTIVE] == 0:
         _nominate(m, c, words, mode, bank)
-        _wake_row(c, PRE_WAKE + state[BANK_PC], max(tick + 1, state[PRE]))
+        _wake_row(c, PRE_WAKE + state[BANK_PC], max(tick + 1, state[PRE], pc_at(c, state[BANK_PC])[PRE]))
 
 
 @inlined
 def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Take bursts from the inbox, in order, until a buffer is full; return whether the pool must grow first."""
+    """Take bursts from the inbox, in order, until a buffer is full; return whether arrays must grow first."""
     c[FREED] = 0
     c[ARRIVES] = NEVER
     index = c[INBOX_HEAD]
@@ -373,7 +374,7 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
         if is_last:
             index = following if following != NONE else pull(m)
     c[INBOX_HEAD] = index
-    return pool_is_short(m, c, tick)
+    return lacks_room(m, c, tick)
 
 
 @inlined
@@ -460,6 +461,22 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
 
 
 @inlined
+def _next_active(c: Row, tick: int) -> int:
+    """Return a lower bound of the tick after this one at which an active burst is ready."""
+    wake = NEVER
+    for mode in range(2):
+        if c[ACTIVE + mode] != 0:
+            wake = min(wake, row_at(c, ACTIVE_ROWS + mode * (CHANNEL_BANKS * ACTIVE_FIELDS))[ACTIVE_READY])
+    return int(max(wake, tick + 1))
+
+
+@inlined
+def _act_floor(m: Row, pc: Row) -> int:
+    """Return the earliest tick of an activate that the rules of a pseudo-channel allow."""
+    return int(max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]))
+
+
+@inlined
 def _has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
     """Return whether a burst of an open bank waits for another row."""
     bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
@@ -475,7 +492,7 @@ def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int
     """Note when the last burst is done, and that the bank's row may be closed."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
-    pc, at = state[BANK_PC], max(tick, state[PRE])
+    pc, at = state[BANK_PC], max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
     if _has_conflict(c, words, c[MODE], bank):
         _wake_row(c, PRE_WAKE + pc, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
@@ -535,7 +552,7 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
         mode, place, wake = _oldest_active(m, c, tick)
         if place != NONE:
             _issue_active(m, c, words, mode, place, tick)
-            issued, wake = True, tick + 1
+            issued, wake = True, _next_active(c, tick)
         c[ACTIVE_WAKE] = wake | m[RISING]
     if not issued and c[DUE] == 0 and not _stands_in_line(m, c):
         best = _oldest_hit(m, c, words, tick)
@@ -592,6 +609,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_READY] = state[RD + mode]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
+    c[ACT_WAKE + state[BANK_PC]] = _act_floor(m, pc) | m[RISING]
     _row_changed(m, c, words, bank)
     _wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])
     if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
@@ -606,7 +624,9 @@ def _issue_pre(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
     row_command(m, c, bank, PRE, tick)
     _row_changed(m, c, words, bank)
     if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
-        _wake_row(c, ACT_WAKE + bank_at(c, bank)[BANK_PC], max(tick + 1, act_ready(c, bank)) | m[RISING])
+        pc = bank_at(c, bank)[BANK_PC]
+        at = max(tick + 1, act_ready(c, bank), _act_floor(m, pc_at(c, pc)))
+        _wake_row(c, ACT_WAKE + pc, at | m[RISING])
 
 
 @inlined
@@ -781,7 +801,7 @@ def _oldest_row(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     for index in range(m[PER_CHANNEL]):
         pc = pc_at(c, index)
         if c[ACT_WAKE + index] <= tick:
-            wake = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], tick + (rising > tick & 1)) | rising
+            wake = max(_act_floor(m, pc), tick + (rising > tick & 1)) | rising
             if wake <= tick:
                 found, wake = _oldest(c, words, mode, index, ACT, tick, best, only)
                 if found != NONE:
@@ -819,13 +839,13 @@ def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
 
 @inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Accept bursts after the commands of a tick; return whether the pool must grow first."""
-    is_short = False
+    """Accept bursts after the commands of a tick; return whether arrays must grow first."""
+    no_room = False
     if c[FREED] or c[ARRIVES] <= tick:
-        is_short = _accept(m, c, words, tick)
-    if not is_short and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
+        no_room = _accept(m, c, words, tick)
+    if not no_room and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
         _choose_mode(m, c, tick + 1)
-    return is_short
+    return no_room
 
 
 @inlined

@@ -21,6 +21,9 @@ from hwmodel.dram.state import (
     IS_WRITE,
     LINEAR,
     LINK,
+    LOG,
+    LOG_ROWS,
+    LOGGED,
     MERGED,
     NONE,
     OUTSIDE,
@@ -105,9 +108,12 @@ def seek(state: DramState, accesses: Accesses, burst: int, parts: int, gap: int)
 
 @inlined
 def pull(m: Row) -> int:
-    """Return the next burst of the traffic as a row of the pool, or NONE at its end or where no row is free."""
+    """Return the next burst of the traffic as a row of the pool, or NONE at its end or where there is no room.
+
+    There is room if a row of the pool is free, and one of the log for every burst that waits.
+    """
     index = m[FREE_BURST]
-    if m[SOURCE_LEFT] == 0 or index == NONE:
+    if m[SOURCE_LEFT] == 0 or index == NONE or (m[LOG] and m[LOGGED] + m[WAITING] >= m[LOG_ROWS]):
         return NONE
     segment = row_at(pointer_of(m[SOURCE_SEGMENTS]), m[SOURCE_SEGMENT] * SEGMENT_FIELDS)
     run = row_at(pointer_of(m[SOURCE_RUNS]), (m[SOURCE_RUN] + m[SOURCE_STREAM]) * RUN_FIELDS)
@@ -162,8 +168,8 @@ def _next_segment(m: Row) -> None:
 
 
 @inlined
-def pool_is_short(m: Row, c: Row, tick: int) -> bool:
-    """Return whether the source could not go on for want of a row of the pool; the channel asks again at this tick."""
+def lacks_room(m: Row, c: Row, tick: int) -> bool:
+    """Return whether the source could not go on for want of room; the channel asks again at this tick."""
     if c[INBOX_HEAD] != NONE or m[SOURCE_LEFT] == 0:
         return False
     c[ARRIVES] = tick

@@ -123,7 +123,7 @@ LOG_FIELDS = 7
 HIT, MISS, CONFLICT, MERGE_OUTCOME = range(4)
 # fmt: on
 
-FINISHED, TRACE_FULL, LOG_FULL, BINS_FULL, POOL_FULL, STOPPED = range(6)  # what `run` returns
+FINISHED, TRACE_FULL, BINS_FULL, NO_ROOM, STOPPED = range(5)  # what `run` returns
 
 
 class DramState(NamedTuple):
