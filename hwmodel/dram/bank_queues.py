@@ -85,6 +85,7 @@ from hwmodel.dram.state import (
     Q_READS,
     Q_STARTED,
     Q_TAIL,
+    Q_WAKE,
     QUEUE_DEPTH,
     QUEUE_POSITIONS,
     QUEUE_STATE,
@@ -128,6 +129,8 @@ from hwmodel.dram.state import (
     trailing_zeros,
 )
 
+GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, odd: Knuth's multiplicative hashing
+
 
 @inlined
 def _queues(m: Row, c: Row) -> Row:
@@ -150,13 +153,14 @@ def pending_entry(m: Row, c: Row, mode: int, entry: int) -> Row:
 @inlined
 def pending(m: Row, c: Row, mode: int, place: int) -> Row:
     """Return the count of the waiting bursts whose places hash as this one does."""
-    return pending_entry(m, c, mode, (place ^ (place >> 10) ^ (place >> 21) ^ (place >> 32)) & (PENDING_ENTRIES - 1))
+    return pending_entry(m, c, mode, ((place * GOLDEN) >> 53) & (PENDING_ENTRIES - 1))
 
 
 @inlined
 def _classify(m: Row, c: Row, bank: int) -> None:
     """Note what a bank's queue may need next."""
     state, bit = bank_at(c, bank), 1 << bank
+    state[Q_WAKE] = NEVER if state[Q_LIVE] == 0 else 0
     c[CLOSED_BANKS] &= ~bit
     c[READ_BANKS] &= ~bit
     c[WRITE_BANKS] &= ~bit
@@ -244,10 +248,12 @@ def _first_ready(m: Row, c: Row, tick: int) -> tuple[int, int, int, int]:
         while bits != 0:
             bank = trailing_zeros(bits)
             bits &= bits - 1
-            command, position, at = _first_in_queue(m, c, bank, tick)
-            if command != NONE:
-                return command, bank, position, tick
-            wake = min(wake, at)
+            state = bank_at(c, bank)
+            if state[Q_WAKE] <= tick:
+                command, position, state[Q_WAKE] = _first_in_queue(m, c, bank, tick)
+                if command != NONE:
+                    return command, bank, position, tick
+            wake = min(wake, state[Q_WAKE])
     return NONE, 0, 0, wake
 
 
@@ -292,6 +298,9 @@ def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: 
     c[QUEUED] -= 1
     if (c[FULL_BANKS] >> bank) & 1:
         _release_held(c, words, bank)
+        c[ROW_WAKE] = tick
+    elif c[QUEUED] == 0:  # a drain may begin
+        c[ROW_WAKE] = tick
     _classify(m, c, bank)
     pending(m, c, mode, place)[0] -= 1
     merged = burst_at(m, burst)[MERGED]
@@ -419,8 +428,8 @@ def _make_room(m: Row, c: Row, bank: int) -> None:
 
 
 @compiled
-def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
-    """Move a burst from its buffer to its bank's queue."""
+def _move(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
+    """Move a burst from its buffer to its bank's queue; behind others of its kind it changes nothing for the bank."""
     slot = slot_at(c, words, mode, position)
     place = slot[SLOT_PLACE]
     bank = place & BANK_MASK
@@ -432,6 +441,7 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
     if state[Q_TAIL] == QUEUE_POSITIONS - 1:  # the last bit is the sign
         _make_room(m, c, bank)
     to = state[Q_TAIL]
+    before = state[Q_LIVE]
     queued, bit = queued_at(m, c, bank, to), 1 << to
     for field in range(SLOT_FIELDS):
         queued[field] = slot[field]
@@ -441,6 +451,8 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
     if mode == 0:
         state[Q_READS] |= bit
     if state[OPEN_ROW] == place >> ROW_SHIFT:
+        reads = state[Q_HITS] & state[Q_READS]
+        before = reads if mode == 0 else (state[Q_HITS] if reads == 0 else 0)  # reads may hold back only some writes
         state[Q_HITS] |= bit
     c[QUEUED] += 1
     if state[Q_COUNT] == m[QUEUE_DEPTH]:
@@ -449,11 +461,14 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int) -> None:
             held, bursts = mode_mask(c, words, other, HELD), bank_mask(c, words, bank, other, ALL_BURSTS)
             for word in range(len(words)):
                 held[word] |= bursts[word]
-    _classify(m, c, bank)
+    if before == 0:
+        _classify(m, c, bank)
+        _, _, state[Q_WAKE] = _first_in_queue(m, c, bank, tick + 1)
+        c[COLUMN_WAKE] = min(c[COLUMN_WAKE], max(state[Q_WAKE], tick + 1))
 
 
 @compiled
-def _schedule(m: Row, c: Row, words: Words) -> bool:
+def _schedule(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Move at most one burst into its bank's queue; return whether one may move in the next tick.
 
     Where a drain is called off because of a waiting read and nothing else is under way, reads move instead: upstream
@@ -478,8 +493,9 @@ def _schedule(m: Row, c: Row, words: Words) -> bool:
         if position == NONE:
             return False
     c[DRAINING] -= mode
-    _move(m, c, words, mode, position)
-    return True
+    _move(m, c, words, mode, position, tick)
+    may_drain = mode == 1 or c[COUNT + 1] >= m[DRAIN_ABOVE]
+    return bool(may_drain or _movable(c, words, 0) != NONE)
 
 
 @compiled
@@ -562,11 +578,13 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     slot[SLOT_BURST] = index
     insert(mode_mask(c, words, mode, LIVE), position)
     insert(bank_mask(c, words, bank, mode, ALL_BURSTS), position)
-    if (c[FULL_BANKS] >> bank) & 1:
+    is_held = (c[FULL_BANKS] >> bank) & 1
+    if is_held:
         insert(mode_mask(c, words, mode, HELD), position)
+    if not is_held or (mode == 1 and c[COUNT + 1] >= m[DRAIN_ABOVE]):  # it may move in this tick, or a drain begin
+        c[ROW_WAKE] = min(c[ROW_WAKE], tick)
     pending(m, c, mode, place)[0] += 1
     arrive(pc_at(c, bank_at(c, bank)[BANK_PC]), tick)
-    c[ROW_WAKE] = min(c[ROW_WAKE], tick)  # it may move in this tick
 
 
 @inlined
@@ -598,8 +616,8 @@ def _issue_commands(m: Row, c: Row, words: Words, tick: int) -> int:
         c[LAST_BANK] = bank
         if (second >= RD) != (command >= RD) and m[ONE_BUS] == 0:
             _issue(m, c, words, second, bank, position, tick)
-    c[ROW_WAKE] = min(c[ROW_WAKE], tick)
-    return tick + 1
+        return tick + 1
+    return int(max(wake, tick + 1))
 
 
 @inlined
@@ -615,11 +633,7 @@ def issue(m: Row, c: Row, words: Words, tick: int) -> None:
         else:
             c[COLUMN_WAKE] = _issue_commands(m, c, words, tick)
     if c[ROW_WAKE] <= tick:
-        if _schedule(m, c, words):
-            c[ROW_WAKE] = tick + 1
-            c[COLUMN_WAKE] = min(c[COLUMN_WAKE], tick + 1)
-        else:
-            c[ROW_WAKE] = NEVER
+        c[ROW_WAKE] = tick + 1 if _schedule(m, c, words, tick) else NEVER
 
 
 @compiled

@@ -104,6 +104,7 @@ from hwmodel.dram.state import (
     Q_LIVE,
     Q_READS,
     Q_STARTED,
+    Q_WAKE,
     QUEUED,
     RD,
     REFRESH_DUE,
@@ -569,6 +570,7 @@ def _skip_queues(
             slot = queued_at(m, c, bank, place)
             _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
             pending(m, c, 1 - ((state[Q_READS] >> place) & 1), slot[SLOT_PLACE])[0] += 1
+        _later(state, Q_WAKE, ticks)
 
 
 def joined_runs(traffic: Traffic, block: int) -> Traffic:

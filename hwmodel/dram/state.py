@@ -83,10 +83,11 @@ CHANNEL_FIELDS = 48
  HITS, MISSES, CONFLICTS, ACTIVATES, PRECHARGES, PRECHARGE_ALLS, CLOSED, REFRESHES, LATENCY_SUM,
  LATENCY_MAX, OWED, NEXT_BANK) = range(40)
 PC_FIELDS = 40
-# A bank. Q_ columns are of a bank's own queue: masks of its positions. GROUP_AT and STACK_AT: places of ready rows.
+# A bank. Q_ columns are of a bank's own queue: masks of its positions; a lower bound of its next command.
+# GROUP_AT and STACK_AT: places of ready rows.
 (BANK_READY, _1, _2, _3, _4, _5, _6, _7, OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, GROUP_AT,
  STACK_AT, USED_TICK, STREAK, ACT_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS,
- Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, OPENED_BY) = range(28)
+ Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, OPENED_BY, Q_WAKE) = range(29)
 BANK_FIELDS = 32
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST = range(3)
 SLOT_FIELDS = 4
