@@ -166,7 +166,10 @@ def _raise_row(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
         one = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], lane)
         ticks = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), COMMAND_SLOTS), None))
         old, new = builder.load(row, align=8), builder.add(ticks, builder.load(after, align=8))
-        builder.store(builder.select(builder.icmp_signed(">", old, new), old, new), row, align=8)
+        # max(old, new) as new - min(new - old, 0): a choice between old and new would become a masked store, which is slow
+        zero, ahead = ir.Constant(lanes, None), builder.sub(new, old)
+        behind = builder.select(builder.icmp_signed("<", ahead, zero), ahead, zero)
+        builder.store(builder.sub(new, behind), row, align=8)
         return context.get_dummy_value()
 
     return types.void(_POINTER, _POINTER, types.int64), generate
