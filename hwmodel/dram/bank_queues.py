@@ -129,6 +129,7 @@ from hwmodel.dram.state import (
     trailing_zeros,
 )
 
+PENDING_SHIFT = 32
 GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, odd: Knuth's multiplicative hashing
 
 
@@ -144,16 +145,16 @@ def queued_at(m: Row, c: Row, bank: int, position: int) -> Row:
 
 
 @inlined
-def pending_entry(m: Row, c: Row, mode: int, entry: int) -> Row:
+def pending_entry(m: Row, c: Row, entry: int) -> Row:
     """Return an entry of the table of the waiting bursts."""
     first = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS
-    return row_at(_queues(m, c), first + mode * PENDING_ENTRIES + entry)
+    return row_at(_queues(m, c), first + entry)
 
 
 @inlined
-def pending(m: Row, c: Row, mode: int, place: int) -> Row:
-    """Return the count of the waiting bursts whose places hash as this one does."""
-    return pending_entry(m, c, mode, ((place * GOLDEN) >> 53) & (PENDING_ENTRIES - 1))
+def pending(m: Row, c: Row, place: int) -> Row:
+    """Return the counts of the waiting reads and, shifted by PENDING_SHIFT, writes whose places hash as this one."""
+    return pending_entry(m, c, ((place * GOLDEN) >> 53) & (PENDING_ENTRIES - 1))
 
 
 @inlined
@@ -302,7 +303,7 @@ def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: 
     elif c[QUEUED] == 0:  # a drain may begin
         c[ROW_WAKE] = tick
     _classify(m, c, bank)
-    pending(m, c, mode, place)[0] -= 1
+    pending(m, c, place)[0] -= 1 << PENDING_SHIFT * mode
     merged = burst_at(m, burst)[MERGED]
     done = finish(m, c, bank, burst, mode, tick, outcome)
     while merged != NONE:
@@ -374,7 +375,7 @@ def _refresh(m: Row, c: Row, tick: int) -> int:
 @compiled
 def _has_pending(m: Row, c: Row, words: Words, mode: int, place: int) -> int:
     """Return the pool row of a waiting burst of that very place, or NONE."""
-    if pending(m, c, mode, place)[0] == 0:
+    if (pending(m, c, place)[0] >> PENDING_SHIFT * mode) & ((1 << PENDING_SHIFT) - 1) == 0:
         return NONE
     bank = place & BANK_MASK
     bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
@@ -555,13 +556,14 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     burst = burst_at(m, index)
     place = burst[PLACE]
     bank = place & BANK_MASK
-    merges = _has_pending(m, c, words, 1, place) != NONE
+    may_merge = pending(m, c, place)[0] != 0
+    merges = may_merge and _has_pending(m, c, words, 1, place) != NONE
     if mode == 1 or merges:
         c[LAST_DONE] = max(c[LAST_DONE], tick + 2)
     if merges:
         serve_merged(m, c, bank, index, burst[ARRIVAL], mode, tick + 1)
         return
-    other = _has_pending(m, c, words, 0, place) if mode == 0 else NONE
+    other = _has_pending(m, c, words, 0, place) if may_merge and mode == 0 else NONE
     if other != NONE:
         first = burst_at(m, other)
         burst[MERGED] = first[MERGED]
@@ -583,7 +585,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         insert(mode_mask(c, words, mode, HELD), position)
     if not is_held or (mode == 1 and c[COUNT + 1] >= m[DRAIN_ABOVE]):  # it may move in this tick, or a drain begin
         c[ROW_WAKE] = min(c[ROW_WAKE], tick)
-    pending(m, c, mode, place)[0] += 1
+    pending(m, c, place)[0] += 1 << PENDING_SHIFT * mode
     arrive(pc_at(c, bank_at(c, bank)[BANK_PC]), tick)
 
 

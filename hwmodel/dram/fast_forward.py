@@ -22,6 +22,7 @@ import numpy as np
 
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.bank_queues import (
+    PENDING_SHIFT,
     pending,
     pending_entry,
     queued_at,
@@ -551,16 +552,16 @@ def _skip_queues(
     m: Row, c: Row, words: Words, accesses: Accesses, segment: int, parts: int, bursts: int, ticks: int
 ) -> None:
     """Move the bursts in the queues of banks on, and count the waiting bursts by their new places."""
+    for entry in range(PENDING_ENTRIES):
+        pending_entry(m, c, entry)[0] = 0
     for mode in range(2):
-        for entry in range(PENDING_ENTRIES):
-            pending_entry(m, c, mode, entry)[0] = 0
         live = mode_mask(c, words, mode, LIVE)
         for word in range(len(words)):
             bits = live[word]
             while bits != 0:
                 slot = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))
                 bits &= bits - 1
-                pending(m, c, mode, slot[SLOT_PLACE])[0] += 1
+                pending(m, c, slot[SLOT_PLACE])[0] += 1 << PENDING_SHIFT * mode
     for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
         state = bank_at(c, bank)
         bits = state[Q_LIVE]
@@ -569,7 +570,7 @@ def _skip_queues(
             bits &= bits - 1
             slot = queued_at(m, c, bank, place)
             _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
-            pending(m, c, 1 - ((state[Q_READS] >> place) & 1), slot[SLOT_PLACE])[0] += 1
+            pending(m, c, slot[SLOT_PLACE])[0] += 1 if (state[Q_READS] >> place) & 1 else 1 << PENDING_SHIFT
         _later(state, Q_WAKE, ticks)
 
 

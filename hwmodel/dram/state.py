@@ -100,7 +100,7 @@ ACTIVE_FIELDS = 6
 LIVE, STARTED, HELD, MODE_MASKS = range(4)
 COLUMN_CANDIDATES, ACT_CANDIDATES, PRE_CANDIDATES, PC_MASKS = range(4)
 ALL_BURSTS, ROW_HITS, BANK_MASKS = range(3)
-QUEUE_POSITIONS, PENDING_ENTRIES = 64, 1024
+QUEUE_POSITIONS, PENDING_ENTRIES = 64, 512
 # Sizes that are compiled in, and the offsets of a channel's parts
 MAX_PCS, MAX_STACK_IDS, MAX_GROUPS, MAX_BANKS = 2, 8, 32, 64  # the last three of a pseudo-channel
 CHANNEL_BANKS = MAX_PCS * MAX_BANKS
@@ -111,7 +111,7 @@ BANK_ROWS = GROUP_ROWS + MAX_PCS * MAX_GROUPS * COMMAND_SLOTS
 ACTIVE_ROWS = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS
 SLOTS = ACTIVE_ROWS + 2 * CHANNEL_BANKS * ACTIVE_FIELDS
 MAX_QUEUES = 64  # per channel
-QUEUE_WORDS = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + 2 * PENDING_ENTRIES
+QUEUE_WORDS = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + PENDING_ENTRIES
 WORDS_PER_MASK_WORD = 2 * 64 * SLOT_FIELDS + 2 * MODE_MASKS + 2 * MAX_PCS * PC_MASKS + CHANNEL_BANKS * 2 * BANK_MASKS
 # `address_map`: digits, then hashes
 DIGIT_SHIFT, DIGIT_STEP, DIGIT_MASK, DIGIT_MODULUS, DIGIT_FIELD, DIGIT_MULTIPLIER, MAP_FIELDS = range(7)
@@ -166,7 +166,7 @@ def _raise_row(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
         one = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], lane)
         ticks = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), COMMAND_SLOTS), None))
         old, new = builder.load(row, align=8), builder.add(ticks, builder.load(after, align=8))
-        # max(old, new) as new - min(new - old, 0): a choice between old and new would become a masked store, which is slow
+        # max(old, new) as new - min(new - old, 0): a choice between the two would become a masked store, which is slow
         zero, ahead = ir.Constant(lanes, None), builder.sub(new, old)
         behind = builder.select(builder.icmp_signed("<", ahead, zero), ahead, zero)
         builder.store(builder.sub(new, behind), row, align=8)
