@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 
 Array = np.ndarray[Any, Any]
 LONG_RUN = 2048  # assumed: accesses from which on a run of a trace is worth a segment of its own
@@ -127,20 +127,36 @@ def _long_runs(addresses: Array, writes: Array) -> list[tuple[int, int, int]]:
 
 @compiled
 def _regular(addresses: Array, writes: Array, lag: int, least: int) -> list[tuple[int, int]]:
-    """Return (start, length) of the stretches in which every access repeats the one `lag` before, a stride further."""
+    """Return (start, length) of the stretches in which every access repeats the one `lag` before, a stride further.
+
+    A stretch of `least` accesses or more is met by looking at one access in that many, less what goes before it.
+    """
     found = [(0, 0) for _ in range(0)]
-    count, start = len(addresses), 0
-    for i in range(2 * lag, count + 1):
-        if (
-            i == count
-            or addresses[i] - addresses[i - lag] != addresses[i - lag] - addresses[i - 2 * lag]
-            or writes[i] != writes[i - lag]
-            or (i - start < 3 * lag and writes[i - lag] != writes[i - 2 * lag])
-        ):
-            if i - start >= least:
-                found.append((start, i - start))
-            start = i - 2 * lag + 1
+    step = max(1, least - 2 * lag)
+    at = end = 2 * lag
+    while at < len(addresses):
+        if _goes_on(addresses, writes, lag, at):
+            first, stop = at, at + 1
+            while first > end and _goes_on(addresses, writes, lag, first - 1):
+                first -= 1
+            while stop < len(addresses) and _goes_on(addresses, writes, lag, stop):
+                stop += 1
+            start = first - 2 * lag
+            for i in range(first - lag, first):
+                if writes[i] != writes[i - lag]:
+                    start = i - lag + 1
+            if stop - start >= least:
+                found.append((start, stop - start))
+            at = end = stop
+        at += step
     return found
+
+
+@inlined
+def _goes_on(addresses: Array, writes: Array, lag: int, i: int) -> bool:
+    """Return whether an access is a stride further than the one `lag` before it, as that one was."""
+    same = addresses[i] - addresses[i - lag] == addresses[i - lag] - addresses[i - 2 * lag]
+    return bool(same and writes[i] == writes[i - lag])
 
 
 def _plain(addresses: Array, writes: Array, access_bytes: int) -> Traffic:
