@@ -371,12 +371,13 @@ Where the model is off, and why
       everything once.
   HBM: how the devices refresh, where they put an address and in which order blocks drift apart is not published.
       Refreshes of all banks at once leave at most 0.910 of HBM2E and HBM3 (350 ns in 3.9 us) and 0.885 of HBM3E. What
-      the H100 PCIe (0.975) and the GH200 (0.967) read is above that, as is the fastest kernel of an H200 (0.950): they
-      refresh per bank. An A100 has the H100 PCIe's HBM2E at the same rate and reads 0.849; it is described as
-      refreshing all banks, because its Dot (0.858) would else be 15 % too fast. That is an inference: from footprints
-      of 76 to 130 MB the same A100 reads 0.915 to 0.921, more than such refreshes leave unless its L2 still keeps a
-      part, and between 130 and 700 MB it falls steadily, which the model does not; and an A100 of 40 GB writes 0.967 of
-      its peak (gpu-stream/a100_40.txt). ECC, refresh management and the traffic of page walks are not modelled.
+      the H100 PCIe (0.975) and the GH200 (0.967) read is above that, as is the fastest kernel of an H200 (0.950): with
+      these times, which are those of Ramulator 2.1, they must refresh per bank. An A100 has the H100 PCIe's HBM2E at
+      the same rate and reads 0.849; it is described as refreshing all banks, because its Dot (0.858) would else be 15
+      % too fast. That is an inference: from footprints of 76 to 130 MB the same A100 reads 0.915 to 0.921, more than
+      such refreshes leave unless its L2 still keeps a part, and between 130 and 700 MB it falls steadily, which the
+      model does not; and an A100 of 40 GB writes 0.967 of its peak (gpu-stream/a100_40.txt). ECC, refresh management
+      and the traffic of page walks are not modelled.
   L1: strides of 3 and 5 floats and blocks 2 doubles wide take up to 13 % longer than banks and tags account for. The
       tag stage's counters on an A40 show the same: three lines in three banks of tags sometimes take two cycles.
 """
