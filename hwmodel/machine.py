@@ -14,11 +14,13 @@ from typing import Literal
 from hwmodel import units
 from hwmodel.dram.policy import Policy
 from hwmodel.dram.standards import Organisation, Timing, standard
+from hwmodel.l1 import L1
 from hwmodel.program import Phase
 from hwmodel.spec import DistributedSramSpec, HbmSpec, MachineSpec, SharedCacheSpec
 from hwmodel.sram_access import Scratchpad
 from layouts import AddressMap
 from layouts.analysis import Banks
+from layouts.analysis.conflicts import MAX_BANKS
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class Machine:
                 f"{where}: cores.sram.write_granule: {sram.write_granule} B does not divide the bank width, "
                 f"{sram.bank_width} B"
             )
+        l1 = self.spec.cores.l1
+        if l1 and (l1.line & (l1.line - 1) or l1.line > MAX_BANKS):
+            raise ValueError(f"{where}: cores.l1.line: {l1.line} B; allowed: powers of two up to {MAX_BANKS} B")
+        if l1 and (l1.tag_banks & (l1.tag_banks - 1) or l1.tag_banks > MAX_BANKS):
+            raise ValueError(f"{where}: cores.l1.tag_banks: {l1.tag_banks}; allowed: powers of two up to {MAX_BANKS}")
 
     @property
     def memory(self) -> Literal["hbm", "sram"]:
@@ -203,6 +210,14 @@ class Machine:
         """The banks of a core's scratchpad."""
         sram = self.spec.cores.sram
         return Scratchpad(Banks(sram.banks, sram.bank_width), sram.write_granule)
+
+    @cached_property
+    def l1(self) -> L1:
+        """The cache that a core's loads pass. Raises ValueError on a machine that describes none."""
+        l1 = self.spec.cores.l1
+        if l1 is None:
+            raise ValueError(f"{self.spec.where}: cores.l1: this machine describes none")
+        return L1(self.scratchpad.banks, Banks(l1.tag_banks, l1.line))
 
     def sram_fs(self, wavefronts: int) -> int:
         """Return how long a core's scratchpad is busy with so many accesses of a bank."""

@@ -119,6 +119,13 @@ class SramSpec(_Part):
     write_granule: Bytes  # what a bank writes at once; a smaller or unaligned piece is read, changed and written
 
 
+class L1Spec(_Part):
+    """The tags of the cache that a core's loads pass where it shares the scratchpad's banks; see `hwmodel.l1`."""
+
+    line: Bytes  # what a tag stands for
+    tag_banks: Count  # each looks up one line per cycle
+
+
 class DmaSpec(_Part):
     """The load engine and the store engine of one core; each issues in order and completes in order."""
 
@@ -141,6 +148,7 @@ class CoresSpec(_Part):
     matrix: MatrixSpec
     vector: VectorSpec
     sram: SramSpec
+    l1: L1Spec | None = None
     dma: DmaSpec
 
 
