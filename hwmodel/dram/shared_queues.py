@@ -181,6 +181,28 @@ def _nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
 
 
 @inlined
+def _has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Return whether a burst of an open bank waits for another row."""
+    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+    hits = row_at(bursts, ROW_HITS * len(words))
+    found = 0
+    for word in range(len(words)):
+        found |= bursts[word] & ~hits[word]
+    return bool(found != 0)
+
+
+@inlined
+def _next_hit(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
+    """Find a bank's candidates after its oldest hit has changed."""
+    if _has_conflict(c, words, mode, bank):
+        _nominate(m, c, words, mode, bank)
+        return
+    state, hit = bank_at(c, bank), lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
+    if hit != NONE and state[IS_REFRESHING] == 0:
+        insert(candidates(c, words, mode, state[BANK_PC], COLUMN_CANDIDATES), hit)
+
+
+@inlined
 def _wake_row(c: Row, wake: int, tick: int) -> None:
     """A row command may be possible from a tick on."""
     c[wake] = min(c[wake], tick)
@@ -477,17 +499,6 @@ def _act_floor(m: Row, pc: Row) -> int:
 
 
 @inlined
-def _has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
-    """Return whether a burst of an open bank waits for another row."""
-    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
-    hits = row_at(bursts, ROW_HITS * len(words))
-    found = 0
-    for word in range(len(words)):
-        found |= bursts[word] & ~hits[word]
-    return bool(found != 0)
-
-
-@inlined
 def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int, tick: int) -> None:
     """Note when the last burst is done, and that the bank's row may be closed."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
@@ -516,7 +527,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     state[IS_ACTIVE] = 0
     pc_at(c, state[BANK_PC])[ACTIVE_BANKS] -= 1
     for other in range(2):
-        if lowest(bank_mask(c, words, bank, other, ALL_BURSTS), words) != NONE:
+        if _has_conflict(c, words, other, bank):  # its precharge was held back
             _nominate(m, c, words, other, bank)
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, words, bank, mode, done, tick)
@@ -531,12 +542,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     _take(c, words, mode, position, bank)
-    if _has_conflict(c, words, mode, bank):
-        _nominate(m, c, words, mode, bank)
-    else:
-        hit = lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
-        if hit != NONE and bank_at(c, bank)[IS_REFRESHING] == 0:
-            insert(candidates(c, words, mode, bank_at(c, bank)[BANK_PC], COLUMN_CANDIDATES), hit)
+    _next_hit(m, c, words, mode, bank)
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, words, bank, mode, done, tick)
 
