@@ -50,6 +50,7 @@ class Evaluator:
     `defaults(kernel)`: the knobs of a kernel. `key(query)`: equal only for queries that are the same machine
     running the same program on the same problem. `bound_us(query)` <= the time of `simulate(query)`,
     `bound_pj(query)` <= its energy.
+    `prepare`: work that `simulate` does once on a computer, in parts that processes can share.
     `inputs(query)`: digests of everything that the query names but does not contain. `describe(query)`: a
     title.
     """
@@ -61,6 +62,7 @@ class Evaluator:
     inputs: Callable[[Query], dict[str, str]]
     describe: Callable[[Query], str]
     bound_pj: Callable[[Query], float]
+    prepare: tuple[Callable[[Query], None], ...] = ()
 
 
 def _kernel(name: str) -> Any:
@@ -200,6 +202,20 @@ def simulate(query: Query) -> Outcome:
     return Outcome(result.metrics(), bandwidth, result.banks)
 
 
+def compile_dram(query: Query) -> None:
+    """Compile the DRAM channels of the query's machine, where this has not been done on this computer."""
+    from hwmodel.reference import compile_dram
+
+    compile_dram(_machine(query.machine, query.machine_overrides))
+
+
+def compile_others(query: Query) -> None:
+    """Compile what else a simulation of the query needs."""
+    from hwmodel.reference import compile_others
+
+    compile_others(*_program(query))
+
+
 @contextmanager
 def _no_refusal() -> Iterator[None]:
     """Turn a ValueError into a failure: what compiles can be run, so the fault is not the query's."""
@@ -261,7 +277,7 @@ def batch_source(query: Query) -> str | None:
     return None if query.batch is None else str(_batch(query.batch).source)
 
 
-EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj)
+EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj, (compile_dram, compile_others))
 
 
 def list_kernels() -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ The order matters: everything that can be wrong with a study is found before the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from explorer.progress import Progress
 from explorer.query import MACHINE_PREFIX, Query
 from explorer.search import Search
 from explorer.space import Candidates, bound_space, enumerate_points, probe
-from explorer.store import Identity, check_belongs, known_bounds, opened
+from explorer.store import Identity, Store, check_belongs, known_bounds, opened
 from explorer.study import Study
 from explorer.summary import Summary, summarise
-from explorer.workers import workers
+from explorer.workers import Refused, attempt, workers
 
 
 def explore(
@@ -44,10 +45,23 @@ def explore(
     with _blaming(study):
         known = probe(candidates, stored, evaluator, objective)
     with opened(folder, identity) as store, workers(jobs) as executor:
+        parts = _prepare(candidates, store, evaluator, executor) if jobs > 1 else []
         space = bound_space(candidates, known, evaluator, executor, progress, objective)
         store.keep_space(space)
+        for part in parts:
+            part.result()
         Search(study, space, evaluator, store, progress).run(executor)
     return summarise(folder)
+
+
+def _prepare(
+    candidates: Candidates, store: Store, evaluator: Evaluator, executor: Executor
+) -> list[Future[Refused | None]]:
+    """Let the workers share what each would do for itself before its first simulation, if there is one to come."""
+    baseline = candidates.baseline
+    if store.recall(baseline.key) is not None:
+        return []
+    return [executor.submit(attempt, prepare, baseline.query) for prepare in evaluator.prepare]
 
 
 def check_problem(study: Study, evaluator: Evaluator, trace_path: str | None) -> None:

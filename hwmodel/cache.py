@@ -47,8 +47,10 @@ Array = np.ndarray[Any, Any]
     MISSES,
     MERGED,
     STORED,
+    ALL_FETCHED,
+    ALL_EVICTED,
     ROW,
-) = range(21)
+) = range(23)
 COUNTS = ROW + 1
 VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line's row: masks of bursts, then the fetch of each sector
 
@@ -62,6 +64,12 @@ class CacheState(NamedTuple):
     filled: Array  # [line, (row, mask)] of what those reads will make valid
     evicted: Array  # addresses of bursts to write to memory
     awaited: Array  # numbers of earlier fetches that the request needs too
+
+
+def no_cache() -> CacheState:
+    """Return what stands for a cache where there is none."""
+    empty, pairs = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+    return CacheState(np.zeros(COUNTS, np.int64), empty, empty, pairs, empty, empty)
 
 
 @inlined
@@ -104,6 +112,7 @@ def _allocate(state: CacheState, first: int, line: int) -> int:
         if dirty & 1:
             state.evicted[scalars[EVICTED]] = burst * scalars[BURST_BYTES]
             scalars[EVICTED] += 1
+            scalars[ALL_EVICTED] += 1
         dirty >>= 1
         burst += 1
     sets[first + victim] = line + 1
@@ -152,8 +161,19 @@ def _load(state: CacheState, row: int, line: int, touched: int, fetch: int) -> N
         if asked & 1:
             state.fetched[scalars[FETCHED]] = address
             scalars[FETCHED] += 1
+            scalars[ALL_FETCHED] += 1
         asked >>= 1
         address += scalars[BURST_BYTES]
+
+
+@compiled
+def is_crowded(scalars: Array, bursts: int) -> bool:
+    """Return whether too few misses are free for a load of so many bursts, all of which may miss.
+
+    Half of them are enough for a load that needs more.
+    """
+    lines = -(-bursts // scalars[LINE_BURSTS])
+    return bool(scalars[OUTSTANDING] + min(lines, scalars[MSHRS] // 2) > scalars[MSHRS])
 
 
 @compiled
@@ -161,7 +181,7 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
     """Look up bursts[first:stop] for one request; return the position reached, less than `stop` if it must wait.
 
     It must wait where no outstanding miss is free, or where every line of a set is outstanding. What is to be read from
-    memory belongs to the number `fetch`, above all earlier ones. Room must have been reserved.
+    memory belongs to the number `fetch`, which no fetch under way has. Room must have been reserved.
     """
     scalars, sets = state.scalars, state.sets
     scalars[FETCHED] = scalars[FILLED] = scalars[EVICTED] = scalars[AWAITED] = 0
@@ -204,10 +224,10 @@ def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bo
 
 
 @compiled
-def fill(state: CacheState, filled: Array) -> None:
-    """Make valid what a fetch brought: filled[:] = (row, mask)."""
+def fill(state: CacheState, filled: Array, lines: int) -> None:
+    """Make valid what a fetch brought: filled[:lines] = (row, mask)."""
     sets = state.sets
-    for i in range(len(filled)):
+    for i in range(lines):
         row = filled[i, 0]
         sets[row + PENDING] &= ~filled[i, 1]
         sets[row + VALID] |= filled[i, 1]
@@ -243,8 +263,8 @@ class SharedCache:
         scalars[ROW] = FETCHES + line_bursts // sector_bursts
         scalars[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
         self._line_bytes, self._burst_bytes = spec.line, burst_bytes
-        self._fetches = self._fetched = self._written_back = 0
-        self._slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
+        self._fetches = 0
+        self.slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
         empty, lines = np.zeros(0, np.int64), spec.capacity // spec.line
         self.state = CacheState(
             scalars=scalars,
@@ -254,9 +274,10 @@ class SharedCache:
             evicted=empty,
             awaited=empty,
         )
-        self._reserve(64)
+        self.reserve(64)
 
-    def _reserve(self, bursts: int) -> None:
+    def reserve(self, bursts: int) -> None:
+        """Make room for requests of so many bursts."""
         line = int(self.state.scalars[LINE_BURSTS])
         self.state = self.state._replace(
             fetched=np.zeros(bursts * line, np.int64),
@@ -268,12 +289,10 @@ class SharedCache:
     def access(self, bursts: Array, first: int, stop: int, is_write: bool) -> Access:
         """Look up bursts[first:stop] for one request; see `access` above."""
         if stop - first > len(self.state.filled):
-            self._reserve(2 * (stop - first))
+            self.reserve(2 * (stop - first))
         state, scalars = self.state, self.state.scalars
         self._fetches += 1
         reached = access(state, bursts, first, stop, is_write, self._fetches)
-        self._fetched += int(scalars[FETCHED])
-        self._written_back += int(scalars[EVICTED])
         return Access(
             reached,
             self._fetches,
@@ -283,22 +302,13 @@ class SharedCache:
             set(state.awaited[: scalars[AWAITED]].tolist()),
         )
 
-    def is_crowded(self, bursts: int) -> bool:
-        """Return whether too few misses are free for a load of so many bursts, all of which may miss.
-
-        Half of them are enough for a load that needs more.
-        """
-        scalars = self.state.scalars
-        lines = -(-bursts // int(scalars[LINE_BURSTS]))
-        return bool(scalars[OUTSTANDING] + min(lines, int(scalars[MSHRS]) // 2) > scalars[MSHRS])
-
     def fill(self, filled: Array) -> None:
         """Make valid what a fetch brought."""
-        fill(self.state, filled)
+        fill(self.state, filled, len(filled))
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Pass the bytes of a request through the slices; return when the last has passed."""
-        return self._slices.serve(bursts, first, stop, now_fs)
+        return self.slices.serve(bursts, first, stop, now_fs)
 
     def hold(self, base_bytes: int, size_bytes: int) -> None:
         """Put the lines of a range of addresses into the cache, as if they had just been read."""
@@ -307,16 +317,17 @@ class SharedCache:
     @property
     def busy_fs(self) -> int:
         """For how long the bandwidth of all slices would have been in use."""
-        return self._slices.busy_fs
+        return self.slices.busy_fs
 
     def traffic(self) -> LevelTraffic:
         """Return the bytes so far."""
         scalars = self.state.scalars
         hits, misses, merged, stored = (int(scalars[i]) for i in (HITS, MISSES, MERGED, STORED))
+        fetched, written_back = int(scalars[ALL_FETCHED]), int(scalars[ALL_EVICTED])
         rows = self.state.sets.reshape(-1, scalars[WAYS] * (2 + scalars[ROW]))[:, 2 * scalars[WAYS] :]
         dirty = int(np.bitwise_count(rows.reshape(len(rows), -1, scalars[ROW])[:, :, DIRTY]).sum())
         asked = hits + misses + merged + stored
-        counts = asked, hits, misses, merged, stored, self._fetched, self._written_back, dirty
+        counts = asked, hits, misses, merged, stored, fetched, written_back, dirty
         return LevelTraffic(*(bursts * self._burst_bytes for bursts in counts))
 
 

@@ -1,7 +1,7 @@
-"""Main memory as the memory side sees it: takes bursts at a time to come and says when they are done.
+"""Main memory behind the memory side: what takes bursts and says when they are done.
 
-`DramMemory` puts them into the queues of the compiled channels and learns later, when these have been advanced, when
-each was done. `SramMemory` is SRAM spread over the chip: slices of bandwidth behind a constant latency, whose answer is
+DRAM channels take them into their queues, and it is known later, when these have been advanced, when each was done.
+`SramMemory` is SRAM spread over the chip: slices of bandwidth behind a constant latency, whose answer is
 known at once; bank conflicts within a slice are not modelled.
 """
 
@@ -18,41 +18,59 @@ from hwmodel.slices import Slices
 from hwmodel.spec import DistributedSramSpec
 
 Array = np.ndarray[Any, Any]
+ORDER, WHOSE, IS_WRITE, FIRST, STOP, TICK = range(6)  # of a send: bursts[first:stop] as one request at a tick
+SEND_FIELDS = TICK + 1
 
 
 @compiled
-def _submit(state: DramState, bursts: Any, first: int, stop: int, is_write: bool, tick: int) -> int:
-    """Open a request and enqueue its bursts; return its number, or -1 where there is no room."""
-    if min(state.scalars[BURSTS_LEFT], state.scalars[REQUESTS_LEFT]) < stop - first:
-        return -1
-    request: int = open_request(state, stop - first)
-    enqueue_bursts(state, bursts, first, stop, request, is_write, tick)
-    return request
+def _submit(state: DramState, sends: Array, position: int, bursts: Array, submissions: Array) -> int:
+    """Open a request for every send from a position on, and enqueue its bursts; return where there is no more room.
+
+    What a request with a number is for is kept: submissions[number] = (order, whose).
+    """
+    for at in range(position, len(sends)):
+        first, stop = sends[at, FIRST], sends[at, STOP]
+        if min(state.scalars[BURSTS_LEFT], state.scalars[REQUESTS_LEFT]) < stop - first:
+            return at
+        number = open_request(state, stop - first)
+        enqueue_bursts(state, bursts, first, stop, number, sends[at, IS_WRITE], sends[at, TICK])
+        submissions[number, 0], submissions[number, 1] = sends[at, ORDER], sends[at, WHOSE]
+    return len(sends)
+
+
+class DramMemory:
+    """The DRAM channels; of a request its place in the order of submission is kept, and whose it is."""
+
+    def __init__(self, dram: Dram) -> None:
+        self.dram = dram
+        self.submissions = np.zeros((len(dram.state.requests), 2), np.int64)  # by request
+
+    def submit(self, sends: Array, bursts: Array) -> None:
+        """Offer requests, int64[n, 6] as named above, whose ticks do not decrease."""
+        position = _submit(self.dram.state, sends, 0, bursts, self.submissions)
+        while position < len(sends):
+            self.dram.reserve(int(sends[position, STOP] - sends[position, FIRST]))
+            more = len(self.dram.state.requests) - len(self.submissions)
+            self.submissions = np.pad(self.submissions, ((0, more), (0, 0)))
+            position = _submit(self.dram.state, sends, position, bursts, self.submissions)
 
 
 def submit(dram: Dram, bursts: Array, first: int, stop: int, is_write: bool, tick: int) -> int:
     """Offer bursts[first:stop] as one request at a tick; return the request's number, which is recycled later."""
-    number = _submit(dram.state, bursts, first, stop, is_write, tick)
-    if number < 0:
-        dram.reserve(stop - first)
-        number = _submit(dram.state, bursts, first, stop, is_write, tick)
-    return int(number)
+    dram.reserve(stop - first)
+    request = dram.open_request(stop - first)
+    enqueue_bursts(dram.state, bursts, first, stop, request, is_write, tick)
+    return request
 
 
 class SramMemory:
     """SRAM in slices; every access takes the latency and its slices' time."""
 
     def __init__(self, spec: DistributedSramSpec) -> None:
-        self._latency_fs = spec.latency
+        self.latency_fs = spec.latency
+        self.slices = Slices(spec.slices, spec.interleave, spec.access, spec.bandwidth)
         self._access_bytes = spec.access
-        self._slices = Slices(spec.slices, spec.interleave, spec.access, spec.bandwidth)
-        self.accesses = 0
-
-    def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
-        """Return when bursts[first:stop], which arrive at `now_fs`, are done. In order of time."""
-        self.accesses += stop - first
-        return self._slices.serve(bursts, first, stop, now_fs) + self._latency_fs
 
     @property
     def moved_bytes(self) -> int:
-        return self.accesses * self._access_bytes
+        return self.slices.bursts * self._access_bytes

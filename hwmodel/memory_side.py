@@ -1,11 +1,13 @@
 """The memory side of the reference model: network, translation, shared cache and main memory, behind the DMA engines.
 
 A request leaves its core, waits for its page's translation where there is a TLB, and crosses the network to the shared
-cache, or straight to main memory. The cache (`cache`) says what to fetch and what to write back, and the request waits
-for all of it; what finds no outstanding miss free waits at the head of a line. Data goes back through the cache's
-slices, the network and the core's port. Only a request's last byte counts: parts that came sooner wait for it.
+cache, or straight to main memory. What happens to it there is compiled (`trips`): the cache says what to fetch and what
+to write back, and the request waits for all of it; what finds no outstanding miss free waits at the head of a line.
+Data goes back through the cache's slices, the network and the core's port. Only a request's last byte counts: parts
+that came sooner wait for it.
 
-DRAM channels run ahead of SimPy's clock exactly as far as no event can still send them a burst: from an event or an
+Compiled code and SimPy take turns in the order of time and of scheduling, as if all were SimPy's events. DRAM channels
+run ahead of this clock exactly as far as no event can still send them a burst: from an event or an
 answer to main memory it takes at least the last leg of the way, and nothing unknown can come back before a burst's
 zero-load latency has passed.
 
@@ -14,19 +16,20 @@ Not modelled: links of the network; what `cache`, `tlb` and `noc` name.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from typing import Any, Protocol
 
+import numpy as np
 import simpy
 
-from hwmodel.cache import Access, SharedCache
+from hwmodel import trips as k
+from hwmodel.cache import SharedCache, no_cache
 from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
-from hwmodel.main_memory import SramMemory, submit
+from hwmodel.main_memory import TICK, DramMemory, SramMemory
 from hwmodel.noc import Cut, Multicast
+from hwmodel.slices import no_slices
 from hwmodel.tlb import Tlb
 from hwmodel.traffic import LevelTraffic
 
@@ -46,6 +49,17 @@ class Clock(simpy.Environment):
     @property
     def now(self) -> int:
         return self._now
+
+    def upcoming(self) -> tuple[int, int]:
+        """Return the time of the next event and its place in the order of scheduling; urgent ones come first."""
+        if not self._queue:
+            return k.NEVER, k.NEVER
+        time_fs, priority, order, _ = self._queue[0]
+        return int(time_fs), order if priority == simpy.events.NORMAL else k.NONE
+
+    def place(self) -> int:
+        """Return the place in the order of scheduling that an event would have now."""
+        return next(self._eid)
 
 
 def _succeed(event: simpy.Event) -> None:
@@ -80,8 +94,6 @@ class Trip:
     first: int
     stop: int
     is_write: bool
-    looked_up: int = 0  # position up to which the cache has looked bursts up
-    missing: int = 0  # fetches that have not come yet
     followers: list[Trip] = field(default_factory=list)  # equal loads that get their data with this one's
 
     @property
@@ -100,20 +112,26 @@ class MemorySide:
         self._env, self._machine, self._dram = env, machine, dram
         self._tlb_spec = spec.tlb
         self._cache = SharedCache(spec.shared_cache, machine.burst_bytes) if spec.shared_cache else None
+        self._memory = DramMemory(dram) if dram else None
         self._sram = SramMemory(spec.distributed_sram) if spec.distributed_sram else None
         self._tlbs: dict[Engine, Tlb] = {}
         self._multicast, self._there, self._back = Multicast(spec.noc), Cut(spec.noc), Cut(spec.noc)
         self._back_fs = spec.noc.latency
-        self._last_leg_fs = spec.shared_cache.miss_latency if spec.shared_cache else spec.noc.latency
-        self._blocked: deque[Trip] = deque()  # in the cache, waiting for a free miss
-        self._waiting: dict[int, list[Trip]] = {}  # by fetch
-        self._write_backs = 0
         self._quiet: simpy.Event | None = None
-        self._submitted = 0
-        self._in_dram: dict[int, tuple[int, Any]] = {}  # by number: place in the order of submission, and whose
-        self._done: list[tuple[int, int, Any]] = []  # left main memory: a heap by time and order of submission
-        self._safe_fs = 0  # no completion that is still unknown can be earlier
+        self._under_way: list[Trip | None] = []  # by number
+        self._free: list[int] = []  # numbers
+        self._next_fs = k.NEVER  # nothing happens to those before
         self._asked_bytes = self._untranslated_bytes = 0
+        cache = spec.shared_cache
+        self._trips = k.trips_of(cache.line // machine.burst_bytes if cache else 1)
+        self._widen(spec.cores.dma.request_bytes // machine.burst_bytes)
+        scalars = self._trips.scalars
+        scalars[k.HAS_CACHE], scalars[k.HAS_DRAM] = cache is not None, dram is not None
+        scalars[k.BACK_FS] = spec.noc.latency
+        scalars[k.LAST_LEG_FS] = cache.miss_latency if cache else spec.noc.latency
+        scalars[k.REACTION_FS] = 0 if cache else spec.noc.latency
+        scalars[k.LOOKAHEAD_FS] = int(dram.lookahead_ticks * machine.tick_fs) if dram else 0
+        scalars[k.SRAM_FS] = self._sram.latency_fs if self._sram else 0
 
     @property
     def cache_busy_fs(self) -> int:
@@ -151,132 +169,118 @@ class MemorySide:
         now_fs = self._env.now
         if not trip.is_write and self._multicast.join(trip, now_fs):
             return
-        crossed_fs = self._there.cross(now_fs, trip.size_bytes) if trip.is_write else now_fs
+        arrival_fs = self._there.cross(now_fs, trip.size_bytes) if trip.is_write else now_fs
         if self._cache:
-            self.at(crossed_fs + self._back_fs - now_fs, self._arrive, trip)
-        elif crossed_fs > now_fs:
-            self.at(crossed_fs - now_fs, self._crossed, trip)
-        else:
-            self._to_memory(now_fs, trip.bursts, trip.first, trip.stop, trip.is_write, trip)
+            arrival_fs += self._back_fs
+        order = self._env.place()
+        if arrival_fs == now_fs and not self._cache:  # before all else of this time
+            order -= k.NEVER
+        if not self._free:
+            self._make_trips()
+        if trip.stop - trip.first > self._trips.bursts.shape[1]:
+            self._widen(2 * (trip.stop - trip.first))
+        number = self._free.pop()
+        self._under_way[number] = trip
+        t = self._trips
+        asked = trip.bursts, trip.first, trip.stop, trip.is_write
+        k.arrive(t.scalars, t.arrivals, t.trips, t.bursts, number, *asked, arrival_fs, order)
+        self._next_fs = min(self._next_fs, arrival_fs)
 
-    def _crossed(self, event: simpy.Event) -> None:
-        trip: Trip = event.value  # type: ignore[assignment]
-        self._to_memory(self._env.now, trip.bursts, trip.first, trip.stop, trip.is_write, trip)
+    def _make_trips(self) -> None:
+        """Make room for as many trips again."""
+        old = len(self._under_way)
+        more = old + 64
+        self._trips = k.with_trips(self._trips, more)
+        self._tie()
+        self._under_way += [None] * more
+        self._free += range(old + more - 1, old - 1, -1)
 
-    def _arrive(self, event: simpy.Event) -> None:
-        """The request that the event carries reaches the cache."""
-        trip: Trip = event.value  # type: ignore[assignment]
-        trip.looked_up = trip.first
-        if self._blocked or not self._look_up(self._env.now, trip):
-            self._blocked.append(trip)
+    def _widen(self, bursts: int) -> None:
+        """Make room for requests of so many bursts."""
+        self._trips = k.with_width(self._trips, bursts)
+        slices, sram = (part.slices.state if part else no_slices() for part in (self._cache, self._sram))
+        if self._cache:
+            self._cache.reserve(bursts)
+        self._others = (*(self._cache.state if self._cache else no_cache()), *slices, *sram)
+        self._tie()
 
-    def _look_up(self, now_fs: int, trip: Trip) -> bool:
-        """Look a request up and send what it needs to memory; return False where it has to wait for free misses."""
-        assert self._cache is not None
-        if not trip.is_write and self._cache.is_crowded(trip.stop - trip.looked_up):
-            return False
-        found = self._cache.access(trip.bursts, trip.looked_up, trip.stop, trip.is_write)
-        trip.looked_up = found.reached
-        if len(found.evicted):
-            self._write_backs += 1
-            self._to_memory(now_fs, found.evicted, 0, len(found.evicted), True, None)
-        if len(found.fetched):
-            self._to_memory(now_fs, found.fetched, 0, len(found.fetched), False, found)
-            self._waiting[found.fetch] = [trip]
-            trip.missing += 1
-        for fetch in found.awaited:
-            self._waiting[fetch].append(trip)
-        trip.missing += len(found.awaited)
-        if found.reached < trip.stop:
-            return False
-        if trip.missing == 0:
-            self._served(now_fs, trip)
-        return True
-
-    def _filled(self, now_fs: int, found: Access) -> None:
-        """A fetch has come: serve who waited only for it, then look up again who waits for a free miss."""
-        assert self._cache is not None
-        self._cache.fill(found.filled)
-        for trip in self._waiting.pop(found.fetch):
-            trip.missing -= 1
-            if trip.missing == 0 and trip.looked_up == trip.stop:
-                self._served(now_fs, trip)
-        while self._blocked and self._look_up(now_fs, self._blocked[0]):
-            self._blocked.popleft()
-
-    def _to_memory(self, now_fs: int, bursts: Any, first: int, stop: int, is_write: bool, whose: Any) -> None:
-        """Send bursts on the last leg to main memory: of a request, of a fetch (`Access`) or written back (None)."""
-        if self._sram is not None:
-            done_fs = self._sram.serve(bursts, first, stop, now_fs + self._last_leg_fs)
-            heappush(self._done, (done_fs, self._submitted, whose))
-        else:
-            assert self._dram is not None
-            tick = self._machine.fs_to_ticks(now_fs + self._last_leg_fs)
-            if not self._in_dram:
-                known_fs = self._machine.ticks_to_fs(tick + self._dram.lookahead_ticks)
-                self._safe_fs = max(self._safe_fs, known_fs)
-            self._in_dram[submit(self._dram, bursts, first, stop, is_write, tick)] = self._submitted, whose
-        self._submitted += 1
+    def _tie(self) -> None:
+        self._parts = *self._trips, *self._others
 
     def run(self) -> None:
-        """Run all events, letting the DRAM channels go ahead between them.
-
-        What leaves memory at the time of another event goes first, in the order of submission. So nothing happens at a
-        time at which something may still leave DRAM: a write is done sooner after its command than a read.
-        """
-        env, done = self._env, self._done
-        reaction_fs = 0 if self._cache else self._back_fs  # from an answer to what it sends to memory
+        """Run all events, letting the DRAM channels go ahead between them."""
+        env = self._env
+        queue = env._queue
         while True:
-            upcoming = env.peek()
-            leaving = bool(done) and done[0][0] <= upcoming
-            if self._in_dram and (done[0][0] if leaving else upcoming) >= self._safe_fs:
-                reacted_fs = self._safe_fs + reaction_fs
-                self._advance((int(upcoming) if upcoming < reacted_fs else reacted_fs) + self._last_leg_fs)
-            elif leaving:
-                done_fs, _, whose = heappop(done)
-                self._left(done_fs, whose)
-            elif upcoming == simpy.core.Infinity:
-                return
-            else:
+            while queue and queue[0][0] < self._next_fs:
                 env.step()
+            status, answers, self._next_fs = k.run(self._parts, *env.upcoming())
+            if answers:
+                self._deliver(answers)
+            elif status == k.ADVANCE:
+                self._advance(int(self._trips.scalars[k.LIMIT_FS]))
+            elif status == k.STEP:
+                if not queue:
+                    return
+                env.step()
+            if status == k.FULL:
+                self._send()
+                self._trips = k.with_room(self._trips)
+                self._tie()
+
+    def _send(self) -> None:
+        """Offer to DRAM what is on the last leg of its way."""
+        t = self._trips
+        count = int(t.scalars[k.SENDS])
+        if self._memory and count:
+            sends = t.sends[:count]
+            sends[:, TICK] = [self._machine.fs_to_ticks(time_fs) for time_fs in sends[:, TICK].tolist()]
+            self._memory.submit(sends, t.sent)
+            t.scalars[k.SENDS] = t.scalars[k.SENT] = 0
+
+    def _deliver(self, count: int) -> None:
+        """Send back what main memory or the cache has answered."""
+        t = self._trips
+        t.scalars[k.ANSWERS] = 0
+        for answer in t.answers[:count].tolist():
+            self._answer(*answer)
 
     def _advance(self, limit_fs: int) -> None:
-        assert self._dram is not None
-        limit = self._machine.fs_to_ticks(limit_fs)
-        numbers, ticks = self._dram.advance(limit)
-        self._safe_fs = self._machine.ticks_to_fs(limit + self._dram.lookahead_ticks)
-        for number, tick in zip(numbers.tolist(), ticks.tolist(), strict=True):
-            heappush(self._done, (self._machine.ticks_to_fs(tick), *self._in_dram.pop(number)))
+        assert self._memory is not None
+        self._send()
+        limit, dram, scalars = self._machine.fs_to_ticks(limit_fs), self._memory.dram, self._trips.scalars
+        numbers, ticks = dram.advance(limit)
+        scalars[k.SAFE_FS] = self._machine.ticks_to_fs(limit + dram.lookahead_ticks)
+        times_fs = np.array([self._machine.ticks_to_fs(tick) for tick in ticks.tolist()], np.int64)
+        k.note(scalars, self._trips.done, self._memory.submissions, numbers, times_fs)
 
-    def _left(self, done_fs: int, whose: Any) -> None:
-        """Main memory has done something at a time, not before the last event's: a request, a fetch, a write-back."""
-        if isinstance(whose, Trip):
-            self._served(done_fs, whose)
-        elif whose is not None:
-            self._filled(done_fs, whose)
-        else:
-            self._write_backs -= 1
-            if self._quiet is not None and not self._write_backs:
-                quiet, self._quiet = self._quiet, None
-                self.at(done_fs - self._env.now, _succeed, quiet)
+    def _answer(self, number: int, came_fs: int, served_fs: int) -> None:
+        """A request's data was there at a time, or its place for data, and has passed the cache: send an answer back.
 
-    def _served(self, now_fs: int, trip: Trip) -> None:
-        """The request's data is there, or its place for data: send data or acknowledgement back."""
-        done_fs = now_fs
-        if self._cache:
-            done_fs = self._cache.serve(trip.bursts, trip.first, trip.stop, now_fs)
+        `NONE` for a number says that no write-back is under way any more.
+        """
+        if number == k.NONE:
+            assert self._quiet is not None
+            quiet, self._quiet = self._quiet, None
+            self.at(came_fs - self._env.now, _succeed, quiet)
+            return
+        trip = self._under_way[number]
+        assert trip is not None
+        self._free.append(number)
         if trip.is_write:
-            self.at(done_fs + self._back_fs - self._env.now, trip.request.engine.complete, trip.request)
+            self.at(served_fs + self._back_fs - self._env.now, trip.request.engine.complete, trip.request)
             return
         self._multicast.close(trip)
-        there_fs = self._back.cross(done_fs, trip.size_bytes) + self._back_fs
+        there_fs = self._back.cross(served_fs, trip.size_bytes) + self._back_fs
         for receiver in (trip, *trip.followers):
             receiver.request.engine.receive(receiver.request, there_fs)
 
     def quiet(self) -> simpy.Event | None:
         """Return an event at which the last write-back is done; None if none is under way."""
-        if not self._write_backs:
+        scalars = self._trips.scalars
+        if not scalars[k.WRITE_BACKS]:
             return None
+        scalars[k.QUIET] = 1
         self._quiet = self._env.event()
         return self._quiet
 

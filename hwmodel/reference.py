@@ -12,15 +12,18 @@ Not modelled: what the components name.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import simpy
 
 from hwmodel.descriptors import Tiles
-from hwmodel.dma import Regions
+from hwmodel.dma import Regions, cut_requests
 from hwmodel.dma_engine import DmaEngine, Process, Tile
 from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
+from hwmodel.main_memory import SEND_FIELDS, DramMemory
 from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.operands import Operands
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
@@ -173,6 +176,24 @@ def make_dram(machine: Machine) -> Dram:
     hbm = machine.hbm
     tables, bin_ticks = hbm.address_map.compiled(), machine.fs_to_ticks(BIN_FS)
     return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, hbm.policy, bin_ticks=bin_ticks)
+
+
+def compile_dram(machine: Machine) -> None:
+    """Compile the DRAM channels of a machine, or load them from the disk; `simulate` does so when it needs them."""
+    if machine.memory == "hbm":
+        memory = DramMemory(make_dram(machine))
+        memory.submit(np.zeros((0, SEND_FIELDS), np.int64), np.zeros(0, np.int64))
+        memory.dram.advance(1)
+
+
+def compile_others(program: Program, machine: Machine) -> None:
+    """Compile nearly all else that `simulate` needs for a program, or load it from the disk."""
+    MemorySide(Clock(), machine, None).run()
+    dma, phase = machine.spec.cores.dma, program.phases[0]
+    regions = Regions(program, phase, machine.burst_bytes, dma.min_transfer)
+    for instruction, variables in islice(walk(phase, QUEUES.index("load"), [0]), 1):
+        bursts = regions.bursts(regions.region(instruction.tile, variables))
+        cut_requests(bursts, machine.burst_bytes, len(bursts), dma.max_runs)
 
 
 def _run_phase(env: Clock, parts: PhaseParts, ledgers: list[list[Ledger]]) -> Process:

@@ -8,7 +8,7 @@ in the slices evenly.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,14 +35,24 @@ def fold(number: int, base: int) -> int:
     return total % base
 
 
+LINE_BYTES, BURST_FS, BURSTS = range(3)
+
+
+class SlicesState(NamedTuple):
+    """The arrays on which the compiled functions work."""
+
+    scalars: Array
+    free_fs: Array  # [slice]: when each has passed everything offered so far
+
+
 @compiled
-def serve_slices(
-    free_fs: Array, bursts: Array, first: int, stop: int, line_bytes: int, burst_fs: int, now_fs: int
-) -> int:
+def serve_slices(slices: SlicesState, bursts: Array, first: int, stop: int, now_fs: int) -> int:
     """Pass the bursts at addresses bursts[first:stop] through their slices; return when the last has passed.
 
-    `free_fs` int64[slice] is when each has passed everything offered so far. Offers come in order of time.
+    Offers come in order of time.
     """
+    free_fs, line_bytes, burst_fs = slices.free_fs, slices.scalars[LINE_BYTES], slices.scalars[BURST_FS]
+    slices.scalars[BURSTS] += stop - first
     done_fs = now_fs
     at = first
     while at < stop:
@@ -61,19 +71,27 @@ class Slices:
     """Slices of one memory. `bytes_per_second` is that of all together, `line_bytes` what one slice holds in a row."""
 
     def __init__(self, count: int, line_bytes: int, burst_bytes: int, bytes_per_second: int) -> None:
-        self._line_bytes, self._burst_fs = line_bytes, slice_burst_fs(count, burst_bytes, bytes_per_second)
-        self._free_fs = np.zeros(count, np.int64)
-        self._bursts = 0
+        burst_fs = slice_burst_fs(count, burst_bytes, bytes_per_second)
+        self.state = SlicesState(np.array([line_bytes, burst_fs, 0]), np.zeros(count, np.int64))
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Pass bursts through; see `serve_slices`."""
-        self._bursts += stop - first
-        return int(serve_slices(self._free_fs, bursts, first, stop, self._line_bytes, self._burst_fs, now_fs))
+        return int(serve_slices(self.state, bursts, first, stop, now_fs))
+
+    @property
+    def bursts(self) -> int:
+        """How many have passed."""
+        return int(self.state.scalars[BURSTS])
 
     @property
     def busy_fs(self) -> int:
         """For how long the bandwidth of all slices would have been in use."""
-        return self._bursts * self._burst_fs // len(self._free_fs)
+        return self.bursts * int(self.state.scalars[BURST_FS]) // len(self.state.free_fs)
+
+
+def no_slices() -> SlicesState:
+    """Return what stands for slices where there are none."""
+    return SlicesState(np.zeros(3, np.int64), np.zeros(0, np.int64))
 
 
 def shift(size: int) -> int:

@@ -40,3 +40,16 @@ def test_every_unit_belongs_to_a_whole_number_of_the_machine() -> None:
         for name in path.split("."):
             value = None if value is None else value[name]
         assert value is None or isinstance(value, int), path  # not every machine has every part
+
+
+def test_a_simulation_finds_compiled_what_was_prepared() -> None:
+    from hwmodel import dma, trips
+    from hwmodel.dram import kernel
+
+    for prepare in evaluate.EVALUATOR.prepare:
+        prepare(DECODE)
+    functions = (kernel.run_shared, trips.run, dma.tile_bursts, dma.cut_requests)
+    prepared = [list(function.signatures) for function in functions]
+    assert all(prepared)
+    evaluate.simulate(DECODE)
+    assert [list(function.signatures) for function in functions] == prepared

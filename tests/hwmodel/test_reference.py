@@ -553,15 +553,15 @@ def test_a_loaded_controller_issues_every_refresh_that_falls_due_and_refreshes_e
 def test_requests_leave_dram_in_order_of_time_though_writes_take_less_long_than_reads(
     machine: Machine, make_machine: MachineMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = MemorySide._left
+    answer = MemorySide._answer
     times_fs: list[int] = []
 
-    def watched(self: MemorySide, now_fs: int, *rest: Any) -> None:
-        assert now_fs >= self._env.now
-        times_fs.append(now_fs)
-        left(self, now_fs, *rest)
+    def watched(self: MemorySide, number: int, came_fs: int, served_fs: int) -> None:
+        assert self._env.now <= served_fs + self._back_fs
+        times_fs.append(came_fs)
+        answer(self, number, came_fs, served_fs)
 
-    monkeypatch.setattr(MemorySide, "_left", watched)
+    monkeypatch.setattr(MemorySide, "_answer", watched)
     result = multiply(make_machine(machine.spec.name, small_cache(machine)), 600, 500, 1000, split_k=4)
     assert result.hbm_write_bytes > 1 << 20
     assert times_fs == sorted(times_fs)
