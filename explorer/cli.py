@@ -283,7 +283,7 @@ def dram_replay(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Replay an address trace on one channel, in order, as fast as its queues take it."""
+    """Replay an address trace in order, as fast as the queues of the channels take it."""
     from explorer import dram_view, settings
 
     chosen = dram_view.configured(config, dict(settings.parse(",".join(sets))) if sets else {})

@@ -277,7 +277,8 @@ def _write_commands(path: Path, config: DramConfig, commands: Array) -> Path:
 
     per_group = config.organisation.banks_per_group
     lines = [HEADING]
-    for tick, channel, pc, group, bank, row, command in commands.tolist():
+    in_time = commands[np.argsort(commands[:, 0], kind="stable")]
+    for tick, channel, pc, group, bank, row, command in in_time.tolist():
         stack_id, member = divmod(bank, per_group) if bank >= 0 else (-1, -1)
         lines.append(f"{tick},{COMMANDS[command]},{channel},{pc},{stack_id},{group},{member},{row}")
     data = ("\n".join(lines) + "\n").encode()

@@ -547,7 +547,7 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
         _put(m, c, words, mode, index, tick)
         index = following if following != NONE else pull(m)
     c[INBOX_HEAD] = index
-    return lacks_room(m, c, tick - 1)
+    return bool(lacks_room(m, c, tick - 1))
 
 
 @inlined

@@ -418,6 +418,7 @@ def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Po
         k.FREE_BURST: k.NONE,
         k.FREE_REQUEST: k.NONE,
         k.STOP_AT: k.NEVER,
+        k.SOURCE_CHANNEL: k.NONE,
     }
     scalars = np.zeros(k.PLACES + len(places), np.int64)
     scalars[list(constants)] = list(constants.values())

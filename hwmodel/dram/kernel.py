@@ -13,6 +13,7 @@ from hwmodel.dram.commands import (
     all_closed,
     next_event,
 )
+from hwmodel.dram.source import next_channel, spreads, taken
 from hwmodel.dram.state import (
     ACCEPTED,
     ARRIVES,
@@ -51,7 +52,6 @@ from hwmodel.dram.state import (
     TRACE_FULL,
     TRACE_ROWS,
     TRACED,
-    WAITING,
     DramState,
     Row,
     Words,
@@ -62,7 +62,7 @@ from hwmodel.dram.state import (
 
 shared_issue, shared_end = shared_queues.issue, shared_queues.end_tick
 banked_issue, banked_end = bank_queues.issue, bank_queues.end_tick
-banked_done = bank_queues.is_done
+shared_done, banked_done = shared_queues.is_done, bank_queues.is_done
 
 
 @compiled
@@ -80,11 +80,11 @@ def _is_quiet(m: Row, c: Row) -> bool:
 @compiled
 def _skip_refreshes(m: Row, c: Row, until: int) -> None:
     """Skip refreshes of a quiet channel that issue when due; the last round, which replaces all state, is kept."""
-    if m[REFRESH] == REFRESH_NONE or m[RECORD]:
+    if m[REFRESH] == REFRESH_NONE or m[RECORD] or until == NEVER:
         return
     period = m[BANKS] if m[REFRESH] == REFRESH_PER_BANK else 1
     intervals = (until - c[REFRESH_DUE]) // m[REFRESH_INTERVAL] - period - 1
-    if intervals <= 0:
+    if intervals <= 0 or not _is_quiet(m, c):
         return
     c[REFRESH_DUE] += intervals * m[REFRESH_INTERVAL]
     if m[REFRESH] == REFRESH_PER_BANK:
@@ -95,49 +95,11 @@ def _skip_refreshes(m: Row, c: Row, until: int) -> None:
 
 
 @compiled
-def _run_shared(m: Row, c: Row, words: Words, until: int) -> int:
-    """Process one channel's ticks before `until`."""
-    recorded = m[RECORD] | m[BIN_TICKS]
-    tick = c[TICK]
-    while True:
-        if shared_end(m, c, words, tick):
-            return NO_ROOM
-        if c[ACCEPTED] >= m[STOP_AT]:
-            return STOPPED
-        if until == NEVER and m[WAITING] == 0:
-            return FINISHED
-        tick = next_event(c)
-        if tick >= until:
-            return FINISHED
-        if recorded:
-            status = _missing_room(m, c, tick)
-            if status != FINISHED:
-                return int(status)
-        shared_issue(m, c, words, tick)
-        c[TICK] = tick
-
-
-@compiled
-def _run_banked(m: Row, c: Row, words: Words, until: int) -> int:
-    """Process one channel's ticks before `until`."""
-    recorded = m[RECORD] | m[BIN_TICKS]
-    tick = c[TICK]
-    while True:
-        if banked_end(m, c, words, tick):
-            return NO_ROOM
-        if c[ACCEPTED] >= m[STOP_AT]:
-            return STOPPED
-        if until == NEVER and banked_done(m, c):
-            return FINISHED
-        tick = next_event(c)
-        if tick >= until:
-            return FINISHED
-        if recorded:
-            status = _missing_room(m, c, tick)
-            if status != FINISHED:
-                return int(status)
-        banked_issue(m, c, words, tick)
-        c[TICK] = tick
+def _next_awake(m: Row, words: Words, index: int) -> int:
+    """Return the first channel from `index` on that is awake, or how many there are."""
+    while index < m[CHANNELS] and channel_at(m, words, index)[ASLEEP] != 0:
+        index += 1
+    return index
 
 
 @compiled
@@ -156,16 +118,41 @@ def run_shared(state: DramState, until: int, resume: int) -> int:
     m, words = memory_of(state), state.words
     if resume == 0:
         _recycle(state)
-    for index in range(m[CHANNELS]):
+    recorded, following = m[RECORD] | m[BIN_TICKS], 0
+    while True:
+        spread = spreads(m)
+        index = next_channel(m, words) if spread else _next_awake(m, words, following)
+        if index == NONE:
+            return NO_ROOM
+        if index == m[CHANNELS]:
+            break
         c = channel_at(m, words, index)
-        if c[ASLEEP] == 0:
-            if _is_quiet(m, c):
-                _skip_refreshes(m, c, min(until, c[ARRIVES]))
-            status = _run_shared(m, c, words, until)
-            if status != FINISHED:
-                return int(status)
+        _skip_refreshes(m, c, min(until, c[ARRIVES]))
+        tick = c[TICK]
+        while True:
+            if shared_end(m, c, words, tick):
+                return NO_ROOM
+            if c[ACCEPTED] >= m[STOP_AT]:
+                if not spread:
+                    return STOPPED
+                taken(m, c)
+                break
+            if until == NEVER and shared_done(m, c):
+                break
+            tick = next_event(c)
+            if tick >= until:
+                break
+            if recorded:
+                status = _missing_room(m, c, tick)
+                if status != FINISHED:
+                    return int(status)
+            shared_issue(m, c, words, tick)
+            c[TICK] = tick
+        if not spread:
             c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
-    m[NOW] = max(m[NOW], until)
+            following = index + 1
+    if until != NEVER:
+        m[NOW] = max(m[NOW], until)
     return FINISHED
 
 
@@ -175,16 +162,41 @@ def run_banked(state: DramState, until: int, resume: int) -> int:
     m, words = memory_of(state), state.words
     if resume == 0:
         _recycle(state)
-    for index in range(m[CHANNELS]):
+    recorded, following = m[RECORD] | m[BIN_TICKS], 0
+    while True:
+        spread = spreads(m)
+        index = next_channel(m, words) if spread else _next_awake(m, words, following)
+        if index == NONE:
+            return NO_ROOM
+        if index == m[CHANNELS]:
+            break
         c = channel_at(m, words, index)
-        if c[ASLEEP] == 0:
-            if _is_quiet(m, c):
-                _skip_refreshes(m, c, min(until, c[ARRIVES]))
-            status = _run_banked(m, c, words, until)
-            if status != FINISHED:
-                return int(status)
+        _skip_refreshes(m, c, min(until, c[ARRIVES]))
+        tick = c[TICK]
+        while True:
+            if banked_end(m, c, words, tick):
+                return NO_ROOM
+            if c[ACCEPTED] >= m[STOP_AT]:
+                if not spread:
+                    return STOPPED
+                taken(m, c)
+                break
+            if until == NEVER and banked_done(m, c):
+                break
+            tick = next_event(c)
+            if tick >= until:
+                break
+            if recorded:
+                status = _missing_room(m, c, tick)
+                if status != FINISHED:
+                    return int(status)
+            banked_issue(m, c, words, tick)
+            c[TICK] = tick
+        if not spread:
             c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
-    m[NOW] = max(m[NOW], until)
+            following = index + 1
+    if until != NEVER:
+        m[NOW] = max(m[NOW], until)
     return FINISHED
 
 

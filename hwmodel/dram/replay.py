@@ -1,7 +1,8 @@
-"""Replaying traffic on one channel: an in-order source that offers accesses until one is refused.
+"""Replaying traffic: an in-order source that offers accesses until one is refused.
 
-No limit on what is accepted per tick; nothing behind a refused access is offered. Where the traffic has long regular
-segments, periods of the channel's state are found and skipped (`fast_forward`), with the same result.
+No limit on what is accepted per tick; nothing behind a refused access is offered, on any channel. Where the traffic of
+a single channel has long regular segments, periods of its state are found and skipped (`fast_forward`), with the same
+result.
 """
 
 from __future__ import annotations
@@ -46,18 +47,16 @@ class _Boundary:
 
 
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
-    """Run the traffic through a fresh single-channel `dram`; return the ticks until everything is done.
+    """Run the traffic through a fresh `dram`; return the ticks until everything is done.
 
     Access i is offered from tick i * `gap_ticks` on; addresses go round at the capacity. The counts are in
-    `dram.statistics()`. Raises ValueError for accesses that are no whole bursts, several channels, or a negative gap.
+    `dram.statistics()`. Raises ValueError for accesses that are no whole bursts or a negative gap.
     """
-    burst_bytes, channels = dram.organisation.burst_bytes, len(dram.state.channels)
+    burst_bytes = dram.organisation.burst_bytes
     if traffic.access_bytes < 1 or traffic.access_bytes % burst_bytes:
         raise ValueError(
             f"replay: accesses of {traffic.access_bytes} B; allowed: multiples of a burst of {burst_bytes} B"
         )
-    if channels != 1:
-        raise ValueError(f"replay: {channels} channels; allowed: 1")
     if gap_ticks < 0:
         raise ValueError(f"replay: gap of {gap_ticks} ticks; allowed: 0 or more")
     return _Replay(dram, traffic, gap_ticks, fast_forward).run()
@@ -71,7 +70,8 @@ class _Replay:
         self.parts = traffic.access_bytes // dram.organisation.burst_bytes
         scalars = dram.state.scalars
         self.block = block_bytes(dram.state.address_map, int(scalars[k.DIGITS]))
-        self.fast = fast_forward and not gap_ticks and not any(scalars[[k.RECORD, k.LOG, k.BIN_TICKS]])
+        is_plain = not gap_ticks and not any(scalars[[k.RECORD, k.LOG, k.BIN_TICKS]])
+        self.fast = fast_forward and is_plain and scalars[k.CHANNELS] == 1
         self.traffic = joined_runs(traffic, self.block) if self.fast else traffic
         self.total = traffic.count * self.parts
         self.gap_ticks = gap_ticks
@@ -101,7 +101,7 @@ class _Replay:
             elif until == k.NEVER or status == k.FINISHED:
                 self._at_boundary(until)
         scalars[k.STOP_AT] = k.NEVER
-        ticks = int(self.dram.state.channels[0, k.LAST_DONE])
+        ticks = int(self.dram.state.channels[:, k.LAST_DONE].max())
         first_tick = 0 if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES else 1
         self.dram._run(ticks + first_tick, 1)  # what refreshes still do while the last data are under way
         return ticks

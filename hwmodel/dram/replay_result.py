@@ -2,7 +2,7 @@
 
 Stands above the controller and below the command line: checks the trace, runs it through `replay`, reads the counts
 out in nanoseconds and fractions. Time runs from 0 until every access is done; refreshes are inside it.
-Not modelled: sources that reorder accesses, and several of them; configurations of more than one channel.
+Not modelled: sources that reorder accesses, and several of them.
 """
 
 from __future__ import annotations
@@ -81,8 +81,6 @@ def replay_trace(
     is accepted, and nothing behind it. Raises ValueError in one line for a trace that the configuration does not
     take, with the index and the value of the first wrong access.
     """
-    if config.channels != 1:
-        raise ValueError(f"{config.where}: channels: {config.channels}; a trace is replayed on 1")
     checked = check_accesses(config, addresses, writes, access_bytes)
     gap_ticks = _gap_ticks(config, gap_fs, len(checked))
     dram = config.dram(log_bursts=log_bursts, record_commands=record_commands)

@@ -128,6 +128,7 @@ from hwmodel.dram.state import (
     SLOT_FIELDS,
     SLOT_PLACE,
     STARTED,
+    STOP_AT,
     TAIL,
     USED_TICK,
     Row,
@@ -396,7 +397,7 @@ def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
         if is_last:
             index = following if following != NONE else pull(m)
     c[INBOX_HEAD] = index
-    return lacks_room(m, c, tick)
+    return bool(lacks_room(m, c, tick))
 
 
 @inlined
@@ -845,11 +846,14 @@ def _refresh_falls_due(m: Row, c: Row, words: Words, tick: int) -> None:
 
 @inlined
 def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Accept bursts after the commands of a tick; return whether arrays must grow first."""
+    """Accept bursts after the commands of a tick; return whether arrays must grow first.
+
+    A channel that stops there has not chosen its mode: more bursts may come at the same tick.
+    """
     no_room = False
     if c[FREED] or c[ARRIVES] <= tick:
         no_room = _accept(m, c, words, tick)
-    if not no_room and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
+    if not no_room and c[ACCEPTED] < m[STOP_AT] and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
         _choose_mode(m, c, tick + 1)
     return no_room
 
@@ -863,3 +867,9 @@ def issue(m: Row, c: Row, words: Words, tick: int) -> None:
         _column_slot(m, c, words, tick)
     if c[ROW_WAKE] <= tick:
         _row_slot(m, c, words, tick)
+
+
+@inlined
+def is_done(m: Row, c: Row) -> bool:
+    """Return whether nothing will happen any more but refreshes."""
+    return bool(c[INBOX_HEAD] == NONE and c[COUNT] + c[COUNT + 1] + c[ACTIVE] + c[ACTIVE + 1] == 0)

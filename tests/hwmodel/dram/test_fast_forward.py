@@ -134,13 +134,6 @@ def test_a_replay_that_cannot_be_is_refused(traffic: Traffic, gap: int, problem:
         replay(shipped("ram2_hbm3_rh32").dram(), traffic, gap)
 
 
-def test_a_replay_is_of_one_channel() -> None:
-    memory = shipped("ram2_hbm3_rh32")
-    two = replace(memory, organisation=replace(memory.organisation, channels=2))
-    with pytest.raises(ValueError, match="replay: 2 channels; allowed: 1"):
-        replay(two.dram(), streams([0], [64], [False], 4))
-
-
 def test_every_scheduler_finds_periods() -> None:
     found: Counter[str] = Counter()
     for scheduler in ("fr-fcfs-row-hit", "fr-fcfs", "fcfs"):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hwmodel.dram.command_trace import read_commands
-from hwmodel.dram.config import CONFIGS, config_names, load_config
+from hwmodel.dram.config import CONFIGS, DramConfig, config_names, load_config
 from hwmodel.dram.replay_result import replay_trace
 from hwmodel.dram.rules import COMMANDS
 
@@ -186,9 +186,47 @@ def test_signed_addresses_below_zero_and_tables_are_refused() -> None:
         replay_trace(config, np.zeros(1), np.zeros(1, bool))
 
 
-def test_a_replay_is_of_one_channel(tmp_path: Path) -> None:
-    text = (CONFIGS / "ds3_hbm2.yaml").read_text().replace("channels: 1", "channels: 2")
-    path = tmp_path / "two.yaml"
-    path.write_text(text.replace('"bank_group", "row"]', '"bank_group", "channel", "row"]'))
-    with pytest.raises(ValueError, match="channels: 2; a trace is replayed on 1"):
-        replay_trace(load_config(str(path)), np.zeros(1, np.uint64), np.zeros(1, bool))
+def with_channels(folder: Path, name: str, channels: int, before: str) -> DramConfig:
+    """Return a shipped configuration with more channels, their address bits below those of a field."""
+    text = (CONFIGS / f"{name}.yaml").read_text().replace("channels: 1", f"channels: {channels}")
+    path = folder / f"{name}_{channels}.yaml"
+    path.write_text(text.replace(f'"{before}"', f'"channel", "{before}"', 1))
+    return load_config(str(path))
+
+
+@with_data
+@pytest.mark.parametrize(
+    ("name", "channels", "before", "trace", "ticks"),  # the ticks of whole stacks are in the reference's README
+    [
+        ("ram2_hbm3_rh32", 16, "column:2", "a_seq_read_0", 39_725),
+        ("ram2_hbm3_rh32", 16, "column:2", "d_rand_read_0", 56_187),
+        ("ram2_hbm3_rh32", 16, "column:2", "f_kv4k_0", 49_275),
+        ("ds3_hbm2", 8, "bank", "a_seq_read_0", 35_627),
+        ("ds3_hbm2", 8, "bank", "d_rand_read_0", 63_344),
+        ("ds3_hbm2", 8, "bank", "f_kv4k_0", 49_459),
+    ],
+)
+def test_a_whole_stack_takes_the_ticks_of_the_reference(
+    tmp_path: Path, name: str, channels: int, before: str, trace: str, ticks: int
+) -> None:
+    config = with_channels(tmp_path, name, channels, before)
+    result, _ = replay_trace(config, *accesses(trace))
+    assert result.ticks == ticks
+    assert 0 < result.bandwidth_fraction <= 1
+
+
+@pytest.mark.parametrize(("name", "before"), [("ram2_hbm3_rh32", "column:2"), ("ds3_hbm2", "bank")])
+def test_a_channel_among_idle_ones_works_as_it_does_alone(tmp_path: Path, name: str, before: str) -> None:
+    config = with_channels(tmp_path, name, 4, before)
+    rng = np.random.default_rng(4)
+    alone, size = load_config(name), config.organisation.burst_bytes
+    places = rng.integers(0, 1 << 12, 3000) * size
+    writes = rng.random(3000) < 0.3
+    low = size * (1 if before == "column:2" else 32)  # the channel's address bits begin here
+    spread = places // low * (4 * low) + places % low
+    one, _ = replay_trace(alone, places, writes, access_bytes=size, gap_fs=2_000_000)
+    four, dram = replay_trace(config, spread, writes, access_bytes=size, gap_fs=2_000_000)
+    assert four.ref > one.ref > 0  # idle channels are refreshed as well
+    expected = one.record() | {"ref": four.ref, "bandwidth_fraction": one.bandwidth_fraction / 4}
+    assert four.record() == pytest.approx(expected)
+    assert dram.statistics().pseudo_channel_bursts[len(dram.statistics().pseudo_channel_bursts) // 4 :].sum() == 0
