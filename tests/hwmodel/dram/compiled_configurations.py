@@ -23,12 +23,13 @@ LEVELS = {
 NAMES = {"PREpb": "PRE"} | {name: name for name in ("ACT", "PREab", "RD", "WR", "REFab")}
 FIELD_OF = {"pc": "pseudo_channel", "sid": "bank", "bg": "bank_group", "bank": "bank", "row": "row", "col": "column"}
 Config = dict[str, Any]
+CHANNEL_BYTES = 1 << 30
 
 
-def organisation(config: Config) -> Organisation:
+def organisation(config: Config, channels: int) -> Organisation:
     given = config["organisation"]
     return Organisation(
-        channels=1,
+        channels=channels,
         pseudo_channels=given["pseudo_channels"],
         stack_ids=given.get("sids", 1),
         bank_groups=given["bank_groups"],
@@ -40,8 +41,11 @@ def organisation(config: Config) -> Organisation:
     )
 
 
-def address_map(config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the digits and hashes that `Dram` takes; the stack ID is the upper part of the bank field."""
+def address_map(config: Config, channels: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the digits and hashes that `Dram` takes; the stack ID is the upper part of the bank field.
+
+    Channels are the top of the address.
+    """
     digits, hashes, used = [], [], 0
     above_bank = config["organisation"]["banks_per_group"]
     for text, low, high in config["address_mapper"]["bits_lsb_to_msb"]:
@@ -55,6 +59,7 @@ def address_map(config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, A
             first = above_bank.bit_length() - 1 if name == "sid" else 0
             hashes += [(field, first + bit, FIELDS.index("column"), used + bit) for bit in range(width)]
             used += width
+    digits.append((CHANNEL_BYTES, channels, FIELDS.index("channel"), 1))
     return np.array(digits, np.int64), np.array(hashes, np.int64).reshape(-1, 4)
 
 
@@ -81,8 +86,8 @@ def timing(config: Config, refresh_interval: int) -> Any:
     )
 
 
-def compiled_memory(config: Config, settings: Any) -> Dram:
-    """Return a `Dram` that should do what the plain controller with these settings does."""
+def compiled_memory(config: Config, settings: Any, channels: int = 1) -> Dram:
+    """Return a `Dram` whose channels should do what the plain controller with these settings does."""
     if hasattr(settings, "protect_hits"):
         options: dict[str, Any] = {
             "scheduler": "fr-fcfs-row-hit" if settings.protect_hits else "fr-fcfs",
@@ -106,9 +111,9 @@ def compiled_memory(config: Config, settings: Any) -> Dram:
     interval = settings.refresh_interval or 1 << 40
     return Dram(
         timing(config, interval),
-        organisation(config),
+        organisation(config, channels),
         1,
-        address_map(config),
+        address_map(config, channels),
         policy,
         table=rule_table(settings.constraints),
         record_commands=True,
@@ -136,9 +141,13 @@ def outcome_of(dram: Dram, bursts: Any) -> tuple[dict[str, int], list[tuple[Any,
     dram._run(k.NEVER, 1)
     ticks = int(dram.state.channels[:, k.LAST_DONE].max())
     dram.advance(ticks + shared)  # refreshes go on while the last read is under way
+    return {"ticks": ticks} | figures_of_compiled(dram), commands_of(dram)
+
+
+def figures_of_compiled(dram: Dram) -> dict[str, int]:
+    """Return all counts by the names that the plain controllers give them."""
     s = dram.statistics()
-    figures = {"ticks": ticks, "ACT": s.activates, "PREpb": s.precharge_commands, "PREab": s.precharge_all_commands}
+    figures = {"ACT": s.activates, "PREpb": s.precharge_commands, "PREab": s.precharge_all_commands}
     figures |= {"RD": s.reads - s.merged_reads, "WR": s.writes - s.merged_writes, "REFab": s.refreshes}
     names = ("row_hits", "row_misses", "row_conflicts", "latency_ticks_sum", "latency_ticks_max")
-    figures |= {name: getattr(s, name) for name in (*names, "merged_reads", "merged_writes")}
-    return figures, commands_of(dram)
+    return figures | {name: getattr(s, name) for name in (*names, "merged_reads", "merged_writes")}

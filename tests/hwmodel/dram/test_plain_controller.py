@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from compiled_configurations import compiled_memory, outcome_of
+from compiled_configurations import CHANNEL_BYTES, compiled_memory, figures_of_compiled, outcome_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain_configurations import plain
 from plain_controller import Burst, Controller, Outcome, Place, bursts_of, replay
+
+from hwmodel.dram.replay import replay as replay_traffic
+from hwmodel.dram.traffic import trace
 
 RAM2 = ("rh32", "fr32", "rh32_robaracoch", "rh32_noref", "rh128")
 CONFIGS = (*(f"ram2_hbm3_{name}" for name in RAM2), "ram2_hbm2_rh32", "ds3_hbm2", "ds3_hbm2_bankintl")
@@ -213,6 +217,53 @@ def compare_random_mixes(configs: Any, name: str, data: Any, most: int, deepest:
 @given(data=st.data())
 def test_random_mixes_get_the_same_commands_from_both(configs: Any, name: str, data: Any) -> None:
     compare_random_mixes(configs, name, data, most=50, deepest=32)
+
+
+def compare_several_channels(configs: Any, name: str, data: Any, most: int, deepest: int) -> None:
+    """Compare ticks and counts of a source that offers bursts to four channels, each as fast as they are taken."""
+    config, channels = configs[name], 4
+    interval = config["timing_ticks"]["nREFI"] if "timing_ticks" in config else config["timing_ck"]["tREFI"]
+    changes, burst_bytes = data.draw(varied(name, interval, deepest)), config["organisation"]["burst_bytes"]
+    controllers = [plain(name, config, **changes) for _ in range(channels)]
+    entries = data.draw(mixes(most))
+    where = data.draw(st.lists(st.integers(0, channels - 1), min_size=len(entries), max_size=len(entries)))
+    bursts = [
+        (channel, address + part, is_write)
+        for (_, address, is_write), channel in zip(entries, where, strict=True)
+        for part in range(0, 64, burst_bytes)
+    ]
+    position, ticks = 0, 0
+    while position < len(bursts) or not all(controller.drained() for controller in controllers):
+        while position < len(bursts) and controllers[bursts[position][0]].offer(*bursts[position][1:]):
+            position += 1
+        assert ticks < MOST_TICKS
+        ticks += 1
+        for controller in controllers:
+            controller.tick()
+    addresses = np.array([channel * CHANNEL_BYTES + address for channel, address, _ in bursts], np.int64)
+    traffic = trace(addresses, np.array([is_write for *_, is_write in bursts], np.bool_), burst_bytes)
+    dram = compiled_memory(config, controllers[0].settings, channels)
+    assert replay_traffic(dram, traffic) == ticks
+    expected: Counter[str] = Counter()
+    for controller in controllers:
+        figures = figures_of(controller, controller.outcome)
+        expected.update({key: value for key, value in figures.items() if key not in ("ticks", "latency_ticks_max")})
+    assert {key: value for key, value in figures_of_compiled(dram).items() if key in expected} == dict(expected)
+
+
+@pytest.mark.parametrize("name", QUICK)
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_several_channels_take_from_one_source_what_plain_ones_take(configs: Any, name: str, data: Any) -> None:
+    compare_several_channels(configs, name, data, most=50, deepest=32)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", CONFIGS)
+@settings(max_examples=MANY // 4, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_many_longer_mixes_over_several_channels(configs: Any, name: str, data: Any) -> None:
+    compare_several_channels(configs, name, data, most=300, deepest=128)
 
 
 @pytest.mark.nightly
