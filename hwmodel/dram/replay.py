@@ -14,7 +14,8 @@ import numpy as np
 
 from hwmodel.dram import state as k
 from hwmodel.dram.controller import Dram
-from hwmodel.dram.fast_forward import MAX_STATES, Pattern, block_bytes, describe, joined_runs, pattern_of, skip
+from hwmodel.dram.fast_forward import MAX_STATES, describe, skip
+from hwmodel.dram.patterns import Pattern, block_bytes, joined_runs, pattern_of
 from hwmodel.dram.source import seek
 from hwmodel.dram.traffic import FIRST, Traffic
 

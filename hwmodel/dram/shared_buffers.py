@@ -1,0 +1,363 @@
+"""The read and the write buffer of a channel under FR-FCFS and FCFS: who waits in them, and who may be next.
+
+Per bank only the oldest burst of each kind can be next. Masks of these candidates stand for the buffers; whatever
+changes a bank's row or its bursts looks for its candidates again, and wakes the slot in which they may issue.
+"""
+
+from __future__ import annotations
+
+from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.commands import act_ready, arrive, close, column_ready, row_command, serve_merged
+from hwmodel.dram.source import lacks_room, pull
+from hwmodel.dram.state import (
+    ACCEPTED,
+    ACT,
+    ACT_CANDIDATES,
+    ACT_WAKE,
+    ALL_BURSTS,
+    ARRIVAL,
+    ARRIVES,
+    BANK_MASK,
+    BANK_MASKS,
+    BANK_PC,
+    COLUMN_CANDIDATES,
+    COLUMN_SHIFT,
+    COLUMN_WAKE,
+    COUNT,
+    DEPTH,
+    DRAIN_ABOVE,
+    DRAIN_BELOW,
+    FAW,
+    FAW_PLACE,
+    FAW_TICKS,
+    FREED,
+    FRFCFS_ROW_HIT,
+    HIT_WAKE,
+    INBOX_HEAD,
+    IS_ACTIVE,
+    IS_REFRESHING,
+    IS_WRITE,
+    LAST_DONE,
+    LINK,
+    LIVE,
+    MERGE,
+    MODE,
+    NEVER,
+    NONE,
+    OPEN_ROW,
+    OUTSIDE,
+    PC_MASKS,
+    PER_CHANNEL,
+    PLACE,
+    PRE,
+    PRE_CANDIDATES,
+    PRE_WAKE,
+    PRECHARGES,
+    RD,
+    REPLAYING,
+    RISING,
+    ROW_HITS,
+    ROW_SHIFT,
+    ROW_WAKE,
+    SCHEDULER,
+    SLOT_ARRIVAL,
+    SLOT_BURST,
+    SLOT_FIELDS,
+    SLOT_PLACE,
+    STARTED,
+    TAIL,
+    Row,
+    Words,
+    bank_at,
+    bank_mask,
+    burst_at,
+    candidates,
+    insert,
+    lowest,
+    mode_mask,
+    pc_at,
+    row_at,
+    slot_at,
+    trailing_zeros,
+)
+
+
+@inlined
+def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
+    """Find a bank's candidates in a buffer: the oldest hit, and the oldest burst that needs a row command."""
+    state = bank_at(c, bank)
+    masks = candidates(c, words, mode, state[BANK_PC], 0)
+    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+    for word in range(len(words)):
+        others = ~bursts[word]
+        masks[COLUMN_CANDIDATES * len(words) + word] &= others
+        masks[ACT_CANDIDATES * len(words) + word] &= others
+        masks[PRE_CANDIDATES * len(words) + word] &= others
+    if state[IS_REFRESHING]:
+        return
+    if state[OPEN_ROW] == NONE:
+        oldest = lowest(bursts, words)
+        if oldest != NONE:
+            insert(row_at(masks, ACT_CANDIDATES * len(words)), oldest)
+        return
+    hits = row_at(bursts, ROW_HITS * len(words))
+    hit = lowest(hits, words)
+    if hit != NONE:
+        insert(row_at(masks, COLUMN_CANDIDATES * len(words)), hit)
+    if state[IS_ACTIVE]:
+        return
+    for word in range(len(words)):
+        conflicts = bursts[word] & ~hits[word]
+        if conflicts != 0:
+            oldest = 64 * word + trailing_zeros(conflicts)
+            if hit == NONE or m[SCHEDULER] != FRFCFS_ROW_HIT or _younger(c, words, mode, hit, oldest):
+                insert(row_at(masks, PRE_CANDIDATES * len(words)), oldest)
+            return
+
+
+@inlined
+def has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Return whether a burst of an open bank waits for another row."""
+    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+    hits = row_at(bursts, ROW_HITS * len(words))
+    found = 0
+    for word in range(len(words)):
+        found |= bursts[word] & ~hits[word]
+    return bool(found != 0)
+
+
+@inlined
+def next_hit(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
+    """Find a bank's candidates after its oldest hit has changed."""
+    if has_conflict(c, words, mode, bank):
+        nominate(m, c, words, mode, bank)
+        return
+    state, hit = bank_at(c, bank), lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
+    if hit != NONE and state[IS_REFRESHING] == 0:
+        insert(candidates(c, words, mode, state[BANK_PC], COLUMN_CANDIDATES), hit)
+
+
+@inlined
+def wake_row(c: Row, wake: int, tick: int) -> None:
+    """A row command may be possible from a tick on."""
+    c[wake] = min(c[wake], tick)
+    c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+
+
+@inlined
+def wake_column(c: Row, wake: int, tick: int) -> None:
+    """A column command may be possible from a tick on."""
+    c[wake] = min(c[wake], tick)
+    c[COLUMN_WAKE] = min(c[COLUMN_WAKE], tick)
+
+
+@compiled
+def wake_all(m: Row, c: Row, tick: int) -> None:
+    """Any command may be possible from a tick on."""
+    for pc in range(m[PER_CHANNEL]):
+        wake_column(c, HIT_WAKE + pc, tick | m[RISING])
+        wake_row(c, ACT_WAKE + pc, tick)
+        wake_row(c, PRE_WAKE + pc, tick)
+
+
+@inlined
+def _younger(c: Row, words: Words, mode: int, position: int, other: int) -> bool:
+    """Return whether a burst arrived after another one."""
+    return bool(slot_at(c, words, mode, position)[SLOT_ARRIVAL] > slot_at(c, words, mode, other)[SLOT_ARRIVAL])
+
+
+@inlined
+def take(c: Row, words: Words, mode: int, position: int, bank: int) -> None:
+    """Take a burst out of its buffer."""
+    others, word = ~(1 << (position & 63)), position >> 6
+    masks = mode_mask(c, words, mode, 0)
+    masks[LIVE * len(words) + word] &= others
+    masks[STARTED * len(words) + word] &= others
+    masks = bank_mask(c, words, bank, mode, 0)
+    masks[ALL_BURSTS * len(words) + word] &= others
+    masks[ROW_HITS * len(words) + word] &= others
+    masks = candidates(c, words, mode, bank_at(c, bank)[BANK_PC], 0)
+    for mask in range(PC_MASKS):
+        masks[mask * len(words) + word] &= others
+    c[COUNT + mode] -= 1
+    c[FREED] = 1
+
+
+@compiled
+def _compact(m: Row, c: Row, words: Words, mode: int) -> None:
+    """Move the waiting bursts of a buffer together, in their order, and rebuild its masks."""
+    live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
+    for pc in range(m[PER_CHANNEL]):
+        masks = candidates(c, words, mode, pc, 0)
+        for word in range(PC_MASKS * len(words)):
+            masks[word] = 0
+    for word in range(len(words)):
+        bits = live[word]
+        while bits != 0:
+            bank = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))[SLOT_PLACE] & BANK_MASK
+            bits &= bits - 1
+            masks = bank_mask(c, words, bank, mode, 0)
+            for other in range(BANK_MASKS * len(words)):
+                masks[other] = 0
+    to = 0
+    for word in range(len(words)):
+        bits, begun = live[word], started[word]
+        live[word], started[word] = 0, 0
+        while bits != 0:
+            bit = trailing_zeros(bits)
+            bits &= bits - 1
+            old, new = slot_at(c, words, mode, 64 * word + bit), slot_at(c, words, mode, to)
+            for field in range(SLOT_FIELDS):
+                new[field] = old[field]
+            bank = new[SLOT_PLACE] & BANK_MASK
+            insert(live, to)
+            if (begun >> bit) & 1:
+                insert(started, to)
+            insert(bank_mask(c, words, bank, mode, ALL_BURSTS), to)
+            if bank_at(c, bank)[OPEN_ROW] == new[SLOT_PLACE] >> ROW_SHIFT:
+                insert(bank_mask(c, words, bank, mode, ROW_HITS), to)
+            to += 1
+    c[TAIL + mode] = to
+    for position in range(to):
+        bank = slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK
+        if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) == position:
+            nominate(m, c, words, mode, bank)
+
+
+@compiled
+def row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
+    """A bank's row was opened or closed: find its hits and its candidates."""
+    row = bank_at(c, bank)[OPEN_ROW]
+    for mode in range(2):
+        bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+        hits = row_at(bursts, ROW_HITS * len(words))
+        waiting = 0
+        for word in range(len(words)):
+            bits, found = bursts[word], 0
+            waiting |= bits
+            if row != NONE:
+                while bits != 0:
+                    bit = trailing_zeros(bits)
+                    bits &= bits - 1
+                    if slot_at(c, words, mode, 64 * word + bit)[SLOT_PLACE] >> ROW_SHIFT == row:
+                        found |= 1 << bit
+            hits[word] = found
+        if waiting != 0:
+            nominate(m, c, words, mode, bank)
+
+
+@compiled
+def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
+    """Return whether a burst of that very place waits in a buffer."""
+    bursts = bank_mask(c, words, place & BANK_MASK, mode, ALL_BURSTS)
+    for word in range(len(words)):
+        bits = bursts[word]
+        while bits != 0:
+            if slot_at(c, words, mode, 64 * word + trailing_zeros(bits))[SLOT_PLACE] == place:
+                return True
+            bits &= bits - 1
+    return False
+
+
+@inlined
+def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
+    """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
+    burst = burst_at(m, index)
+    if c[TAIL + mode] == 64 * len(words):
+        _compact(m, c, words, mode)
+    position = c[TAIL + mode]
+    c[TAIL + mode] = position + 1
+    c[COUNT + mode] += 1
+    place = burst[PLACE]
+    bank = place & BANK_MASK
+    state = bank_at(c, bank)
+    slot = slot_at(c, words, mode, position)
+    slot[SLOT_PLACE] = place
+    slot[SLOT_ARRIVAL] = tick
+    slot[SLOT_BURST] = index
+    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+    first = lowest(bursts, words) == NONE
+    insert(mode_mask(c, words, mode, LIVE), position)
+    insert(bursts, position)
+    arrive(pc_at(c, state[BANK_PC]), tick)
+    if state[OPEN_ROW] == NONE:
+        if first and state[IS_REFRESHING] == 0:
+            insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), position)
+            at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, state[BANK_PC])))
+            wake_row(c, ACT_WAKE + state[BANK_PC], at | m[RISING])
+    elif state[OPEN_ROW] == place >> ROW_SHIFT:
+        hits = row_at(bursts, ROW_HITS * len(words))
+        first = lowest(hits, words) == NONE
+        insert(hits, position)
+        if first:
+            nominate(m, c, words, mode, bank)
+            wake_column(c, HIT_WAKE + state[BANK_PC], max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
+    elif state[IS_ACTIVE] == 0:
+        nominate(m, c, words, mode, bank)
+        wake_row(c, PRE_WAKE + state[BANK_PC], max(tick + 1, state[PRE], pc_at(c, state[BANK_PC])[PRE]))
+
+
+@inlined
+def accept(m: Row, c: Row, words: Words, tick: int) -> bool:
+    """Take bursts from the inbox, in order, until a buffer is full; return whether arrays must grow first."""
+    c[FREED] = 0
+    c[ARRIVES] = NEVER
+    index = c[INBOX_HEAD]
+    if index == NONE:
+        index = pull(m)
+    while index != NONE:
+        burst = burst_at(m, index)
+        if burst[ARRIVAL] > tick:
+            c[ARRIVES] = burst[ARRIVAL]
+            break
+        mode, following = burst[IS_WRITE], burst[LINK]
+        merges = c[COUNT + 1] != 0 and m[MERGE] and _waits_for(c, words, 1, burst[PLACE])
+        if not merges and c[COUNT + mode] == m[DEPTH + mode]:
+            break
+        if m[REPLAYING]:
+            burst[ARRIVAL] = tick
+        burst[OUTSIDE] -= 1
+        if merges:
+            if mode == 0:
+                c[LAST_DONE] = max(c[LAST_DONE], tick + 1)
+            bank, arrival, is_last = burst[PLACE] & BANK_MASK, burst[ARRIVAL], burst[OUTSIDE] == 0
+            burst[PLACE] += 1 << COLUMN_SHIFT
+            serve_merged(m, c, bank, index, arrival, mode, tick + 1)
+        else:
+            is_last = burst[OUTSIDE] == 0
+            _put(m, c, words, mode, index, tick)
+            burst[PLACE] += 1 << COLUMN_SHIFT
+        c[ACCEPTED] += 1
+        if is_last:
+            index = following if following != NONE else pull(m)
+    c[INBOX_HEAD] = index
+    return bool(lacks_room(m, c, tick))
+
+
+@inlined
+def choose_mode(m: Row, c: Row, tick: int) -> None:
+    """Write drain: enter write mode above a watermark or without reads, leave it below the other with reads."""
+    reads, writes = c[COUNT], c[COUNT + 1]
+    begins = c[MODE] == 0 and (writes > m[DRAIN_ABOVE] or reads == 0)
+    if begins or (c[MODE] == 1 and writes < m[DRAIN_BELOW] and reads > 0):
+        c[MODE] = 1 - c[MODE]
+        wake_all(m, c, tick)
+
+
+@inlined
+def act_floor(m: Row, pc: Row) -> int:
+    """Return the earliest tick of an activate that the rules of a pseudo-channel allow."""
+    return int(max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]))
+
+
+@inlined
+def precharge(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
+    """Precharge a bank."""
+    pc_at(c, bank_at(c, bank)[BANK_PC])[PRECHARGES] += 1
+    close(c, bank)
+    row_command(m, c, bank, PRE, tick)
+    row_changed(m, c, words, bank)
+    if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
+        pc = bank_at(c, bank)[BANK_PC]
+        at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, pc)))
+        wake_row(c, ACT_WAKE + pc, at | m[RISING])
