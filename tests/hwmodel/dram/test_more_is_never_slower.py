@@ -15,7 +15,7 @@ from hwmodel.dram.traffic import Traffic, streams, trace
 
 ALLOWED = 1.02  # a greedy scheduler may lose a little by having more to choose from
 KINDS = ("sequential", "strided", "random", "mixed")
-SCHEDULERS = ("fr-fcfs", "fr-fcfs-row-hit", "fcfs")
+SCHEDULERS = ("fr-fcfs", "fr-fcfs-row-hit", "fcfs", "per-bank-queues")
 
 
 def traffic_of(kind: str) -> Traffic:
