@@ -138,9 +138,9 @@ def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[in
     touched = (runs[:, START, None] // block + np.arange(blocks)).ravel()
     order = np.argsort(touched, kind="stable")
     same = np.flatnonzero(touched[order][1:] == touched[order][:-1])
-    runs_of = order // blocks
-    gaps = (runs_of[same + 1] - runs_of[same]) * length
-    return unit, int(gaps.min()) - length if len(gaps) else NEVER
+    begins = order // blocks * length + order % blocks * block // stride  # access, of a run's visit to a block
+    gaps = begins[same + 1] - begins[same] - -(-block // stride) - 1
+    return unit, int(gaps.min()) if len(gaps) else NEVER
 
 
 @compiled

@@ -80,12 +80,28 @@ def streams(
 def gather(starts: Array, run_bytes: int, is_write: bool = False, access_bytes: int = 64) -> Traffic:
     """Return contiguous runs of `run_bytes` at the byte addresses `starts`, one after the other.
 
+    Runs that go on where the one before ended, as pages in order do, count as one.
     Raises ValueError for a run that is no multiple of an access.
     """
     if run_bytes < access_bytes or run_bytes % access_bytes:
         raise ValueError(f"gather: runs of {run_bytes} B; allowed: multiples of an access of {access_bytes} B")
     addresses = np.asarray(starts, np.int64)
-    runs = np.stack([addresses, np.full_like(addresses, access_bytes), np.full_like(addresses, is_write)], axis=1)
+    firsts = np.flatnonzero(np.diff(addresses, prepend=addresses[:1]) != run_bytes)
+    together = np.diff(firsts, append=len(addresses))  # runs that make one
+    common = int(np.gcd.reduce(together)) if len(together) else 1
+    parts, at, long = [], 0, LONG_RUN * access_bytes
+    if common * run_bytes < long:
+        for first, count in zip(firsts.tolist(), together.tolist(), strict=True):
+            if count * run_bytes >= long:
+                parts.append(_runs(addresses[at:first:common], common * run_bytes, is_write, access_bytes))
+                parts.append(_runs(addresses[first : first + 1], count * run_bytes, is_write, access_bytes))
+                at = first + count
+    parts.append(_runs(addresses[at::common], common * run_bytes, is_write, access_bytes))
+    return _joined(parts, access_bytes)
+
+
+def _runs(starts: Array, run_bytes: int, is_write: bool, access_bytes: int) -> Traffic:
+    runs = np.stack([starts, np.full_like(starts, access_bytes), np.full_like(starts, is_write)], axis=1)
     return _one_segment(runs, 1, run_bytes // access_bytes, access_bytes)
 
 

@@ -134,3 +134,19 @@ def test_an_empty_trace_has_no_accesses() -> None:
 def test_wrong_traffic_is_refused_with_its_values(call: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         call()
+
+
+@given(
+    pages=st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 40)), max_size=6), scale=st.sampled_from([1, 3, 64])
+)
+def test_pages_in_order_are_one_run_and_read_as_they_were_given(pages: list[tuple[int, int]], scale: int) -> None:
+    numbers = [first + i for first, count in pages for i in range(count * scale)]
+    found = gather(np.array(numbers, np.int64) * 4096, 4096)
+    assert accesses(found) == [(number * 4096 + i * 64, False) for number in numbers for i in range(64)]
+
+
+def test_pages_in_order_with_breaks_are_long_runs() -> None:
+    tiled = np.tile(np.arange(256), 3) * 4096
+    assert shapes(gather(tiled, 4096)) == [(3 * 256 * 64, 1, 256 * 64)]
+    broken = np.concatenate([[9], np.arange(100, 164), [7, 3], np.arange(500, 565)]) * 4096
+    assert shapes(gather(broken, 4096)) == [(64, 1, 64), (4096, 1, 4096), (128, 1, 64), (4160, 1, 4160)]
