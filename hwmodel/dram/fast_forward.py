@@ -174,11 +174,11 @@ def describe(
     c = channel_at(m, words, 0)
     position, first = c[ACCEPTED], accesses.segments[segment, FIRST] * parts
     out[0], out[1], out[2], out[3], out[4] = c[MODE], c[COUNT], c[COUNT + 1], c[ACTIVE], c[ACTIVE + 1]
-    out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], 0, c[LAST_BANK]
+    out[5], out[6], out[7], out[8] = c[DUE], c[DUE_PC], c[FREED], c[LAST_BANK]
     out[9] = c[REFRESH_DUE] - tick if c[REFRESH_DUE] != NEVER else NEVER
     out[10], out[11] = _ahead(c[ROW_FREE], tick), _ahead(c[COLUMN_FREE], tick)
-    out[12], out[13], out[14], out[15] = c[QUEUED], c[DRAINING], c[FREED], tick & m[RISING]
-    at = 16
+    out[12], out[13], out[14] = c[QUEUED], c[DRAINING], tick & m[RISING]
+    at = 15
     for index in range(m[PER_CHANNEL]):
         at = _describe_pc(m, c, index, banks, tick, since, out, at)
     oldest = position
