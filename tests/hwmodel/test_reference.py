@@ -435,6 +435,20 @@ def test_a_phase_that_does_not_fit_says_by_how_many_bytes_and_which_buffers(
     assert "buffers: tiles 2 x 1048576 B, sum 1 x 128 B" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["npu-hbm3", "h100-sxm"])
+def test_the_bound_of_multicast_holds_where_one_core_asks_for_the_same_tile_again_and_again(
+    name: str, make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 2048, "bf16", 1)))
+        for _ in range(8):
+            p.load(Slot(buffer, p.begun), Region(0, {"x": (0, 2048)}))
+
+    slow = {"cores.count": 1, "noc.multicast_window": "1 us", "noc.bisection": "10 GB/s"}
+    result = simulate(make_program(write, cores=1), make_machine(name, slow))  # asserts it
+    assert result.makespan_fs >= result.bound.total_fs > 8 * 4096 * 10**5  # 10 GB/s: a byte in 0.1 ns
+
+
 def test_descriptors_complete_in_order(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
     """A tiny load behind a large one signals after it, so a store that waits for the tiny one waits for both."""
     machine = make_machine("npu-hbm3", NO_REFRESH)
