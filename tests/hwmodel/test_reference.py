@@ -436,6 +436,24 @@ def test_a_phase_that_does_not_fit_says_by_how_many_bytes_and_which_buffers(
 
 
 @pytest.mark.parametrize("name", ["npu-hbm3", "h100-sxm"])
+def test_requests_may_be_larger_than_any_tile(
+    name: str, make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 50_000, "bf16", 1)))
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (0, 50_000)}))
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (500_000, 50_000)}))
+
+    found = []
+    for size in ("100 kB", "1024 TiB"):
+        machine = make_machine(name, {"cores.dma.request_bytes": size})
+        result = simulate(make_program(write, cores=machine.spec.cores.count), machine)
+        assert [tensor.requests for tensor in result.traffic] == [2]
+        found.append(result.metrics() | {"machine_hash": ""})
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["npu-hbm3", "h100-sxm"])
 def test_the_bound_of_multicast_holds_where_one_core_asks_for_the_same_tile_again_and_again(
     name: str, make_program: Any, placed: Any, make_machine: MachineMaker
 ) -> None:
