@@ -146,10 +146,6 @@ class Machine:
         return self._hbm.address_map.capacity_bytes if self._hbm else self._sram.capacity
 
     @property
-    def memory_peak_bytes_per_second(self) -> Fraction:
-        return self._hbm.peak_bytes_per_second if self._hbm else Fraction(self._sram.bandwidth)
-
-    @property
     def _sram(self) -> DistributedSramSpec:
         assert self.spec.distributed_sram is not None
         return self.spec.distributed_sram

@@ -105,6 +105,12 @@ def test_a_part_reaches_the_rates_the_bandwidth_and_the_cache_that_are_published
     assert pins * spec.hbm.pin_rate / 8e9 == pytest.approx(gigabytes, rel=2e-3)
 
 
+@pytest.mark.parametrize("name", [name for name in machine_names() if name.endswith("-sxm")])
+def test_nvidias_matrix_units_multiply_tf32_at_half_the_rate_of_16_bits(name: str) -> None:
+    unit = load_machine(name).cores.matrix
+    assert 2 * unit.rate("fp32").macs_per_cycle == unit.macs_per_cycle
+
+
 def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
     for name in machine_names():
         unit = load_machine(name).cores.matrix
