@@ -33,7 +33,6 @@ from hwmodel.slices import no_slices
 from hwmodel.tlb import Tlb
 from hwmodel.traffic import LevelTraffic
 
-
 FIRST_WIDTH = 1024  # bursts of a request that there is room for from the start: a limit of 1 GiB may never be reached
 
 

@@ -281,7 +281,7 @@ class MachineSpec(_Part):
     distributed_sram: DistributedSramSpec | None = None  # or that
     launch: LaunchSpec
     energy: EnergySpec | None = None
-    sources: dict[str, str]
+    sources: dict[str, Annotated[str, Field(min_length=1)]]
     _where: str = PrivateAttr("")
 
     @property

@@ -120,6 +120,14 @@ def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
     assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [("sources", [], "sources: []: Input should be a valid dictionary"), ("sources.noc", "", "sources.noc: '': ")],
+)
+def test_sources_that_say_nothing_are_refused(load: Any, path: str, value: object, message: str) -> None:
+    assert f": {message}" in refusal(load, changed("npu-hbm3", path, value))
+
+
 def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
     npu, sram = tree_of("npu-hbm3"), tree_of("npu-sram")
     assert "hbm: missing; a machine has hbm or distributed_sram" in refusal(load, changed("npu-hbm3", "hbm", None))
