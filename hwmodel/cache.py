@@ -168,9 +168,13 @@ def _load(state: CacheState, row: int, line: int, touched: int, fetch: int) -> N
 
 @compiled
 def is_crowded(scalars: Array, bursts: int) -> bool:
-    """Return whether too few misses are free for a load of so many bursts, all of which may miss.
+    """Return whether a load of so many bursts must wait at the cache's entry, because too few misses are free for it.
 
-    Half of them are enough for a load that needs more.
+    Assumed, without a source: a load enters as a whole or not at all. It is taken to need as many misses as its bursts
+    fill lines, whether they would hit or not, or half of all where that is more; bursts that lie scattered over more
+    lines may still stop half way, in `access`. Requests enter in order, so what comes behind waits with it, hits and
+    stores too. Without the rule a load would send its first misses as soon as one is free: the rule changes times and
+    the order of fetches of a machine whose misses run out, and nothing where they do not.
     """
     lines = -(-bursts // scalars[LINE_BURSTS])
     return bool(scalars[OUTSTANDING] + min(lines, scalars[MSHRS] // 2) > scalars[MSHRS])

@@ -32,7 +32,7 @@ def with_sets(tree: dict[str, Any]) -> dict[str, Any]:
     with the description is left for its validation to say.
     """
     energy, sources = tree.get("energy"), tree.get("sources")
-    if not isinstance(energy, dict) or not isinstance(sources, dict):
+    if not isinstance(energy, dict):
         return tree
     parts, inherited = dict(energy), dict[str, str]()
     for part in PARTS:
@@ -41,10 +41,11 @@ def with_sets(tree: dict[str, Any]) -> dict[str, Any]:
             path = f"energy.{part}"
             found = _set(part, changes["like"])
             changes = {key: value for key, value in changes.items() if key != "like"}
-            _check_sources(changes, path, sources)
+            if isinstance(sources, dict):
+                _check_sources(changes, path, sources)
             parts[part] = _merged(found["numbers"], changes)
             inherited |= {f"{path}.{key}": text for key, text in found["sources"].items()}
-    return {**tree, "energy": parts, "sources": inherited | sources}
+    return {**tree, "energy": parts} | ({"sources": inherited | sources} if isinstance(sources, dict) else {})
 
 
 def _set(part: str, name: object) -> dict[str, Any]:

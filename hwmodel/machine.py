@@ -78,6 +78,10 @@ class Machine:
     def _check_core(self) -> None:
         where, dma, sram = self.spec.where, self.spec.cores.dma, self.spec.cores.sram
         burst = self.burst_bytes
+        if sram.banks > MAX_BANKS:
+            raise ValueError(f"{where}: cores.sram.banks: {sram.banks}; allowed: 1 to {MAX_BANKS}")
+        if sram.bank_width > MAX_BANKS:
+            raise ValueError(f"{where}: cores.sram.bank_width: {sram.bank_width} B; allowed: 1 B to {MAX_BANKS} B")
         if dma.request_bytes < burst:
             raise ValueError(
                 f"{where}: cores.dma.request_bytes: {dma.request_bytes} B is less than one burst of {burst} B"
@@ -140,10 +144,6 @@ class Machine:
     @property
     def memory_capacity_bytes(self) -> int:
         return self._hbm.address_map.capacity_bytes if self._hbm else self._sram.capacity
-
-    @property
-    def memory_peak_bytes_per_second(self) -> Fraction:
-        return self._hbm.peak_bytes_per_second if self._hbm else Fraction(self._sram.bandwidth)
 
     @property
     def _sram(self) -> DistributedSramSpec:

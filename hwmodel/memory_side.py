@@ -33,6 +33,8 @@ from hwmodel.slices import no_slices
 from hwmodel.tlb import Tlb
 from hwmodel.traffic import LevelTraffic
 
+FIRST_WIDTH = 1024  # bursts of a request that there is room for from the start: a limit of 1 GiB may never be reached
+
 
 class Call(simpy.Event):
     """An event that has its outcome from the start and calls back when its time comes."""
@@ -124,7 +126,7 @@ class MemorySide:
         self._asked_bytes = self._untranslated_bytes = 0
         cache = spec.shared_cache
         self._trips = k.trips_of(cache.line // machine.burst_bytes if cache else 1)
-        self._widen(spec.cores.dma.request_bytes // machine.burst_bytes)
+        self._widen(min(spec.cores.dma.request_bytes // machine.burst_bytes, FIRST_WIDTH))
         scalars = self._trips.scalars
         scalars[k.HAS_CACHE], scalars[k.HAS_DRAM] = cache is not None, dram is not None
         scalars[k.BACK_FS] = spec.noc.latency

@@ -3,7 +3,9 @@
 Each core has one port per direction, a server that passes bytes in the order in which they arrive. Where the
 description gives a bisection bandwidth, all cores' data passes one more server per direction. With multicast, a load
 that asks for the same bursts as one that left another core shortly before joins it: memory is asked once, and the data
-crosses the cut once and then every core's port. Links between switches and their routing are not modelled.
+crosses the cut once and then every core's port. It reaches a core once: a core that asks again is answered again, so
+no load serves more requests than there are cores, which `bounds` counts on. Links between switches and their routing
+are not modelled.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Multicast:
 
     def __init__(self, spec: NocSpec) -> None:
         self._window_fs = spec.multicast_window
-        self._open: dict[bytes, tuple[int, Any]] = {}
+        self._open: dict[bytes, tuple[int, Any, set[Any]]] = {}  # when it left, the load, the engines that wait for it
         self.merged_bytes = 0
 
     def join(self, load: Any, now_fs: int) -> bool:
@@ -56,17 +58,19 @@ class Multicast:
         if self._window_fs is None:
             return False
         asked = load.bursts[load.first : load.stop].tobytes()
-        left_fs, leader = self._open.get(asked, (0, None))
-        if leader is not None and now_fs - left_fs <= self._window_fs:
+        left_fs, leader, engines = self._open.get(asked, (0, None, set()))
+        engine = load.request.engine
+        if leader is not None and now_fs - left_fs <= self._window_fs and engine not in engines:
             leader.followers.append(load)
+            engines.add(engine)
             self.merged_bytes += load.size_bytes
             return True
-        self._open[asked] = now_fs, load
+        self._open[asked] = now_fs, load, {engine}
         return False
 
     def close(self, load: Any) -> None:
         """The load's data leaves memory: nobody can join it any more."""
         if self._window_fs is not None:
             asked = load.bursts[load.first : load.stop].tobytes()
-            if self._open.get(asked, (0, None))[1] is load:
+            if asked in self._open and self._open[asked][1] is load:
                 del self._open[asked]

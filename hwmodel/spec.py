@@ -92,7 +92,7 @@ class MatrixSpec(_Part):
     accumulators: Literal["own", "scratchpad"]  # where products lie, and what the vector unit reads and writes there
     fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
     int8: MatrixRateSpec | None = None
-    fp32: MatrixRateSpec | None = None  # TF32 where the unit has it
+    fp32: MatrixRateSpec | None = None  # TF32 where the machine's source says so
 
     def rate(self, dtype: str) -> MatrixRateSpec:
         """Return the rate for operands of a type, such as "bf16"."""
@@ -281,7 +281,7 @@ class MachineSpec(_Part):
     distributed_sram: DistributedSramSpec | None = None  # or that
     launch: LaunchSpec
     energy: EnergySpec | None = None
-    sources: dict[str, str]
+    sources: dict[str, Annotated[str, Field(min_length=1)]]
     _where: str = PrivateAttr("")
 
     @property

@@ -36,7 +36,6 @@ class Tlb:
     def __init__(self, spec: TlbSpec) -> None:
         self._spec = spec
         self._known_fs: dict[int, int] = {}  # least recently used first
-        self.misses = 0
 
     def delay_fs(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Look up the pages of bursts[first:stop]; return for how long the request waits."""
@@ -44,7 +43,6 @@ class Tlb:
         for page in _pages(bursts, first, stop, self._spec.page).tolist():
             known_fs = self._known_fs.pop(page, None)
             if known_fs is None:
-                self.misses += 1
                 known_fs = now_fs + self._spec.miss_latency
                 if len(self._known_fs) >= self._spec.entries:
                     del self._known_fs[next(iter(self._known_fs))]

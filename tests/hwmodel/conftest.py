@@ -27,7 +27,7 @@ def make_machine() -> Callable[..., Machine]:
 
 @pytest.fixture(scope="session", params=["h100-sxm", "npu-hbm3"])
 def machine(request: pytest.FixtureRequest) -> Machine:
-    """Every shipped machine in turn."""
+    """A machine with a shared cache, then one without."""
     return Machine(load_machine(request.param))
 
 

@@ -186,6 +186,16 @@ def test_equal_loads_within_the_window_are_one_to_memory_and_each_is_answered(si
     assert len(times) == 5
 
 
+def test_a_core_that_asks_again_does_not_join_a_load_that_it_waits_for(side: Callable[..., Side]) -> None:
+    here = side("npu-hbm3", {"noc.multicast_window": "50 ns"})
+    one, two = here.engines(2)
+    for i, engine in enumerate([one, two, two, one]):  # two joins one, then asks again; one joins that
+        engine.send(i * NS, 0, 4096)
+    here.run()
+    assert here.memory._dram.statistics().reads == 2 * 4096 // 32
+    assert here.memory.levels()["network"].merged == 2 * 4096
+
+
 def test_a_load_does_not_join_one_whose_data_has_left_memory(side: Callable[..., Side]) -> None:
     here = side("npu-hbm3", {"noc.multicast_window": "1 us"})
     one, two = here.engines(2)

@@ -105,6 +105,12 @@ def test_a_part_reaches_the_rates_the_bandwidth_and_the_cache_that_are_published
     assert pins * spec.hbm.pin_rate / 8e9 == pytest.approx(gigabytes, rel=2e-3)
 
 
+@pytest.mark.parametrize("name", [name for name in machine_names() if name.endswith("-sxm")])
+def test_nvidias_matrix_units_multiply_tf32_at_half_the_rate_of_16_bits(name: str) -> None:
+    unit = load_machine(name).cores.matrix
+    assert 2 * unit.rate("fp32").macs_per_cycle == unit.macs_per_cycle
+
+
 def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
     for name in machine_names():
         unit = load_machine(name).cores.matrix
@@ -112,6 +118,14 @@ def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
             assert unit.rate(dtype).macs_per_cycle == unit.macs_per_cycle
             assert unit.rate(dtype).sustained_percent == unit.sustained_percent
     assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [("sources", [], "sources: []: Input should be a valid dictionary"), ("sources.noc", "", "sources.noc: '': ")],
+)
+def test_sources_that_say_nothing_are_refused(load: Any, path: str, value: object, message: str) -> None:
+    assert f": {message}" in refusal(load, changed("npu-hbm3", path, value))
 
 
 def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
