@@ -281,4 +281,4 @@ def _scalar(value: object) -> object:
 
 
 def _unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
-    return f"unknown {kind} {units.shown(value)}; known: {nearest_first(value, allowed, 12)}"
+    return f"unknown {kind} {units.shown(value)}; known: {nearest_first(value, allowed, 40)}"
