@@ -170,6 +170,11 @@ def test_configurations_are_listed_and_described(run: Any) -> None:
         (("replay", "mine.npz", *CONFIG, "--access-bytes", "96"), "mine.npz: access of 96 B; allowed: multiples"),
         (("replay", "mine.npz", *CONFIG, "--access-bytes", "128"), "mine.npz: trace: addr[1] 64; allowed: multiples"),
         (("replay", "mine.npz", *CONFIG, "--set", "address_map.fields=[row]"), "lists cannot be set: write a file"),
+        (("replay", "mine.npz", *CONFIG, "--set", "organisation.rows=16777217"), "rows; allowed: 1 .. 16777216"),
+        (
+            ("replay", "mine.npz", *CONFIG, "--set", "organisation.row_bytes=1073741824"),
+            "columns; allowed: 1 .. ",
+        ),
         (("replay", "mine.npz", *CONFIG, "--commands", "."), ".: is a folder; allowed: the path of a file"),
         (("replay", "none.npz", *CONFIG), "none.npz: No such file"),
         (("replay", "mine.npz"), "--config"),
