@@ -141,7 +141,8 @@ def replay_text(config: DramConfig, trace: Path, access_bytes: int, result: Repl
 def checked(config: DramConfig, trace: Path) -> dict[str, Any]:
     """Return what the checker says of a command trace: commands, violations in all and by rule, the first of them.
 
-    Refreshes are judged where the configuration has them. ValueError names the file and the line or command.
+    Refreshes are judged where the configuration has them; each channel by itself, however many the trace has.
+    ValueError names the file and the line or command.
     """
     from hwmodel.dram.checker import Checker
     from hwmodel.dram.command_trace import read_commands
@@ -166,6 +167,8 @@ def checked(config: DramConfig, trace: Path) -> dict[str, Any]:
                 end = max(end, int(part[:, 0].max()))
         except ValueError as error:
             raise ValueError(f"{trace}: {error}") from None
+    if not checker.commands:
+        raise ValueError(f"{trace}: no commands; at least 1 is needed")
     note(checker.finish(end))
     return {
         "commands": checker.commands,
@@ -282,6 +285,8 @@ def _write_commands(path: Path, config: DramConfig, commands: Array) -> Path:
         stack_id, member = divmod(bank, per_group) if bank >= 0 else (-1, -1)
         lines.append(f"{tick},{COMMANDS[command]},{channel},{pc},{stack_id},{group},{member},{row}")
     data = ("\n".join(lines) + "\n").encode()
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; allowed: the path of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path

@@ -24,7 +24,7 @@ def parse(text: str) -> Settings:
         if not (path and equals and value):
             raise ValueError(f"--set {text!r}: {part!r} is not of the form path=value")
         if "." in path and value.startswith("["):
-            raise ValueError(f"--set {path}: a list, and lists cannot be set: write a machine file")
+            raise ValueError(f"--set {path}: a list, and lists cannot be set: write a file")
         if path.removeprefix(MACHINE_PREFIX) in (there.removeprefix(MACHINE_PREFIX) for there, _ in pairs):
             raise ValueError(f"--set {text!r}: {path} stands there twice")
         pairs.append((path, value))

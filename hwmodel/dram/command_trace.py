@@ -21,7 +21,7 @@ from layouts.notation import nearest_first
 Array = np.ndarray[Any, Any]
 CHUNK = 1 << 16
 LIMIT = 1 << 48  # assumed: in ticks, a day
-# the heading's word, in lower case -> the field it gives; the first four and the last three must be there
+# the heading's word, in lower case -> the field it gives; `_NEEDED` must be there
 _HEADINGS = {
     "clock": "tick",
     "command": "command",
@@ -91,8 +91,9 @@ def _row(texts: list[str], places: dict[str, int], banks_per_group: int, number:
                 value[field] = int(texts[place])
             except ValueError:
                 raise ValueError(f"line {number}: {field} {shown(texts[place].strip())} is no integer") from None
-            if not -1 <= value[field] < LIMIT:
-                raise ValueError(f"line {number}: {field} {shown(value[field])}; allowed: -1 .. {LIMIT - 1}")
+            least = 0 if field == "tick" else -1
+            if not least <= value[field] < LIMIT:
+                raise ValueError(f"line {number}: {field} {shown(value[field])}; allowed: {least} .. {LIMIT - 1}")
     where = value["tick"], 0 if value["channel"] == -1 else value["channel"], value.get("pseudo_channel", 0)
     if code in _WHOLE:
         return *where, -1, -1, -1, code

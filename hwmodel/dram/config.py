@@ -207,10 +207,32 @@ def _validated(tree: dict[str, Any], where: str) -> DramConfig:
         _check_sources(config)
         for path, resolved in (("", "part"), ("", "timing"), ("", "policy"), ("address_map: ", "address_map")):
             _resolve(config, path, resolved)
+        _check_refresh(config)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     config._where, config._tree = where, tree
     return config
+
+
+def _check_refresh(config: DramConfig) -> None:
+    """Refuse refreshes so often that no burst may ever get through between them: a replay would not end.
+
+    Sufficient, not exact. All banks: whatever is open ends with a write and closes bank by bank before the refresh.
+    Single banks: one activate of every pseudo-channel fits between two of them, a whole use of a row between two of
+    the same bank.
+    """
+    t, o, refresh = config.timing, config.organisation, config.policy.refresh
+    use = t.act_ticks + max(t.nRAS, t.nRCDWR + t.nCWL + t.nBL + t.nWR) + t.nRP
+    if refresh == "all-bank":
+        name, least = "nREFI", t.nRFC + use + o.pseudo_channels * (o.banks + t.nRPab)
+    elif refresh == "per-bank":
+        between = t.nRREFD + o.pseudo_channels * (t.act_ticks + t.ticks_per_ck)
+        name, least = "nREFIpb", max(between, -(-(t.nRFCpb + use) // o.banks))
+    else:
+        return
+    if getattr(t, name) <= least:
+        ticks = f"{getattr(t, name)} ticks leave no time between two refreshes"
+        raise ValueError(f"timing.{name}: {ticks}; allowed: more than {least}, or policy.refresh none")
 
 
 def _resolve(config: DramConfig, path: str, name: str) -> None:
@@ -231,6 +253,9 @@ def _check_names(config: DramConfig) -> None:
 
 
 def _check_sources(config: DramConfig) -> None:
+    for path, source in config.sources.items():
+        if not source.strip():
+            raise ValueError(f"sources.{path}: {source!r}: name a source, or write `assumed` and why")
     given = config.model_dump(by_alias=True, exclude={"name", "description", "sources"}, exclude_unset=True)
     for key, value in given.items():
         for path in [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]:

@@ -337,6 +337,15 @@ def _check_organisation(organisation: Organisation, stacks: int, policy: Policy)
                 f"organisation: {value} {name} per {'channel' if most == k.MAX_PCS else 'pseudo-channel'}; "
                 f"allowed: 1 .. {most}"
             )
+    # a place is one number, and so is an address
+    for name, value, bits in (
+        ("rows", organisation.rows, k.ROW_BITS),
+        ("columns", organisation.columns, k.COLUMN_BITS),
+        ("channels of all stacks", stacks * organisation.channels, 62 - k.CHANNEL_SHIFT),
+        ("bytes of all stacks", stacks * organisation.capacity_bytes, 62),
+    ):
+        if value > 1 << bits:
+            raise ValueError(f"organisation: {value} {name}; allowed: 1 .. {1 << bits}")
     queues = organisation.pseudo_channels << (organisation.banks - 1).bit_length()
     if policy.scheduler == "per-bank-queues" and queues > k.MAX_QUEUES:
         raise ValueError(f"organisation: {queues} banks per channel; allowed with per-bank queues: 1 .. {k.MAX_QUEUES}")

@@ -20,9 +20,8 @@ from hwmodel.dram.source import seek
 from hwmodel.dram.traffic import FIRST, Traffic
 
 Array = np.ndarray[Any, Any]
-MAX_WAITING = (
-    1 << 14
-)  # assumed: bursts in a state that is written down; reads that wait for the same data know no bound
+# assumed: bursts in a state that is written down; reads that wait for the same data know no bound
+MAX_WAITING = 1 << 14
 BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
 
 # Columns that count what has happened, by their offsets in a channel
@@ -64,7 +63,7 @@ def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool 
 
 
 class _Replay:
-    """A replay: runs the channel from boundary to boundary, and looks for periods there."""
+    """A replay: runs the channels to the end, or a single one from boundary to boundary, where it looks for periods."""
 
     def __init__(self, dram: Dram, traffic: Traffic, gap_ticks: int, fast_forward: bool) -> None:
         self.dram = dram

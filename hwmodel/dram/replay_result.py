@@ -40,7 +40,8 @@ class Replay:
     `bandwidth_fraction`: bytes of all accesses over what all data pins would move in that time. `pre`: precharge
     commands, of one bank and of all. `forwarded_reads`: reads served by a waiting burst of the same address;
     `coalesced_writes` likewise; both are in no other count. Writes that the controller still holds at the end (with
-    per-bank queues) are in no count but `bandwidth_fraction`. `latencies` only where a log was kept.
+    per-bank queues) are in no count but `bandwidth_fraction`. `avg_read_latency_ns` is 0 without reads. `latencies`
+    only where a log was kept.
     """
 
     ticks: int

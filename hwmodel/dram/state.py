@@ -29,7 +29,7 @@ NEVER = 1 << 62
 LONG_AGO = -(1 << 40)
 NONE = -1
 
-# Command numbers: places in standards.COMMANDS
+# Command numbers: places in rules.COMMANDS
 ACT, PRE, PREAB, RD, WR, REFPB, REFAB = range(7)
 COMMAND_SLOTS = 8
 LEVEL = COMMAND_SLOTS * COMMAND_SLOTS  # of a plane of the delays
@@ -38,7 +38,7 @@ AT_CHANNEL, AT_PSEUDO_CHANNEL, AT_STACK_ID, AT_BANK_GROUP, AT_BANK, AT_SIBLING =
 # Causes of a pseudo-channel's time
 CAUSES = ("data", "row", "bus", "turnaround", "refresh", "idle")
 DATA, ROW_WAIT, BUS, TURNAROUND, REFRESH_WAIT, IDLE = range(len(CAUSES))
-# Schedulers, row policies, refresh policies: places in controller.SCHEDULERS, ROW_POLICIES, REFRESH_POLICIES
+# Schedulers, refresh policies: places in policy.SCHEDULERS, REFRESH_POLICIES
 FRFCFS, FRFCFS_ROW_HIT, FCFS, PER_BANK_QUEUES = range(4)
 REFRESH_PER_BANK, REFRESH_ALL_BANK, REFRESH_NONE = range(3)
 
@@ -202,8 +202,6 @@ trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is no
 pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 array, which must outlive it
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
 row_at: Any = intrinsic(_advance_pointer)  # the pointer a number of values further on
-
-
 number_of: Any = intrinsic(_number_of_pointer)
 pointer_of: Any = intrinsic(_pointer_of_number)
 

@@ -1,4 +1,4 @@
-"""What an in-order source asks one channel for: accesses written down as runs instead of one by one.
+"""What an in-order source asks a memory for: accesses written down as runs instead of one by one.
 
 A run is a start, a stride and a direction; a segment is a table of runs of one length, walked with `streams` of them
 side by side. A stream is a segment of one long run, copy and triad are two and three runs side by side, a gather is

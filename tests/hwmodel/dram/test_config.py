@@ -135,6 +135,7 @@ def test_the_description_survives_as_a_summary_with_its_sources() -> None:
         (without("policy.scheduler"), "policy.scheduler: missing"),
         (without("address_map.fields"), "address_map.fields: missing"),
         (without("sources.pin_rate"), "sources: pin_rate has no source"),
+        (at("sources.pin_rate", " "), "sources.pin_rate: ' ': name a source"),
         (at("policy.read_queue", 0), "policy.read_queue: 0: Input should be greater than or equal to 1"),
         (at("policy.read_queue", True), "policy.read_queue: True: Input should be a valid integer"),
         (at("policy.read_queue", 5000), "policy.read_queue: 5000 is outside 1 .. 4096"),
@@ -156,6 +157,7 @@ def test_the_description_survives_as_a_summary_with_its_sources() -> None:
         (at("timing.nRP", "16 parsec"), "timing.nRP: '16 parsec': give an integer of ticks, or a time"),
         (at("timing.nRP", 3.5), "timing.nRP: 3.5: give an integer of ticks"),
         (at("timing.nREFI", "1 ns"), "timing: nREFI"),
+        (at("timing.nREFI", 1160), "timing.nREFI: 1160 ticks leave no time .*; allowed: more than"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_line_with_file_path_and_value(tmp_path: Path, change: Any, problem: str) -> None:

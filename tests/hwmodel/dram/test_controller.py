@@ -6,19 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from regular_traffic import policies
 
-from hwmodel.dram.checker import check
-from hwmodel.dram.controller import CAUSES, Dram, Policy
-from hwmodel.dram.standards import HBM3, rules
+from hwmodel.dram.controller import Dram, Policy
+from hwmodel.dram.standards import HBM3
 
 Maker = Callable[..., Any]
 T = HBM3.timing(6_400_000_000)
 LENGTH = {"ACT": T.act_ticks, "RD": T.column_ticks, "WR": T.column_ticks, "PRE": 1, "PREab": 1, "REFpb": 1, "REFab": 1}
-REFRESHES = ("per-bank", "all-bank", "none")
-Bursts = list[tuple[int, int, bool]]  # (gap to the one before, location seed, is a write)
 
 
 def ticks_of(commands: list[tuple[int, str]], name: str) -> list[int]:
@@ -280,149 +274,6 @@ def test_skipping_idle_refreshes_changes_nothing(make_memory: Maker) -> None:
     assert results[0] == results[1]
 
 
-def locations(seed: int, spread: int) -> dict[str, int]:
-    rng = np.random.default_rng(seed)
-    sizes = {"pseudo_channel": 2, "bank_group": 4, "bank": 8, "row": 1 + spread, "column": 32}
-    return {name: int(rng.integers(size)) for name, size in sizes.items()}
-
-
-traffic = st.lists(
-    st.tuples(st.sampled_from([0, 0, 0, 1, 5, 40, 700]), st.integers(0, 40), st.booleans()),
-    min_size=1,
-    max_size=150,
-)
-
-
-def run_in_steps(memory: Any, bursts: Bursts, steps: list[int], horizon: int) -> tuple[Any, ...]:
-    """Offer bursts, advancing to `steps` in between, never past an arrival that has not been offered yet."""
-    tick, pending = 0, sorted(steps)
-    numbers: dict[int, int] = {}  # open request -> burst
-    done: list[tuple[int, int]] = []
-    for i, (gap, seed, is_write) in enumerate(bursts):
-        tick += gap
-        while pending and pending[0] <= tick:
-            collect(memory.dram.advance(pending.pop(0)), numbers, done)
-        numbers[memory.offer([memory.address(**locations(seed, 1))], tick, is_write)] = i
-    for limit in [*pending, horizon]:
-        collect(memory.dram.advance(limit), numbers, done)
-    trace = memory.dram.commands()
-    s = memory.dram.statistics()
-    counts = [np.asarray(getattr(s, name)).tolist() for name in type(s).__dataclass_fields__]
-    by_channel = trace[np.argsort(trace[:, 1], kind="stable")].tolist()
-    return sorted(done), by_channel, counts, memory.dram.close(horizon + T.nCL + T.nBL).tolist()
-
-
-def collect(completions: Any, numbers: dict[int, int], done: list[tuple[int, int]]) -> None:
-    rows = list(zip(*(part.tolist() for part in completions), strict=True))
-    assert rows == sorted(rows, key=lambda row: (row[1], row[0]))
-    done += [(numbers.pop(request), tick) for request, tick in rows]
-
-
-@given(
-    bursts=traffic,
-    steps=st.lists(st.integers(1, 30_000), max_size=40),
-    refresh=st.sampled_from(REFRESHES),
-    depth=st.sampled_from([1, 4, 32]),
-)
-def test_many_small_steps_equal_one_large_step(
-    make_memory: Maker, bursts: Bursts, steps: list[int], refresh: str, depth: int
-) -> None:
-    horizon = 150 * 700 + 40_000
-    options = {"refresh": refresh, "read_queue": depth, "write_queue": depth, "bin_ticks": 1000}
-    one = run_in_steps(make_memory(**options), bursts, [], horizon)
-    many = run_in_steps(make_memory(**options), bursts, steps, horizon)
-    assert one == many
-
-
-@given(bursts=traffic, policy=st.sampled_from(policies()), depth=st.sampled_from([1, 4, 32]), merge=st.booleans())
-def test_every_burst_is_done_once_no_rule_is_broken_and_the_accounts_add_up(
-    make_memory: Maker, bursts: Bursts, policy: tuple[str, str, str], depth: int, merge: bool
-) -> None:
-    scheduler, row_policy, refresh = policy
-    options = {"row_policy": row_policy, "timeout_ticks": 100 if row_policy == "timeout" else 0, "merge": merge}
-    memory = make_memory(
-        scheduler=scheduler, refresh=refresh, read_queue=depth, write_queue=depth, bin_ticks=1000, **options
-    )
-    horizon = 150 * 700 + 40_000
-    done, _, _, accounts = run_in_steps(memory, bursts, [], horizon)
-    s, trace = memory.dram.statistics(), memory.dram.commands()
-    assert [burst for burst, _ in done] == list(range(len(bursts)))
-    assert memory.dram.idle
-    writes = sum(is_write for *_, is_write in bursts)
-    assert (s.reads, s.writes) == (len(bursts) - writes, writes)
-    columns = len(bursts) - s.merged_reads - s.merged_writes
-    counted = np.bincount(trace[:, 6], minlength=7)[[3, 4, 0]].tolist()
-    assert counted == [s.reads - s.merged_reads, s.writes - s.merged_writes, s.activates]
-    assert s.row_hits + s.row_misses + s.row_conflicts == columns
-    arrivals = np.cumsum([gap for gap, *_ in bursts]).tolist()
-    latencies = [tick - arrivals[i] for i, tick in done if not bursts[i][2]]
-    assert (s.latency_ticks_sum, s.latency_ticks_max) == (sum(latencies), max(latencies, default=0))
-    assert s.bytes_per_bin.sum() == columns * memory.organisation.burst_bytes == s.bank_bursts.sum() * 32
-    assert s.bank_activates.sum() == s.activates
-    assert s.bank_conflicts.sum() == s.row_conflicts
-    assert np.all(np.sum(accounts, axis=1) == horizon + T.nCL + T.nBL)
-    assert np.min(accounts) >= 0
-    assert np.sum(accounts, axis=0)[CAUSES.index("data")] == columns * T.nBL
-    assert check(trace, rules(T, memory.organisation), memory.organisation) == []
-    acts = trace[trace[:, 6] == 0]
-    for bank in np.unique(acts[:, 2:5], axis=0):
-        assert np.all(np.diff(acts[(acts[:, 2:5] == bank).all(axis=1), 0]) >= T.nRC)
-
-
-def test_a_burst_that_arrives_after_a_step_wakes_its_idle_channel(make_memory: Maker) -> None:
-    memory = make_memory(refresh="per-bank", record_commands=False)
-    request = memory.read(tick=1000)
-    memory.dram.advance(500)  # the channel has nothing to do yet
-    requests, done = memory.dram.advance(1000 + T.nRFC + T.nREFI)
-    assert requests.tolist() == [request]
-    assert done[0] >= 1000 + T.nRCDRD + T.nCL + T.nBL
-
-
-def test_a_request_is_done_with_its_last_burst(make_memory: Maker) -> None:
-    memory = make_memory(channels=4)
-    addresses = [memory.address(channel=i % 4, row=i // 4) for i in range(16)]
-    request = memory.offer(addresses)
-    requests, done = memory.dram.drain()
-    last = memory.dram.commands()[memory.dram.commands()[:, 6] == 3][:, 0].max()
-    assert (requests.tolist(), done.tolist()) == ([request], [last + T.nCL + T.nBL])
-
-
-def test_the_compiled_decoder_places_bursts_where_the_tables_say(make_memory: Maker) -> None:
-    order = ("column", "channel", "stack", "bank_group", "pseudo_channel", "row", "bank")
-    hashes = [(1, 0, 5, 3), (1, 0, 5, 7), (3, 1, 5, 0), (2, 0, 4, 2), (4, 2, 6, 1)]
-    memory = make_memory(channels=4, stacks=3, order=order, hashes=hashes)
-    rng = np.random.default_rng(5)
-    addresses = rng.integers(0, memory.capacity_bytes // 32, 200) * 32
-    sizes = {"stack": 3} | memory.organisation.field_sizes()
-    names = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
-    expected = []
-    for address in addresses.tolist():
-        raw = [address // memory.strides[name] % sizes[name] for name in names]
-        field = list(raw)
-        for target, bit, source, source_bit in hashes:
-            field[target] ^= ((raw[source] >> source_bit) & 1) << bit
-        expected.append((field[0] * 4 + field[1], *field[2:6]))
-    memory.offer(addresses.tolist())
-    memory.dram.drain()
-    trace = memory.dram.commands()
-    assert sorted(map(tuple, trace[trace[:, 6] == 3][:, 1:6].tolist())) == sorted(expected)
-
-
-def test_a_completion_is_never_earlier_than_the_lookahead_after_the_start_of_the_step(
-    make_memory: Maker,
-) -> None:
-    memory = make_memory()
-    rng = np.random.default_rng(2)
-    for i in range(300):
-        memory.offer([memory.address(**locations(int(rng.integers(50)), 3))], 0, bool(i % 3 == 0))
-    start = 0
-    while not memory.dram.idle:
-        _, done = memory.dram.advance(start + 10)
-        assert all(done >= start + memory.dram.lookahead_ticks)
-        assert all(done < start + 10 + T.nCL + T.nBL)
-        start += 10
-
-
 def test_sequential_reads_lose_no_more_than_the_refreshes_of_the_banks_in_use(make_memory: Maker) -> None:
     order = ("pseudo_channel", "bank_group", "column", "bank", "channel", "stack", "row")
     memory = make_memory(order=order, refresh="per-bank", record_commands=False)
@@ -457,31 +308,6 @@ def test_random_reads_are_bound_by_the_window_of_four_activates(make_memory: Mak
 def test_a_policy_out_of_range_is_refused_with_its_value(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Policy(**change)
-
-
-def test_an_address_outside_the_capacity_is_refused(make_memory: Maker) -> None:
-    memory = make_memory()
-    with pytest.raises(ValueError, match="outside the capacity"):
-        memory.offer([memory.capacity_bytes])
-
-
-def test_an_arrival_in_the_past_is_refused(make_memory: Maker) -> None:
-    memory = make_memory()
-    memory.dram.advance(100)
-    with pytest.raises(ValueError, match="before"):
-        memory.read(tick=99)
-
-
-def test_closing_the_account_with_waiting_bursts_or_before_the_last_data_is_refused(
-    make_memory: Maker,
-) -> None:
-    memory = make_memory()
-    memory.read()
-    with pytest.raises(ValueError, match="1 bursts still wait"):
-        memory.dram.close(1000)
-    memory.dram.drain()
-    with pytest.raises(ValueError, match="makespan 10 "):
-        memory.dram.close(10)
 
 
 @pytest.mark.parametrize(
