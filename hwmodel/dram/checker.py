@@ -21,7 +21,7 @@ from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.rules import COMMANDS, LEVELS, Rule
 
 Array = np.ndarray[Any, Any]
-MAX_CHANNELS = 1 << 16  # assumed: more than any machine has; a channel beyond is a mistake in the trace
+MAX_CHANNELS = 1 << 12  # assumed: more than any machine has; a channel beyond is a mistake in the trace
 _PROBLEMS = {
     k.CLOSED_BANK: "column command to a closed bank",
     k.OTHER_ROW: "column command to another row than the open one",
@@ -97,7 +97,8 @@ class Checker:
         trace = _checked(commands)
         channels = int(trace[:, k.CHANNEL].max(initial=-1)) + 1
         if channels > MAX_CHANNELS:
-            raise ValueError(f"trace: channel {channels - 1} is outside 0 .. {MAX_CHANNELS - 1}")
+            place = int((trace[:, k.CHANNEL] >= MAX_CHANNELS).argmax())
+            raise ValueError(self._refusal(trace, place, k.CHANNEL))
         self._state = _grown(self._state, channels)
         violations: list[Violation] = []
         place, end = 0, k.FULL

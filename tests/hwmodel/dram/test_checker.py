@@ -413,8 +413,8 @@ def test_an_overdue_refresh_names_its_bank_and_how_many_there_are() -> None:
         (np.array([command("ACT", 0, group=4)]), "bank_group 4 is outside 0 .. 3"),
         (np.array([command("ACT", 0, row=16384)]), "row 16384 is outside 0 .. 16383"),
         (np.array([command("RD", 0, row=-1)]), "row -1 is outside 0 .. 16383"),
-        (np.array([command("ACT", 0, channel=-1)]), "channel -1 is outside 0 .. 65535"),
-        (np.array([command("ACT", 0, channel=1 << 40)]), "channel 1099511627776 is outside 0 .. 65535"),
+        (np.array([command("ACT", 0, channel=-1)]), "channel -1 is outside 0 .. 4095"),
+        (np.array([command("ACT", 0, channel=1 << 40)]), "command 0: channel 1099511627776 is outside 0 .. 4095"),
         (np.array([(0, 0, 0, 0, 0, 0, 7)]), "command 7 is outside 0 .. 6"),
     ],
 )
