@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 PARTS = Path(__file__).parent / "parts"
-PS_PER_SECOND = 10**12
 _CLOCK = ("pin_bits_per_ck", "ticks_per_ck", "act_ticks", "column_ticks")
 _KEYS = ("name", "description", "organisation", "clock", "min_pin_rate", "max_pin_rate", "timing", "sources")
 # every limit of a part file, by its name there; tRTW may be given as tBTR, the gap between read and write data
