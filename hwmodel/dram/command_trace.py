@@ -46,20 +46,22 @@ _NAMES = {name.lower(): number for number, name in enumerate(COMMANDS)} | {
         "refresh_bank": "REFpb",
     }.items()
 }
+_IN_BANK = ("stack_id", "bank_group", "bank", "row")
 _WHOLE = (COMMANDS.index("PREab"), COMMANDS.index("REFab"))
 
 
 def read_commands(lines: Iterable[str], organisation: Organisation, chunk: int = CHUNK) -> Iterator[Array]:
     """Yield the commands of a trace, in parts of `chunk`, as int64[n, 7] rows that `Checker.feed` takes.
 
-    Raises ValueError naming the line for a heading without a needed column, an unknown command or no integer.
+    Raises ValueError naming the line for a heading without a needed column or with one that stands twice, an unknown
+    command, no integer, or a place outside the organisation; rows and channels are the checker's business.
     """
     rows = iter(lines)
-    places = _places(next(rows, ""))
+    places, limits = _places(next(rows, "")), _limits(organisation)
     part: list[tuple[int, ...]] = []
     for number, line in enumerate(rows, start=2):
         if line.strip():
-            part.append(_row(line.split(","), places, organisation.banks_per_group, number))
+            part.append(_row(line.split(","), places, limits, number))
         if len(part) == chunk:
             yield np.array(part, np.int64)
             part = []
@@ -70,14 +72,27 @@ def read_commands(lines: Iterable[str], organisation: Organisation, chunk: int =
 def _places(heading: str) -> dict[str, int]:
     """Return the column of every field."""
     words = [word.strip().lower() for word in heading.split(",")]
-    places = {_HEADINGS[word]: place for place, word in enumerate(words) if word in _HEADINGS}
+    places: dict[str, int] = {}
+    for place, word in enumerate(words):
+        field = _HEADINGS.get(word)
+        if field in places:
+            raise ValueError(f"line 1: {shown(heading.strip())}: {field} stands twice, the second time as {word!r}")
+        if field is not None:
+            places[field] = place
     for name in _NEEDED:
         if name not in places:
             raise ValueError(f"line 1: {shown(heading.strip())}: no column for {name}; known: {', '.join(_HEADINGS)}")
     return places
 
 
-def _row(texts: list[str], places: dict[str, int], banks_per_group: int, number: int) -> tuple[int, ...]:
+def _limits(o: Organisation) -> dict[str, tuple[int, int]]:
+    """Return the least value of every field, and the first beyond the largest."""
+    sizes = {"pseudo_channel": o.pseudo_channels, "stack_id": o.stack_ids, "bank_group": o.bank_groups}
+    inside = {name: (0, size) for name, size in (sizes | {"bank": o.banks_per_group}).items()}
+    return {"tick": (0, LIMIT), "channel": (-1, LIMIT), "row": (-1, LIMIT)} | inside
+
+
+def _row(texts: list[str], places: dict[str, int], limits: dict[str, tuple[int, int]], number: int) -> tuple[int, ...]:
     if len(texts) <= max(places.values()):
         raise ValueError(f"line {number}: {len(texts)} columns, fewer than in the heading")
     name = texts[places["command"]].strip()
@@ -91,11 +106,11 @@ def _row(texts: list[str], places: dict[str, int], banks_per_group: int, number:
                 value[field] = int(texts[place])
             except ValueError:
                 raise ValueError(f"line {number}: {field} {shown(texts[place].strip())} is no integer") from None
-            least = 0 if field == "tick" else -1
-            if not least <= value[field] < LIMIT:
-                raise ValueError(f"line {number}: {field} {shown(value[field])}; allowed: {least} .. {LIMIT - 1}")
+            least, size = limits[field]
+            if not least <= value[field] < size and not (code in _WHOLE and field in _IN_BANK):
+                raise ValueError(f"line {number}: {field} {shown(value[field])}; allowed: {least} .. {size - 1}")
     where = value["tick"], 0 if value["channel"] == -1 else value["channel"], value.get("pseudo_channel", 0)
     if code in _WHOLE:
         return *where, -1, -1, -1, code
-    bank = value.get("stack_id", 0) * banks_per_group + value["bank"]
+    bank = value.get("stack_id", 0) * limits["bank"][1] + value["bank"]
     return *where, value["bank_group"], bank, value["row"], code

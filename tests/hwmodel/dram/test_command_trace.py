@@ -57,8 +57,20 @@ def test_a_trace_comes_in_parts_of_the_size_asked_for(lines: int, sizes: list[in
         (f"{SHORT}\n1,reed,0,0,0,0,0,0", "line 2: unknown command 'reed'; known: read, "),
         (f"{SHORT}\n1,read,0,0,0,0,0,0\n2,read,0,0,0,zero,0,0", "line 3: bank 'zero' is no integer"),
         (f"{SHORT}\n1,read,0,0", "line 2: 4 columns, fewer than in the heading"),
+        (f"{SHORT},clock\n", "line 1: .*: tick stands twice, the second time as 'clock'"),
+        (f"{SHORT},PseudoChannel\n", "pseudo_channel stands twice, the second time as 'pseudochannel'"),
+        (f"{SHORT}\n-1,read,0,0,0,0,0,0", "line 2: tick -1; allowed: 0 .. "),
+        (f"{SHORT}\n1,read,0,2,0,0,0,0", "line 2: pseudo_channel 2; allowed: 0 .. 1"),
+        (f"{SHORT}\n1,read,0,0,4,0,0,0", "line 2: bank_group 4; allowed: 0 .. 3"),
+        (f"{SHORT}\n1,read,0,0,0,-1,0,0", "line 2: bank -1; allowed: 0 .. 3"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_refused_with_its_number(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         read(text)
+
+
+@pytest.mark.parametrize(("stack_id", "bank", "problem"), [(2, 0, "stack_id 2; allowed"), (0, 4, "bank 4; allowed")])
+def test_a_bank_is_one_of_its_group_and_stack_id(stack_id: int, bank: int, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"line 2: {problem}"):
+        read(f"{HEADING}\n1,ACT,0,1,{stack_id},2,{bank},77,0,0,0\n")
