@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
+import lzma
 import re
 import zipfile
 import zlib
@@ -38,7 +39,9 @@ _HEADER = re.compile(
     rb"\{'descr': '([<>|=][A-Za-z][0-9]{0,6})', .{1,40} 'shape': \(([0-9]{0,18}(?:, ?[0-9]{0,18}){0,8})\), \} *\n"
 )
 _ARRAYS = {"addr": np.dtype(np.uint64), "is_write": np.dtype(np.bool_)}
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError)
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError
+)  # fmt: skip
 
 
 def configured(name: str, changes: Mapping[str, object]) -> DramConfig:
@@ -71,6 +74,8 @@ def read_trace(path: Path) -> tuple[Array, Array]:
 
     ValueError for a file that is none, an array that is missing or of another type, or more than MAX_ACCESSES.
     """
+    if path.exists() and not path.is_dir() and not path.is_file():  # a device may be without end
+        raise ValueError(f"{path}: not a regular file")
     with _readable(path, "no .npz file of addr and is_write"), zipfile.ZipFile(path) as archive:
         addresses, writes = (_array(archive, path, name, dtype) for name, dtype in _ARRAYS.items())
     return addresses, writes
@@ -91,6 +96,8 @@ def replayed(
     """
     from hwmodel.dram.replay_result import replay_trace
 
+    if commands is not None and commands.is_dir():
+        raise ValueError(f"--commands {commands}: a folder; give the name of a file")
     addresses, writes = read_trace(trace)
     try:
         result, dram = replay_trace(
@@ -103,6 +110,8 @@ def replayed(
             record_commands=commands is not None or pictures is not None,
         )
     except ValueError as error:
+        if str(error).startswith(f"{config.where}: "):  # the trace has no part in it
+            raise
         raise ValueError(f"{trace}: {error}") from None
     written = {}
     if commands is not None:
@@ -124,6 +133,7 @@ def replay_text(config: DramConfig, trace: Path, access_bytes: int, result: Repl
             f"; {more.p50_read_latency_ns:,.1f} median, {more.p99_read_latency_ns:,.1f} p99, "
             f"{more.max_read_latency_ns:,.1f} max"
         )
+    held = f", {r.held_writes:,} still held" if r.held_writes else ""
     rows = [
         ("time", f"{r.time_ns / 1000:,.3f} us, {r.ticks:,} ticks of {tick_ps:g} ps"),
         (
@@ -131,7 +141,7 @@ def replay_text(config: DramConfig, trace: Path, access_bytes: int, result: Repl
             f"{r.bandwidth_fraction * peak_gbps:,.2f} GB/s, {percent(r.bandwidth_fraction)} of {peak_gbps:g} GB/s",
         ),
         ("bursts", f"{r.row_hits:,} row hits, {r.row_misses:,} misses, {r.row_conflicts:,} conflicts{merged}"),
-        ("commands", f"{r.act:,} ACT, {r.pre:,} PRE, {r.rd:,} RD, {r.wr:,} WR, {r.ref:,} REF"),
+        ("commands", f"{r.act:,} ACT, {r.pre:,} PRE, {r.rd:,} RD, {r.wr:,} WR{held}, {r.ref:,} REF"),
         ("read latency", latency),
     ]
     heading = f"{trace.name}, accesses of {access_bytes} B in order, on {config.name}: {config.description}"
@@ -241,6 +251,9 @@ def _array(archive: zipfile.ZipFile, path: Path, name: str, dtype: np.dtype[Any]
         data = file.read(shape[0] * dtype.itemsize)
     if len(data) < shape[0] * dtype.itemsize:
         raise ValueError(f"{path}: {name}: ends after {len(data) // dtype.itemsize} of {shape[0]} values")
+    if dtype == np.bool_ and (wrong := np.frombuffer(data, np.uint8) > 1).any():  # compiled code counts on 0 and 1
+        first = int(wrong.argmax())
+        raise ValueError(f"{path}: {name}[{first}]: byte {data[first]}; allowed: 0 or 1")
     return np.frombuffer(data, dtype)
 
 
@@ -261,8 +274,8 @@ def _header(start: bytes, file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ..
 
 def _opened(path: Path) -> io.TextIOBase:
     if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path), errors="replace")
-    return path.open(errors="replace")
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig", errors="replace")
+    return path.open(encoding="utf-8-sig", errors="replace")  # with or without the mark at the beginning
 
 
 def _lines(file: io.TextIOBase) -> Iterator[str]:

@@ -146,6 +146,13 @@ def test_pictures_leave_out_bursts_without_a_command_of_their_own(run: Any, tmp_
     assert "98 reads forwarded" in text
 
 
+def test_writes_that_are_never_drained_are_named(run: Any, tmp_path: Path) -> None:
+    path = saved(tmp_path / "two.npz", np.arange(2, dtype=np.uint64) * 64, np.ones(2, bool))
+    record = json.loads(run("dram", "replay", path, *CONFIG, "--json")[1])
+    assert (record["wr"], record["held_writes"]) == (0, 2)
+    assert " 0 WR, 2 still held, " in run("dram", "replay", path, *CONFIG)[1]
+
+
 def test_configurations_are_listed_and_described(run: Any) -> None:
     status, text, _ = run("dram", "configs")
     assert status == 0
@@ -177,6 +184,9 @@ def test_configurations_are_listed_and_described(run: Any) -> None:
         ),
         (("replay", "mine.npz", *CONFIG, "--commands", "."), ".: is a folder; allowed: the path of a file"),
         (("replay", "none.npz", *CONFIG), "none.npz: No such file"),
+        (("replay", "/dev/zero", *CONFIG), "/dev/zero: not a regular file"),
+        (("replay", "mine.npz", *CONFIG, "--commands", "."), "--commands .: a folder; give"),
+        (("replay", "mine.npz", *CONFIG, "--set", "organisation.bank_groups=64"), "rowhit: config ds3_hbm2: org"),
         (("replay", "mine.npz"), "--config"),
         (("check", "none.csv", *CONFIG), "none.csv: No such file"),
         (("check", "mine.npz", *CONFIG), "mine.npz: line 1:"),
@@ -216,6 +226,7 @@ def headed(header: str, data: bytes = b"") -> bytes:
 
 GOOD = npy(np.zeros(2, np.uint64))
 HUGE = headed("{'descr': '<u8', 'fortran_order': False, 'shape': (1000000000000,), }")
+BYTES = headed("{'descr': '|b1', 'fortran_order': False, 'shape': (2,), }", b"\1\2")
 SHORT = headed("{'descr': '<u8', 'fortran_order': False, 'shape': (1000,), }", b"\0" * 100)
 
 
@@ -228,6 +239,7 @@ SHORT = headed("{'descr': '<u8', 'fortran_order': False, 'shape': (1000,), }", b
         ({"addr.npy": npy(np.zeros(2, np.float64))}, "addr: float64; allowed: uint64"),
         ({"addr.npy": npy(np.array([{}, {}], object))}, "addr: object; allowed: uint64"),
         ({"addr.npy": GOOD, "is_write.npy": npy(np.zeros(2, np.uint8))}, "is_write: uint8; allowed: bool"),
+        ({"addr.npy": GOOD, "is_write.npy": BYTES}, r"is_write\[1\]: byte 2; allowed: 0 or 1"),
         ({"addr.npy": npy(np.zeros((2, 2), np.uint64))}, r"addr: shape \(2, 2\); allowed: one list"),
         ({"addr.npy": npy(np.zeros(0, np.uint64))}, r"addr: shape \(0,\); allowed: one list"),
         ({"addr.npy": HUGE}, r"addr: shape \(1000000000000,\); allowed: one list of 1 .. 67108864 values"),
@@ -247,6 +259,18 @@ def test_a_hostile_archive_is_refused_in_one_line(tmp_path: Path, members: dict[
         dram_view.read_trace(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_compressed_data_is_refused_whatever_the_method(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "bad.npz"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("addr.npy", npy(np.arange(500, dtype=np.uint64)))
+    data = bytearray(path.read_bytes())
+    data[50:80] = bytes(255 - byte for byte in data[50:80])  # behind the header of the only member
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"bad.npz: no .npz file of addr and is_write"):
+        dram_view.read_trace(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"\0" * 1000, npy(np.zeros(3))])
@@ -294,6 +318,7 @@ def test_every_damaged_byte_of_an_archive_is_read_or_refused(tmp_path: Path, tra
         ("clock,command,channel,bankgroup,bank,row\n-1,ACT,0,0,0,0\n", "line 2: tick -1; allowed: 0 .. "),
         ("clock,command,channel,bankgroup,bank,row\n", "no commands; at least 1 is needed"),
         ("clock,command,channel,bankgroup,bank,row\n5,ACT,0,0,9,0\n", "command 0: bank 9 is outside 0 .. 3"),
+        ("clock,command,channel,bankgroup,bank,row\n5,ACT,0,0,9,0\n", "line 2: bank 9; allowed: 0 .. 3"),
         ("clock,command,channel,bankgroup,bank,row\n5,ACT,0,0,0,0\n4,ACT,0,0,1,0\n", "command 1: tick 4 comes after"),
         ("x" * 100_000, "line 1: more than 4095 characters"),
     ],
@@ -306,6 +331,12 @@ def test_a_bad_command_trace_is_refused_with_its_line(tmp_path: Path, text: str,
         dram_view.checked(dram_view.configured("ds3_hbm2", {}), path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_command_trace_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "marked.csv"
+    path.write_bytes(b"\xef\xbb\xbfclock,command,channel,bankgroup,bank,row\n5,ACT,0,0,0,0\n")
+    assert dram_view.checked(dram_view.configured("ds3_hbm2", {}), path)["commands"] == 1
 
 
 @pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"clock,command\n" * 1000)[:40], b""])
