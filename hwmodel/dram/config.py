@@ -93,6 +93,8 @@ class DramConfig(_Part):
         except ValueError as error:
             raise ValueError(f"pin_rate: {error}") from None
         changes = {name: _ticks(name, value, timing) for name, value in self.timing_changes.items()}
+        if 0 < changes.get("nBL", timing.nBL) < timing.nBL:
+            raise ValueError(f"timing: nBL {changes['nBL']}: a burst takes {timing.nBL} ticks on its pins, or more")
         if "nREFI" in changes and "nREFIpb" not in changes:
             interval_ck = changes["nREFI"] // timing.ticks_per_ck
             changes["nREFIpb"] = interval_ck // self.organisation.banks * timing.ticks_per_ck

@@ -157,6 +157,7 @@ def test_the_description_survives_as_a_summary_with_its_sources() -> None:
         (at("timing.nRP", "16 parsec"), "timing.nRP: '16 parsec': give an integer of ticks, or a time"),
         (at("timing.nRP", 3.5), "timing.nRP: 3.5: give an integer of ticks"),
         (at("timing.nREFI", "1 ns"), "timing: nREFI"),
+        (at("timing.nBL", 1), "timing: nBL 1: a burst takes . ticks on its pins, or more"),
         (at("timing.nREFI", 1160), "timing.nREFI: 1160 ticks leave no time .*; allowed: more than"),
     ],
 )
