@@ -155,9 +155,14 @@ class Dram:
         return min(self.timing.nCL, self.timing.nCWL) + self.timing.nBL
 
     @property
+    def waiting(self) -> int:
+        """How many bursts have been offered and not yet got their column command."""
+        return int(self.state.scalars[k.WAITING])
+
+    @property
     def idle(self) -> bool:
         """True when no burst waits anywhere."""
-        return bool(self.state.scalars[k.WAITING] == 0)
+        return self.waiting == 0
 
     @property
     def next_tick(self) -> int:
@@ -309,7 +314,7 @@ class Dram:
         """
         pcs = self._pcs
         if not self.idle:
-            raise ValueError(f"close: {self.state.scalars[k.WAITING]} bursts still wait; advance until idle")
+            raise ValueError(f"close: {self.waiting} bursts still wait; advance until idle")
         if makespan_ticks < pcs[:, k.ACCOUNTED].max():
             raise ValueError(
                 f"close: makespan {makespan_ticks} ends before the last data at {pcs[:, k.ACCOUNTED].max()}"

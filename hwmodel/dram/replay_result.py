@@ -39,9 +39,9 @@ class Replay:
 
     `bandwidth_fraction`: bytes of all accesses over what all data pins would move in that time. `pre`: precharge
     commands, of one bank and of all. `forwarded_reads`: reads served by a waiting burst of the same address;
-    `coalesced_writes` likewise; both are in no other count. Writes that the controller still holds at the end (with
-    per-bank queues) are in no count but `bandwidth_fraction`. `avg_read_latency_ns` is 0 without reads. `latencies`
-    only where a log was kept.
+    `coalesced_writes` likewise; both are in no other count. `held_writes`: bursts that the controller still holds at
+    the end, which per-bank queues do with a few; they are in no other count but `bandwidth_fraction`, which they may
+    lift above 1. `avg_read_latency_ns` is 0 without reads. `latencies` only where a log was kept.
     """
 
     ticks: int
@@ -58,6 +58,7 @@ class Replay:
     avg_read_latency_ns: float
     forwarded_reads: int
     coalesced_writes: int
+    held_writes: int
     latencies: Latencies | None = None
 
     def record(self) -> dict[str, int | float]:
@@ -143,6 +144,7 @@ def result_of(config: DramConfig, dram: Dram, ticks: int, size_bytes: int) -> Re
         avg_read_latency_ns=float(s.latency_ticks_sum * tick_ns / max(1, s.reads)),
         forwarded_reads=s.merged_reads,
         coalesced_writes=s.merged_writes,
+        held_writes=dram.waiting,
         latencies=_latencies(dram, tick_ns),
     )
 

@@ -207,6 +207,23 @@ def test_an_organisation_that_the_controller_has_no_room_for_is_refused_when_it_
         config.dram()
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"organisation.rows": (1 << 24) + 1}, "config ds3_hbm2: organisation: 16777217 rows; allowed: 1 .. 16777216"),
+        ({"organisation.row_bytes": 1 << 25}, "config ds3_hbm2: organisation: 524288 columns; allowed: 1 .. 262144"),
+    ],
+)
+def test_rows_and_columns_beyond_what_a_place_holds_are_refused(changes: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        load_config("ds3_hbm2").with_overrides(changes).dram()
+    most = {"organisation.rows": 1 << 24, "organisation.row_bytes": 1 << 24}
+    largest = load_config("ds3_hbm2").with_overrides(most)
+    last = np.array([largest.organisation.capacity_bytes - 64])
+    result, dram = replay_trace(largest, last, np.zeros(1, bool), record_commands=True)
+    assert (result.rd, dram.commands()[0, 5]) == (1, (1 << 24) - 1)
+
+
 def test_every_settable_path_is_accepted_with_the_value_that_it_has() -> None:
     config = load_config(BASE)
     values: dict[str, object] = {"standard": config.standard, "pin_rate": "6.4 Gb/s", "channels": 1}

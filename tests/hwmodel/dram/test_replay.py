@@ -25,7 +25,7 @@ with_data = pytest.mark.skipif(
 )
 KEYS = (
     "ticks", "time_ns", "bandwidth_fraction", "row_hits", "row_misses", "row_conflicts", "act", "pre", "rd", "wr",
-    "ref", "avg_read_latency_ns", "forwarded_reads", "coalesced_writes",
+    "ref", "avg_read_latency_ns", "forwarded_reads", "coalesced_writes", "held_writes",
 )  # fmt: skip
 # queues of another length are compiled for themselves, which takes a minute: these rows run with the oracles
 COMPILED_APART = "ram2_hbm3_rh128"
@@ -73,6 +73,7 @@ def test_a_trace_takes_the_ticks_commands_and_latencies_of_the_reference(row: di
     assert len(cited) >= 5
     if row["pre_single"]:
         cited["pre"] = int(row["pre_single"]) + int(row["pre_all"] or 0)
+    cited["held_writes"] = int(row["residual_writes"] or 0)
     if row["config"].startswith("ram2"):  # DRAMsim3's are not in the table
         cited |= {"forwarded_reads": int(row["fwd_reads"]), "coalesced_writes": int(row["coalesced_writes"])}
     assert {name: getattr(result, name) for name in cited} == cited
