@@ -298,8 +298,6 @@ def _write_commands(path: Path, config: DramConfig, commands: Array) -> Path:
         stack_id, member = divmod(bank, per_group) if bank >= 0 else (-1, -1)
         lines.append(f"{tick},{COMMANDS[command]},{channel},{pc},{stack_id},{group},{member},{row}")
     data = ("\n".join(lines) + "\n").encode()
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; allowed: the path of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
