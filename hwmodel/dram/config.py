@@ -23,7 +23,7 @@ from hwmodel import units
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.policy import Policy
 from hwmodel.dram.policy_spec import PolicySpec
-from hwmodel.dram.standards import Rule, Standard, rules, standard
+from hwmodel.dram.standards import Rule, Standard, check_sources, rules, standard
 from hwmodel.dram.timing import TICKS, Limit, Timing
 from hwmodel.spec import AddressMapSpec, BitsPerSecond
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
@@ -259,10 +259,10 @@ def _check_sources(config: DramConfig) -> None:
         if not source.strip():
             raise ValueError(f"sources.{path}: {source!r}: name a source, or write `assumed` and why")
     given = config.model_dump(by_alias=True, exclude={"name", "description", "sources"}, exclude_unset=True)
+    paths: list[str] = []
     for key, value in given.items():
-        for path in [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]:
-            if path not in config.sources and key not in config.sources:
-                raise ValueError(f"sources: {path} has no source; name one, or write `assumed` and why")
+        paths += [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]
+    check_sources(config.sources, paths, (*SETTABLE, "organisation", "timing"))
 
 
 def _ticks(name: str, value: object, timing: Timing) -> int:

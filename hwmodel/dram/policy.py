@@ -29,8 +29,8 @@ class Policy:
     row_policy: str = "open"
     timeout_ticks: int = 0
     refresh: str = "per-bank"
-    read_queue: int = 64  # per channel
-    write_queue: int = 64
+    read_queue: int = 64  # per channel; assumed
+    write_queue: int = 64  # assumed
     bank_queue: int = 8  # DRAMsim3's HBM configurations
     write_high: float = 0.8  # Ramulator 2.1's default
     write_low: float = 0.2  # Ramulator 2.1's default

@@ -10,7 +10,7 @@ power-down, training, and refreshes of several banks by one per-bank command (LP
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cache
@@ -169,8 +169,8 @@ def _standard(tree: Mapping[str, Any]) -> Standard:
         if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
             raise ValueError(f"{key}: {units.shown(value)} must be a mapping of names to values")
     read = {name: _limit(name, value) for name, value in limits.items()}
-    _check_sources(sources, [*(f"organisation.{k}" for k in organisation), *(f"clock.{k}" for k in clock)])
-    _check_sources(sources, ["min_pin_rate", "max_pin_rate", *(f"timing.{k}" for k in read)])
+    numbers = [f"{key}.{name}" for key, part in (("organisation", organisation), ("clock", clock)) for name in part]
+    check_sources(sources, [*numbers, "min_pin_rate", "max_pin_rate", *(f"timing.{name}" for name in read)])
     return Standard(
         name=str(tree["name"]),
         description=str(tree["description"]),
@@ -220,7 +220,12 @@ def _limit(name: str, value: object) -> Limit:
     return Limit(cycles, time_fs)
 
 
-def _check_sources(sources: Mapping[str, object], paths: list[str]) -> None:
+def check_sources(sources: Mapping[str, object], paths: Collection[str], others: Collection[str] = ()) -> None:
+    """Raise ValueError where a path, or what it stands in, has no source, or a source is of neither nor of `others`."""
+    known = dict.fromkeys([*paths, *others, *(path.partition(".")[0] for path in paths)])
+    for path in sources:
+        if path not in known:
+            raise ValueError(f"sources: unknown {units.shown(path)}; known: {nearest_first(path, known, 12)}")
     for path in paths:
         source = sources.get(path, sources.get(path.partition(".")[0]))
         if not isinstance(source, str) or not source.strip():

@@ -135,6 +135,7 @@ def test_the_description_survives_as_a_summary_with_its_sources() -> None:
         (without("policy.scheduler"), "policy.scheduler: missing"),
         (without("address_map.fields"), "address_map.fields: missing"),
         (without("sources.pin_rate"), "sources: pin_rate has no source"),
+        (at("sources.pinrate", "a test"), "sources: unknown 'pinrate'; known: pin_rate"),
         (at("sources.pin_rate", " "), "sources.pin_rate: ' ': name a source"),
         (at("policy.read_queue", 0), "policy.read_queue: 0: Input should be greater than or equal to 1"),
         (at("policy.read_queue", True), "policy.read_queue: True: Input should be a valid integer"),

@@ -297,20 +297,6 @@ def test_random_reads_are_bound_by_the_window_of_four_activates(make_memory: Mak
 
 
 @pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"refresh": "perbank"}, "policy.refresh: unknown 'perbank'; known: per-bank"),
-        ({"read_queue": 0}, "policy.read_queue: 0"),
-        ({"write_low": 0.9}, "write_low 0.9"),
-        ({"hit_streak": 0}, "policy.hit_streak: 0"),
-    ],
-)
-def test_a_policy_out_of_range_is_refused_with_its_value(change: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        Policy(**change)
-
-
-@pytest.mark.parametrize(
     ("digits", "problem"),
     [
         ([(32, 64, 6, 1)], "column reaches 63, but there are 32"),

@@ -240,6 +240,7 @@ def edited(tmp_path: Path, path: str, value: Any) -> Path:
         ("organisation.channels", None, "organisation: channels is missing"),
         ("min_pin_rate", "7 Gb/s", "min_pin_rate 7000000000 b/s is above max_pin_rate"),
         ("max_pin_rate", "fast", "max_pin_rate: 'fast' is no bit rate"),
+        ("sources.timing.tRCD", "a test", "sources: unknown 'timing.tRCD'; known: timing.tRC"),
         ("sources.timing", None, "sources: timing.tCL has no source"),
         ("sources.max_pin_rate", " ", "sources: max_pin_rate has no source"),
         ("sources", 1, "sources: 1 must be a mapping"),
