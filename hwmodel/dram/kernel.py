@@ -1,8 +1,9 @@
 """The compiled event loop of all channels: nothing is done on ticks without an event.
 
-Between `intake`, which fills the inboxes, and the executors, which call `run` and read completions. A channel's
-scheduler is one of two families, `shared_queues` and `bank_queues`, with the same three entries: the next event, the
-commands of a tick, the acceptance of bursts after it.
+Between `intake` and `source`, which give the channels their bursts, and the executors and replays, which call
+`run_shared` or `run_banked` and read completions. A channel's scheduler is one of two families, `shared_queues` and
+`bank_queues`, with the same three entries: the commands of a tick, the acceptance of bursts after it, and whether
+anything is left to do.
 """
 
 from __future__ import annotations
