@@ -239,17 +239,20 @@ def fill(state: CacheState, filled: Array, lines: int) -> None:
 
 
 @compiled
-def _hold(state: CacheState, first_line: int, stop_line: int) -> None:
-    """Put whole clean lines into the cache, least recently used first."""
+def _hold(state: CacheState, first: int, stop: int) -> None:
+    """Put the clean bursts of these numbers into the cache, least recently used first; of their lines no others."""
     scalars = state.scalars
-    for line in range(first_line, stop_line):
+    bursts = scalars[LINE_BURSTS]
+    for line in range(first // bursts, -(-stop // bursts)):
         here = _set_of(scalars, line)
         way = _find(state, here, line)
         if way < 0:
             way = _allocate(state, here, line)
         scalars[CLOCK] += 1
         state.sets[here + scalars[WAYS] + way] = scalars[CLOCK]
-        state.sets[here + 2 * scalars[WAYS] + way * scalars[ROW] + VALID] = (1 << scalars[LINE_BURSTS]) - 1
+        row = here + 2 * scalars[WAYS] + way * scalars[ROW]
+        for burst in range(max(first, line * bursts), min(stop, (line + 1) * bursts)):
+            state.sets[row + VALID] |= 1 << (burst - line * bursts)
 
 
 class SharedCache:
@@ -266,7 +269,7 @@ class SharedCache:
         scalars[SLICES], scalars[WAYS], scalars[MSHRS] = spec.slices, spec.ways, spec.outstanding_misses
         scalars[ROW] = FETCHES + line_bursts // sector_bursts
         scalars[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
-        self._line_bytes, self._burst_bytes = spec.line, burst_bytes
+        self._burst_bytes = burst_bytes
         self._fetches = 0
         self.slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
         empty, lines = np.zeros(0, np.int64), spec.capacity // spec.line
@@ -315,8 +318,8 @@ class SharedCache:
         return self.slices.serve(bursts, first, stop, now_fs)
 
     def hold(self, base_bytes: int, size_bytes: int) -> None:
-        """Put the lines of a range of addresses into the cache, as if they had just been read."""
-        _hold(self.state, base_bytes // self._line_bytes, -(-(base_bytes + size_bytes) // self._line_bytes))
+        """Put the bursts of a range of addresses into the cache, as if they had just been read."""
+        _hold(self.state, base_bytes // self._burst_bytes, -(-(base_bytes + size_bytes) // self._burst_bytes))
 
     @property
     def busy_fs(self) -> int:

@@ -180,6 +180,13 @@ def test_data_that_is_held_from_the_start_is_hit_and_clean() -> None:
     assert cache.traffic().hit == 16 * BURST
 
 
+def test_held_data_does_not_bring_its_neighbours_of_the_same_line() -> None:
+    cache = SharedCache(spec_of(), BURST)
+    cache.hold(3 * BURST, 3 * BURST)  # the last burst of line 0, the first two of line 1
+    found = cache.access(addresses(range(8)), 0, 8, False)
+    assert found.fetched.tolist() == addresses([0, 1, 2, 6, 7]).tolist()
+
+
 def test_a_line_that_is_held_twice_takes_one_place() -> None:
     cache = SharedCache(spec_of(capacity=512, ways=4, slices=1), BURST)
     for _ in range(3):

@@ -21,6 +21,10 @@ MACHINES: dict[str, tuple[str, dict[str, object]]] = {
     "large cache": ("h100-sxm", {}),
     "tiny cache": ("h100-sxm", TINY_CACHE),
     "cache of large sectors": ("h100-sxm", {"shared_cache.sector": "128 B", "shared_cache.capacity": "320 KiB"}),
+    "cache of lines across tensors": (
+        "h100-sxm",
+        {"shared_cache.line": "96 B", "shared_cache.ways": 3, "shared_cache.capacity": "2304000 B"},
+    ),
     "tiny cache, slow memory": ("h100-sxm", TINY_CACHE | {"hbm.stacks": 1, "hbm.pin_rate": "1 Gb/s"}),
     "multicast": ("npu-hbm3", MULTICAST),
     "multicast and cache": ("h100-sxm", MULTICAST | {"shared_cache.capacity": "1280 KiB"}),
