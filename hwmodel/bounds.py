@@ -36,14 +36,14 @@ class Bound:
     """`total_fs` is never more than the time of a run.
 
     `by_resource` sums each resource's own bound over the phases, `limiting` only over the phases which it limits: the
-    launches and the values of `limiting` make up the total. All in femtoseconds. `hbm_bursts` is what HBM moves at
-    least, for "load" and for "store".
+    launches and the values of `limiting` make up the total. All in femtoseconds. `bursts` is what main memory moves
+    at least, for "load" and for "store".
     """
 
     total_fs: int
     by_resource: dict[str, int]
     limiting: dict[str, int]
-    hbm_bursts: dict[str, int]
+    bursts: dict[str, int]
 
     @property
     def limited_by(self) -> str:
@@ -56,7 +56,7 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     total = 0
     by_resource: dict[str, int] = {}
     limiting: dict[str, int] = {}
-    hbm_bursts = {"load": 0, "store": 0}
+    all_bursts = {"load": 0, "store": 0}
     for number, phase in enumerate(program.phases):
         resources, moved = _phase(program, phase, machine, rows_closed=number == 0)
         limit = max(resources, key=lambda name: resources[name])
@@ -65,14 +65,14 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
         for name, fs in resources.items():
             by_resource[name] = by_resource.get(name, 0) + fs
         for name, bursts in moved.items():
-            hbm_bursts[name] += bursts
-    return Bound(total, by_resource, limiting, hbm_bursts)
+            all_bursts[name] += bursts
+    return Bound(total, by_resource, limiting, all_bursts)
 
 
 def _phase(
     program: Program, phase: Phase, machine: Machine, rows_closed: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the bound of every resource, and the bursts that HBM moves at least."""
+    """Return the bound of every resource, and the bursts that main memory moves at least."""
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
     sram = np.zeros(len(phase.tasks), np.int64)
@@ -117,7 +117,7 @@ def _phase(
             resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
         else:
             resources["distributed sram"] = _distributed_sram_fs(machine, bursts["load"] + bursts["store"])
-    return resources, bursts if machine.memory == "hbm" else {}
+    return resources, bursts
 
 
 def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:

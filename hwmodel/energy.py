@@ -7,8 +7,9 @@ integers in femtojoules, so a breakdown adds up to its total exactly.
 
 Counted are accesses and operations, as published per action. Not modelled: instruction fetch and decode, register
 files, clock trees, voltage regulators, what zeros in padded blocks of the matrix unit switch, tags and directories of
-caches, page-table walks, and the dependence on the data; `energy.static` is the place for what is spent all the time.
-An accumulator counts as scratchpad; a precharge is part of its activate.
+caches, page-table walks, that a multicast load crosses part of the network once, and the dependence on the data;
+`energy.static` is the place for what is spent all the time. An accumulator counts as scratchpad; a precharge is part of
+its activate.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Actions:
     bank_refreshes: int
     hbm_read_bytes: int
     hbm_write_bytes: int
+    distributed_sram_bytes: int  # read from or written to a main memory of SRAM
     cache_bytes: int  # read from or written to a shared cache, by cores and by memory
     noc_bytes: int  # between cores and the shared memory side
     time_fs: int
@@ -68,13 +70,10 @@ class Energy:
 
 def spent(spec: EnergySpec, actions: Actions) -> Energy:
     """Return the energy of so many actions. Raises ValueError for a type of matmul that has no number."""
-    hbm, chip, done = spec.hbm, spec.chip, actions.instructions
+    chip, done = spec.chip, actions.instructions
     return Energy(
-        {
-            "hbm activate": hbm.activate * actions.activates,
-            "hbm array": hbm.read * actions.hbm_read_bytes + hbm.write * actions.hbm_write_bytes,
-            "hbm io": hbm.io * (actions.hbm_read_bytes + actions.hbm_write_bytes),
-            "hbm refresh": hbm.refresh * actions.bank_refreshes,
+        _main_memory(spec, actions)
+        | {
             "shared cache": chip.shared_cache * actions.cache_bytes,
             "noc": chip.noc * actions.noc_bytes,
             "sram": chip.sram_read * done.sram_read_bytes + chip.sram_write * done.sram_write_bytes,
@@ -83,6 +82,17 @@ def spent(spec: EnergySpec, actions: Actions) -> Energy:
             "static": spec.static * actions.time_fs // UW_FS_PER_FJ,
         }
     )
+
+
+def _main_memory(spec: EnergySpec, actions: Actions) -> dict[str, int]:
+    if (hbm := spec.hbm) is None:
+        return {"distributed sram": (spec.distributed_sram or 0) * actions.distributed_sram_bytes}
+    return {
+        "hbm activate": hbm.activate * actions.activates,
+        "hbm array": hbm.read * actions.hbm_read_bytes + hbm.write * actions.hbm_write_bytes,
+        "hbm io": hbm.io * (actions.hbm_read_bytes + actions.hbm_write_bytes),
+        "hbm refresh": hbm.refresh * actions.bank_refreshes,
+    }
 
 
 def mac_fj(spec: MacEnergySpec, dtype: str) -> int:
@@ -107,14 +117,16 @@ def least_of(done: Instructions, machine: Machine, bound: Bound) -> Energy | Non
     spec = machine.spec.energy
     if spec is None:
         return None
-    burst_bytes, multicast = machine.burst_bytes, machine.spec.noc.multicast_window is not None
+    multicast, in_hbm = machine.spec.noc.multicast_window is not None, machine.memory == "hbm"
+    loaded, stored = (bound.bursts[name] * machine.burst_bytes for name in ("load", "store"))
     least_loaded = -(-done.loaded_bytes // machine.spec.cores.count) if multicast else done.loaded_bytes
     actions = Actions(
         instructions=done,
         activates=0,
         bank_refreshes=banks_refreshed(machine, refreshes_due(machine, bound.total_fs)),
-        hbm_read_bytes=bound.hbm_bursts["load"] * burst_bytes,
-        hbm_write_bytes=bound.hbm_bursts["store"] * burst_bytes,
+        hbm_read_bytes=loaded if in_hbm else 0,
+        hbm_write_bytes=stored if in_hbm else 0,
+        distributed_sram_bytes=0 if in_hbm else loaded + stored,
         cache_bytes=least_loaded + done.stored_bytes if machine.spec.shared_cache is not None else 0,
         noc_bytes=done.loaded_bytes + done.stored_bytes,
         time_fs=bound.total_fs,

@@ -368,6 +368,7 @@ def _actions(
         bank_refreshes=banks_refreshed(machine, statistics.refreshes),
         hbm_read_bytes=(statistics.reads - statistics.merged_reads) * machine.burst_bytes,
         hbm_write_bytes=(statistics.writes - statistics.merged_writes) * machine.burst_bytes,
+        distributed_sram_bytes=levels.get("distributed sram", LevelTraffic()).asked,
         cache_bytes=cache.asked + cache.fetched + cache.written_back,
         noc_bytes=sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors),
         time_fs=makespan_fs,

@@ -5,7 +5,7 @@ run; `hwmodel.machine.Machine` resolves it into integers and checks that its par
 description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
 path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
 
-Not described yet: several levels of scratchpad or of shared caches, energy of a main memory of SRAM.
+Not described yet: several levels of scratchpad or of shared caches.
 """
 
 from __future__ import annotations
@@ -263,7 +263,8 @@ class EnergySpec(_Part):
     In a file, `hbm` and `chip` may be `{like: NAME}`, a set of numbers with their sources, and change some of them.
     """
 
-    hbm: HbmEnergySpec
+    hbm: HbmEnergySpec | None = None  # of main memory: this
+    distributed_sram: FemtojoulesPerByte | None = None  # or that, read or written
     chip: ChipEnergySpec
     static: Microwatts
 
@@ -361,8 +362,11 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
         raise ValueError(f"{where}: hbm: missing; a machine has hbm or distributed_sram")
     if spec.hbm is not None and spec.distributed_sram is not None:
         raise ValueError(f"{where}: distributed_sram: beside hbm; a machine has one of them")
-    if spec.hbm is None and spec.energy is not None:
-        raise ValueError(f"{where}: energy: beside distributed_sram; only machines with hbm have energy numbers yet")
+    if spec.energy is not None:
+        for memory in ("hbm", "distributed_sram"):
+            if (getattr(spec, memory) is None) != (getattr(spec.energy, memory) is None):
+                what = "missing" if getattr(spec.energy, memory) is None else f"this machine has no {memory}"
+                raise ValueError(f"{where}: energy.{memory}: {what}")
     known = set(spec.sources)
     for path in _leaves(spec.model_dump(exclude={"name", "description", "sources"})):
         parts = path.split(".")

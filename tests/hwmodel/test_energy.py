@@ -14,7 +14,7 @@ from hwmodel.energy import Actions, Instructions, instructions, least, mac_fj, s
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Program, walk
 from hwmodel.reference import simulate
-from hwmodel.spec import load_machine
+from hwmodel.spec import load_machine, machine_names
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
 
@@ -31,8 +31,9 @@ actions = st.builds(
         macs=st.dictionaries(st.sampled_from(["bf16", "fp16", "fp32", "fp8", "int8"]), counts),
         vector=st.dictionaries(st.sampled_from(CLASSES), counts),
     ),
-    *[counts] * 7,
+    *[counts] * 8,
 )
+OF_HBM = [f.name for f in fields(Actions) if f.name not in ("instructions", "distributed_sram_bytes")]
 suppress = [HealthCheck.function_scoped_fixture]
 
 
@@ -49,7 +50,7 @@ def test_the_energy_is_every_count_times_what_it_costs_once(
     moved = done.hbm_read_bytes + done.hbm_write_bytes
     chip, program = spec.chip, done.instructions
     expected = 764_000 * done.activates + 1_528_000 * done.bank_refreshes + 18_016 * moved + 6_400 * moved
-    expected += 1_750 * done.cache_bytes + 8_910 * done.noc_bytes
+    expected += 1_750 * done.cache_bytes + 8_920 * done.noc_bytes
     expected += 940 * (program.sram_read_bytes + program.sram_write_bytes)
     expected += sum(
         {"bf16": 413, "fp16": 504, "fp32": 1183, "fp8": 207, "int8": 70}[k] * n for k, n in program.macs.items()
@@ -60,7 +61,7 @@ def test_the_energy_is_every_count_times_what_it_costs_once(
     assert energy.total_fj == expected == sum(energy.by_component.values())
 
 
-@given(done=actions, more=counts, name=st.sampled_from([f.name for f in fields(Actions)][1:]))
+@given(done=actions, more=counts, name=st.sampled_from(OF_HBM))
 def test_doing_more_of_anything_never_takes_less_energy(
     done: Actions, more: int, name: str, make_machine: MachineMaker
 ) -> None:
@@ -187,7 +188,7 @@ def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component
     assert parts["hbm refresh"] == 1_528_000 * dram.refreshes * (32 if refresh == "all-bank" else 1)
     assert (parts["hbm refresh"] == 0) == (refresh == "none")
     moved = sum(t.load_fetched_bytes + t.store_written_bytes for t in result.traffic)
-    assert parts["noc"] == moved * (8_910 if name == "h100-sxm" else 6_250)
+    assert parts["noc"] == moved * (8_920 if name == "h100-sxm" else 6_250)
     if name == "h100-sxm":  # what cores ask for passes the cache, and what it fetches and writes back
         cache = result.levels["shared cache"]
         assert parts["shared cache"] == 1_750 * (moved + cache.fetched + cache.written_back) > 0
@@ -198,6 +199,31 @@ def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component
     assert bound == least(program, machine, lower_bound(program, machine))
     assert all(0 <= bound.by_component[part] <= fj for part, fj in parts.items())
     assert {p: parts[p] for p in FROM_THE_PROGRAM} == {p: bound.by_component[p] for p in FROM_THE_PROGRAM}
+
+
+def test_a_main_memory_of_sram_takes_its_energy_per_byte_in_place_of_that_of_hbm(make_machine: MachineMaker) -> None:
+    machine = make_machine("npu-sram", {"cores.count": 4, "noc.multicast_window": None})
+    problem = attention.Problem(8, 2, 64, "bf16", (300, 45, 700))
+    program = attention.compile(problem, attention.Knobs(split_tokens=128), machine, 0)
+    result = simulate(program, machine)
+    energy, bound = result.energy, result.energy_bound
+    assert energy is not None
+    assert bound is not None
+    moved = sum(t.load_fetched_bytes + t.store_written_bytes for t in result.traffic)
+    assert energy.by_component["distributed sram"] == 1_750 * moved
+    assert 0.9 < bound.by_component["distributed sram"] / (1_750 * moved) <= 1
+    assert not any(name.startswith("hbm") for name in energy.by_component)
+
+
+@pytest.mark.parametrize("name", [name for name in machine_names() if load_machine(name).hbm])
+def test_a_refresh_of_a_bank_takes_an_activate_for_every_row_that_falls_to_it(name: str) -> None:
+    machine = Machine(load_machine(name))
+    energy = machine.spec.energy
+    assert energy is not None
+    assert energy.hbm is not None
+    refreshes = 32_000_000_000_000 // machine.ticks_to_fs(machine.timing.nREFI)  # in 32 ms, of each bank
+    rows = machine.organisation.rows / refreshes
+    assert energy.hbm.refresh == pytest.approx(rows * energy.hbm.activate, rel=2e-3)
 
 
 def test_the_bytes_that_descriptors_ask_for_are_those_that_the_run_found_useful(make_machine: MachineMaker) -> None:

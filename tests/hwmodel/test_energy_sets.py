@@ -117,6 +117,18 @@ def test_an_energy_that_is_not_all_there_is_refused(energy: object, load: Any) -
         load(energy)
 
 
+def test_an_energy_of_a_main_memory_that_the_machine_has_not_is_refused(load: Any) -> None:
+    chip = {"chip": {"like": "5nm"}, "static": "0 W"}
+    with pytest.raises(ValueError, match=r"machine\.yaml: energy\.hbm: missing"):
+        load(chip | {"distributed_sram": "1 pJ/B"}, energy__distributed_sram="assumed")
+    both = chip | {"hbm": {"like": "hbm3"}, "distributed_sram": "1 pJ/B"}
+    with pytest.raises(ValueError, match=r"energy\.distributed_sram: this machine has no distributed_sram"):
+        load(both, energy__distributed_sram="assumed")
+    sram = load_machine("npu-sram")
+    with pytest.raises(ValueError, match=r"^machine npu-sram: energy\.distributed_sram: missing"):
+        sram.with_overrides({"energy.distributed_sram": None})
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
