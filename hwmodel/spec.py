@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+)
 
 from hwmodel import units
 from hwmodel.dram.policy_spec import PolicySpec
@@ -27,6 +36,7 @@ from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
 from layouts.notation import nearest_first
 
 MACHINES = Path(__file__).parent / "machines"
+_WORDS = {"name", "description", "sources"}  # of a machine; all else describes the hardware
 
 
 class _Resolved(int):
@@ -282,7 +292,7 @@ class MachineSpec(_Part):
     distributed_sram: DistributedSramSpec | None = None  # or that
     launch: LaunchSpec
     energy: EnergySpec | None = None
-    sources: dict[str, Annotated[str, Field(min_length=1)]]
+    sources: dict[str, Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]]
     _where: str = PrivateAttr("")
 
     @property
@@ -293,7 +303,7 @@ class MachineSpec(_Part):
     @property
     def hash(self) -> str:
         """Sixteen hex digits over all numbers, independent of names, words and sources."""
-        numbers = self.model_dump(exclude={"name", "description", "sources"})
+        numbers = self.model_dump(exclude=_WORDS)
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_overrides(self, changes: Mapping[str, object]) -> MachineSpec:
@@ -367,12 +377,20 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
             if (getattr(spec, memory) is None) != (getattr(spec.energy, memory) is None):
                 what = "missing" if getattr(spec.energy, memory) is None else f"this machine has no {memory}"
                 raise ValueError(f"{where}: energy.{memory}: {what}")
-    known = set(spec.sources)
-    for path in _leaves(spec.model_dump(exclude={"name", "description", "sources"})):
-        parts = path.split(".")
-        if not any(".".join(parts[: i + 1]) in known for i in range(len(parts))):
+    for path in _leaves(spec.model_dump(exclude=_WORDS)):
+        if spec.sources.keys().isdisjoint(_groups(path)):
             raise ValueError(f"{where}: sources: {path} has no source; name one, or write `assumed` and why")
+    known = {group: None for path, _ in _settable(spec) if path not in _WORDS for group in _groups(path)}
+    for path in spec.sources:
+        if path not in known:
+            raise ValueError(f"{where}: sources: {_unknown('path', path, known)}")
     return spec
+
+
+def _groups(path: str) -> list[str]:
+    """Return the dotted paths of the groups in which a number lies, from the outside inwards, and its own."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _first_problem(error: ValidationError) -> str:

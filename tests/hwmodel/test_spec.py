@@ -122,10 +122,24 @@ def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
-    [("sources", [], "sources: []: Input should be a valid dictionary"), ("sources.noc", "", "sources.noc: '': ")],
+    [
+        ("sources", [], "sources: []: Input should be a valid dictionary"),
+        ("sources.noc", "", "sources.noc: '': "),
+        ("sources.noc", " ", "sources.noc: ' ': "),
+    ],
 )
 def test_sources_that_say_nothing_are_refused(load: Any, path: str, value: object, message: str) -> None:
     assert f": {message}" in refusal(load, changed("npu-hbm3", path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [("noc.latncy", "noc.latency"), ("tlb.entries", ""), ("name", ""), ("cores.l1", "")],
+)
+def test_the_source_of_nothing_is_refused(load: Any, path: str, known: str) -> None:
+    tree = tree_of("npu-hbm3")
+    tree["sources"][path] = "a misspelt path, or a part that the machine has not"
+    assert f": sources: unknown path '{path}'; known: {known}" in refusal(load, tree)
 
 
 def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
@@ -388,11 +402,8 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
         if path in other:
             new: Any = other[path]
         elif path.endswith(".like"):
-            new = (
-                ({"hbm2", "hbm3"} if path == "energy.hbm.like" else {"5nm", "7nm"})
-                .difference([tree_value(tree, path)])
-                .pop()
-            )
+            sets = {"hbm2", "hbm3"} if path == "energy.hbm.like" else {"5nm", "7nm"}
+            (new,) = sets - {tree_value(tree, path)}
         elif path == "hbm.address_map.fields":
             new = list(reversed(original.hbm.address_map.fields))
         elif isinstance(value, bool):
