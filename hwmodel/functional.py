@@ -59,7 +59,8 @@ def _grid(tensor: Tensor, shape: tuple[int, ...]) -> Array:
 def run(program: Program, memory: Memory, cores: int) -> None:
     """Execute `program` on `cores` cores, changing `memory`.
 
-    Raises RuntimeError naming a queue and its counter if the program deadlocks.
+    Raises RuntimeError naming a queue and its counter if the program deadlocks, ValueError if a phase deals its tasks
+    to another number of cores.
     """
     for phase in program.phases:
         if phase.schedule.dynamic:  # which core runs a task changes no value: deal them round

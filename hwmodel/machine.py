@@ -86,10 +86,11 @@ class Machine:
             raise ValueError(
                 f"{where}: cores.dma.request_bytes: {dma.request_bytes} B is less than one burst of {burst} B"
             )
-        if dma.min_transfer > burst and (dma.min_transfer % burst or dma.min_transfer > dma.request_bytes):
+        most = min(dma.request_bytes, MAX_TRANSFER_BYTES)
+        if dma.min_transfer > burst and (dma.min_transfer % burst or dma.min_transfer > most):
             raise ValueError(
                 f"{where}: cores.dma.min_transfer: {dma.min_transfer} B; allowed: at most one burst of {burst} B, or "
-                f"a multiple of it up to a request of {dma.request_bytes} B"
+                f"a multiple of it up to {most} B, a request or {MAX_TRANSFER_BYTES} B"
             )
         if dma.write_bytes > self.sram_line_bytes:
             raise ValueError(
@@ -234,6 +235,8 @@ class Machine:
 
 
 MAX_LINE_BURSTS = 32  # presence in a line is a mask of bursts
+MAX_CACHE_LINES = 1 << 24  # assumed: eight times the MI300X's; their state takes some 1.2 GB
+MAX_TRANSFER_BYTES = 1 << 16  # assumed: far more than any sector or access of a memory
 
 
 def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
@@ -245,6 +248,8 @@ def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
             f"line: {spec.line} B; allowed: a multiple of the sector of {spec.sector} B up to "
             f"{MAX_LINE_BURSTS * burst_bytes} B"
         )
+    if spec.capacity > MAX_CACHE_LINES * spec.line:
+        raise ValueError(f"capacity: {spec.capacity} B; allowed: up to {MAX_CACHE_LINES} lines of {spec.line} B")
     unit = spec.slices * spec.ways * spec.line
     if spec.capacity % unit:
         raise ValueError(
@@ -255,6 +260,8 @@ def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
 
 def check_sram(spec: DistributedSramSpec, where: str) -> None:
     """Raise ValueError where the numbers of a main memory of SRAM do not fit each other."""
+    if spec.access > MAX_TRANSFER_BYTES:
+        raise ValueError(f"{where}: distributed_sram.access: {spec.access} B; allowed: up to {MAX_TRANSFER_BYTES} B")
     if spec.interleave % spec.access:
         raise ValueError(
             f"{where}: distributed_sram.interleave: {spec.interleave} B is no multiple of an access of {spec.access} B"

@@ -389,6 +389,8 @@ def walk(phase: Phase, queue: int, tasks: Iterable[int]) -> Iterator[tuple[Instr
 
 
 def task_lists(schedule: Schedule, cores: int) -> list[Iterable[int]]:
-    """Return the tasks of every core of a static schedule."""
+    """Return the tasks of every core of a static schedule. Raises ValueError if it deals to another number of cores."""
+    if len(schedule.start) != cores + 1:
+        raise ValueError(f"the tasks are dealt to {len(schedule.start) - 1} cores, and the machine has {cores}")
     order, start = schedule.order.tolist(), schedule.start.tolist()
     return [order[start[c] : start[c + 1]] for c in range(cores)]

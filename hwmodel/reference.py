@@ -147,7 +147,10 @@ class Core:
 
 
 def simulate(program: Program, machine: Machine) -> Result:
-    """Run `program` on `machine` and return its `Result`. Raises ValueError if a phase does not fit the scratchpad."""
+    """Run `program` on `machine` and return its `Result`.
+
+    Raises ValueError if a phase does not fit the scratchpad, or deals its tasks to another number of cores.
+    """
     for phase in program.phases:
         machine.require_fit(phase)
     env = Clock()

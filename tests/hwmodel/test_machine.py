@@ -53,7 +53,8 @@ def test_a_server_works_first_come_first_served_without_a_pause_while_jobs_wait(
     ("changes", "message"),
     [
         ({"cores.dma.min_transfer": "48 B"}, "cores.dma.min_transfer: 48 B; allowed: at most one burst of 32 B, or a"),
-        ({"cores.dma.min_transfer": "8 KiB"}, "a multiple of it up to a request of 4096 B"),
+        ({"cores.dma.min_transfer": "8 KiB"}, "a multiple of it up to 4096 B, a request or 65536 B"),
+        ({"cores.dma.min_transfer": "1 GiB", "cores.dma.request_bytes": "1 GiB"}, "a multiple of it up to 65536 B"),
         ({"cores.dma.write_bytes": "2 KiB"}, "cores.dma.write_bytes: 2048 B is more than one row of banks, 1024 B"),
         ({"cores.sram.banks": 100_000}, "cores.sram.banks: 100000; allowed: 1 to 65536"),
         ({"cores.sram.bank_width": "1 MiB"}, "cores.sram.bank_width: 1048576 B; allowed: 1 B to 65536 B"),

@@ -435,6 +435,15 @@ def test_a_phase_that_does_not_fit_says_by_how_many_bytes_and_which_buffers(
     assert "buffers: tiles 2 x 1048576 B, sum 1 x 128 B" in str(error.value)
 
 
+@pytest.mark.parametrize("cores", [2, 17])
+def test_a_program_for_another_number_of_cores_is_refused(
+    make_program: Any, make_machine: MachineMaker, cores: int
+) -> None:
+    program = make_program(lambda p: None, cores=16)
+    with pytest.raises(ValueError, match=f"^the tasks are dealt to 16 cores, and the machine has {cores}$"):
+        simulate(program, make_machine("npu-hbm3", {"cores.count": cores}))
+
+
 @pytest.mark.parametrize("name", ["npu-hbm3", "h100-sxm"])
 def test_requests_may_be_larger_than_any_tile(
     name: str, make_program: Any, placed: Any, make_machine: MachineMaker

@@ -161,6 +161,18 @@ def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
         ("h100-sxm", "shared_cache.capacity", "50 MB", "shared_cache.capacity: 50000000 B is no multiple of 163840 B"),
         ("h100-sxm", "shared_cache.sector", "48 B", "shared_cache.sector: 48 B is no multiple of a burst of 32 B"),
         ("npu-sram", "distributed_sram.interleave", "48 B", "distributed_sram.interleave: 48 B is no multiple"),
+        (
+            "h100-sxm",
+            "shared_cache.capacity",
+            "1 TiB",
+            "shared_cache.capacity: 1099511627776 B; allowed: up to ",
+        ),
+        (
+            "npu-sram",
+            "distributed_sram.access",
+            "1 TiB",
+            "distributed_sram.access: 1099511627776 B; allowed: up to ",
+        ),
         ("npu-sram", "distributed_sram.slices", 60, "distributed_sram.capacity: 536870912 B is no multiple of 60"),
     ],
 )
