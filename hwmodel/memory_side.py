@@ -273,7 +273,17 @@ class MemorySide:
             self.at(served_fs + self._back_fs - self._env.now, trip.request.engine.complete, trip.request)
             return
         self._multicast.close(trip)
-        there_fs = self._back.cross(served_fs, trip.size_bytes) + self._back_fs
+        if self._cache:  # its slices may have served one that came later before
+            self.at(served_fs - self._env.now, self._go_back, (trip, served_fs))
+        else:
+            self._send_back(trip, served_fs)
+
+    def _go_back(self, event: simpy.Event) -> None:
+        self._send_back(*event.value)  # type: ignore[misc]
+
+    def _send_back(self, trip: Trip, now_fs: int) -> None:
+        """Send a load's data, which is there now or soon, to those that asked for it; in order of time."""
+        there_fs = self._back.cross(now_fs, trip.size_bytes) + self._back_fs
         for receiver in (trip, *trip.followers):
             receiver.request.engine.receive(receiver.request, there_fs)
 

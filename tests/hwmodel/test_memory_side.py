@@ -174,6 +174,25 @@ def test_all_cores_together_pass_no_more_than_the_bisection(side: Callable[..., 
     assert crossing_fs < end_fs < crossing_fs + 300 * NS
 
 
+def test_data_from_an_idle_slice_crosses_the_network_before_data_that_a_busy_slice_serves_later(
+    side: Callable[..., Side],
+) -> None:
+    changes = NO_TLB | {"shared_cache.slices": 2, "shared_cache.bandwidth": "100 GB/s", "noc.bisection": "10 TB/s"}
+    changes |= {"shared_cache.capacity": "1 MiB"}
+    lines = [line for line in range(64) if line.bit_count() % 2 == 0]  # all in one slice
+
+    def time_of_the_last(busy: list[int]) -> int:
+        here = side("h100-sxm", changes)
+        here.memory.hold([(0, 64 * 128)])
+        first, second = here.engines(2)
+        for line in busy:
+            first.send(0, line * 128, 128)
+        second.send(NS, 128, 128)
+        return here.run()[-1]
+
+    assert time_of_the_last(lines) == time_of_the_last([])
+
+
 def test_equal_loads_within_the_window_are_one_to_memory_and_each_is_answered(side: Callable[..., Side]) -> None:
     here = side("npu-hbm3", {"noc.multicast_window": "50 ns", "noc.bisection": "1 TB/s"})
     for i, engine in enumerate(here.engines(4)):
