@@ -125,6 +125,7 @@ from hwmodel.dram.state import (
     pointer_of,
     remove,
     row_at,
+    slide,
     slot_at,
     trailing_zeros,
 )
@@ -435,8 +436,8 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> 
     place = slot[SLOT_PLACE]
     bank = place & BANK_MASK
     state = bank_at(c, bank)
-    remove(mode_mask(c, words, mode, LIVE), position)
-    remove(bank_mask(c, words, bank, mode, ALL_BURSTS), position)
+    remove(mode_mask(c, words, mode, LIVE), words, position)
+    remove(bank_mask(c, words, bank, mode, ALL_BURSTS), words, position)
     c[COUNT + mode] -= 1
     c[FREED] = 1
     if state[Q_TAIL] == QUEUE_POSITIONS - 1:  # the last bit is the sign
@@ -517,10 +518,10 @@ def _compact(c: Row, words: Words, mode: int) -> None:
             old, new = slot_at(c, words, mode, 64 * word + bit), slot_at(c, words, mode, to)
             for field in range(SLOT_FIELDS):
                 new[field] = old[field]
-            insert(live, to)
+            insert(live, words, to)
             if (kept >> bit) & 1:
-                insert(held, to)
-            insert(bank_mask(c, words, new[SLOT_PLACE] & BANK_MASK, mode, ALL_BURSTS), to)
+                insert(held, words, to)
+            insert(bank_mask(c, words, new[SLOT_PLACE] & BANK_MASK, mode, ALL_BURSTS), words, to)
             to += 1
     c[TAIL + mode] = to
 
@@ -569,7 +570,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         burst[MERGED] = first[MERGED]
         first[MERGED] = index
         return
-    if c[TAIL + mode] == 64 * len(words):
+    if c[TAIL + mode] == 64 * len(words) and not slide(m, c, words, mode):
         _compact(c, words, mode)
     position = c[TAIL + mode]
     c[TAIL + mode] = position + 1
@@ -578,11 +579,11 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     slot[SLOT_PLACE] = place
     slot[SLOT_ARRIVAL] = tick
     slot[SLOT_BURST] = index
-    insert(mode_mask(c, words, mode, LIVE), position)
-    insert(bank_mask(c, words, bank, mode, ALL_BURSTS), position)
+    insert(mode_mask(c, words, mode, LIVE), words, position)
+    insert(bank_mask(c, words, bank, mode, ALL_BURSTS), words, position)
     is_held = (c[FULL_BANKS] >> bank) & 1
     if is_held:
-        insert(mode_mask(c, words, mode, HELD), position)
+        insert(mode_mask(c, words, mode, HELD), words, position)
     if not is_held or (mode == 1 and c[COUNT + 1] >= m[DRAIN_ABOVE]):  # it may move in this tick, or a drain begin
         c[ROW_WAKE] = min(c[ROW_WAKE], tick)
     pending(m, c, place)[0] += 1 << PENDING_SHIFT * mode

@@ -96,7 +96,6 @@ from hwmodel.dram.state import (
     TURNAROUND,
     UNDONE,
     USED_TICK,
-    WAITING,
     Row,
     bank_at,
     burst_at,
@@ -307,7 +306,6 @@ def release(m: Row, burst: int, done: int) -> None:
         row[LINK] = m[FREE_BURST]
         m[FREE_BURST] = burst
     m[BURSTS_LEFT] += 1
-    m[WAITING] -= 1
 
 
 @compiled

@@ -157,7 +157,7 @@ class Dram:
     @property
     def waiting(self) -> int:
         """How many bursts have been offered and not yet got their column command."""
-        return int(self.state.scalars[k.WAITING])
+        return len(self.state.pool) - int(self.state.scalars[k.BURSTS_LEFT])
 
     @property
     def idle(self) -> bool:
@@ -222,7 +222,7 @@ class Dram:
     def _reserve_log(self) -> None:
         """Make room in the log for every waiting burst and one more of a replay."""
         scalars, rows = self.state.scalars, len(self.state.log)
-        missing = int(scalars[k.LOGGED] + scalars[k.WAITING]) + 1 - rows
+        missing = int(scalars[k.LOGGED]) + self.waiting + 1 - rows
         if scalars[k.LOG] and missing > 0:
             self.state = self.state._replace(log=np.pad(self.state.log, ((0, max(4096, rows, missing)), (0, 0))))
             scalars[k.LOG_ROWS] = len(self.state.log)
@@ -450,6 +450,7 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     channel = np.zeros(k.SLOTS + words * k.WORDS_PER_MASK_WORD, np.int64)
     channel[[k.COLUMN_WAKE, k.ROW_WAKE, k.ARRIVES]] = k.NEVER
     channel[k.ACTIVE_WAKE : k.PRE_WAKE + k.MAX_PCS] = k.NEVER
+    channel[k.RECOUNTED] = 1
     channel[[k.INBOX_HEAD, k.INBOX_TAIL]] = k.NONE
     channel[k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]
     if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES:

@@ -31,9 +31,7 @@ from hwmodel.dram.state import (
     ACTIVE_ARRIVAL,
     ACTIVE_BANKS,
     ACTIVE_BURST,
-    ACTIVE_FIELDS,
     ACTIVE_READY,
-    ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
     ARRIVAL,
@@ -45,7 +43,6 @@ from hwmodel.dram.state import (
     BURST_BYTES,
     BUSY_SINCE,
     CAPACITY,
-    CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_FREE,
     COLUMN_WAKE,
@@ -118,6 +115,7 @@ from hwmodel.dram.state import (
     DramState,
     Row,
     Words,
+    active_at,
     bank_at,
     burst_at,
     channel_at,
@@ -294,10 +292,10 @@ def _describe_waiting(
             place = 64 * word + trailing_zeros(bits)
             bits &= bits - 1
             slot = slot_at(c, words, mode, place)
-            at, index = _describe_burst(m, slot, int(contains(started, place)), tick, position, out, at)
+            at, index = _describe_burst(m, slot, int(contains(started, words, place)), tick, position, out, at)
             oldest = min(oldest, index)
     for place in range(c[ACTIVE + mode]):
-        row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+        row = active_at(c, mode, place)
         index = _index_of(m, row[ACTIVE_BURST])
         out[at], out[at + 1] = position - index, row[ACTIVE_ARRIVAL] - tick
         out[at + 2], out[at + 3] = row[ACTIVE_SERIAL] - c[SERIAL], _ahead(row[ACTIVE_READY], tick)
@@ -394,7 +392,7 @@ def skip(
                 bits &= bits - 1
                 _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
         for place in range(c[ACTIVE + mode]):
-            row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+            row = active_at(c, mode, place)
             burst = burst_at(m, row[ACTIVE_BURST])
             burst[REQUEST] -= bursts
             burst[ARRIVAL] += ticks

@@ -63,7 +63,6 @@ from hwmodel.dram.state import (
     SCHEDULER,
     SCRATCH,
     UNDONE,
-    WAITING,
     Array,
     DramState,
     Row,
@@ -182,7 +181,6 @@ def offer(m: Row, words: Words, address: int, bursts: int, request: int, mode: i
     burst = burst_at(m, index)
     m[FREE_BURST] = burst[LINK]
     m[BURSTS_LEFT] -= bursts
-    m[WAITING] += bursts
     burst[LINK] = NONE
     burst[PLACE] = place & PLACE_MASK
     burst[ARRIVAL] = tick

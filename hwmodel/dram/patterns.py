@@ -179,7 +179,7 @@ def joined_runs(traffic: Traffic, block: int) -> Traffic:
         kept.append(first)
         table.append(part)
         at = stop
-    if not kept:
+    if len(kept) == len(segments):
         return traffic
     return Traffic(Accesses(np.array(kept), np.concatenate(table)), traffic.access_bytes)
 

@@ -156,8 +156,7 @@ class _Replay:
         self.reached = self.accepted
         self._find_segment()
         pattern, state, accepted = self.pattern, self.dram.state, self.accepted
-        waiting = int(state.scalars[k.WAITING])
-        if pattern is None or accepted >= pattern.stop or waiting > MAX_WAITING:
+        if pattern is None or accepted >= pattern.stop or self.dram.waiting > MAX_WAITING:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)

@@ -54,6 +54,7 @@ from hwmodel.dram.state import (
     PRE_WAKE,
     PRECHARGES,
     RD,
+    RECOUNTED,
     REPLAYING,
     RISING,
     ROW_HITS,
@@ -77,8 +78,10 @@ from hwmodel.dram.state import (
     mode_mask,
     pc_at,
     row_at,
+    slide,
     slot_at,
     trailing_zeros,
+    word_of,
 )
 
 
@@ -98,12 +101,12 @@ def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
     if state[OPEN_ROW] == NONE:
         oldest = lowest(bursts, words)
         if oldest != NONE:
-            insert(row_at(masks, ACT_CANDIDATES * len(words)), oldest)
+            insert(row_at(masks, ACT_CANDIDATES * len(words)), words, oldest)
         return
     hits = row_at(bursts, ROW_HITS * len(words))
     hit = lowest(hits, words)
     if hit != NONE:
-        insert(row_at(masks, COLUMN_CANDIDATES * len(words)), hit)
+        insert(row_at(masks, COLUMN_CANDIDATES * len(words)), words, hit)
     if state[IS_ACTIVE]:
         return
     for word in range(len(words)):
@@ -111,7 +114,7 @@ def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
         if conflicts != 0:
             oldest = 64 * word + trailing_zeros(conflicts)
             if hit == NONE or m[SCHEDULER] != FRFCFS_ROW_HIT or _younger(c, words, mode, hit, oldest):
-                insert(row_at(masks, PRE_CANDIDATES * len(words)), oldest)
+                insert(row_at(masks, PRE_CANDIDATES * len(words)), words, oldest)
             return
 
 
@@ -134,7 +137,7 @@ def next_hit(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
         return
     state, hit = bank_at(c, bank), lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
     if hit != NONE and state[IS_REFRESHING] == 0:
-        insert(candidates(c, words, mode, state[BANK_PC], COLUMN_CANDIDATES), hit)
+        insert(candidates(c, words, mode, state[BANK_PC], COLUMN_CANDIDATES), words, hit)
 
 
 @inlined
@@ -169,7 +172,7 @@ def _younger(c: Row, words: Words, mode: int, position: int, other: int) -> bool
 @inlined
 def take(c: Row, words: Words, mode: int, position: int, bank: int) -> None:
     """Take a burst out of its buffer."""
-    others, word = ~(1 << (position & 63)), position >> 6
+    others, word = ~(1 << (position & 63)), word_of(words, position)
     masks = mode_mask(c, words, mode, 0)
     masks[LIVE * len(words) + word] &= others
     masks[STARTED * len(words) + word] &= others
@@ -180,7 +183,7 @@ def take(c: Row, words: Words, mode: int, position: int, bank: int) -> None:
     for mask in range(PC_MASKS):
         masks[mask * len(words) + word] &= others
     c[COUNT + mode] -= 1
-    c[FREED] = 1
+    c[FREED] = c[RECOUNTED] = 1
 
 
 @compiled
@@ -210,12 +213,12 @@ def _compact(m: Row, c: Row, words: Words, mode: int) -> None:
             for field in range(SLOT_FIELDS):
                 new[field] = old[field]
             bank = new[SLOT_PLACE] & BANK_MASK
-            insert(live, to)
+            insert(live, words, to)
             if (begun >> bit) & 1:
-                insert(started, to)
-            insert(bank_mask(c, words, bank, mode, ALL_BURSTS), to)
+                insert(started, words, to)
+            insert(bank_mask(c, words, bank, mode, ALL_BURSTS), words, to)
             if bank_at(c, bank)[OPEN_ROW] == new[SLOT_PLACE] >> ROW_SHIFT:
-                insert(bank_mask(c, words, bank, mode, ROW_HITS), to)
+                insert(bank_mask(c, words, bank, mode, ROW_HITS), words, to)
             to += 1
     c[TAIL + mode] = to
     for position in range(to):
@@ -263,11 +266,12 @@ def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
 def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
     burst = burst_at(m, index)
-    if c[TAIL + mode] == 64 * len(words):
+    if c[TAIL + mode] == 64 * len(words) and not slide(m, c, words, mode):
         _compact(m, c, words, mode)
     position = c[TAIL + mode]
     c[TAIL + mode] = position + 1
     c[COUNT + mode] += 1
+    c[RECOUNTED] = 1
     place = burst[PLACE]
     bank = place & BANK_MASK
     state = bank_at(c, bank)
@@ -277,18 +281,18 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     slot[SLOT_BURST] = index
     bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
     first = lowest(bursts, words) == NONE
-    insert(mode_mask(c, words, mode, LIVE), position)
-    insert(bursts, position)
+    insert(mode_mask(c, words, mode, LIVE), words, position)
+    insert(bursts, words, position)
     arrive(pc_at(c, state[BANK_PC]), tick)
     if state[OPEN_ROW] == NONE:
         if first and state[IS_REFRESHING] == 0:
-            insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), position)
+            insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), words, position)
             at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, state[BANK_PC])))
             wake_row(c, ACT_WAKE + state[BANK_PC], at | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
         hits = row_at(bursts, ROW_HITS * len(words))
         first = lowest(hits, words) == NONE
-        insert(hits, position)
+        insert(hits, words, position)
         if first:
             nominate(m, c, words, mode, bank)
             wake_column(c, HIT_WAKE + state[BANK_PC], max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])

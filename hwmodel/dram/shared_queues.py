@@ -11,7 +11,7 @@ on which nothing can happen.
 
 from __future__ import annotations
 
-from hwmodel.compiled import inlined
+from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.commands import act_ready, activate, column, column_ready, finish
 from hwmodel.dram.shared_buffers import (
     accept,
@@ -39,16 +39,16 @@ from hwmodel.dram.state import (
     ACTIVE_BANKS,
     ACTIVE_BURST,
     ACTIVE_FIELDS,
+    ACTIVE_FIRST,
     ACTIVE_OUTCOME,
+    ACTIVE_PLACES,
     ACTIVE_READY,
-    ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
     ARRIVES,
     BANK_CONFLICTS,
     BANK_MASK,
     BANK_PC,
-    CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_CANDIDATES,
     COLUMN_FREE,
@@ -67,6 +67,7 @@ from hwmodel.dram.state import (
     IS_REFRESHING,
     LAST_DONE,
     LIVE,
+    MAX_PCS,
     MISS,
     MISSES,
     MODE,
@@ -74,11 +75,11 @@ from hwmodel.dram.state import (
     NONE,
     OPENED_BY,
     OTHER_WAKE,
-    PER_CHANNEL,
     PRE,
     PRE_CANDIDATES,
     PRE_WAKE,
     RD,
+    RECOUNTED,
     REFRESH_DUE,
     REQUEST,
     RISING,
@@ -95,6 +96,7 @@ from hwmodel.dram.state import (
     STOP_AT,
     Row,
     Words,
+    active_at,
     bank_at,
     bank_mask,
     burst_at,
@@ -165,7 +167,7 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
     """
     best_mode, best, best_arrival, best_serial, wake = 0, NONE, NEVER, NEVER, NEVER
     for mode in range(2):
-        row = row_at(c, ACTIVE_ROWS + mode * (CHANNEL_BANKS * ACTIVE_FIELDS))
+        row = active_at(c, mode, 0)
         for place in range(c[ACTIVE + mode]):
             if row[ACTIVE_READY] > tick:
                 wake = min(wake, row[ACTIVE_READY])
@@ -189,7 +191,7 @@ def _next_active(c: Row, tick: int) -> int:
     wake = NEVER
     for mode in range(2):
         if c[ACTIVE + mode] != 0:
-            wake = min(wake, row_at(c, ACTIVE_ROWS + mode * (CHANNEL_BANKS * ACTIVE_FIELDS))[ACTIVE_READY])
+            wake = min(wake, active_at(c, mode, 0)[ACTIVE_READY])
     return int(max(wake, tick + 1))
 
 
@@ -210,13 +212,14 @@ def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int
 @inlined
 def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
     """Issue the column command of an activated burst."""
-    row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + place) * ACTIVE_FIELDS)
+    row = active_at(c, mode, place)
     bank, outcome, burst = row[ACTIVE_BANK], row[ACTIVE_OUTCOME], row[ACTIVE_BURST]
-    c[ACTIVE + mode] -= 1
-    for _ in range(c[ACTIVE + mode] - place):
+    for _ in range(place):
+        row = row_at(row, -ACTIVE_FIELDS)
         for field in range(ACTIVE_FIELDS):
-            row[field] = row[ACTIVE_FIELDS + field]
-        row = row_at(row, ACTIVE_FIELDS)
+            row[ACTIVE_FIELDS + field] = row[field]
+    c[ACTIVE + mode] -= 1
+    c[ACTIVE_FIRST + mode] += 1
     state = bank_at(c, bank)
     column(m, c, bank, mode, tick)
     state[IS_ACTIVE] = 0
@@ -233,7 +236,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     """Issue the column command of a row hit in a buffer."""
     slot = slot_at(c, words, mode, position)
     bank, burst = slot[SLOT_PLACE] & BANK_MASK, slot[SLOT_BURST]
-    outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), position) else HIT
+    outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), words, position) else HIT
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     take(c, words, mode, position, bank)
@@ -262,7 +265,7 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
             choose_mode(m, c, tick)
     wake = c[ACTIVE_WAKE]
     if c[DUE] == 0:
-        for pc in range(m[PER_CHANNEL]):
+        for pc in range(MAX_PCS):
             wake = min(wake, c[HIT_WAKE + pc])
     c[COLUMN_WAKE] = max(wake, c[COLUMN_FREE], tick + 1) | m[RISING]
 
@@ -272,7 +275,7 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return the position of the oldest row hit that is ready, or NEVER; set the wakes of the others."""
     mode, best = c[MODE], NEVER
     only = _only(m, c, words, mode)
-    for pc in range(m[PER_CHANNEL]):
+    for pc in range(MAX_PCS):
         if c[HIT_WAKE + pc] > tick:
             continue
         wake = pc_at(c, pc)[RD + mode]
@@ -286,6 +289,16 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> int:
     return best
 
 
+@compiled
+def _move_to_front(c: Row, mode: int) -> None:
+    """Move the active bursts of a mode to the first places."""
+    old = active_at(c, mode, 0)
+    c[ACTIVE_FIRST + mode] = 0
+    new = active_at(c, mode, 0)
+    for i in range(c[ACTIVE + mode] * ACTIVE_FIELDS):
+        new[i] = old[i]
+
+
 @inlined
 def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
     """Activate for a burst: it leaves its buffer and is active until its column command."""
@@ -294,13 +307,15 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     bank = place & BANK_MASK
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
-    started = contains(mode_mask(c, words, mode, STARTED), position)
+    started = contains(mode_mask(c, words, mode, STARTED), words, position)
     pc[MISSES] += not started
     pc[ACTIVE_BANKS] += 1
     take(c, words, mode, position, bank)
     activate(m, c, bank, place >> ROW_SHIFT, tick)
     state[IS_ACTIVE] = 1
-    row = row_at(c, ACTIVE_ROWS + (mode * CHANNEL_BANKS + c[ACTIVE + mode]) * ACTIVE_FIELDS)
+    if c[ACTIVE_FIRST + mode] + c[ACTIVE + mode] == ACTIVE_PLACES:
+        _move_to_front(c, mode)
+    row = active_at(c, mode, c[ACTIVE + mode])
     c[ACTIVE + mode] += 1
     row[ACTIVE_BANK] = bank
     row[ACTIVE_ARRIVAL] = slot[SLOT_ARRIVAL]
@@ -310,7 +325,8 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_READY] = state[RD + mode]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
-    c[ACT_WAKE + state[BANK_PC]] = act_floor(m, pc) | m[RISING]
+    others = lowest(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), words)
+    c[ACT_WAKE + state[BANK_PC]] = act_floor(m, pc) | m[RISING] if others != NONE else NEVER
     row_changed(m, c, words, bank)
     wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])
     if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
@@ -322,8 +338,8 @@ def _conflict(m: Row, c: Row, words: Words, mode: int, position: int, tick: int)
     """Precharge for a burst that needs another row of its bank."""
     bank = slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK
     started = mode_mask(c, words, mode, STARTED)
-    if not contains(started, position):
-        insert(started, position)
+    if not contains(started, words, position):
+        insert(started, words, position)
         pc_at(c, bank_at(c, bank)[BANK_PC])[CONFLICTS] += 1
         bank_at(c, bank)[BANK_CONFLICTS] += 1
     precharge(m, c, words, bank, tick)
@@ -353,7 +369,7 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
         closing = close_unused(m, c, words, tick)
         c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
     wake = c[OTHER_WAKE]
-    for pc in range(m[PER_CHANNEL]):
+    for pc in range(MAX_PCS):
         wake = min(wake, c[ACT_WAKE + pc], c[PRE_WAKE + pc])
     c[ROW_WAKE] = max(wake, tick + 1, c[ROW_FREE])
 
@@ -363,7 +379,7 @@ def _oldest_row(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     """Return (position, command) of the oldest burst whose activate or precharge is ready, or NEVER; set the wakes."""
     mode, rising = c[MODE], m[RISING]
     only, best, command = _only(m, c, words, mode), NEVER, ACT
-    for index in range(m[PER_CHANNEL]):
+    for index in range(MAX_PCS):
         pc = pc_at(c, index)
         if c[ACT_WAKE + index] <= tick:
             wake = max(act_floor(m, pc), tick + (rising > tick & 1)) | rising
@@ -396,7 +412,8 @@ def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
     no_room = False
     if c[FREED] or c[ARRIVES] <= tick:
         no_room = accept(m, c, words, tick)
-    if not no_room and c[ACCEPTED] < m[STOP_AT] and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
+    if c[RECOUNTED] and not no_room and c[ACCEPTED] < m[STOP_AT] and c[DUE] == 0 and c[REFRESH_DUE] != tick + 1:
+        c[RECOUNTED] = 0
         choose_mode(m, c, tick + 1)
     return no_room
 

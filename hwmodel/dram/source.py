@@ -58,7 +58,6 @@ from hwmodel.dram.state import (
     STOP_AT,
     TICK,
     UNDONE,
-    WAITING,
     DramState,
     Row,
     Words,
@@ -69,6 +68,7 @@ from hwmodel.dram.state import (
     pointer,
     pointer_of,
     row_at,
+    waiting,
 )
 from hwmodel.dram.traffic import (
     ACCESSES,
@@ -100,7 +100,6 @@ def seek(state: DramState, accesses: Accesses, burst: int, parts: int, gap: int)
         row[LINK] = m[FREE_BURST]
         m[FREE_BURST] = index
         m[BURSTS_LEFT] += 1
-        m[WAITING] -= 1
         c[INBOX_HEAD] = NONE
     segments = accesses.segments
     access = burst // parts
@@ -166,7 +165,7 @@ def _next_burst(m: Row) -> int:
     There is room if a row of the pool is free, and one of the log for every burst that waits.
     """
     index = m[FREE_BURST]
-    if m[SOURCE_LEFT] == 0 or index == NONE or (m[LOG] and m[LOGGED] + m[WAITING] >= m[LOG_ROWS]):
+    if m[SOURCE_LEFT] == 0 or index == NONE or (m[LOG] and m[LOGGED] + waiting(m) >= m[LOG_ROWS]):
         return NONE
     segment = row_at(pointer_of(m[SOURCE_SEGMENTS]), m[SOURCE_SEGMENT] * SEGMENT_FIELDS)
     run = row_at(pointer_of(m[SOURCE_RUNS]), (m[SOURCE_RUN] + m[SOURCE_STREAM]) * RUN_FIELDS)
@@ -181,7 +180,6 @@ def _next_burst(m: Row) -> int:
     burst = burst_at(m, index)
     m[FREE_BURST] = burst[LINK]
     m[BURSTS_LEFT] -= 1
-    m[WAITING] += 1
     burst[LINK] = burst[MERGED] = NONE
     burst[PLACE] = m[SOURCE_PLACE] & PLACE_MASK
     burst[ARRIVAL] = m[SOURCE_AT] * m[SOURCE_GAP]

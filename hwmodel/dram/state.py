@@ -58,7 +58,7 @@ BANK_MASK = (1 << BANK_BITS) - 1
  HIT_STREAK, QUEUE_DEPTH, RISING, ACT_TICKS, COLUMN_TICKS, ONE_BUS, FAW_TICKS, READ_TICKS, _2,
  BURST_TICKS, BURST_BYTES, RECORD, LOG, BIN_TICKS, DIGITS, HASHES, CAPACITY, LINEAR, BLOCK_SHIFT,
  TRACE_ROWS, LOG_ROWS, BINS, REPLAYING, STOP_AT, FREE_BURST, BURSTS_LEFT, FREE_REQUEST,
- REQUESTS_LEFT, LAST_ARRIVAL, NOW, COMPLETED, TRACED, LOGGED, WAITING, ADDRESS_MAP, LINEAR_MAP, POOL,
+ REQUESTS_LEFT, LAST_ARRIVAL, NOW, COMPLETED, TRACED, LOGGED, POOL_ROWS, ADDRESS_MAP, LINEAR_MAP, POOL,
  REQUESTS, COMPLETIONS, CHANNEL_STATE, QUEUE_STATE, BIN_BYTES, TRACE, BURST_LOG, BANK_STRIDE, SOURCE_SEGMENTS,
  SOURCE_RUNS, SOURCE_PARTS, SOURCE_GAP, SOURCE_INDEX, SOURCE_LEFT, SOURCE_SEGMENT, SOURCE_RUN, SOURCE_STEP,
  SOURCE_STREAM, SOURCE_PART, SOURCE_AT, SOURCE_ADDRESS, SOURCE_PLACE, SOURCE_CHANNEL, SOURCE_NOW, SCRATCH) = range(80)
@@ -70,11 +70,13 @@ LINK, PLACE, ARRIVAL, REQUEST, IS_WRITE, MERGED, OUTSIDE, UNDONE = range(8)
 POOL_FIELDS = 8  # a cache line
 # `requests`
 REMAINING, DONE, REQUEST_FIELDS = range(3)
-# A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued.
+# A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued. RECOUNTED:
+# whether COUNT changed since the mode was chosen.
 (INDEX, TICK, ASLEEP, COLUMN_WAKE, ROW_WAKE, ARRIVES, INBOX_HEAD, INBOX_TAIL, MODE, COUNT, _1, TAIL, _2,
  ACTIVE, _3, SERIAL, DUE, DUE_PC, REFRESH_DUE, ROW_FREE, COLUMN_FREE, FREED, ACCEPTED, MERGED_READS, _4,
  LAST_DONE, LAST_BANK, QUEUED, DRAINING, FULL_BANKS, CLOSED_BANKS, READ_BANKS, WRITE_BANKS,
- CONFLICT_BANKS, ACTIVE_WAKE, OTHER_WAKE, HIT_WAKE, _5, ACT_WAKE, _6, PRE_WAKE, _7) = range(42)
+ CONFLICT_BANKS, ACTIVE_WAKE, OTHER_WAKE, HIT_WAKE, _5, ACT_WAKE, _6, PRE_WAKE, _7, ACTIVE_FIRST, _8,
+ RECOUNTED) = range(45)
 CHANNEL_FIELDS = 48
 # A pseudo-channel. FAW is a ring of the last four activates; REFRESHING is a bank's place, or NONE, of
 # the OWED refreshes of single banks the oldest.
@@ -91,9 +93,10 @@ PC_FIELDS = 40
 BANK_FIELDS = 32
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST = range(3)
 SLOT_FIELDS = 4
-# An activated burst that waits for its column command.
+# An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
+# ACTIVE_FIRST.
 ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY = range(6)
-ACTIVE_FIELDS = 6
+ACTIVE_FIELDS = 8
 # Masks: of a buffer the waiting bursts, those whose first command issued, those whose bank's queue is full; of a
 # pseudo-channel and buffer the candidates for a column command, an activate, a precharge; of a bank and buffer all
 # bursts and the row hits.
@@ -109,10 +112,12 @@ STACK_ROWS = PCS + MAX_PCS * PC_FIELDS
 GROUP_ROWS = STACK_ROWS + MAX_PCS * MAX_STACK_IDS * COMMAND_SLOTS
 BANK_ROWS = GROUP_ROWS + MAX_PCS * MAX_GROUPS * COMMAND_SLOTS
 ACTIVE_ROWS = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS
-SLOTS = ACTIVE_ROWS + 2 * CHANNEL_BANKS * ACTIVE_FIELDS
+ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be: they seldom need to move to the front
+SLOTS = ACTIVE_ROWS + 2 * ACTIVE_PLACES * ACTIVE_FIELDS
 MAX_QUEUES = 64  # per channel
 QUEUE_WORDS = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + PENDING_ENTRIES
-WORDS_PER_MASK_WORD = 2 * 64 * SLOT_FIELDS + 2 * MODE_MASKS + 2 * MAX_PCS * PC_MASKS + CHANNEL_BANKS * 2 * BANK_MASKS
+BUFFER_MASKS = MODE_MASKS + MAX_PCS * PC_MASKS + CHANNEL_BANKS * BANK_MASKS
+WORDS_PER_MASK_WORD = 2 * 64 * SLOT_FIELDS + 2 * BUFFER_MASKS
 # `address_map`: digits, then hashes
 DIGIT_SHIFT, DIGIT_STEP, DIGIT_MASK, DIGIT_MODULUS, DIGIT_FIELD, DIGIT_MULTIPLIER, MAP_FIELDS = range(7)
 HASH_TARGET, HASH_TARGET_BIT, HASH_SOURCE, HASH_SOURCE_BIT = range(4)
@@ -149,6 +154,13 @@ def _count_trailing_zeros(_context: Any, _value: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.int64), generate
+
+
+def _shift_right(_context: Any, _value: Any, _places: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.lshr(arguments[0], arguments[1])
+
+    return types.int64(types.int64, types.int64), generate
 
 
 def _pointer_to_array(_context: Any, array: Any) -> Any:
@@ -199,6 +211,7 @@ def _pointer_of_number(_context: Any, _number: Any) -> Any:
 _make_pointer_type: Any = types.CPointer
 _POINTER = _make_pointer_type(types.int64)
 trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is not zero
+shift_right: Any = intrinsic(_shift_right)  # of 64 bits without a sign, by less than 64
 pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 array, which must outlive it
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
 row_at: Any = intrinsic(_advance_pointer)  # the pointer a number of values further on
@@ -213,6 +226,7 @@ def memory_of(state: DramState) -> Row:
     They are valid until an array is replaced.
     """
     m = pointer(state.scalars)
+    m[POOL_ROWS] = len(state.pool)
     m[ADDRESS_MAP] = number_of(pointer(state.address_map))
     m[LINEAR_MAP] = number_of(pointer(state.linear))
     m[POOL] = number_of(pointer(state.pool))
@@ -239,6 +253,12 @@ def burst_at(m: Row, index: int) -> Row:
 
 
 @inlined
+def waiting(m: Row) -> int:
+    """Return how many bursts are in the pool."""
+    return int(m[POOL_ROWS] - m[BURSTS_LEFT])
+
+
+@inlined
 def slot_at(c: Row, words: Words, mode: int, position: int) -> Row:
     """Return the row of a position of a buffer."""
     return row_at(c, SLOTS + (mode * 64 * len(words) + position) * SLOT_FIELDS)
@@ -257,23 +277,27 @@ def bank_at(c: Row, bank: int) -> Row:
 
 
 @inlined
+def active_at(c: Row, mode: int, place: int) -> Row:
+    """Return the row of an active burst, by its place in their order."""
+    return row_at(c, ACTIVE_ROWS + (mode * ACTIVE_PLACES + c[ACTIVE_FIRST + mode] + place) * ACTIVE_FIELDS)
+
+
+@inlined
 def mode_mask(c: Row, words: Words, mode: int, mask: int) -> Row:
     """Return a mask of a buffer."""
-    return row_at(c, SLOTS + (2 * 64 * SLOT_FIELDS + mode * MODE_MASKS + mask) * len(words))
+    return row_at(c, SLOTS + (2 * 64 * SLOT_FIELDS + mode * BUFFER_MASKS + mask) * len(words))
 
 
 @inlined
 def candidates(c: Row, words: Words, mode: int, pc: int, mask: int) -> Row:
     """Return the mask of the positions of a buffer that may get a command in a pseudo-channel."""
-    first = 2 * 64 * SLOT_FIELDS + 2 * MODE_MASKS
-    return row_at(c, SLOTS + (first + (mode * MAX_PCS + pc) * PC_MASKS + mask) * len(words))
+    return mode_mask(c, words, mode, MODE_MASKS + pc * PC_MASKS + mask)
 
 
 @inlined
 def bank_mask(c: Row, words: Words, bank: int, mode: int, mask: int) -> Row:
     """Return the mask of a bank's bursts, or of its row hits, in a buffer."""
-    first = 2 * 64 * SLOT_FIELDS + 2 * MODE_MASKS + 2 * MAX_PCS * PC_MASKS
-    return row_at(c, SLOTS + (first + (bank * 2 + mode) * BANK_MASKS + mask) * len(words))
+    return mode_mask(c, words, mode, MODE_MASKS + MAX_PCS * PC_MASKS + bank * BANK_MASKS + mask)
 
 
 @inlined
@@ -286,18 +310,57 @@ def lowest(mask: Row, words: Words) -> int:
 
 
 @inlined
-def insert(mask: Row, position: int) -> None:
+def word_of(words: Words, position: int) -> int:
+    """Return which word of a mask has the bit of a position."""
+    return position >> 6 if len(words) > 1 else 0
+
+
+@inlined
+def insert(mask: Row, words: Words, position: int) -> None:
     """Put a position into a mask."""
-    mask[position >> 6] |= 1 << (position & 63)
+    mask[word_of(words, position)] |= 1 << (position & 63)
 
 
 @inlined
-def remove(mask: Row, position: int) -> None:
+def remove(mask: Row, words: Words, position: int) -> None:
     """Take a position out of a mask."""
-    mask[position >> 6] &= ~(1 << (position & 63))
+    mask[word_of(words, position)] &= ~(1 << (position & 63))
 
 
 @inlined
-def contains(mask: Row, position: int) -> bool:
+def contains(mask: Row, words: Words, position: int) -> bool:
     """Return whether a position is in a mask."""
-    return bool((mask[position >> 6] >> (position & 63)) & 1)
+    return bool((mask[word_of(words, position)] >> (position & 63)) & 1)
+
+
+@compiled
+def slide(m: Row, c: Row, words: Words, mode: int) -> bool:
+    """Move the bursts of a buffer down to its first positions, without closing gaps; return whether that is worth it.
+
+    It is where a quarter of the positions becomes free.
+    """
+    first = lowest(mode_mask(c, words, mode, 0), words)
+    if first < 16 * len(words):
+        return False
+    slot, to = slot_at(c, words, mode, first), slot_at(c, words, mode, 0)
+    for i in range((64 * len(words) - first) * SLOT_FIELDS):
+        to[i] = slot[i]
+    _slide_masks(mode_mask(c, words, mode, 0), words, MODE_MASKS + MAX_PCS * PC_MASKS, first)
+    for pc in range(m[PER_CHANNEL]):
+        _slide_masks(bank_mask(c, words, pc * m[BANK_STRIDE], mode, 0), words, m[BANKS] * BANK_MASKS, first)
+    c[TAIL + mode] = 64 * len(words) - first
+    return True
+
+
+@inlined
+def _slide_masks(mask: Row, words: Words, count: int, places: int) -> None:
+    for i in range(count):
+        for word in range(len(words)):
+            at = i * len(words) + word
+            if len(words) == 1:
+                mask[at] = shift_right(mask[at], places)
+            else:
+                whole, part = places >> 6, places & 63
+                low = shift_right(mask[at + whole], part) if word + whole < len(words) else 0
+                high = mask[at + whole + 1] << 1 << (63 - part) if word + whole + 1 < len(words) else 0
+                mask[at] = low | high
