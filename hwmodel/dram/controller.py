@@ -449,7 +449,7 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     """Return the channels at rest: all banks closed, every command allowed."""
     channel = np.zeros(k.SLOTS + words * k.WORDS_PER_MASK_WORD, np.int64)
     channel[[k.COLUMN_WAKE, k.ROW_WAKE, k.ARRIVES]] = k.NEVER
-    channel[k.ACTIVE_WAKE : k.PRE_WAKE + k.MAX_PCS] = k.NEVER
+    channel[k.ACTIVE_WAKE : k.OTHER_WAKE + 1] = k.NEVER
     channel[k.RECOUNTED] = 1
     channel[[k.INBOX_HEAD, k.INBOX_TAIL]] = k.NONE
     channel[k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]

@@ -59,6 +59,7 @@ from hwmodel.dram.state import (
     GROUP_ROWS,
     GROUP_SHIFT,
     HIT_STREAK,
+    HIT_WAKE,
     IS_ACTIVE,
     IS_REFRESHING,
     LAST_BANK,
@@ -66,7 +67,6 @@ from hwmodel.dram.state import (
     LAST_MODE,
     LIVE,
     MAX_GROUPS,
-    MAX_PCS,
     MAX_STACK_IDS,
     MERGED,
     MODE,
@@ -77,13 +77,14 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OPENED_BY,
+    OPENER_WAKE,
+    OTHER_WAKE,
     OUTSTANDING,
     OWED,
     PENDING_ENTRIES,
     PER_BANK_QUEUES,
     PER_CHANNEL,
     PLACE_MASK,
-    PRE_WAKE,
     Q_COUNT,
     Q_LIVE,
     Q_READS,
@@ -359,7 +360,7 @@ def skip(
     c[ACCEPTED] += bursts
     for column in (TICK, COLUMN_WAKE, ROW_WAKE, ROW_FREE, COLUMN_FREE, LAST_DONE, REFRESH_DUE):
         _later(c, column, ticks)
-    for column in range(ACTIVE_WAKE, PRE_WAKE + MAX_PCS):
+    for column in (ACTIVE_WAKE, HIT_WAKE, OPENER_WAKE, OTHER_WAKE):
         _later(c, column, ticks)
     m[NOW] += ticks
     for index in range(m[PER_CHANNEL]):

@@ -12,7 +12,7 @@ on which nothing can happen.
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.commands import act_ready, activate, column, column_ready, finish
+from hwmodel.dram.commands import activate, column, column_ready, finish
 from hwmodel.dram.shared_buffers import (
     accept,
     act_floor,
@@ -32,7 +32,6 @@ from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
     ACT_CANDIDATES,
-    ACT_WAKE,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANK,
@@ -59,6 +58,7 @@ from hwmodel.dram.state import (
     DUE,
     FCFS,
     FREED,
+    GROUP_AT,
     HIT,
     HIT_WAKE,
     HITS,
@@ -73,11 +73,12 @@ from hwmodel.dram.state import (
     MODE,
     NEVER,
     NONE,
+    OPEN_ROW,
     OPENED_BY,
+    OPENER_WAKE,
     OTHER_WAKE,
     PRE,
     PRE_CANDIDATES,
-    PRE_WAKE,
     RD,
     RECOUNTED,
     REFRESH_DUE,
@@ -109,13 +110,8 @@ from hwmodel.dram.state import (
     row_at,
     slot_at,
     trailing_zeros,
+    word_of,
 )
-
-
-@inlined
-def _only(m: Row, c: Row, words: Words, mode: int) -> int:
-    """Return the only position of a buffer that may be next, where bursts go strictly in order, or NONE."""
-    return lowest(mode_mask(c, words, mode, LIVE), words) if m[SCHEDULER] == FCFS else NONE
 
 
 @inlined
@@ -125,38 +121,12 @@ def _stands_in_line(m: Row, c: Row) -> bool:
 
 
 @inlined
-def _oldest(
-    c: Row, words: Words, mode: int, pc: int, command: int, tick: int, before: int, only: int
-) -> tuple[int, int]:
-    """Return the oldest candidate, older than `before`, whose command is ready, or NONE; and the next ready tick."""
-    wake = NEVER
-    kind = ACT_CANDIDATES if command == ACT else (PRE_CANDIDATES if command == PRE else COLUMN_CANDIDATES)
-    found = candidates(c, words, mode, pc, kind)
-    for word in range(len(words)):
-        bits = found[word]
-        while bits != 0:
-            position = 64 * word + trailing_zeros(bits)
-            bits &= bits - 1
-            if position >= before:
-                return NONE, tick
-            if only != NONE and position != only:
-                continue
-            bank = slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK
-            if command == ACT:
-                at = act_ready(c, bank)
-            elif command == PRE:
-                at = bank_at(c, bank)[PRE]
-            else:
-                at = column_ready(c, bank, command)
-            if at <= tick:
-                return position, tick
-            wake = min(wake, at)
-    return NONE, wake
-
-
-@inlined
-def _any(c: Row, words: Words, mode: int, pc: int, mask: int) -> bool:
-    return bool(lowest(candidates(c, words, mode, pc, mask), words) != NONE)
+def _in_turn(m: Row, c: Row, words: Words, mode: int, word: int, found: int) -> int:
+    """Return those bursts of a word of a mask that may be next: the oldest alone, where they go strictly in order."""
+    if m[SCHEDULER] != FCFS:
+        return found
+    first = lowest(mode_mask(c, words, mode, LIVE), words)
+    return found & 1 << (first & 63) if first != NONE and word_of(words, first) == word else 0
 
 
 @inlined
@@ -200,9 +170,9 @@ def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int
     """Note when the last burst is done, and that the bank's row may be closed."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
-    pc, at = state[BANK_PC], max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
+    at = max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
     if has_conflict(c, words, c[MODE], bank):
-        wake_row(c, PRE_WAKE + pc, at)
+        wake_row(c, OPENER_WAKE, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
         wake_row(c, OTHER_WAKE, at)
     if m[SCHEDULER] == FCFS:
@@ -258,35 +228,34 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
             _issue_active(m, c, words, mode, place, tick)
             issued, wake = True, _next_active(c, tick)
         c[ACTIVE_WAKE] = wake | m[RISING]
-    if not issued and c[DUE] == 0 and not _stands_in_line(m, c):
-        best = _oldest_hit(m, c, words, tick)
-        if best != NEVER:
-            _issue_hit(m, c, words, c[MODE], best, tick)
+    if not issued and c[DUE] == 0 and c[HIT_WAKE] <= tick and not _stands_in_line(m, c):
+        position, c[HIT_WAKE] = _oldest_hit(m, c, words, tick)
+        if position != NONE:
+            _issue_hit(m, c, words, c[MODE], position, tick)
             choose_mode(m, c, tick)
-    wake = c[ACTIVE_WAKE]
-    if c[DUE] == 0:
-        for pc in range(MAX_PCS):
-            wake = min(wake, c[HIT_WAKE + pc])
+    wake = min(c[ACTIVE_WAKE], c[HIT_WAKE]) if c[DUE] == 0 else c[ACTIVE_WAKE]
     c[COLUMN_WAKE] = max(wake, c[COLUMN_FREE], tick + 1) | m[RISING]
 
 
 @inlined
-def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> int:
-    """Return the position of the oldest row hit that is ready, or NEVER; set the wakes of the others."""
-    mode, best = c[MODE], NEVER
-    only = _only(m, c, words, mode)
-    for pc in range(MAX_PCS):
-        if c[HIT_WAKE + pc] > tick:
-            continue
-        wake = pc_at(c, pc)[RD + mode]
-        if wake <= tick:
-            found, wake = _oldest(c, words, mode, pc, RD + mode, tick, best, only)
-            if found != NONE:
-                best = found
-        elif not _any(c, words, mode, pc, COLUMN_CANDIDATES):
-            wake = NEVER
-        c[HIT_WAKE + pc] = wake
-    return best
+def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
+    """Return the position of the oldest row hit that is ready, or NONE; and the next ready tick."""
+    mode, wake = c[MODE], NEVER
+    for word in range(len(words)):
+        found = 0
+        for pc in range(MAX_PCS):
+            hits, floor = candidates(c, words, mode, pc, COLUMN_CANDIDATES)[word], pc_at(c, pc)[RD + mode]
+            found |= hits if floor <= tick else 0
+            wake = min(wake, floor if floor > tick and hits != 0 else NEVER)
+        found = _in_turn(m, c, words, mode, word, found)
+        while found != 0:
+            position = 64 * word + trailing_zeros(found)
+            found &= found - 1
+            at = column_ready(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK, RD + mode)
+            if at <= tick:
+                return position, tick
+            wake = min(wake, at)
+    return NONE, wake
 
 
 @compiled
@@ -325,12 +294,10 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_READY] = state[RD + mode]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
-    others = lowest(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), words)
-    c[ACT_WAKE + state[BANK_PC]] = act_floor(m, pc) | m[RISING] if others != NONE else NEVER
     row_changed(m, c, words, bank)
     wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])
     if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
-        wake_column(c, HIT_WAKE + state[BANK_PC], state[RD + c[MODE]] | m[RISING])
+        wake_column(c, HIT_WAKE, state[RD + c[MODE]] | m[RISING])
 
 
 @inlined
@@ -357,50 +324,45 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     if c[DUE] != 0:
         c[ROW_WAKE] = c[OTHER_WAKE]
         return
-    if not issued and not _stands_in_line(m, c):
-        best, command = _oldest_row(m, c, words, tick)
-        if best != NEVER:
-            if command == ACT:
-                _issue_act(m, c, words, c[MODE], best, tick)
-            else:
-                _conflict(m, c, words, c[MODE], best, tick)
+    if not issued and c[OPENER_WAKE] <= tick and not _stands_in_line(m, c):
+        position, command, c[OPENER_WAKE] = _oldest_opener(m, c, words, tick)
+        if position != NONE:
             issued = True
+            if command == ACT:
+                _issue_act(m, c, words, c[MODE], position, tick)
+            else:
+                _conflict(m, c, words, c[MODE], position, tick)
     if not issued and m[CLOSE_AFTER] >= 0:
         closing = close_unused(m, c, words, tick)
         c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
-    wake = c[OTHER_WAKE]
-    for pc in range(MAX_PCS):
-        wake = min(wake, c[ACT_WAKE + pc], c[PRE_WAKE + pc])
-    c[ROW_WAKE] = max(wake, tick + 1, c[ROW_FREE])
+    c[ROW_WAKE] = max(min(c[OTHER_WAKE], c[OPENER_WAKE]), tick + 1, c[ROW_FREE])
 
 
 @inlined
-def _oldest_row(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
-    """Return (position, command) of the oldest burst whose activate or precharge is ready, or NEVER; set the wakes."""
-    mode, rising = c[MODE], m[RISING]
-    only, best, command = _only(m, c, words, mode), NEVER, ACT
-    for index in range(MAX_PCS):
-        pc = pc_at(c, index)
-        if c[ACT_WAKE + index] <= tick:
-            wake = max(act_floor(m, pc), tick + (rising > tick & 1)) | rising
-            if wake <= tick:
-                found, wake = _oldest(c, words, mode, index, ACT, tick, best, only)
-                if found != NONE:
-                    best, command = found, ACT
-                wake |= rising
-            elif not _any(c, words, mode, index, ACT_CANDIDATES):
-                wake = NEVER
-            c[ACT_WAKE + index] = wake
-        if c[PRE_WAKE + index] <= tick:
-            wake = pc[PRE]
-            if wake <= tick:
-                found, wake = _oldest(c, words, mode, index, PRE, tick, best, only)
-                if found != NONE:
-                    best, command = found, PRE
-            elif not _any(c, words, mode, index, PRE_CANDIDATES):
-                wake = NEVER
-            c[PRE_WAKE + index] = wake
-    return best, command
+def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int, int]:
+    """Return (position, command) of the oldest burst whose row command is ready, or NONE; and the next ready tick."""
+    mode, rising, wake = c[MODE], m[RISING], NEVER
+    for word in range(len(words)):
+        found = 0
+        for index in range(MAX_PCS):
+            pc = pc_at(c, index)
+            acts, floor = candidates(c, words, mode, index, ACT_CANDIDATES)[word], max(act_floor(m, pc), tick) | rising
+            found |= acts if floor <= tick else 0
+            wake = min(wake, floor if floor > tick and acts != 0 else NEVER)
+            pres, floor = candidates(c, words, mode, index, PRE_CANDIDATES)[word], pc[PRE]
+            found |= pres if floor <= tick else 0
+            wake = min(wake, floor if floor > tick and pres != 0 else NEVER)
+        found = _in_turn(m, c, words, mode, word, found)
+        while found != 0:
+            position = 64 * word + trailing_zeros(found)
+            found &= found - 1
+            state = bank_at(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)
+            command = ACT if state[OPEN_ROW] == NONE else PRE
+            at = max(state[command], row_at(c, state[GROUP_AT])[command])
+            if at <= tick:
+                return position, command, tick
+            wake = min(wake, at | (rising if command == ACT else 0))
+    return NONE, ACT, wake
 
 
 @inlined

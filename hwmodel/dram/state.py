@@ -70,13 +70,13 @@ LINK, PLACE, ARRIVAL, REQUEST, IS_WRITE, MERGED, OUTSIDE, UNDONE = range(8)
 POOL_FIELDS = 8  # a cache line
 # `requests`
 REMAINING, DONE, REQUEST_FIELDS = range(3)
-# A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued. RECOUNTED:
-# whether COUNT changed since the mode was chosen.
+# A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued. COLUMN_WAKE
+# and ROW_WAKE sum up those of active bursts and row hits, and of the row commands that bursts and that others need.
+# RECOUNTED: whether COUNT changed since the mode was chosen.
 (INDEX, TICK, ASLEEP, COLUMN_WAKE, ROW_WAKE, ARRIVES, INBOX_HEAD, INBOX_TAIL, MODE, COUNT, _1, TAIL, _2,
  ACTIVE, _3, SERIAL, DUE, DUE_PC, REFRESH_DUE, ROW_FREE, COLUMN_FREE, FREED, ACCEPTED, MERGED_READS, _4,
  LAST_DONE, LAST_BANK, QUEUED, DRAINING, FULL_BANKS, CLOSED_BANKS, READ_BANKS, WRITE_BANKS,
- CONFLICT_BANKS, ACTIVE_WAKE, OTHER_WAKE, HIT_WAKE, _5, ACT_WAKE, _6, PRE_WAKE, _7, ACTIVE_FIRST, _8,
- RECOUNTED) = range(45)
+ CONFLICT_BANKS, ACTIVE_WAKE, HIT_WAKE, OPENER_WAKE, OTHER_WAKE, ACTIVE_FIRST, _5, RECOUNTED) = range(41)
 CHANNEL_FIELDS = 48
 # A pseudo-channel. FAW is a ring of the last four activates; REFRESHING is a bank's place, or NONE, of
 # the OWED refreshes of single banks the oldest.
@@ -337,10 +337,10 @@ def contains(mask: Row, words: Words, position: int) -> bool:
 def slide(m: Row, c: Row, words: Words, mode: int) -> bool:
     """Move the bursts of a buffer down to its first positions, without closing gaps; return whether that is worth it.
 
-    It is where a quarter of the positions becomes free.
+    It is where an eighth of the positions becomes free.
     """
     first = lowest(mode_mask(c, words, mode, 0), words)
-    if first < 16 * len(words):
+    if first < 8 * len(words):
         return False
     slot, to = slot_at(c, words, mode, first), slot_at(c, words, mode, 0)
     for i in range((64 * len(words) - first) * SLOT_FIELDS):
