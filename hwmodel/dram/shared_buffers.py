@@ -129,14 +129,15 @@ def has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
 
 
 @inlined
-def next_hit(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
-    """Find a bank's candidates after its oldest hit has changed."""
+def next_hit(m: Row, c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Find a bank's candidates after its oldest hit has changed; return whether a burst waits for another row."""
     if has_conflict(c, words, mode, bank):
         nominate(m, c, words, mode, bank)
-        return
+        return True
     state, hit = bank_at(c, bank), lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
     if hit != NONE and state[IS_REFRESHING] == 0:
         insert(candidates(c, words, mode, state[BANK_PC], COLUMN_CANDIDATES), words, hit)
+    return False
 
 
 @inlined
@@ -230,11 +231,11 @@ def row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
     row = bank_at(c, bank)[OPEN_ROW]
     for mode in range(2):
         bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
+        if lowest(bursts, words) == NONE:
+            continue
         hits = row_at(bursts, ROW_HITS * len(words))
-        waiting = 0
         for word in range(len(words)):
             bits, found = bursts[word], 0
-            waiting |= bits
             if row != NONE:
                 while bits != 0:
                     bit = trailing_zeros(bits)
@@ -242,8 +243,7 @@ def row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
                     if slot_at(c, words, mode, 64 * word + bit)[SLOT_PLACE] >> ROW_SHIFT == row:
                         found |= 1 << bit
             hits[word] = found
-        if waiting != 0:
-            nominate(m, c, words, mode, bank)
+        nominate(m, c, words, mode, bank)
 
 
 @compiled

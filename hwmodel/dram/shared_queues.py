@@ -115,16 +115,12 @@ from hwmodel.dram.state import (
 
 
 @inlined
-def _stands_in_line(m: Row, c: Row) -> bool:
-    """Return whether bursts go strictly in order and one is under way."""
-    return bool(m[SCHEDULER] == FCFS and c[ACTIVE] + c[ACTIVE + 1] != 0)
-
-
-@inlined
 def _in_turn(m: Row, c: Row, words: Words, mode: int, word: int, found: int) -> int:
-    """Return those bursts of a word of a mask that may be next: the oldest alone, where they go strictly in order."""
+    """Return those bursts of a word of a mask that may be next: all, or the oldest when none is under way."""
     if m[SCHEDULER] != FCFS:
         return found
+    if c[ACTIVE] + c[ACTIVE + 1] != 0:
+        return 0
     first = lowest(mode_mask(c, words, mode, LIVE), words)
     return found & 1 << (first & 63) if first != NONE and word_of(words, first) == word else 0
 
@@ -137,6 +133,8 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
     """
     best_mode, best, best_arrival, best_serial, wake = 0, NONE, NEVER, NEVER, NEVER
     for mode in range(2):
+        if c[ACTIVE + mode] == 0:
+            continue
         row = active_at(c, mode, 0)
         for place in range(c[ACTIVE + mode]):
             if row[ACTIVE_READY] > tick:
@@ -166,12 +164,12 @@ def _next_active(c: Row, tick: int) -> int:
 
 
 @inlined
-def _column_issued(m: Row, c: Row, words: Words, bank: int, mode: int, done: int, tick: int) -> None:
-    """Note when the last burst is done, and that the bank's row may be closed."""
+def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, has_conflict: bool, tick: int) -> None:
+    """Note when the last burst is done, and that the row may be closed: for a burst that has a conflict, or for none."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
     at = max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
-    if has_conflict(c, words, c[MODE], bank):
+    if has_conflict:
         wake_row(c, OPENER_WAKE, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
         wake_row(c, OTHER_WAKE, at)
@@ -194,11 +192,13 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     column(m, c, bank, mode, tick)
     state[IS_ACTIVE] = 0
     pc_at(c, state[BANK_PC])[ACTIVE_BANKS] -= 1
+    conflicts = False
     for other in range(2):
         if has_conflict(c, words, other, bank):  # its precharge was held back
             nominate(m, c, words, other, bank)
+            conflicts |= other == c[MODE]
     done = finish(m, c, bank, burst, mode, tick, outcome)
-    _column_issued(m, c, words, bank, mode, done, tick)
+    _column_issued(m, c, bank, mode, done, conflicts, tick)
 
 
 @inlined
@@ -210,9 +210,9 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     take(c, words, mode, position, bank)
-    next_hit(m, c, words, mode, bank)
+    conflicts = next_hit(m, c, words, mode, bank)
     done = finish(m, c, bank, burst, mode, tick, outcome)
-    _column_issued(m, c, words, bank, mode, done, tick)
+    _column_issued(m, c, bank, mode, done, conflicts, tick)
 
 
 @inlined
@@ -228,7 +228,7 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
             _issue_active(m, c, words, mode, place, tick)
             issued, wake = True, _next_active(c, tick)
         c[ACTIVE_WAKE] = wake | m[RISING]
-    if not issued and c[DUE] == 0 and c[HIT_WAKE] <= tick and not _stands_in_line(m, c):
+    if not issued and c[DUE] == 0 and c[HIT_WAKE] <= tick:
         position, c[HIT_WAKE] = _oldest_hit(m, c, words, tick)
         if position != NONE:
             _issue_hit(m, c, words, c[MODE], position, tick)
@@ -244,9 +244,8 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     for word in range(len(words)):
         found = 0
         for pc in range(MAX_PCS):
-            hits, floor = candidates(c, words, mode, pc, COLUMN_CANDIDATES)[word], pc_at(c, pc)[RD + mode]
-            found |= hits if floor <= tick else 0
-            wake = min(wake, floor if floor > tick and hits != 0 else NEVER)
+            hits = candidates(c, words, mode, pc, COLUMN_CANDIDATES)[word]
+            found |= hits if pc_at(c, pc)[RD + mode] <= tick else 0
         found = _in_turn(m, c, words, mode, word, found)
         while found != 0:
             position = 64 * word + trailing_zeros(found)
@@ -255,6 +254,10 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
             if at <= tick:
                 return position, tick
             wake = min(wake, at)
+    for pc in range(MAX_PCS):
+        floor = pc_at(c, pc)[RD + mode]
+        if floor > tick and lowest(candidates(c, words, mode, pc, COLUMN_CANDIDATES), words) != NONE:
+            wake = min(wake, floor)
     return NONE, wake
 
 
@@ -324,7 +327,7 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     if c[DUE] != 0:
         c[ROW_WAKE] = c[OTHER_WAKE]
         return
-    if not issued and c[OPENER_WAKE] <= tick and not _stands_in_line(m, c):
+    if not issued and c[OPENER_WAKE] <= tick:
         position, command, c[OPENER_WAKE] = _oldest_opener(m, c, words, tick)
         if position != NONE:
             issued = True
@@ -342,16 +345,15 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
 def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int, int]:
     """Return (position, command) of the oldest burst whose row command is ready, or NONE; and the next ready tick."""
     mode, rising, wake = c[MODE], m[RISING], NEVER
+    may_activate = rising <= tick & 1  # on a rising edge, where activates issue only there
     for word in range(len(words)):
         found = 0
         for index in range(MAX_PCS):
             pc = pc_at(c, index)
-            acts, floor = candidates(c, words, mode, index, ACT_CANDIDATES)[word], max(act_floor(m, pc), tick) | rising
-            found |= acts if floor <= tick else 0
-            wake = min(wake, floor if floor > tick and acts != 0 else NEVER)
-            pres, floor = candidates(c, words, mode, index, PRE_CANDIDATES)[word], pc[PRE]
-            found |= pres if floor <= tick else 0
-            wake = min(wake, floor if floor > tick and pres != 0 else NEVER)
+            acts = candidates(c, words, mode, index, ACT_CANDIDATES)[word]
+            found |= acts if may_activate and act_floor(m, pc) <= tick else 0
+            conflicts = candidates(c, words, mode, index, PRE_CANDIDATES)[word]
+            found |= conflicts if pc[PRE] <= tick else 0
         found = _in_turn(m, c, words, mode, word, found)
         while found != 0:
             position = 64 * word + trailing_zeros(found)
@@ -362,6 +364,13 @@ def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int, i
             if at <= tick:
                 return position, command, tick
             wake = min(wake, at | (rising if command == ACT else 0))
+    for index in range(MAX_PCS):
+        pc = pc_at(c, index)
+        floor = max(act_floor(m, pc), tick) | rising
+        if floor > tick and lowest(candidates(c, words, mode, index, ACT_CANDIDATES), words) != NONE:
+            wake = min(wake, floor)
+        if pc[PRE] > tick and lowest(candidates(c, words, mode, index, PRE_CANDIDATES), words) != NONE:
+            wake = min(wake, pc[PRE])
     return NONE, ACT, wake
 
 

@@ -167,7 +167,6 @@ def _next_burst(m: Row) -> int:
     index = m[FREE_BURST]
     if m[SOURCE_LEFT] == 0 or index == NONE or (m[LOG] and m[LOGGED] + waiting(m) >= m[LOG_ROWS]):
         return NONE
-    segment = row_at(pointer_of(m[SOURCE_SEGMENTS]), m[SOURCE_SEGMENT] * SEGMENT_FIELDS)
     run = row_at(pointer_of(m[SOURCE_RUNS]), (m[SOURCE_RUN] + m[SOURCE_STREAM]) * RUN_FIELDS)
     address = run[START] + m[SOURCE_STEP] * run[STRIDE] + m[SOURCE_PART] * m[BURST_BYTES]
     if address < 0 or address >= m[CAPACITY]:
@@ -191,12 +190,13 @@ def _next_burst(m: Row) -> int:
     m[SOURCE_PART] += 1
     if m[SOURCE_PART] == m[SOURCE_PARTS]:
         m[SOURCE_PART] = 0
-        _next_access(m, segment)
+        _next_access(m)
     return int(index)
 
 
 @inlined
-def _next_access(m: Row, segment: Row) -> None:
+def _next_access(m: Row) -> None:
+    segment = row_at(pointer_of(m[SOURCE_SEGMENTS]), m[SOURCE_SEGMENT] * SEGMENT_FIELDS)
     m[SOURCE_AT] += 1
     m[SOURCE_STREAM] += 1
     if m[SOURCE_STREAM] < segment[STREAMS]:

@@ -66,7 +66,7 @@ DELAY = SCRATCH + 14  # [level, previous command, following command], ticks
 PLACES = DELAY + 6 * COMMAND_SLOTS * COMMAND_SLOTS
 # `pool`: one row per run of neighbouring bursts of a request in one row of a bank. PLACE is that of the first one still
 # OUTSIDE the buffers; MERGED links reads that wait for the same data
-LINK, PLACE, ARRIVAL, REQUEST, IS_WRITE, MERGED, OUTSIDE, UNDONE = range(8)
+LINK, MERGED, OUTSIDE, UNDONE, PLACE, ARRIVAL, REQUEST, IS_WRITE = range(8)
 POOL_FIELDS = 8  # a cache line
 # `requests`
 REMAINING, DONE, REQUEST_FIELDS = range(3)
