@@ -227,7 +227,7 @@ def _first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int
     return RD + 1, trailing_zeros(writes), tick
 
 
-@compiled
+@inlined
 def _first_ready(m: Row, c: Row, tick: int) -> tuple[int, int, int, int]:
     """Return (command, bank, position) of the first ready one, round robin, or NONE; and the next ready tick."""
     closed, reads = c[CLOSED_BANKS], c[READ_BANKS]
@@ -283,7 +283,7 @@ def _release_held(c: Row, words: Words, bank: int) -> None:
             held[word] &= ~bursts[word]
 
 
-@compiled
+@inlined
 def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: int, tick: int) -> None:
     """Issue the column command of a burst; merged ones are done with it."""
     state, slot, bit = bank_at(c, bank), queued_at(m, c, bank, position), 1 << position
@@ -429,7 +429,7 @@ def _make_room(m: Row, c: Row, bank: int) -> None:
     _row_changed(m, c, bank)
 
 
-@compiled
+@inlined
 def _move(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
     """Move a burst from its buffer to its bank's queue; behind others of its kind it changes nothing for the bank."""
     slot = slot_at(c, words, mode, position)
@@ -469,7 +469,7 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> 
         c[COLUMN_WAKE] = min(c[COLUMN_WAKE], max(state[Q_WAKE], tick + 1))
 
 
-@compiled
+@inlined
 def _schedule(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Move at most one burst into its bank's queue; return whether one may move in the next tick.
 

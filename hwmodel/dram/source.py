@@ -2,8 +2,9 @@
 
 A single channel pulls its bursts itself. Of several, the one whose turn it is runs until it has taken its burst; the
 others stand where they were, since only what they are offered, and when, could reach them.
-A cursor stands on the next burst: its segment, run and access. Bursts that follow each other differ in few address
-bits, and the place of an address is a XOR over its bits (where `state.LINEAR` says so): only what differs is decoded.
+A cursor stands on the next burst: its segment, run and access; it hands out a few at a time. Bursts that follow each
+other differ in few address bits, and the place of an address is a XOR over its bits (where `state.LINEAR` says so):
+only what differs is decoded.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ from hwmodel.dram.traffic import (
     Accesses,
 )
 
+DRAWN = 16  # bursts; enough that what the cursor needs is read and written for many of them
+
 
 @compiled
 def seek(state: DramState, accesses: Accesses, burst: int, parts: int, gap: int) -> None:
@@ -94,13 +97,13 @@ def seek(state: DramState, accesses: Accesses, burst: int, parts: int, gap: int)
     """
     m = memory_of(state)
     c = channel_at(m, state.words, 0)
-    index = c[INBOX_HEAD]
-    if index != NONE:
+    while c[INBOX_HEAD] != NONE:
+        index = c[INBOX_HEAD]
         row = burst_at(m, index)
+        c[INBOX_HEAD] = row[LINK]
         row[LINK] = m[FREE_BURST]
         m[FREE_BURST] = index
         m[BURSTS_LEFT] += 1
-        c[INBOX_HEAD] = NONE
     segments = accesses.segments
     access = burst // parts
     m[SOURCE_SEGMENTS], m[SOURCE_RUNS] = number_of(pointer(segments)), number_of(pointer(accesses.runs))
@@ -120,8 +123,8 @@ def seek(state: DramState, accesses: Accesses, burst: int, parts: int, gap: int)
 
 @inlined
 def pull(m: Row) -> int:
-    """Return the next burst of the traffic for the only channel, or NONE, as `_next_burst` does."""
-    return _next_burst(m) if m[CHANNELS] == 1 else NONE
+    """Return the next bursts of the traffic for the only channel, as `_draw` does."""
+    return _draw(m, DRAWN) if m[CHANNELS] == 1 else NONE
 
 
 @compiled
@@ -131,7 +134,7 @@ def next_channel(m: Row, words: Words) -> int:
     The channel stops when it has taken it; then `taken` must be called.
     """
     if m[SOURCE_CHANNEL] == NONE:
-        index = _next_burst(m)
+        index = _draw(m, 1)
         if index == NONE:
             return NONE
         m[SOURCE_CHANNEL] = m[SOURCE_PLACE] >> CHANNEL_SHIFT
@@ -158,64 +161,76 @@ def spreads(m: Row) -> bool:
     return bool(m[CHANNELS] != 1 and (m[SOURCE_LEFT] != 0 or m[SOURCE_CHANNEL] != NONE))
 
 
-@inlined
-def _next_burst(m: Row) -> int:
-    """Return the next burst of the traffic as a row of the pool, or NONE at its end or where there is no room.
-
-    There is room if a row of the pool is free, and one of the log for every burst that waits.
-    """
-    index = m[FREE_BURST]
-    if m[SOURCE_LEFT] == 0 or index == NONE or (m[LOG] and m[LOGGED] + waiting(m) >= m[LOG_ROWS]):
-        return NONE
-    run = row_at(pointer_of(m[SOURCE_RUNS]), (m[SOURCE_RUN] + m[SOURCE_STREAM]) * RUN_FIELDS)
-    address = run[START] + m[SOURCE_STEP] * run[STRIDE] + m[SOURCE_PART] * m[BURST_BYTES]
-    if address < 0 or address >= m[CAPACITY]:
-        address %= m[CAPACITY]
-    if m[LINEAR]:
-        m[SOURCE_PLACE] ^= decode(m, address ^ m[SOURCE_ADDRESS])
-        m[SOURCE_ADDRESS] = address
-    else:
-        m[SOURCE_PLACE] = decode(m, address)
-    burst = burst_at(m, index)
-    m[FREE_BURST] = burst[LINK]
-    m[BURSTS_LEFT] -= 1
-    burst[LINK] = burst[MERGED] = NONE
-    burst[PLACE] = m[SOURCE_PLACE] & PLACE_MASK
-    burst[ARRIVAL] = m[SOURCE_AT] * m[SOURCE_GAP]
-    burst[REQUEST] = -2 - m[SOURCE_INDEX]
-    burst[IS_WRITE] = run[DIRECTION]
-    burst[OUTSIDE] = burst[UNDONE] = 1
-    m[SOURCE_INDEX] += 1
-    m[SOURCE_LEFT] -= 1
-    m[SOURCE_PART] += 1
-    if m[SOURCE_PART] == m[SOURCE_PARTS]:
-        m[SOURCE_PART] = 0
-        _next_access(m)
-    return int(index)
-
-
-@inlined
-def _next_access(m: Row) -> None:
-    segment = row_at(pointer_of(m[SOURCE_SEGMENTS]), m[SOURCE_SEGMENT] * SEGMENT_FIELDS)
-    m[SOURCE_AT] += 1
-    m[SOURCE_STREAM] += 1
-    if m[SOURCE_STREAM] < segment[STREAMS]:
-        return
-    m[SOURCE_STREAM] = 0
-    m[SOURCE_STEP] += 1
-    if m[SOURCE_STEP] < segment[LENGTH]:
-        return
-    m[SOURCE_STEP] = 0
-    m[SOURCE_RUN] += segment[STREAMS]
-    if m[SOURCE_AT] == segment[FIRST] + segment[ACCESSES]:
-        _next_segment(m)
-
-
 @compiled
-def _next_segment(m: Row) -> None:
-    m[SOURCE_SEGMENT] += 1
-    if m[SOURCE_LEFT] != 0:
-        m[SOURCE_RUN] = row_at(pointer_of(m[SOURCE_SEGMENTS]), m[SOURCE_SEGMENT] * SEGMENT_FIELDS)[RUNS]
+def _draw(m: Row, most: int) -> int:
+    """Take up to so many next bursts of the traffic into rows of the pool, in order; return the first one's, or NONE.
+
+    They end with the traffic, and where there is no room: a row of the pool for each, and one of the log for every
+    burst that waits.
+    """
+    count = min(most, m[SOURCE_LEFT], m[BURSTS_LEFT])
+    if m[LOG]:
+        count = min(count, m[LOG_ROWS] - m[LOGGED] - waiting(m))
+    if count <= 0:
+        return NONE
+    burst_bytes, capacity, parts, gap = m[BURST_BYTES], m[CAPACITY], m[SOURCE_PARTS], m[SOURCE_GAP]
+    runs, segment = pointer_of(m[SOURCE_RUNS]), _segment(m)
+    streams, length, stop = segment[STREAMS], segment[LENGTH], segment[FIRST] + segment[ACCESSES]
+    row, step, stream, part, at = m[SOURCE_RUN], m[SOURCE_STEP], m[SOURCE_STREAM], m[SOURCE_PART], m[SOURCE_AT]
+    place, decoded, number = m[SOURCE_PLACE], m[SOURCE_ADDRESS], -2 - m[SOURCE_INDEX]
+    first = following = m[FREE_BURST]
+    burst = burst_at(m, first)
+    for drawn in range(1, count + 1):
+        burst = burst_at(m, following)
+        following = burst[LINK]
+        run = row_at(runs, (row + stream) * RUN_FIELDS)
+        address = run[START] + step * run[STRIDE] + part * burst_bytes
+        if address < 0 or address >= capacity:
+            address %= capacity
+        if m[LINEAR]:
+            place ^= decode(m, address ^ decoded)
+            decoded = address
+        else:
+            place = decode(m, address)
+        burst[MERGED] = NONE
+        burst[OUTSIDE] = burst[UNDONE] = 1
+        burst[PLACE] = place & PLACE_MASK
+        burst[ARRIVAL] = at * gap
+        burst[REQUEST] = number
+        burst[IS_WRITE] = run[DIRECTION]
+        number -= 1
+        part += 1
+        if part < parts:
+            continue
+        part = 0
+        at += 1
+        stream += 1
+        if stream < streams:
+            continue
+        stream = 0
+        step += 1
+        if step < length:
+            continue
+        step = 0
+        row += streams
+        if at == stop and drawn < m[SOURCE_LEFT]:
+            m[SOURCE_SEGMENT] += 1
+            segment = _segment(m)
+            row, streams, length = segment[RUNS], segment[STREAMS], segment[LENGTH]
+            stop = segment[FIRST] + segment[ACCESSES]
+    burst[LINK] = NONE
+    m[FREE_BURST] = following
+    m[BURSTS_LEFT] -= count
+    m[SOURCE_LEFT] -= count
+    m[SOURCE_INDEX] += count
+    m[SOURCE_RUN], m[SOURCE_STEP], m[SOURCE_STREAM], m[SOURCE_PART], m[SOURCE_AT] = row, step, stream, part, at
+    m[SOURCE_PLACE], m[SOURCE_ADDRESS] = place, decoded
+    return int(first)
+
+
+@inlined
+def _segment(m: Row) -> Row:
+    return row_at(pointer_of(m[SOURCE_SEGMENTS]), m[SOURCE_SEGMENT] * SEGMENT_FIELDS)
 
 
 @inlined
