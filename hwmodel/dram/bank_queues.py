@@ -124,6 +124,7 @@ from hwmodel.dram.state import (
     pc_at,
     pointer_of,
     remove,
+    rotate_right,
     row_at,
     slide,
     slot_at,
@@ -209,22 +210,21 @@ def _first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int
             return PRE, trailing_zeros(live), at
         wake = at
     reads, writes = hits & state[Q_READS], hits & ~state[Q_READS]
-    read_at = max(pc[RD], column_ready(c, bank, RD), c[COLUMN_FREE], tick) | m[RISING] if reads != 0 else NEVER
-    write_at = max(pc[WR], column_ready(c, bank, WR), c[COLUMN_FREE], tick) | m[RISING] if writes != 0 else NEVER
-    wake = min(wake, read_at)
-    if write_at <= tick:
+    if reads != 0:
+        at = max(pc[RD], column_ready(c, bank, RD), c[COLUMN_FREE], tick) | m[RISING]
+        if at > tick:
+            reads, wake = 0, min(wake, at)
+    if writes != 0:
+        at = max(pc[WR], column_ready(c, bank, WR), c[COLUMN_FREE], tick) | m[RISING]
+        if at > tick:
+            writes, wake = 0, min(wake, at)
         while writes != 0 and _held_back(m, c, bank, trailing_zeros(writes)):
             writes &= writes - 1
-    elif writes != 0:
-        wake = min(wake, write_at)
-        writes = 0
-    if read_at > tick:
-        reads = 0
-    if reads == 0 and writes == 0:
-        return NONE, 0, wake
-    if writes == 0 or (reads != 0 and trailing_zeros(reads) < trailing_zeros(writes)):
+        if writes != 0 and (reads == 0 or trailing_zeros(writes) < trailing_zeros(reads)):
+            return WR, trailing_zeros(writes), tick
+    if reads != 0:
         return RD, trailing_zeros(reads), tick
-    return RD + 1, trailing_zeros(writes), tick
+    return NONE, 0, wake
 
 
 @inlined
@@ -243,19 +243,17 @@ def _first_ready(m: Row, c: Row, tick: int) -> tuple[int, int, int, int]:
         if writes != 0 and pc[WR] > tick:
             writes, wake = 0, min(wake, pc[WR])
     banks = closed | reads | writes | conflicts
-    first = c[LAST_BANK] + 1
-    upper = banks & (-1 << first) if first < 64 else 0
-    for turn in range(2):
-        bits = upper if turn == 0 else banks & ~upper
-        while bits != 0:
-            bank = trailing_zeros(bits)
-            bits &= bits - 1
-            state = bank_at(c, bank)
-            if state[Q_WAKE] <= tick:
-                command, position, state[Q_WAKE] = _first_in_queue(m, c, bank, tick)
-                if command != NONE:
-                    return command, bank, position, tick
-            wake = min(wake, state[Q_WAKE])
+    first = (c[LAST_BANK] + 1) & 63
+    bits = rotate_right(banks, first)
+    while bits != 0:
+        bank = (first + trailing_zeros(bits)) & 63
+        bits &= bits - 1
+        state = bank_at(c, bank)
+        if state[Q_WAKE] <= tick:
+            command, position, state[Q_WAKE] = _first_in_queue(m, c, bank, tick)
+            if command != NONE:
+                return command, bank, position, tick
+        wake = min(wake, state[Q_WAKE])
     return NONE, 0, 0, wake
 
 
@@ -303,7 +301,10 @@ def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: 
         c[ROW_WAKE] = tick
     elif c[QUEUED] == 0:  # a drain may begin
         c[ROW_WAKE] = tick
-    _classify(m, c, bank)
+    if mode == 0 and state[Q_HITS] & state[Q_READS] != 0 and state[Q_LIVE] & -state[Q_LIVE] & state[Q_HITS] != 0:
+        state[Q_WAKE] = 0  # another read comes next, and no conflict is the oldest: its class is what it was
+    else:
+        _classify(m, c, bank)
     pending(m, c, place)[0] -= 1 << PENDING_SHIFT * mode
     merged = burst_at(m, burst)[MERGED]
     done = finish(m, c, bank, burst, mode, tick, outcome)

@@ -30,6 +30,7 @@ from hwmodel.dram.state import (
     FINISHED,
     FREE_REQUEST,
     INBOX_HEAD,
+    LAST_DONE,
     NEVER,
     NEXT_BANK,
     NO_ROOM,
@@ -138,10 +139,8 @@ def run_shared(state: DramState, until: int, resume: int) -> int:
                     return STOPPED
                 taken(m, c)
                 break
-            if until == NEVER and shared_done(m, c):
-                break
             tick = next_event(c)
-            if tick >= until:
+            if tick >= until or (tick > c[LAST_DONE] and until == NEVER and shared_done(m, c)):
                 break
             if recorded:
                 status = _missing_room(m, c, tick)
@@ -182,10 +181,8 @@ def run_banked(state: DramState, until: int, resume: int) -> int:
                     return STOPPED
                 taken(m, c)
                 break
-            if until == NEVER and banked_done(m, c):
-                break
             tick = next_event(c)
-            if tick >= until:
+            if tick >= until or (tick > c[LAST_DONE] and until == NEVER and banked_done(m, c)):
                 break
             if recorded:
                 status = _missing_room(m, c, tick)

@@ -163,6 +163,15 @@ def _shift_right(_context: Any, _value: Any, _places: Any) -> Any:
     return types.int64(types.int64, types.int64), generate
 
 
+def _rotate_right(_context: Any, _value: Any, _places: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        value, places = arguments
+        others = builder.and_(builder.neg(places), ir.Constant(ir.IntType(64), 63))
+        return builder.or_(builder.lshr(value, places), builder.shl(value, others))
+
+    return types.int64(types.int64, types.int64), generate
+
+
 def _pointer_to_array(_context: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -212,6 +221,7 @@ _make_pointer_type: Any = types.CPointer
 _POINTER = _make_pointer_type(types.int64)
 trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is not zero
 shift_right: Any = intrinsic(_shift_right)  # of 64 bits without a sign, by less than 64
+rotate_right: Any = intrinsic(_rotate_right)  # of 64 bits, by less than 64
 pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 array, which must outlive it
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
 row_at: Any = intrinsic(_advance_pointer)  # the pointer a number of values further on
