@@ -27,6 +27,7 @@ from hwmodel.dram.state import (
     ACCOUNTED,
     ACT,
     ACT_TICK,
+    ACT_WAKE,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANKS,
@@ -77,7 +78,6 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OPENED_BY,
-    OPENER_WAKE,
     OTHER_WAKE,
     OUTSTANDING,
     OWED,
@@ -85,6 +85,7 @@ from hwmodel.dram.state import (
     PER_BANK_QUEUES,
     PER_CHANNEL,
     PLACE_MASK,
+    PRE_WAKE,
     Q_COUNT,
     Q_LIVE,
     Q_READS,
@@ -360,7 +361,7 @@ def skip(
     c[ACCEPTED] += bursts
     for column in (TICK, COLUMN_WAKE, ROW_WAKE, ROW_FREE, COLUMN_FREE, LAST_DONE, REFRESH_DUE):
         _later(c, column, ticks)
-    for column in (ACTIVE_WAKE, HIT_WAKE, OPENER_WAKE, OTHER_WAKE):
+    for column in (ACTIVE_WAKE, HIT_WAKE, ACT_WAKE, PRE_WAKE, OTHER_WAKE):
         _later(c, column, ticks)
     m[NOW] += ticks
     for index in range(m[PER_CHANNEL]):

@@ -13,6 +13,7 @@ from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
     ACT_CANDIDATES,
+    ACT_WAKE,
     ALL_BURSTS,
     ARRIVAL,
     ARRIVES,
@@ -44,13 +45,13 @@ from hwmodel.dram.state import (
     NEVER,
     NONE,
     OPEN_ROW,
-    OPENER_WAKE,
     OUTSIDE,
     PC_MASKS,
     PER_CHANNEL,
     PLACE,
     PRE,
     PRE_CANDIDATES,
+    PRE_WAKE,
     PRECHARGES,
     RD,
     RECOUNTED,
@@ -158,7 +159,8 @@ def wake_column(c: Row, wake: int, tick: int) -> None:
 def wake_all(m: Row, c: Row, tick: int) -> None:
     """Any command may be possible from a tick on."""
     wake_column(c, HIT_WAKE, tick | m[RISING])
-    wake_row(c, OPENER_WAKE, tick)
+    wake_row(c, ACT_WAKE, tick)
+    wake_row(c, PRE_WAKE, tick)
 
 
 @inlined
@@ -285,7 +287,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         if first and state[IS_REFRESHING] == 0:
             insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), words, position)
             at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, state[BANK_PC])))
-            wake_row(c, OPENER_WAKE, at | m[RISING])
+            wake_row(c, ACT_WAKE, at | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
         hits = row_at(bursts, ROW_HITS * len(words))
         first = lowest(hits, words) == NONE
@@ -295,7 +297,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
             wake_column(c, HIT_WAKE, max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
     elif state[IS_ACTIVE] == 0:
         nominate(m, c, words, mode, bank)
-        wake_row(c, OPENER_WAKE, max(tick + 1, state[PRE], pc_at(c, state[BANK_PC])[PRE]))
+        wake_row(c, PRE_WAKE, max(tick + 1, state[PRE], pc_at(c, state[BANK_PC])[PRE]))
 
 
 @inlined
@@ -361,4 +363,4 @@ def precharge(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
     if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
         pc = bank_at(c, bank)[BANK_PC]
         at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, pc)))
-        wake_row(c, OPENER_WAKE, at | m[RISING])
+        wake_row(c, ACT_WAKE, at | m[RISING])

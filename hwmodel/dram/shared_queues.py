@@ -12,7 +12,7 @@ on which nothing can happen.
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.commands import activate, column, column_ready, finish
+from hwmodel.dram.commands import act_ready, activate, column, column_ready, finish
 from hwmodel.dram.shared_buffers import (
     accept,
     act_floor,
@@ -32,6 +32,7 @@ from hwmodel.dram.state import (
     ACCEPTED,
     ACT,
     ACT_CANDIDATES,
+    ACT_WAKE,
     ACTIVE,
     ACTIVE_ARRIVAL,
     ACTIVE_BANK,
@@ -58,7 +59,6 @@ from hwmodel.dram.state import (
     DUE,
     FCFS,
     FREED,
-    GROUP_AT,
     HIT,
     HIT_WAKE,
     HITS,
@@ -73,12 +73,11 @@ from hwmodel.dram.state import (
     MODE,
     NEVER,
     NONE,
-    OPEN_ROW,
     OPENED_BY,
-    OPENER_WAKE,
     OTHER_WAKE,
     PRE,
     PRE_CANDIDATES,
+    PRE_WAKE,
     RD,
     RECOUNTED,
     REFRESH_DUE,
@@ -170,7 +169,7 @@ def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, has_conflict
     state = bank_at(c, bank)
     at = max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
     if has_conflict:
-        wake_row(c, OPENER_WAKE, at)
+        wake_row(c, PRE_WAKE, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
         wake_row(c, OTHER_WAKE, at)
     if m[SCHEDULER] == FCFS:
@@ -327,9 +326,9 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     if c[DUE] != 0:
         c[ROW_WAKE] = c[OTHER_WAKE]
         return
-    if not issued and c[OPENER_WAKE] <= tick:
-        position, command, c[OPENER_WAKE] = _oldest_opener(m, c, words, tick)
-        if position != NONE:
+    if not issued:
+        position, command = _oldest_opener(m, c, words, tick)
+        if position != NEVER:
             issued = True
             if command == ACT:
                 _issue_act(m, c, words, c[MODE], position, tick)
@@ -338,40 +337,74 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
     if not issued and m[CLOSE_AFTER] >= 0:
         closing = close_unused(m, c, words, tick)
         c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
-    c[ROW_WAKE] = max(min(c[OTHER_WAKE], c[OPENER_WAKE]), tick + 1, c[ROW_FREE])
+    c[ROW_WAKE] = max(min(c[OTHER_WAKE], min(c[ACT_WAKE], c[PRE_WAKE])), tick + 1, c[ROW_FREE])
 
 
 @inlined
-def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int, int]:
-    """Return (position, command) of the oldest burst whose row command is ready, or NONE; and the next ready tick."""
+def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
+    """Return (position, command) of the oldest burst whose row command is ready, or NEVER; set the wakes."""
+    position, command = NEVER, ACT
+    if c[ACT_WAKE] <= tick:
+        found, c[ACT_WAKE] = _oldest_act(m, c, words, tick)
+        if found != NONE:
+            position = found
+    if c[PRE_WAKE] <= tick:
+        found, c[PRE_WAKE] = _oldest_conflict(m, c, words, tick, position)
+        if found != NONE:
+            position, command = found, PRE
+    return position, command
+
+
+@inlined
+def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
+    """Return the position of the oldest burst whose activate is ready, or NONE; and the next ready tick."""
     mode, rising, wake = c[MODE], m[RISING], NEVER
-    may_activate = rising <= tick & 1  # on a rising edge, where activates issue only there
+    if rising > tick & 1:  # activates issue on rising edges only
+        return NONE, tick + 1
     for word in range(len(words)):
         found = 0
-        for index in range(MAX_PCS):
-            pc = pc_at(c, index)
-            acts = candidates(c, words, mode, index, ACT_CANDIDATES)[word]
-            found |= acts if may_activate and act_floor(m, pc) <= tick else 0
-            conflicts = candidates(c, words, mode, index, PRE_CANDIDATES)[word]
-            found |= conflicts if pc[PRE] <= tick else 0
+        for pc in range(MAX_PCS):
+            acts = candidates(c, words, mode, pc, ACT_CANDIDATES)[word]
+            found |= acts if act_floor(m, pc_at(c, pc)) <= tick else 0
         found = _in_turn(m, c, words, mode, word, found)
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            state = bank_at(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)
-            command = ACT if state[OPEN_ROW] == NONE else PRE
-            at = max(state[command], row_at(c, state[GROUP_AT])[command])
+            at = act_ready(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)
             if at <= tick:
-                return position, command, tick
-            wake = min(wake, at | (rising if command == ACT else 0))
-    for index in range(MAX_PCS):
-        pc = pc_at(c, index)
-        floor = max(act_floor(m, pc), tick) | rising
-        if floor > tick and lowest(candidates(c, words, mode, index, ACT_CANDIDATES), words) != NONE:
+                return position, tick
+            wake = min(wake, at)
+    for pc in range(MAX_PCS):
+        floor = act_floor(m, pc_at(c, pc))
+        if floor > tick and lowest(candidates(c, words, mode, pc, ACT_CANDIDATES), words) != NONE:
             wake = min(wake, floor)
-        if pc[PRE] > tick and lowest(candidates(c, words, mode, index, PRE_CANDIDATES), words) != NONE:
-            wake = min(wake, pc[PRE])
-    return NONE, ACT, wake
+    return NONE, wake | rising
+
+
+@inlined
+def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tuple[int, int]:
+    """Return the position, below `before`, of the oldest burst whose precharge is ready, or NONE; and the next try."""
+    mode, wake = c[MODE], NEVER
+    for word in range(len(words)):
+        found = 0
+        for pc in range(MAX_PCS):
+            conflicts = candidates(c, words, mode, pc, PRE_CANDIDATES)[word]
+            found |= conflicts if pc_at(c, pc)[PRE] <= tick else 0
+        found = _in_turn(m, c, words, mode, word, found)
+        while found != 0:
+            position = 64 * word + trailing_zeros(found)
+            found &= found - 1
+            if position > before:
+                return NONE, tick
+            at = bank_at(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)[PRE]
+            if at <= tick:
+                return position, tick
+            wake = min(wake, at)
+    for pc in range(MAX_PCS):
+        floor = pc_at(c, pc)[PRE]
+        if floor > tick and lowest(candidates(c, words, mode, pc, PRE_CANDIDATES), words) != NONE:
+            wake = min(wake, floor)
+    return NONE, wake
 
 
 @inlined

@@ -7,6 +7,7 @@ from hwmodel.dram.commands import close, refresh_ready, row_command
 from hwmodel.dram.shared_buffers import nominate, precharge, row_changed, wake_all, wake_row
 from hwmodel.dram.state import (
     ACT,
+    ACT_WAKE,
     ACTIVE_BANKS,
     BANK_STRIDE,
     BANKS,
@@ -20,7 +21,6 @@ from hwmodel.dram.state import (
     NONE,
     OPEN_BANKS,
     OPEN_ROW,
-    OPENER_WAKE,
     OTHER_WAKE,
     OWED,
     PER_CHANNEL,
@@ -124,7 +124,7 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 own[REFRESHED_UNTIL] = tick + m[REFRESH_TICKS]
                 nominate(m, c, words, 0, bank)
                 nominate(m, c, words, 1, bank)
-                wake_row(c, OPENER_WAKE, max(tick + 1, own[ACT]) | m[RISING])
+                wake_row(c, ACT_WAKE, max(tick + 1, own[ACT]) | m[RISING])
                 return True, tick
         wake = min(wake, at)
     return False, wake

@@ -71,12 +71,13 @@ POOL_FIELDS = 8  # a cache line
 # `requests`
 REMAINING, DONE, REQUEST_FIELDS = range(3)
 # A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued. COLUMN_WAKE
-# and ROW_WAKE sum up those of active bursts and row hits, and of the row commands that bursts and that others need.
+# and ROW_WAKE sum up those of active bursts and row hits, and of activates, precharges and the other row commands.
 # RECOUNTED: whether COUNT changed since the mode was chosen.
 (INDEX, TICK, ASLEEP, COLUMN_WAKE, ROW_WAKE, ARRIVES, INBOX_HEAD, INBOX_TAIL, MODE, COUNT, _1, TAIL, _2,
  ACTIVE, _3, SERIAL, DUE, DUE_PC, REFRESH_DUE, ROW_FREE, COLUMN_FREE, FREED, ACCEPTED, MERGED_READS, _4,
  LAST_DONE, LAST_BANK, QUEUED, DRAINING, FULL_BANKS, CLOSED_BANKS, READ_BANKS, WRITE_BANKS,
- CONFLICT_BANKS, ACTIVE_WAKE, HIT_WAKE, OPENER_WAKE, OTHER_WAKE, ACTIVE_FIRST, _5, RECOUNTED) = range(41)
+ CONFLICT_BANKS, ACTIVE_WAKE, HIT_WAKE, ACT_WAKE, PRE_WAKE, OTHER_WAKE, ACTIVE_FIRST, _5,
+ RECOUNTED) = range(42)
 CHANNEL_FIELDS = 48
 # A pseudo-channel. FAW is a ring of the last four activates; REFRESHING is a bank's place, or NONE, of
 # the OWED refreshes of single banks the oldest.
