@@ -125,9 +125,10 @@ def _streams(runs: Array, length: int, access_bytes: int, block: int, capacity: 
 def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[int, int]:
     """Return (accesses after which a gather of runs repeats, accesses until rows meet), or (0, 0)."""
     stride = int(runs[0, STRIDE])
+    if stride <= 0 or (runs[:, STRIDE] != stride).any() or (runs[:, DIRECTION] != runs[0, DIRECTION]).any():
+        return 0, 0
     phases = runs[:, START] % block
-    alike = (runs[:, STRIDE] == stride).all() and (runs[:, DIRECTION] == runs[0, DIRECTION]).all()
-    if stride <= 0 or not alike or (phases != phases[0]).any():
+    if (phases != phases[0]).any():
         return 0, 0
     unit = length
     if phases[0] == 0 and length * stride % block == 0:

@@ -7,43 +7,20 @@ result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hwmodel.dram import state as k
+from hwmodel.dram.boundaries import MAX_WAITING, Boundaries
 from hwmodel.dram.controller import Dram
-from hwmodel.dram.fast_forward import MAX_STATES, describe, skip
+from hwmodel.dram.fast_forward import MAX_STATES, skip
 from hwmodel.dram.patterns import Pattern, block_bytes, joined_runs, pattern_of
 from hwmodel.dram.source import seek
 from hwmodel.dram.traffic import FIRST, Traffic
 
 Array = np.ndarray[Any, Any]
-# assumed: bursts in a state that is written down; reads that wait for the same data know no bound
-MAX_WAITING = 1 << 14
 BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
-
-# Columns that count what has happened, by their offsets in a channel
-_PC_COUNTS = [*range(k.CAUSE, k.CAUSE + len(k.CAUSES)), *range(k.READS, k.LATENCY_MAX)]
-_BANK_COUNTS = [k.BANK_ACTIVATES, k.BANK_CONFLICTS, k.BANK_BURSTS]
-_COUNTS = np.array(
-    [
-        k.MERGED_READS,
-        k.MERGED_READS + 1,
-        *(k.PCS + pc * k.PC_FIELDS + column for pc in range(k.MAX_PCS) for column in _PC_COUNTS),
-        *(k.BANK_ROWS + bank * k.BANK_FIELDS + column for bank in range(k.CHANNEL_BANKS) for column in _BANK_COUNTS),
-    ]
-)
-
-
-@dataclass
-class _Boundary:
-    """What was noted at a boundary: bursts accepted, tick, counts."""
-
-    accepted: int
-    tick: int
-    counts: Array
 
 
 def replay(dram: Dram, traffic: Traffic, gap_ticks: int = 0, fast_forward: bool = True) -> int:
@@ -78,8 +55,7 @@ class _Replay:
         self.pattern: Pattern | None = None
         self.segment = -1
         self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
-        self.seen: dict[bytes, _Boundary] = {}
-        self.note = np.zeros((1 << 13) + 4 * MAX_WAITING, np.int64)  # what there always is, and four numbers a burst
+        self.seen = Boundaries(dram.organisation, int(scalars[k.BANK_STRIDE]))
         scalars[k.REPLAYING] = 1
 
     @property
@@ -146,7 +122,8 @@ class _Replay:
         while segment + 1 < len(segments) and segments[segment + 1, FIRST] * self.parts <= accepted:
             segment += 1
         if segment != self.segment:
-            self.segment, self.seen = segment, {}
+            self.segment = segment
+            self.seen.clear()
             self.pattern = pattern_of(
                 self.dram.state, self.traffic.accesses, segment, self.traffic.access_bytes, self.block
             )
@@ -160,27 +137,10 @@ class _Replay:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
         since = tick - (self._interval() if until != k.NEVER else 1 << 16)
-        length, back = describe(
-            state,
-            self.traffic.accesses,
-            self.segment,
-            pattern.unit,
-            self.parts,
-            pattern.banks,
-            tick,
-            since,
-            self.note,
-        )
-        if not length:
+        repetition = self.seen.repeated(state, self.traffic.accesses, self.segment, pattern, self.parts, tick, since)
+        if repetition is None:
             return
-        self.note[length] = (accepted - pattern.first) % pattern.unit
-        key = self.note[: length + 1].tobytes()
-        before = self.seen.get(key)
-        counts = state.channels[0, _COUNTS]
-        if before is None:
-            self.seen[key] = _Boundary(accepted, tick, counts)
-            return
-        bursts, ticks = accepted - before.accepted, tick - before.tick
+        bursts, back = repetition.bursts, repetition.back
         periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
         if periods < 1 or back > bursts or back + bursts >= pattern.apart:
             return
@@ -191,12 +151,11 @@ class _Replay:
             self.parts,
             pattern.banks,
             periods * bursts,
-            periods * ticks,
+            periods * repetition.ticks,
             pattern.first,
             since,
         )
-        counts -= before.counts
-        state.channels[0, _COUNTS] += periods * counts
+        state.channels[0, self.seen.columns] += periods * repetition.counts
         self.reached = self.accepted
-        self.seen = {}
+        self.seen.clear()
         self._seek()
