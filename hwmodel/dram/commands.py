@@ -66,6 +66,7 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OUTSTANDING,
+    OWN_STACK_RULES,
     PER_CHANNEL,
     PRE,
     PREAB,
@@ -223,11 +224,13 @@ def column(m: Row, c: Row, bank: int, mode: int, tick: int) -> None:
     raise_row(row_at(c, state[GROUP_AT]), row_at(delay, AT_BANK_GROUP * LEVEL), tick)
     raise_row(state, row_at(delay, AT_BANK * LEVEL), tick)
     if m[STACK_IDS] > 1:
-        first = STACK_ROWS + state[BANK_PC] * (MAX_STACK_IDS * COMMAND_SLOTS)
-        for other in range(m[STACK_IDS]):
-            at = first + other * COMMAND_SLOTS
-            level = AT_STACK_ID if at == state[STACK_AT] else AT_SIBLING
-            raise_row(row_at(c, at), row_at(delay, level * LEVEL), tick)
+        if m[OWN_STACK_RULES]:
+            raise_row(row_at(c, state[STACK_AT]), row_at(delay, AT_STACK_ID * LEVEL), tick)
+        first, other = STACK_ROWS + state[BANK_PC] * (MAX_STACK_IDS * COMMAND_SLOTS), state[STACK_AT]
+        for _ in range(m[STACK_IDS] - 1):
+            other += COMMAND_SLOTS
+            other = first if other == first + m[STACK_IDS] * COMMAND_SLOTS else other
+            raise_row(row_at(c, other), row_at(delay, AT_SIBLING * LEVEL), tick)
     if m[RECORD]:
         _record(m, c, bank, state[OPEN_ROW], RD + mode, tick)
 

@@ -110,6 +110,8 @@ class Dram:
         scalars = _scalars(timing, organisation, stacks, policy)
         delay, scalars[k.FAW_TICKS] = _delays(rules(timing, organisation) if table is None else table)
         scalars[k.DELAY : k.PLACES] = delay.ravel()
+        own, common = delay[[LEVELS.index("stack_id"), LEVELS.index("pseudo_channel")]]
+        scalars[k.OWN_STACK_RULES] = (own > common).any()  # what holds in the whole pseudo-channel needs no rule here
         scalars[k.DIGITS], scalars[k.HASHES] = digits, len(address_map) - digits
         scalars[k.CAPACITY] = capacity
         if policy.scheduler != "per-bank-queues":  # whose bursts may be merged one by one

@@ -41,7 +41,6 @@ from hwmodel.dram.state import (
     REQUEST,
     SCHEDULER,
     SOURCE_ADDRESS,
-    SOURCE_AT,
     SOURCE_CHANNEL,
     SOURCE_GAP,
     SOURCE_INDEX,
@@ -117,7 +116,7 @@ def seek(state: DramState, accesses: Accesses, burst: int, parts: int, gap: int)
         step, m[SOURCE_STREAM] = divmod(access - segments[segment, FIRST], segments[segment, STREAMS])
         run, m[SOURCE_STEP] = divmod(step, segments[segment, LENGTH])
         m[SOURCE_RUN] = segments[segment, RUNS] + run * segments[segment, STREAMS]
-        m[SOURCE_AT], m[SOURCE_PART] = access, burst % parts
+        m[SOURCE_PART] = burst % parts
         m[SOURCE_ADDRESS] = m[SOURCE_PLACE] = 0
 
 
@@ -173,20 +172,19 @@ def _draw(m: Row, most: int) -> int:
         count = min(count, m[LOG_ROWS] - m[LOGGED] - waiting(m))
     if count <= 0:
         return NONE
-    burst_bytes, capacity, parts, gap = m[BURST_BYTES], m[CAPACITY], m[SOURCE_PARTS], m[SOURCE_GAP]
     runs, segment = pointer_of(m[SOURCE_RUNS]), _segment(m)
-    streams, length, stop = segment[STREAMS], segment[LENGTH], segment[FIRST] + segment[ACCESSES]
-    row, step, stream, part, at = m[SOURCE_RUN], m[SOURCE_STEP], m[SOURCE_STREAM], m[SOURCE_PART], m[SOURCE_AT]
-    place, decoded, number = m[SOURCE_PLACE], m[SOURCE_ADDRESS], -2 - m[SOURCE_INDEX]
+    streams, length = segment[STREAMS], segment[LENGTH]
+    row, step, stream, part = m[SOURCE_RUN], m[SOURCE_STEP], m[SOURCE_STREAM], m[SOURCE_PART]
+    place, decoded, index = m[SOURCE_PLACE], m[SOURCE_ADDRESS], m[SOURCE_INDEX]
     first = following = m[FREE_BURST]
     burst = burst_at(m, first)
-    for drawn in range(1, count + 1):
+    for _ in range(count):
         burst = burst_at(m, following)
         following = burst[LINK]
         run = row_at(runs, (row + stream) * RUN_FIELDS)
-        address = run[START] + step * run[STRIDE] + part * burst_bytes
-        if address < 0 or address >= capacity:
-            address %= capacity
+        address = run[START] + step * run[STRIDE] + part * m[BURST_BYTES]
+        if address < 0 or address >= m[CAPACITY]:
+            address %= m[CAPACITY]
         if m[LINEAR]:
             place ^= decode(m, address ^ decoded)
             decoded = address
@@ -195,15 +193,14 @@ def _draw(m: Row, most: int) -> int:
         burst[MERGED] = NONE
         burst[OUTSIDE] = burst[UNDONE] = 1
         burst[PLACE] = place & PLACE_MASK
-        burst[ARRIVAL] = at * gap
-        burst[REQUEST] = number
+        burst[ARRIVAL] = index // m[SOURCE_PARTS] * m[SOURCE_GAP] if m[SOURCE_GAP] else 0
+        burst[REQUEST] = -2 - index
         burst[IS_WRITE] = run[DIRECTION]
-        number -= 1
+        index += 1
         part += 1
-        if part < parts:
+        if part < m[SOURCE_PARTS]:
             continue
         part = 0
-        at += 1
         stream += 1
         if stream < streams:
             continue
@@ -213,18 +210,16 @@ def _draw(m: Row, most: int) -> int:
             continue
         step = 0
         row += streams
-        if at == stop and drawn < m[SOURCE_LEFT]:
+        if index == (segment[FIRST] + segment[ACCESSES]) * m[SOURCE_PARTS] and index < m[SOURCE_INDEX] + m[SOURCE_LEFT]:
             m[SOURCE_SEGMENT] += 1
             segment = _segment(m)
             row, streams, length = segment[RUNS], segment[STREAMS], segment[LENGTH]
-            stop = segment[FIRST] + segment[ACCESSES]
     burst[LINK] = NONE
     m[FREE_BURST] = following
     m[BURSTS_LEFT] -= count
     m[SOURCE_LEFT] -= count
-    m[SOURCE_INDEX] += count
-    m[SOURCE_RUN], m[SOURCE_STEP], m[SOURCE_STREAM], m[SOURCE_PART], m[SOURCE_AT] = row, step, stream, part, at
-    m[SOURCE_PLACE], m[SOURCE_ADDRESS] = place, decoded
+    m[SOURCE_RUN], m[SOURCE_STEP], m[SOURCE_STREAM], m[SOURCE_PART] = row, step, stream, part
+    m[SOURCE_PLACE], m[SOURCE_ADDRESS], m[SOURCE_INDEX] = place, decoded, index
     return int(first)
 
 
