@@ -156,7 +156,7 @@ def test_layouts_of_buffers_change_no_bit_of_the_values(kind: str, make_machine:
         memory = functional.Memory(variant)
         memory.write("a", a)
         memory.write("b", b)
-        functional.run(variant, memory, 3)
+        functional.run(variant, memory, machine.spec.cores.count)
         results.append(memory.read("c").tobytes())
     assert results[0] == results[1]
 
