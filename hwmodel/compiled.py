@@ -3,17 +3,25 @@
 numba checks only the file of the function that was called, so a change in a function it calls, in another file, would
 go on running as it was. Here a cache entry is valid only while all files of this package that speak of
 compiled code are what they were.
+
+Of several processes that need a function at once, one compiles it and the others wait and load it. numba
+would let each compile, and of two that save one function for different types at once, one could find the
+other's code under its name.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from numba import config, njit
+from numba.core.compiler_lock import global_compiler_lock
 
 # LLVM's third level takes half as long again as the second for code like this, which runs no faster for it.
 config.OPT = type(config.OPT)(2)  # type: ignore[attr-defined]
@@ -51,4 +59,32 @@ def _cached(dispatcher: Any) -> Any:
             return {}
 
     file._load_index = load_readable_index
+    compile_or_load, index = dispatcher.compile, Path(file._index_path)
+
+    def compile_alone(signature: Any) -> Any:
+        with global_compiler_lock, _alone(index):
+            return compile_or_load(signature)
+
+    dispatcher.compile = compile_alone
     return dispatcher
+
+
+@contextmanager
+def _alone(index: Path) -> Iterator[None]:
+    """Keep other processes from compiling or loading the function with this index file.
+
+    Who waits holds only functions that call this one, so no two wait for each other.
+    """
+    file, byte = _locks(index.parent), crc32(index.name.encode())
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+    try:
+        yield
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)
+
+
+@cache
+def _locks(folder: Path) -> Any:
+    """Return the file whose bytes are the locks of the functions kept in a folder; closing it would let go of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return open(folder / "compiling.lock", "ab")

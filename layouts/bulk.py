@@ -152,8 +152,9 @@ def carryless(digit: Any, value: int) -> Any:
     if int(digit.min(initial=0)) < 0:
         raise ValueError(f"XOR stride X{value}: a step of {int(digit.min())} is negative and has no carry-less product")
     result = np.zeros_like(digit)
-    for k in range(int(digit.max(initial=0)).bit_length()):
-        result ^= ((digit >> k) & 1) * (value << k)
+    for k in range(value.bit_length()):
+        if value >> k & 1:
+            result ^= digit << k
     return result
 
 

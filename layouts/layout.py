@@ -290,8 +290,8 @@ class Layout:
         if self.size > MAX_SPAN_TABLE:
             return self._bounds_of_key()
         self._int64_bounds()
-        values = self._follow_all(self._block_digits(np.arange(self.size)))
-        return int(np.min(values)), int(np.max(values))
+        values = bulk.in_blocks(np.arange(self.size), lambda block: self._follow_all(self._block_digits(block)))
+        return int(values.min()), int(values.max())
 
     def _bounds_of_key(self) -> tuple[int, int]:
         form = self.key[1]

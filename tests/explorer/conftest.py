@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 
 import pytest
 
+from explorer import cli
 from explorer.study import Study
 
 HERE = Path(__file__).parent
@@ -16,6 +20,28 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The fake simulator, importable by name in this process and in the workers it starts."""
     monkeypatch.syspath_prepend(str(HERE))
     return importlib.import_module("fake_evaluator")
+
+
+@pytest.fixture
+def rowhit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
+    """The command line in this process: rowhit(*arguments, cwd=folder, **environment), as if it were one of its own.
+
+    What is kept from call to call is kept by name: a machine in a file needs a name that no other test gives one.
+    """
+
+    def run(*arguments: str, cwd: Path, **environment: str) -> CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["rowhit", *arguments])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        status = ended.value.code
+        assert isinstance(status, int)
+        return CompletedProcess(arguments, status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import yaml
 from explorer import cli
 from hwmodel.spec import MACHINES
 
+Rowhit = Callable[..., subprocess.CompletedProcess[str]]
 RUN = ("run", "--machine", "h100-sxm", "--model", "llama-3.1-8b", "--kernel", "decode-attention")
 SMALL = (*RUN, "--batch", "4", "--context", "256")
 GEMM = ("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--m", "64", "--n", "256", "--k", "128")
@@ -33,11 +35,12 @@ budget: {points: 6, batch: 2}
 """
 
 
-def rowhit(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process of its own, as the fixture `rowhit` does not."""
     command = [sys.executable, "-m", "explorer.cli", *arguments]
     root = str(Path(__file__).parents[2])
     variables = os.environ | {"PYTHONPATH": root} | environment
-    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ def test_help_loads_no_heavy_library() -> None:
     ],
 )
 def test_bad_input_gets_one_line_status_2_and_leaves_nothing(
-    tmp_path: Path, arguments: tuple[str, ...], message: str
+    rowhit: Rowhit, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     done = rowhit(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
@@ -113,7 +116,7 @@ def test_bad_input_gets_one_line_status_2_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("out", ["/proc/results", "/dev/null/results", "small.yaml"])
-def test_a_results_folder_that_cannot_be_written_is_one_line(study_file: Path, out: str) -> None:
+def test_a_results_folder_that_cannot_be_written_is_one_line(rowhit: Rowhit, study_file: Path, out: str) -> None:
     done = rowhit("explore", str(study_file), "--out", out, "--jobs", "1", cwd=study_file.parent)
     assert done.returncode == 2
     assert done.stderr.startswith("rowhit: ")
@@ -122,7 +125,7 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(study_file: Path, o
 
 
 def test_run_answers_with_the_promised_keys(tmp_path: Path) -> None:
-    done = rowhit(*SMALL, "--json", cwd=tmp_path)
+    done = process(*SMALL, "--json", cwd=tmp_path)
     metrics = json.loads(done.stdout)
     promised = {
         "time_us", "cycles", "bound_us", "hbm_read_bytes", "hbm_useful_bytes", "hbm_bandwidth_fraction",
@@ -133,7 +136,7 @@ def test_run_answers_with_the_promised_keys(tmp_path: Path) -> None:
     assert metrics["hbm_useful_bytes"] == 4 * 256 * 2 * 8 * 128 * 2  # sequences, tokens, K and V, heads, dim, bf16
 
 
-def test_run_shows_joules_and_gives_null_where_the_machine_has_no_energies(tmp_path: Path) -> None:
+def test_run_shows_joules_and_gives_null_where_the_machine_has_no_energies(rowhit: Rowhit, tmp_path: Path) -> None:
     tree = yaml.safe_load((MACHINES / "npu-hbm3.yaml").read_text())
     del tree["energy"], tree["sources"]["energy.static"]
     (tmp_path / "bare.yaml").write_text(yaml.safe_dump(tree))
@@ -145,7 +148,7 @@ def test_run_shows_joules_and_gives_null_where_the_machine_has_no_energies(tmp_p
     assert metrics["energy_pj"] is metrics["energy_bound_pj"] is metrics["energy_fj"] is None
 
 
-def test_run_shows_every_knob_it_used_as_set_takes_it(tmp_path: Path) -> None:
+def test_run_shows_every_knob_it_used_as_set_takes_it(rowhit: Rowhit, tmp_path: Path) -> None:
     chosen = (*GEMM, "--set", "tile_m=32", "--set", "schedule=dynamic")
     knobs = json.loads(rowhit(*chosen, "--json", cwd=tmp_path).stdout)["knobs"]
     facts = json.loads(rowhit("kernels", "gemm", "--json", cwd=tmp_path).stdout)["knobs"]
@@ -155,7 +158,7 @@ def test_run_shows_every_knob_it_used_as_set_takes_it(tmp_path: Path) -> None:
     assert line == "knobs: " + ", ".join(f"{name}={value}" for name, value in knobs.items())
 
 
-def test_kernels_are_listed_and_described_with_every_knob(tmp_path: Path) -> None:
+def test_kernels_are_listed_and_described_with_every_knob(rowhit: Rowhit, tmp_path: Path) -> None:
     listed = rowhit("kernels", cwd=tmp_path).stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["decode-attention", "gemm"]
     text = rowhit("kernels", "gemm", cwd=tmp_path).stdout
@@ -167,7 +170,7 @@ def test_kernels_are_listed_and_described_with_every_knob(tmp_path: Path) -> Non
     assert facts["decode-attention"]["knobs"]["page_order"]["allowed"] == "contiguous, shuffled"
 
 
-def test_no_arguments_print_the_help_with_status_2(tmp_path: Path) -> None:
+def test_no_arguments_print_the_help_with_status_2(rowhit: Rowhit, tmp_path: Path) -> None:
     done = rowhit(cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout == rowhit("--help", cwd=tmp_path).stdout
@@ -175,7 +178,7 @@ def test_no_arguments_print_the_help_with_status_2(tmp_path: Path) -> None:
 
 
 def test_a_terminal_of_ascii_is_no_reason_to_fail(tmp_path: Path) -> None:
-    done = rowhit(*GEMM, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    done = process(*GEMM, cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("gemm ? m = 64 ? ")
 
@@ -191,18 +194,19 @@ def test_a_terminal_of_ascii_is_no_reason_to_fail(tmp_path: Path) -> None:
     ],
 )
 def test_machines_refuses_what_run_refuses_by_the_name_of_the_file(
-    tmp_path: Path, old: str, new: str, message: str
+    rowhit: Rowhit, tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     shipped = (Path(__file__).parents[2] / "hwmodel" / "machines" / "npu-hbm3.yaml").read_text()
     assert old in shipped
-    (tmp_path / "mine.yaml").write_text(shipped.replace(old, new, 1))
-    described = rowhit("machines", "mine.yaml", cwd=tmp_path)
+    mine = f"{tmp_path.name}.yaml"
+    (tmp_path / mine).write_text(shipped.replace(old, new, 1))
+    described = rowhit("machines", mine, cwd=tmp_path)
     assert described.returncode == 2
-    assert described.stderr.startswith(f"rowhit: mine.yaml: {message}")
-    assert rowhit("run", "--machine", "mine.yaml", *GEMM[3:], cwd=tmp_path).stderr == described.stderr
+    assert described.stderr.startswith(f"rowhit: {mine}: {message}")
+    assert rowhit("run", "--machine", mine, *GEMM[3:], cwd=tmp_path).stderr == described.stderr
 
 
-def test_gemm_runs_on_its_three_sizes(tmp_path: Path) -> None:
+def test_gemm_runs_on_its_three_sizes(rowhit: Rowhit, tmp_path: Path) -> None:
     alone = json.loads(rowhit(*GEMM, "--json", cwd=tmp_path).stdout)
     assert alone["hbm_useful_bytes"] >= (256 * 128) * 2  # the weights, once, in bf16
     with_model = json.loads(rowhit(*GEMM, "--model", "llama-3.1-8b", "--json", cwd=tmp_path).stdout)
@@ -211,7 +215,9 @@ def test_gemm_runs_on_its_three_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("with_file", "words"), [(True, "(file)"), (False, "(shipped quantiles)")])
-def test_a_drawn_batch_says_where_its_lengths_come_from(tmp_path: Path, with_file: bool, words: str) -> None:
+def test_a_drawn_batch_says_where_its_lengths_come_from(
+    rowhit: Rowhit, tmp_path: Path, with_file: bool, words: str
+) -> None:
     if with_file:
         trace = tmp_path / "requests" / "azure-2023-conversation.csv.gz"
         trace.parent.mkdir()
@@ -225,7 +231,7 @@ def test_a_drawn_batch_says_where_its_lengths_come_from(tmp_path: Path, with_fil
     assert what.splitlines()[0] == title
 
 
-def test_whatif_has_one_default_for_its_jobs(tmp_path: Path) -> None:
+def test_whatif_has_one_default_for_its_jobs(rowhit: Rowhit, tmp_path: Path) -> None:
     assert "one per CPU" not in rowhit("whatif", "--help", cwd=tmp_path).stdout
     assert "one per CPU" in rowhit("explore", "--help", cwd=tmp_path).stdout
     assert "Sequences in the batch.  [default: 1]" in rowhit("run", "--help", cwd=tmp_path).stdout
@@ -242,7 +248,7 @@ def test_no_memory_left_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err == "rowhit: out of memory\n"
 
 
-def test_a_machine_is_described_with_units_and_in_json_with_plain_integers(tmp_path: Path) -> None:
+def test_a_machine_is_described_with_units_and_in_json_with_plain_integers(rowhit: Rowhit, tmp_path: Path) -> None:
     text = rowhit("machines", "npu-hbm3", cwd=tmp_path).stdout
     for line in ("clock: 1.5 GHz", "latency: 40 ns", "pin_rate: 6.4 Gb/s   [the highest", "capacity: 2 MiB"):
         assert f" {line}" in text
@@ -252,7 +258,7 @@ def test_a_machine_is_described_with_units_and_in_json_with_plain_integers(tmp_p
     assert facts["hbm"]["pin_rate"] == 6_400_000_000
 
 
-def test_whatif_with_half_the_stacks_shows_every_difference(tmp_path: Path) -> None:
+def test_whatif_with_half_the_stacks_shows_every_difference(rowhit: Rowhit, tmp_path: Path) -> None:
     done = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", "--set", "context=512,tile=32", "--json", cwd=tmp_path)
     record = json.loads(done.stdout)
     half, longer = record["variants"]
@@ -270,7 +276,7 @@ def test_whatif_with_half_the_stacks_shows_every_difference(tmp_path: Path) -> N
 
 def test_explore_writes_its_folder_and_answers_with_the_promised_keys(study_file: Path) -> None:
     home = study_file.parent
-    done = rowhit("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
+    done = process("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert {"best", "baseline", "bound_us", "gap", "points", "simulated", "pruned"} <= record.keys()
@@ -281,9 +287,9 @@ def test_explore_writes_its_folder_and_answers_with_the_promised_keys(study_file
         assert sum(point["stalls"]["hbm"].values()) > 0
         assert 0 < point["utilisation"]["hbm"] <= 1
     assert done.stderr == ""
-    again = rowhit("report", "results/small", "--json", cwd=home)
+    again = process("report", "results/small", "--json", cwd=home)
     assert json.loads(again.stdout).items() >= record.items()
-    other = rowhit("explore", str(study_file), "--seed", "1", cwd=home)
+    other = process("explore", str(study_file), "--seed", "1", cwd=home)
     assert other.returncode == 2
     assert "results/small: belongs to another study: study.seed is 1 here and 0 there" in other.stderr
 
@@ -307,7 +313,7 @@ def test_explore_writes_its_folder_and_answers_with_the_promised_keys(study_file
     ],
 )
 def test_a_study_that_cannot_run_is_blamed_by_its_file_and_the_key_at_fault(
-    study_file: Path, old: str, new: str, message: str
+    rowhit: Rowhit, study_file: Path, old: str, new: str, message: str
 ) -> None:
     assert old in STUDY
     study_file.write_text(STUDY.replace(old, new, 1))
@@ -326,13 +332,13 @@ def test_paths_in_a_study_start_at_its_file_and_the_results_do_not_depend_on_whe
     text = STUDY.replace("machine: h100-sxm", "machine: mine.yaml").replace("points: 6", "points: 1")
     (folder / "small.yaml").write_text(text)
     out = ("--out", str(tmp_path / "out"), "--jobs", "1", "--json")
-    first = rowhit("explore", "studies/small.yaml", *out, cwd=tmp_path)
+    first = process("explore", "studies/small.yaml", *out, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert rowhit("explore", "small.yaml", *out, cwd=folder).stdout == first.stdout
+    assert process("explore", "small.yaml", *out, cwd=folder).stdout == first.stdout
     assert json.loads((tmp_path / "out" / "study.json").read_text())["study"]["machine"] == "mine.yaml"
 
 
-def test_machines_and_models_are_listed_and_described(tmp_path: Path) -> None:
+def test_machines_and_models_are_listed_and_described(rowhit: Rowhit, tmp_path: Path) -> None:
     assert "h100-sxm" in json.loads(rowhit("machines", "--json", cwd=tmp_path).stdout)
     assert json.loads(rowhit("machines", "h100-sxm", "--json", cwd=tmp_path).stdout)["hbm"]["stacks"] == 5
     facts = json.loads(rowhit("models", "llama-3.1-8b", "--json", cwd=tmp_path).stdout)
@@ -347,20 +353,20 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_continues(study_file: P
     study_file.write_text(STUDY.replace("points: 6", "points: 12"))
     command = [sys.executable, "-m", "explorer.cli", "explore", str(study_file), "--jobs", "2"]
     variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
+    running = subprocess.Popen(
         command, cwd=home, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     points = home / "results" / "small" / "points"
     deadline = time.monotonic() + 60
     while not (points.exists() and list(points.glob("0*"))) and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    running.send_signal(signal.SIGINT)
+    output, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
     assert output == ""
     assert errors == "rowhit: stopped; what is done is kept in results/small, the same command continues\n"
     kept = sorted(path.name for path in points.glob("0*"))
-    again = rowhit("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
+    again = process("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
     assert again.returncode == 0, again.stderr
     assert kept == sorted(path.name for path in points.glob("0*"))[: len(kept)]
     assert len(list(points.glob("0*"))) == json.loads(again.stdout)["points"]

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from explorer import layout_view
 from layouts import interop, parse
 
+Rowhit = Callable[..., CompletedProcess[str]]
 ATOM = "Sw<3,3,3> o 0 o (64,64):(64,1)"
 SPELLINGS = (
     ATOM,
@@ -20,12 +21,6 @@ SPELLINGS = (
     "T.ComposeLayout(3, 3, 3, T.TileLayout(T.S[(64, 64):(64, 1)]))",
 )
 READ = "vector=1:8 lanes=0:8"  # ldmatrix: 16 bytes of each of 8 rows
-
-
-def rowhit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "explorer.cli", "layout", *arguments]
-    root = str(Path(__file__).parents[2])
-    return subprocess.run(command, cwd=cwd, env={"PYTHONPATH": root}, capture_output=True, text=True, timeout=120)
 
 
 def test_the_swizzled_tile_is_one_value_in_every_dialect() -> None:
@@ -84,10 +79,12 @@ def test_an_access_that_cannot_be_read_is_one_clear_line(spec: str, message: str
     assert message in str(caught.value)
 
 
-def test_the_command_explains_converts_counts_and_draws(tmp_path: Path) -> None:
-    written = rowhit("bf16[32,200]{1,0:T(8,128)(2,1)}", "--as", "mlir", cwd=tmp_path).stdout
+def test_the_command_explains_converts_counts_and_draws(rowhit: Rowhit, tmp_path: Path) -> None:
+    written = rowhit("layout", "bf16[32,200]{1,0:T(8,128)(2,1)}", "--as", "mlir", cwd=tmp_path).stdout
     assert written.startswith("memref<32x200xbf16, affine_map<")
-    done = rowhit(ATOM, "--conflicts", READ, "--draw", "tile.html", "--machine", "npu-hbm3", "--json", cwd=tmp_path)
+    done = rowhit(
+        "layout", ATOM, "--conflicts", READ, "--draw", "tile.html", "--machine", "npu-hbm3", "--json", cwd=tmp_path
+    )
     assert done.stderr == ""
     facts = json.loads(done.stdout)
     assert {"dialect", "layout", "size", "cosize", "injective", "f2_linear", "explained"} <= facts.keys()
@@ -95,7 +92,7 @@ def test_the_command_explains_converts_counts_and_draws(tmp_path: Path) -> None:
     page = (tmp_path / "tile.html").read_text()
     assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert page.count("<svg") == 7
-    text = rowhit(ATOM, "--conflicts", READ, cwd=tmp_path).stdout
+    text = rowhit("layout", ATOM, "--conflicts", READ, cwd=tmp_path).stdout
     assert "bank conflicts: 64 wavefronts in 64 phases" in text
 
 
@@ -109,14 +106,16 @@ def test_the_command_explains_converts_counts_and_draws(tmp_path: Path) -> None:
         ("lambda i: (i, 0)", "tvm", "T.index_map(lambda i0: (i0, 0))"),
     ],
 )
-def test_the_type_of_the_elements_is_kept(tmp_path: Path, text: str, dialect: str, expected: str) -> None:
+def test_the_type_of_the_elements_is_kept(
+    rowhit: Rowhit, tmp_path: Path, text: str, dialect: str, expected: str
+) -> None:
     shape = ("--shape", "8") if "lambda" in text else ()
-    assert rowhit(text, "--as", dialect, *shape, cwd=tmp_path).stdout.startswith(expected)
+    assert rowhit("layout", text, "--as", dialect, *shape, cwd=tmp_path).stdout.startswith(expected)
 
 
-def test_the_bytes_of_an_element_come_from_the_text_the_option_or_the_access(tmp_path: Path) -> None:
+def test_the_bytes_of_an_element_come_from_the_text_the_option_or_the_access(rowhit: Rowhit, tmp_path: Path) -> None:
     def worst(*arguments: str) -> int:
-        return int(json.loads(rowhit(*arguments, "--json", cwd=tmp_path).stdout)["conflicts"]["worst_phase"])
+        return int(json.loads(rowhit("layout", *arguments, "--json", cwd=tmp_path).stdout)["conflicts"]["worst_phase"])
 
     access = ("--conflicts", "vector=1:4 lanes=1:16")
     assert worst("(64,64):(64,1)", *access) == 1
@@ -167,8 +166,10 @@ def test_a_hostile_title_is_escaped_in_the_page() -> None:
         (("4:1", "--draw", "x.html", "--machine", "h100-smx"), "h100-sxm"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = rowhit(*arguments, cwd=tmp_path)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    rowhit: Rowhit, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = rowhit("layout", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("rowhit: ")

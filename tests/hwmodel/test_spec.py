@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,20 @@ from hwmodel.machine import Machine
 from hwmodel.spec import MACHINES, MachineSpec, load_machine, machine_names
 
 
-def tree_of(name: str) -> dict[str, Any]:
+@cache
+def _read(name: str) -> dict[str, Any]:
     tree: dict[str, Any] = yaml.safe_load((MACHINES / f"{name}.yaml").read_text(encoding="utf-8"))
     return tree
 
 
+def tree_of(name: str) -> dict[str, Any]:
+    """Return a shipped description, to be changed."""
+    return copy.deepcopy(_read(name))
+
+
 def changed(name: str, path: str, value: object) -> dict[str, Any]:
     """Return a shipped description with the value at a dotted path replaced, or removed where it is None."""
-    tree = copy.deepcopy(tree_of(name))
+    tree = tree_of(name)
     *parents, last = path.split(".")
     node = tree
     for key in parents:
@@ -47,7 +54,7 @@ def load(tmp_path: Path) -> Any:
 
     def load_tree(content: object) -> MachineSpec:
         path = tmp_path / "machine.yaml"
-        data = content if isinstance(content, bytes) else yaml.safe_dump(content).encode()
+        data = content if isinstance(content, bytes) else yaml.dump(content, Dumper=yaml.CSafeDumper).encode()
         path.write_bytes(data)
         load_machine.cache_clear()
         return load_machine(str(path))

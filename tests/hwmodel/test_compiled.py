@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULE = """
+from hwmodel.compiled import compiled
+
+@compiled
+def half(x):
+    return x // 2
+
+@compiled
+def quarter(x):
+    return half(half(x))
+"""
+SCRIPT = """
+import sys
+from module import half, quarter
+print("ready", flush=True)
+sys.stdin.readline()
+answers = [function(x) for x in (40, 40.0) for function in (quarter, half)]
+print(answers, sum(sum(f.stats.cache_misses.values()) for f in (half, quarter)))
+"""
+
+
+def test_of_processes_that_need_a_function_at_once_one_compiles_it(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(MODULE)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", SCRIPT]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 3
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    lines = [process.communicate(timeout=600)[0].strip() for process in processes]
+    answers, compiled = zip(*[line.rsplit(" ", 1) for line in lines], strict=True)
+    assert set(answers) == {"[10, 20, 10.0, 20.0]"}
+    assert sum(map(int, compiled)) == 2 * 2  # two functions for two types
