@@ -8,7 +8,9 @@ anything is left to do.
 
 from __future__ import annotations
 
-from hwmodel.compiled import compiled
+from typing import Any
+
+from hwmodel.compiled import compiled, inlined
 from hwmodel.dram import bank_queues, shared_queues
 from hwmodel.dram.commands import (
     all_closed,
@@ -62,10 +64,6 @@ from hwmodel.dram.state import (
     pc_at,
 )
 
-shared_issue, shared_end = shared_queues.issue, shared_queues.end_tick
-banked_issue, banked_end = bank_queues.issue, bank_queues.end_tick
-shared_done, banked_done = shared_queues.is_done, bank_queues.is_done
-
 
 @compiled
 def _is_quiet(m: Row, c: Row) -> bool:
@@ -114,8 +112,8 @@ def _missing_room(m: Row, c: Row, tick: int) -> int:
     return FINISHED
 
 
-@compiled
-def run_shared(state: DramState, until: int, resume: int) -> int:
+@inlined
+def _run(state: DramState, until: int, resume: int, issue: Any, end_tick: Any, is_done: Any) -> int:
     """Process the ticks before `until` of every channel that is awake; return what must be done before going on."""
     m, words = memory_of(state), state.words
     if resume == 0:
@@ -132,7 +130,7 @@ def run_shared(state: DramState, until: int, resume: int) -> int:
         _skip_refreshes(m, c, min(until, c[ARRIVES]))
         tick = c[TICK]
         while True:
-            if shared_end(m, c, words, tick):
+            if end_tick(m, c, words, tick):
                 return NO_ROOM
             if c[ACCEPTED] >= m[STOP_AT]:
                 if not spread:
@@ -140,13 +138,13 @@ def run_shared(state: DramState, until: int, resume: int) -> int:
                 taken(m, c)
                 break
             tick = next_event(c)
-            if tick >= until or (tick > c[LAST_DONE] and until == NEVER and shared_done(m, c)):
+            if tick >= until or (tick > c[LAST_DONE] and until == NEVER and is_done(m, c)):
                 break
             if recorded:
                 status = _missing_room(m, c, tick)
                 if status != FINISHED:
                     return int(status)
-            shared_issue(m, c, words, tick)
+            issue(m, c, words, tick)
             c[TICK] = tick
         if not spread:
             c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
@@ -154,48 +152,18 @@ def run_shared(state: DramState, until: int, resume: int) -> int:
     if until != NEVER:
         m[NOW] = max(m[NOW], until)
     return FINISHED
+
+
+@compiled
+def run_shared(state: DramState, until: int, resume: int) -> int:
+    """Run channels of `shared_queues`, as `_run` does."""
+    return int(_run(state, until, resume, shared_queues.issue, shared_queues.end_tick, shared_queues.is_done))
 
 
 @compiled
 def run_banked(state: DramState, until: int, resume: int) -> int:
-    """Process the ticks before `until` of every channel that is awake; return what must be done before going on."""
-    m, words = memory_of(state), state.words
-    if resume == 0:
-        _recycle(state)
-    recorded, following = m[RECORD] | m[BIN_TICKS], 0
-    while True:
-        spread = spreads(m)
-        index = next_channel(m, words) if spread else _next_awake(m, words, following)
-        if index == NONE:
-            return NO_ROOM
-        if index == m[CHANNELS]:
-            break
-        c = channel_at(m, words, index)
-        _skip_refreshes(m, c, min(until, c[ARRIVES]))
-        tick = c[TICK]
-        while True:
-            if banked_end(m, c, words, tick):
-                return NO_ROOM
-            if c[ACCEPTED] >= m[STOP_AT]:
-                if not spread:
-                    return STOPPED
-                taken(m, c)
-                break
-            tick = next_event(c)
-            if tick >= until or (tick > c[LAST_DONE] and until == NEVER and banked_done(m, c)):
-                break
-            if recorded:
-                status = _missing_room(m, c, tick)
-                if status != FINISHED:
-                    return int(status)
-            banked_issue(m, c, words, tick)
-            c[TICK] = tick
-        if not spread:
-            c[ASLEEP] = 1 if c[INBOX_HEAD] == NONE and _is_quiet(m, c) else 0
-            following = index + 1
-    if until != NEVER:
-        m[NOW] = max(m[NOW], until)
-    return FINISHED
+    """Run channels of `bank_queues`, as `_run` does."""
+    return int(_run(state, until, resume, bank_queues.issue, bank_queues.end_tick, bank_queues.is_done))
 
 
 @compiled
