@@ -23,6 +23,7 @@ from hwmodel.dram.commands import (
     row_command,
     serve_merged,
 )
+from hwmodel.dram.positions import make_room
 from hwmodel.dram.source import lacks_room, pull
 from hwmodel.dram.state import (
     ACCEPTED,
@@ -126,7 +127,6 @@ from hwmodel.dram.state import (
     remove,
     rotate_right,
     row_at,
-    slide,
     slot_at,
     trailing_zeros,
 )
@@ -501,32 +501,6 @@ def _schedule(m: Row, c: Row, words: Words, tick: int) -> bool:
     return bool(may_drain or _movable(c, words, 0) != NONE)
 
 
-@compiled
-def _compact(c: Row, words: Words, mode: int) -> None:
-    """Move the waiting bursts of a buffer together, in their order, and rebuild its masks."""
-    live, held = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, HELD)
-    for bank in range(MAX_QUEUES):
-        row = bank_mask(c, words, bank, mode, ALL_BURSTS)
-        for word in range(len(words)):
-            row[word] = 0
-    to = 0
-    for word in range(len(words)):
-        bits, kept = live[word], held[word]
-        live[word], held[word] = 0, 0
-        while bits != 0:
-            bit = trailing_zeros(bits)
-            bits &= bits - 1
-            old, new = slot_at(c, words, mode, 64 * word + bit), slot_at(c, words, mode, to)
-            for field in range(SLOT_FIELDS):
-                new[field] = old[field]
-            insert(live, words, to)
-            if (kept >> bit) & 1:
-                insert(held, words, to)
-            insert(bank_mask(c, words, new[SLOT_PLACE] & BANK_MASK, mode, ALL_BURSTS), words, to)
-            to += 1
-    c[TAIL + mode] = to
-
-
 @inlined
 def _accept(m: Row, c: Row, words: Words, tick: int) -> bool:
     """Take bursts from the inbox, in order, until a buffer is full; return whether arrays must grow first."""
@@ -571,8 +545,8 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         burst[MERGED] = first[MERGED]
         first[MERGED] = index
         return
-    if c[TAIL + mode] == 64 * len(words) and not slide(m, c, words, mode):
-        _compact(c, words, mode)
+    if c[TAIL + mode] == 64 * len(words):
+        make_room(m, c, words, mode)
     position = c[TAIL + mode]
     c[TAIL + mode] = position + 1
     c[COUNT + mode] += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.commands import act_ready, arrive, close, column_ready, row_command, serve_merged
+from hwmodel.dram.positions import make_room
 from hwmodel.dram.source import lacks_room, pull
 from hwmodel.dram.state import (
     ACCEPTED,
@@ -18,7 +19,6 @@ from hwmodel.dram.state import (
     ARRIVAL,
     ARRIVES,
     BANK_MASK,
-    BANK_MASKS,
     BANK_PC,
     COLUMN_CANDIDATES,
     COLUMN_SHIFT,
@@ -47,7 +47,6 @@ from hwmodel.dram.state import (
     OPEN_ROW,
     OUTSIDE,
     PC_MASKS,
-    PER_CHANNEL,
     PLACE,
     PRE,
     PRE_CANDIDATES,
@@ -63,7 +62,6 @@ from hwmodel.dram.state import (
     SCHEDULER,
     SLOT_ARRIVAL,
     SLOT_BURST,
-    SLOT_FIELDS,
     SLOT_PLACE,
     STARTED,
     TAIL,
@@ -78,7 +76,6 @@ from hwmodel.dram.state import (
     mode_mask,
     pc_at,
     row_at,
-    slide,
     slot_at,
     trailing_zeros,
     word_of,
@@ -187,47 +184,6 @@ def take(c: Row, words: Words, mode: int, position: int, bank: int) -> None:
 
 
 @compiled
-def _compact(m: Row, c: Row, words: Words, mode: int) -> None:
-    """Move the waiting bursts of a buffer together, in their order, and rebuild its masks."""
-    live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
-    for pc in range(m[PER_CHANNEL]):
-        masks = candidates(c, words, mode, pc, 0)
-        for word in range(PC_MASKS * len(words)):
-            masks[word] = 0
-    for word in range(len(words)):
-        bits = live[word]
-        while bits != 0:
-            bank = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))[SLOT_PLACE] & BANK_MASK
-            bits &= bits - 1
-            masks = bank_mask(c, words, bank, mode, 0)
-            for other in range(BANK_MASKS * len(words)):
-                masks[other] = 0
-    to = 0
-    for word in range(len(words)):
-        bits, begun = live[word], started[word]
-        live[word], started[word] = 0, 0
-        while bits != 0:
-            bit = trailing_zeros(bits)
-            bits &= bits - 1
-            old, new = slot_at(c, words, mode, 64 * word + bit), slot_at(c, words, mode, to)
-            for field in range(SLOT_FIELDS):
-                new[field] = old[field]
-            bank = new[SLOT_PLACE] & BANK_MASK
-            insert(live, words, to)
-            if (begun >> bit) & 1:
-                insert(started, words, to)
-            insert(bank_mask(c, words, bank, mode, ALL_BURSTS), words, to)
-            if bank_at(c, bank)[OPEN_ROW] == new[SLOT_PLACE] >> ROW_SHIFT:
-                insert(bank_mask(c, words, bank, mode, ROW_HITS), words, to)
-            to += 1
-    c[TAIL + mode] = to
-    for position in range(to):
-        bank = slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK
-        if lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) == position:
-            nominate(m, c, words, mode, bank)
-
-
-@compiled
 def row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
     """A bank's row was opened or closed: find its hits and its candidates."""
     row = bank_at(c, bank)[OPEN_ROW]
@@ -265,8 +221,8 @@ def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
 def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
     burst = burst_at(m, index)
-    if c[TAIL + mode] == 64 * len(words) and not slide(m, c, words, mode):
-        _compact(m, c, words, mode)
+    if c[TAIL + mode] == 64 * len(words):
+        make_room(m, c, words, mode)
     position = c[TAIL + mode]
     c[TAIL + mode] = position + 1
     c[COUNT + mode] += 1

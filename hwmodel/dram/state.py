@@ -343,36 +343,3 @@ def remove(mask: Row, words: Words, position: int) -> None:
 def contains(mask: Row, words: Words, position: int) -> bool:
     """Return whether a position is in a mask."""
     return bool((mask[word_of(words, position)] >> (position & 63)) & 1)
-
-
-@compiled
-def slide(m: Row, c: Row, words: Words, mode: int) -> bool:
-    """Move the bursts of a buffer down to its first positions, without closing gaps; return whether that is worth it.
-
-    It is where an eighth of the positions becomes free.
-    """
-    first = lowest(mode_mask(c, words, mode, 0), words)
-    if first < 8 * len(words):
-        return False
-    slot, to = slot_at(c, words, mode, first), slot_at(c, words, mode, 0)
-    for i in range((64 * len(words) - first) * SLOT_FIELDS):
-        to[i] = slot[i]
-    _slide_masks(mode_mask(c, words, mode, 0), words, MODE_MASKS + MAX_PCS * PC_MASKS, first)
-    for pc in range(m[PER_CHANNEL]):
-        _slide_masks(bank_mask(c, words, pc * m[BANK_STRIDE], mode, 0), words, m[BANKS] * BANK_MASKS, first)
-    c[TAIL + mode] = 64 * len(words) - first
-    return True
-
-
-@inlined
-def _slide_masks(mask: Row, words: Words, count: int, places: int) -> None:
-    for i in range(count):
-        for word in range(len(words)):
-            at = i * len(words) + word
-            if len(words) == 1:
-                mask[at] = shift_right(mask[at], places)
-            else:
-                whole, part = places >> 6, places & 63
-                low = shift_right(mask[at + whole], part) if word + whole < len(words) else 0
-                high = mask[at + whole + 1] << 1 << (63 - part) if word + whole + 1 < len(words) else 0
-                mask[at] = low | high
