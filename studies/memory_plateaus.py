@@ -21,6 +21,7 @@ even pure writes saturate at 3.90 TB/s there (`gpu-stream/h200.txt`; 3.94 in `gh
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import os
@@ -385,6 +386,11 @@ Where the model is off, and why
 
 def main() -> int:
     """Print the tables; return 1 where the measurements are missing."""
+    argparse.ArgumentParser(
+        prog="python -m studies.memory_plateaus",
+        description="Print bandwidth, latency and L1 stride figures of machines beside measured ones, from the folder"
+        " ROWHIT_DATA or ../shared/data.",
+    ).parse_args()
     if not DATA.is_dir():
         print(f"memory_plateaus: no measurements in {DATA}: set ROWHIT_DATA to the folder that holds kernels/")
         return 1

@@ -162,6 +162,7 @@ class DramConfig(_Part):
             "capacity_bytes": o.capacity_bytes,
             "peak_bytes_per_second": int(self.peak_bytes_per_second),
             "tick_ps": float(10**12 / self.timing.tick_hz),
+            "timing_ticks": {name: getattr(self.timing, name) for name in TICKS},
         }
 
 

@@ -119,6 +119,7 @@ def test_the_description_survives_as_a_summary_with_its_sources() -> None:
     assert facts["capacity_bytes"] == 1 << 30
     assert facts["peak_bytes_per_second"] == 51_200_000_000
     assert facts["tick_ps"] == 312.5
+    assert facts["timing_ticks"]["nREFI"] == 12480  # 3.9 us
     assert "sources" in facts
 
 
