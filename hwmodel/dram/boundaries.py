@@ -12,6 +12,7 @@ import numpy as np
 
 from hwmodel.compiled import compiled
 from hwmodel.dram import state as k
+from hwmodel.dram.bank_queues import GOLDEN
 from hwmodel.dram.fast_forward import describe
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.patterns import Pattern
@@ -22,7 +23,6 @@ Array = np.ndarray[Any, Any]
 
 HASH, BEGIN, LENGTH, BURSTS, AT, FIELDS = range(6)  # columns of the boundaries: where in `numbers`, at which tick
 ROWS, NUMBERS = range(2)  # how much is used
-GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, odd: Knuth's multiplicative hashing
 
 # assumed: bursts in a state that is written down; reads that wait for the same data know no bound
 MAX_WAITING = 1 << 14

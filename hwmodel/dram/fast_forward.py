@@ -135,7 +135,7 @@ Array = np.ndarray[Any, Any]
 
 STALE = -7  # a row that no burst of the segment can hit
 
-# assumed: of a segment, some 50 MB; a stream comes round within 256 refreshes, two side by side in thousands
+# assumed: of a segment, some 110 MB of HBM3; a stream comes round within 256 refreshes, two side by side in thousands
 MAX_STATES = 8192
 
 

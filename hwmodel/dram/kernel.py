@@ -138,7 +138,7 @@ def _run(state: DramState, until: int, resume: int, issue: Any, end_tick: Any, i
                 taken(m, c)
                 break
             tick = next_event(c)
-            if tick >= until or (tick > c[LAST_DONE] and until == NEVER and is_done(m, c)):
+            if tick >= until or (tick >= c[LAST_DONE] and until == NEVER and is_done(m, c)):
                 break
             if recorded:
                 status = _missing_room(m, c, tick)

@@ -1,4 +1,4 @@
-"""Commands per second of the checker, in parts of a long trace; run with --benchmark-only."""
+"""Commands per second of the checker, in parts of a long trace; run with -n0 --benchmark-only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accesses per CPU second of replays, against those of Ramulator 2.1 and DRAMsim3; run with --benchmark-only -s.
+"""Accesses per CPU second of replays, against those of Ramulator 2.1 and DRAMsim3; run with -n0 --benchmark-only -s.
 
 Theirs are CPU times of the simulation loops alone, cited with the reference; ours are of everything after reading the
 file, the best of three. A ratio means as much as this machine is like theirs. `plain` is without skipping the periods

@@ -1,4 +1,4 @@
-"""Layouts analysed per second; run with --benchmark-only."""
+"""Layouts analysed per second; run with -n0 --benchmark-only."""
 
 from __future__ import annotations
 

@@ -15,8 +15,10 @@ import pytest
 
 from hwmodel.dram.config import load_config
 from hwmodel.dram.controller import Dram, Policy
+from hwmodel.dram.replay import replay
 from hwmodel.dram.replay_result import replay_trace
 from hwmodel.dram.standards import standard
+from hwmodel.dram.traffic import streams
 
 Maker = Callable[..., Any]
 T = standard("HBM2-legacy").timing(2_000_000_000)
@@ -136,6 +138,19 @@ def test_a_refresh_closes_the_open_banks_one_by_one_and_then_takes_trfc(make: Ma
     assert precharged == [T.nREFI, T.nREFI + 1]
     assert refreshed == T.nREFI + 1 + T.nRP
     assert [tick for tick, name in commands if name == "ACT"][-1] == refreshed + T.nRFC
+
+
+def test_a_refresh_that_falls_due_with_the_last_data_is_no_part_of_a_replay() -> None:
+    config = load_config("ds3_hbm2")
+
+    def commands(interval: int) -> tuple[int, Any]:
+        timing, tables = replace(config.timing, nREFI=interval), config.address_map.compiled()
+        dram = Dram(timing, config.organisation, 1, tables, config.policy, record_commands=True)
+        return replay(dram, streams([0], [4096], [False], 100)), dram.commands().tolist()
+
+    ticks, without = commands(config.timing.nREFI)
+    assert config.timing.nRFC <= ticks < config.timing.nREFI
+    assert commands(ticks) == (ticks, without)
 
 
 def test_more_banks_than_there_are_queues_are_refused() -> None:

@@ -210,6 +210,18 @@ def test_a_row_that_nobody_waits_for_is_closed_after_its_timeout(make_memory: Ma
     assert ticks_of(memory.commands(), "PRE") == [precharge]
 
 
+def test_a_row_whose_timeout_ends_with_an_activate_elsewhere_is_closed_when_the_bus_is_free(make_memory: Maker) -> None:
+    memory = make_memory(row_policy="timeout", timeout_ticks=50)
+    memory.read()
+    precharge = rising(FIRST + ACT_RD) + 50
+    for row in range(2):  # the second one waits all the while
+        memory.read(tick=precharge - 20, bank_group=2, row=row)
+    memory.read(tick=precharge - 1, bank_group=1)
+    memory.dram.advance(precharge + 50)
+    assert ticks_of(memory.commands(), "ACT")[:3] == [FIRST, rising(precharge - 19), precharge]
+    assert ticks_of(memory.commands(), "PRE")[0] == precharge + T.act_ticks
+
+
 def test_the_first_command_of_each_burst_makes_it_hit_miss_or_conflict(make_memory: Maker) -> None:
     memory = make_memory()
     memory.read(row=0)  # miss
