@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -84,7 +85,7 @@ def _alone(index: Path) -> Iterator[None]:
 
 
 @cache
-def _locks(folder: Path) -> Any:
-    """Return the file whose bytes are the locks of the functions kept in a folder; closing it would let go of all."""
+def _locks(folder: Path) -> int:
+    """Return the open file whose bytes are the locks of functions kept in a folder; closing it would let go of all."""
     folder.mkdir(parents=True, exist_ok=True)
-    return open(folder / "compiling.lock", "ab")
+    return os.open(folder / "compiling.lock", os.O_WRONLY | os.O_CREAT, 0o666)
