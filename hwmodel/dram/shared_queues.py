@@ -163,12 +163,12 @@ def _next_active(c: Row, tick: int) -> int:
 
 
 @inlined
-def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, has_conflict: bool, tick: int) -> None:
+def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, conflicts: bool, tick: int) -> None:
     """Note when the last burst is done, and that the row may be closed: for a conflict, or for none."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
     at = max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
-    if has_conflict:
+    if conflicts:
         wake_row(c, PRE_WAKE, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
         wake_row(c, OTHER_WAKE, at)

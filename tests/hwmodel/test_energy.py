@@ -14,6 +14,7 @@ from hwmodel.energy import Actions, Instructions, instructions, least, mac_fj, s
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Program, walk
 from hwmodel.reference import simulate
+from hwmodel.result import Result
 from hwmodel.spec import load_machine, machine_names
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
@@ -167,6 +168,13 @@ def test_the_counts_of_gemm_are_those_of_walking_it_and_its_products_are_m_n_k(
     assert replace(found, vector={}) == replace(expected, vector={})
 
 
+def attended(machine: Machine) -> tuple[Program, Result]:
+    """Return a small decode attention and its run."""
+    problem = attention.Problem(8, 2, 64, "bf16", (300, 45, 700))
+    program = attention.compile(problem, attention.Knobs(split_tokens=128), machine, 0)
+    return program, simulate(program, machine)
+
+
 @pytest.mark.parametrize("refresh", ["per-bank", "all-bank", "none"])
 @pytest.mark.parametrize("name", ["h100-sxm", "npu-hbm3"])
 def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component(
@@ -175,9 +183,7 @@ def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component
     machine = make_machine(
         name, {"hbm.controller.refresh": refresh, "energy.static": "60 W", "cores.count": 4, "launch.latency": "4 us"}
     )
-    problem = attention.Problem(8, 2, 64, "bf16", (300, 45, 700))
-    program = attention.compile(problem, attention.Knobs(split_tokens=128), machine, 0)
-    result = simulate(program, machine)
+    program, result = attended(machine)
     energy, bound = result.energy, result.energy_bound
     assert energy is not None
     assert bound is not None
@@ -203,9 +209,7 @@ def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component
 
 def test_a_main_memory_of_sram_takes_its_energy_per_byte_in_place_of_that_of_hbm(make_machine: MachineMaker) -> None:
     machine = make_machine("npu-sram", {"cores.count": 4, "noc.multicast_window": None})
-    problem = attention.Problem(8, 2, 64, "bf16", (300, 45, 700))
-    program = attention.compile(problem, attention.Knobs(split_tokens=128), machine, 0)
-    result = simulate(program, machine)
+    _, result = attended(machine)
     energy, bound = result.energy, result.energy_bound
     assert energy is not None
     assert bound is not None

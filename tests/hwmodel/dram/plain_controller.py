@@ -10,6 +10,7 @@ Not modelled: per-bank refresh, closed-page policies, several channels, auto-pre
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ class History:
         return True
 
 
-class Controller:
+class Controller(ABC):
     """What both controllers share: the clock, the open rows, the log of commands and the reads under way."""
 
     def __init__(self, constraints: Iterable[Constraint]) -> None:
@@ -126,14 +127,14 @@ class Controller:
         self.outcome = Outcome()
         self.under_way: list[tuple[int, Request]] = []  # (done, request)
 
-    def offer(self, address: int, is_write: bool) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def offer(self, address: int, is_write: bool) -> bool: ...
 
-    def tick(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def tick(self) -> None: ...
 
-    def drained(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def drained(self) -> bool: ...
 
     def needed(self, request: Request) -> str:
         """Return the next command of a request."""
