@@ -35,7 +35,11 @@ BatchSize = Annotated[int | None, typer.Option(help="Sequences in the batch.  [d
 Context = Annotated[int | None, typer.Option(help="KV tokens of every sequence.")]
 Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffled pages.")]
-Size = Annotated[int | None, typer.Option(help="Problem size of gemm.")]
+Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option("--size", help="NAME=VALUE: a problem size, as `rowhit kernels NAME` lists them."),
+]
 Config = Annotated[str, typer.Option(help="A controller by name, as `rowhit dram configs` lists them, or a YAML file.")]
 Sets = Annotated[
     list[str] | None,
@@ -63,6 +67,7 @@ def run(
     m: Size = None,
     n: Size = None,
     k: Size = None,
+    sizes: Sizes = None,
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
@@ -70,7 +75,7 @@ def run(
     from explorer import evaluate, settings, tables
     from explorer.row import all_numbers
 
-    query = _query(machine, kernel, model, batch, context, trace, seed, {"m": m, "n": n, "k": k})
+    query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
     metrics, knobs = evaluate.simulate(query).metrics, evaluate.knobs(query)
@@ -98,6 +103,7 @@ def whatif(
     m: Size = None,
     n: Size = None,
     k: Size = None,
+    sizes: Sizes = None,
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +112,7 @@ def whatif(
     from explorer.whatif import what_if
     from explorer.workers import workers
 
-    query = _query(machine, kernel, model, batch, context, trace, seed, {"m": m, "n": n, "k": k})
+    query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     if not sets:
         raise ValueError("whatif needs at least one --set path=value")
     changes = [settings.parse(text) for text in sets]
@@ -328,6 +334,19 @@ def dram_configs(
     _print_json(listed) if as_json else print(dram_view.configs_text(listed))
 
 
+def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int]:
+    """Return the sizes given by flags of their own and by --size NAME=VALUE."""
+    found = {name: value for name, value in flags.items() if value is not None}
+    for text in texts or []:
+        name, _, value = text.partition("=")
+        if not name.isidentifier() or not (value.isascii() and value.isdigit() and len(value) < 19):
+            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0")
+        if name in found:
+            raise ValueError(f"--size {text}: {name} is given twice")
+        found[name] = int(value)
+    return found
+
+
 def _query(
     machine: str,
     kernel: str,
@@ -336,15 +355,14 @@ def _query(
     context: int | None,
     trace: str | None,
     seed: int,
-    sizes: dict[str, int | None],
+    options: dict[str, int],
 ) -> Query:
     from explorer import evaluate
     from explorer.query import Query
 
     if (batch, context, trace) != (None, None, None):
         evaluate.check_takes_batch(kernel)
-    options = {name: size for name, size in sizes.items() if size is not None}
-    for option, value in {"batch": batch, "context": context, **options}.items():
+    for option, value in {"batch": batch, "context": context}.items():
         if value is not None and value < 1:
             raise ValueError(f"--{option} {value}: must be at least 1")
     return Query(machine, kernel, model, _batch(batch, context, trace, seed), tuple(options.items()), seed=seed)

@@ -298,6 +298,7 @@ def describe_kernel(name: str) -> dict[str, Any]:
         "description": template.description,
         "needs": list(template.needs),
         "sizes": list(template.options),
+        "optional_sizes": dict(template.optional),
         "knobs": shown,
     }
 

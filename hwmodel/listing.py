@@ -1,8 +1,8 @@
 """A program as text: tensors, buffers with their layouts, counters, and the instruction streams of every phase.
 
 For people, and for comparing two programs line by line; nothing reads it back. Expressions are written over the task's
-columns, `begun` (tasks that the queue has begun before), and `i0`, `i1` (index of a loop) and `n0`, `n1` (its running
-index). An operand is buffer[slot].
+columns, `begun` (tasks that the queue has begun before), and `i0`, `i1`, ... (index of a loop) and `n0`, `n1`, ... (its
+running index). An operand is buffer[slot].
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hwmodel.assembler import UNCLIPPED
-from hwmodel.program import NONE, QUEUES, Buffer, Expression, Instruction, Op, Phase, Program
+from hwmodel.program import MAX_LOOPS, NONE, QUEUES, Buffer, Expression, Instruction, Op, Phase, Program, variable_count
 
 
 def listing(program: Program) -> str:
@@ -84,8 +84,8 @@ def _tile(program: Program, phase: Phase, number: int) -> str:
 
 def _expression(phase: Phase, expression: Expression) -> str:
     columns = len(phase.columns)
-    names = ["1", *phase.columns, "begun"] + [f"{kind}{loop}" for loop in range(2) for kind in "in"]
-    assert len(names) == columns + 6
+    names = ["1", *phase.columns, "begun"] + [f"{kind}{loop}" for loop in range(MAX_LOOPS) for kind in "in"]
+    assert len(names) == variable_count(columns)
     parts = [f"{coefficient} {names[variable]}" for variable, coefficient in expression.terms]
     if expression.constant or not parts:
         parts.append(str(expression.constant))

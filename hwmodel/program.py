@@ -36,9 +36,15 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "bf16": np.dtype(ml_dtypes.bfloat16),
     "fp16": np.dtype(np.float16),
     "fp32": np.dtype(np.float32),
+    "fp8_e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "fp8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    "e8m0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "int8": np.dtype(np.int8),
+    "uint8": np.dtype(np.uint8),
     "int32": np.dtype(np.int32),
 }
-MAX_LOOPS = 2  # nested or in sequence, per queue and phase: more than any template needs
+MAX_LOOPS = 3  # nested or in sequence, per queue and phase: more than any template needs
+MAX_SIZES = 6  # of an instruction: what a masked tile of attention needs
 NONE = -1
 
 
@@ -63,7 +69,7 @@ INSTRUCTION = np.dtype(
         ("signal", "i4", 4),
         ("buffer", "i4", 8),
         ("slot", "i4", 8),
-        ("size", "i4", 3),
+        ("size", "i4", MAX_SIZES),
         ("tile", "i4"),  # LOAD, STORE: row of `tiles`
         ("function", "i4"),  # VECTOR: index into `functions`
         ("scalar", "f8"),  # VECTOR: a constant of the operation

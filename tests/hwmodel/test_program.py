@@ -173,13 +173,13 @@ def test_equal_expressions_are_stored_once() -> None:
     assert len(np.unique(phase.expressions, axis=0)) == len(phase.expressions) == 3  # a + 1, slot 0, size 1
 
 
-def test_a_third_loop_an_unknown_axis_and_a_wrong_task_table_are_refused() -> None:
+def test_a_fourth_loop_an_unknown_axis_and_a_wrong_task_table_are_refused() -> None:
     tensors = (Tensor("t", named("row x", {"row": 2, "x": 4}), "bf16", 0),)
     p = PhaseAssembler("p", tensors, ("a",))
-    for _ in range(2):
+    for _ in range(3):
         with p.loop("load", 1):
             pass
-    with pytest.raises(ValueError, match="queue load has more than 2 loops"), p.loop("load", 1):
+    with pytest.raises(ValueError, match="queue load has more than 3 loops"), p.loop("load", 1):
         pass
     with pytest.raises(ValueError, match=r"tensor t has axes \('row', 'x'\), not \['y'\]"):
         p.load(Slot(0, Affine.of(0)), Region(0, {"y": (0, 1)}))

@@ -21,8 +21,9 @@ class Kernel:
     """A template: from a model and a batch to a problem, from a problem and knobs to a program.
 
     `Knobs` is a frozen dataclass of `knob` fields. `shape(model, batch, options)` gives the problem from what the
-    kernel `needs` (of "model" and "batch") and the sizes named in `options`, `canonical(problem, knobs)` a key that
-    is equal for knobs of one meaning, `compile(problem, knobs, machine, seed)` the program.
+    kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default;
+    `canonical(problem, knobs)` gives a key that is equal for knobs of one meaning, `compile(problem, knobs, machine,
+    seed)` the program.
     """
 
     name: str
@@ -33,24 +34,36 @@ class Kernel:
     shape: Callable[[Model | None, Batch | None, Mapping[str, int]], Any]
     canonical: Callable[[Any, Any], tuple[Any, ...]]
     compile: Callable[[Any, Any, Machine, int], Program]
+    optional: Mapping[str, int] = field(default_factory=dict)
 
 
 MAX_SIZE = 1 << 24  # assumed: a problem size beyond it is a slip
 MAX_KNOB = 1 << 20  # assumed, likewise
 
 
-def require_options(kernel: str, options: Mapping[str, int], allowed: Sequence[str]) -> None:
-    """Raise ValueError unless `options` are exactly `allowed`, each an integer of at least one."""
+def require_options(
+    kernel: str, options: Mapping[str, int], required: Sequence[str], optional: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Return the sizes of a problem: `options`, and for those of `optional` that are not given their defaults.
+
+    Raises ValueError unless `options` are all of `required` and some of `optional`, in 1 to MAX_SIZE or, where the
+    default is 0, from 0.
+    """
+    optional = optional or {}
+    allowed = (*required, *optional)
     for name in options:
         if name not in allowed:
             known = nearest_first(name, allowed) or "the sizes of the model and the batch"
             raise ValueError(f"options: kernel {kernel} takes no size {name!r}; it takes {known}")
-    for name in allowed:
+    for name in required:
         if name not in options:
-            raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(allowed)}")
-        value = options[name]
-        if not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
-            raise ValueError(f"options: size {name} is {value!r}; allowed: an integer from 1 to {MAX_SIZE}")
+            raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(required)}")
+    found = {name: options.get(name, optional.get(name, 0)) for name in allowed}
+    for name, value in found.items():
+        least = 0 if optional.get(name) == 0 else 1
+        if type(value) is not int or not least <= value <= MAX_SIZE:
+            raise ValueError(f"options: size {name} is {value!r}; allowed: an integer from {least} to {MAX_SIZE}")
+    return found
 
 
 def knob(default: Any, meaning: str, *, least: int | None = None, choices: Sequence[str] = (), axes: str = "") -> Any:

@@ -1,0 +1,18 @@
+"""The vector unit: the named operations a program may use, with their cost and their values side by side.
+
+An operation's cost is a count of fp32 operations by primitive class (alu, exp, reduce, convert); the classes run on
+lanes of their own, so an operation takes as long as its slowest class. The counts are assumed: an addition, a
+multiplication, a comparison and a division are one alu each, a logarithm is one exp. Values are computed in fp32 and
+rounded where a block of a narrower dtype is written. What the accesses to the operands cost, `hwmodel.operands` works
+out from the layouts of the buffers. One file per family of operations.
+"""
+
+from __future__ import annotations
+
+from hwmodel.vector import attention, elementwise
+from hwmodel.vector.operation import Operation, Work
+
+FAMILIES = (attention, elementwise)
+OPERATIONS: dict[str, Operation] = {name: found for family in FAMILIES for name, found in family.OPERATIONS.items()}
+
+__all__ = ["OPERATIONS", "Operation", "Work"]

@@ -1,0 +1,63 @@
+"""What every vector operation is made of: its cost, the parts of its operands that it touches, and its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hwmodel.spec import VectorSpec
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts of fp32 operations by class."""
+
+    alu: int = 0
+    exp: int = 0
+    reduce: int = 0
+    convert: int = 0
+
+    def cycles(self, unit: VectorSpec) -> int:
+        lanes = (
+            (self.alu, unit.alu),
+            (self.exp, unit.exp),
+            (self.reduce, unit.reduce),
+            (self.convert, unit.convert),
+        )
+        return max(-(-count // width) for count, width in lanes)
+
+
+class Touch(NamedTuple):
+    """The first rows and columns of an operand that an operation reads, writes or both."""
+
+    operand: int
+    rows: int
+    columns: int
+    reads: bool
+    writes: bool
+
+
+def read(operand: int, rows: int, columns: int) -> Touch:
+    return Touch(operand, rows, columns, True, False)
+
+
+def write(operand: int, rows: int, columns: int) -> Touch:
+    return Touch(operand, rows, columns, False, True)
+
+
+def update(operand: int, rows: int, columns: int) -> Touch:
+    return Touch(operand, rows, columns, True, True)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A vector operation: what it counts, what it touches, and its values, which it writes into the operand blocks."""
+
+    work: Callable[..., Work]  # (operand buffers, *sizes)
+    touches: Callable[..., tuple[Touch, ...]]  # (operand buffers, *sizes)
+    values: Callable[..., None]  # (operand blocks, scalar of the instruction, *sizes)
