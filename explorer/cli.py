@@ -41,6 +41,7 @@ Sizes = Annotated[
     typer.Option("--size", help="NAME=VALUE: a problem size, as `rowhit kernels NAME` lists them."),
 ]
 Config = Annotated[str, typer.Option(help="A controller by name, as `rowhit dram configs` lists them, or a YAML file.")]
+Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,6 +70,7 @@ def run(
     k: Size = None,
     sizes: Sizes = None,
     sets: Sets = None,
+    engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
@@ -78,7 +80,9 @@ def run(
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    metrics, knobs = evaluate.simulate(query).metrics, evaluate.knobs(query)
+    metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
+    if engine == "compiled" and evaluate.runs_on_reference(query):
+        print(f"{query.machine}: simulated by the reference; the engine knows no multicast", file=sys.stderr)
     if as_json:
         source = evaluate.batch_source(query)
         _print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))

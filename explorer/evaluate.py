@@ -189,15 +189,19 @@ def bound_pj(query: Query) -> float:
     return energy.total_fj / FJ_PER_PJ
 
 
-def simulate(query: Query) -> Outcome:
-    """Return the simulated outcome of the query."""
+def simulate(query: Query, engine: str = "compiled") -> Outcome:
+    """Return the simulated outcome of the query, by the compiled engine or by the SimPy "reference"."""
     program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
     import numpy as np
 
-    from hwmodel.reference import simulate as run
+    from hwmodel import reference
+    from hwmodel.engine import ENGINES
+    from hwmodel.engine import simulate as compiled
 
+    if engine not in ENGINES:
+        raise ValueError(f"--engine: {unknown('engine', engine, ENGINES)}")
     with _no_refusal():
-        result = run(program, machine)
+        result = (compiled if engine == "compiled" else reference.simulate)(program, machine)
     bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
     return Outcome(result.metrics(), bandwidth, result.banks)
 
@@ -211,9 +215,16 @@ def compile_dram(query: Query) -> None:
 
 def compile_others(query: Query) -> None:
     """Compile what else a simulation of the query needs."""
-    from hwmodel.reference import compile_others
+    from hwmodel.engine import compile_others
 
     compile_others(*_program(query))
+
+
+def runs_on_reference(query: Query) -> bool:
+    """Return whether the compiled engine leaves the query's machine to the reference."""
+    from hwmodel.engine import supports
+
+    return not supports(_machine(query.machine, query.machine_overrides))
 
 
 @contextmanager

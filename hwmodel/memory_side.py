@@ -136,6 +136,11 @@ class MemorySide:
         scalars[k.SRAM_FS] = self._sram.latency_fs if self._sram else 0
 
     @property
+    def parts(self) -> tuple[Any, ...]:
+        """The arrays that `trips.run` works on; they are replaced when they grow."""
+        return self._parts
+
+    @property
     def cache_busy_fs(self) -> int:
         return self._cache.busy_fs if self._cache else 0
 
@@ -189,13 +194,16 @@ class MemorySide:
         self._next_fs = min(self._next_fs, arrival_fs)
 
     def _make_trips(self) -> None:
-        """Make room for as many trips again."""
-        old = len(self._under_way)
-        more = old + 64
-        self._trips = k.with_trips(self._trips, more)
+        old, new = self.more_trips()
+        self._under_way += [None] * (new - old)
+        self._free += range(new - 1, old - 1, -1)
+
+    def more_trips(self) -> tuple[int, int]:
+        """Make room for as many trips again, and some; return how many there were and are."""
+        old = len(self._trips.trips)
+        self._trips = k.with_trips(self._trips, old + 64)
         self._tie()
-        self._under_way += [None] * more
-        self._free += range(old + more - 1, old - 1, -1)
+        return old, len(self._trips.trips)
 
     def _widen(self, bursts: int) -> None:
         """Make room for requests of so many bursts."""
@@ -220,15 +228,19 @@ class MemorySide:
             if answers:
                 self._deliver(answers)
             elif status == k.ADVANCE:
-                self._advance(int(self._trips.scalars[k.LIMIT_FS]))
+                self.advance(self.limit_fs)
             elif status == k.STEP:
                 if not queue:
                     return
                 env.step()
             if status == k.FULL:
-                self._send()
-                self._trips = k.with_room(self._trips)
-                self._tie()
+                self.make_room()
+
+    def make_room(self) -> None:
+        """Let main memory take what is on the way to it, and make room for what may come."""
+        self._send()
+        self._trips = k.with_room(self._trips)
+        self._tie()
 
     def _send(self) -> None:
         """Offer to DRAM what is on the last leg of its way."""
@@ -247,7 +259,13 @@ class MemorySide:
         for answer in t.answers[:count].tolist():
             self._answer(*answer)
 
-    def _advance(self, limit_fs: int) -> None:
+    @property
+    def limit_fs(self) -> int:
+        """How far `trips.run` asked the DRAM channels to advance."""
+        return int(self._trips.scalars[k.LIMIT_FS])
+
+    def advance(self, limit_fs: int) -> None:
+        """Let the DRAM channels go ahead."""
         assert self._memory is not None
         self._send()
         limit, dram, scalars = self._machine.fs_to_ticks(limit_fs), self._memory.dram, self._trips.scalars
@@ -301,6 +319,11 @@ class MemorySide:
         event = Call(self._env)
         event.callbacks, event._ok, event._value = [callback], True, value
         self._env.schedule(event, delay=delay_fs)
+
+    def count(self, asked_bytes: int, untranslated_bytes: int) -> None:
+        """Count bytes of requests that came another way than `submit`, and of those the ones that waited for a page."""
+        self._asked_bytes += asked_bytes
+        self._untranslated_bytes += untranslated_bytes
 
     def levels(self) -> dict[str, LevelTraffic]:
         """Return the bytes of every level of memory so far but those of DRAM, whose statistics have more."""

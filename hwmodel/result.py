@@ -47,13 +47,13 @@ class SramUse:
         self._times: dict[int, list[Any]] = {}  # by id: times, cost, queue, accesses read and written
         self.waited_fs = [0] * len(QUEUES)
 
-    def count(self, queue: int, cost: object, read: Cost, written: Cost) -> None:
-        """Count the accesses of one instruction; `cost` is what all instructions like it have in common."""
+    def count(self, queue: int, cost: object, read: Cost, written: Cost, times: int = 1) -> None:
+        """Count the accesses of instructions; `cost` is what all those alike have in common."""
         entry = self._times.get(id(cost))
         if entry is None:
-            self._times[id(cost)] = [1, cost, queue, read, written]
+            self._times[id(cost)] = [times, cost, queue, read, written]
         else:
-            entry[0] += 1
+            entry[0] += times
 
     def totals(self, queue: int) -> tuple[Cost, Cost]:
         """Return what one kind of unit has read and written."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-_PARTS = 12  # of a femtosecond: the least common multiple of 1, 2, 3 and 4 users
+PARTS = 12  # of a femtosecond: the least common multiple of 1, 2, 3 and 4 users
 
 
 class SharedSram:
@@ -32,7 +32,7 @@ class SharedSram:
 
         The number is for `left`. A user's own work is done in the order in which it begins.
         """
-        work = work_fs * _PARTS
+        work = work_fs * PARTS
         self._asked[user] += work
         if work:
             heappush(self._later, (start_fs, user, work))
@@ -73,15 +73,15 @@ def _serve(left: list[int], most: int) -> int:
         return most
     if active == 1:
         work = max(left)
-        time = -(-work // _PARTS)
+        time = -(-work // PARTS)
         user = left.index(work)
         if time > most:
-            left[user] = work - most * _PARTS
+            left[user] = work - most * PARTS
             return most
         left[user] = 0
         return time
-    time = min(most, -(-min([work for work in left if work]) * active // _PARTS))
-    share = time * _PARTS // active
+    time = min(most, -(-min([work for work in left if work]) * active // PARTS))
+    share = time * PARTS // active
     for user in range(4):
         if left[user]:
             left[user] = max(0, left[user] - share)

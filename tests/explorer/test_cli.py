@@ -83,6 +83,7 @@ def test_help_loads_no_heavy_library() -> None:
         ((*SMALL, "--set", "hbm.pin_rate=5 parsec"), "5 parsec"),
         ((*RUN, "--batch", "0", "--context", "8"), "--batch 0: must be at least 1"),
         ((*RUN, "--size", "m=x"), "--size m=x: allowed: NAME=VALUE"),
+        ((*SMALL, "--engine", "fast"), "--engine: unknown engine 'fast'"),
         ((*RUN, "--m", "2", "--size", "m=2"), "--size m=2: m is given twice"),
         ((*RUN, "--batch", "4"), "--context"),
         ((*RUN, "--batch", "4", "--trace", "azur"), "did you mean 'azure'?"),

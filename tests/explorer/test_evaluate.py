@@ -43,12 +43,12 @@ def test_every_unit_belongs_to_a_whole_number_of_the_machine() -> None:
 
 
 def test_a_simulation_finds_compiled_what_was_prepared() -> None:
-    from hwmodel import dma, trips
     from hwmodel.dram import kernel
+    from hwmodel.engine import kernel as engine
 
     for prepare in evaluate.EVALUATOR.prepare:
         prepare(DECODE)
-    functions = (kernel.run_shared, trips.run, dma.tile_bursts, dma.cut_requests)
+    functions = (kernel.run_shared, engine.run)
     prepared = [list(function.signatures) for function in functions]
     assert all(prepared)
     evaluate.simulate(DECODE)

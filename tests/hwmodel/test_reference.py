@@ -396,7 +396,7 @@ def test_time_does_not_depend_on_how_far_the_channels_run_ahead(
 ) -> None:
     machine = make_machine(name, changes)
     normal = KERNELS[kernel](machine)
-    advance = MemorySide._advance
+    advance = MemorySide.advance
     done_tick = steps = 0
 
     def one_tick(self: MemorySide, limit_fs: int) -> None:
@@ -405,7 +405,7 @@ def test_time_does_not_depend_on_how_far_the_channels_run_ahead(
         done_tick = min(max(done_tick + 1, machine.fs_to_ticks(self._env.now)), machine.fs_to_ticks(limit_fs))
         advance(self, int(done_tick * machine.tick_fs))  # rounded down, so that it is this tick
 
-    monkeypatch.setattr(MemorySide, "_advance", one_tick)
+    monkeypatch.setattr(MemorySide, "advance", one_tick)
     stepped = KERNELS[kernel](machine)
     assert stepped.metrics() == normal.metrics()
     np.testing.assert_array_equal(stepped.dram.bank_bursts, normal.dram.bank_bursts)
