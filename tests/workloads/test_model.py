@@ -265,6 +265,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"hidden": 0}, "model tiny: hidden is 0; allowed: "),
+        ({"hidden": 65}, r"hidden is 65; allowed: as of every layer \(64\)"),
         ({"groups": ()}, r"the groups hold the layers \[\]; allowed: every layer from 0 once"),
         ({"groups": load_model("tiny").groups * 2}, r"the layers \[0, 0, 1, 1\]; allowed: every layer from 0 once"),
         ({"dtype": "bf61"}, "dtype is 'bf61'; allowed: bf16, "),

@@ -122,6 +122,10 @@ class Model:
             raise ValueError(refusal(where, "dtype", self.dtype, nearest_first(self.dtype, DTYPE_BYTES)))
         if self.kv_dtype is not None and self.kv_dtype not in KV_DTYPE_BYTES:
             raise ValueError(refusal(where, "kv_dtype", self.kv_dtype, nearest_first(self.kv_dtype, KV_DTYPE_BYTES)))
+        for group in self.groups:
+            if group.layer.attention.hidden != self.hidden:
+                allowed = f"as of every layer ({group.layer.attention.hidden})"
+                raise ValueError(refusal(where, "hidden", self.hidden, allowed))
         positions = sorted(position for group in self.groups for position in group.positions)
         if not positions or positions != list(range(len(positions))):
             raise ValueError(f"{where}: the groups hold the layers {positions[:8]}; allowed: every layer from 0 once")
