@@ -159,6 +159,10 @@ def test_what_is_stored_in_fewer_bits_is_read(tmp_path: Path) -> None:
     assert model.warnings == ("quantization_config.bits is not known and was passed over",)
     model = load_model(written(tmp_path, quantization_config={"quant_method": "mxfp4"}))
     assert model.quantisation == Quantisation("fp4_e2m1", (32,), "e8m0")
+    model = load_model(written(tmp_path, quantization_config={"quant_method": "awq", "bits": 4}))
+    assert model == load_model(written(tmp_path))
+    stored = "quantization_config.quant_method 'awq' is not known: stored types are passed over"
+    assert load_model(written(tmp_path, quantization_config={"quant_method": "awq"})).warnings == (stored,)
 
 
 def test_the_type_of_the_cache_can_be_another_one() -> None:
@@ -221,7 +225,8 @@ def test_a_size_of_the_wrong_type_or_range_is_refused(tmp_path: Path, key: str, 
         ({"attention_bias": 1}, "attention_bias is 1; allowed: true or false"),
         ({"quantization_config": "fp8"}, "quantization_config is 'fp8'; allowed: an object of fields"),
         ({"quantization_config": {}}, "quantization_config.quant_method is missing"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'; allowed: fp8, mxfp4"),
+        ({"quantization_config": {"quant_method": 8}}, "quant_method is 8; allowed: a name, such as fp8, mxfp4"),
+        ({"quantization_config": {"quant_method": "fp8", "fmt": "e3m4"}}, "fmt is 'e3m4'; allowed: e"),
         (
             {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 0]}},
             r"quantization_config.weight_block_size\[1\] is 0; allowed: ",
