@@ -100,6 +100,8 @@ def test_deepseek_has_experts_after_its_dense_layers(tmp_path: Path, data_dir: P
     assert has_experts(read(tmp_path, "", **fields)) == [0, 0, 0, 1, 1, 1]
     assert has_experts(read(tmp_path, "", **fields | {"moe_layer_freq": 2})) == [0, 0, 0, 0, 1, 0]
     assert has_experts(read(tmp_path, "", **fields | {"first_k_dense_replace": 0})) == [1] * 6
+    silent = {key: value for key, value in fields.items() if key not in ("first_k_dense_replace", "n_shared_experts")}
+    assert read(tmp_path, "", **silent) == read(tmp_path, "", **fields)  # 3 and 1 in its configuration class
     model = read(tmp_path, "", **fields | {"n_shared_experts": 3})
     assert model.groups[1].layer.feed_forward.parameters > 0
     routed = model.layers[5].feed_forward
@@ -164,6 +166,9 @@ def test_llama_4_sees_chunks_where_it_has_positions(tmp_path: Path) -> None:
     assert windows(read(tmp_path, "Llama4ForCausalLM", no_rope_layers=[1, 0] * 3, **extra)) == [32, None] * 3
     assert windows(read(tmp_path, "Llama4ForCausalLM", no_rope_layers=[], **extra)) == windows(model)
     assert has_experts(read(tmp_path, "Llama4ForCausalLM", interleave_moe_layer_step=3, **extra)) == [0, 0, 1, 0, 0, 1]
+    silent = LOCAL | {"intermediate_size_mlp": 128}
+    assert windows(read(tmp_path, "Llama4ForCausalLM", **silent)) == [8192, 8192, 8192, None, 8192, 8192]
+    assert windows(read(tmp_path, "Llama4ForCausalLM", attention_chunk_size=None, **silent)) == [None] * 6
     model = read(tmp_path, "Llama4ForCausalLM", moe_layers=[4], **extra)
     assert has_experts(model) == [0, 0, 0, 0, 1, 0]
     assert model.layers[0].feed_forward == Dense(64, 128)
@@ -181,7 +186,7 @@ def test_gemma_4_has_wider_heads_and_one_projection_in_full_layers(data_dir: Pat
     assert (full.heads_kv, full.head_dim_qk, full.window, full.shared_kv) == (2, 512, None, True)
     assert full.kv_elements_per_token == 2 * (512 + 512)  # keys are rotated and normed, so both are cached
     assert model.tied_embeddings
-    dense = read(tmp_path, "Gemma4ForCausalLM")
+    dense = read(tmp_path, "Gemma4ForCausalLM", hidden_size_per_layer_input=0)
     assert has_experts(dense) == [0] * 6
     assert windows(dense) == [512] * 5 + [None]
     assert dense.layers[0].norms == 4
@@ -290,6 +295,11 @@ def test_a_missing_field_that_decides_sizes_is_named(tmp_path: Path, data_dir: P
             r"key heads are 5; allowed: a divisor of the value heads \(32\)",
         ),
         ("Qwen3.5-35B-A3B", {"mamba_ssm_dtype": "bfloat16"}, "mamba_ssm_dtype is 'bfloat16'; allowed: float32"),
+        (
+            "gemma-4-26B-A4B",
+            {"hidden_size_per_layer_input": None},
+            "is 256 .the default where the file has none.; allow",
+        ),
         ("gemma-4-26B-A4B", {"num_kv_shared_layers": 18}, "num_kv_shared_layers is 18; allowed: 0"),
         ("gemma-4-26B-A4B", {"hidden_size_per_layer_input": 256}, "hidden_size_per_layer_input is 256; allowed: 0"),
         (

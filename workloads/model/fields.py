@@ -93,12 +93,12 @@ class Fields:
             raise self.refuse(key, value, nearest_first(str(value), allowed))
         return value
 
-    def only(self, key: str, allowed: object) -> None:
-        """Raise ValueError where the field is there and anything but the one value whose sizes are known."""
-        if self.has(key):
-            value = self._raw[key]
-            if value != allowed or type(value) is not type(allowed):
-                raise self.refuse(key, value, json.dumps(allowed))
+    def only(self, key: str, allowed: object, default: object = None) -> None:
+        """Raise ValueError where the value is not the one whose sizes are known; `default`: where it is absent."""
+        value = self._raw[key] if self.has(key) else default
+        if value is not None and (value != allowed or type(value) is not type(allowed)):
+            silent = "" if self.has(key) else " (the default where the file has none)"
+            raise self.refuse(key, value, json.dumps(allowed), silent)
 
     def per_layer(self, key: str, layers: int, allowed: Sequence[object], spare: int = 0) -> list[Any]:
         """Return a list with an entry per layer; up to `spare` more are cut."""

@@ -16,7 +16,7 @@ ARCHITECTURES: Mapping[str, Callable[[Fields], Stack]] = {
     "Qwen3ForCausalLM": llama.qwen3,
     "Qwen3MoeForCausalLM": llama.qwen3_moe,
     "MiniMaxM2ForCausalLM": llama.minimax_m2,
-    "DeepseekV2ForCausalLM": deepseek.deepseek_v3,
+    "DeepseekV2ForCausalLM": deepseek.deepseek_v2,
     "DeepseekV3ForCausalLM": deepseek.deepseek_v3,
     "DeepseekV32ForCausalLM": deepseek.deepseek_v32,
     "DeepseekV4ForCausalLM": deepseek_v4.deepseek_v4,

@@ -15,14 +15,20 @@ from workloads.model.fields import MAX_LAYERS, Fields
 from workloads.model.model import Layer
 
 
+def deepseek_v2(fields: Fields) -> Stack:
+    """Return the stack of a DeepSeek V2, whose two configuration classes differ: there are no defaults to rely on."""
+    return _latent(fields, latent(fields), feed_forwards(fields, first_dense=None, shared=None, method="greedy"))
+
+
 def deepseek_v3(fields: Fields) -> Stack:
-    """Return the stack of a DeepSeek V2 or V3, or a Kimi K2."""
-    return _latent(fields, latent(fields))
+    """Return the stack of a DeepSeek V3 or a Kimi K2."""
+    return _latent(fields, latent(fields), feed_forwards(fields, first_dense=3, shared=1, method="noaux_tc"))
 
 
 def deepseek_v32(fields: Fields) -> Stack:
     """Return the stack of a DeepSeek V3.2: V3 with an indexer in every layer."""
-    return _latent(fields, latent(fields, indexer(fields)))
+    parts = feed_forwards(fields, first_dense=3, shared=1, method="noaux_tc")
+    return _latent(fields, latent(fields, indexer(fields)), parts)
 
 
 def latent(fields: Fields, chooser: Indexer | None = None) -> LatentAttention:
@@ -47,21 +53,24 @@ def indexer(fields: Fields) -> Indexer:
     return Indexer(*(fields.size(key) for key in keys))
 
 
-def routed_and_shared(fields: Fields, **more: Any) -> Experts:
-    """Return the experts with those that every token uses, each as wide as a routed one."""
-    shared = fields.size("n_shared_experts", 0, least=0) * fields.size("moe_intermediate_size")
+def routed_and_shared(fields: Fields, shared: int | None, **more: Any) -> Experts:
+    """Return the experts with those that every token uses, each as wide as a routed one; `shared`: by default."""
+    width = fields.size("n_shared_experts", shared, least=0) * fields.size("moe_intermediate_size")
     names = ("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size")
-    return experts(fields, *names, shared_intermediate=shared, **more)
+    return experts(fields, *names, shared_intermediate=width, **more)
 
 
-def feed_forwards(fields: Fields) -> list[Dense | Experts]:
-    """Return the feed-forward part of every layer."""
+def feed_forwards(fields: Fields, first_dense: int | None, shared: int | None, method: str) -> list[Dense | Experts]:
+    """Return the feed-forward part of every layer.
+
+    Defaults: the dense layers that come first, the shared experts (None: there is none, the field is needed), and how
+    experts are chosen, "noaux_tc" with a number per expert that corrects its scores for an even load.
+    """
     layers = depth(fields)
-    first = fields.size("first_k_dense_replace", 0, least=0)
+    first = fields.size("first_k_dense_replace", first_dense, least=0)
     every = fields.size("moe_layer_freq", 1, most=MAX_LAYERS)
-    methods = ("noaux_tc", "group_limited_greedy", "greedy")
-    bias = fields.choice("topk_method", methods, "noaux_tc") == "noaux_tc"  # scores corrected for an even load
-    routed = routed_and_shared(fields, router_bias=bias)
+    bias = fields.choice("topk_method", ("noaux_tc", "group_limited_greedy", "greedy"), method) == "noaux_tc"
+    routed = routed_and_shared(fields, shared, router_bias=bias)
     plain = dense(fields)
     return [routed if at >= first and at % every == 0 else plain for at in range(layers)]
 
@@ -71,6 +80,6 @@ def mtp_layers(fields: Fields, layer: Layer) -> tuple[Layer, ...]:
     return (layer,) * fields.size("num_nextn_predict_layers", 0, least=0, most=MAX_LAYERS)
 
 
-def _latent(fields: Fields, attention: LatentAttention) -> Stack:
-    layers = [Layer(attention, feed_forward) for feed_forward in feed_forwards(fields)]
+def _latent(fields: Fields, attention: LatentAttention, parts: list[Dense | Experts]) -> Stack:
+    layers = [Layer(attention, feed_forward) for feed_forward in parts]
     return stack(fields, layers, mtp=mtp_layers(fields, layers[-1]))

@@ -26,7 +26,7 @@ def deepseek_v4(fields: Fields) -> Stack:
     ratios = fields.per_layer("compress_ratios", layers, RATIOS, spare=modules)
     attentions = {ratio: _attention(fields, ratio) for ratio in RATIOS}
     fields.choice("topk_method", ("noaux_tc",), "noaux_tc")
-    scored = routed_and_shared(fields, router_bias=True)
+    scored = routed_and_shared(fields, 1, router_bias=True)
     hashed = replace(scored, router_bias=False, hash_routed=True)
     first = fields.size("num_hash_layers", 3, least=0)
     found = [

@@ -41,10 +41,10 @@ def kimi_linear(fields: Fields) -> Stack:
     full = linear.positions("full_attn_layers", layers + 1)
     linear.positions("kda_layers", layers + 1)
     fields.has("head_dim")  # repeats what latent attention does not use
-    shared = fields.size("num_shared_experts", 0, least=0) * fields.size("moe_intermediate_size")
+    shared = fields.size("num_shared_experts", least=0) * fields.size("moe_intermediate_size")
     names = ("num_experts", "num_experts_per_token", "moe_intermediate_size")
     routed = experts(fields, *names, shared_intermediate=shared, router_bias=True)
-    first, every = fields.size("first_k_dense_replace", 0, least=0), fields.size("moe_layer_freq", 1, most=MAX_LAYERS)
+    first, every = fields.size("first_k_dense_replace", least=0), fields.size("moe_layer_freq", 1, most=MAX_LAYERS)
     attention, plain = latent(fields), dense(fields)
     found = [
         Layer(attention if at + 1 in full else delta, routed if at >= first and at % every == 0 else plain)

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workloads.model.architectures.stack import FULL, SLIDING, Stack, dense, depth, experts, kinds, softmax, stack
+from workloads.model.architectures.stack import (
+    FULL,
+    SLIDING,
+    Stack,
+    dense,
+    depth,
+    experts,
+    kinds,
+    softmax,
+    stack,
+    window,
+)
 from workloads.model.attention import QkNorm, SoftmaxAttention
 from workloads.model.feed_forward import Dense, Experts
 from workloads.model.fields import MAX_LAYERS, Fields
@@ -24,13 +35,13 @@ def llama(fields: Fields) -> Stack:
 
 def mistral(fields: Fields) -> Stack:
     """Return the stack of a dense Mistral; a file without a window means 4096, null none."""
-    attention = softmax(fields, window=_window(fields, 4096))
+    attention = softmax(fields, window=window(fields, "sliding_window", 4096))
     return stack(fields, [Layer(attention, dense(fields))] * depth(fields))
 
 
 def mixtral(fields: Fields) -> Stack:
     """Return the stack of a Mixtral."""
-    attention = softmax(fields, window=_window(fields, None))
+    attention = softmax(fields, window=window(fields, "sliding_window", None))
     routed = experts(fields, "num_local_experts", "num_experts_per_tok", "intermediate_size")
     return stack(fields, [Layer(attention, routed)] * depth(fields))
 
@@ -82,18 +93,12 @@ def sparse_steps(fields: Fields, routed: Experts) -> list[Dense | Experts]:
     return [routed if has else mlp for has in has_experts]
 
 
-def _window(fields: Fields, default: int | None) -> int | None:
-    if not fields.present("sliding_window"):
-        return default
-    return fields.size_or_none("sliding_window")
-
-
 def _windowed_later(fields: Fields, attention: SoftmaxAttention) -> list[SoftmaxAttention]:
     """Return the attention of every layer: with `use_sliding_window`, those from `max_window_layers` have a window."""
     layers = depth(fields)
-    window, first = fields.size_or_none("sliding_window"), fields.size("max_window_layers", 28, least=0)
-    if not fields.flag("use_sliding_window", False) or window is None:
+    width, first = fields.size_or_none("sliding_window"), fields.size("max_window_layers", 28, least=0)
+    if not fields.flag("use_sliding_window", False) or width is None:
         return [attention for _ in kinds(fields, layers, (FULL,), [FULL] * layers)]
-    of = {FULL: attention, SLIDING: replace(attention, window=window)}
+    of = {FULL: attention, SLIDING: replace(attention, window=width)}
     default = [FULL if at < first else SLIDING for at in range(layers)]
     return [of[kind] for kind in kinds(fields, layers, (FULL, SLIDING), default)]

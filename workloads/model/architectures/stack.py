@@ -67,6 +67,11 @@ def heads(fields: Fields, key_q: str, key_kv: str) -> tuple[int, int, int]:
     return hidden, heads_q, heads_kv
 
 
+def window(fields: Fields, key: str, default: int | None) -> int | None:
+    """Return the tokens of a window, None where the file says null, and `default` where it says nothing."""
+    return fields.size_or_none(key) if fields.present(key) else default
+
+
 def dense(fields: Fields, key: str = "intermediate_size", bias: bool = False) -> Dense:
     """Return the gated MLP of the size that a field says."""
     return Dense(fields.size("hidden_size"), fields.size(key), bias)

@@ -20,6 +20,7 @@ from workloads.model.architectures.stack import (
     kinds,
     softmax,
     stack,
+    window,
 )
 from workloads.model.attention import SoftmaxAttention
 from workloads.model.feed_forward import Dense, Experts
@@ -53,7 +54,7 @@ def mimo_v2_flash(fields: Fields) -> Stack:
         fields.only(repeated, sliding.window)
     sparse, pattern = (fields.per_layer(key, layers, (0, 1)) for key in ("moe_layer_freq", "hybrid_layer_pattern"))
     fields.choice("topk_method", ("noaux_tc",), "noaux_tc")
-    routed, plain = routed_and_shared(fields, router_bias=True), dense(fields)
+    routed, plain = routed_and_shared(fields, 0, router_bias=True), dense(fields)
     parts = zip(pattern, sparse, strict=True)
     return stack(fields, [Layer(sliding if w else full, routed if moe else plain) for w, moe in parts])
 
@@ -74,7 +75,7 @@ def llama4(fields: Fields) -> Stack:
     layers, bias = depth(fields), fields.flag("attention_bias", False)
     full = softmax(fields, 128, bias_qkv=bias, bias_out=bias)
     fields.flag("use_qk_norm", True)
-    width = fields.size_or_none("attention_chunk_size")
+    width = window(fields, "attention_chunk_size", 8192)
     chunked = full if width is None else replace(full, window=width, chunked=True)
     every = fields.size("no_rope_layer_interval", 4, most=MAX_LAYERS)
     rotary = [int((at + 1) % every != 0) for at in range(layers)]
@@ -102,8 +103,8 @@ def gemma4(fields: Fields) -> Stack:
     norms. Every layer has four norms and a scalar.
     """
     layers = depth(fields)
-    for absent in ("hidden_size_per_layer_input", "num_kv_shared_layers"):  # of the E models, which share caches
-        fields.only(absent, 0)
+    fields.only("hidden_size_per_layer_input", 0, default=256)  # of the E models, as the two that follow
+    fields.only("num_kv_shared_layers", 0)
     fields.only("use_double_wide_mlp", False)
     fields.has("vocab_size_per_layer_input")
     bias = fields.flag("attention_bias", False)
