@@ -78,6 +78,7 @@ def run(
     from explorer.row import all_numbers
 
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
+    _warn(model)
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
     metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
@@ -117,6 +118,7 @@ def whatif(
     from explorer.workers import workers
 
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
+    _warn(model)
     if not sets:
         raise ValueError("whatif needs at least one --set path=value")
     changes = [settings.parse(text) for text in sets]
@@ -263,18 +265,24 @@ def machines(
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="One model, by name or config.json.")] = None,
+    kv_dtype: Annotated[
+        str | None,
+        typer.Option(help="Type of the cache: bf16, fp16, fp32, fp8_e4m3, fp8_e5m2.  [default: the model's]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, or describe one."""
-    from explorer import evaluate, tables
+    """List the models, or describe one: its layers by kind, parameters, cache and state."""
+    from explorer import model_view
 
     if name is not None:
-        facts = evaluate.describe_model(name)
-        _print_json(facts) if as_json else print(tables.tree(facts))
+        facts = model_view.describe_model(name, kv_dtype)
+        _warn(name)
+        _print_json(facts) if as_json else print(model_view.model_text(facts))
         return
-    listed = evaluate.list_models()
-    columns = ("layers", "parameters", "active_parameters", "kv_bytes_per_token", "state_bytes")
-    _print_json(listed) if as_json else print(tables.listing(listed, columns))
+    if kv_dtype is not None:
+        raise ValueError("--kv-dtype: give the model, too")
+    listed = model_view.list_models()
+    _print_json(listed) if as_json else print(model_view.list_text(listed))
 
 
 @dram.command("replay")
@@ -384,6 +392,14 @@ def _batch(sequences: int | None, context: int | None, trace: str | None, seed: 
         raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
     path = _trace_path() if trace else None
     return BatchSpec(1 if sequences is None else sequences, context, TRACES[trace] if trace else None, seed, path)
+
+
+def _warn(model: str | None) -> None:
+    """Print what of a model's file is not known."""
+    from explorer.model_view import warnings
+
+    for warning in warnings(model) if model is not None else ():
+        print(f"rowhit: warning: {warning}", file=sys.stderr)
 
 
 def _trace_path() -> str | None:

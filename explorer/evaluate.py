@@ -351,20 +351,3 @@ def _units(part: Any, quantities: Sequence[tuple[list[Any], str]], prefix: str) 
         for kind in kinds:
             if hasattr(kind, "model_fields"):
                 yield from _units(kind, quantities, f"{prefix}{name}.")
-
-
-def list_models() -> dict[str, dict[str, Any]]:
-    """Return the facts of every model by name."""
-    from workloads.model import model_names
-
-    return {name: describe_model(name) for name in model_names()}
-
-
-def describe_model(name: str) -> dict[str, Any]:
-    """Return the facts of one model, shipped or in a `config.json`, with what follows from them."""
-    from workloads.model import load_model
-
-    model = load_model(name)
-    derived = ("parameters", "active_parameters", "kv_bytes_per_token", "state_bytes")
-    facts = asdict(model)
-    return facts | {fact: getattr(model, fact) for fact in derived}

@@ -104,6 +104,8 @@ def test_help_loads_no_heavy_library() -> None:
         (("machines", "h100"), "h100-sxm"),
         (("kernels", "gem"), "did you mean 'gemm'?"),
         (("models", "llama"), "llama-3.1-8b"),
+        (("models", "tiny", "--kv-dtype", "bf61"), "kv_dtype is 'bf61'; allowed: bf16, "),
+        (("models", "--kv-dtype", "bf16"), "--kv-dtype: give the model, too"),
     ],
 )
 def test_bad_input_gets_one_line_status_2_and_leaves_nothing(
@@ -347,8 +349,47 @@ def test_machines_and_models_are_listed_and_described(rowhit: Rowhit, tmp_path: 
     facts = json.loads(rowhit("models", "llama-3.1-8b", "--json", cwd=tmp_path).stdout)
     assert facts["parameters"] == facts["active_parameters"] == 8_030_261_248
     assert facts["kv_bytes_per_token"] == 32 * 2 * 8 * 128 * 2
-    assert facts["layers"] == 32
-    assert "llama-3.1-8b" in rowhit("models", cwd=tmp_path).stdout
+    (group,) = facts["layers"]
+    assert (group["kind"], group["count"], group["positions"]) == ("full_attention + dense", 32, list(range(32)))
+    assert re.search(r"llama-3.1-8b +32 +8,030,261,248 ", rowhit("models", cwd=tmp_path).stdout)
+
+
+def test_a_model_of_several_kinds_of_layers_is_described(rowhit: Rowhit, tmp_path: Path, data_dir: Path) -> None:
+    file = str(data_dir / "models" / "Qwen--Qwen3.5-35B-A3B.json")
+    facts = json.loads(rowhit("models", file, "--json", cwd=tmp_path).stdout)
+    kinds = {group["kind"]: group for group in facts["layers"]}
+    linear, full = kinds["linear_attention + experts"], kinds["full_attention + experts"]
+    assert (linear["count"], full["count"]) == (30, 10)
+    assert facts["state_bytes"] == 30 * linear["state_bytes"]
+    assert facts["kv_bytes_per_token"] == 10 * full["kv_bytes_per_token"] == 20_480
+    layers = sum(group["count"] * group["parameters"] for group in kinds.values())
+    assert facts["parameters"] == layers + (2 * facts["vocabulary"] + 1) * facts["hidden"]
+    halved = json.loads(rowhit("models", file, "--kv-dtype", "fp8_e4m3", "--json", cwd=tmp_path).stdout)
+    assert halved["kv_bytes_per_token"] == 10_240
+    text = rowhit("models", file, cwd=tmp_path).stdout
+    assert "10 x     full_attention + experts" in text
+    assert "full_attention + experts: layers 3-39 by 4" in text
+    assert re.search(r"\nparameters +34,660,610,688 ", text)
+
+
+def test_an_unknown_field_of_a_model_is_named_on_stderr(rowhit: Rowhit, tmp_path: Path) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 64}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64, "torch_dtype": "bfloat16"}
+    (tmp_path / "m.json").write_text(json.dumps(config | {"num_hidden_layrs": 2}))
+    warning = "rowhit: warning: m.json: num_hidden_layrs is not known and was passed over\n"
+    done = rowhit("models", "m.json", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, warning)
+    assert json.loads(done.stdout)["warnings"] == ["num_hidden_layrs is not known and was passed over"]
+    command = ("run", "--machine", "npu-hbm3", "--model", "m.json", *RUN[5:], "--batch", "1", "--context", "64")
+    assert rowhit(*command, cwd=tmp_path).stderr == warning
+
+
+def test_a_kernel_refuses_the_attention_it_does_not_know(rowhit: Rowhit, tmp_path: Path, data_dir: Path) -> None:
+    file = str(data_dir / "models" / "deepseek-ai--DeepSeek-V3.2.json")
+    done = rowhit(*RUN[:4], file, *RUN[5:], "--batch", "1", "--context", "64", cwd=tmp_path)
+    known = "rowhit: model: kernel decode-attention knows plain softmax attention only; "
+    has = "deepseek-ai--DeepSeek-V3.2 has an indexer that chooses 2048 tokens, latent attention\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", known + has)
 
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_continues(study_file: Path) -> None:

@@ -74,8 +74,9 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
         raise ValueError("model: kernel decode-attention needs one")
     if batch is None:
         raise ValueError("batch: kernel decode-attention needs one, with a context or a trace")
+    attention = model.softmax_attention("model: kernel decode-attention")
     dtype = require_16_bit("decode-attention", model.dtype)
-    return Problem(model.heads_q, model.heads_kv, model.head_dim, dtype, batch.contexts)
+    return Problem(attention.heads_q, attention.heads_kv, attention.head_dim_qk, dtype, batch.contexts)
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
