@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm
+from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_w4a16, gemm_w8a8
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -65,6 +65,57 @@ KERNELS: dict[str, Kernel] = {
         gemm.batched_shape,
         gemm.canonical,
         gemm.compile,
+    ),
+    "gemm-w8a8-block": Kernel(
+        "gemm-w8a8-block",
+        "e4m3 operands with scales of 1 x 128 and 128 x 128 blocks, promoted in fp32, to bf16",
+        gemm_w8a8.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_w8a8.shape,
+        gemm_w8a8.canonical,
+        gemm_w8a8.compile,
+    ),
+    "gemm-w4a16": Kernel(
+        "gemm-w4a16",
+        "4-bit weights with scales of groups of k, expanded to the activations' 16 bits; a model gives the dtype only",
+        gemm_w4a16.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_w4a16.shape,
+        gemm_w4a16.canonical,
+        gemm_w4a16.compile,
+        gemm_w4a16.OPTIONAL,
+    ),
+    "gemm-mxfp8": Kernel(
+        "gemm-mxfp8",
+        "e4m3 operands with a power of two per 32 of k, to bf16",
+        gemm_mx.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_mx.shape_in("gemm-mxfp8", "mxfp8"),
+        gemm_mx.canonical,
+        gemm_mx.compile,
+    ),
+    "gemm-mxfp4": Kernel(
+        "gemm-mxfp4",
+        "e2m1 operands with a power of two per 32 of k, to bf16",
+        gemm_mx.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_mx.shape_in("gemm-mxfp4", "mxfp4"),
+        gemm_mx.canonical,
+        gemm_mx.compile,
+    ),
+    "gemm-nvfp4": Kernel(
+        "gemm-nvfp4",
+        "e2m1 operands with an e4m3 scale per 16 of k and an fp32 scale per tensor, to bf16",
+        gemm_mx.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_mx.shape_in("gemm-nvfp4", "nvfp4"),
+        gemm_mx.canonical,
+        gemm_mx.compile,
     ),
 }
 

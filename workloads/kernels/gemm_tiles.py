@@ -25,7 +25,6 @@ from workloads.schedule import schedule
 
 Array = np.ndarray[Any, Any]
 ORDERS = ("row-major", "column-major", "grouped")
-SCALE_ROWS = 128  # rows of b that share a scale where blocks are square
 
 
 def order_knob() -> Any:
@@ -185,6 +184,12 @@ def operand_stream(
     along = contiguous_axis(tensors[number], axes)
     buffer = operand(request, machine, knobs.sram_layout, side=side, axis_of_k=1, filled_along=along)
     return Stream(number, axes, buffer, side)
+
+
+def check_tile_k(tile_k: int, unit: int, what: str) -> None:
+    """Raise ValueError unless a tile of k is a multiple of `unit` elements."""
+    if tile_k % unit:
+        raise ValueError(f"tile_k: {tile_k}; allowed: multiples of {unit}, {what}")
 
 
 class Multiply:
