@@ -106,10 +106,10 @@ def _absmax(blocks: list[Array], _: float, rows: int, columns: int, first: int) 
 def _quantise_tensor(blocks: list[Array], _: float, rows: int, columns: int, parts: int) -> None:
     """Round to e4m3 under one scale, which takes the largest of `parts` maxima to 448.
 
-    Operands: out [rows, columns], scale [1, 1], source, maxima [parts, 1].
+    Operands: out [rows, columns], scale [1, 1], source, maxima [1, parts].
     """
     out, scale, source, maxima = blocks
-    amax = maxima[:parts, 0].max()
+    amax = maxima[0, :parts].max()
     scale[0, 0] = amax / E4M3_LARGEST if amax > 0 else 1
     out[:rows, :columns] = _to_e4m3(source[:rows, :columns].astype(np.float32) / scale[0, 0]).astype(out.dtype)
 
@@ -201,7 +201,7 @@ OPERATIONS: dict[str, Operation] = {
             write(0, rows, columns),
             write(1, 1, 1),
             read(2, rows, columns),
-            read(3, parts, 1),
+            read(3, 1, parts),
         ),
         _quantise_tensor,
     ),

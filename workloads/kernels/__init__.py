@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_w4a16, gemm_w8a8
+from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -116,6 +116,26 @@ KERNELS: dict[str, Kernel] = {
         gemm_mx.shape_in("gemm-nvfp4", "nvfp4"),
         gemm_mx.canonical,
         gemm_mx.compile,
+    ),
+    "quantise": Kernel(
+        "quantise",
+        "activations to e4m3 with a scale per 128 of k of a token, in one pass; a model gives their dtype",
+        quantise.Knobs,
+        (),
+        ("m", "k"),
+        quantise.shape_per("quantise", "block"),
+        quantise.canonical,
+        quantise.compile,
+    ),
+    "quantise-tensor": Kernel(
+        "quantise-tensor",
+        "activations to e4m3 with one scale, after a pass that finds it; a model gives their dtype",
+        quantise.Knobs,
+        (),
+        ("m", "k"),
+        quantise.shape_per("quantise-tensor", "tensor"),
+        quantise.canonical,
+        quantise.compile,
     ),
 }
 
