@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise
+from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_stream_k, gemm_w4a16, gemm_w8a8, quantise
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -65,6 +65,16 @@ KERNELS: dict[str, Kernel] = {
         gemm.batched_shape,
         gemm.canonical,
         gemm.compile,
+    ),
+    "stream-k": Kernel(
+        "stream-k",
+        "gemm dealt evenly by steps of k, with a phase that adds up the tiles that were cut",
+        gemm_stream_k.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_stream_k.shape,
+        gemm_stream_k.canonical,
+        gemm_stream_k.compile,
     ),
     "gemm-w8a8-block": Kernel(
         "gemm-w8a8-block",

@@ -120,7 +120,7 @@ def batched_shape(model: Model | None, batch: Batch | None, options: Mapping[str
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, orders by what they order."""
     grid = _grid(problem, knobs)
-    layouts = [repr(tensor.layout.key) for tensor in _tensors(problem, knobs, grid)[:3]]
+    layouts = [repr(tensor.layout.key) for tensor in operand_tensors(problem, knobs)]
     return (*layouts, *grid.key, knobs.stages, knobs.sram_layout, knobs.schedule)
 
 
@@ -153,13 +153,19 @@ def _grid(problem: Problem, knobs: Knobs) -> Grid:
     return Grid.of(knobs, problem.m, problem.n, problem.k, batch=problem.batch)
 
 
-def _tensors(problem: Problem, knobs: Knobs, grid: Grid) -> list[Tensor]:
+def operand_tensors(problem: Problem, knobs: Any) -> list[Tensor]:
+    """Return a, b and c, not placed yet. Raises ValueError naming a layout that is not one of theirs."""
     axes = {} if problem.batch is None else {"batch": problem.batch}
     sizes = axes | {"m": problem.m, "n": problem.n, "k": problem.k}
     tensors = []
     for name, own, dtype in (("a", "mk", problem.dtype), ("b", "nk", problem.dtype), ("c", "mn", problem.result_dtype)):
         layout = knob_layout(knobs, f"layout_{name}", axes | {axis: sizes[axis] for axis in own})
         tensors.append(Tensor(name, layout, dtype, NONE))
+    return tensors
+
+
+def _tensors(problem: Problem, knobs: Knobs, grid: Grid) -> list[Tensor]:
+    tensors = operand_tensors(problem, knobs)
     if grid.parts > 1:
         tensors.append(partial_tensor(grid, problem.sum_dtype))
     return tensors + ([scales_tensor()] if problem.scaled else [])

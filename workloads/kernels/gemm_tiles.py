@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from workloads.kernels.base import knob
 from workloads.schedule import schedule
 
 Array = np.ndarray[Any, Any]
+Axes: TypeAlias = Mapping[str, tuple[Affine | int, Affine | int]]  # of a region
 ORDERS = ("row-major", "column-major", "grouped")
 
 
@@ -68,7 +69,7 @@ class Grid:
     def of(knobs: Any, m: int, n: int, k: int, tile_k: int | None = None, batch: int | None = None) -> Grid:
         """Return the grid that the knobs of a template give; `tile_k` where that is none of them."""
         tile_k = knobs.tile_k if tile_k is None else tile_k
-        grid = Grid(m, n, k, knobs.tile_m, knobs.tile_n, tile_k, knobs.split_k, 1, batch)
+        grid = Grid(m, n, k, knobs.tile_m, knobs.tile_n, tile_k, getattr(knobs, "split_k", 1), 1, batch)
         rows, columns, _ = grid.tiles
         group = {"row-major": 1, "column-major": rows, "grouped": min(knobs.group_m, rows)}[knobs.order]
         return replace(grid, group=group if columns > 1 else 1)
@@ -210,18 +211,22 @@ class Multiply:
         self._split = grid.parts > 1 if split is None else split
         self._p = p = PhaseAssembler("multiply", tensors, tuple(self._items))
         self._streams = recipe.consumers()
-        tm, tn = grid.tile_m, grid.tile_n
         requested = [stream.buffer for streams in self._streams.values() for stream in streams]
         self._expansions = [side for side in (recipe.a, recipe.b) if isinstance(side, Expansion)]
         requested += [expansion.out for expansion in self._expansions]
-        requested.append(block("accumulator", tm, tn, recipe.sum_dtype, recipe.accumulators))
-        requested.append(block("out", tm, tn, recipe.sum_dtype if self._split else recipe.result[1]))
+        requested.append(block("accumulator", grid.tile_m, grid.tile_n, recipe.sum_dtype, recipe.accumulators))
+        requested += self._outs()
         self._scaled = recipe.scales != NONE and not self._split
         if self._scaled:
             requested.append(block("scales", 1, 2, "fp32", 2))
         numbers = p.add_buffers(allocate(requested, machine))
         self._buffers = dict(zip((b.name for b in requested), numbers, strict=True))
         self._counters: dict[str, int] = {}
+
+    def _outs(self) -> list[Buffer]:
+        """Return the requests for what the store queue reads."""
+        dtype = self._recipe.sum_dtype if self._split else self._recipe.result[1]
+        return [block("out", self._grid.tile_m, self._grid.tile_n, dtype)]
 
     def _counter(self, name: str) -> int:
         """Return a counter of the phase, which it gets when it is first named."""
@@ -428,9 +433,9 @@ def reduce_parts(grid: Grid, recipe: Recipe, machine: Machine, tensors: tuple[Te
     p = PhaseAssembler("reduce", tensors, tuple(columns))
     m, n = p.column("m"), p.column("n")
     rows, width = (grid.m - m).clip(strip), (grid.n - n).clip(tn)
-    there: dict[str, tuple[Affine | int, Affine | int]] = {"m": (m, rows), "n": (n, width)}
+    there: Axes = {"m": (m, rows), "n": (n, width)}
     if grid.batch is not None:
-        there["batch"] = (p.column("batch"), 1)
+        there = dict(there) | {"batch": (p.column("batch"), 1)}
     partials = block("partials", parts * strip, tn, recipe.sum_dtype, 2)
     add_partials(p, recipe, machine, partials, strip, Region(recipe.partial, there), there, (parts, rows, width))
     tasks = np.stack(list(columns.values()), axis=1)
@@ -444,7 +449,7 @@ def add_partials(
     partials: Buffer,
     strip: int,
     source: Region,
-    there: Mapping[str, tuple[Affine | int, Affine | int]],
+    there: Axes,
     sizes: tuple[Affine | int, Affine, Affine],
 ) -> None:
     """Write the queues of a phase that loads partial sums, adds them up, scales them if they are to be, and stores."""
