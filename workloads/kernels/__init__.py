@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_stream_k, gemm_w4a16, gemm_w8a8, quantise
+from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_stream_k, gemm_w4a16, gemm_w8a8, gemv, quantise
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -126,6 +126,16 @@ KERNELS: dict[str, Kernel] = {
         gemm_mx.shape_in("gemm-nvfp4", "nvfp4"),
         gemm_mx.canonical,
         gemm_mx.compile,
+    ),
+    "gemv": Kernel(
+        "gemv",
+        "few rows of a times weights read once, on the vector or the matrix unit; a model gives the dtype only",
+        gemv.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemv.shape,
+        gemv.canonical,
+        gemv.compile,
     ),
     "quantise": Kernel(
         "quantise",

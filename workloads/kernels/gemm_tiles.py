@@ -398,9 +398,10 @@ class Multiply:
         last = p.running(0) - 1 if recipe.promotion else p.begun
         operands = [self._slot("out", p.begun), self._slot("accumulator", last)]
         wait: list[Wait] = [(self._counter("out free"), p.begun)]
-        signal = [self._counter("out"), self._counter("accumulator free")]
+        signal = [self._counter("out")]
         if not recipe.promotion and recipe.unit == "matrix":
             wait.append((self._counter("sum"), p.begun + 1))
+            signal.append(self._counter("accumulator free"))
         if self._scaled:
             operands.append(self._slot("scales", p.begun))
             wait.append((self._counter("scales loaded"), p.begun + 1))
