@@ -17,7 +17,7 @@ from hwmodel.spec import load_machine
 from kernels_ref import quant
 from kernels_ref.gemm import gemm as exact
 from workloads.kernels import gemm_mx, gemm_w4a16, gemm_w8a8
-from workloads.kernels.gemm_tiles import ORDERS
+from workloads.kernels.gemm_grid import ORDERS
 from workloads.model import load_model
 
 CORES = 3

@@ -15,8 +15,8 @@ from hwmodel.spec import load_machine
 from kernels_ref.gemm import gemm as exact
 from workloads.kernels import gemm
 from workloads.kernels.gemm import DTYPES, Problem
+from workloads.kernels.gemm_grid import ORDERS, Grid
 from workloads.kernels.gemm_stream_k import STREAMED, Knobs, canonical, compile, shape, work_items
-from workloads.kernels.gemm_tiles import ORDERS, Grid
 
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))

@@ -21,18 +21,8 @@ from hwmodel.program import NONE, Program, Tensor
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
-from workloads.kernels.gemm_tiles import (
-    Grid,
-    Multiply,
-    Recipe,
-    group_knob,
-    number_of,
-    operand_stream,
-    order_knob,
-    partial_tensor,
-    reduce_parts,
-    scales_tensor,
-)
+from workloads.kernels.gemm_grid import Grid, group_knob, number_of, order_knob, partial_tensor, scales_tensor
+from workloads.kernels.gemm_tiles import Multiply, Recipe, operand_stream, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES

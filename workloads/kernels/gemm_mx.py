@@ -28,20 +28,16 @@ from layouts.notation import NamedLayout
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
-from workloads.kernels.gemm_tiles import (
-    Expansion,
+from workloads.kernels.gemm_grid import (
     Grid,
-    Multiply,
-    Recipe,
-    Stream,
     check_tile_k,
     group_knob,
     number_of,
     order_knob,
     partial_tensor,
-    reduce_parts,
     scales_tensor,
 )
+from workloads.kernels.gemm_tiles import Expansion, Multiply, Recipe, Stream, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES

@@ -24,19 +24,8 @@ from workloads.buffers import OPERAND_LAYOUTS
 from workloads.kernels import gemm
 from workloads.kernels.base import check_knobs, knob, require_options
 from workloads.kernels.gemm import Problem
-from workloads.kernels.gemm_tiles import (
-    Array,
-    Axes,
-    Grid,
-    Multiply,
-    Recipe,
-    add_partials,
-    group_knob,
-    number_of,
-    operand_stream,
-    order_knob,
-    scales_tensor,
-)
+from workloads.kernels.gemm_grid import Array, Grid, group_knob, number_of, order_knob, scales_tensor
+from workloads.kernels.gemm_tiles import Axes, Multiply, Recipe, add_partials, operand_stream
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import schedule

@@ -20,20 +20,8 @@ from hwmodel.program import NONE, Program, Tensor
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
-from workloads.kernels.gemm_tiles import (
-    Expansion,
-    Grid,
-    Multiply,
-    Recipe,
-    Stream,
-    check_tile_k,
-    group_knob,
-    number_of,
-    operand_stream,
-    order_knob,
-    partial_tensor,
-    reduce_parts,
-)
+from workloads.kernels.gemm_grid import Grid, check_tile_k, group_knob, number_of, order_knob, partial_tensor
+from workloads.kernels.gemm_tiles import Expansion, Multiply, Recipe, Stream, operand_stream, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES

@@ -23,19 +23,8 @@ from layouts.notation import NamedLayout, named
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
-from workloads.kernels.gemm_tiles import (
-    Array,
-    Grid,
-    Multiply,
-    Recipe,
-    Stream,
-    group_knob,
-    number_of,
-    operand_stream,
-    order_knob,
-    partial_tensor,
-    reduce_parts,
-)
+from workloads.kernels.gemm_grid import Array, Grid, group_knob, number_of, order_knob, partial_tensor
+from workloads.kernels.gemm_tiles import Multiply, Recipe, Stream, operand_stream, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES

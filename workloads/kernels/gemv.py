@@ -19,15 +19,8 @@ from workloads.buffers import OPERAND_LAYOUTS
 from workloads.kernels import gemm
 from workloads.kernels.base import check_knobs, knob, require_options
 from workloads.kernels.gemm import Problem
-from workloads.kernels.gemm_tiles import (
-    Grid,
-    Multiply,
-    Recipe,
-    number_of,
-    operand_stream,
-    partial_tensor,
-    reduce_parts,
-)
+from workloads.kernels.gemm_grid import Grid, number_of, partial_tensor
+from workloads.kernels.gemm_tiles import Multiply, Recipe, operand_stream, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES

@@ -23,7 +23,7 @@ from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import allocate
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
-from workloads.kernels.gemm_tiles import Array, check_tile_k
+from workloads.kernels.gemm_grid import Array, check_tile_k
 from workloads.kernels.gemm_w8a8 import SCALE_LAYOUTS, scales_layout
 from workloads.model import Model
 from workloads.placement import place
