@@ -96,8 +96,8 @@ def _main_memory(spec: EnergySpec, actions: Actions) -> dict[str, int]:
 
 
 def mac_fj(spec: MacEnergySpec, dtype: str) -> int:
-    """Return the energy of a multiply-accumulate of operands of a type; all 8-bit floats are "fp8"."""
-    name = "fp8" if dtype.startswith("fp8") else dtype
+    """Return the energy of a multiply-accumulate of operands of a type; all floats of 8 bits and fewer are "fp8"."""
+    name = "fp8" if dtype.startswith(("fp8", "fp4")) else dtype
     if name not in MacEnergySpec.model_fields:
         raise ValueError(f"energy.chip.mac: no number for {dtype}; known: {', '.join(MacEnergySpec.model_fields)}")
     return int(getattr(spec, name))

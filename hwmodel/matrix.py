@@ -5,6 +5,9 @@ element once, and a matmul takes the longer of multiplying and reading. A fetch 
 banks: `lane_bytes` along k for each of as many rows (of a) or columns (of b) as fit, wherever the layout of the buffer
 puts them. Products gather in accumulators of the unit's own, or in the scratchpad, row by row.
 
+A unit that applies block scales itself reads operands of 8 or 4 bits as hardware keeps them, without conflicts, and
+makes of them what a buffer of a type in STORED_BITS holds, whose two bytes per element are not there in hardware.
+
 Not modelled: fetching an operand again because the unit cannot hold it, and sparsity.
 """
 
@@ -13,6 +16,8 @@ from __future__ import annotations
 from hwmodel.program import Buffer
 from hwmodel.spec import MatrixSpec
 from hwmodel.sram_access import Cost, Scratchpad, fragments
+
+STORED_BITS = {"fp8_scaled": 8, "fp4_scaled": 4}  # of an element in the scratchpad, by the type it has with its scale
 
 
 def cycles(unit: MatrixSpec, m: int, n: int, k: int, dtype: str = "bf16") -> int:
@@ -27,6 +32,11 @@ def reads(unit: MatrixSpec, pad: Scratchpad, operand: Buffer, axis_of_k: int, ac
 
     `axis_of_k` is the axis of the buffer that counts k, `block` the unit's m or n.
     """
+    if operand.dtype in STORED_BITS:
+        width = -(-k * STORED_BITS[operand.dtype] // 8)
+        stored = Buffer(operand.name, across, width, "uint8", 1, 0, across * width)
+        cost = reads(unit, pad, stored, 1, across, width, block)
+        return cost._replace(wavefronts=cost.phases)
     vector = max(1, min(unit.lane_bytes // operand.element_bytes, unit.k))
     lanes = max(1, min(pad.line_bytes // (vector * operand.element_bytes), block))
     rows, columns = (across, k) if axis_of_k == 1 else (k, across)

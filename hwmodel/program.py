@@ -40,8 +40,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "fp8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
     "e8m0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "int8": np.dtype(np.int8),
-    "uint8": np.dtype(np.uint8),
+    "uint8": np.dtype(np.uint8),  # also two elements of four bits
     "int32": np.dtype(np.int32),
+    # What a matrix unit that applies block scales itself makes of e4m3 and of e2m1 elements with theirs: numbers in
+    # bf16 for their values, while their rate and what is read of them are those of 8 and 4 bits (`hwmodel.matrix`).
+    "fp8_scaled": np.dtype(ml_dtypes.bfloat16),
+    "fp4_scaled": np.dtype(ml_dtypes.bfloat16),
 }
 MAX_LOOPS = 3  # nested or in sequence, per queue and phase: more than any template needs
 MAX_SIZES = 6  # of an instruction: what a masked tile of attention needs

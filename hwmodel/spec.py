@@ -103,10 +103,19 @@ class MatrixSpec(_Part):
     fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
     int8: MatrixRateSpec | None = None
     fp32: MatrixRateSpec | None = None  # TF32 where the machine's source says so
+    fp8_scaled: MatrixRateSpec | None = None  # e4m3 with a scale per block of k; None: the unit applies no such scales
+    fp4_scaled: MatrixRateSpec | None = None  # e2m1, likewise
 
     def rate(self, dtype: str) -> MatrixRateSpec:
         """Return the rate for operands of a type, such as "bf16"."""
-        own = {"fp32": self.fp32, "int8": self.int8}.get(dtype, self.fp8 if dtype.startswith("fp8") else None)
+        own = {
+            "fp32": self.fp32,
+            "int8": self.int8,
+            "fp8_e4m3": self.fp8,
+            "fp8_e5m2": self.fp8,
+            "fp8_scaled": self.fp8_scaled,
+            "fp4_scaled": self.fp4_scaled,
+        }.get(dtype)
         return own or MatrixRateSpec(macs_per_cycle=self.macs_per_cycle, sustained_percent=self.sustained_percent)
 
 

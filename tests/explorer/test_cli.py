@@ -165,7 +165,7 @@ def test_run_shows_every_knob_it_used_as_set_takes_it(rowhit: Rowhit, tmp_path: 
 
 def test_kernels_are_listed_and_described_with_every_knob(rowhit: Rowhit, tmp_path: Path) -> None:
     listed = rowhit("kernels", cwd=tmp_path).stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["decode-attention", "gemm"]
+    assert {"decode-attention", "gemm"} <= {line.split()[0] for line in listed}
     text = rowhit("kernels", "gemm", cwd=tmp_path).stdout
     assert "sizes: m, n, k" in text
     facts = json.loads(rowhit("kernels", "--json", cwd=tmp_path).stdout)

@@ -91,7 +91,7 @@ PUBLISHED = {  # dense 16-bit TFLOP/s, other rates by type, GB/s, bytes of the s
     "a100-sxm": (312, {"int8": 624, "fp32": 156}, 2039, 40 * 2**20),
     "h100-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 3352, 50 * 2**20),
     "h200-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 4800, 50 * 2**20),
-    "b200-sxm": (2250, {"fp8_e4m3": 4500, "int8": 4500}, 7700, 126 * 2**20),
+    "b200-sxm": (2250, {"fp8_e4m3": 4500, "int8": 4500, "fp8_scaled": 4500, "fp4_scaled": 9000}, 7700, 126 * 2**20),
     "mi300x": (1307.4, {"fp8_e4m3": 2614.9, "int8": 2614.9, "fp32": 163.4}, 5325, 256 * 2**20),
     "tpu-v5e": (197, {"int8": 394}, 819, 0),
     "tpu-v6e": (918, {"int8": 1836}, 1640, 0),
@@ -125,6 +125,7 @@ def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
             assert unit.rate(dtype).macs_per_cycle == unit.macs_per_cycle
             assert unit.rate(dtype).sustained_percent == unit.sustained_percent
     assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
+    assert load_machine("h100-sxm").cores.matrix.fp8_scaled is None  # block scales are not the unit's business
 
 
 @pytest.mark.parametrize(
