@@ -8,13 +8,14 @@ from workloads.kernels.base import Kernel
 KERNELS: dict[str, Kernel] = {
     "decode-attention": Kernel(
         "decode-attention",
-        "one token per sequence attends to its paged KV cache, grouped-query heads, split-KV",
+        "the newest tokens of each sequence attend to its paged KV cache, grouped-query heads, split-KV",
         decode_attention.Knobs,
         ("model", "batch"),
         (),
         decode_attention.shape,
         decode_attention.canonical,
         decode_attention.compile,
+        decode_attention.OPTIONAL,
     ),
     "gemm": Kernel(
         "gemm",
