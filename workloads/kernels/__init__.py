@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm
+from workloads.kernels import decode_attention, gemm, prefill_attention
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -26,6 +26,17 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape,
         gemm.canonical,
         gemm.compile,
+    ),
+    "prefill-attention": Kernel(
+        "prefill-attention",
+        "all tokens of each sequence, or a chunk of them, attend to those before, grouped-query heads, ragged",
+        prefill_attention.Knobs,
+        ("model", "batch"),
+        (),
+        prefill_attention.shape,
+        prefill_attention.canonical,
+        prefill_attention.compile,
+        prefill_attention.OPTIONAL,
     ),
 }
 

@@ -100,6 +100,13 @@ PAGE_ORDERS = ("contiguous", "shuffled")
 CACHE_AXES = "page, kv, head, token, dim"
 
 
+def require_flags(**flags: int) -> None:
+    """Raise ValueError for a size that means yes or no and is neither 1 nor 0."""
+    for name, value in flags.items():
+        if value not in (0, 1):
+            raise ValueError(f"options: size {name} is {value}; allowed: 0 or 1")
+
+
 def cache_tensor(knobs: Any, heads_kv: int, head_dim: int, dtype: str, contexts: Sequence[int]) -> Tensor:
     """Return the KV cache of sequences of these lengths; `knobs` has `layout` and `page_size`."""
     pages = sum(-(-context // knobs.page_size) for context in contexts)

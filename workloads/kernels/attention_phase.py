@@ -44,6 +44,7 @@ class AttendPhase:
         self._buffers: dict[str, int] = {}
         self._counters: dict[str, int] = {}
         self._deep = 2 if attention.lanes == 1 else 1  # blocks of scores and probabilities per lane
+        self._ahead = 2 if attention.overlap else 1  # blocks of queries and of results per lane
         self._masks = {
             "edge": bool(columns["edge"].any()),
             "full": True,
@@ -74,7 +75,7 @@ class AttendPhase:
 
     def _of_lane(self, lane: int, machine: Machine) -> list[Buffer]:
         a, suffix = self._a, _suffix(lane)
-        q = block(f"q{suffix}", a.rows, a.dim, a.dtype, 2)
+        q = block(f"q{suffix}", a.rows, a.dim, a.dtype, self._ahead)
         probabilities = block(f"probabilities{suffix}", a.rows, a.tile, a.dtype, self._deep)
         out = (a.dim_v + 1, "fp32") if a.partial else (a.dim_v, a.dtype)
         return [
@@ -84,7 +85,7 @@ class AttendPhase:
             block(f"maximum{suffix}", a.rows, 1, "fp32"),
             block(f"sum{suffix}", a.rows, 1, "fp32"),
             block(f"accumulator{suffix}", a.rows, a.dim_v, "fp32"),
-            block(f"out{suffix}", a.rows, *out, 2),
+            block(f"out{suffix}", a.rows, *out, self._ahead),
         ]
 
     def _request_counters(self) -> None:
@@ -132,9 +133,7 @@ class AttendPhase:
         """The queries of an item, then its K and V tiles."""
         p, a = self._p, self._a
         for lane in range(a.lanes):
-            waits: dict[str, Affine | int] = {"q free": p.begun - 1}
-            if not a.overlap:
-                waits["out free"] = p.begun
+            waits = {"q free": p.begun - self._ahead + 1} | ({} if a.overlap else {"out free": p.begun})
             (q,) = self._item(lane, "q")
             p.load(q, self._places.q(lane), self._waits(waits, lane), self._signals("q loaded", lane=lane))
         if a.sinks:
@@ -215,7 +214,7 @@ class AttendPhase:
                 "partial" if a.partial else "normalise",
                 self._item(lane, *operands),
                 (self._rows(lane), a.dim_v),
-                wait=self._waits({"tile summed": begun, "out free": p.begun - 1}, lane),
+                wait=self._waits({"tile summed": begun, "out free": p.begun - self._ahead + 1}, lane),
                 signal=self._signals("out", lane=lane),
             )
 

@@ -35,6 +35,7 @@ from workloads.kernels.attention_parts import (
     edges,
     first_pages,
     in_pages,
+    require_flags,
     seen,
     split,
     table_tensor,
@@ -73,8 +74,7 @@ class Problem:
             sequence = next(i for i, context in enumerate(self.contexts) if context < self.q_len)
             context = self.contexts[sequence]
             raise ValueError(f"batch: sequence {sequence}: context is {context}; allowed: q_len ({self.q_len}) or more")
-        if self.sinks > 1:
-            raise ValueError(f"options: size sinks is {self.sinks}; allowed: 0 or 1")
+        require_flags(sinks=self.sinks)
 
     @property
     def group(self) -> int:
