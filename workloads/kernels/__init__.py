@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, prefill_attention
+from workloads.kernels import cascade_decode, decode_attention, gemm, prefill_attention
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
+    "cascade-decode": Kernel(
+        "cascade-decode",
+        "sequences that share a prefix attend to it together, then each to its own tokens, then parts are merged",
+        cascade_decode.Knobs,
+        ("model", "batch"),
+        cascade_decode.REQUIRED,
+        cascade_decode.shape,
+        cascade_decode.canonical,
+        cascade_decode.compile,
+        cascade_decode.OPTIONAL,
+    ),
     "decode-attention": Kernel(
         "decode-attention",
         "the newest tokens of each sequence attend to its paged KV cache, grouped-query heads, split-KV",
