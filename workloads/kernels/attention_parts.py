@@ -97,6 +97,7 @@ def edges(first: Array, last: Array, begin: Array, tokens: Array, tile: int, win
 
 
 PAGE_ORDERS = ("contiguous", "shuffled")
+SWITCH = ("on", "off")
 CACHE_AXES = "page, kv, head, token, dim"
 
 

@@ -31,6 +31,7 @@ from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
 from workloads.kernels.attention_parts import (
     CACHE_AXES,
     PAGE_ORDERS,
+    SWITCH,
     Attention,
     Columns,
     Extent,
@@ -51,7 +52,6 @@ from workloads.schedule import SCHEDULES, schedule
 
 PIPELINES = ("two-stage", "warp-specialised")
 ORDERS = ("natural", "longest-first")
-SWITCH = ("on", "off")
 Q, OUT, K, V = range(4)
 KV, TABLE = K, V  # with pages
 OPTIONAL = {"q_len": 0, "window": 0, "sinks": 0, "soft_cap": 0, "bidirectional": 0, "head_dim_v": 0}
