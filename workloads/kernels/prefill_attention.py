@@ -107,7 +107,7 @@ class Knobs:
     packing: str = knob("on", "rows are those of all query heads of a KV head, or of one", choices=SWITCH)
     pipeline: str = knob("two-stage", "one tile of queries at a time, or two that take turns", choices=PIPELINES)
     overlap: str = knob("on", "the next item's loads run during this one's end, or wait for it", choices=SWITCH)
-    order: str = knob("natural", "items by sequence and head, or those with most work first", choices=ORDERS)
+    order: str = knob("longest-first", "items by sequence and head, or those with most work first", choices=ORDERS)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     page_size: int = knob(0, "tokens in a page of the KV cache; 0: K and V lie in tensors of their own", least=0)
     page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
@@ -137,9 +137,8 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     tensors = [_cache(problem, knobs)] if knobs.page_size else _keys_and_values(problem, knobs)
     paging = (knobs.page_size, knobs.page_order) if knobs.page_size else (0,)
     choices = (knobs.overlap, knobs.schedule, knobs.sram_layout)
-    order = knobs.order if knobs.schedule == "static" else "longest-first"  # the other schedules sort by themselves
     tiles = (_heads(problem, knobs), _positions(problem, knobs), knobs.tile_kv, knobs.stages, knobs.lanes)
-    return (*(repr(tensor.layout.key) for tensor in tensors), *paging, *tiles, *choices, order)
+    return (*(repr(tensor.layout.key) for tensor in tensors), *paging, *tiles, *choices, _is_sorted(knobs))
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -230,10 +229,15 @@ def _tasks(problem: Problem, knobs: Knobs) -> Columns:
         columns["first_page"] = first_pages(problem.contexts, knobs.page_size)[sequence]
     else:
         columns["k_row"] = (np.cumsum(contexts) - contexts)[sequence]
-    if knobs.order == "longest-first":
+    if _is_sorted(knobs):
         longest_first = np.argsort(-_costs(columns), kind="stable")
         columns = {name: column[longest_first] for name, column in columns.items()}
     return columns
+
+
+def _is_sorted(knobs: Knobs) -> bool:
+    """Return whether items with most work stand first; the other schedules sort by themselves."""
+    return knobs.order == "longest-first" and knobs.schedule == "static"
 
 
 def _costs(columns: Columns) -> np.ndarray[Any, Any]:

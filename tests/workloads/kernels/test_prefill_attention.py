@@ -153,7 +153,7 @@ def column(phase: Phase, name: str) -> list[int]:
 
 def test_only_tiles_below_the_diagonal_are_walked_and_only_those_on_it_are_masked() -> None:
     problem = Problem(1, 1, 16, "bf16", (100,))
-    (phase,) = compile(problem, Knobs(tile_q=32, tile_kv=16), NPU, 0).phases
+    (phase,) = compile(problem, Knobs(tile_q=32, tile_kv=16, order="natural"), NPU, 0).phases
     assert column(phase, "tiles") == [2, 4, 6, 7]
     assert column(phase, "tokens") == [32, 64, 96, 100]
     assert column(phase, "full") == [0, 2, 4, 6]
@@ -208,6 +208,26 @@ def test_a_tile_twice_as_high_loads_half_the_keys_of_distant_chunks() -> None:
     assert loaded == [832 + 896 + 960 + 1024, 896 + 1024]
 
 
+def test_items_with_most_work_come_first_and_shorten_the_run() -> None:
+    problem = Problem(3, 3, 64, "bf16", (512,))
+    makespans = {}
+    for order in ("natural", "longest-first"):
+        program = compile(problem, Knobs(tile_q=64, tile_kv=64, order=order), NPU, 0)
+        makespans[order] = simulate(program, NPU).makespan_fs
+        work = np.array(column(program.phases[0], "tokens"))
+        assert (np.diff(work) <= 0).all() == (order == "longest-first")
+    assert makespans["longest-first"] < makespans["natural"]
+
+
+def test_a_program_of_a_longer_prefill_differs_in_its_items_only() -> None:
+    streams = []
+    for context in (300, 30_000):
+        problem = Problem(4, 2, 16, "bf16", (context,), window=100)
+        (phase,) = compile(problem, Knobs(tile_q=64), NPU, 0).phases
+        streams.append([queue.tobytes() for queue in phase.queues])
+    assert streams[0] == streams[1]
+
+
 def test_two_tiles_that_take_turns_and_overlapping_loads_are_faster_than_one_after_another() -> None:
     problem = Problem(1, 1, 128, "bf16", (2048,), bidirectional=1)
     alone = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": 1}))
@@ -226,9 +246,20 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     assert canonical(problem, Knobs(tile_q=67)) == canonical(problem, Knobs(layout_k="token head dim//4 dim%4")) == key
     assert canonical(problem, Knobs(page_order="contiguous", layout="page kv head token dim")) == key
     different = [Knobs(tile_q=32), Knobs(tile_kv=32), Knobs(stages=1), Knobs(packing="off"), Knobs(page_size=16)]
-    different += [Knobs(pipeline="warp-specialised"), Knobs(overlap="off"), Knobs(order="longest-first")]
+    different += [Knobs(pipeline="warp-specialised"), Knobs(overlap="off"), Knobs(order="natural")]
     different += [Knobs(layout_v="head token dim"), Knobs(schedule="dynamic"), Knobs(sram_layout="row-major")]
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
+
+
+@settings(max_examples=40)
+@given(cases(), st.integers(5, 40), st.sampled_from(["natural", "longest-first"]), st.sampled_from(["on", "off"]))
+def test_knobs_of_one_canonical_key_give_one_program(
+    case: tuple[Problem, Knobs], tile_q: int, order: str, packing: str
+) -> None:
+    problem, knobs = case
+    other = replace(knobs, tile_q=tile_q, order=order, packing=packing)
+    if canonical(problem, knobs) == canonical(problem, other):
+        assert compile(problem, knobs, NPU, 0).hash == compile(problem, other, NPU, 0).hash
 
 
 def test_the_problem_takes_its_sizes_from_model_batch_and_options() -> None:
