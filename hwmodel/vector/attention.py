@@ -1,12 +1,15 @@
-"""Vector operations of attention: online softmax over tiles, partial results and their merging."""
+"""Vector operations of attention: online softmax over tiles, masks, sinks, soft caps, and merging partial results."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from hwmodel.vector.operation import Operation, Work, read, update, write
+from hwmodel.program import Buffer
+from hwmodel.vector.operation import Operation, Touch, Work, read, update, write
 
 Array = np.ndarray[Any, Any]
 
@@ -17,17 +20,57 @@ def _softmax_step(blocks: list[Array], scale: float, rows: int, columns: int, fi
     Operands: probabilities, scores, running maximum [rows, 1], running sum [rows, 1], accumulator [rows, width].
     The first tile (`first` > 0) resets maximum, sum and accumulator.
     """
-    probabilities, scores, maximum, total, accumulator = blocks
+    _online(blocks, blocks[1][:rows, :columns].astype(np.float32) * np.float32(scale), first)
+
+
+def _masked_softmax_step(
+    blocks: list[Array], scale: float, rows: int, columns: int, first: int, offset: int, heads: int, window: int
+) -> None:
+    """A softmax step in which a row sees some columns only. Operands as there.
+
+    Row r belongs to the query at position `offset + r // heads`, counted from the position of column 0. It sees the
+    columns up to its own position and, where `window` is not 0, only the last `window` of these. A row may see none.
+    """
+    tile = blocks[1][:rows, :columns].astype(np.float32) * np.float32(scale)
+    behind = (offset + np.arange(rows) // heads)[:, None] - np.arange(columns)
+    hidden = (behind < 0) | ((behind >= window) if window else False)
+    _online(blocks, np.where(hidden, np.float32(-np.inf), tile), first)
+
+
+def _online(blocks: list[Array], tile: Array, first: int) -> None:
+    probabilities, _, maximum, total, accumulator = blocks
+    rows, columns = tile.shape
     if first > 0:
         maximum[:rows], total[:rows], accumulator[:rows] = -np.inf, 0.0, 0.0
-    tile = scores[:rows, :columns].astype(np.float32) * np.float32(scale)
     new = np.maximum(maximum[:rows], tile.max(axis=1, keepdims=True))
-    factor = np.exp(maximum[:rows] - new)
-    weights = np.exp(tile - new)
+    shift = np.where(new == -np.inf, np.float32(0), new)  # a row that has seen nothing yet
+    factor = np.exp(maximum[:rows] - shift)
+    weights = np.exp(tile - shift)
     probabilities[:rows, :columns] = weights.astype(probabilities.dtype)
     total[:rows] = total[:rows] * factor + weights.sum(axis=1, keepdims=True)
     accumulator[:rows] *= factor
     maximum[:rows] = new
+
+
+def _start_with_sink(blocks: list[Array], _: float, rows: int, heads: int, present: int) -> None:
+    """Begin an online softmax as if it had already seen a sink: a logit per head that weighs no value.
+
+    Operands: maximum, sum, accumulator, sinks [1, heads]; row r has the head `r % heads`. Where `present` is 0 it
+    begins with nothing seen.
+    """
+    maximum, total, accumulator, sinks = blocks
+    accumulator[:rows] = 0.0
+    if present > 0:
+        maximum[:rows, 0], total[:rows] = sinks[0, np.arange(rows) % heads], 1.0
+    else:
+        maximum[:rows], total[:rows] = -np.inf, 0.0
+
+
+def _soft_cap(blocks: list[Array], scale: float, rows: int, columns: int, cap: int) -> None:
+    """scores = cap * tanh(scores * scale / cap). Operand: scores [rows, columns]."""
+    (scores,) = blocks
+    tile = scores[:rows, :columns].astype(np.float32) * np.float32(scale / cap)
+    scores[:rows, :columns] = np.float32(cap) * np.tanh(tile)
 
 
 def _normalise(blocks: list[Array], _: float, rows: int, columns: int) -> None:
@@ -37,13 +80,14 @@ def _normalise(blocks: list[Array], _: float, rows: int, columns: int) -> None:
 
 
 def _partial(blocks: list[Array], _: float, rows: int, columns: int) -> None:
-    """Normalise a partial result and append its log-sum-exp as one more column.
+    """Normalise a partial result and append its log-sum-exp as one more column; of a row that saw nothing 0 and -inf.
 
     Operands: out [rows, columns + 1], accumulator, maximum, sum.
     """
     out, accumulator, maximum, total = blocks
-    out[:rows, :columns] = accumulator[:rows, :columns] / total[:rows]
-    out[:rows, columns] = (maximum[:rows] + np.log(total[:rows]))[:, 0]
+    divisor = np.where(total[:rows] == 0, np.float32(1), total[:rows])
+    out[:rows, :columns] = accumulator[:rows, :columns] / divisor
+    out[:rows, columns] = (maximum[:rows] + np.log(divisor))[:, 0]
 
 
 def _combine(blocks: list[Array], _: float, parts: int, rows: int, columns: int) -> None:
@@ -55,24 +99,56 @@ def _combine(blocks: list[Array], _: float, parts: int, rows: int, columns: int)
     out[:rows, :columns] = merged.astype(out.dtype)
 
 
-# Per element: a softmax step scales and subtracts (2 alu), exponentiates, reduces twice (maximum, sum), rounds,
-# and rescales the accumulator of `width` columns (1 alu each).
+def _softmax_work(buffers: Sequence[Buffer], rows: int, columns: int) -> Work:
+    """Per element a step scales and subtracts (2 alu), exponentiates, reduces twice (maximum, sum) and rounds.
+
+    It also rescales the accumulator (1 alu each).
+    """
+    return Work(
+        alu=rows * (2 * columns + buffers[4].columns),
+        exp=rows * (columns + 1),
+        reduce=2 * rows * columns,
+        convert=rows * columns,
+    )
+
+
+def _masked_work(
+    buffers: Sequence[Buffer], rows: int, columns: int, _: int, offset: int, heads: int, window: int
+) -> Work:
+    """Per element a comparison and a selection (2 alu) for each edge that runs through the tile: own position, window.
+
+    Whether one does is known from the tile's corners, as kernels decide it per tile.
+    """
+    edges = (columns - 1 > offset) + (window > 0 and offset + (rows - 1) // heads >= window)
+    work = _softmax_work(buffers, rows, columns)
+    return replace(work, alu=work.alu + 2 * edges * rows * columns)
+
+
+def _softmax_touches(buffers: Sequence[Buffer], rows: int, columns: int, *_: int) -> tuple[Touch, ...]:
+    state = update(2, rows, 1), update(3, rows, 1), update(4, rows, buffers[4].columns)
+    return (write(0, rows, columns), read(1, rows, columns), *state)
+
+
 OPERATIONS: dict[str, Operation] = {
     "softmax_step": Operation(
-        lambda buffers, rows, columns, first: Work(
-            alu=rows * (2 * columns + buffers[4].columns),
-            exp=rows * (columns + 1),
-            reduce=2 * rows * columns,
-            convert=rows * columns,
+        lambda buffers, rows, columns, first: _softmax_work(buffers, rows, columns), _softmax_touches, _softmax_step
+    ),
+    "masked_softmax_step": Operation(_masked_work, _softmax_touches, _masked_softmax_step),
+    "start_with_sink": Operation(
+        lambda buffers, rows, heads, present: Work(alu=rows * (2 + buffers[2].columns)),
+        lambda buffers, rows, heads, present: (
+            write(0, rows, 1),
+            write(1, rows, 1),
+            write(2, rows, buffers[2].columns),
+            read(3, 1, heads),
         ),
-        lambda buffers, rows, columns, first: (
-            write(0, rows, columns),
-            read(1, rows, columns),
-            update(2, rows, 1),
-            update(3, rows, 1),
-            update(4, rows, buffers[4].columns),
-        ),
-        _softmax_step,
+        _start_with_sink,
+    ),
+    # a hyperbolic tangent is one exp, as the special-function units of GPUs have it (PTX ISA: tanh.approx)
+    "soft_cap": Operation(
+        lambda _, rows, columns, cap: Work(alu=2 * rows * columns, exp=rows * columns),
+        lambda _, rows, columns, cap: (update(0, rows, columns),),
+        _soft_cap,
     ),
     "normalise": Operation(
         lambda _, rows, columns: Work(alu=rows * columns, convert=rows * columns),

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodel.assembler import block
 from hwmodel.spec import VectorSpec
 from hwmodel.vector import OPERATIONS, Work
 
@@ -70,3 +71,70 @@ def test_sum_and_convert_touch_only_the_given_rows_and_columns() -> None:
     assert (out[:, 3] == -1).all()
     OPERATIONS["convert"].values([out, partials], 0.0, 1, 2)
     assert out[0].tolist() == [0, 1, 30, -1]
+
+
+@given(
+    st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(0, 6),
+    st.sampled_from([0, 7, 20]),
+    st.integers(0, 2**31),
+)
+def test_masked_steps_after_a_sink_are_the_softmax_of_what_is_seen(
+    tiles: list[int], heads: int, queries: int, window: int, cap: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, width, tokens = heads * queries, 4, sum(tiles)
+    position = rng.integers(0, tokens) + np.arange(rows) // heads
+    scores = rng.normal(0, 6, (rows, tokens)).astype(np.float32)
+    values = rng.standard_normal((tokens, width)).astype(np.float32)
+    sinks = rng.normal(0, 3, (1, heads)).astype(np.float32)
+    maximum, total, accumulator = (np.full((rows, n), 7, np.float32) for n in (1, 1, width))
+    OPERATIONS["start_with_sink"].values([maximum, total, accumulator, sinks], 0.0, rows, heads, 1)
+    begin = 0
+    for tile in tiles:
+        block, probabilities = np.zeros((2, rows, max(tiles)), np.float32)
+        block[:, :tile] = scores[:, begin : begin + tile]
+        if cap:
+            OPERATIONS["soft_cap"].values([block], 0.5, rows, tile, cap)
+        blocks = [probabilities, block, maximum, total, accumulator]
+        where = (int(position[0]) - begin, heads, window)
+        OPERATIONS["masked_softmax_step"].values(blocks, 1.0 if cap else 0.5, rows, tile, 0, *where)
+        accumulator += probabilities[:, :tile] @ values[begin : begin + tile]
+        begin += tile
+    out = np.zeros((rows, width), np.float32)
+    OPERATIONS["normalise"].values([out, accumulator, total], 0.0, rows, width)
+    exact = 0.5 * scores.astype(float)
+    weights = np.exp(cap * np.tanh(exact / cap) if cap else exact)
+    behind = position[:, None] - np.arange(tokens)
+    weights[(behind < 0) | ((behind >= window) & (window > 0))] = 0
+    below = weights.sum(axis=1) + np.exp(sinks[0, np.arange(rows) % heads].astype(float))
+    np.testing.assert_allclose(out, weights @ values / below[:, None], rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_saw_nothing_weighs_nothing_when_parts_are_merged() -> None:
+    maximum, total, accumulator = np.full((2, 1), -np.inf, np.float32), np.zeros((2, 1), np.float32), np.zeros((2, 3))
+    maximum[1], total[1], accumulator[1] = 0.5, 2.0, (2.0, 4.0, 6.0)
+    partials = np.ones((4, 4), np.float32)
+    OPERATIONS["partial"].values([partials[2:], accumulator, maximum, total], 0.0, 2, 3)
+    out = np.zeros((2, 3), np.float32)
+    OPERATIONS["combine"].values([out, partials], 0.0, 2, 2, 3)
+    weight = 2 * np.exp(0.5) / (2 * np.exp(0.5) + np.e)
+    np.testing.assert_allclose(out[0], [1, 1, 1])
+    np.testing.assert_allclose(out[1], weight * np.array([1, 2, 3]) + (1 - weight), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("offset", "window", "edges"),
+    [(7, 0, 0), (6, 0, 1), (-3, 0, 1), (7, 9, 1), (7, 10, 0), (3, 4, 2), (7, 11, 0)],
+)
+def test_mask_comparisons_are_counted_for_the_edges_that_run_through_the_tile(
+    offset: int, window: int, edges: int
+) -> None:
+    heads, rows, columns = 2, 6, 8  # queries at offset, offset + 1, offset + 2
+    buffers = [block("", rows, n, "fp32") for n in (columns, columns, 1, 1, 5)]
+    plain = OPERATIONS["softmax_step"].work(buffers, rows, columns, 0)
+    masked = OPERATIONS["masked_softmax_step"].work(buffers, rows, columns, 0, offset, heads, window)
+    assert masked.alu - plain.alu == 2 * edges * rows * columns
+    assert (masked.exp, masked.reduce, masked.convert) == (plain.exp, plain.reduce, plain.convert)

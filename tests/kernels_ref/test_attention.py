@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels_ref.attention import decode_attention
+from kernels_ref.attention import attention, decode_attention
 
 Array = NDArray[np.float64]
 
@@ -105,3 +105,74 @@ KEY = np.zeros((4, 2, 8))
 def test_shapes_that_do_not_fit_are_refused(q: Array, keys: list[Array], values: list[Array], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_attention(q, keys, values, 1.0)
+
+
+def one_query(q: Array, key: Array, value: Array, position: int, rules: tuple[bool, int, float | None, float]) -> Array:
+    """One query and head by the definition, key by key; rules: causal, window, sink, soft cap."""
+    causal, window, sink, cap = rules
+    seen = [j for j in range(len(key)) if not causal or (j <= position and (window == 0 or position - j + 1 <= window))]
+    scores = [math.fsum(q * key[j]) * 0.5 for j in seen]
+    if cap:
+        scores = [cap * math.tanh(s / cap) for s in scores]
+    below = math.fsum(math.exp(s) for s in scores) + (0.0 if sink is None else math.exp(sink))
+    return sum((math.exp(s) / below * value[j] for s, j in zip(scores, seen, strict=True)), np.zeros(value.shape[1]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=3),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.sampled_from([(True, 0), (True, 1), (True, 3), (False, 0)]),
+    st.booleans(),
+    st.sampled_from([0.0, 2.0, 30.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_query_equals_the_definition_key_by_key(
+    lengths: list[tuple[int, int]],
+    group: int,
+    heads_kv: int,
+    view: tuple[bool, int],
+    with_sinks: bool,
+    cap: float,
+    seed: int,
+) -> None:
+    rng, (causal, window) = np.random.default_rng(seed), view
+    heads_q = heads_kv * group
+    q = [rng.normal(0, 2, (n, heads_q, 4)) for n, _ in lengths]
+    keys = [rng.normal(size=(n + before, heads_kv, 4)) for n, before in lengths]
+    values = [rng.normal(size=(n + before, heads_kv, 3)) for n, before in lengths]
+    sinks = rng.normal(0, 3, heads_q) if with_sinks else None
+    out = attention(q, keys, values, 0.5, causal=causal, window=window, sinks=sinks, soft_cap=cap)
+    for (n, before), query, key, value, got in zip(lengths, q, keys, values, out, strict=True):
+        assert got.shape == (n, heads_q, 3)
+        for i in range(n):
+            for head in range(heads_q):
+                rules = (causal, window, None if sinks is None else float(sinks[head]), cap)
+                expected = one_query(query[i, head], key[:, head // group], value[:, head // group], before + i, rules)
+                np.testing.assert_allclose(got[i, head], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_prefill_in_chunks_is_the_prefill() -> None:
+    rng = np.random.default_rng(5)
+    q, key, value = rng.normal(size=(9, 4, 8)), rng.normal(size=(9, 2, 8)), rng.normal(size=(9, 2, 8))
+    (whole,) = attention([q], [key], [value], 0.3, window=4)
+    chunks = [attention([q[i : i + 3]], [key[: i + 3]], [value[: i + 3]], 0.3, window=4)[0] for i in (0, 3, 6)]
+    np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=1e-12)
+    steps = [decode_attention(q[i : i + 1], [key[: i + 1]], [value[: i + 1]], 0.3, window=4)[0] for i in range(9)]
+    np.testing.assert_allclose(np.stack(steps), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": 3, "causal": False}, "window is 3, causal False; allowed: 0, or with causal 1 or more"),
+        ({"window": -1}, "window is -1, causal True; allowed"),
+        ({"sinks": np.zeros(3)}, r"sequence 0: sinks have shape \(3,\); allowed: \[4\]"),
+        ({"q": [np.zeros((5, 4, 8))]}, r"allowed: \[context >= 5, heads_kv, 8\]"),
+        ({"q": []}, "0 q, 1 keys and 1 values; allowed: as many of each"),
+    ],
+)
+def test_what_attention_cannot_mean_is_refused(changes: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"q": [np.zeros((2, 4, 8))], "keys": [KEY], "values": [KEY], "scale": 1.0}
+    with pytest.raises(ValueError, match=message):
+        attention(**arguments | changes)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, gemm_mx, gemm_stream_k, gemm_w4a16, gemm_w8a8, gemv, quantise
+from workloads.kernels import (
+    cascade_decode,
+    decode_attention,
+    gemm,
+    gemm_mx,
+    gemm_stream_k,
+    gemm_w4a16,
+    gemm_w8a8,
+    gemv,
+    prefill_attention,
+    quantise,
+)
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
     "decode-attention": Kernel(
         "decode-attention",
-        "one token per sequence attends to its paged KV cache, grouped-query heads, split-KV",
+        "the newest tokens of each sequence attend to its paged KV cache, grouped-query heads, split-KV",
         decode_attention.Knobs,
         ("model", "batch"),
         (),
         decode_attention.shape,
         decode_attention.canonical,
         decode_attention.compile,
+        decode_attention.OPTIONAL,
     ),
     "gemm": Kernel(
         "gemm",
@@ -156,6 +168,28 @@ KERNELS: dict[str, Kernel] = {
         quantise.shape_per("quantise-tensor", "tensor"),
         quantise.canonical,
         quantise.compile,
+    ),
+    "cascade-decode": Kernel(
+        "cascade-decode",
+        "sequences that share a prefix attend to it together, then each to its own tokens, then parts are merged",
+        cascade_decode.Knobs,
+        ("model", "batch"),
+        cascade_decode.REQUIRED,
+        cascade_decode.shape,
+        cascade_decode.canonical,
+        cascade_decode.compile,
+        cascade_decode.OPTIONAL,
+    ),
+    "prefill-attention": Kernel(
+        "prefill-attention",
+        "all tokens of each sequence, or a chunk of them, attend to those before, grouped-query heads, ragged",
+        prefill_attention.Knobs,
+        ("model", "batch"),
+        (),
+        prefill_attention.shape,
+        prefill_attention.canonical,
+        prefill_attention.compile,
+        prefill_attention.OPTIONAL,
     ),
 }
 

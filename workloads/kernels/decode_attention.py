@@ -1,13 +1,13 @@
-"""Decode attention: one query token per sequence against its KV cache, grouped-query heads, paged, split-KV.
+"""Decode attention: the newest tokens of every sequence against its KV cache, grouped-query heads, paged, split-KV.
 
-A work item is one KV head of one sequence, or one part of at most `split_tokens` of it. It loads its group of query
-rows and streams K and V tiles through `stages` buffers: scores on the matrix unit, online softmax on the vector unit,
-the weighted sum of V on the matrix unit, which computes the scores of the next tile while the softmax of this one runs.
-With split-KV the items store fp32 partial results with their log-sum-exp, and a second phase merges them.
+A work item is one KV head of one sequence, or one part of at most `split_tokens` of it. Its rows are the query heads of
+the group, for each of the `q_len` newest tokens: one, or as many as a draft proposes that are verified together. It
+loads them and streams K and V tiles through `stages` buffers (`attention_phase`). With split-KV the items store fp32
+partial results with their log-sum-exp, and a second phase merges them. With a window only its pages are loaded.
 
-The KV cache of one layer is one tensor with axes page, kv, head, token, dim; its layout is a knob in the notation of
-`layouts.catalog`. Queries, results and partial results reside in the shared cache where a machine has one and they fit:
-the kernels before and after have just touched them. Page-table entries cost issue cycles but no traffic.
+The layout of the KV cache is a knob in the notation of `layouts.catalog`. Queries, results and partial results reside
+in the shared cache where a machine has one and they fit: the kernels before and after have just touched them.
+Page-table entries cost issue cycles but no traffic.
 """
 
 from __future__ import annotations
@@ -18,31 +18,64 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
+from hwmodel.assembler import PhaseAssembler, Region
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Cause, Phase, Program, Schedule, Tensor
-from layouts.notation import NamedLayout, named
-from workloads import paging
+from hwmodel.program import NONE, Phase, Program, Tensor
+from layouts.notation import named
 from workloads.batch import Batch
-from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
-from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
+from workloads.kernels.attention_parts import (
+    CACHE_AXES,
+    PAGE_ORDERS,
+    SWITCH,
+    Attention,
+    Columns,
+    Places,
+    cache_tensor,
+    combine_phase,
+    edges,
+    first_pages,
+    in_pages,
+    require_flags,
+    seen,
+    split,
+    table_tensor,
+)
+from workloads.kernels.attention_phase import AttendPhase
+from workloads.kernels.base import check_knobs, knob, require_16_bit, require_options
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
 
-PAGE_ORDERS = ("contiguous", "shuffled")
 Q, KV, TABLE, OUT, PARTIAL = range(5)
+OPTIONAL = {"q_len": 1, "window": 0, "sinks": 0, "soft_cap": 0}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer's decode attention: `contexts` are the KV tokens of every sequence."""
+    """One layer's decode attention: `contexts` are the KV tokens of every sequence, the new ones among them.
+
+    Every sequence has `q_len` new tokens, each of which sees itself and what comes before it: all of that, or the last
+    `window` tokens. `sinks`: 1 where every query head has a logit that joins the denominator. `soft_cap`: scores
+    stay within it; 0 for none. Raises ValueError for a context shorter than `q_len`, or `sinks` beyond 1.
+    """
 
     heads_q: int
     heads_kv: int
     head_dim: int
     dtype: str
     contexts: tuple[int, ...]
+    q_len: int = 1
+    window: int = 0
+    sinks: int = 0
+    soft_cap: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.contexts) < self.q_len:
+            sequence = next(i for i, context in enumerate(self.contexts) if context < self.q_len)
+            context = self.contexts[sequence]
+            raise ValueError(f"batch: sequence {sequence}: context is {context}; allowed: q_len ({self.q_len}) or more")
+        require_flags(sinks=self.sinks)
 
     @property
     def group(self) -> int:
@@ -56,7 +89,7 @@ class Knobs:
     layout: str = knob(
         "page kv token head dim",
         "where the KV cache of a layer lies, outermost first; kv: K or V, token: in its page",
-        axes="page, kv, head, token, dim",
+        axes=CACHE_AXES,
     )
     page_size: int = knob(16, "tokens in a page", least=1)
     page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
@@ -65,33 +98,34 @@ class Knobs:
     split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
+    overlap: str = knob("on", "the next item's loads run during this one's end, or wait for it", choices=SWITCH)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one attention layer of `model` over `batch`, both required; takes no options."""
-    require_options("decode-attention", options, ())
+    """Return the problem of one attention layer of `model` over `batch`, both required; `options` as in OPTIONAL."""
+    sizes = require_options("decode-attention", options, (), OPTIONAL)
     if model is None:
         raise ValueError("model: kernel decode-attention needs one")
     if batch is None:
         raise ValueError("batch: kernel decode-attention needs one, with a context or a trace")
     attention = model.softmax_attention("model: kernel decode-attention")
     dtype = require_16_bit("decode-attention", model.dtype)
-    return Problem(attention.heads_q, attention.heads_kv, attention.head_dim_qk, dtype, batch.contexts)
+    return Problem(attention.heads_q, attention.heads_kv, attention.head_dim_qk, dtype, batch.contexts, **sizes)
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
-    split = knobs.split_tokens if 0 < knobs.split_tokens < max(problem.contexts) else 0
-    layout = _kv_layout(problem, knobs, _pool_pages(problem, knobs))
+    longest = int(_keys(problem, knobs)[1].max())
     return (
-        repr(layout.key),
+        repr(_cache(problem, knobs).layout.key),
         knobs.page_size,
         knobs.page_order,
         knobs.tile,
         knobs.stages,
-        split,
+        knobs.split_tokens if 0 < knobs.split_tokens < longest else 0,
         knobs.sram_layout,
         knobs.schedule,
+        knobs.overlap,
     )
 
 
@@ -103,262 +137,117 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     tasks = _tasks(problem, knobs)
     parts = len(tasks["owner"])
-    split = parts > len(problem.contexts) * problem.heads_kv
-    place([_cache_tensor(problem, knobs)], machine)  # before a page table of a hopeless size is made
-    tensors = place(_tensors(problem, knobs, seed, parts if split else 0), machine)
-    order = schedule(knobs.schedule, tasks["tokens"], machine.spec.cores.count)
-    phases = [_Attend(problem, knobs, machine, tensors, tasks, split).finish(order)]
+    is_split = parts > len(problem.contexts) * problem.heads_kv
+    place([_cache(problem, knobs)], machine)  # before a page table of a hopeless size is made
+    tensors = place(_tensors(problem, knobs, seed, parts if is_split else 0), machine)
+    phases = [_attend(problem, knobs, machine, tensors, tasks, is_split)]
     machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
-    if split:
+    if is_split:
         phases.append(_combine(problem, machine, tensors, tasks))
         machine.require_fit(phases[1], {"split_tokens": knobs.split_tokens})
     return Program("decode-attention", tensors, tuple(phases))
 
 
-def _pool_pages(problem: Problem, knobs: Knobs) -> int:
-    return sum(-(-context // knobs.page_size) for context in problem.contexts)
+def _keys(problem: Problem, knobs: Knobs) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the first key of every sequence that is loaded, and how many are."""
+    contexts = np.array(problem.contexts, np.int64)
+    return seen(contexts - problem.q_len, contexts - 1, problem.window, knobs.page_size, True, contexts)
 
 
-def _kv_layout(problem: Problem, knobs: Knobs, pages: int) -> NamedLayout:
-    sizes = {
-        "page": pages,
-        "kv": 2,
-        "head": problem.heads_kv,
-        "token": knobs.page_size,
-        "dim": problem.head_dim,
-    }
-    return knob_layout(knobs, "layout", sizes)
-
-
-def _cache_tensor(problem: Problem, knobs: Knobs) -> Tensor:
-    return Tensor("kv", _kv_layout(problem, knobs, _pool_pages(problem, knobs)), problem.dtype, NONE)
+def _cache(problem: Problem, knobs: Knobs) -> Tensor:
+    return cache_tensor(knobs, problem.heads_kv, problem.head_dim, problem.dtype, problem.contexts)
 
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int) -> list[Tensor]:
-    if knobs.page_order == "contiguous":
-        table = paging.contiguous(problem.contexts, knobs.page_size)
-    else:
-        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
-    rows = named(
-        "sequence head dim",
-        {"sequence": len(problem.contexts), "head": problem.heads_q, "dim": problem.head_dim},
-    )
-    entries = named("entry", {"entry": len(table.pages)})
+    sizes = {"token": len(problem.contexts) * problem.q_len, "head": problem.heads_q, "dim": problem.head_dim}
+    rows = named("token head dim", sizes)
     tensors = [
         Tensor("q", rows, problem.dtype, NONE, "cache"),
-        _cache_tensor(problem, knobs),
-        Tensor("page table", entries, "int32", NONE, "cache", table.pages),
+        _cache(problem, knobs),
+        table_tensor(knobs, problem.contexts, seed),
         Tensor("out", rows, problem.dtype, NONE, "cache"),
     ]
     if parts:
-        sizes = {"part": parts, "row": problem.group, "column": problem.head_dim + 1}
-        tensors.append(Tensor("partial", named("part row column", sizes), "fp32", NONE, "cache"))
+        partial = {"part": parts, "row": problem.q_len * problem.group, "column": problem.head_dim + 1}
+        tensors.append(Tensor("partial", named("part row column", partial), "fp32", NONE, "cache"))
+    if problem.sinks:
+        tensors.append(Tensor("sinks", named("head", {"head": problem.heads_q}), "fp32", NONE, "cache"))
     return tensors
 
 
-def _tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
+def _tasks(problem: Problem, knobs: Knobs) -> Columns:
     """Return the columns of the work items, ordered by sequence, head and part."""
     contexts = np.array(problem.contexts, np.int64)
-    limit = knobs.split_tokens or int(contexts.max())
-    first_page = np.cumsum(np.append(0, -(-contexts // knobs.page_size)))[:-1]
-    owner = np.arange(len(contexts) * problem.heads_kv)
-    sequence, head = owner // problem.heads_kv, owner % problem.heads_kv
-    parts = -(-contexts[sequence] // limit)
-    owner = np.repeat(owner, parts)
-    begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
-    sequence, head = sequence[owner], head[owner]
-    tokens = np.minimum(contexts[sequence] - begin, limit)
+    start, loaded = _keys(problem, knobs)
+    sequence = np.repeat(np.arange(len(contexts)), problem.heads_kv)
+    owner, piece, skipped = split(loaded, knobs.split_tokens, sequence)
+    sequence = sequence[owner]
+    begin = start[sequence] + skipped
+    tokens = loaded[sequence] - skipped
+    tokens = np.minimum(tokens, knobs.split_tokens) if knobs.split_tokens else tokens
+    last = contexts[sequence] - 1
     return {
         "owner": owner,
         "sequence": sequence,
-        "head": head,
-        "first_page": first_page[sequence],
+        "head": owner % problem.heads_kv,
+        "first_page": first_pages(problem.contexts, knobs.page_size)[sequence],
         "begin": begin,
         "tokens": tokens,
-        "tiles": -(-tokens // knobs.tile),
         "part": np.arange(len(owner)),
+        "q_tokens": np.full(len(owner), problem.q_len),
+        "sink": np.where(piece == 0, 1, 0),
+        **edges(last - problem.q_len + 1, last, begin, tokens, knobs.tile, problem.window, True),
     }
 
 
-class _Attend:
-    """Writes the main phase, one method per queue; buffers and counters go by their names."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        knobs: Knobs,
-        machine: Machine,
-        tensors: tuple[Tensor, ...],
-        tasks: dict[str, np.ndarray[Any, Any]],
-        split: bool,
-    ) -> None:
-        self._p = p = PhaseAssembler("attend", tensors, tuple(tasks))
-        self._tasks = tasks
-        self._group, self._dim = g, d = problem.group, problem.head_dim
-        self._tile, self._stages, self._split = tile, stages, split = knobs.tile, knobs.stages, split
-        dtype, kind = problem.dtype, knobs.sram_layout
-        along = contiguous_axis(tensors[KV], ("token", "dim"))
-        requested = (
-            operand(block("q", g, d, problem.dtype, 2), machine, kind, side="a", axis_of_k=1),
-            operand(block("k", tile, d, dtype, stages), machine, kind, side="b", axis_of_k=1, filled_along=along),
-            operand(block("v", tile, d, dtype, stages), machine, kind, side="b", axis_of_k=0, filled_along=along),
-            block("scores", g, tile, "fp32", 2),
-            operand(block("probabilities", g, tile, dtype, 2), machine, kind, side="a", axis_of_k=1),
-            block("maximum", g, 1, "fp32"),
-            block("sum", g, 1, "fp32"),
-            block("accumulator", g, d, "fp32"),
-            block("out", g, d + 1, "fp32", 2) if split else block("out", g, d, problem.dtype, 2),
-        )
-        numbers = p.add_buffers(allocate(requested, machine))
-        self._buffers = dict(zip((b.name for b in requested), numbers, strict=True))
-        causes: dict[Cause, tuple[str, ...]] = {
-            "memory": ("q loaded", "k loaded", "v loaded"),
-            "buffer": ("q free", "k free", "v free", "scores free", "probabilities free", "out free"),
-            "dependency": ("scores", "probabilities", "tile summed", "out"),
-        }
-        self._counters = {name: p.counter(name, cause) for cause, names in causes.items() for name in names}
-        self._tokens, self._tiles = p.column("tokens"), p.column("tiles")
-        self._rows = {"sequence": (p.column("sequence"), 1), "head": (p.column("head") * g, g)}
-
-    def _slot(self, buffer: str, number: Affine) -> Slot:
-        return Slot(self._buffers[buffer], number)
-
-    def _item(self, *buffers: str) -> tuple[Slot, ...]:
-        """Return the blocks of buffers that change once per work item."""
-        return tuple(self._slot(buffer, self._p.begun) for buffer in buffers)
-
-    def _waits(self, **values: Affine) -> list[tuple[int, Affine | int]]:
-        return [(self._counters[name.replace("_", " ")], value) for name, value in values.items()]
-
-    def _signals(self, *names: str) -> list[int]:
-        return [self._counters[name] for name in names]
-
-    def _tile_tokens(self, index: Affine | int) -> Affine:
-        return (self._tokens - index * self._tile).clip(self._tile)
-
-    def load(self) -> None:
-        """One query block per item, then its K and V tiles."""
-        p = self._p
-        (q,) = self._item("q")
-        p.load(q, Region(Q, self._rows), wait=self._waits(q_free=p.begun - 1), signal=self._signals("q loaded"))
-        with p.loop("load", self._tiles) as i:
-            free = i.running - self._stages + 1
-            here = (p.column("begin") + i.index * self._tile, self._tile_tokens(i.index))
-            for part, name in enumerate(("k", "v")):
-                axes: dict[str, tuple[Affine | int, Affine | int]] = {
-                    "kv": (part, 1),
-                    "head": (p.column("head"), 1),
-                    "token": here,
-                }
-                region = Region(KV, axes, TABLE, p.column("first_page"), "page", "token")
-                to = self._slot(name, i.running)
-                p.load(to, region, wait=self._waits(**{f"{name}_free": free}), signal=self._signals(f"{name} loaded"))
-
-    def matrix(self) -> None:
-        """Scores of tile 0; then scores of tile i + 1 before the weighted sum of tile i; then the last sum."""
-        p = self._p
-        before = p.begun + p.running(0)
-        self._score(before, 0)
-        with p.loop("matrix", self._tiles - 1) as i:
-            self._score(before + 1, i.index + 1)
-            self._weigh(before, i.index)
-        self._weigh(before, self._tiles - 1, "q free")
-
-    def _score(self, number: Affine, index: Affine | int) -> None:
-        (q,) = self._item("q")
-        self._p.matmul(
-            self._slot("scores", number),
-            q,
-            self._slot("k", number),
-            (self._group, self._tile_tokens(index), self._dim),
-            transpose_b=True,
-            wait=self._waits(q_loaded=self._p.begun + 1, k_loaded=number + 1, scores_free=number - 1),
-            signal=self._signals("scores", "k free"),
-        )
-
-    def _weigh(self, number: Affine, index: Affine | int, *also: str) -> None:
-        (accumulator,) = self._item("accumulator")
-        self._p.matmul(
-            accumulator,
-            self._slot("probabilities", number),
-            self._slot("v", number),
-            (self._group, self._dim, self._tile_tokens(index)),
-            accumulate=1,
-            wait=self._waits(v_loaded=number + 1, probabilities=number + 1),
-            signal=self._signals("tile summed", "v free", "probabilities free", *also),
-        )
-
-    def vector(self) -> None:
-        """Online softmax per tile, then the result of the item."""
-        p = self._p
-        with p.loop("vector", self._tiles) as i:
-            tile = (self._slot("probabilities", i.running), self._slot("scores", i.running))
-            p.vector(
-                "softmax_step",
-                (*tile, *self._item("maximum", "sum", "accumulator")),
-                (self._group, self._tile_tokens(i.index), 1 - i.index),
-                scalar=self._dim**-0.5,
-                wait=self._waits(scores=i.running + 1, probabilities_free=i.running - 1, tile_summed=i.running),
-                signal=self._signals("probabilities", "scores free"),
-            )
-        operands = ("out", "accumulator", "maximum", "sum") if self._split else ("out", "accumulator", "sum")
-        p.vector(
-            "partial" if self._split else "normalise",
-            self._item(*operands),
-            (self._group, self._dim),
-            wait=self._waits(tile_summed=p.running(0), out_free=p.begun - 1),
-            signal=self._signals("out"),
-        )
-
-    def store(self) -> None:
-        p = self._p
-        (out,) = self._item("out")
-        to = Region(PARTIAL, {"part": (p.column("part"), 1)}) if self._split else Region(OUT, self._rows)
-        p.store(out, to, wait=self._waits(out=p.begun + 1), signal=self._signals("out free"))
-
-    def finish(self, order: Schedule) -> Phase:
-        self.load()
-        self.matrix()
-        self.vector()
-        self.store()
-        return self._p.finish(np.stack(list(self._tasks.values()), axis=1), order)
+def _rows(p: PhaseAssembler, problem: Problem, tensor: int) -> Region:
+    """Return the rows of an item in q or in the result."""
+    n, g = problem.q_len, problem.group
+    return Region(tensor, {"token": (p.column("sequence") * n, n), "head": (p.column("head") * g, g)})
 
 
-def _combine(
-    problem: Problem, machine: Machine, tensors: tuple[Tensor, ...], tasks: dict[str, np.ndarray[Any, Any]]
+def _attend(
+    problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns, is_split: bool
 ) -> Phase:
+    p, g = PhaseAssembler("attend", tensors, tuple(tasks)), problem.group
+    attention = Attention(
+        heads=g,
+        positions=problem.q_len,
+        dim=problem.head_dim,
+        dim_v=problem.head_dim,
+        dtype=problem.dtype,
+        tile=knobs.tile,
+        stages=knobs.stages,
+        sram_layout=knobs.sram_layout,
+        window=problem.window,
+        soft_cap=problem.soft_cap,
+        sinks=problem.sinks == 1,
+        partial=is_split,
+        overlap=knobs.overlap == "on",
+    )
+    part = Region(PARTIAL, {"part": (p.column("part"), 1)})
+    k, v = in_pages(p, KV, TABLE)
+    along = contiguous_axis(tensors[KV], ("token", "dim"))
+    places = Places(
+        q=lambda lane: _rows(p, problem, Q),
+        out=lambda lane: part if is_split else _rows(p, problem, OUT),
+        k=k,
+        v=v,
+        sinks=Region(len(tensors) - 1, {"head": (p.column("head") * g, g)}),
+        k_along=along,
+        v_along=along,
+    )
+    order = schedule(knobs.schedule, tasks["tokens"], machine.spec.cores.count)
+    return AttendPhase(attention, p, tasks, places).write(machine, order)
+
+
+def _combine(problem: Problem, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:
     """Merge the parts of every (sequence, head)."""
     parts = np.bincount(tasks["owner"])
     first = np.cumsum(parts) - parts
-    columns = {
-        "sequence": tasks["sequence"][first],
-        "head": tasks["head"][first],
-        "first": first,
-        "parts": parts,
-    }
+    columns = {"sequence": tasks["sequence"][first], "head": tasks["head"][first], "first": first, "parts": parts}
     p = PhaseAssembler("combine", tensors, tuple(columns))
-    g, d = problem.group, problem.head_dim
-    requested = (
-        block("partials", int(parts.max()) * g, d + 1, "fp32", 2),
-        block("out", g, d, problem.dtype, 2),
-    )
-    partials, out = p.add_buffers(allocate(requested, machine))
-    loaded = p.counter("partials loaded", "memory")
-    free, out_free = p.counter("partials free", "buffer"), p.counter("out free", "buffer")
-    ready = p.counter("out", "dependency")
-    p.load(
-        Slot(partials, p.begun),
-        Region(PARTIAL, {"part": (p.column("first"), p.column("parts"))}),
-        wait=[(free, p.begun - 1)],
-        signal=[loaded],
-    )
-    p.vector(
-        "combine",
-        (Slot(out, p.begun), Slot(partials, p.begun)),
-        (p.column("parts"), g, d),
-        wait=[(loaded, p.begun + 1), (out_free, p.begun - 1)],
-        signal=[ready, free],
-    )
-    rows = {"sequence": (p.column("sequence"), 1), "head": (p.column("head") * g, g)}
-    p.store(Slot(out, p.begun), Region(OUT, rows), wait=[(ready, p.begun + 1)], signal=[out_free])
-    return p.finish(np.stack(list(columns.values()), axis=1), schedule("static", parts, machine.spec.cores.count))
+    places = Region(PARTIAL, {"part": (p.column("first"), p.column("parts"))}), _rows(p, problem, OUT)
+    shape = problem.q_len * problem.group, problem.head_dim, problem.dtype
+    order = schedule("static", parts, machine.spec.cores.count)
+    return combine_phase(p, columns, int(parts.max()), shape, places, machine, order)

@@ -1,0 +1,190 @@
+"""What the attention templates share beside the main phase: the paged cache, who sees which keys, merging of parts.
+
+The KV cache of one layer is one tensor with axes page, kv, head, token, dim; its layout is a knob in the notation of
+`layouts.catalog`. Page-table entries cost issue cycles but no traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, Phase, Schedule, Tensor
+from layouts.notation import named
+from workloads import paging
+from workloads.buffers import allocate
+from workloads.kernels.base import knob_layout
+
+Array = np.ndarray[Any, Any]
+Columns = dict[str, Array]
+Extent = tuple[Affine | int, Affine | int]  # start, length
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What a phase computes for each of its items, and with how much in flight.
+
+    A tile of queries has up to `positions` query positions times `heads` query heads; `dim` is the length of queries
+    and keys, `dim_v` of values. `window` 0, `soft_cap` 0 and `sinks` false stand for none. `partial`: results are
+    stored in fp32 with their log-sum-exps. Without `overlap` an item's first load waits for the last store of the one
+    before, as where every item is a thread block of its own on a core that holds one.
+    """
+
+    heads: int
+    positions: int
+    dim: int
+    dim_v: int
+    dtype: str
+    tile: int
+    stages: int
+    sram_layout: str
+    lanes: int = 1
+    window: int = 0
+    soft_cap: int = 0
+    sinks: bool = False
+    partial: bool = False
+    overlap: bool = True
+
+    @property
+    def rows(self) -> int:
+        return self.positions * self.heads
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an item's tensors lie: regions of q and out by lane, of K and V by key positions (start, length).
+
+    `k_along` and `v_along` say which axis (0 tokens, 1 elements) is contiguous in memory.
+    """
+
+    q: Callable[[int], Region]
+    out: Callable[[int], Region]
+    k: Callable[[Extent], Region]
+    v: Callable[[Extent], Region]
+    sinks: Region
+    k_along: int = 1
+    v_along: int = 1
+
+
+def seen(first: Array, last: Array, window: int, grain: int, causal: bool, context: Array) -> tuple[Array, Array]:
+    """Return the first key that items load and how many: those that a query in `first` .. `last` sees.
+
+    The first is a multiple of `grain`, so that whole pages or tiles are loaded; without `causal` all of the context.
+    """
+    begin = np.maximum(first - window + 1, 0) // grain * grain if window else np.zeros_like(first)
+    end = last + 1 if causal else context
+    return begin, end - begin
+
+
+def edges(first: Array, last: Array, begin: Array, tokens: Array, tile: int, window: int, causal: bool) -> Columns:
+    """Return the columns `tiles`, `edge`, `full`, `offset` of items with queries `first` .. `last`.
+
+    Of their `tiles` tiles of keys from `begin`, the first `edge` have keys that a query has already left behind, the
+    next `full` are seen whole by all, the rest have keys that are ahead of a query. `offset` is the position of the
+    first query, counted from `begin`.
+    """
+    tiles = -(-tokens // tile)
+    offset = first - begin
+    ahead = begin + tokens - 1 > first
+    before = np.where(ahead, np.clip((offset + 1) // tile, 0, tiles), tiles) if causal else tiles
+    left = np.clip(-(-(last - window + 1 - begin) // tile), 0, before) if window else np.zeros_like(tiles)
+    return {"tiles": tiles, "edge": left, "full": before - left, "offset": offset}
+
+
+PAGE_ORDERS = ("contiguous", "shuffled")
+SWITCH = ("on", "off")
+CACHE_AXES = "page, kv, head, token, dim"
+
+
+def require_flags(**flags: int) -> None:
+    """Raise ValueError for a size that means yes or no and is neither 1 nor 0."""
+    for name, value in flags.items():
+        if value not in (0, 1):
+            raise ValueError(f"options: size {name} is {value}; allowed: 0 or 1")
+
+
+def cache_tensor(knobs: Any, heads_kv: int, head_dim: int, dtype: str, contexts: Sequence[int]) -> Tensor:
+    """Return the KV cache of sequences of these lengths; `knobs` has `layout` and `page_size`."""
+    pages = sum(-(-context // knobs.page_size) for context in contexts)
+    sizes = {"page": pages, "kv": 2, "head": heads_kv, "token": knobs.page_size, "dim": head_dim}
+    return Tensor("kv", knob_layout(knobs, "layout", sizes), dtype, NONE)
+
+
+def table_tensor(knobs: Any, contexts: Sequence[int], seed: int) -> Tensor:
+    """Return the page table of the sequences one after another; `knobs` has `page_order` and `page_size`."""
+    if knobs.page_order == "contiguous":
+        table = paging.contiguous(contexts, knobs.page_size)
+    else:
+        table = paging.shuffled(contexts, knobs.page_size, np.random.default_rng(seed))
+    entries = named("entry", {"entry": len(table.pages)})
+    return Tensor("page table", entries, "int32", NONE, "cache", table.pages)
+
+
+def first_pages(contexts: Sequence[int], page_size: int) -> Array:
+    """Return where each sequence begins in the page table."""
+    starts: Array = np.cumsum([0, *(-(-context // page_size) for context in contexts)])[:-1]
+    return starts
+
+
+def in_pages(p: PhaseAssembler, kv: int, table: int) -> tuple[Callable[[Extent], Region], Callable[[Extent], Region]]:
+    """Return where the keys and the values of an item lie, by its columns `head` and `first_page`."""
+
+    def side(part: int) -> Callable[[Extent], Region]:
+        def place(here: Extent) -> Region:
+            axes: dict[str, Extent] = {"kv": (part, 1), "head": (p.column("head"), 1), "token": here}
+            return Region(kv, axes, table, p.column("first_page"), "page", "token")
+
+        return place
+
+    return side(0), side(1)
+
+
+def split(tokens: Array, limit: int, owner: Array) -> tuple[Array, Array, Array]:
+    """Return the pieces of at most `limit` (0: any) of `owner`'s tokens: of which owner, which piece, where it starts.
+
+    `owner` are numbers of entries of `tokens`, which are counted from 0.
+    """
+    pieces = -(-tokens[owner] // (limit or int(tokens.max())))
+    which = np.repeat(np.arange(len(owner)), pieces)
+    piece = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    return which, piece, piece * limit
+
+
+def combine_phase(
+    assembler: PhaseAssembler,
+    columns: Mapping[str, Array],
+    most_parts: int,
+    shape: tuple[int, int, str],
+    places: tuple[Region, Region],
+    machine: Machine,
+    order: Schedule,
+) -> Phase:
+    """Return the phase that merges the `parts` partial results of each item by their log-sum-exps.
+
+    `columns` has `parts`; `shape` is rows and columns of a result and its dtype; `places` the partial results of an
+    item, part by part, and its result.
+    """
+    p, (rows, width, dtype) = assembler, shape
+    requested = (
+        block("partials", most_parts * rows, width + 1, "fp32", 2),
+        block("out", rows, width, dtype, 2),
+    )
+    partials, out = p.add_buffers(allocate(requested, machine))
+    loaded = p.counter("partials loaded", "memory")
+    free, out_free = p.counter("partials free", "buffer"), p.counter("out free", "buffer")
+    ready = p.counter("out", "dependency")
+    p.load(Slot(partials, p.begun), places[0], wait=[(free, p.begun - 1)], signal=[loaded])
+    p.vector(
+        "combine",
+        (Slot(out, p.begun), Slot(partials, p.begun)),
+        (p.column("parts"), rows, width),
+        wait=[(loaded, p.begun + 1), (out_free, p.begun - 1)],
+        signal=[ready, free],
+    )
+    p.store(Slot(out, p.begun), places[1], wait=[(ready, p.begun + 1)], signal=[out_free])
+    return p.finish(np.stack(list(columns.values()), axis=1), order)
