@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm
+from workloads.kernels import decode_attention, gemm, mla_decode
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -25,6 +25,17 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape,
         gemm.canonical,
         gemm.compile,
+    ),
+    "mla-decode": Kernel(
+        "mla-decode",
+        "a few tokens per sequence attend to its paged latent cache, absorbed, split-KV; a model gives the dtype only",
+        mla_decode.Knobs,
+        ("batch",),
+        mla_decode.OPTIONS,
+        mla_decode.shape,
+        mla_decode.canonical,
+        mla_decode.compile,
+        mla_decode.OPTIONAL,
     ),
 }
 
