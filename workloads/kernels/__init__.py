@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, mla_decode
+from workloads.kernels import decode_attention, gemm, indexer, mla_decode
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -25,6 +25,17 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape,
         gemm.canonical,
         gemm.compile,
+    ),
+    "indexer": Kernel(
+        "indexer",
+        "scores of a lightning indexer over its paged keys and the top-k positions; a model gives the dtype only",
+        indexer.Knobs,
+        ("batch",),
+        (),
+        indexer.shape,
+        indexer.canonical,
+        indexer.compile,
+        indexer.OPTIONAL,
     ),
     "mla-decode": Kernel(
         "mla-decode",
