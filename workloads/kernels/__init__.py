@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, indexer, mla_decode
+from workloads.kernels import decode_attention, gemm, indexer, mla_decode, sparse_attention
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -47,6 +47,17 @@ KERNELS: dict[str, Kernel] = {
         mla_decode.canonical,
         mla_decode.compile,
         mla_decode.OPTIONAL,
+    ),
+    "sparse-attention": Kernel(
+        "sparse-attention",
+        "a few tokens per sequence attend to selected tokens of its paged latent cache; a model gives the dtype only",
+        sparse_attention.Knobs,
+        ("batch",),
+        sparse_attention.OPTIONS,
+        sparse_attention.shape,
+        sparse_attention.canonical,
+        sparse_attention.compile,
+        sparse_attention.OPTIONAL,
     ),
 }
 
