@@ -120,7 +120,7 @@ def test_scores_and_positions_are_those_of_the_formula(case: tuple[Problem, Knob
 
 
 @pytest.mark.nightly
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(cases())
 def test_scores_and_positions_are_those_of_the_formula_for_very_many(case: tuple[Problem, Knobs]) -> None:
     check_scores(*case)

@@ -116,7 +116,7 @@ def test_the_program_attends_to_the_selected_tokens(case: tuple[Problem, Knobs],
 
 
 @pytest.mark.nightly
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(cases(), st.integers(0, 3))
 def test_the_program_attends_to_the_selected_tokens_for_very_many(case: tuple[Problem, Knobs], seed: int) -> None:
     check_values(*case, seed)
