@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, indexer, mla_decode, sparse_attention
+from workloads.kernels import decode_attention, gemm, indexer, linear_decode, mla_decode, sparse_attention
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -36,6 +36,17 @@ KERNELS: dict[str, Kernel] = {
         indexer.canonical,
         indexer.compile,
         indexer.OPTIONAL,
+    ),
+    "linear-decode": Kernel(
+        "linear-decode",
+        "one token per sequence updates and reads states of gated-delta linear attention; a model gives the dtype only",
+        linear_decode.Knobs,
+        (),
+        linear_decode.OPTIONS,
+        linear_decode.shape,
+        linear_decode.canonical,
+        linear_decode.compile,
+        linear_decode.OPTIONAL,
     ),
     "mla-decode": Kernel(
         "mla-decode",
