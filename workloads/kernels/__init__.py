@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm, indexer, linear_decode, mla_decode, sparse_attention
+from workloads.kernels import (
+    decode_attention,
+    gemm,
+    indexer,
+    linear_decode,
+    linear_prefill,
+    mla_decode,
+    sparse_attention,
+)
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -47,6 +55,17 @@ KERNELS: dict[str, Kernel] = {
         linear_decode.canonical,
         linear_decode.compile,
         linear_decode.OPTIONAL,
+    ),
+    "linear-prefill": Kernel(
+        "linear-prefill",
+        "gated-delta linear attention over whole sequences, chunk by chunk; a model gives the dtype only",
+        linear_prefill.Knobs,
+        ("batch",),
+        linear_prefill.OPTIONS,
+        linear_prefill.shape,
+        linear_prefill.canonical,
+        linear_prefill.compile,
+        linear_prefill.OPTIONAL,
     ),
     "mla-decode": Kernel(
         "mla-decode",
