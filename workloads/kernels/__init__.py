@@ -9,6 +9,7 @@ from workloads.kernels import (
     linear_decode,
     linear_prefill,
     mla_decode,
+    mla_prefill,
     sparse_attention,
 )
 from workloads.kernels.base import Kernel
@@ -77,6 +78,17 @@ KERNELS: dict[str, Kernel] = {
         mla_decode.canonical,
         mla_decode.compile,
         mla_decode.OPTIONAL,
+    ),
+    "mla-prefill": Kernel(
+        "mla-prefill",
+        "latents are expanded to keys and values of every head, then causal attention; a model gives the dtype only",
+        mla_prefill.Knobs,
+        ("batch",),
+        mla_prefill.OPTIONS,
+        mla_prefill.shape,
+        mla_prefill.canonical,
+        mla_prefill.compile,
+        mla_prefill.OPTIONAL,
     ),
     "sparse-attention": Kernel(
         "sparse-attention",

@@ -31,6 +31,7 @@ from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operan
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent_cache import Pool, field_tensor, place_with, plain_pool
 from workloads.kernels.mla_decode import PAGE_ORDERS, check_queries
+from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
 from workloads.schedule import SCHEDULES, schedule
 
@@ -113,7 +114,8 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     pool = _pool(problem, knobs)
     place_with([], pool, machine)  # before a page table of a hopeless size is made
     tensors = place_with(_tensors(problem, knobs, seed), pool, machine)
-    phases = (_Score(problem, knobs, machine, tensors).finish(machine), _select(problem, knobs, machine, tensors))
+    order = schedule(knobs.schedule, _score_tasks(problem, knobs)["tokens"], machine.spec.cores.count)
+    phases = (_Score(problem, knobs, machine, tensors).finish(order), _select(problem, knobs, machine, tensors))
     machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
     machine.require_fit(phases[1], {"select_tile": knobs.select_tile})
     return Program("indexer", tensors, phases)
@@ -166,13 +168,11 @@ def _score_tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, An
     }
 
 
-class _Score:
+class _Score(PhaseWriter):
     """Writes the scoring phase, one method per queue; buffers and counters go by their names."""
 
     def __init__(self, problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> None:
         self._problem, self._knobs = problem, knobs
-        self._tasks = _score_tasks(problem, knobs)
-        self._p = p = PhaseAssembler("score", tensors, tuple(self._tasks))
         self._scaled = len(tensors) > SCALES
         self._rows = rows = problem.q_len * problem.heads
         tile, stages, kind = knobs.tile, knobs.stages, knobs.sram_layout
@@ -186,24 +186,13 @@ class _Score:
             block("scores", problem.q_len, tile, "fp32", 2),
             *([block("scale", 1, tile, "fp32", stages)] if self._scaled else []),
         )
-        numbers = p.add_buffers(allocate(requested, machine))
-        self._buffers = dict(zip((b.name for b in requested), numbers, strict=True))
         causes: dict[Cause, tuple[str, ...]] = {
             "memory": ("q loaded", "key loaded"),
             "buffer": ("q free", "key free", "scale free", "products free", "scores free"),
             "dependency": ("products", "scores"),
         }
-        self._counters = {name: p.counter(name, cause) for cause, names in causes.items() for name in names}
-        self._tiles, self._queries = p.column("tiles"), (p.column("query"), problem.q_len)
-
-    def _slot(self, buffer: str, number: Affine) -> Slot:
-        return Slot(self._buffers[buffer], number)
-
-    def _waits(self, **values: Affine) -> list[tuple[int, Affine | int]]:
-        return [(self._counters[name.replace("_", " ")], value) for name, value in values.items()]
-
-    def _signals(self, *names: str) -> list[int]:
-        return [self._counters[name] for name in names]
+        super().__init__("score", tensors, _score_tasks(problem, knobs), requested, causes, machine)
+        self._tiles, self._queries = self._p.column("tiles"), (self._p.column("query"), problem.q_len)
 
     def _size(self, index: Affine | int) -> Affine:
         return (self._p.column("tokens") - index * self._knobs.tile).clip(self._knobs.tile)
@@ -263,14 +252,6 @@ class _Score:
             there = Region(SCORES, {"query": self._queries, "position": self._here(i.index)})
             wait = self._waits(scores=i.running + 1)
             p.store(self._slot("scores", i.running), there, wait=wait, signal=self._signals("scores free"))
-
-    def finish(self, machine: Machine) -> Phase:
-        self.load()
-        self.matrix()
-        self.vector()
-        self.store()
-        order = schedule(self._knobs.schedule, self._tasks["tokens"], machine.spec.cores.count)
-        return self._p.finish(np.stack(list(self._tasks.values()), axis=1), order)
 
 
 def _select(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> Phase:

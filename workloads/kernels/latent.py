@@ -19,9 +19,10 @@ import numpy as np
 from hwmodel import matrix
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.program import Buffer, Cause, Phase, Schedule, Tensor
+from hwmodel.program import Buffer, Cause, Phase, Tensor
 from workloads.buffers import allocate, contiguous_axis, operand
 from workloads.kernels.latent_cache import FORMATS
+from workloads.kernels.writer import PhaseWriter
 from workloads.schedule import schedule
 
 Q, INDEX, OUT = range(3)  # tensors of a program, then with split tokens the partial results, then the cache
@@ -67,7 +68,7 @@ class Plan:
     split: bool
 
 
-class Attend:
+class Attend(PhaseWriter):
     """Writes the main phase, one method per queue; buffers and counters go by their names.
 
     `tasks` has the columns row, rows, first (entry of the index tensor), begin, tokens, tiles, part and, if masked,
@@ -82,20 +83,17 @@ class Attend:
         tensors: tuple[Tensor, ...],
         tasks: Mapping[str, np.ndarray[Any, Any]],
     ) -> None:
-        self._p = p = PhaseAssembler("attend", tensors, tuple(tasks))
-        self._heads, self._plan, self._tasks = heads, plan, tasks
+        self._heads, self._plan = heads, plan
         self._format = FORMATS.get(plan.record)
         self._fields = tuple(range(PARTIAL + plan.split, len(tensors)))
         requested = (*_tile_buffers(heads, plan, machine, tensors[self._fields[0]]), *self._cache_buffers())
-        numbers = p.add_buffers(allocate(requested, machine))
-        self._buffers = dict(zip((b.name for b in requested), numbers, strict=True))
         causes: dict[Cause, tuple[str, ...]] = {
             "memory": ("q loaded", "cache loaded"),
             "buffer": ("q free", "cache free", "latent free", "scores free", "probabilities free", "out free"),
             "dependency": ("latent", "scores", "probabilities", "tile summed", "out"),
         }
-        self._counters = {name: p.counter(name, cause) for cause, names in causes.items() for name in names}
-        self._tokens, self._tiles, self._rows = (p.column(name) for name in ("tokens", "tiles", "rows"))
+        super().__init__("attend", tensors, tasks, requested, causes, machine)
+        self._tokens, self._tiles, self._rows = (self._p.column(name) for name in ("tokens", "tiles", "rows"))
 
     def _cache_buffers(self) -> list[Buffer]:
         """Return the requests for tiles of a record as they are in memory."""
@@ -107,19 +105,6 @@ class Attend:
             block("scale", tile, known.groups, known.scale_dtype, stages),
             block("rope", tile, known.tail, "bf16", stages),
         ]
-
-    def _slot(self, buffer: str, number: Affine) -> Slot:
-        return Slot(self._buffers[buffer], number)
-
-    def _item(self, *buffers: str) -> tuple[Slot, ...]:
-        """Return the blocks of buffers that change once per work item."""
-        return tuple(self._slot(buffer, self._p.begun) for buffer in buffers)
-
-    def _waits(self, **values: Affine) -> list[tuple[int, Affine | int]]:
-        return [(self._counters[name.replace("_", " ")], value) for name, value in values.items()]
-
-    def _signals(self, *names: str) -> list[int]:
-        return [self._counters[name] for name in names]
 
     def _tile_tokens(self, index: Affine | int) -> Affine:
         return (self._tokens - index * self._plan.tile).clip(self._plan.tile)
@@ -229,13 +214,6 @@ class Attend:
         if self._plan.split:
             to = Region(PARTIAL, {"part": (p.column("part"), 1), "row": (0, self._rows)})
         p.store(out, to, wait=self._waits(out=p.begun + 1), signal=self._signals("out free"))
-
-    def finish(self, order: Schedule) -> Phase:
-        self.load()
-        self.matrix()
-        self.vector()
-        self.store()
-        return self._p.finish(np.stack(list(self._tasks.values()), axis=1), order)
 
 
 def _tile_buffers(heads: Heads, plan: Plan, machine: Machine, cache: Tensor) -> list[Buffer]:

@@ -23,14 +23,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
+from hwmodel.assembler import Affine, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Buffer, Cause, Phase, Program, Schedule, Tensor
+from hwmodel.program import NONE, Buffer, Cause, Program, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
-from workloads.buffers import OPERAND_LAYOUTS, allocate, operand
+from workloads.buffers import OPERAND_LAYOUTS, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
 from workloads.kernels.linear_decode import problem_of
+from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
@@ -139,7 +140,7 @@ def _tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     }
 
 
-class _Chunks:
+class _Chunks(PhaseWriter):
     """Writes the phase, one method per queue; buffers and counters go by their names."""
 
     def __init__(
@@ -150,29 +151,19 @@ class _Chunks:
         tensors: tuple[Tensor, ...],
         tasks: dict[str, Array],
     ) -> None:
-        self._p = p = PhaseAssembler("chunks", tensors, tuple(tasks))
-        self._problem, self._tasks = problem, tasks
         self._chunk, self._stages, self._keys = min(knobs.chunk, max(problem.tokens)), knobs.stages, problem.key_dim
         requested = _buffers(problem, knobs, machine, self._chunk)
-        numbers = p.add_buffers(allocate(requested, machine))
-        self._buffers = dict(zip((b.name for b in requested), numbers, strict=True))
         causes: dict[Cause, tuple[str, ...]] = {
             "memory": ("state loaded", "chunk loaded"),
             "buffer": ("state free", "chunk free", "products free", "out free"),
             "dependency": ("products", "faded", "solved", "state read", "state faded", "result", "chunk done", "out"),
         }
-        self._counters = {name: p.counter(name, cause) for cause, names in causes.items() for name in names}
-        self._chunks, self._values = p.column("chunks"), p.column("values")
+        super().__init__("chunks", tensors, tasks, requested, causes, machine)
+        self._chunks, self._values = self._p.column("chunks"), self._p.column("values")
 
     def _slots(self, number: Affine, *buffers: str) -> list[Slot]:
         """Return blocks of buffers: the state changes with the item, the others with the chunk `number`."""
         return [Slot(self._buffers[name], self._p.begun if name == "state" else number) for name in buffers]
-
-    def _waits(self, **values: Affine) -> list[tuple[int, Affine | int]]:
-        return [(self._counters[name.replace("_", " ")], value) for name, value in values.items()]
-
-    def _signals(self, *names: str) -> list[int]:
-        return [self._counters[name] for name in names]
 
     def _size(self, index: Affine | int) -> Affine:
         return (self._p.column("tokens") - index * self._chunk).clip(self._chunk)
@@ -308,13 +299,6 @@ class _Chunks:
         (state,) = self._slots(p.begun, "state")
         wait = self._waits(chunk_done=p.running(0))
         p.store(state, self._state(), wait=wait, signal=self._signals("state free"))
-
-    def finish(self, order: Schedule) -> Phase:
-        self.load()
-        self.matrix()
-        self.vector()
-        self.store()
-        return self._p.finish(np.stack(list(self._tasks.values()), axis=1), order)
 
 
 def _buffers(problem: Problem, knobs: Knobs, machine: Machine, chunk: int) -> list[Buffer]:
