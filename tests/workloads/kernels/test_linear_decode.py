@@ -99,7 +99,7 @@ def test_a_step_is_one_token_of_the_recurrence_for_very_many(case: tuple[Problem
     check_values(*case)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(cases(), st.integers(1, 3), st.sampled_from(LAYOUTS))
 def test_stages_heads_schedule_layout_and_machine_change_no_bit(
     case: tuple[Problem, Knobs], stages: int, layout: str
