@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from hwmodel.program import Buffer, Cause, Phase, Schedule, Tensor
 from workloads.buffers import allocate
 
 
-class PhaseWriter:
+class PhaseWriter(ABC):
     """One phase in the making. Subclasses write a queue in each of `load`, `matrix`, `vector` and `store`."""
 
     def __init__(
@@ -31,17 +32,21 @@ class PhaseWriter:
         self._buffers = dict(zip((b.name for b in requested), numbers, strict=True))
         self._counters = {name: p.counter(name, cause) for cause, names in causes.items() for name in names}
 
+    @abstractmethod
     def load(self) -> None:
-        raise NotImplementedError
+        """Write the load DMA's queue."""
 
+    @abstractmethod
     def matrix(self) -> None:
-        raise NotImplementedError
+        """Write the matrix unit's queue."""
 
+    @abstractmethod
     def vector(self) -> None:
-        raise NotImplementedError
+        """Write the vector unit's queue."""
 
+    @abstractmethod
     def store(self) -> None:
-        raise NotImplementedError
+        """Write the store DMA's queue."""
 
     def finish(self, order: Schedule) -> Phase:
         """Write all queues and return the phase."""

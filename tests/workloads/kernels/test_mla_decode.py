@@ -239,10 +239,11 @@ def test_a_v4_record_moves_583_of_its_584_bytes_and_fetches_whole_bursts() -> No
 
 @pytest.mark.parametrize("record", ["plain", "fp8_ds_mla", "model1"])
 @pytest.mark.parametrize("q_len", [1, 2])
-def test_a_run_takes_no_less_than_its_bound(record: str, q_len: int) -> None:
+@pytest.mark.parametrize("machine", [NPU, H100], ids=["no cache", "shared cache"])
+def test_a_run_takes_no_less_than_its_bound(machine: Machine, record: str, q_len: int) -> None:
     heads = Heads(16, 448 if record == "model1" else 512, 64, 512, 0.1, "bf16")
-    program = compile(Problem(heads, q_len, (300, 70)), Knobs(record=record, split_tokens=128), NPU, 0)
-    result = simulate(program, NPU)
+    knobs = Knobs(record=record, split_tokens=128, head_tile=16, tile=16, stages=2)
+    result = simulate(compile(Problem(heads, q_len, (300, 70)), knobs, machine, 0), machine)
     assert 0 < result.bound.total_fs <= result.makespan_fs
     assert len(result.phases) == 2
 

@@ -216,6 +216,15 @@ def test_tokens_far_apart_fetch_more_bursts_where_they_lie_across_them() -> None
     assert fetched["page dim token"] == 16  # a burst of 32 bytes for every element of two
 
 
+@pytest.mark.parametrize("record", ["plain", "fp8_ds_mla"])
+def test_an_engine_without_gather_takes_a_descriptor_per_token(record: str) -> None:
+    problem = Problem(Heads(16, 512, 64, 512, 0.1, "bf16"), 50, 2, (200, 30))
+    knobs = Knobs(record=record, head_tile=16, tile=16, stages=2)
+    result = simulate(compile(problem, knobs, H100, 0), H100)
+    assert {t.descriptors for t in result.traffic if t.name.startswith("cache")} == {2 * 50 + 29 + 30}
+    assert 0 < result.bound.total_fs <= result.makespan_fs
+
+
 def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     problem = Problem(Heads(8, 512, 64, 512, 0.1, "bf16"), 50, 1, (400, 9))
     key = canonical(problem, Knobs())
