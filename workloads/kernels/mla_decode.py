@@ -1,0 +1,204 @@
+"""MLA decode: `q_len` query tokens per sequence against its paged latent cache, absorbed, split-KV.
+
+All heads share one key of rank + rope columns per token, whose first columns are its value, so a row of the matrix unit
+is a head of a query token, and a work item a tile of `head_tile` of the q_len x heads rows of one sequence, over the
+whole sequence or a part of at most `split_tokens` of it. Each item reads its tokens for itself: sequences of more rows
+than `head_tile` are read several times. Query tokens are the last of their sequence; what comes later is masked, and
+the tokens that only some queries see belong to the last part. Parts are merged in a second phase.
+
+The absorbed queries come in and the weighted sums of latents go out; the two projections are matrix products of their
+own. The cache of one layer is plain, with a layout for the axes page, token, dim as a knob, or one of the records
+of `latent_cache`. Queries, results and partial results reside in the shared cache where a machine has one and they fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, Program, Tensor
+from layouts.notation import named
+from workloads import paging
+from workloads.batch import Batch
+from workloads.buffers import OPERAND_LAYOUTS
+from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.kernels.latent import Attend, Heads, Plan, combine
+from workloads.kernels.latent_cache import RECORDS, Pool, check_record, place_with, plain_pool, record_pool
+from workloads.model import Model
+from workloads.schedule import SCHEDULES, schedule
+
+PAGE_ORDERS = ("contiguous", "shuffled")
+OPTIONS = ("heads",)
+OPTIONAL = {"q_len": 1, "rank": 512, "rope": 64, "nope": 128, "value": 0}  # DeepSeek V3; value 0: rank
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer's decode attention: `contexts` are the KV tokens of every sequence, the `q_len` queries included."""
+
+    heads: Heads
+    q_len: int
+    contexts: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Query rows of a sequence, query by query."""
+        return self.q_len * self.heads.count
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What the search may choose."""
+
+    record: str = knob("plain", "the cache in the queries' type, or a record with eight-bit values", choices=RECORDS)
+    layout: str = knob(
+        "page token dim", "where a plain cache lies, outermost first; token: in its page", axes="page, token, dim"
+    )
+    page_size: int = knob(64, "tokens in a page", least=1)
+    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    head_tile: int = knob(64, "rows (heads of query tokens) that one core takes", least=1)
+    tile: int = knob(64, "tokens in one load", least=1)
+    stages: int = knob(3, "tiles of the cache in flight: scores of one, weighted sum of the one before", least=2)
+    split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
+    schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
+    sram_layout: str = knob("swizzled", "where operands lie in the scratchpad", choices=OPERAND_LAYOUTS)
+
+
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+    """Return the problem of one layer over `batch`, which is required; a model gives the dtype only.
+
+    Options: heads; q_len tokens per sequence (1), rank and rope columns of a key (512, 64), columns of a value (those
+    of rank), and nope, what the expanded heads have beside rope (128), for the scale 1/√(nope + rope).
+    """
+    sizes = require_options("mla-decode", options, OPTIONS, OPTIONAL)
+    heads = heads_of("mla-decode", sizes, model)
+    if batch is None:
+        raise ValueError("batch: kernel mla-decode needs one, with a context or a trace")
+    check_queries(sizes["q_len"], batch.contexts)
+    return Problem(heads, sizes["q_len"], batch.contexts)
+
+
+def heads_of(kernel: str, sizes: Mapping[str, int], model: Model | None) -> Heads:
+    """Return the heads of sizes heads, rank, rope, nope and value. Raises ValueError for a value beyond the key."""
+    rank, rope, value = sizes["rank"], sizes["rope"], sizes["value"] or sizes["rank"]
+    if value > rank + rope:
+        raise ValueError(f"options: size value is {value}; allowed: up to rank + rope, {rank + rope}")
+    dtype = require_16_bit(kernel, model.dtype if model else "bf16")
+    return Heads(sizes["heads"], rank, rope, value, (sizes["nope"] + rope) ** -0.5, dtype)
+
+
+def check_queries(q_len: int, contexts: tuple[int, ...]) -> None:
+    """Raise ValueError where a sequence is shorter than its queries."""
+    for sequence, context in enumerate(contexts):
+        if context < q_len:
+            raise ValueError(f"batch: sequence {sequence} has {context} tokens; allowed: at least its q_len, {q_len}")
+
+
+def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
+    """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
+    longest = max(problem.contexts) - problem.q_len + 1
+    split = knobs.split_tokens if 0 < knobs.split_tokens < longest else 0
+    pool = _pool(problem, knobs)
+    return (
+        *(repr(tensor.layout.key) for tensor in pool.tensors),
+        knobs.record,
+        knobs.page_size,
+        knobs.page_order,
+        min(knobs.head_tile, problem.rows),
+        knobs.tile,
+        knobs.stages,
+        split,
+        knobs.sram_layout,
+        knobs.schedule,
+    )
+
+
+def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
+    """Return the program. Raises ValueError naming a knob that is out of range, or what does not fit and by how much.
+
+    `seed` draws the page order.
+    """
+    check_knobs(knobs)
+    check_record(knobs.record, problem.heads.dim, problem.heads.dtype)
+    pool = _pool(problem, knobs)
+    place_with([], pool, machine)  # before a page table of a hopeless size is made
+    tasks = _tasks(problem, knobs)
+    rows = min(knobs.head_tile, problem.rows)
+    parts = len(tasks["owner"])
+    split = parts > len(problem.contexts) * -(-problem.rows // rows)
+    tensors = place_with(_tensors(problem, knobs, seed, parts if split else 0, rows), pool, machine)
+    causal = problem.q_len > 1
+    plan = Plan(
+        rows, knobs.tile, knobs.stages, knobs.sram_layout, knobs.record, "page", "token", causal=causal, split=split
+    )
+    order = schedule(knobs.schedule, tasks["tokens"], machine.spec.cores.count)
+    phases = [Attend(problem.heads, plan, machine, tensors, tasks).finish(order)]
+    machine.require_fit(phases[0], {"head_tile": knobs.head_tile, "tile": knobs.tile, "stages": knobs.stages})
+    if split:
+        phases.append(combine(problem.heads, rows, machine, tensors, tasks))
+        machine.require_fit(phases[1], {"split_tokens": knobs.split_tokens, "head_tile": knobs.head_tile})
+    return Program("mla-decode", tensors, tuple(phases))
+
+
+def _pool(problem: Problem, knobs: Knobs) -> Pool:
+    pages = sum(-(-context // knobs.page_size) for context in problem.contexts)
+    if knobs.record != "plain":
+        return record_pool(knobs.record, pages, knobs.page_size)
+    sizes = {"page": pages, "token": knobs.page_size, "dim": problem.heads.dim}
+    return plain_pool(knob_layout(knobs, "layout", sizes), problem.heads.dtype)
+
+
+def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, rows: int) -> list[Tensor]:
+    """Return all tensors but the cache's; rows are those of all sequences, by sequence, query and head."""
+    if knobs.page_order == "contiguous":
+        table = paging.contiguous(problem.contexts, knobs.page_size)
+    else:
+        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
+    heads, count = problem.heads, len(problem.contexts) * problem.rows
+    entries = named("entry", {"entry": len(table.pages)})
+    tensors = [
+        Tensor("q", named("row dim", {"row": count, "dim": heads.dim}), heads.dtype, NONE, "cache"),
+        Tensor("page table", entries, "int32", NONE, "cache", table.pages),
+        Tensor("out", named("row dim", {"row": count, "dim": heads.value_dim}), heads.dtype, NONE, "cache"),
+    ]
+    if parts:
+        sizes = {"part": parts, "row": rows, "column": heads.value_dim + 1}
+        tensors.append(Tensor("partial", named("part row column", sizes), "fp32", NONE, "cache"))
+    return tensors
+
+
+def _tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the columns of the work items, ordered by sequence, tile of rows and part.
+
+    Parts are cut from the tokens that every query sees, so that no row of a part sees nothing; the last part also has
+    the q_len - 1 tokens behind them.
+    """
+    contexts = np.array(problem.contexts, np.int64)
+    seen_by_all = contexts - problem.q_len + 1
+    limit = knobs.split_tokens or int(seen_by_all.max())
+    first_page = np.cumsum(np.append(0, -(-contexts // knobs.page_size)))[:-1]
+    rows = min(knobs.head_tile, problem.rows)
+    per_sequence = -(-problem.rows // rows)
+    owner = np.arange(len(contexts) * per_sequence)
+    parts = -(-seen_by_all[owner // per_sequence] // limit)
+    owner = np.repeat(owner, parts)
+    begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
+    sequence, first_row = owner // per_sequence, owner % per_sequence * rows
+    visible = seen_by_all[sequence] - begin
+    tokens = np.where(visible > limit, limit, visible + problem.q_len - 1)
+    return {
+        "owner": owner,
+        "row": sequence * problem.rows + first_row,
+        "rows": np.minimum(problem.rows - first_row, rows),
+        "first row": first_row,
+        "first": first_page[sequence],
+        "begin": begin,
+        "tokens": tokens,
+        "visible": visible,
+        "tiles": -(-tokens // knobs.tile),
+        "part": np.arange(len(owner)),
+    }
