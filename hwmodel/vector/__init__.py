@@ -9,10 +9,10 @@ out from the layouts of the buffers. One file per family of operations.
 
 from __future__ import annotations
 
-from hwmodel.vector import attention, elementwise
+from hwmodel.vector import activation, attention, elementwise, norm, rope, routing, selection
 from hwmodel.vector.operation import Operation, Work
 
-FAMILIES = (attention, elementwise)
+FAMILIES = (activation, attention, elementwise, norm, rope, routing, selection)
 OPERATIONS: dict[str, Operation] = {name: found for family in FAMILIES for name, found in family.OPERATIONS.items()}
 
 __all__ = ["OPERATIONS", "Operation", "Work"]
