@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from workloads.kernels import activation, decode_attention, gemm, norm, residual_add, rope, softmax
+from workloads.kernels import (
+    activation,
+    decode_attention,
+    gemm,
+    moe_finalize,
+    moe_gemm,
+    moe_layer,
+    moe_permute,
+    moe_route,
+    norm,
+    residual_add,
+    rope,
+    softmax,
+)
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -25,6 +38,60 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape,
         gemm.canonical,
         gemm.compile,
+    ),
+    "grouped-gemm": Kernel(
+        "grouped-gemm",
+        "rows of tokens times the weights of their experts, in contiguous, masked or gathered groups",
+        moe_gemm.Knobs,
+        (),
+        ("tokens", "experts", "topk", "n", "k"),
+        moe_gemm.shape,
+        moe_gemm.canonical,
+        moe_gemm.compile,
+        {"max_rows": 0},
+    ),
+    "moe": Kernel(
+        "moe",
+        "a layer of experts: route, permute, product, SwiGLU, product, finalise; shared: inter of a shared expert",
+        moe_layer.Knobs,
+        (),
+        ("tokens", "experts", "topk", "inter"),
+        moe_layer.shape,
+        moe_layer.canonical,
+        moe_layer.compile,
+        {"hidden": 0, "shared": 0, "max_rows": 0},
+    ),
+    "moe-finalize": Kernel(
+        "moe-finalize",
+        "every token gathers the rows of its experts and adds them up by their weights",
+        moe_finalize.Knobs,
+        (),
+        ("tokens", "experts", "topk"),
+        moe_finalize.shape,
+        moe_finalize.canonical,
+        moe_finalize.compile,
+        {"columns": 0, "max_rows": 0},
+    ),
+    "moe-permute": Kernel(
+        "moe-permute",
+        "rows of tokens are gathered into the order of their experts",
+        moe_permute.Knobs,
+        (),
+        ("tokens", "experts", "topk"),
+        moe_permute.shape,
+        moe_permute.canonical,
+        moe_permute.compile,
+        {"columns": 0, "max_rows": 0},
+    ),
+    "moe-route": Kernel(
+        "moe-route",
+        "from the router's logits to the experts of every token and their weights",
+        moe_route.Knobs,
+        (),
+        ("tokens", "experts", "topk"),
+        moe_route.shape,
+        moe_route.canonical,
+        moe_route.compile,
     ),
     "residual-add": Kernel(
         "residual-add",
