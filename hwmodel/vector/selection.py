@@ -12,27 +12,40 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel.vector.operation import Operation, Work, read, update
+from hwmodel.vector.operation import Operation, Work, read, update, write
 
 Array = np.ndarray[Any, Any]
 
 
-def _top_k(blocks: list[Array], _: float, rows: int, columns: int, k: int, first: int) -> None:
+def _top_k(blocks: list[Array], _: float, rows: int, columns: int, k: int, first: int, tile: int) -> None:
     """Keep the k largest of a tile and of the tiles before it, in falling order.
 
-    Operands: values [rows, k], indices [rows, k], source; `first` is the index of the tile's first column, and a tile
-    that begins at 0 begins anew.
+    Operands: values [rows, k], indices [rows, k], source; `first` is the index of the tile's first column, and the
+    first tile (`tile` 0) begins anew.
     """
     values, indices, source = blocks
-    if first == 0:
+    if tile == 0:
         values[:rows, :k] = -np.inf
         indices[:rows, :k] = np.iinfo(np.int32).max
-    tile = np.arange(first, first + columns, dtype=np.int32)
-    number = np.concatenate([indices[:rows, :k], np.broadcast_to(tile, (rows, columns))], axis=1)
+    here = np.arange(first, first + columns, dtype=np.int32)
+    number = np.concatenate([indices[:rows, :k], np.broadcast_to(here, (rows, columns))], axis=1)
     found = np.concatenate([values[:rows, :k], source[:rows, :columns].astype(values.dtype)], axis=1)
     order = np.lexsort((number, -found.astype(np.float32)), axis=1)[:, :k]
     values[:rows, :k] = np.take_along_axis(found, order, axis=1)
     indices[:rows, :k] = np.take_along_axis(number, order, axis=1)
+
+
+def _merge_top_k(blocks: list[Array], _: float, parts: int, rows: int, k: int) -> None:
+    """Merge the k largest of `parts` parts of every row.
+
+    Operands: values [rows, k], indices [rows, k], values and indices of the parts [rows · parts, k].
+    """
+    values, indices, found, number = blocks
+    candidates = found[: rows * parts, :k].reshape(rows, parts * k)
+    numbers = number[: rows * parts, :k].reshape(rows, parts * k)
+    order = np.lexsort((numbers, -candidates.astype(np.float32)), axis=1)[:, :k]
+    values[:rows, :k] = np.take_along_axis(candidates, order, axis=1).astype(values.dtype)
+    indices[:rows, :k] = np.take_along_axis(numbers, order, axis=1)
 
 
 def _work(rows: int, columns: int, k: int) -> Work:
@@ -42,8 +55,18 @@ def _work(rows: int, columns: int, k: int) -> Work:
 
 OPERATIONS: dict[str, Operation] = {
     "top_k": Operation(
-        lambda _, rows, columns, k, first: _work(rows, columns, k),
-        lambda _, rows, columns, k, first: (update(0, rows, k), update(1, rows, k), read(2, rows, columns)),
+        lambda _, rows, columns, k, first, tile: _work(rows, columns, k),
+        lambda _, rows, columns, k, first, tile: (update(0, rows, k), update(1, rows, k), read(2, rows, columns)),
         _top_k,
+    ),
+    "merge_top_k": Operation(
+        lambda _, parts, rows, k: _work(rows, parts * k, k),
+        lambda _, parts, rows, k: (
+            write(0, rows, k),
+            write(1, rows, k),
+            read(2, rows * parts, k),
+            read(3, rows * parts, k),
+        ),
+        _merge_top_k,
     ),
 }

@@ -23,7 +23,8 @@ CASES: dict[str, tuple[list[tuple[int, int, str]], tuple[int, ...], tuple[int, .
     "swiglu_pairs": (SIX[:2], (2, 4), (4, 4)),
     "rope_neox": (SIX[:3], (2, 2, 4), (2, 4, 4)),
     "rope_interleaved": (SIX[:3], (2, 2, 4), (2, 4, 4)),
-    "top_k": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 0), (4, 5, 3, 0)),
+    "top_k": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 0, 0), (4, 5, 3, 0, 0)),
+    "merge_top_k": ([SIX[0], (8, 9, "int32"), SIX[0], (8, 9, "int32")], (2, 2, 3), (2, 4, 3)),
     "route_softmax": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 1), (4, 5, 3, 1)),
     "route_sigmoid": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 0), (4, 5, 3, 0)),
     "weighted_sum": (SIX[:3], (2, 2, 4), (2, 4, 4)),
@@ -98,7 +99,7 @@ def test_quantised_values_are_held_within_the_largest_number() -> None:
 
 def test_equal_values_are_chosen_by_the_lower_index_across_tiles() -> None:
     values, indices = np.zeros((1, 3), np.float32), np.zeros((1, 3), np.int32)
-    for first, tile in ((0, [5.0, 1.0, 5.0]), (3, [5.0, 7.0, 5.0])):
-        OPERATIONS["top_k"].values([values, indices, np.array([tile], np.float32)], 0.0, 1, 3, 3, first)
+    for number, tile in enumerate(([5.0, 1.0, 5.0], [5.0, 7.0, 5.0])):
+        OPERATIONS["top_k"].values([values, indices, np.array([tile], np.float32)], 0.0, 1, 3, 3, 3 * number, number)
     assert values.tolist() == [[7.0, 5.0, 5.0]]
     assert indices.tolist() == [[4, 0, 2]]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from workloads.kernels import (
     activation,
     decode_attention,
+    embedding,
     gemm,
+    kv_append,
     moe_finalize,
     moe_gemm,
     moe_layer,
@@ -14,6 +16,7 @@ from workloads.kernels import (
     norm,
     residual_add,
     rope,
+    sampling,
     softmax,
 )
 from workloads.kernels.base import Kernel
@@ -28,6 +31,17 @@ KERNELS: dict[str, Kernel] = {
         decode_attention.shape,
         decode_attention.canonical,
         decode_attention.compile,
+    ),
+    "embedding": Kernel(
+        "embedding",
+        "rows of a table by token numbers; a model gives vocabulary, hidden size and dtype",
+        embedding.Knobs,
+        (),
+        ("rows",),
+        embedding.shape,
+        embedding.canonical,
+        embedding.compile,
+        {"vocabulary": 0, "columns": 0},
     ),
     "gemm": Kernel(
         "gemm",
@@ -49,6 +63,17 @@ KERNELS: dict[str, Kernel] = {
         moe_gemm.canonical,
         moe_gemm.compile,
         {"max_rows": 0},
+    ),
+    "kv-append": Kernel(
+        "kv-append",
+        "keys and values of new tokens into the paged cache, rotated and quantised on the way or not",
+        kv_append.Knobs,
+        ("model", "batch"),
+        (),
+        kv_append.shape,
+        kv_append.canonical,
+        kv_append.compile,
+        {"new": 1},
     ),
     "moe": Kernel(
         "moe",
@@ -145,6 +170,17 @@ KERNELS: dict[str, Kernel] = {
         activation.canonical,
         activation.compile,
         {"inter": 0},
+    ),
+    "top-k": Kernel(
+        "top-k",
+        "the k largest logits of every row with their indices; a model gives vocabulary and dtype",
+        sampling.Knobs,
+        (),
+        ("rows", "k"),
+        sampling.shape,
+        sampling.canonical,
+        sampling.compile,
+        {"vocabulary": 0},
     ),
 }
 

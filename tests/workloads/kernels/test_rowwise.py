@@ -19,16 +19,30 @@ from hwmodel.spec import load_machine
 from kernels_ref import activation as exact_activation
 from kernels_ref import norm as exact_norm
 from kernels_ref import rope as exact_rope
+from kernels_ref.kv_append import kv_append as exact_append
+from kernels_ref.sampling import top_k as exact_top_k
 from workloads.batch import Batch
-from workloads.kernels import KERNELS, activation, norm, residual_add, rope, softmax
+from workloads.kernels import (
+    KERNELS,
+    activation,
+    embedding,
+    kv_append,
+    norm,
+    residual_add,
+    rope,
+    sampling,
+    softmax,
+)
 from workloads.kernels.rowwise import bands
 from workloads.model import load_model
 
 Array = np.ndarray[Any, Any]
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
-ULP = {"bf16": 2.0**-7, "fp16": 2.0**-10}  # of a number, relative, at most
-LEAST = {"bf16": 2.0**-133, "fp16": 2.0**-24}  # the smallest number
+# how far a result may be from the exact one, relative and absolute: 2 units in the last place of 16 bits; fp8 is
+# rounded to the nearest, and fp32 before it moves what lies half-way
+RELATIVE = {"bf16": 2 * 2.0**-7, "fp16": 2 * 2.0**-10, "fp8_e4m3": 2.0**-4 + 2.0**-20, "int32": 0.0}
+ABSOLUTE = {"bf16": 2.0**-132, "fp16": 2.0**-23, "fp8_e4m3": 2.0**-10 + 2.0**-20, "int32": 0.0}
 MANY = 300  # examples per kernel in the nightly run
 
 sizes = st.integers(1, 37)
@@ -38,15 +52,30 @@ stages = st.integers(1, 3)
 
 
 @dataclass(frozen=True)
-class Case:
-    """`draw` a problem with knobs, `expected` results by tensor from a memory, `inputs` in the order of the program.
+class Ran:
+    """A program that has run: its memory before and after."""
 
-    `compulsory`: bytes loaded and stored by tensor, by hand, for `plain`: a problem with knobs.
+    program: Program
+    before: Memory
+    memory: Memory
+
+    def values(self, tensor: int) -> Array:
+        """Return the contents of an index tensor."""
+        found = self.program.tensors[tensor].values
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """`draw` a problem with knobs, and what is `expected` in the tensors that it writes.
+
+    `loaded` and `stored`: bytes by tensor, by hand, for `plain`: a problem with knobs.
     """
 
     module: Any
     draw: Callable[[st.DrawFn], tuple[Any, Any]]
-    expected: Callable[[Any, Any, Memory], dict[str, Array]]
+    expected: Callable[[Any, Any, Ran], dict[str, Array]]
     plain: tuple[Any, Any]
     loaded: dict[str, int]
     stored: dict[str, int]
@@ -59,13 +88,13 @@ def draw_norm(draw: st.DrawFn) -> tuple[Any, Any]:
     return problem, norm.Knobs(draw(tiles), draw(stages), layout)
 
 
-def expect_norm(problem: Any, _: Any, memory: Memory) -> dict[str, Array]:
-    x, weight = memory.read("x").astype(float), memory.read("weight")[0].astype(float)
+def expect_norm(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
+    x, weight = ran.memory.read("x").astype(float), ran.memory.read("weight")[0].astype(float)
     if not problem.residual:
         return {"out": exact_norm.rms_norm(x, weight, problem.eps)}
-    total = x + memory.read("residual").astype(float)
+    total = x + ran.memory.read("residual").astype(float)
     # what is normed is what is stored
-    return {"total": total, "out": exact_norm.rms_norm(memory.read("total").astype(float), weight, problem.eps)}
+    return {"total": total, "out": exact_norm.rms_norm(ran.memory.read("total").astype(float), weight, problem.eps)}
 
 
 def draw_add(draw: st.DrawFn) -> tuple[Any, Any]:
@@ -74,8 +103,8 @@ def draw_add(draw: st.DrawFn) -> tuple[Any, Any]:
     return residual_add.Problem(draw(sizes), draw(sizes), draw(dtypes)), knobs
 
 
-def expect_add(_: Any, __: Any, memory: Memory) -> dict[str, Array]:
-    return {"out": memory.read("x").astype(float) + memory.read("residual").astype(float)}
+def expect_add(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
+    return {"out": ran.memory.read("x").astype(float) + ran.memory.read("residual").astype(float)}
 
 
 def draw_softmax(draw: st.DrawFn) -> tuple[Any, Any]:
@@ -83,8 +112,8 @@ def draw_softmax(draw: st.DrawFn) -> tuple[Any, Any]:
     return problem, softmax.Knobs(draw(tiles), draw(stages), draw(st.sampled_from(["row column", "column row"])))
 
 
-def expect_softmax(problem: Any, _: Any, memory: Memory) -> dict[str, Array]:
-    return {"out": exact_norm.softmax(memory.read("x"), problem.scale)}
+def expect_softmax(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
+    return {"out": exact_norm.softmax(ran.memory.read("x"), problem.scale)}
 
 
 def draw_swiglu(draw: st.DrawFn) -> tuple[Any, Any]:
@@ -95,8 +124,8 @@ def draw_swiglu(draw: st.DrawFn) -> tuple[Any, Any]:
     return activation.Problem(draw(sizes), inter, draw(dtypes)), replace(knobs, layout=draw(st.sampled_from(layouts)))
 
 
-def expect_swiglu(_: Any, __: Any, memory: Memory) -> dict[str, Array]:
-    both = memory.read("gate and up")
+def expect_swiglu(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
+    both = ran.memory.read("gate and up")
     return {"out": exact_activation.swiglu(both[:, 0], both[:, 1])}
 
 
@@ -108,10 +137,76 @@ def draw_rope(draw: st.DrawFn) -> tuple[Any, Any]:
     return problem, rope.Knobs(draw(tiles), draw(stages), style, table, layout)
 
 
-def expect_rope(problem: Any, knobs: Any, memory: Memory) -> dict[str, Array]:
-    rows = memory.read("angles")[list(problem.positions)]
-    x = memory.read("x").transpose(1, 0, 2)  # from head, token, dim
+def expect_rope(problem: Any, knobs: Any, ran: Ran) -> dict[str, Array]:
+    rows = ran.memory.read("angles")[list(problem.positions)]
+    x = ran.memory.read("x").transpose(1, 0, 2)  # from head, token, dim
     return {"out": exact_rope.rope(x, rows[:, 0], rows[:, 1], knobs.style).transpose(1, 0, 2)}
+
+
+def draw_embedding(draw: st.DrawFn) -> tuple[Any, Any]:
+    layout = draw(st.sampled_from(["token column", "column token"]))
+    knobs = embedding.Knobs(draw(tiles), draw(stages), draw(st.sampled_from([3, 16, 64])), layout)
+    return embedding.Problem(draw(sizes), draw(sizes), draw(sizes), draw(dtypes)), knobs
+
+
+def expect_embedding(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
+    return {"out": ran.memory.read("table")[ran.values(embedding.TOKENS)].astype(float)}
+
+
+def draw_append(draw: st.DrawFn) -> tuple[Any, Any]:
+    heads_kv, new = draw(st.integers(1, 3)), draw(st.integers(1, 11))
+    contexts = draw(st.lists(st.integers(new, 40), min_size=1, max_size=5))
+    heads_q, dim = heads_kv * draw(st.integers(1, 3)), 2 * draw(st.integers(1, 9))
+    problem = kv_append.Problem(heads_q, heads_kv, dim, draw(dtypes), tuple(contexts), new)
+    layouts = ["page kv token head dim", "page kv head token dim", "kv page head dim token", "head kv page token dim"]
+    knobs = kv_append.Knobs(
+        draw(tiles),
+        draw(stages),
+        draw(st.sampled_from(layouts)),
+        draw(st.sampled_from([1, 3, 16])),
+        draw(st.sampled_from(["contiguous", "shuffled"])),
+        draw(st.sampled_from(["token head dim", "head dim token"])),
+        draw(st.sampled_from(kv_append.ROPES)),
+        draw(st.sampled_from(["fp32", "model"])),
+        draw(st.sampled_from(kv_append.CACHES)),
+    )
+    return problem, knobs
+
+
+def expect_append(problem: Any, knobs: Any, ran: Ran) -> dict[str, Array]:
+    new = ran.memory.read("new").transpose(1, 0, 2)  # token, head, dim
+    q, k, v = np.split(new, [problem.heads_q, problem.heads_q + problem.heads_kv], axis=1)
+    turned = {}
+    if knobs.rope != "none":
+        rows = ran.memory.read("angles")[list(problem.positions)]
+        q, k = (exact_rope.rope(x, rows[:, 0], rows[:, 1], knobs.rope) for x in (q, k))
+        turned = {"q": q.transpose(1, 0, 2)}
+    table = ran.values(kv_append.TABLE)
+    slots, first = [], 0
+    for context in problem.contexts:
+        for position in range(context - problem.new, context):
+            page = int(table[first + position // knobs.page_size])
+            slots.append(page * knobs.page_size + position % knobs.page_size)
+        first += -(-context // knobs.page_size)
+    scales = None if knobs.cache_dtype == "model" else ran.memory.read("scales")[:, :, 0]
+    largest = np.inf if scales is None else 448.0
+    return turned | {"kv": exact_append(ran.before.read("kv"), k, v, np.array(slots), scales, largest)}
+
+
+def draw_top_k(draw: st.DrawFn) -> tuple[Any, Any]:
+    vocabulary = draw(st.integers(1, 90))
+    problem = sampling.Problem(draw(sizes), vocabulary, draw(st.integers(1, min(9, vocabulary))), draw(dtypes))
+    layout = draw(st.sampled_from(["row column", "column row"]))
+    knobs = sampling.Knobs(
+        draw(tiles), draw(stages), draw(st.sampled_from([4, 33])), draw(st.sampled_from([0, 5, 20, 89])), layout
+    )
+    return problem, knobs
+
+
+def expect_top_k(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
+    logits = ran.memory.read("logits")
+    values, indices = exact_top_k(logits, problem.k)
+    return {"values": values.astype(float), "indices": indices}
 
 
 CASES = {
@@ -149,6 +244,35 @@ CASES = {
         {"gate and up": 2 * 30 * 128},
         {"out": 30 * 128},
     ),
+    "embedding": Case(
+        embedding,
+        draw_embedding,
+        expect_embedding,
+        (embedding.Problem(30, 100, 64, "bf16"), embedding.Knobs()),
+        {"table": 30 * 128},
+        {"out": 30 * 128},
+    ),
+    "kv-append": Case(
+        kv_append,
+        draw_append,
+        expect_append,
+        (
+            kv_append.Problem(4, 2, 64, "bf16", tuple(range(20, 30)), 10),
+            kv_append.Knobs(page_size=8, rope="neox", cache_dtype="fp8_e4m3"),
+        ),
+        # a head is 64 elements; two tiles per sequence load the scales of 2 heads for keys and for values
+        {"new": 100 * 8 * 128, "angles": 100 * 2 * 32 * 4, "scales": 10 * 2 * 2 * 2 * 4},
+        {"kv": 100 * 4 * 64, "q": 100 * 4 * 128},
+        cancels=True,
+    ),
+    "top-k": Case(
+        sampling,
+        draw_top_k,
+        expect_top_k,
+        (sampling.Problem(30, 64, 3, "bf16"), sampling.Knobs()),
+        {"logits": 30 * 128},
+        {"values": 30 * 3 * 2, "indices": 30 * 3 * 4},
+    ),
     "rope": Case(
         rope,
         draw_rope,
@@ -161,22 +285,27 @@ CASES = {
 }
 
 
-def computed(program: Program, seed: int = 5) -> Memory:
-    memory = Memory(program)
+def ran(program: Program, seed: int = 5) -> Ran:
+    before, memory = Memory(program), Memory(program)
     rng = np.random.default_rng(seed)
     for tensor in program.tensors:
         if tensor.values is None:
-            memory.write(tensor.name, rng.standard_normal([tensor.layout.size(axis) for axis in tensor.layout.axes]))
+            values = rng.standard_normal([tensor.layout.size(axis) for axis in tensor.layout.axes])
+            values = values if tensor.name != "scales" else 0.004 + np.abs(values)  # some values exceed the largest
+            for each in (before, memory):
+                each.write(tensor.name, values)
     run(program, memory, CORES)
-    return memory
+    return Ran(program, before, memory)
 
 
 def check_values(case: Case, problem: Any, knobs: Any) -> None:
-    """Results are within two units in the last place of the formula; where terms below 8 cancel, within 2**-21 more."""
-    memory = computed(case.module.compile(problem, knobs, NPU, 0))
-    for name, expected in case.expected(problem, knobs, memory).items():
-        error = np.abs(memory.read(name).astype(float) - expected)
-        allowed = 2 * ULP[problem.dtype] * np.abs(expected) + 2 * LEAST[problem.dtype] + case.cancels * 2.0**-21
+    """Results are as near to the formula as their type says; where terms below 8 cancel, within 2**-21 more."""
+    found = ran(case.module.compile(problem, knobs, NPU, 0))
+    dtypes_of = {tensor.name: tensor.dtype for tensor in found.program.tensors}
+    for name, expected in case.expected(problem, knobs, found).items():
+        error = np.abs(found.memory.read(name).astype(float) - expected)
+        dtype = dtypes_of[name]
+        allowed = RELATIVE[dtype] * np.abs(expected) + ABSOLUTE[dtype] + case.cancels * 2.0**-21
         assert (error <= allowed).all(), name
 
 
@@ -213,8 +342,8 @@ def test_tiles_and_stages_change_no_bit_and_their_keys_tell_them_apart(name: str
     others = [knobs, replace(knobs, tile_rows=3), replace(knobs, stages=4)]
     outputs = set()
     for other in others:
-        memory = computed(case.module.compile(problem, other, NPU, 0))
-        outputs.add(memory.read("out").tobytes())
+        memory = ran(case.module.compile(problem, other, NPU, 0)).memory
+        outputs.add(b"".join(memory.read(name).tobytes() for name in case.stored))
     assert len(outputs) == 1
     assert len({case.module.canonical(problem, other) for other in others}) == len(others)
 
@@ -223,6 +352,8 @@ def test_tiles_and_stages_change_no_bit_and_their_keys_tell_them_apart(name: str
 def test_a_tile_that_does_not_fit_is_an_error_in_one_line(name: str) -> None:
     case = CASES[name]
     problem, knobs = case.plain
+    if name == "kv-append":  # a tile has no more rows than there are new tokens of a sequence
+        problem = replace(problem, contexts=(1 << 20,), new=1 << 20)
     with pytest.raises(ValueError, match=r"B more than the 2097152 B .*; sized by tile_rows=1048576, ") as error:
         case.module.compile(problem, replace(knobs, tile_rows=1 << 20), NPU, 0)
     assert "\n" not in str(error.value)
@@ -264,13 +395,22 @@ def test_sizes_come_from_the_options_or_else_from_the_model() -> None:
         rope.shape(None, None, {})
     with pytest.raises(ValueError, match=r"^batch: kernel rope needs one"):
         rope.shape(llama, None, {})
+    assert embedding.shape(llama, None, {"rows": 2}) == embedding.Problem(2, 128256, 4096, "bf16")
+    assert sampling.shape(llama, None, {"rows": 2, "k": 5}) == sampling.Problem(2, 128256, 5, "bf16")
+    appended = kv_append.shape(llama, Batch((5, 6), "test"), {"new": 2})
+    assert (appended.heads_q, appended.heads_kv, appended.head_dim, appended.positions) == (32, 8, 128, (3, 4, 4, 5))
+    with pytest.raises(ValueError, match=r"^batch: a context of 5 tokens is shorter than the 6 new ones"):
+        kv_append.shape(llama, Batch((5, 6), "test"), {"new": 6})
+    with pytest.raises(ValueError, match=r"^options: size k is 9; allowed: at most the vocabulary \(8\)"):
+        sampling.shape(None, None, {"rows": 2, "k": 9, "vocabulary": 8})
+    with pytest.raises(ValueError, match=r"^tokens: number 1 is 7; allowed: 0 to 6"):
+        embedding.Problem(2, 7, 4, "bf16", (0, 7))
     with pytest.raises(ValueError, match=r"^model: head_dim is 7; kernel rope needs an even one"):
         rope.compile(rope.Problem((0,), 1, 7, "bf16"), rope.Knobs(), NPU, 0)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_kernel_is_registered_with_its_optional_sizes(name: str) -> None:
+def test_the_kernel_is_registered(name: str) -> None:
     kernel = KERNELS[name]
     assert kernel.compile is CASES[name].module.compile
     assert kernel.name == name
-    assert set(kernel.optional) <= {"columns", "inter", "residual"}
