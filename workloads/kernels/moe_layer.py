@@ -87,7 +87,8 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function."""
     layouts = [repr(layout.key) for layout in _weight_layouts(problem, knobs)]
     ways = (knobs.rows, knobs.fused, knobs.scoring, knobs.renormalise)
-    rows = (knobs.tile_rows, knobs.tile_columns, knobs.row_stages)
+    widest = max(problem.hidden, problem.inter, problem.shared)
+    rows = (knobs.tile_rows, min(knobs.tile_columns, widest), knobs.row_stages)
     return (*routing_key(problem, knobs), *layouts, *ways, *rows, *tile_key(knobs))
 
 

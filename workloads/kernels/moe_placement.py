@@ -27,7 +27,7 @@ def place_experts(name: str, expert: Array, costs: Array, counts: Array, cores: 
     if name not in ("pinned", "pinned-balanced"):
         return schedule(name, costs, cores)
     times = np.ones(len(counts), np.int64)
-    for _ in range(copies):
+    for _ in range(min(copies, len(expert))):  # more copies than items would stand idle
         times[np.argmax(counts / times)] += 1
     first = np.cumsum(times) - times
     owner = _owners(name, np.repeat(counts / times, times), cores)

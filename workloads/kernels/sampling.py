@@ -120,7 +120,7 @@ def _select(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Ten
     """Keep the k largest of every row, or of every part of one."""
     k, height, width = problem.k, knobs.tile_rows, _width(problem, knobs)
     split = _parts(problem, knobs) > 1
-    columns = _work_items(problem, knobs)
+    columns = _work_items(problem, knobs, machine.spec.cores.count)
     p = PhaseAssembler("select", tensors, tuple(columns))
     requested = (
         block("logits", height, width, problem.dtype, knobs.stages),
@@ -163,15 +163,17 @@ def _select(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Ten
     return p.finish(table, schedule("static", columns["tiles"], machine.spec.cores.count))
 
 
-def _work_items(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the columns of the work items, by tile of rows and part."""
-    part, height = _part(problem, knobs), knobs.tile_rows
-    row, number = np.indices((-(-problem.rows // height), _parts(problem, knobs))).reshape(2, -1)
+def _work_items(problem: Problem, knobs: Knobs, cores: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the columns of the work items, by tile of rows and part: tiles are as low as gives every core one."""
+    part, parts = _part(problem, knobs), _parts(problem, knobs)
+    count = max(-(-problem.rows // knobs.tile_rows), min(problem.rows, cores // parts))
+    edges = np.arange(count + 1) * problem.rows // count
+    row, number = np.indices((count, parts)).reshape(2, -1)
     begin = number * part
     end = np.minimum(begin + part, problem.vocabulary)
     return {
-        "row": row * height,
-        "rows": np.minimum(problem.rows - row * height, height),
+        "row": edges[row],
+        "rows": edges[row + 1] - edges[row],
         "part": number,
         "begin": begin,
         "end": end,

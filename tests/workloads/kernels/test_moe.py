@@ -397,6 +397,8 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     assert moe_gemm.canonical(problem, moe_gemm.Knobs(copies=3)) == key
     assert moe_gemm.canonical(problem, moe_gemm.Knobs(skew_percent=50)) == key
     assert moe_gemm.canonical(problem, moe_gemm.Knobs(layout_b="expert n k//8 k%8")) == key
+    same: list[dict[str, Any]] = [{}, {"copies": 3}, {"skew_percent": 50}, {"layout_b": "expert n k//8 k%8"}]
+    assert len({moe_gemm.compile(problem, moe_gemm.Knobs(**change), NPU, 0).hash for change in same}) == 1
     changes: list[dict[str, Any]] = [
         {"copies": 3, "schedule": "pinned"},
         {"schedule": "pinned"},

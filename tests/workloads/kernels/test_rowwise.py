@@ -414,3 +414,17 @@ def test_the_kernel_is_registered(name: str) -> None:
     kernel = KERNELS[name]
     assert kernel.compile is CASES[name].module.compile
     assert kernel.name == name
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from([0, 30, 50]))
+def test_the_parts_of_logits_cover_them_once_on_as_many_cores_as_there_are(rows: int, height: int, split: int) -> None:
+    knobs = sampling.Knobs(tile_rows=height, tile_columns=20, split=split)
+    phase = sampling.compile(sampling.Problem(rows, 100, 2, "bf16"), knobs, NPU, 0).phases[0]
+    covered = np.zeros((rows, 100), int)
+    for item in phase.tasks:
+        column = dict(zip(phase.columns, item.tolist(), strict=True))
+        covered[column["row"] : column["row"] + column["rows"], column["begin"] : column["end"]] += 1
+        assert 1 <= column["rows"] <= height
+    assert (covered == 1).all()
+    parts = {0: 1, 30: 4, 50: 2}[split]
+    assert len(phase.tasks) >= min(rows * parts, CORES // parts * parts)
