@@ -7,6 +7,7 @@ program. What a shared expert has returned is added, too, where the problem has 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hwmodel.assembler import Region
@@ -25,12 +26,17 @@ from workloads.placement import place
 ROWS, CHOICES, WEIGHTS, OUT = range(4)
 Problem = moe_permute.Problem
 Knobs = moe_permute.Knobs
-canonical = moe_permute.canonical
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of tokens, experts and topk, and of `columns` or the model's hidden size."""
     return Problem(**moe_permute.hidden_sizes("moe-finalize", options, model))
+
+
+def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
+    """Return a key that is equal for knobs of one meaning: those of `moe_permute`, and rows that are as many tokens."""
+    rows = _tokens(knobs.tile_rows, problem.topk) * problem.topk
+    return moe_permute.canonical(problem, replace(knobs, tile_rows=rows))
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -64,11 +70,12 @@ def finalize(
     """Return the phase that adds up the rows of every token's choices.
 
     `numbers`: tensors of permuted rows, of the table of their rows, of weights (token, choice), of the result, the
-    first and last with axes row and column; `sizes`: rows and columns of a tile, columns in all; `shared`: a
-    tensor like the result that is added.
+    first and last with axes row and column; `sizes`: gathered rows (of one token at least) and columns of a tile,
+    columns in all; `shared`: a tensor like the result that is added.
     """
     rows, table, weights, out = numbers
-    height, width, columns = sizes
+    gathered_rows, width, columns = sizes
+    height = _tokens(gathered_rows, topk)
 
     def gathered(tile: Any) -> Region:
         return Region(rows, {"row": tile.span(per_row=topk), "column": tile.across}, table, 0, "row", "row")
@@ -93,3 +100,8 @@ def finalize(
         (strip("out", out),),
         (Step("weighted_sum", operands, lambda t: (topk, t.height, t.width)),),
     )
+
+
+def _tokens(rows: int, topk: int) -> int:
+    """Return the tokens whose choices are so many rows at most; one token at least."""
+    return max(1, rows // topk)
