@@ -26,6 +26,7 @@ from workloads.routing import DISTRIBUTIONS, Routing, contiguous, draw, masked, 
 Array = np.ndarray[Any, Any]
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
+H100 = Machine(load_machine("h100-sxm").with_overrides({"cores.count": CORES}))  # with a shared cache, without gather
 U = {"bf16": 2.0**-8, "fp16": 2.0**-11}
 W = 2.0**-24
 TINY = 2.0**-24  # the smallest number of fp16
@@ -300,10 +301,11 @@ COMPULSORY: dict[str, tuple[Any, Any, Any, dict[str, int], dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", COMPULSORY)
-def test_bytes_are_those_by_hand_and_the_bound_holds(name: str) -> None:
+@pytest.mark.parametrize("machine", [NPU, H100], ids=["npu", "h100"])
+def test_bytes_are_those_by_hand_and_the_bound_holds(name: str, machine: Machine) -> None:
     module, problem, knobs, loaded, stored = COMPULSORY[name]
     assert KERNELS[name].compile is module.compile
-    result = simulate(module.compile(problem, knobs, NPU, 0), NPU)
+    result = simulate(module.compile(problem, knobs, machine, 0), machine)
     assert {t.name: t.load_useful_bytes for t in result.traffic if t.load_useful_bytes} == loaded
     assert {t.name: t.store_useful_bytes for t in result.traffic if t.store_useful_bytes} == stored
     assert result.bound.total_fs <= result.makespan_fs

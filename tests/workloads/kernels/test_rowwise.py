@@ -39,6 +39,7 @@ from workloads.model import load_model
 Array = np.ndarray[Any, Any]
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
+H100 = Machine(load_machine("h100-sxm").with_overrides({"cores.count": CORES}))  # with a shared cache, without gather
 # how far a result may be from the exact one, relative and absolute: 2 units in the last place of 16 bits; fp8 is
 # rounded to the nearest, and fp32 before it moves what lies half-way
 RELATIVE = {"bf16": 2 * 2.0**-7, "fp16": 2 * 2.0**-10, "fp8_e4m3": 2.0**-4 + 2.0**-20, "int32": 0.0}
@@ -327,9 +328,10 @@ def test_a_kernel_computes_its_formula_over_many_examples(name: str, data: st.Da
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_byte_is_moved_once_and_the_bound_holds(name: str) -> None:
+@pytest.mark.parametrize("machine", [NPU, H100], ids=["npu", "h100"])
+def test_every_byte_is_moved_once_and_the_bound_holds(name: str, machine: Machine) -> None:
     case = CASES[name]
-    result = simulate(case.module.compile(*case.plain, NPU, 0), NPU)
+    result = simulate(case.module.compile(*case.plain, machine, 0), machine)
     assert {t.name: t.load_useful_bytes for t in result.traffic if t.load_useful_bytes} == case.loaded
     assert {t.name: t.store_useful_bytes for t in result.traffic if t.store_useful_bytes} == case.stored
     assert result.bound.total_fs <= result.makespan_fs
