@@ -9,10 +9,34 @@ out from the layouts of the buffers. One file per family of operations.
 
 from __future__ import annotations
 
-from hwmodel.vector import attention, elementwise, linear_attention, mla, quantise, selection
+from hwmodel.vector import (
+    activation,
+    attention,
+    elementwise,
+    indexer,
+    linear_attention,
+    mla,
+    norm,
+    quantise,
+    rope,
+    routing,
+    selection,
+)
 from hwmodel.vector.operation import Operation, Work
 
-FAMILIES = (attention, elementwise, linear_attention, mla, quantise, selection)
+FAMILIES = (
+    activation,
+    attention,
+    elementwise,
+    indexer,
+    linear_attention,
+    mla,
+    norm,
+    quantise,
+    rope,
+    routing,
+    selection,
+)
 OPERATIONS: dict[str, Operation] = {name: found for family in FAMILIES for name, found in family.OPERATIONS.items()}
 
 __all__ = ["OPERATIONS", "Operation", "Work"]

@@ -1,4 +1,4 @@
-"""Vector operations that treat elements alike: rounding, sums of partial results."""
+"""Vector operations that treat elements alike: rounding, scaled rounding, sums, sums of partial results."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ def _sum(blocks: list[Array], _: float, parts: int, rows: int, columns: int) -> 
     out[:rows, :columns] = stack.sum(axis=0, dtype=np.float32).astype(out.dtype)
 
 
+def _add(blocks: list[Array], _: float, rows: int, columns: int) -> None:
+    """out = a + b in fp32, rounded to the dtype of out. Operands: out, a, b."""
+    out, a, b = blocks
+    total = a[:rows, :columns].astype(np.float32) + b[:rows, :columns].astype(np.float32)
+    out[:rows, :columns] = total.astype(out.dtype)
+
+
+def _quantise(blocks: list[Array], largest: float, groups: int, rows: int, columns: int) -> None:
+    """out = source / scale, held within ±`largest`.
+
+    Operands: out, source [groups · rows, columns], scale [groups, 1].
+    """
+    out, source, scale = blocks
+    wide = source[: groups * rows, :columns].astype(np.float32).reshape(groups, rows, columns)
+    scaled = np.clip(wide / scale[:groups, :1, None].astype(np.float32), -largest, largest)
+    out[: groups * rows, :columns] = scaled.reshape(groups * rows, columns).astype(out.dtype)
+
+
 OPERATIONS: dict[str, Operation] = {
     "convert": Operation(
         lambda _, rows, columns: Work(convert=rows * columns),
@@ -34,5 +52,19 @@ OPERATIONS: dict[str, Operation] = {
         lambda _, parts, rows, columns: Work(alu=parts * rows * columns, convert=rows * columns),
         lambda _, parts, rows, columns: (write(0, rows, columns), read(1, parts * rows, columns)),
         _sum,
+    ),
+    "add": Operation(
+        lambda _, rows, columns: Work(alu=rows * columns, convert=rows * columns),
+        lambda _, rows, columns: (write(0, rows, columns), read(1, rows, columns), read(2, rows, columns)),
+        _add,
+    ),
+    "quantise": Operation(
+        lambda _, groups, rows, columns: Work(alu=3 * groups * rows * columns, convert=groups * rows * columns),
+        lambda _, groups, rows, columns: (
+            write(0, groups * rows, columns),
+            read(1, groups * rows, columns),
+            read(2, groups, 1),
+        ),
+        _quantise,
     ),
 }

@@ -1,4 +1,10 @@
-"""Vector operations of sparse attention: the indexer's scores, and the positions of the largest ones."""
+"""Vector operations that select: the k largest of a row, tile by tile, with their indices.
+
+Equal values go by the lower index. The cost is that of selection in one pass as GPUs do it (WarpSelect: Johnson, Douze
+and Jégou 2017, arXiv:1702.08734): every element is compared with the smallest of the k that are kept, and once per tile
+a queue of k is sorted and merged, k (log2 k)² comparisons. How often a queue is full before, which depends on the
+values, is not modelled.
+"""
 
 from __future__ import annotations
 
@@ -11,77 +17,56 @@ from hwmodel.vector.operation import Operation, Work, read, update, write
 Array = np.ndarray[Any, Any]
 
 
-def _index_scores(blocks: list[Array], _: float, queries: int, columns: int, heads: int) -> None:
-    """Sum relu(product) times the weight of its head over the heads of every query.
+def _top_k(blocks: list[Array], _: float, rows: int, columns: int, k: int, first: int, tile: int) -> None:
+    """Keep the k largest of a tile and of the tiles before it, in falling order.
 
-    Operands: out [queries, columns], products [queries * heads, columns], weights [queries, heads].
+    Operands: values [rows, k], indices [rows, k], source; `first` is the index of the tile's first column, and the
+    first tile (`tile` 0) begins anew.
     """
-    out, products, weights = blocks
-    positive = np.maximum(products[: queries * heads, :columns].astype(np.float32), np.float32(0))
-    weighted = positive.reshape(queries, heads, columns) * weights[:queries, :heads, None].astype(np.float32)
-    out[:queries, :columns] = weighted.sum(axis=1, dtype=np.float32)
+    values, indices, source = blocks
+    if tile == 0:
+        values[:rows, :k] = -np.inf
+        indices[:rows, :k] = np.iinfo(np.int32).max
+    here = np.arange(first, first + columns, dtype=np.int32)
+    number = np.concatenate([indices[:rows, :k], np.broadcast_to(here, (rows, columns))], axis=1)
+    found = np.concatenate([values[:rows, :k], source[:rows, :columns].astype(values.dtype)], axis=1)
+    order = np.lexsort((number, -found.astype(np.float32)), axis=1)[:, :k]
+    values[:rows, :k] = np.take_along_axis(found, order, axis=1)
+    indices[:rows, :k] = np.take_along_axis(number, order, axis=1)
 
 
-def _scaled_index_scores(blocks: list[Array], scalar: float, queries: int, columns: int, heads: int) -> None:
-    """The same, times the scale of the column's key. Operands: as for `index_scores`, then scales [1, columns]."""
-    out, products, weights, scales = blocks
-    _index_scores([out, products, weights], scalar, queries, columns, heads)
-    out[:queries, :columns] *= scales[:1, :columns].astype(np.float32)
+def _merge_top_k(blocks: list[Array], _: float, parts: int, rows: int, k: int) -> None:
+    """Merge the k largest of `parts` parts of every row.
 
-
-def _select_step(blocks: list[Array], _: float, columns: int, begin: int, top_k: int) -> None:
-    """Keep the `top_k` largest of the scores kept so far and of a tile of scores [1, columns] from position `begin` on.
-
-    Operands: positions [1, top_k], ascending, and their scores [1, top_k], both of the min(begin, top_k) kept so far;
-    the tile. Of equal scores the lower position stays. At `begin` 0 nothing is kept yet.
+    Operands: values [rows, k], indices [rows, k], values and indices of the parts [rows · parts, k].
     """
-    positions, kept, scores = blocks
-    before = min(begin, top_k)
-    all_scores = np.concatenate([kept[0, :before], scores[0, :columns]])
-    all_positions = np.concatenate([positions[0, :before], begin + np.arange(columns, dtype=np.int32)])
-    best = np.sort(np.argsort(-all_scores, kind="stable")[:top_k])  # both parts ascend by position: stable is lower
-    positions[0, : len(best)] = all_positions[best]
-    kept[0, : len(best)] = all_scores[best]
+    values, indices, found, number = blocks
+    candidates = found[: rows * parts, :k].reshape(rows, parts * k)
+    numbers = number[: rows * parts, :k].reshape(rows, parts * k)
+    order = np.lexsort((numbers, -candidates.astype(np.float32)), axis=1)[:, :k]
+    values[:rows, :k] = np.take_along_axis(candidates, order, axis=1).astype(values.dtype)
+    indices[:rows, :k] = np.take_along_axis(numbers, order, axis=1)
 
 
-def _selection_work(columns: int, begin: int, top_k: int) -> Work:
-    """Assumed: a radix selection over tile and kept scores: four digits of 8 bits, each cut out, compared with the
-    digits above (2 alu) and counted (1 reduce); then a comparison and a running sum that compacts (1 alu, 1 reduce).
-    """
-    elements = columns + min(begin, top_k)
-    return Work(alu=9 * elements, reduce=5 * elements)
+def _work(rows: int, columns: int, k: int) -> Work:
+    rounds = (k - 1).bit_length()
+    return Work(alu=rows * (columns + k * rounds**2), reduce=rows * k)
 
 
-# Per product: a comparison and a multiplication (2 alu) and a term of a sum over heads (1 reduce).
 OPERATIONS: dict[str, Operation] = {
-    "index_scores": Operation(
-        lambda _, queries, columns, heads: Work(alu=2 * queries * heads * columns, reduce=queries * heads * columns),
-        lambda _, queries, columns, heads: (
-            write(0, queries, columns),
-            read(1, queries * heads, columns),
-            read(2, queries, heads),
-        ),
-        _index_scores,
+    "top_k": Operation(
+        lambda _, rows, columns, k, first, tile: _work(rows, columns, k),
+        lambda _, rows, columns, k, first, tile: (update(0, rows, k), update(1, rows, k), read(2, rows, columns)),
+        _top_k,
     ),
-    "scaled_index_scores": Operation(
-        lambda _, queries, columns, heads: Work(
-            alu=(2 * heads + 1) * queries * columns, reduce=queries * heads * columns
+    "merge_top_k": Operation(
+        lambda _, parts, rows, k: _work(rows, parts * k, k),
+        lambda _, parts, rows, k: (
+            write(0, rows, k),
+            write(1, rows, k),
+            read(2, rows * parts, k),
+            read(3, rows * parts, k),
         ),
-        lambda _, queries, columns, heads: (
-            write(0, queries, columns),
-            read(1, queries * heads, columns),
-            read(2, queries, heads),
-            read(3, 1, columns),
-        ),
-        _scaled_index_scores,
-    ),
-    "select_step": Operation(
-        lambda _, columns, begin, top_k: _selection_work(columns, begin, top_k),
-        lambda _, columns, begin, top_k: (
-            update(0, 1, min(begin + columns, top_k)),
-            update(1, 1, min(begin + columns, top_k)),
-            read(2, 1, columns),
-        ),
-        _select_step,
+        _merge_top_k,
     ),
 }

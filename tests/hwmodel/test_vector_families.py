@@ -1,0 +1,105 @@
+"""What holds of every vector operation: it writes only what it says it touches, and more of it costs no less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwmodel.assembler import block
+from hwmodel.program import DTYPES, Buffer
+from hwmodel.spec import VectorSpec
+from hwmodel.vector import OPERATIONS
+
+UNIT = VectorSpec(alu=1, exp=1, reduce=1, convert=1)
+# operands (rows, columns, dtype) larger than what is touched, sizes, and sizes of twice as many rows
+SIX: list[tuple[int, int, str]] = [(8, 9, "fp32")] * 6
+CASES: dict[str, tuple[list[tuple[int, int, str]], tuple[int, ...], tuple[int, ...]]] = {
+    "rms_norm": (SIX[:3], (2, 4), (4, 4)),
+    "add_rms_norm": (SIX[:5], (2, 4), (4, 4)),
+    "softmax": (SIX[:2], (2, 4), (4, 4)),
+    "swiglu": (SIX[:2], (2, 4), (4, 4)),
+    "swiglu_pairs": (SIX[:2], (2, 4), (4, 4)),
+    "rope_neox": (SIX[:3], (2, 2, 4), (2, 4, 4)),
+    "rope_interleaved": (SIX[:3], (2, 2, 4), (2, 4, 4)),
+    "top_k": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 0, 0), (4, 5, 3, 0, 0)),
+    "merge_top_k": ([SIX[0], (8, 9, "int32"), SIX[0], (8, 9, "int32")], (2, 2, 3), (2, 4, 3)),
+    "route_softmax": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 1), (4, 5, 3, 1)),
+    "route_sigmoid": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 0), (4, 5, 3, 0)),
+    "weighted_sum": (SIX[:3], (2, 2, 4), (2, 4, 4)),
+    "add": (SIX[:3], (2, 4), (4, 4)),
+    "quantise": ([(8, 9, "fp8_e4m3"), *SIX[:2]], (2, 2, 4), (2, 4, 4)),
+}
+
+
+def buffers_of(operands: list[tuple[int, int, str]]) -> list[Buffer]:
+    return [block(f"operand {i}", rows, columns, dtype) for i, (rows, columns, dtype) in enumerate(operands)]
+
+
+def blocks_of(operands: list[tuple[int, int, str]]) -> list[Any]:
+    rng = np.random.default_rng(4)
+    return [rng.uniform(1, 9, (rows, columns)).astype(DTYPES[dtype]) for rows, columns, dtype in operands]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operation_changes_nothing_outside_the_parts_that_it_writes(name: str) -> None:
+    operands, sizes, _ = CASES[name]
+    operation, blocks = OPERATIONS[name], blocks_of(operands)
+    before = [b.copy() for b in blocks]
+    operation.values(blocks, 5.0, *sizes)
+    written = {t.operand: t for t in operation.touches(buffers_of(operands), *sizes) if t.writes}
+    assert 0 in written
+    for number, (old, new) in enumerate(zip(before, blocks, strict=True)):
+        kept = np.ones(old.shape, bool)
+        if number in written:
+            kept[: written[number].rows, : written[number].columns] = False
+            assert (old[~kept] != new[~kept]).any()
+        np.testing.assert_array_equal(old[kept], new[kept])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operation_reads_nothing_outside_the_parts_that_it_touches(name: str) -> None:
+    operands, sizes, _ = CASES[name]
+    operation = OPERATIONS[name]
+    results = []
+    for noise in (1, 2):
+        blocks = blocks_of(operands)
+        for number, found in enumerate(blocks):
+            outside = np.ones(found.shape, bool)
+            for touch in operation.touches(buffers_of(operands), *sizes):
+                if touch.operand == number:
+                    outside[: touch.rows, : touch.columns] = False
+            found[outside] = noise
+        operation.values(blocks, 5.0, *sizes)
+        results.append(
+            [
+                blocks[t.operand][: t.rows, : t.columns].tobytes()
+                for t in operation.touches(buffers_of(operands), *sizes)
+                if t.writes
+            ]
+        )
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twice_the_rows_cost_twice_as_much(name: str) -> None:
+    operands, sizes, twice = CASES[name]
+    operation, buffers = OPERATIONS[name], buffers_of(operands)
+    cycles = operation.work(buffers, *sizes).cycles(UNIT)
+    assert operation.work(buffers, *twice).cycles(UNIT) == 2 * cycles > 0
+
+
+def test_quantised_values_are_held_within_the_largest_number() -> None:
+    source = np.array([[1000.0, -1000.0, 3.0]], np.float32)
+    out = np.zeros((1, 3), DTYPES["fp8_e4m3"])
+    OPERATIONS["quantise"].values([out, source, np.array([[2.0]], np.float32)], 448.0, 1, 1, 3)
+    assert out.astype(float).tolist() == [[448.0, -448.0, 1.5]]
+
+
+def test_equal_values_are_chosen_by_the_lower_index_across_tiles() -> None:
+    values, indices = np.zeros((1, 3), np.float32), np.zeros((1, 3), np.int32)
+    for number, tile in enumerate(([5.0, 1.0, 5.0], [5.0, 7.0, 5.0])):
+        OPERATIONS["top_k"].values([values, indices, np.array([tile], np.float32)], 0.0, 1, 3, 3, 3 * number, number)
+    assert values.tolist() == [[7.0, 5.0, 5.0]]
+    assert indices.tolist() == [[4, 0, 2]]

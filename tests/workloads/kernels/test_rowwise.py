@@ -1,0 +1,432 @@
+"""Every kernel that takes rows in tiles obeys the same laws: values, compulsory traffic, and a bound below the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwmodel.functional import Memory, run
+from hwmodel.machine import Machine
+from hwmodel.program import Program
+from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
+from kernels_ref import activation as exact_activation
+from kernels_ref import norm as exact_norm
+from kernels_ref import rope as exact_rope
+from kernels_ref.kv_append import kv_append as exact_append
+from kernels_ref.sampling import top_k as exact_top_k
+from workloads.batch import Batch
+from workloads.kernels import (
+    KERNELS,
+    activation,
+    embedding,
+    kv_append,
+    norm,
+    residual_add,
+    rope,
+    sampling,
+    softmax,
+)
+from workloads.kernels.rowwise import bands
+from workloads.model import load_model
+
+Array = np.ndarray[Any, Any]
+CORES = 3
+NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
+H100 = Machine(load_machine("h100-sxm").with_overrides({"cores.count": CORES}))  # with a shared cache, without gather
+# how far a result may be from the exact one, relative and absolute: 2 units in the last place of 16 bits; fp8 is
+# rounded to the nearest, and fp32 before it moves what lies half-way
+RELATIVE = {"bf16": 2 * 2.0**-7, "fp16": 2 * 2.0**-10, "fp8_e4m3": 2.0**-4 + 2.0**-20, "int32": 0.0}
+ABSOLUTE = {"bf16": 2.0**-132, "fp16": 2.0**-23, "fp8_e4m3": 2.0**-10 + 2.0**-20, "int32": 0.0}
+MANY = 300  # examples per kernel in the nightly run
+
+sizes = st.integers(1, 37)
+dtypes = st.sampled_from(["bf16", "fp16"])
+tiles = st.sampled_from([1, 2, 5, 8])
+stages = st.integers(1, 3)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A program that has run: its memory before and after."""
+
+    program: Program
+    before: Memory
+    memory: Memory
+
+    def values(self, tensor: int) -> Array:
+        """Return the contents of an index tensor."""
+        found = self.program.tensors[tensor].values
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """`draw` a problem with knobs, and what is `expected` in the tensors that it writes.
+
+    `loaded` and `stored`: bytes by tensor, by hand, for `plain`: a problem with knobs.
+    """
+
+    module: Any
+    draw: Callable[[st.DrawFn], tuple[Any, Any]]
+    expected: Callable[[Any, Any, Ran], dict[str, Array]]
+    plain: tuple[Any, Any]
+    loaded: dict[str, int]
+    stored: dict[str, int]
+    cancels: bool = False  # terms may cancel, so that the rounding of fp32 shows
+
+
+def draw_norm(draw: st.DrawFn) -> tuple[Any, Any]:
+    problem = norm.Problem(draw(sizes), draw(sizes), draw(dtypes), draw(st.booleans()), draw(st.floats(1e-6, 1e-2)))
+    layout = draw(st.sampled_from(["row column", "column row"]))
+    return problem, norm.Knobs(draw(tiles), draw(stages), layout)
+
+
+def expect_norm(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
+    x, weight = ran.memory.read("x").astype(float), ran.memory.read("weight")[0].astype(float)
+    if not problem.residual:
+        return {"out": exact_norm.rms_norm(x, weight, problem.eps)}
+    total = x + ran.memory.read("residual").astype(float)
+    # what is normed is what is stored
+    return {"total": total, "out": exact_norm.rms_norm(ran.memory.read("total").astype(float), weight, problem.eps)}
+
+
+def draw_add(draw: st.DrawFn) -> tuple[Any, Any]:
+    layout = draw(st.sampled_from(["row column", "column row"]))
+    knobs = residual_add.Knobs(draw(tiles), draw(stages), draw(st.sampled_from([3, 16, 64])), layout)
+    return residual_add.Problem(draw(sizes), draw(sizes), draw(dtypes)), knobs
+
+
+def expect_add(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
+    return {"out": ran.memory.read("x").astype(float) + ran.memory.read("residual").astype(float)}
+
+
+def draw_softmax(draw: st.DrawFn) -> tuple[Any, Any]:
+    problem = softmax.Problem(draw(sizes), draw(sizes), draw(dtypes), draw(st.sampled_from([1.0, 0.25, 5.0])))
+    return problem, softmax.Knobs(draw(tiles), draw(stages), draw(st.sampled_from(["row column", "column row"])))
+
+
+def expect_softmax(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
+    return {"out": exact_norm.softmax(ran.memory.read("x"), problem.scale)}
+
+
+def draw_swiglu(draw: st.DrawFn) -> tuple[Any, Any]:
+    inter = draw(sizes)
+    digit = next(d for d in (8, 3, 1) if inter % d == 0)
+    layouts = ["row half inter", "half row inter", "row inter half", f"row inter//{digit} half inter%{digit}"]
+    knobs = activation.Knobs(draw(tiles), draw(stages), draw(st.sampled_from([3, 16, 64])))
+    return activation.Problem(draw(sizes), inter, draw(dtypes)), replace(knobs, layout=draw(st.sampled_from(layouts)))
+
+
+def expect_swiglu(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
+    both = ran.memory.read("gate and up")
+    return {"out": exact_activation.swiglu(both[:, 0], both[:, 1])}
+
+
+def draw_rope(draw: st.DrawFn) -> tuple[Any, Any]:
+    positions = draw(st.lists(st.integers(0, 50), min_size=1, max_size=20))
+    problem = rope.Problem(tuple(positions), draw(st.integers(1, 5)), 2 * draw(st.integers(1, 9)), draw(dtypes))
+    style, table = draw(st.sampled_from(rope.STYLES)), draw(st.sampled_from(rope.TABLES))
+    layout = draw(st.sampled_from(["token head dim", "head token dim", "dim token head"]))
+    return problem, rope.Knobs(draw(tiles), draw(stages), style, table, layout)
+
+
+def expect_rope(problem: Any, knobs: Any, ran: Ran) -> dict[str, Array]:
+    rows = ran.memory.read("angles")[list(problem.positions)]
+    x = ran.memory.read("x").transpose(1, 0, 2)  # from head, token, dim
+    return {"out": exact_rope.rope(x, rows[:, 0], rows[:, 1], knobs.style).transpose(1, 0, 2)}
+
+
+def draw_embedding(draw: st.DrawFn) -> tuple[Any, Any]:
+    layout = draw(st.sampled_from(["token column", "column token"]))
+    knobs = embedding.Knobs(draw(tiles), draw(stages), draw(st.sampled_from([3, 16, 64])), layout)
+    return embedding.Problem(draw(sizes), draw(sizes), draw(sizes), draw(dtypes)), knobs
+
+
+def expect_embedding(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
+    return {"out": ran.memory.read("table")[ran.values(embedding.TOKENS)].astype(float)}
+
+
+def draw_append(draw: st.DrawFn) -> tuple[Any, Any]:
+    heads_kv, new = draw(st.integers(1, 3)), draw(st.integers(1, 11))
+    contexts = draw(st.lists(st.integers(new, 40), min_size=1, max_size=5))
+    heads_q, dim = heads_kv * draw(st.integers(1, 3)), 2 * draw(st.integers(1, 9))
+    problem = kv_append.Problem(heads_q, heads_kv, dim, draw(dtypes), tuple(contexts), new)
+    layouts = ["page kv token head dim", "page kv head token dim", "kv page head dim token", "head kv page token dim"]
+    knobs = kv_append.Knobs(
+        draw(tiles),
+        draw(stages),
+        draw(st.sampled_from(layouts)),
+        draw(st.sampled_from([1, 3, 16])),
+        draw(st.sampled_from(["contiguous", "shuffled"])),
+        draw(st.sampled_from(["token head dim", "head dim token"])),
+        draw(st.sampled_from(kv_append.ROPES)),
+        draw(st.sampled_from(["fp32", "model"])),
+        draw(st.sampled_from(kv_append.CACHES)),
+    )
+    return problem, knobs
+
+
+def expect_append(problem: Any, knobs: Any, ran: Ran) -> dict[str, Array]:
+    new = ran.memory.read("new").transpose(1, 0, 2)  # token, head, dim
+    q, k, v = np.split(new, [problem.heads_q, problem.heads_q + problem.heads_kv], axis=1)
+    turned = {}
+    if knobs.rope != "none":
+        rows = ran.memory.read("angles")[list(problem.positions)]
+        q, k = (exact_rope.rope(x, rows[:, 0], rows[:, 1], knobs.rope) for x in (q, k))
+        turned = {"q": q.transpose(1, 0, 2)}
+    table = ran.values(kv_append.TABLE)
+    slots, first = [], 0
+    for context in problem.contexts:
+        for position in range(context - problem.new, context):
+            page = int(table[first + position // knobs.page_size])
+            slots.append(page * knobs.page_size + position % knobs.page_size)
+        first += -(-context // knobs.page_size)
+    scales = None if knobs.cache_dtype == "model" else ran.memory.read("scales")[:, :, 0]
+    largest = np.inf if scales is None else 448.0
+    return turned | {"kv": exact_append(ran.before.read("kv"), k, v, np.array(slots), scales, largest)}
+
+
+def draw_top_k(draw: st.DrawFn) -> tuple[Any, Any]:
+    vocabulary = draw(st.integers(1, 90))
+    problem = sampling.Problem(draw(sizes), vocabulary, draw(st.integers(1, min(9, vocabulary))), draw(dtypes))
+    layout = draw(st.sampled_from(["row column", "column row"]))
+    knobs = sampling.Knobs(
+        draw(tiles), draw(stages), draw(st.sampled_from([4, 33])), draw(st.sampled_from([0, 5, 20, 89])), layout
+    )
+    return problem, knobs
+
+
+def expect_top_k(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
+    logits = ran.memory.read("logits")
+    values, indices = exact_top_k(logits, problem.k)
+    return {"values": values.astype(float), "indices": indices}
+
+
+CASES = {
+    "rms-norm": Case(
+        norm,
+        draw_norm,
+        expect_norm,
+        (norm.Problem(30, 64, "bf16", True), norm.Knobs()),
+        {"x": 30 * 128, "residual": 30 * 128, "weight": CORES * 128},
+        {"out": 30 * 128, "total": 30 * 128},
+        cancels=True,
+    ),
+    "residual-add": Case(
+        residual_add,
+        draw_add,
+        expect_add,
+        (residual_add.Problem(30, 64, "bf16"), residual_add.Knobs()),
+        {"x": 30 * 128, "residual": 30 * 128},
+        {"out": 30 * 128},
+        cancels=True,
+    ),
+    "softmax": Case(
+        softmax,
+        draw_softmax,
+        expect_softmax,
+        (softmax.Problem(30, 64, "bf16"), softmax.Knobs()),
+        {"x": 30 * 128},
+        {"out": 30 * 128},
+    ),
+    "swiglu": Case(
+        activation,
+        draw_swiglu,
+        expect_swiglu,
+        (activation.Problem(30, 64, "bf16"), activation.Knobs()),
+        {"gate and up": 2 * 30 * 128},
+        {"out": 30 * 128},
+    ),
+    "embedding": Case(
+        embedding,
+        draw_embedding,
+        expect_embedding,
+        (embedding.Problem(30, 100, 64, "bf16"), embedding.Knobs()),
+        {"table": 30 * 128},
+        {"out": 30 * 128},
+    ),
+    "kv-append": Case(
+        kv_append,
+        draw_append,
+        expect_append,
+        (
+            kv_append.Problem(4, 2, 64, "bf16", tuple(range(20, 30)), 10),
+            kv_append.Knobs(page_size=8, rope="neox", cache_dtype="fp8_e4m3"),
+        ),
+        # a head is 64 elements; two tiles per sequence load the scales of 2 heads for keys and for values
+        {"new": 100 * 8 * 128, "angles": 100 * 2 * 32 * 4, "scales": 10 * 2 * 2 * 2 * 4},
+        {"kv": 100 * 4 * 64, "q": 100 * 4 * 128},
+        cancels=True,
+    ),
+    "top-k": Case(
+        sampling,
+        draw_top_k,
+        expect_top_k,
+        (sampling.Problem(30, 64, 3, "bf16"), sampling.Knobs()),
+        {"logits": 30 * 128},
+        {"values": 30 * 3 * 2, "indices": 30 * 3 * 4},
+    ),
+    "rope": Case(
+        rope,
+        draw_rope,
+        expect_rope,
+        (rope.Problem(tuple(range(30)), 4, 64, "bf16"), rope.Knobs()),
+        {"x": 30 * 4 * 128, "angles": 30 * 2 * 32 * 4},
+        {"out": 30 * 4 * 128},
+        cancels=True,
+    ),
+}
+
+
+def ran(program: Program, seed: int = 5) -> Ran:
+    before, memory = Memory(program), Memory(program)
+    rng = np.random.default_rng(seed)
+    for tensor in program.tensors:
+        if tensor.values is None:
+            values = rng.standard_normal([tensor.layout.size(axis) for axis in tensor.layout.axes])
+            values = values if tensor.name != "scales" else 0.004 + np.abs(values)  # some values exceed the largest
+            for each in (before, memory):
+                each.write(tensor.name, values)
+    run(program, memory, CORES)
+    return Ran(program, before, memory)
+
+
+def check_values(case: Case, problem: Any, knobs: Any) -> None:
+    """Results are as near to the formula as their type says; where terms below 8 cancel, within 2**-21 more."""
+    found = ran(case.module.compile(problem, knobs, NPU, 0))
+    dtypes_of = {tensor.name: tensor.dtype for tensor in found.program.tensors}
+    for name, expected in case.expected(problem, knobs, found).items():
+        error = np.abs(found.memory.read(name).astype(float) - expected)
+        dtype = dtypes_of[name]
+        allowed = RELATIVE[dtype] * np.abs(expected) + ABSOLUTE[dtype] + case.cancels * 2.0**-21
+        assert (error <= allowed).all(), name
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=25)
+@given(st.data())
+def test_a_kernel_computes_its_formula(name: str, data: st.DataObject) -> None:
+    case = CASES[name]
+    check_values(case, *data.draw(st.composite(case.draw)()))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=MANY)
+@given(st.data())
+def test_a_kernel_computes_its_formula_over_many_examples(name: str, data: st.DataObject) -> None:
+    case = CASES[name]
+    check_values(case, *data.draw(st.composite(case.draw)()))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("machine", [NPU, H100], ids=["npu", "h100"])
+def test_every_byte_is_moved_once_and_the_bound_holds(name: str, machine: Machine) -> None:
+    case = CASES[name]
+    result = simulate(case.module.compile(*case.plain, machine, 0), machine)
+    assert {t.name: t.load_useful_bytes for t in result.traffic if t.load_useful_bytes} == case.loaded
+    assert {t.name: t.store_useful_bytes for t in result.traffic if t.store_useful_bytes} == case.stored
+    assert result.bound.total_fs <= result.makespan_fs
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tiles_and_stages_change_no_bit_and_their_keys_tell_them_apart(name: str) -> None:
+    case = CASES[name]
+    problem, knobs = case.plain
+    others = [knobs, replace(knobs, tile_rows=3), replace(knobs, stages=4)]
+    outputs = set()
+    for other in others:
+        memory = ran(case.module.compile(problem, other, NPU, 0)).memory
+        outputs.add(b"".join(memory.read(name).tobytes() for name in case.stored))
+    assert len(outputs) == 1
+    assert len({case.module.canonical(problem, other) for other in others}) == len(others)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_tile_that_does_not_fit_is_an_error_in_one_line(name: str) -> None:
+    case = CASES[name]
+    problem, knobs = case.plain
+    if name == "kv-append":  # a tile has no more rows than there are new tokens of a sequence
+        problem = replace(problem, contexts=(1 << 20,), new=1 << 20)
+    with pytest.raises(ValueError, match=r"B more than the 2097152 B .*; sized by tile_rows=1048576, ") as error:
+        case.module.compile(problem, replace(knobs, tile_rows=1 << 20), NPU, 0)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"^tile_rows: 0; allowed: an integer from 1"):
+        case.module.compile(problem, replace(knobs, tile_rows=0), NPU, 0)
+
+
+@given(sizes, sizes, st.integers(1, 40), st.integers(1, 9))
+def test_bands_cover_every_element_once_and_differ_by_a_row(rows: int, columns: int, tile: int, cores: int) -> None:
+    items = bands(rows, columns, tile, cores)
+    covered = np.zeros((rows, columns), int)
+    for row, count, column in zip(items["row"], items["rows"], items["column"], strict=True):
+        covered[row : row + count, column : column + tile] += 1
+    assert (covered == 1).all()
+    assert np.ptp(items["rows"]) <= 1
+    assert items["rows"].min() >= 1
+    across = -(-columns // tile)
+    assert len(items["row"]) == across * min(rows, max(1, cores // across))
+
+
+def test_a_sum_wider_than_its_tiles_uses_all_cores_for_one_row() -> None:
+    program = residual_add.compile(residual_add.Problem(1, 60, "bf16"), residual_add.Knobs(tile_columns=20), NPU, 0)
+    assert len(program.phases[0].tasks) == 3
+
+
+def test_sizes_come_from_the_options_or_else_from_the_model() -> None:
+    llama = load_model("llama-3.1-8b")
+    assert norm.shape(llama, None, {"rows": 3}) == norm.Problem(3, 4096, "bf16")
+    assert norm.shape(None, None, {"rows": 3, "columns": 5, "residual": 1}) == norm.Problem(3, 5, "bf16", True)
+    assert residual_add.shape(llama, None, {"rows": 2}) == residual_add.Problem(2, 4096, "bf16")
+    assert activation.shape(llama, None, {"rows": 2}) == activation.Problem(2, 14336, "bf16")
+    assert softmax.shape(None, None, {"rows": 2, "columns": 7}) == softmax.Problem(2, 7, "bf16")
+    assert rope.shape(llama, Batch((5, 6), "test"), {}) == rope.Problem((4, 5), 40, 128, "bf16")
+    with pytest.raises(ValueError, match=r"^options: size columns is missing; kernel rms-norm needs it, or a model"):
+        norm.shape(None, None, {"rows": 3})
+    with pytest.raises(ValueError, match=r"^options: size residual is 2; allowed: 0 or 1"):
+        norm.shape(llama, None, {"rows": 3, "residual": 2})
+    with pytest.raises(ValueError, match=r"^model: kernel rope needs one"):
+        rope.shape(None, None, {})
+    with pytest.raises(ValueError, match=r"^batch: kernel rope needs one"):
+        rope.shape(llama, None, {})
+    assert embedding.shape(llama, None, {"rows": 2}) == embedding.Problem(2, 128256, 4096, "bf16")
+    assert sampling.shape(llama, None, {"rows": 2, "k": 5}) == sampling.Problem(2, 128256, 5, "bf16")
+    appended = kv_append.shape(llama, Batch((5, 6), "test"), {"new": 2})
+    assert (appended.heads_q, appended.heads_kv, appended.head_dim, appended.positions) == (32, 8, 128, (3, 4, 4, 5))
+    with pytest.raises(ValueError, match=r"^batch: a context of 5 tokens is shorter than the 6 new ones"):
+        kv_append.shape(llama, Batch((5, 6), "test"), {"new": 6})
+    with pytest.raises(ValueError, match=r"^options: size k is 9; allowed: at most the vocabulary \(8\)"):
+        sampling.shape(None, None, {"rows": 2, "k": 9, "vocabulary": 8})
+    with pytest.raises(ValueError, match=r"^tokens: number 1 is 7; allowed: 0 to 6"):
+        embedding.Problem(2, 7, 4, "bf16", (0, 7))
+    with pytest.raises(ValueError, match=r"^model: head_dim is 7; kernel rope needs an even one"):
+        rope.compile(rope.Problem((0,), 1, 7, "bf16"), rope.Knobs(), NPU, 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kernel_is_registered(name: str) -> None:
+    kernel = KERNELS[name]
+    assert kernel.compile is CASES[name].module.compile
+    assert kernel.name == name
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from([0, 30, 50]))
+def test_the_parts_of_logits_cover_them_once_on_as_many_cores_as_there_are(rows: int, height: int, split: int) -> None:
+    knobs = sampling.Knobs(tile_rows=height, tile_columns=20, split=split)
+    phase = sampling.compile(sampling.Problem(rows, 100, 2, "bf16"), knobs, NPU, 0).phases[0]
+    covered = np.zeros((rows, 100), int)
+    for item in phase.tasks:
+        column = dict(zip(phase.columns, item.tolist(), strict=True))
+        covered[column["row"] : column["row"] + column["rows"], column["begin"] : column["end"]] += 1
+        assert 1 <= column["rows"] <= height
+    assert (covered == 1).all()
+    parts = {0: 1, 30: 4, 50: 2}[split]
+    assert len(phase.tasks) >= min(rows * parts, CORES // parts * parts)

@@ -1,0 +1,239 @@
+"""KV append: keys and values of new tokens are written into the paged cache, rotated and quantised on the way or not.
+
+A work item is one sequence: the heads of its new tokens lie in one tensor (token, head, dim) of queries, keys and
+values, as the product with the stacked weights leaves them, and go to the slots that the page table gives. With `rope`
+the keys are turned first, and the queries too, which then are a tensor of their own; with an fp8 cache what is stored
+is divided by a scale per head of keys and of values. What is both turned and quantised is rounded once.
+
+The cache has the axes and the layout knob of `decode_attention`. Not modelled: scales that are computed from the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwmodel.assembler import Region
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, Program, Tensor
+from layouts.notation import NamedLayout, named
+from workloads import paging
+from workloads.batch import Batch
+from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.kernels.decode_attention import PAGE_ORDERS
+from workloads.kernels.moe_problem import index_tensor
+from workloads.kernels.rope import TABLES, angle_tensors, angles
+from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, Tile
+from workloads.model import Model
+from workloads.placement import place
+
+ROPES = ("none", "neox", "interleaved")
+CACHES = ("model", "fp8_e4m3")
+E4M3_LARGEST = 448.0  # OCP 8-bit floating point specification, table 1
+PARTS = ("k", "v")
+NEW, KV, TABLE = range(3)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer: `contexts` are the KV tokens of every sequence with the `new` ones, which are the last.
+
+    Raises ValueError for a sequence that is shorter than what is new.
+    """
+
+    heads_q: int
+    heads_kv: int
+    head_dim: int
+    dtype: str
+    contexts: tuple[int, ...]
+    new: int = 1
+
+    def __post_init__(self) -> None:
+        short = min(self.contexts)
+        if short < self.new:
+            raise ValueError(f"batch: a context of {short} tokens is shorter than the {self.new} new ones")
+
+    @property
+    def tokens(self) -> int:
+        """All new tokens."""
+        return len(self.contexts) * self.new
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The position of every new token in its sequence."""
+        return tuple(context - self.new + i for context in self.contexts for i in range(self.new))
+
+
+@dataclass(frozen=True)
+class Knobs(RowKnobs):
+    """What the search may choose; `rope` and `cache_dtype` are the model's and the engine's."""
+
+    layout: str = knob(
+        "page kv token head dim",
+        "where the KV cache of a layer lies, outermost first; kv: K or V, token: in its page",
+        axes="page, kv, head, token, dim",
+    )
+    page_size: int = knob(16, "tokens in a page", least=1)
+    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    layout_new: str = knob("token head dim", "where the new heads lie, outermost first", axes="token, head, dim")
+    rope: str = knob("none", "pairs that are turned in keys and queries on the way", choices=ROPES)
+    table_dtype: str = knob("fp32", "type of cosines and sines: fp32, or the model's", choices=TABLES)
+    cache_dtype: str = knob("model", "type of the cache: the model's, or quantised", choices=CACHES)
+
+
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+    """Return the problem of `model` over `batch`, both required, with `new` tokens per sequence, by default one."""
+    sizes = require_options("kv-append", options, (), {"new": 1})
+    if model is None:
+        raise ValueError("model: kernel kv-append needs one")
+    if batch is None:
+        raise ValueError("batch: kernel kv-append needs one, with a context or a trace")
+    dtype = require_16_bit("kv-append", model.dtype)
+    return Problem(model.heads_q, model.heads_kv, model.head_dim, dtype, batch.contexts, sizes["new"])
+
+
+def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
+    """Return a key that is equal for knobs of one meaning: layouts by their function."""
+    pages = sum(-(-context // knobs.page_size) for context in problem.contexts)
+    layouts = _cache_layout(problem, knobs, pages), _new_layout(problem, knobs)
+    table = "" if knobs.rope == "none" else _table_dtype(problem, knobs)
+    paged = (knobs.page_size, knobs.page_order)
+    return (
+        *(repr(layout.key) for layout in layouts),
+        *paged,
+        knobs.rope,
+        table,
+        knobs.cache_dtype,
+        *_tiles(problem, knobs),
+    )
+
+
+def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
+    """Return the program. Raises ValueError naming a knob that is out of range, or what does not fit and by how much.
+
+    `seed` draws the page order.
+    """
+    check_knobs(knobs)
+    if knobs.rope != "none" and problem.head_dim % 2:
+        raise ValueError(f"model: head_dim is {problem.head_dim}; kernel kv-append needs an even one for rope")
+    if knobs.page_order == "contiguous":
+        table = paging.contiguous(problem.contexts, knobs.page_size)
+    else:
+        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
+    tensors = place(_tensors(problem, knobs, table), machine)
+    count = len(problem.contexts)
+    items = {
+        "row": np.arange(count) * problem.new,
+        "rows": np.full(count, problem.new),
+        "column": np.zeros(count, np.int64),
+        "position": np.array(problem.contexts) - problem.new,
+        "first_page": table.first_page[:-1],
+    }
+    phase = _Append(problem, knobs, tensors).kernel().assemble(tensors, items, machine)
+    machine.require_fit(phase, {"tile_rows": knobs.tile_rows, "stages": knobs.stages})
+    return Program("kv-append", tensors, (phase,))
+
+
+def _tiles(problem: Problem, knobs: Knobs) -> tuple[int, int]:
+    return min(knobs.tile_rows, problem.new), knobs.stages
+
+
+def _table_dtype(problem: Problem, knobs: Knobs) -> str:
+    return problem.dtype if knobs.table_dtype == "model" else "fp32"
+
+
+def _cache_layout(problem: Problem, knobs: Knobs, pages: int) -> NamedLayout:
+    sizes = {"page": pages, "kv": 2, "head": problem.heads_kv, "token": knobs.page_size, "dim": problem.head_dim}
+    return knob_layout(knobs, "layout", sizes)
+
+
+def _new_layout(problem: Problem, knobs: Knobs) -> NamedLayout:
+    # heads first, so that a block holds the tokens of one head together, as the regions of the cache do
+    heads = problem.heads_q + 2 * problem.heads_kv
+    return knob_layout(knobs, "layout_new", {"head": heads, "token": problem.tokens, "dim": problem.head_dim})
+
+
+def _tensors(problem: Problem, knobs: Knobs, table: paging.PageTable) -> list[Tensor]:
+    quantised = knobs.cache_dtype != "model"
+    cache = _cache_layout(problem, knobs, table.pool_pages)
+    tensors = [
+        Tensor("new", _new_layout(problem, knobs), problem.dtype, NONE, "cache"),
+        Tensor("kv", cache, knobs.cache_dtype if quantised else problem.dtype, NONE),
+        index_tensor("page table", table.pages),
+    ]
+    if knobs.rope != "none":
+        tensors += angle_tensors(problem.positions, problem.head_dim, _table_dtype(problem, knobs))
+        queries = {"head": problem.heads_q, "token": problem.tokens, "dim": problem.head_dim}
+        tensors.append(Tensor("q", named("token head dim", queries), problem.dtype, NONE, "cache"))
+    if quantised:
+        scales = named("kv head one", {"kv": 2, "head": problem.heads_kv, "one": 1})
+        tensors.append(Tensor("scales", scales, "fp32", NONE))
+    return tensors
+
+
+class _Append:
+    """The strips and operations of the kernel; tensors go by their names."""
+
+    def __init__(self, problem: Problem, knobs: Knobs, tensors: tuple[Tensor, ...]) -> None:
+        self._problem, self._knobs = problem, knobs
+        self._number = {tensor.name: i for i, tensor in enumerate(tensors)}
+        self._height, self._stages = _tiles(problem, knobs)
+        self._turns, self._quantises = knobs.rope != "none", knobs.cache_dtype != "model"
+
+    def kernel(self) -> RowPhase:
+        inputs, outputs, steps, kept = self._strips()
+        dim = self._problem.head_dim
+        return RowPhase("append", self._height, dim, dim, self._stages, inputs, outputs, steps, kept=kept)
+
+    def _strips(self) -> tuple[Any, ...]:
+        heads_q, heads = self._problem.heads_q, self._problem.heads_kv
+        inputs = [self._new("k", heads_q, heads), self._new("v", heads_q + heads, heads)]
+        outputs, steps, kept = [], [], []
+        if self._turns:
+            dim = self._problem.head_dim
+            queries = self._new("q", 0, heads_q)
+            inputs += [queries, angles(self._height, dim, self._number["angles"], self._number["positions"])]
+            to = "k turned" if self._quantises else "k out"
+            steps += [self._turn(to, "k", heads), self._turn("q out", "q", heads_q)]
+            if self._quantises:
+                kept.append(Strip(to, heads * self._height, dim, dtype="fp32"))
+            outputs.append(self._strip("q out", heads_q, lambda t: Region(self._number["q"], {"token": t.span()})))
+        for part, name in enumerate(PARTS):
+            source = "k turned" if self._turns and self._quantises and name == "k" else name
+            if self._quantises:
+                inputs.append(self._scale(part))
+                steps.append(self._quantise(f"{name} out", source, f"{name} scale"))
+            own = self._quantises or (self._turns and name == "k")
+            outputs.append(self._cached(part, "" if own else name))
+        return tuple(inputs), tuple(outputs), tuple(steps), tuple(kept)
+
+    def _strip(self, name: str, heads: int, region: Any, block: str = "") -> Strip:
+        return Strip(name, heads * self._height, self._problem.head_dim, region, block)
+
+    def _new(self, name: str, first: int, heads: int) -> Strip:
+        number = self._number["new"]
+        return self._strip(name, heads, lambda t: Region(number, {"head": (first, heads), "token": t.span()}))
+
+    def _cached(self, part: int, block: str) -> Strip:
+        kv, table = self._number["kv"], self._number["page table"]
+
+        def region(tile: Tile) -> Region:
+            axes = {"kv": (part, 1), "token": tile.span("position")}
+            return Region(kv, axes, table, tile.at("first_page")[0], "page", "token")
+
+        return self._strip(f"{PARTS[part]} out", self._problem.heads_kv, region, block)
+
+    def _scale(self, part: int) -> Strip:
+        number = self._number["scales"]
+        return Strip(f"{PARTS[part]} scale", self._problem.heads_kv, 1, lambda t: Region(number, {"kv": (part, 1)}))
+
+    def _turn(self, to: str, source: str, heads: int) -> Step:
+        dim = self._problem.head_dim
+        return Step(f"rope_{self._knobs.rope}", (to, source, "angles"), lambda t: (heads, t.height, dim))
+
+    def _quantise(self, to: str, source: str, scale: str) -> Step:
+        heads, dim = self._problem.heads_kv, self._problem.head_dim
+        return Step("quantise", (to, source, scale), lambda t: (heads, t.height, dim), E4M3_LARGEST)

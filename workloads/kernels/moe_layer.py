@@ -1,0 +1,237 @@
+"""A layer of experts: route, permute, first product, SwiGLU, second product, finalise, one phase each.
+
+Activations between the phases are tensors in memory, so that their traffic counts. `rows: gathered` leaves out the
+permutation (the first product gathers the tokens), `fused: yes` the phase of the activation (it is the epilogue of the
+first product). A shared expert, which every token passes, has products of its own before the results are added up.
+
+Which experts a token goes to is known when the program is made (tables of rows); the phase of the routing computes the
+same choices from the logits where these were what the routing was made from, and the weights in any case. The product
+that gives the logits is a plain GEMM and not part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, Phase, Program, Tensor
+from layouts.notation import NamedLayout, named
+from workloads.batch import Batch
+from workloads.kernels.activation import swiglu_rows
+from workloads.kernels.base import knob, knob_layout
+from workloads.kernels.moe_finalize import finalize
+from workloads.kernels.moe_gemm import SOURCES, Product, TileKnobs, multiply, tile_key
+from workloads.kernels.moe_permute import permute
+from workloads.kernels.moe_problem import (
+    Routed,
+    RoutingKnobs,
+    check,
+    choice_rows,
+    expert_items,
+    groups_of,
+    routed_sizes,
+    routing_key,
+    routing_of,
+    sorted_tokens,
+)
+from workloads.kernels.moe_route import RENORMALISE, SCORINGS, choice_tensors, route
+from workloads.kernels.rowwise import RowKnobs, RowPhase, bands
+from workloads.model import Model
+from workloads.placement import place
+from workloads.routing import Groups, Routing, contiguous
+
+FUSED = ("no", "yes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(Routed):
+    """Routed tokens of `hidden` elements, experts of `inter`; `shared`: inter of the shared expert, 0 for none."""
+
+    hidden: int
+    inter: int
+    shared: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs(TileKnobs, RoutingKnobs):
+    """What the search may choose; scoring and renormalise are the model's."""
+
+    rows: str = knob("contiguous", "groups of rows: contiguous, masked, or gathered in gemm1", choices=SOURCES)
+    fused: str = knob("no", "whether SwiGLU is the epilogue of gemm1", choices=FUSED)
+    scoring: str = knob("softmax", "how logits become scores", choices=SCORINGS)
+    renormalise: str = knob("yes", "whether the weights of a token add up to one", choices=RENORMALISE)
+    tile_rows: int = knob(8, "rows in a tile of the row-wise phases, at most", least=1)
+    tile_columns: int = knob(2048, "columns in a tile of the row-wise phases, at most", least=1)
+    row_stages: int = knob(2, "tiles in flight in the row-wise phases", least=1)
+    layout_w13: str = knob(
+        "expert half n k", "where gate and up weights lie, outermost first", axes="expert, half, n, k"
+    )
+    layout_w2: str = knob("expert n k", "where the down weights lie, outermost first", axes="expert, n, k")
+
+
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+    """Return the problem of tokens, experts, topk and inter, and of `hidden` or the model's."""
+    sizes = routed_sizes("moe", options, model, ("inter",), {"hidden": 0, "shared": 0, "max_rows": 0})
+    if not sizes["hidden"]:
+        if model is None:
+            raise ValueError("options: size hidden is missing; kernel moe needs it, or a model")
+        sizes["hidden"] = model.hidden
+    return Problem(**sizes)
+
+
+def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
+    """Return a key that is equal for knobs of one meaning: layouts by their function."""
+    layouts = [repr(layout.key) for layout in _weight_layouts(problem, knobs)]
+    ways = (knobs.rows, knobs.fused, knobs.scoring, knobs.renormalise)
+    widest = max(problem.hidden, problem.inter, problem.shared)
+    rows = (knobs.tile_rows, min(knobs.tile_columns, widest), knobs.row_stages)
+    return (*routing_key(problem, knobs), *layouts, *ways, *rows, *tile_key(knobs))
+
+
+def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
+    """Return the program. Raises ValueError naming a knob that is out of range, or what does not fit and by how much.
+
+    `seed` draws the routing where the problem has none.
+    """
+    check(knobs)
+    routing = routing_of(problem, knobs, seed)
+    grouping = "masked" if knobs.rows == "masked" else "contiguous"
+    groups = groups_of(problem, routing, grouping, knobs.tile_m)
+    tensors = place(_tensors(problem, knobs, routing, groups), machine)
+    layer = _Layer(problem, knobs, machine, tensors)
+    phases = [
+        layer.route(),
+        *([] if knobs.rows == "gathered" else [layer.permute(routing, groups)]),
+        *layer.experts(routing, groups),
+        *(layer.shared() if problem.shared else []),
+        layer.finalize(),
+    ]
+    return Program("moe", tensors, tuple(phases))
+
+
+def _weight_layouts(problem: Problem, knobs: Knobs) -> tuple[NamedLayout, NamedLayout]:
+    sizes = {"expert": problem.experts, "half": 2, "n": problem.inter, "k": problem.hidden}
+    down = {"expert": problem.experts, "n": problem.hidden, "k": problem.inter}
+    return knob_layout(knobs, "layout_w13", sizes), knob_layout(knobs, "layout_w2", down)
+
+
+def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups) -> list[Tensor]:
+    w13, w2 = _weight_layouts(problem, knobs)
+    logits = named("token expert", {"token": problem.tokens, "expert": problem.experts})
+    permuted = Tensor("permuted", _rows(groups.rows, problem.hidden), problem.dtype, NONE, "cache")
+    tensors = [
+        Tensor("x", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
+        Tensor("logits", logits, "fp32", NONE, "cache"),
+        *choice_tensors(problem.tokens, problem.topk),
+        sorted_tokens(routing),
+        choice_rows(routing, groups),
+        Tensor("w13", w13, problem.dtype, NONE),
+        Tensor("w2", w2, problem.dtype, NONE),
+        *([] if knobs.rows == "gathered" else [permuted]),
+        *_activations(problem, knobs, "", groups.rows, problem.inter),
+        Tensor("y", _rows(groups.rows, problem.hidden), problem.dtype, NONE, "cache"),
+        Tensor("out", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
+    ]
+    if problem.shared:
+        sizes = {"expert": 1, "half": 2, "n": problem.shared, "k": problem.hidden}
+        down = {"expert": 1, "n": problem.hidden, "k": problem.shared}
+        tensors += [
+            Tensor("shared w13", named("expert half n k", sizes), problem.dtype, NONE),
+            Tensor("shared w2", named("expert n k", down), problem.dtype, NONE),
+            *_activations(problem, knobs, "shared ", problem.tokens, problem.shared),
+            Tensor("shared y", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
+        ]
+    return tensors
+
+
+def _rows(rows: int, columns: int) -> NamedLayout:
+    return named("row column", {"row": rows, "column": columns})
+
+
+def _activations(problem: Problem, knobs: Knobs, prefix: str, rows: int, inter: int) -> list[Tensor]:
+    """Return the tensors between the products: gate and up, unless they stay in the scratchpad, and the activated."""
+    both = named("row half inter", {"row": rows, "half": 2, "inter": inter})
+    activated = named("row inter", {"row": rows, "inter": inter})
+    kept = [] if knobs.fused == "yes" else [Tensor(f"{prefix}gate and up", both, problem.dtype, NONE, "cache")]
+    return [*kept, Tensor(f"{prefix}activated", activated, problem.dtype, NONE, "cache")]
+
+
+class _Layer:
+    """Makes the phases; tensors go by their names."""
+
+    def __init__(self, problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> None:
+        self._problem, self._knobs, self._machine, self._tensors = problem, knobs, machine, tensors
+        self._number = {tensor.name: i for i, tensor in enumerate(tensors)}
+
+    def _numbers(self, *names: str) -> Any:
+        return tuple(self._number[name] for name in names)
+
+    def _tile(self, columns: int) -> tuple[int, int, int]:
+        return self._knobs.tile_rows, min(self._knobs.tile_columns, columns), columns
+
+    def _assemble(self, kernel: RowPhase, items: Mapping[str, Any]) -> Phase:
+        phase = kernel.assemble(self._tensors, items, self._machine)
+        names = ("tile_rows", "tile_columns", "row_stages")
+        self._machine.require_fit(phase, {name: getattr(self._knobs, name) for name in names})
+        return phase
+
+    def _bands(self, columns: int, width: int) -> Mapping[str, Any]:
+        return bands(self._problem.tokens, columns, width, self._machine.spec.cores.count)
+
+    def route(self) -> Phase:
+        problem, knobs = self._problem, self._knobs
+        tiles = RowKnobs(knobs.tile_rows, knobs.row_stages)
+        numbers = self._numbers("logits", "weights", "ids")
+        kernel = route(problem.experts, problem.topk, numbers, tiles, knobs.scoring, knobs.renormalise)
+        return self._assemble(kernel, self._bands(1, 1))
+
+    def permute(self, routing: Routing, groups: Groups) -> Phase:
+        numbers = self._numbers("x", "sorted tokens", "permuted")
+        return self._assemble(
+            *permute(routing, groups, numbers, self._tile(self._problem.hidden), self._knobs.row_stages)
+        )
+
+    def experts(self, routing: Routing, groups: Groups) -> list[Phase]:
+        gathered = self._knobs.rows == "gathered"
+        table = self._number["sorted tokens"] if gathered else NONE
+        return self._mlp(routing, groups, "", "x" if gathered else "permuted", table, self._problem.inter)
+
+    def shared(self) -> list[Phase]:
+        """The same for an expert that has every token: a routing of one choice."""
+        tokens = self._problem.tokens
+        everyone = Routing(1, np.zeros((tokens, 1), np.int32), np.ones((tokens, 1), np.float32))
+        return self._mlp(everyone, contiguous(everyone, 1), "shared ", "x", NONE, self._problem.shared)
+
+    def _mlp(self, routing: Routing, groups: Groups, prefix: str, source: str, table: int, inter: int) -> list[Phase]:
+        knobs = self._knobs
+        if routing.experts == 1 and knobs.schedule.startswith("pinned"):
+            knobs = replace(knobs, schedule="static")  # one expert on one core would leave the others idle
+        fused = knobs.fused == "yes"
+        x, w13, w2, y = self._numbers(source, f"{prefix}w13", f"{prefix}w2", f"{prefix}y")
+        activated = self._number[f"{prefix}activated"]
+        hidden = activated if fused else self._number[f"{prefix}gate and up"]
+        products = (
+            Product(f"{prefix}gemm1", x, w13, hidden, halves=True, fused=fused, table=table),
+            Product(f"{prefix}gemm2", activated, w2, y),
+        )
+        phases = [multiply(p, self._tensors, routing, groups, knobs, self._machine) for p in products]
+        if not fused:
+            phases.insert(1, self._activate(routing, groups, prefix, inter))
+        return phases
+
+    def _activate(self, routing: Routing, groups: Groups, prefix: str, inter: int) -> Phase:
+        tile = self._tile(inter)
+        both, activated = self._numbers(f"{prefix}gate and up", f"{prefix}activated")
+        kernel = swiglu_rows(f"{prefix}activation", both, activated, tile, self._knobs.row_stages)
+        return self._assemble(kernel, expert_items(routing, groups, *tile))
+
+    def finalize(self) -> Phase:
+        tile = self._tile(self._problem.hidden)
+        numbers = self._numbers("y", "rows of choices", "weights", "out")
+        shared = self._number["shared y"] if self._problem.shared else None
+        kernel = finalize(self._problem.topk, numbers, tile, self._knobs.row_stages, shared)
+        return self._assemble(kernel, self._bands(tile[2], tile[1]))

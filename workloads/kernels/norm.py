@@ -1,0 +1,101 @@
+"""RMSNorm of rows, alone or of the sum with the residual stream, which it then returns too.
+
+A row is reduced in one core, so whole rows must fit its scratchpad. The weight is loaded once per core. Activations
+reside in the shared cache where a machine has one and they fit: the kernels before and after have just touched them.
+Not modelled: LayerNorm (a mean and a bias more), norms per head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwmodel.assembler import Region
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, Program, Tensor
+from layouts.notation import named
+from workloads.batch import Batch
+from workloads.kernels.base import check_knobs, knob, knob_layout
+from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, bands, row_sizes
+from workloads.model import Model
+from workloads.placement import place
+
+X, WEIGHT, OUT, RESIDUAL, TOTAL = range(5)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`rows` tokens of `columns` elements; with `residual`, x + residual is normed and stored as well."""
+
+    rows: int
+    columns: int
+    dtype: str
+    residual: bool = False
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Knobs(RowKnobs):
+    """What the search may choose."""
+
+    layout: str = knob("row column", "where x, residual and results lie, outermost first", axes="row, column")
+
+
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+    """Return the problem of `rows`, of `columns` or the model's hidden size, with a `residual` if that is 1."""
+    sizes, dtype = row_sizes("rms-norm", options, model, "columns", "hidden", ("residual",))
+    return Problem(sizes["rows"], sizes["columns"], dtype, bool(sizes["residual"]))
+
+
+def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
+    """Return a key that is equal for knobs of one meaning: layouts by their function."""
+    return (repr(_tensors(problem, knobs)[X].layout.key), knobs.tile_rows, knobs.stages)
+
+
+def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
+    """Return the program. Raises ValueError naming a knob that is out of range, or what does not fit and by how much.
+
+    `seed` is not used: nothing is drawn.
+    """
+    check_knobs(knobs)
+    tensors = place(_tensors(problem, knobs), machine)
+    columns, tile = problem.columns, knobs.tile_rows
+    items = bands(problem.rows, columns, columns, machine.spec.cores.count)
+
+    def strip(name: str, tensor: int) -> Strip:
+        return Strip(name, tile, columns, lambda t: Region(tensor, {"row": t.span()}))
+
+    added = (strip("residual", RESIDUAL),) if problem.residual else ()
+    total = (strip("total", TOTAL),) if problem.residual else ()
+    outputs, inputs = (strip("out", OUT), *total), (strip("x", X), *added)
+    function = "add_rms_norm" if problem.residual else "rms_norm"
+    operands = (*(s.name for s in (*outputs, *inputs)), "weight")
+    kernel = RowPhase(
+        "norm",
+        tile,
+        columns,
+        columns,
+        knobs.stages,
+        inputs,
+        outputs,
+        (Step(function, operands, lambda t: (t.height, columns), problem.eps),),
+        (Strip("weight", 1, columns, lambda t: Region(WEIGHT, {})),),
+    )
+    phase = kernel.assemble(tensors, items, machine)
+    machine.require_fit(phase, {"tile_rows": tile, "stages": knobs.stages})
+    return Program("rms-norm", tensors, (phase,))
+
+
+def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
+    rows = knob_layout(knobs, "layout", {"row": problem.rows, "column": problem.columns})
+    weight = named("one column", {"one": 1, "column": problem.columns})
+    dtype = problem.dtype
+    tensors = [
+        Tensor("x", rows, dtype, NONE, "cache"),
+        Tensor("weight", weight, dtype, NONE),
+        Tensor("out", rows, dtype, NONE, "cache"),
+    ]
+    if problem.residual:
+        tensors += [Tensor("residual", rows, dtype, NONE, "cache"), Tensor("total", rows, dtype, NONE, "cache")]
+    return tensors

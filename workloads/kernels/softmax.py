@@ -1,0 +1,81 @@
+"""Softmax along rows: out = softmax(scale · x), whole rows in one core.
+
+Rows that do not fit a scratchpad are refused: softmax in parts belongs to the kernels that need it (attention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwmodel.assembler import Region
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, Program, Tensor
+from workloads.batch import Batch
+from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, bands
+from workloads.model import Model
+from workloads.placement import place
+
+X, OUT = range(2)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`rows` of `columns` elements, which are multiplied by `scale` first."""
+
+    rows: int
+    columns: int
+    dtype: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Knobs(RowKnobs):
+    """What the search may choose."""
+
+    layout: str = knob("row column", "where x and out lie, outermost first", axes="row, column")
+
+
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+    """Return the problem of the sizes rows and columns, in the model's dtype or bf16."""
+    sizes = require_options("softmax", options, ("rows", "columns"))
+    return Problem(sizes["rows"], sizes["columns"], require_16_bit("softmax", model.dtype if model else "bf16"))
+
+
+def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
+    """Return a key that is equal for knobs of one meaning: layouts by their function."""
+    return (repr(_tensors(problem, knobs)[X].layout.key), knobs.tile_rows, knobs.stages)
+
+
+def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
+    """Return the program. Raises ValueError naming a knob that is out of range, or what does not fit and by how much.
+
+    `seed` is not used: nothing is drawn.
+    """
+    check_knobs(knobs)
+    tensors = place(_tensors(problem, knobs), machine)
+    columns = problem.columns
+
+    def strip(name: str, tensor: int) -> Strip:
+        return Strip(name, knobs.tile_rows, columns, lambda t: Region(tensor, {"row": t.span()}))
+
+    kernel = RowPhase(
+        "softmax",
+        knobs.tile_rows,
+        columns,
+        columns,
+        knobs.stages,
+        (strip("x", X),),
+        (strip("out", OUT),),
+        (Step("softmax", ("out", "x"), lambda t: (t.height, columns), problem.scale),),
+    )
+    phase = kernel.assemble(tensors, bands(problem.rows, columns, columns, machine.spec.cores.count), machine)
+    machine.require_fit(phase, {"tile_rows": knobs.tile_rows, "stages": knobs.stages})
+    return Program("softmax", tensors, (phase,))
+
+
+def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
+    rows = knob_layout(knobs, "layout", {"row": problem.rows, "column": problem.columns})
+    return [Tensor(name, rows, problem.dtype, NONE, "cache") for name in ("x", "out")]
