@@ -223,7 +223,7 @@ def test_a_drawn_batch_says_where_its_lengths_come_from(
     if with_file:
         trace = tmp_path / "requests" / "azure-2023-conversation.csv.gz"
         trace.parent.mkdir()
-        trace.write_bytes(gzip.compress(b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,100,20\n"))
+        trace.write_bytes(gzip.compress(b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,100,20\n"))
     drawn = (*RUN, "--batch", "2", "--trace", "azure")
     title = rowhit(*drawn, cwd=tmp_path, ROWHIT_DATA=str(tmp_path)).stdout.splitlines()[0]
     assert f"2 sequences from the Azure conversation trace {words} · h100-sxm" in title
