@@ -112,7 +112,7 @@ def coloured(rows: Rows, pool: int, colours: Sequence[int] | NDArray[np.int64] |
     that it leads to another colour and goes round all of them.
     """
     if colours is None:
-        raise ValueError("page table: the order coloured needs the colours of the pages, from placement.page_colours")
+        raise ValueError("page table: the order coloured needs the colours of the pages, from colours.page_colours")
     if len(colours) < pool:
         raise ValueError(f"page table: {len(colours)} colours; allowed: one for each of at least {pool} pages")
     free = Coloured(colours[:pool])

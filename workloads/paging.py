@@ -77,7 +77,7 @@ def page_table(
 
     `contexts`: KV tokens per sequence. With `prefixes`, the full pages that prompts have in common are shared. `rng`
     decides what the order leaves to chance. `colours`: for the order "coloured", one number per page of a pool of
-    `pool_pages(order, ...)` pages (`placement.page_colours` finds them).
+    `pool_pages(order, ...)` pages (`colours.page_colours` finds them).
     Raises ValueError for an unknown order, lengths a batch may not have, a page size below 1, more than 2^28 pages,
     and colours that are missing or too few.
     """
