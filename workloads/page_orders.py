@@ -23,7 +23,7 @@ from workloads.batch import check_contexts
 from workloads.prefix import Prefixes
 
 MAX_PAGES = 1 << 28  # assumed: a table of 1 GiB
-CHURN_ROUNDS = 4  # assumed: how often every place in the batch has changed hands before the batch as it is
+CHURN_ROUNDS = 8  # assumed: how often every place in the batch has changed hands before the batch as it is
 SLACK_PART = 8  # assumed: one page in so many of a churned pool is free; engines admit until few are left
 GROWN_PART = 8  # one page in so many was taken while decoding: assumed, between the 15 % of Azure's and the 6 % of
 # Mooncake's conversations, the mean share of generated tokens in the context over all decode steps of the trace
@@ -62,25 +62,17 @@ def _shuffled(rows: Rows, pool: int, rng: np.random.Generator) -> NDArray[np.int
 def _churned(name: str) -> Callable[[Rows, int, np.random.Generator], NDArray[np.int64]]:
     """Return the order in which an allocator gives pages to the batch once its pool is well used.
 
-    As many guests as the batch has sequences, with up to twice their mean length, take pages and give them back in
-    random order, `CHURN_ROUNDS` times over. Then the guests leave one by one; the sequences of the batch enter as soon
-    as their prompts fit, all pages of a prompt at once, and at last take the pages that they grew by in turns.
+    As many guests as the batch has sequences, with up to twice their mean length, come and go in random order,
+    `CHURN_ROUNDS` times over. A guest takes the pages of its prompt at once and those that it grows by one at a time,
+    while others grow. Then the guests leave one by one; the sequences of the batch enter as soon as their prompts fit,
+    and at last take in turns the pages that they grew by.
     """
 
     def order(rows: Rows, pool: int, rng: np.random.Generator) -> NDArray[np.int64]:
         free = ALLOCATORS[name](pool)
-        places = len(rows.new)
-        longest = max(1, 2 * rows.distinct // places)
-
-        def guest() -> NDArray[np.int32]:
-            return free.take(min(free.count, int(rng.integers(1, longest + 1))))
-
-        held = [guest() for _ in range(places)]
-        for place in (place for _ in range(CHURN_ROUNDS) for place in rng.permutation(places).tolist()):
-            free.give(held[place])
-            held[place] = guest()
         grown = rows.new // GROWN_PART
-        found = _enter(free, held, (rows.new - grown).tolist(), rng)
+        guests = _guests(free, len(rows.new), rows.distinct // len(rows.new), rng)
+        found = _enter(free, guests, (rows.new - grown).tolist(), rng)
         for turn in range(int(grown.max())):
             growing = np.flatnonzero(grown > turn).tolist()
             for place, page in zip(growing, free.take(len(growing)).tolist(), strict=True):
@@ -90,15 +82,26 @@ def _churned(name: str) -> Callable[[Rows, int, np.random.Generator], NDArray[np
     return order
 
 
-def _enter(
-    free: FreePages, guests: list[NDArray[np.int32]], prompts: list[int], rng: np.random.Generator
-) -> list[list[int]]:
+def _guests(free: FreePages, places: int, mean: int, rng: np.random.Generator) -> list[list[int]]:
+    """Return the pages of the guests that are there after all rounds; `mean` is their pages on average."""
+    held: list[list[int]] = [[] for _ in range(places)]
+    longest = max(1, 2 * (mean - mean // GROWN_PART))
+    for place in (place for _ in range(1 + CHURN_ROUNDS) for place in rng.permutation(places).tolist()):
+        free.give(np.array(held[place], dtype=np.int32))
+        held[place] = free.take(min(free.count, int(rng.integers(1, longest + 1)))).tolist()
+        pages = free.take(min(free.count, mean // GROWN_PART)).tolist()  # what all grow by while one comes and goes
+        for grower, page in zip(rng.integers(places, size=len(pages)).tolist(), pages, strict=True):
+            held[grower].append(page)
+    return held
+
+
+def _enter(free: FreePages, guests: list[list[int]], prompts: list[int], rng: np.random.Generator) -> list[list[int]]:
     """Return the pages that prompts get, in random order, while the guests leave in that order."""
     found: list[list[int]] = [[] for _ in prompts]
     order = rng.permutation(len(prompts)).tolist()
     entered = 0
     for leaving in order:
-        free.give(guests[leaving])
+        free.give(np.array(guests[leaving], dtype=np.int32))
         while entered < len(order) and free.fits(prompts[order[entered]]):
             found[order[entered]] = free.take(prompts[order[entered]]).tolist()
             entered += 1
