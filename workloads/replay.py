@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from layouts.notation import nearest_first
 from workloads.allocator import ALLOCATORS
+from workloads.batch import Batch
 from workloads.paging import PageTable
 from workloads.prefix import Prefixes
 from workloads.prefix_cache import ROOT, PrefixCache
@@ -128,19 +129,24 @@ class Replay:
             reads = int((step.contexts + step.tokens).sum()) * self._engine.context_ns
             now += self._engine.step_ns + int(step.tokens.sum()) * self._engine.token_ns + reads
 
+    def batch(self) -> Batch:
+        """Return the last step as a batch: per sequence the tokens that it reads, with those of the step."""
+        sequences = [sequence.request for sequence, _ in self._scheduled]
+        contexts = tuple(sequence.done + tokens for sequence, tokens in self._scheduled)
+        prefixes = None if self._table.blocks is None else Prefixes.of(self._table, sequences)
+        return Batch(contexts, f"a step of {self._table.source} as it is served", prefixes)
+
     def snapshot(self) -> Snapshot:
         """Return the sequences of the last step with their pages, as attention sees them in that step."""
+        batch = self.batch()
         sequences = [sequence for sequence, _ in self._scheduled]
-        requests = [sequence.request for sequence in sequences]
-        contexts = [sequence.done + tokens for sequence, tokens in self._scheduled]
-        counts = [-(-context // self._engine.page_size) for context in contexts]
+        counts = [-(-context // self._engine.page_size) for context in batch.contexts]
         pages = np.array([p for s, n in zip(sequences, counts, strict=True) for p in s.pages[:n]], dtype=np.int32)
         first_page = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         several = np.bincount(pages)[pages] > 1
         shared = np.add.reduceat(several, first_page[:-1], dtype=np.int64)
         table = PageTable(self._engine.page_size, pages, first_page, self._engine.pool_pages, shared)
-        prefixes = None if self._table.blocks is None else Prefixes.of(self._table, requests)
-        return Snapshot(tuple(requests), tuple(contexts), table, prefixes, self._free.count)
+        return Snapshot(tuple(sequence.request for sequence in sequences), batch, table, self._free.count)
 
     @property
     def available_pages(self) -> int:
@@ -232,14 +238,24 @@ class Replay:
 
 
 class Snapshot(NamedTuple):
-    """A step as attention sees it: per sequence its request and the tokens it reads, those of the step among them.
+    """A step as attention sees it: its requests, and as a batch the tokens they read, those of the step among them.
 
-    `table`: their pages. `prefixes`: how their prompts begin, where the trace tells it. `free_pages`: pages of the pool
-    that nobody holds.
+    `table`: their pages. `free_pages`: pages of the pool that nobody holds.
     """
 
     requests: tuple[int, ...]
-    contexts: tuple[int, ...]
+    batch: Batch
     table: PageTable
-    prefixes: Prefixes | None
     free_pages: int
+
+
+def snapshot_at(table: RequestTable, engine: Engine, at_ns: int) -> Snapshot:
+    """Return the first step that begins at `at_ns` or later, after all that was served before.
+
+    Raises ValueError where everything has been served by then.
+    """
+    replay = Replay(table, engine)
+    for step in replay:
+        if step.begin_ns >= at_ns:
+            return replay.snapshot()
+    raise ValueError(f"{table.source}: is served before {at_ns} ns; its last request comes at {table.arrival_ns[-1]}")

@@ -168,9 +168,24 @@ KINDS: list[Placement] = [
 ]
 
 
+mixes = st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from(KINDS)), min_size=1, max_size=6)
+
+
 @settings(max_examples=40)
-@given(st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from(KINDS)), min_size=1, max_size=6))
+@given(mixes)
 def test_no_two_tensors_share_a_byte_whatever_their_placements(drawn: list[tuple[int, Placement]]) -> None:
+    check_mix(drawn)
+
+
+@pytest.mark.nightly
+@settings(max_examples=1000, derandomize=False)
+@given(mixes)
+def test_no_two_of_very_many_tensors_share_a_byte(drawn: list[tuple[int, Placement]]) -> None:
+    check_mix(drawn)
+
+
+def check_mix(drawn: list[tuple[int, Placement]]) -> None:
+    """Place tensors of so many granules a part."""
     layout = [named("p x", {"p": 4, "x": 2048 * size}) for size, _ in drawn]
     tensors = [Tensor(f"t{n}", layout[n], "bf16", NONE) for n in range(len(drawn))]
     placed = place_as(tensors, [placement for _, placement in drawn], NPU)

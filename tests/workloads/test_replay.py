@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads.paging import fragmentation
-from workloads.replay import Engine, Replay, Snapshot, Step
+from workloads.replay import Engine, Replay, Snapshot, Step, snapshot_at
 from workloads.traces import PromptBlocks, RequestTable, read_mooncake
 
 BLOCK, PAGE = 4, 2
@@ -64,7 +64,7 @@ def test_every_token_of_every_request_is_computed_once_and_in_order(requests: Re
         assert (step.tokens <= np.where(step.is_prefill, prompts - step.contexts, 1)).all()
         assert (step.is_prefill == (step.contexts < prompts)).all()
         done[step.requests] += step.tokens
-        assert snapshot.contexts == tuple(done[step.requests].tolist())
+        assert snapshot.batch.contexts == tuple(done[step.requests].tolist())
         assert not snapshot.table.shared_pages.any()
         seen += [int(r) for r in step.requests if r not in seen]
     assert done.tolist() == (requests.input_tokens + requests.output_tokens - 1).tolist()
@@ -79,17 +79,14 @@ def contents(requests: RequestTable, one: int, tokens: int) -> list[Any]:
     return [(tuple(path[: t // BLOCK + 1]), t) if t < prompt // BLOCK * BLOCK else (one, t) for t in range(tokens)]
 
 
-@given(tables, engines, st.booleans())
-@settings(max_examples=200)
-def test_every_sequence_reads_the_tokens_that_were_written_for_it(
-    requests: RequestTable, engine: Engine, share: bool
-) -> None:
+def check_reads(requests: RequestTable, engine: Engine, share: bool) -> None:
+    """Serve requests and keep what every page holds."""
     if engine.allocator == "first-run":
         share = False
     engine = Engine(**(vars(engine) | {"share_prefixes": share}))
     memory: dict[tuple[int, int], Any] = {}
     for step, snapshot in served(requests, engine):
-        wanted = [contents(requests, one, n) for one, n in zip(snapshot.requests, snapshot.contexts, strict=True)]
+        wanted = [contents(requests, one, n) for one, n in zip(snapshot.requests, snapshot.batch.contexts, strict=True)]
         for place, before in enumerate(step.contexts.tolist()):
             row = snapshot.table.row(place)
             for token in range(before, len(wanted[place])):
@@ -97,6 +94,22 @@ def test_every_sequence_reads_the_tokens_that_were_written_for_it(
         for place, tokens in enumerate(wanted):
             row = snapshot.table.row(place)
             assert [memory[int(row[t // PAGE]), t % PAGE] for t in range(len(tokens))] == tokens
+
+
+@given(tables, engines, st.booleans())
+def test_every_sequence_reads_the_tokens_that_were_written_for_it(
+    requests: RequestTable, engine: Engine, share: bool
+) -> None:
+    check_reads(requests, engine, share)
+
+
+@pytest.mark.nightly
+@settings(max_examples=4000, derandomize=False)
+@given(tables, engines, st.booleans())
+def test_very_many_sequences_read_the_tokens_that_were_written_for_them(
+    requests: RequestTable, engine: Engine, share: bool
+) -> None:
+    check_reads(requests, engine, share)
 
 
 def test_a_prompt_that_begins_like_one_that_is_cached_computes_the_rest_only() -> None:
@@ -112,8 +125,8 @@ def test_sequences_that_begin_alike_own_their_common_pages_together() -> None:
     replay = Replay(requests, Engine(PAGE, 40, share_prefixes=True, token_budget=256))
     snapshots = [replay.snapshot() for step in replay if len(step.requests) == 2]
     assert [s.table.shared_pages.tolist() for s in snapshots] == [[4, 4]] * len(snapshots)
-    assert snapshots[0].prefixes is not None
-    assert snapshots[0].prefixes.shared_tokens(0, 1) == 8
+    assert snapshots[0].batch.prefixes is not None
+    assert snapshots[0].batch.prefixes.shared_tokens(0, 1) == 8
 
 
 def test_a_long_prompt_is_computed_in_chunks_beside_the_decoding_sequences() -> None:
@@ -142,6 +155,15 @@ def test_runs_of_pages_stay_in_order_and_single_pages_do_not() -> None:
         runs[name] = np.mean([fragmentation(t).neighbours for t in tables])
     assert runs["first-run"] == 1
     assert runs["oldest-first"] < runs["first-fit"] < 1
+
+
+def test_a_trace_can_be_looked_at_after_some_time() -> None:
+    requests = table((0, [1], 1, 3), (5000, [2], 4, 3))
+    found = snapshot_at(requests, Engine(PAGE, 8), 4 * 10**10)
+    assert (found.requests, found.batch.contexts) == ((1,), (4,))
+    assert found.batch.source == "a step of by hand as it is served"
+    with pytest.raises(ValueError, match="by hand: is served before 60000000000 ns; its last request comes at 5"):
+        snapshot_at(requests, Engine(PAGE, 8), 6 * 10**10)
 
 
 def test_an_idle_engine_begins_when_the_next_request_comes() -> None:
