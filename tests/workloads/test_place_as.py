@@ -97,6 +97,13 @@ def test_a_tensor_may_be_pinned_to_several_stacks(stacks: tuple[int, ...]) -> No
     assert counts[list(stacks)].tolist() == [12 // len(stacks) * GRANULE // 32] * len(stacks)
 
 
+def test_a_small_tensor_begins_where_its_stacks_come_round_again() -> None:
+    tensors = [vector(2048, "one granule"), vector(4096, "two granules"), vector(100, "a few bytes")]
+    placed = place_as(tensors, [Pinned(stack=(1, 2))] * 3, NPU)
+    assert [fields(t, NPU)["stack"] for t in placed] == [{1}, {1, 2}, {1}]
+    check_apart(placed)
+
+
 def test_channels_can_be_pinned_where_the_map_does_not_hash_them() -> None:
     pin = Pinned(stack=(1,), channel=(4, 5, 6, 7), pseudo_channel=(1,))
     (placed,) = place_as([cache()], [pin], PLAIN)

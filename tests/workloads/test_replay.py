@@ -147,6 +147,14 @@ def test_a_request_waits_until_the_pool_has_its_last_page_and_those_behind_it_wa
     assert [s.requests.tolist() for s in steps[:6]] == [[0]] * 5 + [[1, 2]]
 
 
+def test_cached_pages_that_a_request_begins_with_are_not_counted_as_free_for_it() -> None:
+    # The first leaves 4 pages of prompt behind. Of the 9, the second will have 3, so the third cannot have its 8 yet.
+    requests = table((0, [1, 2], 4, 1), (9, [7], 4, 3), (9, [1, 2, 3], 4, 5))
+    steps = list(Replay(requests, Engine(PAGE, 9, share_prefixes=True)))
+    assert [s.requests.tolist() for s in steps] == [[0], [1], [1], [1], *[[2]] * 5]
+    assert steps[4].contexts.tolist() == [8]
+
+
 def test_runs_of_pages_stay_in_order_and_single_pages_do_not() -> None:
     requests = table(*((n, [n], 4, 20 + n % 5) for n in range(12)))
     runs = {}
