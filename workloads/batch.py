@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from workloads.prefix import Prefixes
+from layouts.notation import nearest_first
+from workloads.prefix import Group, Prefixes, groups
 from workloads.traces import MAX_TOKENS, READERS, RequestTable, read_azure
 from workloads.traces.azure import NAME as AZURE_NAME
 
@@ -48,6 +49,15 @@ class Batch:
         if self.prefixes is not None and len(self.prefixes.tokens) != len(self.contexts):
             count = len(self.prefixes.tokens)
             raise ValueError(f"batch: prefixes of {count} sequences; allowed: {len(self.contexts)}, one per context")
+
+    def groups(self, page_size: int = 1) -> tuple[Group, ...]:
+        """Return the sequences in groups that share full pages of their beginnings, as `prefix.groups` makes them.
+
+        Where nothing is known of beginnings, every sequence is a group of its own.
+        """
+        if self.prefixes is None:
+            return tuple(Group(0, (sequence,)) for sequence in range(len(self.contexts)))
+        return groups(self.prefixes, page_size, self.contexts)
 
 
 def check_contexts(contexts: Sequence[int]) -> None:
@@ -92,7 +102,12 @@ def steady(table: RequestTable, sequences: int, rng: np.random.Generator) -> Bat
 
 
 def from_trace(name: str, path: str | os.PathLike[str], sequences: int, rng: np.random.Generator) -> Batch:
-    """Return a batch in steady state from the trace file `path` of the kind `name`, a key of `traces.READERS`."""
+    """Return a batch in steady state from the trace file `path` of the kind `name`, a key of `traces.READERS`.
+
+    Raises ValueError for another name, or naming the file, the line and the value when the trace cannot be used.
+    """
+    if name not in READERS:
+        raise ValueError(f"trace: unknown {name!r}; known: {nearest_first(name, READERS)}")
     return steady(READERS[name](Path(path)), sequences, rng)
 
 

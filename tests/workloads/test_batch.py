@@ -169,6 +169,18 @@ def test_requests_that_make_one_token_only_give_no_decode_batch() -> None:
         steady(table, 1, np.random.default_rng(1))
 
 
+def test_a_batch_is_grouped_by_the_full_pages_that_its_sequences_share() -> None:
+    assert Batch((5, 6), "by hand").groups(16) == ((0, (0,)), (0, (1,)))
+    prefixes = Prefixes(10, ((1, 2), (1, 2), (3,)), (20, 20, 10))
+    assert Batch((25, 26, 27), "by hand", prefixes).groups(16) == ((16, (0, 1)), (0, (2,)))
+    assert Batch((25, 12, 27), "by hand", prefixes).groups(4) == ((12, (0, 1)), (0, (2,)))
+
+
+def test_a_trace_of_no_known_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="trace: unknown 'azure-2024'; known: azure-2023-conversation, mooncake"):
+        from_trace("azure-2024", "x", 1, np.random.default_rng(0))
+
+
 def test_prefixes_of_another_number_of_sequences_are_refused() -> None:
     with pytest.raises(ValueError, match="prefixes of 1 sequences; allowed: 2, one per context"):
         Batch((5, 6), "by hand", Prefixes(4, ((1,),), (4,)))
