@@ -182,7 +182,8 @@ def _interleaved(tensor: Tensor, granule_bytes: int | None, address_map: Address
     period = digit.divisor * digit.size
     modes = ((digit.divisor, 1), (rounds, period), (digit.size, digit.divisor))
     line = Subspace(0, (*modes, (address_map.capacity_bytes // (period * rounds), period * rounds)))
-    whole = -(-tensor.size_bytes // (period * rounds)) * period * rounds  # a round is not shared with others
+    # Within a round addresses do not rise along this line, so a round is given to one tensor.
+    whole = -(-tensor.size_bytes // (period * rounds)) * period * rounds
     moved = _strided(tensor.layout, line, tensor.element_bytes)
     return _Spot(replace(tensor, layout=moved), line, whole, _cells(address_map, {}))
 

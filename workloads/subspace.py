@@ -49,7 +49,8 @@ class Subspace:
     """A line of bytes and where they lie.
 
     `first`: the address of byte 0. `modes`: (extent, address stride) of the digits of a place on the line, the fastest
-    first; their product is the capacity. Addresses rise along the line.
+    first; their product is the capacity. Addresses rise along the line, at least from one step of the highest digit to
+    the next.
     """
 
     first: int
