@@ -23,7 +23,6 @@ dram = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
 
 MAX_GAP_NS = 1e9  # assumed: a second; more is a slip of the unit
-TRACE_FILE = Path("requests") / "azure-2023-conversation.csv.gz"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
@@ -33,7 +32,7 @@ Kernel = Annotated[str, typer.Option(help="A kernel by name, as `rowhit kernels`
 Model = Annotated[str | None, typer.Option(help="A model by name, or a config.json.")]
 BatchSize = Annotated[int | None, typer.Option(help="Sequences in the batch.  [default: 1]")]
 Context = Annotated[int | None, typer.Option(help="KV tokens of every sequence.")]
-Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure.")]
+Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure or mooncake.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffled pages.")]
 Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
 Sizes = Annotated[
@@ -149,9 +148,10 @@ def explore(
 
     question = load_study(study).with_seed(seed)
     folder = out or Path("results") / question.name
+    trace = _trace_path(question.batch.trace if question.batch else None)
     try:
         with bar(wanted=not as_json) as progress:
-            summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, _trace_path())
+            summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, trace)
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
@@ -390,8 +390,8 @@ def _batch(sequences: int | None, context: int | None, trace: str | None, seed: 
         raise ValueError("give either --context (tokens of every sequence) or --trace, and not both")
     if trace is not None and trace not in TRACES:
         raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
-    path = _trace_path() if trace else None
-    return BatchSpec(1 if sequences is None else sequences, context, TRACES[trace] if trace else None, seed, path)
+    name = TRACES[trace] if trace else None
+    return BatchSpec(1 if sequences is None else sequences, context, name, seed, _trace_path(name))
 
 
 def _warn(model: str | None) -> None:
@@ -402,10 +402,19 @@ def _warn(model: str | None) -> None:
         print(f"rowhit: warning: {warning}", file=sys.stderr)
 
 
-def _trace_path() -> str | None:
-    """Return the trace file: under ROWHIT_DATA, or under ../shared/data, or None where there is none."""
-    root = Path(os.environ.get("ROWHIT_DATA") or Path("..") / "shared" / "data")
-    path = root / TRACE_FILE
+def _trace_path(trace: str | None) -> str | None:
+    """Return the file of a trace: under ROWHIT_DATA, or under ../shared/data, or None where there is none.
+
+    Raises ValueError where a trace is asked for and ROWHIT_DATA names no folder.
+    """
+    from explorer.query import TRACE_FILES
+
+    if trace is None:
+        return None
+    given = os.environ.get("ROWHIT_DATA")
+    if given and not Path(given).is_dir():
+        raise ValueError(f"ROWHIT_DATA: {given!r} is no folder; allowed: the folder that holds {TRACE_FILES[trace]}")
+    path = Path(given or Path("..") / "shared" / "data") / TRACE_FILES[trace]
     return str(path) if path.is_file() else None
 
 

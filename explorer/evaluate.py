@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from explorer.names import unknown
-from explorer.query import BatchSpec, Query, Scalar
+from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,11 +119,17 @@ def _machine(name: str, overrides: tuple[tuple[str, str], ...]) -> Any:
 def _batch(spec: BatchSpec) -> Any:
     import numpy as np
 
-    from workloads.batch import from_azure, uniform
+    from workloads.batch import from_azure, from_trace, uniform
 
-    if spec.context is not None:
-        return uniform(spec.sequences, spec.context)
-    return from_azure(spec.trace_path, spec.sequences, np.random.default_rng(spec.seed))
+    if spec.trace is None:
+        return uniform(spec.sequences, spec.context or 0)
+    rng = np.random.default_rng(spec.seed)
+    if spec.trace_path is not None:
+        return from_trace(spec.trace, spec.trace_path, spec.sequences, rng)
+    if spec.trace != AZURE:
+        file = TRACE_FILES[spec.trace]
+        raise ValueError(f"trace {spec.trace}: no file of it is here; set ROWHIT_DATA to the folder that holds {file}")
+    return from_azure(None, spec.sequences, rng)
 
 
 @lru_cache(maxsize=64)
@@ -279,8 +285,9 @@ def _describe_batch(batch: BatchSpec) -> str:
     sequences = f"{batch.sequences} sequence{'s' if batch.sequences > 1 else ''}"
     if batch.trace is None:
         return f"{sequences} of {batch.context} tokens"
-    source = "shipped quantiles" if "shipped quantiles" in _batch(batch).source else "file"
-    return f"{sequences} from the Azure conversation trace ({source})"
+    name = "Azure" if batch.trace == AZURE else "Mooncake"
+    source = "shipped quantiles" if batch.trace_path is None else "file"
+    return f"{sequences} from the {name} conversation trace ({source})"
 
 
 def batch_source(query: Query) -> str | None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 Scalar = bool | int | float | str
 Choice = tuple[Scalar, ...]  # one value for each searched knob
 MACHINE_PREFIX = "machine."
-TRACES = {"azure": "azure-2023-conversation", "azure-2023-conversation": "azure-2023-conversation"}
+AZURE, MOONCAKE = "azure-2023-conversation", "mooncake-conversation"
+TRACES = {"azure": AZURE, AZURE: AZURE, "mooncake": MOONCAKE, MOONCAKE: MOONCAKE}
+TRACE_FILES = {AZURE: "requests/azure-2023-conversation.csv.gz", MOONCAKE: "requests/mooncake-conversation.jsonl.gz"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class BatchSpec:
     """How many sequences, and how many KV tokens each: all `context`, or drawn from `trace` with `seed`.
 
     `trace_path` is the file of the trace where it is on this computer; None means the quantiles that are
-    shipped.
+    shipped, which only Azure's has.
     """
 
     sequences: int

@@ -35,7 +35,7 @@ class BatchSection(_Section):
 
     sequences: _Count
     context: _Count | None = None
-    trace: Literal["azure", "azure-2023-conversation"] | None = None
+    trace: Literal["azure", "azure-2023-conversation", "mooncake", "mooncake-conversation"] | None = None
     seed: _Seed = 0
 
     @field_validator("trace")

@@ -227,7 +227,7 @@ def test_a_drawn_batch_says_where_its_lengths_come_from(
     if with_file:
         trace = tmp_path / "requests" / "azure-2023-conversation.csv.gz"
         trace.parent.mkdir()
-        trace.write_bytes(gzip.compress(b"TIMESTAMP,ContextTokens,GeneratedTokens\n0,100,20\n"))
+        trace.write_bytes(gzip.compress(b"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,100,20\n"))
     drawn = (*RUN, "--batch", "2", "--trace", "azure")
     title = rowhit(*drawn, cwd=tmp_path, ROWHIT_DATA=str(tmp_path)).stdout.splitlines()[0]
     assert f"2 sequences from the Azure conversation trace {words} · h100-sxm" in title
@@ -235,6 +235,25 @@ def test_a_drawn_batch_says_where_its_lengths_come_from(
     assert ("shipped quantiles" in source) != with_file
     what = rowhit("whatif", *drawn[1:], "--set", "tile=32", cwd=tmp_path, ROWHIT_DATA=str(tmp_path)).stdout
     assert what.splitlines()[0] == title
+
+
+def test_a_batch_of_the_mooncake_trace_says_so(rowhit: Rowhit, tmp_path: Path) -> None:
+    trace = tmp_path / "requests" / "mooncake-conversation.jsonl.gz"
+    trace.parent.mkdir()
+    trace.write_bytes(b'{"timestamp": 0, "input_length": 100, "output_length": 20, "hash_ids": [3]}')
+    title = rowhit(*RUN, "--batch", "2", "--trace", "mooncake", cwd=tmp_path, ROWHIT_DATA=str(tmp_path)).stdout
+    assert "2 sequences from the Mooncake conversation trace (file) · h100-sxm" in title.splitlines()[0]
+
+
+def test_a_data_folder_that_is_not_there_or_holds_no_trace_is_one_line(rowhit: Rowhit, tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    done = rowhit(*RUN, "--trace", "azure", cwd=tmp_path, ROWHIT_DATA=absent)
+    expected = "is no folder; allowed: the folder that holds requests/azure-2023-conversation.csv.gz\n"
+    assert (done.returncode, done.stderr) == (2, f"rowhit: ROWHIT_DATA: {absent!r} {expected}")
+    done = rowhit(*RUN, "--trace", "mooncake", cwd=tmp_path, ROWHIT_DATA=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("rowhit: trace mooncake-conversation: no file of it is here; set ROWHIT_DATA to ")
+    assert rowhit(*RUN, "--context", "64", cwd=tmp_path, ROWHIT_DATA=absent).returncode == 0  # no trace is asked for
 
 
 def test_whatif_has_one_default_for_its_jobs(rowhit: Rowhit, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_relative_path_starts_at_the_file_of_the_study(tmp_path: Path, name: s
         (GOOD + "budget: {points: 1.5}", "budget.points: 1.5: input should be a valid integer"),
         (GOOD + "batch: {sequences: -4, context: 8}", "batch.sequences: -4: input should be greater"),
         (GOOD + "batch: {sequences: 4}", "batch: give one of 'context'"),
-        (GOOD + "batch: {sequences: 4, trace: azur}", "batch.trace: 'azur': input should be 'azure' or 'azure-2023"),
+        (GOOD + "batch: {sequences: 4, trace: azur}", "batch.trace: 'azur': input should be 'azure', 'azure-2023-con"),
         (GOOD + "sampler: magic", "sampler: 'magic': input should be 'tpe', 'random' or 'exhaustive'"),
         (GOOD + "seed: -1", "seed: -1: input should be greater than or equal to 0"),
         (GOOD + "name: ../up", "name: '../up': string should match pattern"),

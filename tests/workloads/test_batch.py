@@ -16,18 +16,22 @@ from workloads.batch import (
     AZURE_QUANTILES,
     MAX_CONTEXT,
     MAX_SEQUENCES,
-    MAX_TRACE_BYTES,
     Batch,
     from_azure,
+    from_trace,
+    steady,
     uniform,
 )
+from workloads.prefix import Prefixes
+from workloads.traces import PromptBlocks, RequestTable
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+TIME = "2023-11-16 18:15:46.6805900"
 
 
-def trace(folder: Path, *rows: str, header: str = HEADER) -> Path:
+def trace(folder: Path, *rows: str) -> Path:
     path = folder / "trace.csv"
-    path.write_text(header + "\n".join(rows), encoding="utf-8")
+    path.write_text(HEADER + "\n".join(f"{TIME},{row}" for row in rows), encoding="utf-8")
     return path
 
 
@@ -84,24 +88,16 @@ def test_the_longest_and_the_widest_batch_are_accepted() -> None:
 
 def test_every_decode_step_of_a_trace_is_equally_likely(tmp_path: Path) -> None:
     # Steps: 11 (one), 101 .. 109 (nine); the last request makes its only token in the prompt's pass.
-    path = trace(tmp_path, "x,10,2", "x,100,10", "x,5000,1")
+    path = trace(tmp_path, "10,2", "100,10", "5000,1")
     drawn = Counter(from_azure(path, 50_000, np.random.default_rng(7)).contexts)
     assert set(drawn) == {11, *range(101, 110)}
     assert min(drawn.values()) > 4650  # 5,000 expected, standard deviation 67
     assert max(drawn.values()) < 5350
 
 
-def test_the_order_of_columns_and_compression_do_not_matter(tmp_path: Path) -> None:
-    plain = trace(tmp_path, "x,10,20", "x,300,40")
-    other = tmp_path / "packed"
-    other.write_bytes(gzip.compress(b"GeneratedTokens,ContextTokens\r\n20,10\r\n40,300\r\n"))
-    first, second = (from_azure(path, 64, np.random.default_rng(3)).contexts for path in (plain, other))
-    assert first == second
-
-
 @pytest.mark.parametrize("kind", ["trace", "quantiles"])
 def test_the_generator_alone_decides_the_draw(tmp_path: Path, kind: str) -> None:
-    path = trace(tmp_path, "x,10,2000", "x,300,4000") if kind == "trace" else None
+    path = trace(tmp_path, "10,2000", "300,4000") if kind == "trace" else None
     draw = [from_azure(path, 32, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert draw[0] == draw[1]
     assert draw[0] != draw[2]
@@ -109,9 +105,14 @@ def test_the_generator_alone_decides_the_draw(tmp_path: Path, kind: str) -> None
 
 def test_the_source_says_which_of_the_two_was_drawn_from(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    assert "drawn from trace.csv" in from_azure(trace(tmp_path, "x,10,20"), 1, rng).source
+    drawn = from_azure(trace(tmp_path, "10,20"), 1, rng)
+    assert drawn.source == "decode steps drawn from Azure LLM inference trace 2023, conversation: trace.csv"
     assert "shipped quantiles" in from_azure(None, 1, rng).source
-    assert "shipped quantiles" in from_azure(tmp_path / "absent.csv.gz", 1, rng).source
+
+
+def test_a_trace_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent.csv.gz: cannot be read \(.*No such file"):
+        from_azure(tmp_path / "absent.csv.gz", 1, np.random.default_rng(0))
 
 
 def test_shipped_quantiles_keep_the_mean_of_the_trace() -> None:
@@ -150,34 +151,47 @@ def test_draws_follow_the_distribution_of_the_published_trace(azure: Path, step_
     assert np.abs(share[0] - share[1]).max() < 0.0138 + (0.01 if kind == "quantiles" else 0)
 
 
-@pytest.mark.parametrize("value", ["0", "-3", "", "1.5", "x", "1_0", "²", "99999999999"])
-def test_a_row_with_an_unusable_number_is_refused_with_its_line(tmp_path: Path, value: str) -> None:
-    with pytest.raises(ValueError, match=r"trace.csv: line 3: ContextTokens is .*; allowed: an integer from 1"):
-        from_azure(trace(tmp_path, "x,5,5", f"x,{value},5"), 1, np.random.default_rng(0))
+def test_a_batch_of_a_trace_with_blocks_knows_how_its_sequences_begin() -> None:
+    blocks = PromptBlocks(10, np.array([0, 1, 0, 2]), np.array([0, 2, 4]))
+    table = RequestTable("by hand", [0, 5], [15, 20], [3, 3], blocks)  # type: ignore[arg-type]
+    batch = steady(table, 200, np.random.default_rng(1))
+    assert batch.prefixes is not None
+    seen = set()
+    for context, prompt, path in zip(batch.contexts, batch.prefixes.tokens, batch.prefixes.blocks, strict=True):
+        assert (prompt, path) in ((15, (0, 1)), (20, (0, 2)))
+        seen.add((prompt, context - prompt))
+    assert seen == {(15, 1), (15, 2), (20, 1), (20, 2)}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "line 1: no column ContextTokens"),
-        (b"TIMESTAMP,ContextTokens\nx,1\n", "line 1: no column GeneratedTokens; the file has "),
-        (HEADER.encode(), "no request generates two tokens"),
-        (HEADER.encode() + b"x,5,1\n", "no request generates two tokens"),
-        (HEADER.encode() + b"x,5\n", "line 2: GeneratedTokens is ''"),
-        (HEADER.encode() + b"\xff,5,5\n", "byte 40: not UTF-8"),
-        (HEADER.encode() + b"x" * 200_000, "line 2: not CSV: "),
-        (gzip.compress(b"x" * 1000, mtime=0)[:-9], "cannot be read"),
-        (gzip.compress(b"x" * (MAX_TRACE_BYTES + 1), 1), "larger than "),
-    ],
-)
-def test_a_file_that_is_no_trace_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "broken.csv"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"broken.csv: {message}") as refusal:
-        from_azure(path, 4, np.random.default_rng(0))
-    assert "\n" not in str(refusal.value)
+def test_requests_that_make_one_token_only_give_no_decode_batch() -> None:
+    table = RequestTable("by hand", [0], [15], [1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="by hand: no request generates two tokens or more"):
+        steady(table, 1, np.random.default_rng(1))
 
 
-def test_a_folder_in_place_of_the_trace_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot be read"):
-        from_azure(tmp_path, 4, np.random.default_rng(0))
+def test_a_batch_is_grouped_by_the_full_pages_that_its_sequences_share() -> None:
+    assert Batch((5, 6), "by hand").groups(16) == ((0, (0,)), (0, (1,)))
+    prefixes = Prefixes(10, ((1, 2), (1, 2), (3,)), (20, 20, 10))
+    assert Batch((25, 26, 27), "by hand", prefixes).groups(16) == ((16, (0, 1)), (0, (2,)))
+    assert Batch((25, 12, 27), "by hand", prefixes).groups(4) == ((12, (0, 1)), (0, (2,)))
+
+
+def test_a_trace_of_no_known_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="trace: unknown 'azure-2024'; known: azure-2023-conversation, mooncake"):
+        from_trace("azure-2024", "x", 1, np.random.default_rng(0))
+
+
+def test_prefixes_of_another_number_of_sequences_are_refused() -> None:
+    with pytest.raises(ValueError, match="prefixes of 1 sequences; allowed: 2, one per context"):
+        Batch((5, 6), "by hand", Prefixes(4, ((1,),), (4,)))
+
+
+def test_the_mooncake_trace_draws_long_prompts_that_share_their_beginning(data_dir: Path) -> None:
+    path = data_dir / "requests" / "mooncake-conversation.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"no trace at {path}")
+    batch = from_trace("mooncake-conversation", path, 256, np.random.default_rng(4))
+    assert batch.prefixes is not None
+    # Mean prompt of the published file: 12,035 tokens, the same first block in almost all of them.
+    assert 8_000 < np.mean(batch.prefixes.tokens) < 17_000
+    assert sum(batch.prefixes.shared_tokens(0, other) >= 512 for other in range(1, 256)) > 128

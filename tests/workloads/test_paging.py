@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workloads.paging import MAX_PAGES, PageTable, contiguous, shuffled
+from workloads.page_orders import MAX_PAGES, PAGE_ORDERS
+from workloads.paging import (
+    PageTable,
+    contiguous,
+    fragmentation,
+    page_table,
+    pool_pages,
+    shuffled,
+)
+from workloads.prefix import Prefixes
 
 contexts_strategy = st.lists(st.integers(1, 300), min_size=1, max_size=12)
 page_sizes = st.integers(1, 400)
@@ -108,6 +117,7 @@ def test_a_pool_may_be_larger_than_the_table() -> None:
         (16, int32(0, 2), int64(0, 2), 2, r"pages\[1\] is 2; allowed: 0 to 1"),
         (16, int32(0, -1), int64(0, 2), 2, r"pages\[1\] is -1; allowed: 0 to 1"),
         (16, int32(4, 1, 1), int64(0, 2, 3), 5, "page 1 stands in pages more than once"),
+        (16, int32(4, 4), int64(0, 1, 2), 5, "page 4 stands in pages more than once; allowed: once, or in `shared`"),
     ],
 )
 def test_a_table_that_is_no_table_is_refused(
@@ -132,3 +142,131 @@ def test_lengths_and_page_sizes_out_of_range_are_refused(contexts: list[int], pa
         contiguous(contexts, page_size)
     with pytest.raises(ValueError, match=message):
         shuffled(contexts, page_size, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("pages", "first_page", "shared", "message"),
+    [
+        (int32(4, 1, 4, 2), int64(0, 2, 4), int64(1), r"shared is int64 \(1,\); allowed: int64, per sequence 0 to its"),
+        (int32(4, 1, 4, 2), int64(0, 2, 4), int32(1, 1), "shared is int32"),
+        (int32(4, 1, 4, 2), int64(0, 2, 4), int64(3, 1), "per sequence 0 to its pages"),
+        (int32(4, 1, 4, 2), int64(0, 2, 4), int64(-1, 1), "per sequence 0 to its pages"),
+        (int32(4, 1, 4, 2), int64(0, 2, 4), int64(1, 0), "page 4 stands in pages more than once"),
+        (int32(4, 1, 4, 2), int64(0, 2, 4), int64(2, 1), "page 1 is said to be shared, but has one owner"),
+        (int32(4, 1, 1, 4), int64(0, 2, 4), int64(2, 2), "page 1 has owners with other pages before it"),
+        (int32(4, 1, 3, 1), int64(0, 2, 4), int64(2, 2), "page 4 is said to be shared, but has one owner"),
+        (int32(4, 1, 3, 1, 4, 3), int64(0, 2, 4, 5, 6), int64(2, 2, 1, 1), "page 1 has owners with other pages before"),
+        (int32(4, 4), int64(0, 2), int64(2), "page 4 has owners with other pages before it; they must begin alike"),
+    ],
+)
+def test_sharing_that_is_no_common_beginning_is_refused(pages: Any, first_page: Any, shared: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PageTable(16, pages, first_page, 5, shared)
+
+
+def test_a_table_with_several_owners_says_so_and_has_them() -> None:
+    table = PageTable(16, int32(4, 0, 1, 4, 0, 2, 4, 3), int64(0, 3, 6, 8), 5, int64(2, 2, 1))
+    assert table.shared_pages.tolist() == [2, 2, 1]
+    assert table.row(1).tolist() == [4, 0, 2]
+
+
+prompts = st.lists(st.tuples(st.lists(st.integers(0, 1), max_size=4), st.integers(1, 40)), min_size=1, max_size=8)
+
+
+def batch_of(drawn: list[tuple[list[int], int]], block_tokens: int) -> tuple[list[int], Prefixes]:
+    """Contexts and prefixes of sequences with full prompt blocks and some generated tokens."""
+    blocks = tuple(tuple(path) for path, _ in drawn)
+    prefixes = Prefixes(block_tokens, blocks, tuple(len(path) * block_tokens for path in blocks))
+    return [prefixes.tokens[s] + generated for s, (_, generated) in enumerate(drawn)], prefixes
+
+
+@given(prompts, st.integers(1, 20), st.integers(1, 30), st.sampled_from(PAGE_ORDERS), st.integers(0, 99))
+def test_in_every_order_sequences_share_exactly_the_full_pages_of_their_common_prompts(
+    drawn: list[tuple[list[int], int]], page_size: int, block_tokens: int, order: str, seed: int
+) -> None:
+    contexts, prefixes = batch_of(drawn, block_tokens)
+    pool = pool_pages(order, contexts, page_size, prefixes)
+    table = page_table(
+        order, contexts, page_size, np.random.default_rng(seed), prefixes=prefixes, colours=[p % 3 for p in range(pool)]
+    )
+    assert table.pool_pages == pool
+    assert np.diff(table.first_page).tolist() == [-(-context // page_size) for context in contexts]
+    for one in range(len(contexts)):
+        for other in range(one):
+            expected = prefixes.shared_tokens(one, other) // page_size
+            assert np.intersect1d(table.row(one), table.row(other)).size == expected
+            assert np.array_equal(table.row(one)[:expected], table.row(other)[:expected])
+
+
+@pytest.mark.parametrize("order", PAGE_ORDERS)
+def test_an_order_without_prefixes_shares_nothing_and_depends_on_the_generator_alone(order: str) -> None:
+    contexts = [100, 3, 250, 16, 77]
+    colours = np.arange(pool_pages(order, contexts, 8)) % 4
+    tables = [page_table(order, contexts, 8, np.random.default_rng(seed), colours=colours) for seed in (1, 1)]
+    assert not tables[0].shared_pages.any()
+    assert len(np.unique(tables[0].pages)) == len(tables[0].pages)
+    assert np.array_equal(tables[0].pages, tables[1].pages)
+
+
+def test_churn_breaks_up_pages_but_less_than_a_shuffle() -> None:
+    contexts = [int(length) for length in np.random.default_rng(3).integers(100, 4000, 48)]
+    runs = {
+        order: fragmentation(page_table(order, contexts, 16, np.random.default_rng(5))).mean_run
+        for order in ("contiguous", "first-fit", "oldest-first", "newest-first", "shuffled")
+    }
+    assert runs["contiguous"] == sum(-(-context // 16) for context in contexts) / 48  # a run per sequence
+    assert runs["shuffled"] < 1.05
+    for order in ("first-fit", "oldest-first", "newest-first"):
+        assert 1.1 < runs[order] < runs["contiguous"] / 5
+
+
+def test_a_churned_pool_has_free_pages_and_the_others_have_none() -> None:
+    contexts = [700] * 10
+    assert pool_pages("shuffled", contexts, 10) == pool_pages("coloured", contexts, 10) == 700
+    assert pool_pages("first-fit", contexts, 10) == 800
+
+
+def test_fragmentation_counts_steps_within_sequences_only() -> None:
+    table = PageTable(4, int32(5, 6, 7, 1, 8, 9, 3), int64(0, 3, 4, 7), 10)
+    # Steps 5-6, 6-7, 8-9, 9-3: three of four go to the next number; runs 5-7, 1, 8-9, 3.
+    assert fragmentation(table) == (7 / 4, 3 / 4)
+    assert fragmentation(PageTable(4, int32(2), int64(0, 1), 3)) == (1.0, 1.0)
+    assert fragmentation(PageTable(4, int32(2, 3), int64(0, 1, 2), 4)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("sequences", [1, 2, 3, 4, 6, 8])
+def test_coloured_pages_that_follow_each_other_or_are_read_together_differ_in_colour(sequences: int) -> None:
+    colours = np.repeat(np.arange(8), sequences)  # page numbers in order would meet one colour again and again
+    table = page_table("coloured", [8 * 16] * sequences, 16, np.random.default_rng(0), colours=colours)
+    picked = colours[table.pages].reshape(sequences, 8)
+    assert (np.diff(picked, axis=1) != 0).all()
+    for position in range(8):
+        assert len(set(picked[:, position].tolist())) == sequences
+
+
+def test_with_enough_pages_of_every_colour_the_wanted_one_is_given() -> None:
+    colours = np.repeat(np.arange(4), 40)  # a contiguous table would read one colour after the other
+    contexts = [16 * 10] * 16
+    table = page_table("coloured", contexts, 16, np.random.default_rng(0), colours=colours)
+    picked = colours[table.pages].reshape(16, 10)
+    assert (picked[:, 1:] != picked[:, :-1]).all()
+    for position in range(10):
+        assert np.bincount(picked[:, position], minlength=4).tolist() == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("order", "colours", "message"),
+    [
+        ("coloured", None, "the order coloured needs the colours of the pages"),
+        ("coloured", [0, 1], "2 colours; allowed: one for each of at least 3 pages"),
+        ("shufled", None, "unknown order 'shufled'; known: shuffled, "),
+    ],
+)
+def test_an_order_that_cannot_be_made_is_refused(order: str, colours: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"page table: {message}"):
+        page_table(order, [40], 16, np.random.default_rng(0), colours=colours)
+
+
+def test_prefixes_of_another_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="prefixes of 1 sequences; allowed: 2"):
+        page_table("contiguous", [40, 40], 16, np.random.default_rng(0), prefixes=Prefixes(4, ((),), (0,)))
