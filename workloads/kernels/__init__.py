@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.kernels import decode_attention, gemm
+from workloads.kernels import convert_layout, decode_attention, gemm
 from workloads.kernels.base import Kernel
 
 KERNELS: dict[str, Kernel] = {
@@ -25,6 +25,16 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape,
         gemm.canonical,
         gemm.compile,
+    ),
+    "convert-layout": Kernel(
+        "convert-layout",
+        "a matrix read in one layout and written in another, between kernels that differ in it",
+        convert_layout.Knobs,
+        (),
+        ("rows", "columns"),
+        convert_layout.shape,
+        convert_layout.canonical,
+        convert_layout.compile,
     ),
 }
 
