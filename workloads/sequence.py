@@ -21,15 +21,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, QUEUES, Op, Phase, Program, Tensor
+from hwmodel.program import Phase, Program, Tensor
 from layouts import Layout, NamedLayout, composition
 from layouts.notation import nearest_first
 from workloads.bufferise import Allocation, Request, bufferise
 from workloads.kernels import KERNELS, Kernel
 from workloads.kernels.convert_layout import TileKnobs, between
 from workloads.placement import ALIGNMENT_BYTES
-
-LOAD, STORE = QUEUES.index("load"), QUEUES.index("store")
+from workloads.streams import LOAD, STORE, renumbered, touched
 
 
 @dataclass(frozen=True)
@@ -114,26 +113,6 @@ def placed(steps: Sequence[Compiled], machine: Machine, kept: Sequence[str] = ()
         ]
         moved.append(replace(step, program=replace(step.program, tensors=tuple(tensors))))
     return Call(tuple(moved), memory)
-
-
-def renumbered(phase: Phase, by: int) -> Phase:
-    """Return a phase over tensors whose numbers are higher `by` so many."""
-    tiles = phase.tiles.copy()
-    tiles["tensor"] += by
-    tiles["index"][tiles["index"] != NONE] += by
-    return replace(phase, tiles=tiles)
-
-
-def touched(phase: Phase, queue: int) -> set[int]:
-    """Return the tensors of which a phase's load queue or its store queue moves tiles.
-
-    Index tensors are looked up while tiles are moved; they count as loaded.
-    """
-    moves = (instruction for instruction in phase.decoded[queue] if instruction.op in (Op.LOAD, Op.STORE))
-    found = {int(phase.tiles["tensor"][instruction.tile]) for instruction in moves}
-    if queue == LOAD:
-        found.update(number for number in phase.tiles["index"].tolist() if number != NONE)
-    return found
 
 
 class _Planner:
