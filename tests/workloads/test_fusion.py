@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Phase, Program, Tensor
+from hwmodel.program import NONE, Op, Phase, Program, Tensor
+from hwmodel.reference import simulate
 from hwmodel.spec import load_machine
 from layouts import named
 from workloads.buffers import allocate
 from workloads.fusion import fuse
 from workloads.placement import place
 from workloads.schedule import schedule
+from workloads.streams import LOAD, STORE
 
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
@@ -212,3 +214,119 @@ def test_a_fused_chain_computes_the_same_bits(chain: Chain) -> None:
 @given(chains())
 def test_many_fused_chains_compute_the_same_bits(chain: Chain) -> None:
     check_values(chain)
+
+
+def one(a: Kernel | None = None, b: Kernel | None = None) -> Chain:
+    return Chain(30, 12, "bf16", a or Kernel(), b or Kernel())
+
+
+def test_fusion_saves_the_bytes_and_the_launch_that_it_says() -> None:
+    program = program_of(one())
+    found = fuse(program, 0, NPU)
+    apart, together = simulate(program, NPU), simulate(found.program, NPU)
+    traffic = [sum(t.load_useful_bytes + t.store_useful_bytes for t in r.traffic) for r in (apart, together)]
+    assert traffic[0] - traffic[1] == found.saved_bytes
+    assert found.saved_launch_fs == NPU.spec.launch.latency
+    assert together.makespan_fs < apart.makespan_fs - found.saved_launch_fs
+    assert together.bound.total_fs <= together.makespan_fs
+
+
+def test_the_phases_take_turns_tile_by_tile() -> None:
+    (phase,) = fuse(program_of(one()), 0, NPU).program.phases
+    trips = [sum(instruction.op is Op.LOOP for instruction in stream) for stream in phase.decoded]
+    assert trips == [1, 1, 0, 1]
+    assert phase.columns == ("row", "rows", "tiles")
+    assert len({counter.name for counter in phase.counters}) == len(phase.counters)
+    assert len({buffer.name for buffer in phase.buffers}) == len(phase.buffers)
+
+
+def swapped(program: Program) -> Program:
+    return replace(program, phases=program.phases[::-1])
+
+
+def with_layout_of_y(program: Program) -> Program:
+    """The second phase takes y by a tensor of its own, column by column."""
+    y = program.tensors[Y]
+    other = replace(y, name="y2", layout=named("column row", {axis: y.layout.size(axis) for axis in y.layout.axes}))
+    tiles = program.phases[1].tiles.copy()
+    tiles["tensor"][tiles["tensor"] == Y] = len(program.tensors)
+    second = replace(program.phases[1], tiles=tiles)
+    return replace(program, tensors=(*program.tensors, other), phases=(program.phases[0], second))
+
+
+def with_a_third(program: Program) -> Program:
+    return replace(program, phases=(*program.phases, program.phases[1]))
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (program_of(one(b=Kernel(tile=3))), "phases first and second cut y into different tiles"),
+        (program_of(one(b=Kernel(stages=3))), "buffers out and x have slots 2 and 3"),
+        (program_of(one(b=Kernel(looped=False))), "phases first and second deal different tasks to the cores"),
+        (program_of(one(Kernel(deal="dynamic"), Kernel(deal="dynamic"))), "a dynamic schedule cannot be fused"),
+        (swapped(program_of(one())), "phases second and first: 0 tensors go from one to the other; allowed: one"),
+        (with_layout_of_y(program_of(one())), "phases first and second: y and y2 are not one tensor to both"),
+        (with_a_third(program_of(one())), "tensor y is also used by phase second"),
+    ],
+)
+def test_phases_that_do_not_go_together_are_refused_and_the_reason_is_named(program: Program, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        fuse(program, 0, NPU)
+    assert "\n" not in str(error.value)
+
+
+def test_the_last_phase_has_none_to_be_fused_with() -> None:
+    with pytest.raises(ValueError, match="phase 1: program chain has 2; the last has no next one"):
+        fuse(program_of(one()), 1, NPU)
+
+
+def test_buffers_of_both_must_fit() -> None:
+    tight = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES, "cores.sram.capacity": "64 KiB"}))
+    with pytest.raises(ValueError, match=r"phase first \+ second needs \d+ B of scratchpad, \d+ B more than"):
+        fuse(program_of(Chain(64, 600, "bf16", Kernel(tile=4), Kernel(tile=4))), 0, tight)
+
+
+def test_the_store_before_takes_over_what_the_one_that_is_left_out_signalled() -> None:
+    found = fuse(program_of(one(Kernel(first=False, speaks=True, extra=True))), 0, NPU)
+    stores = [i for i in found.program.phases[0].decoded[STORE] if i.op is Op.STORE]
+    names = [found.program.phases[0].counters[counter].name for counter in stores[0].signals]
+    assert len(stores) == 2
+    assert names == ["out free", "extra free"]
+
+
+def edited(program: Program, queue: int, position: int, signals: list[int]) -> Program:
+    """Return the program with what an instruction of the second phase signals replaced."""
+    second = program.phases[1]
+    queues = [stream.copy() for stream in second.queues]
+    queues[queue][position]["signal"] = (signals + [NONE] * 4)[:4]
+    return replace(program, phases=(program.phases[0], replace(second, queues=tuple(queues))))
+
+
+def test_a_load_that_may_speak_for_an_earlier_one_is_not_left_out() -> None:
+    program = program_of(one(b=Kernel(product=True)))
+    assert len(fuse(program, 0, NPU).program.phases) == 1
+    with pytest.raises(ValueError, match="the transfer that is left out may speak for one that signals nothing"):
+        fuse(edited(program, LOAD, 0, []), 0, NPU)
+
+
+def test_a_load_whose_counter_others_signal_too_is_not_left_out() -> None:
+    program = program_of(one())
+    x_loaded, s_loaded = (int(program.phases[1].queues[LOAD][i]["signal"][0]) for i in (1, 2))
+    with pytest.raises(ValueError, match="others signal what the transfer that is left out signals"):
+        fuse(edited(program, LOAD, 2, [s_loaded, x_loaded]), 0, NPU)
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_a_program_that_waits_wrongly_is_not_taken_for_one_that_hands_over(shift: int) -> None:
+    """The store of the first phase waits for later tiles than its own."""
+    program = program_of(one())
+    first = program.phases[0]
+    queues = [stream.copy() for stream in first.queues]
+    position = next(p for p, row in enumerate(queues[STORE]) if row["op"] == Op.STORE)
+    row = first.expressions[queues[STORE][position]["wait_value"][0]].copy()
+    row[2] -= shift
+    queues[STORE][position]["wait_value"][0] = len(first.expressions)
+    wrong = replace(first, queues=tuple(queues), expressions=np.concatenate([first.expressions, row[None]]))
+    with pytest.raises(ValueError, match="phase first: tile 0 of a core is not stored as its number 0"):
+        fuse(replace(program, phases=(wrong, program.phases[1])), 0, NPU)
