@@ -188,7 +188,7 @@ def matrices(one: NamedLayout, other: NamedLayout) -> tuple[NamedLayout, NamedLa
         for axis in reversed(layout.axes):
             tail *= layout.size(axis)
             tails.add(tail)
-    for columns in sorted(tails, key=lambda tail: abs(tail * tail - total)):
+    for columns in sorted(tails, key=lambda tail: max(tail, total // tail)):
         try:
             return _matrix(one, columns), _matrix(other, columns)
         except ValueError:  # these columns cut a digit of one of the layouts

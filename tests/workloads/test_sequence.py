@@ -140,13 +140,21 @@ def test_two_layouts_become_layouts_of_one_matrix(one: str, other: str) -> None:
     second = named(other, {"r": 12, "s": 16})
     found = matrices(first, second)
     rows, columns = found[0].size("row"), found[0].size("column")
-    assert rows * columns == 192
+    assert (rows, columns) == (12, 16)
     grid = np.arange(192).reshape(rows, columns)
     a, b, c = np.unravel_index(grid, (3, 4, 16))
     r, s = np.unravel_index(grid, (12, 16))
     row, column = np.indices((rows, columns))
     assert (found[0].offsets(row=row, column=column) == first.offsets(a=a, b=b, c=c)).all()
     assert (found[1].offsets(row=row, column=column) == second.offsets(r=r, s=s)).all()
+
+
+def test_a_conversion_moves_its_value_once_each_way() -> None:
+    steps = [product("up", 64, 1024, 32, "x", "h", layout_c="n m"), product("down", 64, 32, 1024, "h", "y")]
+    (conversion,) = (step for step in plan(steps, NPU).steps if step.kernel == "convert-layout")
+    source, target = simulate(conversion.program, NPU).traffic
+    assert source.load_fetched_bytes == source.load_useful_bytes == 64 * 1024 * 2
+    assert target.store_written_bytes == target.store_useful_bytes == 64 * 1024 * 2
 
 
 def test_equal_steps_are_simulated_once_and_counted() -> None:
