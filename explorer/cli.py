@@ -95,6 +95,36 @@ def run(
 
 
 @app.command()
+def program(
+    machine: Machine,
+    kernel: Kernel,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
+    from explorer import evaluate, settings, tables
+
+    query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    facts, text = evaluate.program_facts(query)
+    knobs = evaluate.knobs(query)
+    if as_json:
+        _print_json(facts | {"knobs": knobs})
+    else:
+        print("\n".join([evaluate.describe(query), tables.knobs_line(knobs), text]))
+
+
+@app.command()
 def whatif(
     machine: Machine,
     kernel: Kernel,

@@ -159,6 +159,18 @@ def _program(query: Query) -> tuple[Any, Any]:
     return program, machine
 
 
+def program_facts(query: Query) -> tuple[dict[str, Any], str]:
+    """Return the compiled program of the query as JSON-able values, and as text with a map of every scratchpad."""
+    from hwmodel.listing import buffer_map, facts, listing
+
+    program, machine = _program(query)
+    capacity = machine.spec.cores.sram.capacity
+    shown = facts(program, capacity)
+    size = f"{shown['instructions']} instructions, {shown['size_bytes']} B with its tables"
+    maps = (buffer_map(phase, capacity) for phase in program.phases)
+    return shown, "\n".join([listing(program), *maps, size])
+
+
 def _digest(value: object) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,11 +3,14 @@
 For people, and for comparing two programs line by line; nothing reads it back. Expressions are written over the task's
 columns, `begun` (tasks that the queue has begun before), and `i0`, `i1`, ... (index of a loop) and `n0`, `n1`, ... (its
 running index). An operand is buffer[slot].
+
+`facts` gives the same as values, for other programs to read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from hwmodel.assembler import UNCLIPPED
 from hwmodel.program import MAX_LOOPS, NONE, QUEUES, Buffer, Expression, Instruction, Op, Phase, Program, variable_count
@@ -25,26 +28,122 @@ def listing(program: Program) -> str:
     return "\n".join(lines)
 
 
+def buffer_map(phase: Phase, capacity_bytes: int) -> str:
+    """Return which bytes of a scratchpad each buffer of a phase takes, lowest address first, and what is left."""
+    buffers = sorted(phase.buffers, key=lambda buffer: buffer.address)
+    ends = [buffer.address + buffer.size_bytes for buffer in buffers]
+    width = len(str(max([0, *ends])))
+    lines = [f"scratchpad of phase {phase.name}"]
+    for buffer, end in zip(buffers, ends, strict=True):
+        lines.append(
+            f"  {buffer.address:>{width}} to {end:>{width}}  {buffer.name}: {buffer.slots} x {buffer.pitch_bytes} B"
+        )
+    free = capacity_bytes - phase.sram_bytes
+    lines.append(f"  high-water mark {phase.sram_bytes} B, {free} B of {capacity_bytes} B free")
+    return "\n".join(lines)
+
+
+def facts(program: Program, capacity_bytes: int) -> dict[str, Any]:
+    """Return a program as JSON-able values, with the map of a scratchpad of `capacity_bytes` in every phase."""
+    tensors = [
+        {
+            "name": tensor.name,
+            "dtype": tensor.dtype,
+            "layout": tensor.layout.text,
+            "resident": tensor.resident,
+            "base_bytes": tensor.base_bytes,
+            "size_bytes": tensor.size_bytes,
+        }
+        for tensor in program.tensors
+    ]
+    return {
+        "program": program.name,
+        "hash": program.hash,
+        "size_bytes": size_bytes(program),
+        "instructions": instructions(program),
+        "tensors": tensors,
+        "phases": [_phase_facts(program, phase, capacity_bytes) for phase in program.phases],
+    }
+
+
+def size_bytes(program: Program) -> int:
+    """Return what the arrays of a program take: instructions, expressions, tiles, tasks, schedules, index tensors."""
+    arrays: list[Any] = [tensor.values for tensor in program.tensors if tensor.values is not None]
+    for phase in program.phases:
+        arrays += [phase.tasks, phase.schedule.order, phase.schedule.start, *phase.queues, phase.expressions]
+        arrays.append(phase.tiles)
+    return sum(int(array.nbytes) for array in arrays)
+
+
+def instructions(program: Program) -> int:
+    """Return how many instructions the streams of a program hold, the ends of loops not counted."""
+    return sum(
+        instruction.op is not Op.END for phase in program.phases for stream in phase.decoded for instruction in stream
+    )
+
+
+def _phase_facts(program: Program, phase: Phase, capacity_bytes: int) -> dict[str, Any]:
+    buffers = [
+        {
+            "name": buffer.name,
+            "slots": buffer.slots,
+            "rows": buffer.rows,
+            "columns": buffer.columns,
+            "dtype": buffer.dtype,
+            "layout": _layout(buffer),
+            "address": buffer.address,
+            "end": buffer.address + buffer.size_bytes,
+            "pitch_bytes": buffer.pitch_bytes,
+        }
+        for buffer in phase.buffers
+    ]
+    return {
+        "name": phase.name,
+        "tasks": len(phase.tasks),
+        "columns": list(phase.columns),
+        "schedule": _dealt(phase),
+        "scratchpad": {
+            "capacity_bytes": capacity_bytes,
+            "high_water_bytes": phase.sram_bytes,
+            "free_bytes": capacity_bytes - phase.sram_bytes,
+        },
+        "buffers": buffers,
+        "counters": {counter.name: counter.cause for counter in phase.counters},
+        "queues": {name: list(_stream(program, phase, number)) for number, name in enumerate(QUEUES)},
+    }
+
+
 def _phase(program: Program, phase: Phase) -> Iterator[str]:
-    dealt = "dynamic" if phase.schedule.dynamic else f"dealt to {len(phase.schedule.start) - 1} cores"
-    yield f"phase {phase.name}: {len(phase.tasks)} tasks of ({', '.join(phase.columns)}), {dealt}"
+    yield f"phase {phase.name}: {len(phase.tasks)} tasks of ({', '.join(phase.columns)}), {_dealt(phase)}"
     for buffer in phase.buffers:
         yield f"  buffer {buffer.name}: {_buffer(buffer)}"
     for counter in phase.counters:
         yield f"  counter {counter.name}: {counter.cause}"
-    for name, stream in zip(QUEUES, phase.decoded, strict=True):
+    for number, name in enumerate(QUEUES):
         yield f"  {name}"
-        depth = 2
-        for instruction in stream:
-            depth -= instruction.op is Op.END
-            yield "  " * depth + _instruction(program, phase, instruction)
-            depth += instruction.op is Op.LOOP
+        yield from ("    " + line for line in _stream(program, phase, number))
+
+
+def _dealt(phase: Phase) -> str:
+    return "dynamic" if phase.schedule.dynamic else f"dealt to {len(phase.schedule.start) - 1} cores"
+
+
+def _stream(program: Program, phase: Phase, queue: int) -> Iterator[str]:
+    """Yield the instructions of a queue, those in a loop further in."""
+    depth = 0
+    for instruction in phase.decoded[queue]:
+        depth -= instruction.op is Op.END
+        yield "  " * depth + _instruction(program, phase, instruction)
+        depth += instruction.op is Op.LOOP
+
+
+def _layout(buffer: Buffer) -> str:
+    return "row-major" if buffer.layout is None else str(buffer.layout)
 
 
 def _buffer(buffer: Buffer) -> str:
-    layout = "row-major" if buffer.layout is None else str(buffer.layout)
     size = f"{buffer.slots} x {buffer.rows} x {buffer.columns} {buffer.dtype}"
-    return f"{size}, {layout}, at {buffer.address} every {buffer.pitch_bytes}"
+    return f"{size}, {_layout(buffer)}, at {buffer.address} every {buffer.pitch_bytes}"
 
 
 def _instruction(program: Program, phase: Phase, instruction: Instruction) -> str:

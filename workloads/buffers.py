@@ -1,7 +1,8 @@
 """Scratchpad buffers: addresses for the multi-buffers of one phase, and layouts for those that a matmul reads.
 
-Every buffer lives as long as its phase, so they lie one after another; each block starts at a multiple of the
-scratchpad's full width, so that no two blocks share a row of banks.
+Every buffer of a phase is in use as long as it lasts, since its queues run ahead of one another, so `bufferise` lays
+them one after another; each block starts at a multiple of the scratchpad's full width, so that no two blocks share a
+row of banks.
 
 An operand is filled along one of its axes and read in fragments along both, so that a row-major block meets some of
 its banks many times over. `operand` chooses among the row-major and the column-major layout and the XOR swizzles of
@@ -24,6 +25,7 @@ from hwmodel.program import Buffer, Tensor
 from hwmodel.spec import MatrixSpec
 from hwmodel.sram_access import Scratchpad, ordered_lines, row_lines
 from layouts import Layout, swizzle
+from workloads.bufferise import Request, bufferise
 
 OPERAND_LAYOUTS = ("swizzled", "row-major")
 SAMPLE = 128, 512  # rows and columns on which layouts are compared, assumed enough: the patterns of XORs recur
@@ -31,13 +33,11 @@ SAMPLE = 128, 512  # rows and columns on which layouts are compared, assumed eno
 
 def allocate(blocks: Sequence[Buffer], machine: Machine) -> tuple[Buffer, ...]:
     """Return the buffers with addresses and aligned pitches; `Machine.require_fit` says whether they fit."""
-    row_bytes = machine.sram_line_bytes
-    placed, address = [], 0
-    for request in blocks:
-        pitch = -(-request.pitch_bytes // row_bytes) * row_bytes
-        placed.append(replace(request, address=address, pitch_bytes=pitch))
-        address += request.slots * pitch
-    return tuple(placed)
+    found = bufferise([Request(b.name, b.pitch_bytes, b.slots) for b in blocks], machine.sram_line_bytes)
+    return tuple(
+        replace(request, address=placed.address, pitch_bytes=placed.pitch_bytes)
+        for request, placed in zip(blocks, found.placed, strict=True)
+    )
 
 
 def operand(

@@ -61,7 +61,7 @@ def test_help_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for command in ("run", "whatif", "explore", "report", "kernels", "machines", "models", "dram"):
+    for command in ("run", "program", "whatif", "explore", "report", "kernels", "machines", "models", "dram"):
         assert command in done.stdout
 
 

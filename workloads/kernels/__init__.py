@@ -5,6 +5,7 @@ from __future__ import annotations
 from workloads.kernels import (
     activation,
     cascade_decode,
+    convert_layout,
     decode_attention,
     embedding,
     gemm,
@@ -415,6 +416,16 @@ KERNELS: dict[str, Kernel] = {
         sampling.canonical,
         sampling.compile,
         {"vocabulary": 0},
+    ),
+    "convert-layout": Kernel(
+        "convert-layout",
+        "a matrix read in one layout and written in another, between kernels that differ in it",
+        convert_layout.Knobs,
+        (),
+        ("rows", "columns"),
+        convert_layout.shape,
+        convert_layout.canonical,
+        convert_layout.compile,
     ),
 }
 

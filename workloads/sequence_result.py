@@ -1,0 +1,103 @@
+"""What a call takes: the time of every step and of all of them, and a table for people.
+
+Steps that are one program but for the addresses of their tensors are simulated once, at the addresses of the first of
+them. Each begins on an idle machine whose memory is at rest, as after the one before has drained; what an earlier step
+has left in a shared cache is what the tensors of its template say that resides there. Every phase of a step pays the
+machine's launch; `call_fs` is what a call pays once before its first step, such as the launch of a graph.
+
+Not modelled: kernels that begin while the one before still runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hwmodel.machine import Machine
+from hwmodel.program import Program
+from hwmodel.reference import simulate
+from hwmodel.result import Result
+from hwmodel.units import FS_PER_US
+from workloads.sequence import Call
+
+
+@dataclass(frozen=True)
+class Line:
+    """All equal steps of a call: the name of the first, how many runs they have together, and the result of one."""
+
+    name: str
+    kernel: str
+    count: int
+    launch_fs: int  # of one run, part of its time
+    result: Result
+
+    @property
+    def total_fs(self) -> int:
+        return self.count * self.result.makespan_fs
+
+    @property
+    def moved_bytes(self) -> int:
+        """What main memory moves in one run, in whole bursts."""
+        levels = self.result.levels
+        return (levels.get("hbm") or levels["distributed sram"]).asked
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """Lines in the order in which their steps first come."""
+
+    lines: tuple[Line, ...]
+    call_fs: int
+
+    @property
+    def total_fs(self) -> int:
+        return self.call_fs + sum(line.total_fs for line in self.lines)
+
+    @property
+    def launch_fs(self) -> int:
+        """What of the total is launches, of kernels and of the call."""
+        return self.call_fs + sum(line.count * line.launch_fs for line in self.lines)
+
+    @property
+    def moved_bytes(self) -> int:
+        return sum(line.count * line.moved_bytes for line in self.lines)
+
+    def text(self) -> str:
+        """Return the table, a line per step, and the total."""
+        rows = [("step", "kernel", "runs", "us each", "us", "share", "bytes", "limited by")]
+        for line in self.lines:
+            each, total = line.result.time_us, line.total_fs / FS_PER_US
+            share = f"{100 * line.total_fs / self.total_fs:.1f} %"
+            moved, limit = str(line.count * line.moved_bytes), line.result.bound.limited_by
+            rows.append((line.name, line.kernel, str(line.count), f"{each:.2f}", f"{total:.2f}", share, moved, limit))
+        if self.call_fs:
+            share = f"{100 * self.call_fs / self.total_fs:.1f} %"
+            rows.append(("launch of the call", "", "1", "", f"{self.call_fs / FS_PER_US:.2f}", share, "", ""))
+        runs = str(sum(line.count for line in self.lines))
+        rows.append(("total", "", runs, "", f"{self.total_fs / FS_PER_US:.2f}", "", str(self.moved_bytes), ""))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join("   ".join(map(_cell, range(len(row)), row, widths)).rstrip() for row in rows)
+
+
+def _cell(column: int, text: str, width: int) -> str:
+    return text.rjust(width) if 2 <= column <= 6 else text.ljust(width)
+
+
+def simulate_call(
+    call: Call, machine: Machine, call_fs: int = 0, run: Callable[[Program, Machine], Result] = simulate
+) -> CallResult:
+    """Return what the call takes on the machine: equal steps are run once, by `run`."""
+    lines: dict[str, Line] = {}
+    for step in call.steps:
+        key = anywhere(step.program)
+        if key in lines:
+            lines[key] = replace(lines[key], count=lines[key].count + step.count)
+        else:
+            launch_fs = len(step.program.phases) * machine.spec.launch.latency
+            lines[key] = Line(step.name, step.kernel, step.count, launch_fs, run(step.program, machine))
+    return CallResult(tuple(lines.values()), call_fs)
+
+
+def anywhere(program: Program) -> str:
+    """Return the hash of a program that does not tell where its tensors lie."""
+    return replace(program, tensors=tuple(replace(tensor, base_bytes=0) for tensor in program.tensors)).hash
