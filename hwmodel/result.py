@@ -178,12 +178,13 @@ class Result:
 
     @property
     def utilisation(self) -> dict[str, float]:
-        """Useful time of each kind of unit, and of scratchpad and shared cache in use, over makespan x units."""
-        shares = {
-            kind: causes.get("useful", 0) / (self.makespan_fs * self.units[kind])
-            for kind, causes in self.stalls.items()
-        }
-        sram = {"sram": self.sram_busy_fs / (self.makespan_fs * self.units["load"])}
+        """Useful time of each kind of unit, and of scratchpad and shared cache in use, over makespan x units.
+
+        In a run that takes no time nothing is in use: every share is 0.
+        """
+        whole_fs = max(1, self.makespan_fs)  # where it is 0, so are the useful times
+        shares = {kind: causes.get("useful", 0) / (whole_fs * self.units[kind]) for kind, causes in self.stalls.items()}
+        sram = {"sram": self.sram_busy_fs / (whole_fs * self.units["load"])}
         cache = {"shared cache": self.cache_busy_fs / self.makespan_fs} if self.cache_busy_fs else {}
         return shares | sram | cache
 
