@@ -133,6 +133,7 @@ class Dram:
             log=np.zeros((0, k.LOG_FIELDS), np.int64),
             words=(0,) * words,
         )
+        self._settled = False  # whether what has completed is still to be returned
         self._linearise(capacity)
         self.reserve(1024)
 
@@ -195,13 +196,14 @@ class Dram:
         enqueue(self.state, address, request, is_write, tick)
 
     def advance(self, until_tick: int) -> tuple[Array, Array]:
-        """Run every channel up to (not including) a tick.
+        """Run every channel up to (not including) a tick, at which bursts may still be enqueued.
 
         Returns (requests, done ticks), sorted by (tick, request), of the requests whose last burst was
         scheduled; done ticks may lie up to `nCL + nBL` past `until_tick`. Any steps give the same commands,
         counts and ticks; a request's number is free again from the next call on.
         """
-        self._run(until_tick, 0)
+        self._run(until_tick, int(self._settled))
+        self._settled = False
         completed = self.state.completed[: self.state.scalars[k.COMPLETED]]
         order = np.lexsort((completed[:, 0], completed[:, 1]))
         return completed[order, 0], completed[order, 1]
@@ -230,17 +232,16 @@ class Dram:
             scalars[k.LOG_ROWS] = len(self.state.log)
 
     def _settle(self) -> None:
-        """Let channels that sleep catch up with their refreshes."""
+        """Let channels that sleep catch up with their refreshes; what completes with it, the next `advance` returns."""
         self.state.channels[:, k.ASLEEP] = 0
-        self._run(int(self.state.scalars[k.NOW]), 1)
+        self._run(int(self.state.scalars[k.NOW]), int(self._settled))
+        self._settled = True
 
     def drain(self) -> tuple[Array, Array]:
         """Run until no burst waits; returns what `advance` returns."""
-        done: list[tuple[Array, Array]] = []
+        done = [self.advance(int(self.state.scalars[k.NOW]))]
         while not self.idle:
             done.append(self.advance(max(self.next_tick, int(self.state.scalars[k.NOW])) + self.timing.nREFI))
-        if not done:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         requests, ticks = (np.concatenate(parts) for parts in zip(*done, strict=True))
         order = np.lexsort((requests, ticks))
         return requests[order], ticks[order]
