@@ -8,8 +8,8 @@ may span them.
 A completion is reported when its last column command issues: its done tick lies at least `lookahead_ticks`
 after the tick that `advance` started from. Bursts that need no command (reads of a waiting write) are reported
 when they are taken in.
-Not modelled: what the schedulers and `standards` name; staggered or postponed refresh (all pseudo-channels
-refresh on time).
+Not modelled: what the schedulers and `standards` name; staggered refresh (one falls due in all pseudo-channels at
+once), and refreshes put off until a channel is idle: one waits only for what its rules make it wait for.
 """
 
 from __future__ import annotations
