@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.objective import TIME, Objective, at_least_joules, joules
+from explorer.objective import ENERGY, TIME, Objective, at_least_joules, joules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 BASELINE, BEST, OTHER, BOUND, PRUNED = "#0072B2", "#D55E00", "#999999", "#000000", "#CCCCCC"
 GIGA = 1e9
-FJ_PER_UJ = 1e9
 PJ_PER_US_PER_W = 1e6
+_COMPONENT = "energy_by_component_pj."
 
 
 def simulated(rows: pd.DataFrame, objective: Objective = TIME) -> pd.DataFrame:
@@ -121,11 +121,11 @@ def traffic_text(rows: pd.DataFrame, objective: Objective = TIME) -> str:
 def energy(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> go.Figure:
     """Return the energy of two rows by component, stacked."""
     figure = go.Figure()
-    for name in (column for column in baseline if column.startswith("energy_fj.")):
-        parts = [float(row[name]) / FJ_PER_UJ for row in (baseline, best)]
+    for name in (column for column in baseline if column.startswith(_COMPONENT)):
+        parts = [float(row[name]) for row in (baseline, best)]
         if any(parts):
-            figure.add_bar(x=["baseline", "best found"], y=parts, name=name.removeprefix("energy_fj."))
-    return titled(figure, "", "energy [uJ]").update_layout(barmode="stack")
+            figure.add_bar(x=["baseline", "best found"], y=parts, name=name.removeprefix(_COMPONENT))
+    return titled(figure, "", ENERGY.axis).update_layout(barmode="stack")
 
 
 def energy_text(baseline: Mapping[str, Any], best: Mapping[str, Any]) -> str:
@@ -215,6 +215,8 @@ def titled(figure: go.Figure, x: str, y: str) -> go.Figure:
         template="plotly_white", height=420, margin={"t": 30, "b": 50, "l": 70, "r": 20},
         xaxis={"title": {"text": x}}, yaxis={"title": {"text": y}}, legend={"orientation": "h", "y": 1.12},
     )  # fmt: skip
+    if y == ENERGY.axis:  # a prefix at the number beside the unit in the title would be read twice
+        figure.update_yaxes(exponentformat="power")
     return figure
 
 

@@ -15,7 +15,7 @@ from explorer.evaluate import Metric
 from explorer.objective import TIME, Objective
 from explorer.query import Scalar
 
-MAY_BE_MISSING = ("energy_pj", "energy_bound_pj", "energy_fj")  # where the machine gives no energies
+MAY_BE_MISSING = ("energy_pj", "energy_bound_pj", "energy_by_component_pj")  # where the machine gives no energies
 
 
 class Status(StrEnum):

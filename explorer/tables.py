@@ -32,7 +32,14 @@ _ENERGY_GROUPS = {
 }
 _PARTS = ("f", "p", "n", "u", "m", "")
 _PART_UNITS = ("fs", "fJ", "fJ/B", "uW")  # base units with a prefix of their own
-_UNITS = {"*_us": " us", "phases.*": " us", "stalls.*": " us", "*_bytes": " B"}
+_UNITS = {
+    "*_us": " us",
+    "phases.*": " us",
+    "stalls.*": " us",
+    "*_bytes": " B",
+    "*_pj": " pJ",
+    "energy_by_component_pj.*": " pJ",
+}
 
 
 def align(rows: Sequence[Cells], left: int = 1) -> str:
@@ -123,10 +130,6 @@ def number(name: str, value: Any) -> str:
         return str(value)
     if name.endswith("_fraction") or name.startswith("utilisation."):
         return percent(value)
-    if name in ("energy_pj", "energy_bound_pj"):
-        return joules(value)
-    if name.startswith("energy_fj."):
-        return joules(value / 1000)
     unit = next((unit for pattern, unit in _UNITS.items() if fnmatch(name, pattern)), "")
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1000 else f"{value:,.1f}"
     return text + unit
@@ -134,15 +137,15 @@ def number(name: str, value: Any) -> str:
 
 def energy_line(metrics: Mapping[str, Any]) -> str:
     """Return the energy of one simulation with the shares of its components, largest first; empty without energies."""
-    if metrics.get("energy_fj") is None:
+    if metrics.get("energy_by_component_pj") is None:
         return ""
-    groups: dict[str, int] = {}
-    for component, energy_fj in metrics["energy_fj"].items():
+    groups: dict[str, float] = {}
+    for component, energy_pj in metrics["energy_by_component_pj"].items():
         group = _ENERGY_GROUPS.get(component, component)
-        groups[group] = groups.get(group, 0) + energy_fj
-    total_fj = sum(groups.values())
+        groups[group] = groups.get(group, 0) + energy_pj
+    total_pj = sum(groups.values())
     ordered = sorted(groups.items(), key=lambda entry: -entry[1])
-    shares = [f"{name} {100 * part / total_fj:.0f} %" for name, part in ordered if 200 * part >= total_fj > 0]
+    shares = [f"{name} {100 * part / total_pj:.0f} %" for name, part in ordered if 200 * part >= total_pj > 0]
     text = f"energy {joules(metrics['energy_pj'])}" + (f" ({', '.join(shares)})" if shares else "")
     return f"{text}, at least {at_least_joules(metrics['energy_bound_pj'])}"
 

@@ -47,7 +47,9 @@ class Bound:
 
     @property
     def limited_by(self) -> str:
-        """The resource that sets the largest part of the total."""
+        """The resource that sets the largest part of the total; "nothing" where none needs any time."""
+        if not any(self.limiting.values()):
+            return "nothing"
         return max(self.limiting, key=lambda name: self.limiting[name])
 
 

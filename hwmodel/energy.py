@@ -59,13 +59,13 @@ class Actions:
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy by component, in femtojoules."""
+    """What each component takes; the whole is their sum, to the femtojoule."""
 
-    by_component: dict[str, int]
+    by_component_fj: dict[str, int]
 
     @property
     def total_fj(self) -> int:
-        return sum(self.by_component.values())
+        return sum(self.by_component_fj.values())
 
 
 def spent(spec: EnergySpec, actions: Actions) -> Energy:

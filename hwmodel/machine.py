@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from hwmodel import units
-from hwmodel.dram.policy import Policy
+from hwmodel.dram.policy import Policy, check_refresh_interval
 from hwmodel.dram.standards import Organisation, Timing, standard
 from hwmodel.l1 import L1
 from hwmodel.program import Phase
@@ -50,6 +50,10 @@ class Hbm:
         except ValueError as error:
             raise ValueError(f"{where}: hbm.controller: {error}") from None
         organisation = dram.organisation if spec.rows is None else replace(dram.organisation, rows=spec.rows)
+        try:
+            check_refresh_interval(timing, organisation, policy.refresh)
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.standard: {spec.standard} at {spec.pin_rate} b/s: {error}") from None
         sizes = {"stack": spec.stacks} | organisation.field_sizes()
         fields, hashes = spec.address_map.fields, spec.address_map.hashes
         try:

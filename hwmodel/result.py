@@ -2,7 +2,7 @@
 
 Immutable. `metrics()` is the flat view that tables, files and searches use. Times are femtoseconds inside and
 microseconds in `metrics`; stall tables stay in femtoseconds, so that their sums equal makespan x units exactly.
-Energies likewise: femtojoules by component, picojoules in total.
+Energies are whole femtojoules inside and picojoules in `metrics`.
 """
 
 from __future__ import annotations
@@ -178,12 +178,13 @@ class Result:
 
     @property
     def utilisation(self) -> dict[str, float]:
-        """Useful time of each kind of unit, and of scratchpad and shared cache in use, over makespan x units."""
-        shares = {
-            kind: causes.get("useful", 0) / (self.makespan_fs * self.units[kind])
-            for kind, causes in self.stalls.items()
-        }
-        sram = {"sram": self.sram_busy_fs / (self.makespan_fs * self.units["load"])}
+        """Useful time of each kind of unit, and of scratchpad and shared cache in use, over makespan x units.
+
+        In a run that takes no time nothing is in use: every share is 0.
+        """
+        whole_fs = max(1, self.makespan_fs)  # where it is 0, so are the useful times
+        shares = {kind: causes.get("useful", 0) / (whole_fs * self.units[kind]) for kind, causes in self.stalls.items()}
+        sram = {"sram": self.sram_busy_fs / (whole_fs * self.units["load"])}
         cache = {"shared cache": self.cache_busy_fs / self.makespan_fs} if self.cache_busy_fs else {}
         return shares | sram | cache
 
@@ -195,7 +196,7 @@ class Result:
             "bound_us": self.bound.total_fs / FS_PER_US,
             "energy_pj": self.energy and self.energy.total_fj / FJ_PER_PJ,
             "energy_bound_pj": self.energy_bound and self.energy_bound.total_fj / FJ_PER_PJ,
-            "energy_fj": self.energy and self.energy.by_component,
+            "energy_by_component_pj": self.energy and _picojoules(self.energy.by_component_fj),
             "hbm_read_bytes": self.hbm_read_bytes,
             "hbm_useful_bytes": self.hbm_useful_bytes,
             "hbm_write_bytes": self.hbm_write_bytes,
@@ -352,6 +353,10 @@ def _issued(tensor: TensorTraffic) -> dict[str, int]:
     }
 
 
+def _picojoules(energies_fj: dict[str, int]) -> dict[str, float]:
+    return {name: energy_fj / FJ_PER_PJ for name, energy_fj in energies_fj.items()}
+
+
 def _actions(
     program: Program,
     machine: Machine,
@@ -382,8 +387,8 @@ def _energies(machine: Machine, actions: Actions, bound: Bound) -> tuple[Energy 
         return None, None
     energy, lowest = spent(spec, actions), least_of(actions.instructions, machine, bound)
     assert lowest is not None
-    for name, bound_fj in lowest.by_component.items():
-        assert bound_fj <= energy.by_component[name], f"energy of {name}: bound {bound_fj} fJ above {energy} fJ"
+    for name, bound_fj in lowest.by_component_fj.items():
+        assert bound_fj <= energy.by_component_fj[name], f"energy of {name}: bound {bound_fj} fJ above {energy}"
     return energy, lowest
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from hwmodel.compiled import compiled
 from hwmodel.dram import state as k
-from hwmodel.dram.bank_queues import GOLDEN
 from hwmodel.dram.fast_forward import describe
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.patterns import Pattern
+from hwmodel.dram.queue_of_bank import GOLDEN
 from hwmodel.dram.state import ACCEPTED, NONE, DramState, channel_at, memory_of
 from hwmodel.dram.traffic import Accesses
 

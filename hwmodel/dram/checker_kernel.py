@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.rules import COMMANDS
 
 Array = np.ndarray[Any, Any]
@@ -56,8 +56,8 @@ class CheckerState(NamedTuple):
 
 
 @compiled
-def _wrong_field(sizes: Array, trace: Array, i: int) -> int:
-    """Return the column in which command `i` is out of range, or -1."""
+def _wrong_field(sizes: Array, channel_tick: Array, trace: Array, i: int) -> int:
+    """Return the column in which command `i` is out of range, BACKWARDS if its tick is, or -1."""
     row, code = trace[i], trace[i, COMMAND]
     if code < 0 or code >= len(COMMANDS):
         return COMMAND
@@ -72,7 +72,7 @@ def _wrong_field(sizes: Array, trace: Array, i: int) -> int:
         return BANK
     if code in (ACT, RD, WR) and (row[ROW] < 0 or row[ROW] >= sizes[ROWS]):
         return ROW
-    return -1
+    return BACKWARDS if row[TICK] < channel_tick[row[CHANNEL]] else -1
 
 
 @compiled
@@ -189,45 +189,84 @@ def _remember_in_rings(state: CheckerState, index: int, row: Array, nodes: Array
             state.ring_count[ring, nodes[level]] = count + 1
 
 
+@inlined
+def _find_nodes(sizes: Array, trace: Array, i: int, stack_id: int, lowest: int, nodes: Array) -> None:
+    """Write the nodes of command `i` into `nodes`, its channel first; where it is for all banks, the first of them."""
+    pcs, ids, groups, banks = sizes[PCS], sizes[IDS], sizes[GROUPS], sizes[BANKS]
+    group = stack_id * groups + (trace[i, BANK_GROUP] if lowest == 4 else 0)
+    nodes[0] = trace[i, CHANNEL] * sizes[NODES]
+    nodes[1] = nodes[0] + 1 + trace[i, PSEUDO_CHANNEL]
+    nodes[2] = nodes[0] + 1 + pcs + stack_id
+    nodes[3] = nodes[0] + 1 + pcs * (1 + ids) + group
+    nodes[4] = nodes[0] + 1 + pcs * (1 + ids * (1 + groups)) + group * banks
+    if lowest == 4:
+        nodes[4] += trace[i, BANK] % banks
+
+
+@inlined
+def _change(open_row: Array, open_banks: Array, code: int, row: int, nodes: Array, all_banks: int) -> int:
+    """Change the state of a command's bank, or of all; return what is wrong with it, a number below 0, if anything."""
+    if code in (PREAB, REFAB):
+        return int(_change_banks(open_row, open_banks, code, nodes[4], all_banks, nodes[1]))
+    return int(_change_bank(open_row, open_banks, code, row, nodes[4], nodes[1]))
+
+
+@compiled
+def _codes_in_rings(ring_of: Array) -> int:
+    """Return the commands that some ring keeps, as a bit mask."""
+    codes = 0
+    for ring in range(len(ring_of)):
+        codes |= ring_of[ring, 1]
+    return codes
+
+
+@inlined
+def _remember(
+    last_tick: Array,
+    last_node: Array,
+    own_index: Array,
+    own_row: Array,
+    nodes: Array,
+    lowest: int,
+    code: int,
+    tick: int,
+    index: int,
+    row: int,
+) -> None:
+    """Note a command at all its nodes as the last of its kind."""
+    for level in range(lowest + 1):
+        last_tick[nodes[level], code] = tick
+        last_node[nodes[level], code] = nodes[lowest]
+    own_index[nodes[lowest], code], own_row[nodes[lowest], code] = index, row
+
+
 @compiled
 def check_commands(state: CheckerState, trace: Array, start: int, first_index: int, found: Array) -> tuple[int, int]:
     """Judge a trace from command `start` on, writing findings into `found` (sizes[COUNT] of them).
 
     Returns (the next command, DONE), (it, FULL) when `found` may not hold the next command's findings, or (the
     command, a column of the trace) for a command that cannot be: BACKWARDS where its tick is before the channel's last.
-    What every command needs stands here in one piece: a call that takes the whole state costs as much as the rules.
+    What every command needs stands here or is inlined: a call that takes the whole state costs as much as the rules.
     """
     sizes, table, rule_start, pairs = state.sizes, state.rules, state.rule_start, state.pairs
     channel_tick, last_tick, last_node = state.channel_tick, state.last_tick, state.last_node
     own_index, own_row, open_row, open_banks = state.own_index, state.own_row, state.open_row, state.open_banks
-    ring_count, rings, ring_codes = state.ring_count, state.rings, 0
-    for ring in range(len(state.ring_of)):
-        ring_codes |= state.ring_of[ring, 1]
-    pcs, ids, groups, banks = sizes[PCS], sizes[IDS], sizes[GROUPS], sizes[BANKS]
+    ring_count, rings, ring_codes = state.ring_count, state.rings, _codes_in_rings(state.ring_of)
+    ids, banks, all_banks = sizes[IDS], sizes[BANKS], sizes[IDS] * sizes[GROUPS] * sizes[BANKS]
     room = len(found) - len(table) - 3
     nodes = np.empty(5, np.int64)
     for i in range(start, len(trace)):
         if sizes[COUNT] > room:
             return i, FULL
-        wrong = _wrong_field(sizes, trace, i)
+        wrong = _wrong_field(sizes, channel_tick, trace, i)
         if wrong >= 0:
             return i, wrong
-        tick, channel, pc, code = trace[i, TICK], trace[i, CHANNEL], trace[i, PSEUDO_CHANNEL], trace[i, COMMAND]
-        if tick < channel_tick[channel]:
-            return i, BACKWARDS
-        channel_tick[channel] = tick
+        tick, pc, code = trace[i, TICK], trace[i, PSEUDO_CHANNEL], trace[i, COMMAND]
+        channel_tick[trace[i, CHANNEL]] = tick
         index, row = first_index + i, trace[i, ROW]
         lowest = 1 if code in (PREAB, REFAB) else 4
-
         stack_id = pc * ids + (trace[i, BANK] // banks if lowest == 4 else 0)
-        group = stack_id * groups + (trace[i, BANK_GROUP] if lowest == 4 else 0)
-        nodes[0] = channel * sizes[NODES]
-        nodes[1] = nodes[0] + 1 + pc
-        nodes[2] = nodes[0] + 1 + pcs + stack_id
-        nodes[3] = nodes[0] + 1 + pcs * (1 + ids) + group
-        nodes[4] = nodes[0] + 1 + pcs * (1 + ids * (1 + groups)) + group * banks
-        if lowest == 4:
-            nodes[4] += trace[i, BANK] % banks
+        _find_nodes(sizes, trace, i, stack_id, lowest, nodes)
 
         for r in range(rule_start[code], rule_start[code + 1]):
             kind, level, ticks = table[r, KIND], table[r, LEVEL], table[r, TICKS]
@@ -250,21 +289,15 @@ def check_commands(state: CheckerState, trace: Array, start: int, first_index: i
                 if tick - last < ticks:
                     _report_pair(state, found, index, table[r], node, tick, last)
 
-        if lowest == 4:
-            problem = _change_bank(open_row, open_banks, code, row, nodes[4], nodes[1])
-        else:
-            problem = _change_banks(open_row, open_banks, code, nodes[4], ids * groups * banks, nodes[1])
+        problem = _change(open_row, open_banks, code, row, nodes, all_banks)
         if problem < 0:
             _report(state, found, index, problem, 0)
         if sizes[INTERVAL] > 0 and code in (REFPB, REFAB):
-            late = _refresh(state, nodes[4], ids * groups * banks if code == REFAB else 1, tick)
+            late = _refresh(state, nodes[4], all_banks if code == REFAB else 1, tick)
             if late > 0:
                 _report(state, found, index, REFRESH_LATE, late)
 
-        for level in range(lowest + 1):
-            last_tick[nodes[level], code] = tick
-            last_node[nodes[level], code] = nodes[lowest]
-        own_index[nodes[lowest], code], own_row[nodes[lowest], code] = index, row
+        _remember(last_tick, last_node, own_index, own_row, nodes, lowest, code, tick, index, row)
         if ring_codes >> code & 1:
             _remember_in_rings(state, index, trace[i], nodes, lowest)
     return len(trace), DONE

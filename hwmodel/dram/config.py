@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from hwmodel import units
 from hwmodel.dram.organisation import Organisation
-from hwmodel.dram.policy import Policy
+from hwmodel.dram.policy import Policy, check_refresh_interval
 from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.dram.standards import Rule, Standard, check_sources, rules, standard
 from hwmodel.dram.timing import TICKS, Limit, Timing
@@ -210,32 +210,14 @@ def _validated(tree: dict[str, Any], where: str) -> DramConfig:
         _check_sources(config)
         for path, resolved in (("", "part"), ("", "timing"), ("", "policy"), ("address_map: ", "address_map")):
             _resolve(config, path, resolved)
-        _check_refresh(config)
+        try:
+            check_refresh_interval(config.timing, config.organisation, config.policy.refresh)
+        except ValueError as error:
+            raise ValueError(f"timing.{error}") from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     config._where, config._tree = where, tree
     return config
-
-
-def _check_refresh(config: DramConfig) -> None:
-    """Refuse refreshes so often that no burst may ever get through between them: a replay would not end.
-
-    Sufficient, not exact. All banks: whatever is open ends with a write and closes bank by bank before the refresh.
-    Single banks: one activate of every pseudo-channel fits between two of them, a whole use of a row between two of
-    the same bank.
-    """
-    t, o, refresh = config.timing, config.organisation, config.policy.refresh
-    use = t.act_ticks + max(t.nRAS, t.nRCDWR + t.nCWL + t.nBL + t.nWR) + t.nRP
-    if refresh == "all-bank":
-        name, least = "nREFI", t.nRFC + use + o.pseudo_channels * (o.banks + t.nRPab)
-    elif refresh == "per-bank":
-        between = t.nRREFD + o.pseudo_channels * (t.act_ticks + t.ticks_per_ck)
-        name, least = "nREFIpb", max(between, -(-(t.nRFCpb + use) // o.banks))
-    else:
-        return
-    if getattr(t, name) <= least:
-        ticks = f"{getattr(t, name)} ticks leave no time between two refreshes"
-        raise ValueError(f"timing.{name}: {ticks}; allowed: more than {least}, or policy.refresh none")
 
 
 def _resolve(config: DramConfig, path: str, name: str) -> None:

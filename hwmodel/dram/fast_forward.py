@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.bank_queues import PENDING_SHIFT, pending, pending_entry, queued_at
 from hwmodel.dram.intake import decode
+from hwmodel.dram.queue_of_bank import PENDING_SHIFT, pending, pending_entry, queued_at
 from hwmodel.dram.state import (
     ACCEPTED,
     ACCOUNTED,

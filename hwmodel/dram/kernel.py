@@ -129,7 +129,7 @@ def _run(state: DramState, until: int, resume: int, issue: Any, end_tick: Any, i
         c = channel_at(m, words, index)
         _skip_refreshes(m, c, min(until, c[ARRIVES]))
         tick = c[TICK]
-        while True:
+        while tick < until:  # at rest it stands at a tick that may not be over: more bursts may come at it
             if end_tick(m, c, words, tick):
                 return NO_ROOM
             if c[ACCEPTED] >= m[STOP_AT]:

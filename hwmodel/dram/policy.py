@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from layouts.notation import nearest_first
+
+if TYPE_CHECKING:
+    from hwmodel.dram.organisation import Organisation
+    from hwmodel.dram.timing import Timing
 
 SCHEDULERS = ("fr-fcfs", "fr-fcfs-row-hit", "fcfs", "per-bank-queues")
 ROW_POLICIES = ("open", "closed", "timeout")
@@ -77,3 +82,24 @@ class Policy:
     def mask_words(self) -> int:
         """How many words of 64 bits a set of waiting bursts takes: half the queue again, so that it is seldom moved."""
         return -(-3 * max(self.read_queue, self.write_queue) // 128)
+
+
+def check_refresh_interval(timing: Timing, organisation: Organisation, refresh: str) -> None:
+    """Refuse refreshes so often that no burst may ever get through between them: a run would not end.
+
+    Sufficient, not exact. All banks: whatever is open ends with a write and closes bank by bank before the refresh.
+    Single banks: one activate of every pseudo-channel fits between two of them, a whole use of a row between two of
+    the same bank.
+    """
+    t, o = timing, organisation
+    use = t.act_ticks + max(t.nRAS, t.nRCDWR + t.nCWL + t.nBL + t.nWR) + t.nRP
+    if refresh == "all-bank":
+        name, least = "nREFI", t.nRFC + use + o.pseudo_channels * (o.banks + t.nRPab)
+    elif refresh == "per-bank":
+        between = t.nRREFD + o.pseudo_channels * (t.act_ticks + t.ticks_per_ck)
+        name, least = "nREFIpb", max(between, -(-(t.nRFCpb + use) // o.banks))
+    else:
+        return
+    if getattr(t, name) <= least:
+        ticks = f"{getattr(t, name)} ticks leave no time between two refreshes"
+        raise ValueError(f"{name}: {ticks}; allowed: more than {least}, or a controller with refresh none")

@@ -42,10 +42,12 @@ from hwmodel.dram.state import (
     LIVE,
     MERGE,
     MODE,
+    MOST_OWED,
     NEVER,
     NONE,
     OPEN_ROW,
     OUTSIDE,
+    OWED,
     PC_MASKS,
     PLACE,
     PRE,
@@ -305,7 +307,9 @@ def choose_mode(m: Row, c: Row, tick: int) -> None:
 
 @inlined
 def act_floor(m: Row, pc: Row) -> int:
-    """Return the earliest tick of an activate that the rules of a pseudo-channel allow."""
+    """Return the earliest tick of an activate that the rules of a pseudo-channel allow; while it owes most, NEVER."""
+    if pc[OWED] >= MOST_OWED:
+        return NEVER
     return int(max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]))
 
 

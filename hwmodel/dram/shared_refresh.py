@@ -1,4 +1,9 @@
-"""Row commands that no burst asks for, under FR-FCFS and FCFS: refreshes, and rows closed after a while without use."""
+"""Row commands that no burst asks for, under FR-FCFS and FCFS: refreshes, and rows closed after a while without use.
+
+A refresh of a single bank that is due keeps new bursts from its bank and goes before other row commands when it is
+ready. Activates of other banks may make it wait (each keeps it away for a while), until its pseudo-channel owes
+`MOST_OWED` of them: then no bank of it is activated before one has been made up for.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from hwmodel.dram.state import (
     DUE_PC,
     IS_ACTIVE,
     IS_REFRESHING,
+    MOST_OWED,
     NEVER,
     NEXT_BANK,
     NONE,
@@ -117,6 +123,8 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 row_command(m, c, bank, REFPB, tick)
                 pc[REFRESHES] += 1
                 pc[REFRESHING] = NONE
+                if pc[OWED] == MOST_OWED:
+                    wake_row(c, ACT_WAKE, tick + 1)
                 pc[OWED] -= 1
                 own[IS_REFRESHING] = 0
                 if pc[OWED] > 0:

@@ -106,6 +106,10 @@ LIVE, STARTED, HELD, MODE_MASKS = range(4)
 COLUMN_CANDIDATES, ACT_CANDIDATES, PRE_CANDIDATES, PC_MASKS = range(4)
 ALL_BURSTS, ROW_HITS, BANK_MASKS = range(3)
 QUEUE_POSITIONS, PENDING_ENTRIES = 64, 512
+# Refreshes of single banks that a pseudo-channel may owe before they go before its activates. JESD238 lets eight
+# refreshes wait, and so does AMD's HBM controller (PG313, Refresh, deficit mode); those are of all banks, so that no
+# bank here is later than there.
+MOST_OWED = 8
 # Sizes that are compiled in, and the offsets of a channel's parts
 MAX_PCS, MAX_STACK_IDS, MAX_GROUPS, MAX_BANKS = 2, 8, 32, 64  # the last three of a pseudo-channel
 CHANNEL_BANKS = MAX_PCS * MAX_BANKS

@@ -97,11 +97,11 @@ def simulate(query: Query) -> Outcome:
 
 def _energies(query: Query) -> dict[str, Metric]:
     if query.machine == "nowhere":
-        return {"energy_pj": None, "energy_bound_pj": None, "energy_fj": None}
+        return {"energy_pj": None, "energy_bound_pj": None, "energy_by_component_pj": None}
     layout, _, stages = _settings(query)
     bound = bound_pj(query)
-    parts = {"hbm activate": 10**6 * LAYOUTS[layout] * stages, "sram": round(1000 * bound)}
-    return {"energy_pj": sum(parts.values()) / 1000, "energy_bound_pj": bound, "energy_fj": parts}
+    parts = {"hbm activate": 1000 * LAYOUTS[layout] * stages, "sram": bound}
+    return {"energy_pj": sum(parts.values()), "energy_bound_pj": bound, "energy_by_component_pj": parts}
 
 
 def inputs(query: Query) -> dict[str, str]:

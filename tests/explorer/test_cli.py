@@ -151,7 +151,7 @@ def test_run_shows_joules_and_gives_null_where_the_machine_has_no_energies(rowhi
     bare = [*GEMM[: GEMM.index("--machine")], "--machine", "bare.yaml", *GEMM[GEMM.index("--machine") + 2 :]]
     assert "energy" not in rowhit(*bare, cwd=tmp_path).stdout
     metrics = json.loads(rowhit(*bare, "--json", cwd=tmp_path).stdout)
-    assert metrics["energy_pj"] is metrics["energy_bound_pj"] is metrics["energy_fj"] is None
+    assert metrics["energy_pj"] is metrics["energy_bound_pj"] is metrics["energy_by_component_pj"] is None
 
 
 def test_run_shows_every_knob_it_used_as_set_takes_it(rowhit: Rowhit, tmp_path: Path) -> None:

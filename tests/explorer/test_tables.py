@@ -49,8 +49,8 @@ def test_a_tree_shows_units_and_sources_by_path_and_no_long_line() -> None:
 
 
 def energies(**parts: int) -> dict[str, object]:
-    table = {name.replace("_", " "): fj for name, fj in parts.items()}
-    return {"energy_pj": sum(parts.values()) / 1000, "energy_bound_pj": 1.5e6, "energy_fj": table}
+    table = {name.replace("_", " "): fj / 1000 for name, fj in parts.items()}
+    return {"energy_pj": sum(table.values()), "energy_bound_pj": 1.5e6, "energy_by_component_pj": table}
 
 
 def test_the_energy_line_gives_the_shares_of_the_components_largest_first() -> None:
@@ -60,16 +60,16 @@ def test_the_energy_line_gives_the_shares_of_the_components_largest_first() -> N
 
 
 def test_no_energies_give_no_line_and_no_energy_at_all_no_shares() -> None:
-    assert energy_line({"energy_pj": None, "energy_bound_pj": None, "energy_fj": None}) == ""
+    assert energy_line({"energy_pj": None, "energy_bound_pj": None, "energy_by_component_pj": None}) == ""
     assert energy_line({}) == ""
     assert energy_line(energies(noc=0)) == "energy 0 fJ, at least 1.5 uJ"
 
 
-def test_energies_stand_in_a_table_with_the_prefix_a_reader_expects() -> None:
-    text = metrics_table({"time_us": 2.0, "energy_pj": 2_500_000.0, "energy_fj.noc": 1_500_000_000})
+def test_energies_stand_in_a_table_in_the_unit_of_their_name() -> None:
+    text = metrics_table({"time_us": 2.0, "energy_pj": 2_500_000.0, "energy_by_component_pj.noc": 12.25})
     assert [line.split() for line in text.splitlines()[1:]] == [
-        ["energy_pj", "2.5", "uJ"],
-        ["energy_fj.noc", "1.5", "uJ"],
+        ["energy_pj", "2,500,000.0", "pJ"],
+        ["energy_by_component_pj.noc", "12.25", "pJ"],
     ]
 
 

@@ -4,7 +4,6 @@ from types import ModuleType
 
 import pytest
 
-from explorer.objective import joules
 from explorer.query import Query
 from explorer.row import all_numbers, flatten
 from explorer.settings import parse
@@ -57,15 +56,15 @@ def test_baseline_and_variants_have_the_shape_of_one_run(fake: ModuleType) -> No
     assert flatten(variant["difference"]).keys() <= flatten(variant).keys()
 
 
-def test_joules_stand_beside_the_time_of_every_variant(fake: ModuleType) -> None:
+def test_the_energy_stands_beside_the_time_of_every_variant(fake: ModuleType) -> None:
     query = Query("somewhere", "fake")
     record = what_if(query, [parse("tile=64")], fake.EVALUATOR, SerialExecutor())
     (variant,) = record["variants"]
     before, after = record["baseline"]["energy_pj"], variant["energy_pj"]
-    assert [before, after] == [sum(row["energy_fj"].values()) / 1000 for row in (record["baseline"], variant)]
+    assert [before, after] == [sum(row["energy_by_component_pj"].values()) for row in (record["baseline"], variant)]
     assert variant["difference"]["energy_pj"] == pytest.approx(after / before - 1)
     line = next(line for line in whatif_table(record).splitlines() if line.startswith("energy_pj"))
-    assert line.split()[1:] == [*joules(before).split(), *joules(after).split(), "+76.2", "%"]
+    assert line.split()[1:] == [f"{before:,.1f}", "pJ", f"{after:,.1f}", "pJ", "+76.2", "%"]
 
 
 def test_a_variant_that_cannot_run_is_named(fake: ModuleType) -> None:

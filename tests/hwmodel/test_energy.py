@@ -59,7 +59,7 @@ def test_the_energy_is_every_count_times_what_it_costs_once(
     expected += sum(chip.vector.model_dump()[name] * count for name, count in program.vector.items())
     expected += static_watts * done.time_fs  # a watt for a femtosecond is a femtojoule
     energy = spent(spec, done)
-    assert energy.total_fj == expected == sum(energy.by_component.values())
+    assert energy.total_fj == expected == sum(energy.by_component_fj.values())
 
 
 @given(done=actions, more=counts, name=st.sampled_from(OF_HBM))
@@ -69,7 +69,7 @@ def test_doing_more_of_anything_never_takes_less_energy(
     spec = make_machine("npu-hbm3", {"energy.static": "70 W"}).spec.energy
     assert spec is not None
     less, greater = spent(spec, done), spent(spec, replace(done, **{name: getattr(done, name) + more}))
-    assert all(less.by_component[part] <= fj for part, fj in greater.by_component.items())
+    assert all(less.by_component_fj[part] <= fj for part, fj in greater.by_component_fj.items())
     assert greater.total_fj > less.total_fj or more == 0 or name == "time_fs"
 
 
@@ -187,7 +187,7 @@ def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component
     energy, bound = result.energy, result.energy_bound
     assert energy is not None
     assert bound is not None
-    parts, dram = energy.by_component, result.dram
+    parts, dram = energy.by_component_fj, result.dram
     assert parts["hbm activate"] == 764_000 * dram.activates > 0
     assert parts["hbm array"] == 18_016 * 32 * (dram.reads + dram.writes)
     assert parts["hbm io"] == 6_400 * 32 * (dram.reads + dram.writes)
@@ -201,10 +201,13 @@ def test_a_run_adds_up_what_it_counted_and_is_above_its_bound_in_every_component
     else:
         assert parts["shared cache"] == 0
     assert parts["static"] == 60 * result.makespan_fs
-    assert result.metrics()["energy_pj"] == sum(result.metrics()["energy_fj"].values()) / 1000 == energy.total_fj / 1000
+    metrics = result.metrics()
+    assert {name for name in metrics if "energy" in name} == {"energy_pj", "energy_bound_pj", "energy_by_component_pj"}
+    assert metrics["energy_pj"] == energy.total_fj / 1000 == sum(parts.values()) / 1000
+    assert {part: round(1000 * pj) for part, pj in metrics["energy_by_component_pj"].items()} == parts
     assert bound == least(program, machine, lower_bound(program, machine))
-    assert all(0 <= bound.by_component[part] <= fj for part, fj in parts.items())
-    assert {p: parts[p] for p in FROM_THE_PROGRAM} == {p: bound.by_component[p] for p in FROM_THE_PROGRAM}
+    assert all(0 <= bound.by_component_fj[part] <= fj for part, fj in parts.items())
+    assert {p: parts[p] for p in FROM_THE_PROGRAM} == {p: bound.by_component_fj[p] for p in FROM_THE_PROGRAM}
 
 
 def test_a_main_memory_of_sram_takes_its_energy_per_byte_in_place_of_that_of_hbm(make_machine: MachineMaker) -> None:
@@ -214,9 +217,9 @@ def test_a_main_memory_of_sram_takes_its_energy_per_byte_in_place_of_that_of_hbm
     assert energy is not None
     assert bound is not None
     moved = sum(t.load_fetched_bytes + t.store_written_bytes for t in result.traffic)
-    assert energy.by_component["distributed sram"] == 1_750 * moved
-    assert 0.9 < bound.by_component["distributed sram"] / (1_750 * moved) <= 1
-    assert not any(name.startswith("hbm") for name in energy.by_component)
+    assert energy.by_component_fj["distributed sram"] == 1_750 * moved
+    assert 0.9 < bound.by_component_fj["distributed sram"] / (1_750 * moved) <= 1
+    assert not any(name.startswith("hbm") for name in energy.by_component_fj)
 
 
 @pytest.mark.parametrize("name", [name for name in machine_names() if load_machine(name).hbm])
@@ -248,7 +251,7 @@ def test_a_longer_context_never_takes_less_energy(context: int, more: int, make_
         program = attention.compile(attention.Problem(4, 2, 16, "bf16", (length,)), attention.Knobs(), machine, 0)
         energy = simulate(program, machine).energy
         assert energy is not None
-        energies.append(energy.by_component)
+        energies.append(energy.by_component_fj)
     assert all(energies[0][part] <= fj for part, fj in energies[1].items() if part != "hbm activate")
     assert sum(energies[0].values()) < sum(energies[1].values())
 
@@ -264,7 +267,7 @@ def test_a_machine_without_energies_counts_its_actions_and_gives_none(make_progr
     result = simulate(program, machine)
     assert result.energy is result.energy_bound is least(program, machine, result.bound) is None
     metrics = result.metrics()
-    assert metrics["energy_pj"] is metrics["energy_bound_pj"] is metrics["energy_fj"] is None
+    assert metrics["energy_pj"] is metrics["energy_bound_pj"] is metrics["energy_by_component_pj"] is None
     assert result.actions.instructions.macs == {"bf16": 64**3}
 
 

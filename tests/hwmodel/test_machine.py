@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwmodel import machine as machine_module
 from hwmodel import matrix
+from hwmodel.dram.standards import PARTS, read_standard
 from hwmodel.machine import Machine
 from hwmodel.noc import Server
 from hwmodel.spec import load_machine
@@ -47,6 +51,19 @@ def test_a_server_works_first_come_first_served_without_a_pause_while_jobs_wait(
     assert all(start in (offer, end) for end, start, offer in zip([0, *ends], starts, offers, strict=False))
     assert server.busy_fs == sum(duration for _, duration in jobs)
     assert server.free_fs == max(ends, default=0)
+
+
+def test_refreshes_that_leave_no_time_for_bursts_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tree = yaml.safe_load((PARTS / "HBM3.yaml").read_text())
+    tree["timing"]["tREFI"] = "400 ns"
+    (tmp_path / "often.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr(machine_module, "standard", lambda name: read_standard(tmp_path / "often.yaml"))
+    spec = load_machine("npu-hbm3")
+    assert Machine(spec).timing.nREFIpb == 40  # of single banks, there is time
+    with pytest.raises(
+        ValueError, match=r"^machine npu-hbm3: hbm\.standard: HBM3 at 6400000000 b/s: nREFI: 1280 ticks "
+    ):
+        Machine(spec.with_overrides({"hbm.controller.refresh": "all-bank"}))
 
 
 @pytest.mark.parametrize(

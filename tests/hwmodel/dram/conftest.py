@@ -71,7 +71,7 @@ class Memory:
 def make_memory() -> Callable[..., Memory]:
     """Return a maker of memories: one channel of HBM3 by default; options of `Policy` and `Dram`.
 
-    `queue` is the length of both queues, `name` and `rate` the standard and its data rate.
+    `queue` is the length of both queues, `name` and `rate` the standard and its data rate, `timing` replaces theirs.
     """
 
     def make(
@@ -81,11 +81,12 @@ def make_memory() -> Callable[..., Memory]:
         hashes: Any = (),
         name: str = "HBM3",
         rate: int | None = None,
+        timing: Timing | None = None,
         **options: Any,
     ) -> Memory:
         part = standard(name)
         options = {"refresh": "none"} | options
-        timing = part.timing(rate or part.max_pin_rate_bps)
+        timing = timing or part.timing(rate or part.max_pin_rate_bps)
         return Memory(timing, replace(part.organisation, channels=channels), stacks, order, list(hashes), **options)
 
     return make

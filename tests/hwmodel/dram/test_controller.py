@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hwmodel.dram.controller import Dram, Policy
-from hwmodel.dram.standards import HBM3
+from hwmodel.dram.standards import COMMANDS, HBM3
 
 Maker = Callable[..., Any]
 T = HBM3.timing(6_400_000_000)
@@ -271,6 +271,31 @@ def test_every_bank_is_refreshed_once_per_refresh_interval(make_memory: Maker, r
     per_interval = 1 if refresh == "all-bank" else memory.organisation.banks
     assert memory.dram.statistics().refreshes >= intervals * per_interval * 2
     assert memory.dram.statistics().refreshes <= (intervals * per_interval + 3) * 2
+
+
+@pytest.mark.parametrize("scheduler", ["fr-fcfs-row-hit", "fr-fcfs"])
+@pytest.mark.parametrize("divisor", [8, 10, 13])
+def test_a_pseudo_channel_never_owes_many_more_refreshes_than_go_before_its_activates(
+    make_memory: Maker, scheduler: str, divisor: int
+) -> None:
+    """Every read opens a row, and every activate keeps refreshes away for longer than the next activate."""
+    most, bursts = 8, 6_000
+    timing = replace(T, nREFIpb=T.nREFIpb // divisor // T.ticks_per_ck * T.ticks_per_ck)
+    memory = make_memory(refresh="per-bank", scheduler=scheduler, timing=timing)
+    memory.dram.reserve(bursts)
+    rng = np.random.default_rng(7)
+    memory.offer((rng.integers(0, memory.capacity_bytes // 32, bursts) * 32).tolist())
+    memory.dram.drain()
+    trace = memory.dram.commands()
+    last = int(trace[trace[:, 6] == COMMANDS.index("RD"), 0].max())
+    assert last > 1000 * timing.nREFIpb
+    closing = T.nRAS + memory.organisation.banks * (T.nRP + T.ticks_per_ck)  # meanwhile more refreshes fall due
+    for pc in range(memory.organisation.pseudo_channels):
+        of_pc = trace[trace[:, 2] == pc]
+        issued = of_pc[of_pc[:, 6] == COMMANDS.index("REFpb"), 0]
+        due = timing.nREFIpb * np.arange(1, last // timing.nREFIpb + 1)
+        owed = np.arange(1, len(due) + 1) - np.searchsorted(issued, due)
+        assert most <= owed.max() <= most + closing // timing.nREFIpb
 
 
 def test_skipping_idle_refreshes_changes_nothing(make_memory: Maker) -> None:

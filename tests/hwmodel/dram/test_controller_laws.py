@@ -85,13 +85,65 @@ def collect(completions: Any, numbers: dict[int, int], done: list[tuple[int, int
     done += [(numbers.pop(request), tick) for request, tick in rows]
 
 
-@given(bursts=traffic, steps=st.lists(st.integers(1, 30_000), max_size=40), policy=policies)
+@given(bursts=traffic, steps=st.lists(st.integers(0, 30_000), max_size=40), policy=policies)
 def test_many_small_steps_equal_one_large_step(
     make_memory: Maker, bursts: Bursts, steps: list[int], policy: dict[str, Any]
 ) -> None:
     one = run_in_steps(make_memory(bin_ticks=1000, **policy), bursts, [])
     many = run_in_steps(make_memory(bin_ticks=1000, **policy), bursts, steps)
     assert one == many
+
+
+@given(bursts=traffic, policy=policies)
+def test_bursts_of_a_tick_that_was_run_to_are_taken_together(
+    make_memory: Maker, bursts: Bursts, policy: dict[str, Any]
+) -> None:
+    """`advance` ends before its tick, the first one too: what is enqueued at it later waits beside what was already."""
+    together = run_in_steps(make_memory(bin_ticks=1000, **policy), bursts, [])
+    arrivals = np.cumsum([gap for gap, *_ in bursts]).tolist()
+    memory = make_memory(bin_ticks=1000, **policy)
+    offer = memory.offer
+
+    def run_then_offer(addresses: list[int], tick: int, is_write: bool) -> int:
+        request: int = offer(addresses, tick, is_write)
+        memory.dram.statistics()
+        return request
+
+    memory.offer = run_then_offer
+    assert run_in_steps(memory, bursts, arrivals) == together
+
+
+def test_a_write_that_was_run_to_its_tick_does_not_go_before_a_read_of_the_same_tick(make_memory: Maker) -> None:
+    def commands(in_steps: bool) -> list[tuple[int, str]]:
+        memory = make_memory(write_low=0.0, refresh="none")
+        memory.write(0, row=1)
+        if in_steps:
+            memory.dram.advance(0)
+            memory.dram.advance(0)
+        memory.read(0, row=2)
+        found: list[tuple[int, str]] = memory.commands()
+        return found
+
+    together = commands(in_steps=False)
+    assert [name for _, name in together][1] == "RD"
+    assert commands(in_steps=True) == together
+
+
+def test_what_completes_while_statistics_are_read_is_returned_by_the_next_step(make_memory: Maker) -> None:
+    def waiting_write_and_read() -> tuple[Any, int]:
+        memory = make_memory(scheduler="per-bank-queues", refresh="none", write_low=0.25)
+        memory.write(5)
+        memory.dram.advance(5)
+        return memory, memory.read(5)  # served by the write
+
+    memory, read = waiting_write_and_read()
+    assert memory.dram.statistics().merged_reads == memory.dram.statistics().merged_reads == 1
+    requests, ticks = memory.dram.advance(6)
+    assert (requests.tolist(), ticks.tolist()) == ([read], [6])
+    assert [part.tolist() for part in memory.dram.advance(7)] == [[], []]
+    memory, read = waiting_write_and_read()
+    memory.dram.commands()
+    assert read in memory.dram.drain()[0].tolist()
 
 
 @given(bursts=traffic, policy=policies, name=st.sampled_from(standard_names()))

@@ -1,0 +1,282 @@
+"""From a description to the numbers on which the controller's kernel works: its arrays, with all channels at rest.
+
+Between the description of a memory (timing, organisation, address map, policy, rule table) and `controller`, which owns
+the arrays from then on. Nothing here knows about time.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from hwmodel.dram import state as k
+from hwmodel.dram.intake import place_of
+from hwmodel.dram.policy import REFRESH_POLICIES, SCHEDULERS, Policy
+from hwmodel.dram.standards import COMMANDS, LEVELS, Organisation, Rule, Timing
+from hwmodel.dram.state import DramState
+
+Array = np.ndarray[Any, Any]
+_FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
+
+
+def initial_state(
+    timing: Timing,
+    organisation: Organisation,
+    stacks: int,
+    address_map_tables: tuple[Array, Array],
+    policy: Policy,
+    table: tuple[Rule, ...],
+) -> DramState:
+    """Return the channels of all stacks at rest, without room for bursts; arguments as of `controller.Dram`.
+
+    Raises ValueError for an organisation that there is no room for, for address map tables that leave it, and for
+    rules of a kind that the kernel does not know.
+    """
+    _check_organisation(organisation, stacks, policy)
+    sizes = {"stack": stacks} | organisation.field_sizes()
+    address_map, digits, capacity = _address_map(address_map_tables, sizes)
+    scalars = _scalars(timing, organisation, stacks, policy)
+    delay, scalars[k.FAW_TICKS] = _delays(table)
+    scalars[k.DELAY : k.PLACES] = delay.ravel()
+    own, common = delay[[LEVELS.index("stack_id"), LEVELS.index("pseudo_channel")]]
+    scalars[k.OWN_STACK_RULES] = (own > common).any()  # what holds in the whole pseudo-channel needs no rule here
+    scalars[k.DIGITS], scalars[k.HASHES] = digits, len(address_map) - digits
+    scalars[k.CAPACITY] = capacity
+    has_queues = policy.scheduler == "per-bank-queues"
+    if not has_queues:  # there, bursts may be merged one by one
+        scalars[k.BLOCK_SHIFT] = _block_shift(address_map[:digits], address_map[digits:])
+    channels, words = stacks * organisation.channels, policy.mask_words
+    state = DramState(
+        scalars=scalars,
+        address_map=address_map,
+        linear=np.zeros((8, 256), np.int64),
+        pool=np.zeros((0, k.POOL_FIELDS), np.int64),
+        requests=np.zeros((0, k.REQUEST_FIELDS), np.int64),
+        completed=np.zeros((0, 2), np.int64),
+        channels=_channels(channels, words, organisation, scalars),
+        queues=np.zeros((channels if has_queues else 0, k.QUEUE_WORDS), np.int64),
+        bins=np.zeros(0, np.int64),
+        trace=np.zeros((0, k.TRACE_FIELDS), np.int64),
+        log=np.zeros((0, k.LOG_FIELDS), np.int64),
+        words=(0,) * words,
+    )
+    _linearise(state)
+    return state
+
+
+def _linearise(state: DramState) -> None:
+    """Tabulate the address map by address bytes, where it is linear over bits and has a power of two of them."""
+    digits, capacity = state.address_map[: state.scalars[k.DIGITS]], int(state.scalars[k.CAPACITY])
+    if capacity & (capacity - 1) or (digits[:, [k.DIGIT_SHIFT, k.DIGIT_MASK]] < 0).any():
+        return
+    if any(_log2(int(multiplier)) < 0 for multiplier in digits[:, k.DIGIT_MULTIPLIER]):
+        return
+    places = [place_of(state, 1 << bit) for bit in range(capacity.bit_length() - 1)]
+    values = np.arange(256)
+    for bit, place in enumerate(places):
+        state.linear[bit // 8] ^= np.where((values >> (bit % 8)) & 1, place, 0)
+    state.scalars[k.LINEAR] = 1
+
+
+def _check_organisation(organisation: Organisation, stacks: int, policy: Policy) -> None:
+    if stacks < 1:
+        raise ValueError(f"stacks: {stacks} must be at least 1")
+    for name in ("banks_per_group", "bank_groups"):
+        size = getattr(organisation, name)
+        if size < 1 or size & (size - 1):
+            raise ValueError(f"organisation.{name}: {size} must be a power of two")
+    for name, value, most in (
+        ("pseudo_channels", organisation.pseudo_channels, k.MAX_PCS),
+        ("stack_ids", organisation.stack_ids, k.MAX_STACK_IDS),
+        ("bank groups of all stack IDs", organisation.stack_ids * organisation.bank_groups, k.MAX_GROUPS),
+        ("banks", organisation.banks, k.MAX_BANKS),
+    ):
+        if not 1 <= value <= most:
+            raise ValueError(
+                f"organisation: {value} {name} per {'channel' if most == k.MAX_PCS else 'pseudo-channel'}; "
+                f"allowed: 1 .. {most}"
+            )
+    # a place is one number, and so is an address
+    for name, value, bits in (
+        ("rows", organisation.rows, k.ROW_BITS),
+        ("columns", organisation.columns, k.COLUMN_BITS),
+        ("channels of all stacks", stacks * organisation.channels, 62 - k.CHANNEL_SHIFT),
+        ("bytes of all stacks", stacks * organisation.capacity_bytes, 62),
+    ):
+        if value > 1 << bits:
+            raise ValueError(f"organisation: {value} {name}; allowed: 1 .. {1 << bits}")
+    queues = organisation.pseudo_channels << (organisation.banks - 1).bit_length()
+    if policy.scheduler == "per-bank-queues" and queues > k.MAX_QUEUES:
+        raise ValueError(f"organisation: {queues} banks per channel; allowed with per-bank queues: 1 .. {k.MAX_QUEUES}")
+
+
+def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
+    """Return delay[level, previous, following] and the length of the window of four activates."""
+    delay = np.full((len(LEVELS) + 1, k.COMMAND_SLOTS, k.COMMAND_SLOTS), -(1 << 40), np.int64)
+    faw_ticks = 0
+    for rule in table:
+        if rule.level == "channel" or not rule.previous:
+            continue  # command buses and clock edges are constants of their own
+        if rule.window == 4 and (rule.level, rule.previous, rule.following) == (
+            "pseudo_channel",
+            ("ACT",),
+            ("ACT",),
+        ):
+            faw_ticks = rule.ticks
+            continue
+        if rule.window != 1 or (rule.sibling and rule.level != "stack_id"):
+            raise ValueError(f"{rule}: only activates have a window (of four), only stack IDs have siblings")
+        plane = k.AT_SIBLING if rule.sibling else LEVELS.index(rule.level)
+        for previous in rule.previous:
+            if rule.level == "stack_id" and previous not in ("RD", "WR"):
+                raise ValueError(f"{rule}: only column commands have rules at a stack ID")
+            for following in rule.following:
+                cell = plane, COMMANDS.index(previous), COMMANDS.index(following)
+                delay[cell] = max(delay[cell], rule.ticks)
+    return delay, faw_ticks
+
+
+def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Policy) -> Array:
+    o = organisation
+    stack_banks = o.bank_groups * o.banks_per_group
+    bank_field = o.stack_ids * o.banks_per_group
+    group, bank = np.divmod(np.arange(o.bank_groups * bank_field), bank_field)
+    places = bank // o.banks_per_group * stack_banks + group * o.banks_per_group + bank % o.banks_per_group
+    interval, refresh_ticks = {
+        "per-bank": (timing.nREFIpb, timing.nRFCpb),
+        "all-bank": (timing.nREFI, timing.nRFC),
+        "none": (k.NEVER, 0),
+    }[policy.refresh]
+    if policy.scheduler == "per-bank-queues":
+        above = math.ceil(_exact(policy.write_high) * policy.write_queue)
+        below = math.floor(_exact(policy.write_low) * policy.write_queue)
+    else:
+        above = math.floor(_exact(policy.write_high) * policy.write_queue)
+        below = max(1, math.ceil(_exact(policy.write_low) * policy.write_queue))
+    constants = {
+        k.CHANNELS: stacks * o.channels,
+        k.PER_CHANNEL: o.pseudo_channels,
+        k.STACK_IDS: o.stack_ids,
+        k.STACK_ID_SHIFT: stack_banks.bit_length() - 1,
+        k.GROUP_SHIFT: o.banks_per_group.bit_length() - 1,
+        k.BANKS: o.banks,
+        k.BANK_STRIDE: k.MAX_BANKS if policy.scheduler != "per-bank-queues" else 1 << (o.banks - 1).bit_length(),
+        k.DEPTH: policy.read_queue,
+        k.DEPTH + 1: policy.write_queue,
+        k.DRAIN_ABOVE: above,
+        k.DRAIN_BELOW: below,
+        k.SCHEDULER: SCHEDULERS.index(policy.scheduler),
+        k.MERGE: policy.merge,
+        k.CLOSE_AFTER: policy.close_after_ticks,
+        k.REFRESH: REFRESH_POLICIES.index(policy.refresh),
+        k.REFRESH_INTERVAL: interval,
+        k.REFRESH_TICKS: refresh_ticks,
+        k.HIT_STREAK: policy.hit_streak,
+        k.QUEUE_DEPTH: policy.bank_queue,
+        k.RISING: timing.ticks_per_ck - 1,
+        k.ACT_TICKS: timing.act_ticks,
+        k.COLUMN_TICKS: timing.column_ticks,
+        k.ONE_BUS: o.command_buses == 1,
+        k.READ_TICKS: timing.nCL + timing.nBL,
+        k.READ_TICKS + 1: timing.nCWL + timing.nBL,
+        k.BURST_TICKS: timing.nBL,
+        k.BURST_BYTES: o.burst_bytes,
+        k.BANK_FIELD: bank_field,
+        k.CHANNEL_FIELD: o.channels,
+        k.FREE_BURST: k.NONE,
+        k.FREE_REQUEST: k.NONE,
+        k.STOP_AT: k.NEVER,
+        k.SOURCE_CHANNEL: k.NONE,
+    }
+    scalars = np.zeros(k.PLACES + len(places), np.int64)
+    scalars[list(constants)] = list(constants.values())
+    scalars[k.PLACES :] = places
+    return scalars
+
+
+def _exact(share: float) -> Fraction:
+    """Return the decimal fraction that was written."""
+    return Fraction(str(share))
+
+
+def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
+    """Return the channels at rest: all banks closed, every command allowed."""
+    channel = np.zeros(k.SLOTS + words * k.WORDS_PER_MASK_WORD, np.int64)
+    channel[[k.COLUMN_WAKE, k.ROW_WAKE, k.ARRIVES]] = k.NEVER
+    channel[k.ACTIVE_WAKE : k.OTHER_WAKE + 1] = k.NEVER
+    channel[k.RECOUNTED] = 1
+    channel[[k.INBOX_HEAD, k.INBOX_TAIL]] = k.NONE
+    channel[k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]
+    if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES:
+        channel[[k.TICK, k.LAST_BANK]] = -1
+    pcs = channel[k.PCS : k.STACK_ROWS].reshape(k.MAX_PCS, k.PC_FIELDS)
+    pcs[:, k.FAW : k.FAW + 4] = k.LONG_AGO
+    pcs[:, k.REFRESHING] = k.NONE
+    banks = channel[k.BANK_ROWS : k.ACTIVE_ROWS].reshape(-1, k.BANK_FIELDS)
+    banks[:, k.OPEN_ROW] = k.NONE
+    banks[:, [k.ACT_TICK, k.USED_TICK, k.REFRESHED_UNTIL]] = k.LONG_AGO
+    pc, place = np.divmod(np.arange(len(banks)), scalars[k.BANK_STRIDE])
+    banks[:, k.BANK_PC] = pc
+    banks[:, k.GROUP_AT] = k.GROUP_ROWS + (pc * k.MAX_GROUPS + place // o.banks_per_group) * k.COMMAND_SLOTS
+    stack_id = place // (o.bank_groups * o.banks_per_group)
+    banks[:, k.STACK_AT] = k.STACK_ROWS + (pc * k.MAX_STACK_IDS + stack_id) * k.COMMAND_SLOTS
+    channels = np.tile(channel, (count, 1))
+    channels[:, k.INDEX] = np.arange(count)
+    return channels
+
+
+def _address_map(tables: tuple[Array, Array], sizes: dict[str, int]) -> tuple[Array, int, int]:
+    """Return (digit rows then hash rows, number of digits, capacity in bytes) for the decoder.
+
+    Digits are sorted by divisor, each dividing the next, so that one running quotient serves them all.
+    """
+    digits = sorted(tuple(int(value) for value in row) for row in tables[0])
+    hashes = [tuple(int(value) for value in row) for row in tables[1]]
+    extents = [1] * len(_FIELDS)
+    capacity, reached = 0, 1
+    rows = []
+    for divisor, modulus, field, multiplier in digits:
+        if divisor % reached or modulus < 1:
+            raise ValueError(f"address map: digit of divisor {divisor}: not a multiple of {reached} of the digit below")
+        step, reached = divisor // reached, divisor
+        extents[field] += (modulus - 1) * multiplier
+        capacity = max(capacity, divisor * modulus)
+        rows.append((_log2(step), step, modulus - 1 if _log2(modulus) >= 0 else -1, modulus, field, multiplier))
+    for name, extent in zip(_FIELDS, extents, strict=True):
+        if extent > sizes[name]:
+            raise ValueError(f"address map: {name} reaches {extent - 1}, but there are {sizes[name]}")
+    for target, bit, *_ in hashes:
+        size = sizes[_FIELDS[target]]
+        if _log2(size) < 0 or size >> bit < 2:
+            raise ValueError(f"address map: hash into bit {bit} of {_FIELDS[target]}, whose size is {size}")
+    table = np.zeros((len(rows) + len(hashes), 6), np.int64)
+    table[: len(rows)] = rows
+    if hashes:
+        table[len(rows) :, :4] = hashes
+    return table, len(rows), capacity
+
+
+def _block_shift(digits: Array, hashes: Array) -> int:
+    """Return log2 of the largest aligned block of addresses, a power of two of bytes, that surely lies in one row."""
+    column = _FIELDS.index("column")
+    hashed = {int(bit) for field, bit in hashes[:, [k.HASH_SOURCE, k.HASH_SOURCE_BIT]] if field == column}
+    shift = max(0, int(digits[0, k.DIGIT_SHIFT])) if len(digits) else 0
+    for place, digit in enumerate(digits):
+        multiplier, modulus = _log2(int(digit[k.DIGIT_MULTIPLIER])), _log2(int(digit[k.DIGIT_MODULUS]))
+        if digit[k.DIGIT_FIELD] != column or min(digit[k.DIGIT_SHIFT], multiplier, modulus) < 0:
+            break
+        if place and digit[k.DIGIT_STEP] != digits[place - 1, k.DIGIT_MODULUS]:
+            break
+        free = next((bit for bit in range(modulus) if multiplier + bit in hashed), modulus)
+        shift += free
+        if free < modulus:
+            break
+    return shift
+
+
+def _log2(value: int) -> int:
+    """Return the exponent of a power of two, -1 of any other number."""
+    return value.bit_length() - 1 if value & (value - 1) == 0 else -1
