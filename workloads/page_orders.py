@@ -137,7 +137,8 @@ ORDERS: dict[str, Callable[[Rows, int, np.random.Generator], NDArray[np.int64]]]
     "oldest-first": _churned("oldest-first"),
     "newest-first": _churned("newest-first"),
 }
-PAGE_ORDERS = (*ORDERS, "coloured")
+DRAWN_ORDERS = tuple(ORDERS)  # those that need no colours
+PAGE_ORDERS = (*DRAWN_ORDERS, "coloured")
 
 
 # --- what a table has to hold -----------------------------------------------------------------------------------------

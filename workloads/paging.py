@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from workloads.batch import check_contexts
 from workloads.page_orders import MAX_PAGES, ORDERS, check_count, check_order, coloured, pool_of, rows_of
 from workloads.prefix import Prefixes
 
@@ -91,6 +92,10 @@ def page_table(
 def pool_pages(order: str, contexts: Sequence[int], page_size: int, prefixes: Prefixes | None = None) -> int:
     """Return how many pages the pool of `page_table` has: those in use, and for the churned orders some free ones."""
     check_order(order)
+    if prefixes is None:
+        check_contexts(contexts)
+        check_count(page_size, "page_size", 2**62)
+        return pool_of(order, sum(-(-context // page_size) for context in contexts))
     return pool_of(order, rows_of(contexts, page_size, prefixes).distinct)
 
 

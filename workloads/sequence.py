@@ -27,8 +27,8 @@ from layouts.notation import nearest_first
 from workloads.bufferise import Allocation, Request, bufferise
 from workloads.kernels import KERNELS, Kernel
 from workloads.kernels.convert_layout import TileKnobs, between
-from workloads.placement import ALIGNMENT_BYTES
 from workloads.streams import LOAD, STORE, renumbered, touched
+from workloads.subspace import ALIGNMENT_BYTES
 
 
 @dataclass(frozen=True)

@@ -38,5 +38,6 @@ FAMILIES = (
     selection,
 )
 OPERATIONS: dict[str, Operation] = {name: found for family in FAMILIES for name, found in family.OPERATIONS.items()}
+assert len(OPERATIONS) == sum(len(family.OPERATIONS) for family in FAMILIES), "two operations have one name"
 
 __all__ = ["OPERATIONS", "Operation", "Work"]

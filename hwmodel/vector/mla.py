@@ -50,7 +50,7 @@ def _causal_softmax_step(
 # Assumed: an eight-bit value is widened and its product rounded (2 conversions, 1 alu), a tail's copied (1 conversion);
 # a masked softmax step compares and selects (2 alu) beyond the plain one.
 OPERATIONS: dict[str, Operation] = {
-    "dequantise": Operation(
+    "dequantise_record": Operation(
         lambda _, rows, columns, groups, tail: Work(alu=rows * columns, convert=rows * (2 * columns + tail)),
         lambda _, rows, columns, groups, tail: (
             write(0, rows, columns + tail),

@@ -96,7 +96,6 @@ def edges(first: Array, last: Array, begin: Array, tokens: Array, tile: int, win
     return {"tiles": tiles, "edge": left, "full": before - left, "offset": offset}
 
 
-PAGE_ORDERS = ("contiguous", "shuffled")
 SWITCH = ("on", "off")
 CACHE_AXES = "page, kv, head, token, dim"
 
@@ -110,17 +109,14 @@ def require_flags(**flags: int) -> None:
 
 def cache_tensor(knobs: Any, heads_kv: int, head_dim: int, dtype: str, contexts: Sequence[int]) -> Tensor:
     """Return the KV cache of sequences of these lengths; `knobs` has `layout` and `page_size`."""
-    pages = sum(-(-context // knobs.page_size) for context in contexts)
+    pages = paging.pool_pages(knobs.page_order, contexts, knobs.page_size)
     sizes = {"page": pages, "kv": 2, "head": heads_kv, "token": knobs.page_size, "dim": head_dim}
     return Tensor("kv", knob_layout(knobs, "layout", sizes), dtype, NONE)
 
 
 def table_tensor(knobs: Any, contexts: Sequence[int], seed: int) -> Tensor:
     """Return the page table of the sequences one after another; `knobs` has `page_order` and `page_size`."""
-    if knobs.page_order == "contiguous":
-        table = paging.contiguous(contexts, knobs.page_size)
-    else:
-        table = paging.shuffled(contexts, knobs.page_size, np.random.default_rng(seed))
+    table = paging.page_table(knobs.page_order, contexts, knobs.page_size, np.random.default_rng(seed))
     entries = named("entry", {"entry": len(table.pages)})
     return Tensor("page table", entries, "int32", NONE, "cache", table.pages)
 

@@ -26,7 +26,6 @@ from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
 from workloads.kernels.attention_parts import (
     CACHE_AXES,
-    PAGE_ORDERS,
     SWITCH,
     Attention,
     Columns,
@@ -44,6 +43,7 @@ from workloads.kernels.attention_parts import (
 from workloads.kernels.attention_phase import AttendPhase
 from workloads.kernels.base import check_knobs, knob, require_16_bit, require_options
 from workloads.model import Model
+from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
 
@@ -92,7 +92,7 @@ class Knobs:
         axes=CACHE_AXES,
     )
     page_size: int = knob(16, "tokens in a page", least=1)
-    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    page_order: str = knob("shuffled", "how an allocator has dealt the pages", choices=DRAWN_ORDERS)
     tile: int = knob(64, "tokens of K and V in one load", least=1)
     stages: int = knob(4, "tiles of K and of V in flight", least=1)
     split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)

@@ -30,9 +30,10 @@ from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent_cache import Pool, field_tensor, place_with, plain_pool
-from workloads.kernels.mla_decode import PAGE_ORDERS, check_queries
+from workloads.kernels.mla_decode import check_queries
 from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
+from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
 
 RECORDS = ("plain", "indexer_fp8")
@@ -66,7 +67,7 @@ class Knobs:
         "page token dim", "where plain keys lie, outermost first; token: in its page", axes="page, token, dim"
     )
     page_size: int = knob(64, "tokens in a page", least=1)
-    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    page_order: str = knob("shuffled", "how an allocator has dealt the pages", choices=DRAWN_ORDERS)
     tile: int = knob(128, "keys in one load", least=1)
     stages: int = knob(3, "tiles of keys in flight", least=1)
     split_tokens: int = knob(0, "longest piece of a sequence that one core scores; 0: the whole sequence", least=0)
@@ -122,7 +123,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
 
 
 def _pool(problem: Problem, knobs: Knobs) -> Pool:
-    pages = sum(-(-context // knobs.page_size) for context in problem.contexts)
+    pages = paging.pool_pages(knobs.page_order, problem.contexts, knobs.page_size)
     if knobs.record == "plain":
         sizes = {"page": pages, "token": knobs.page_size, "dim": problem.dim}
         return plain_pool(knob_layout(knobs, "layout", sizes), problem.dtype)
@@ -133,10 +134,7 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     """Return all tensors but the keys'; a row is an index head of a query, queries are those of all sequences."""
-    if knobs.page_order == "contiguous":
-        table = paging.contiguous(problem.contexts, knobs.page_size)
-    else:
-        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
+    table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     queries = len(problem.contexts) * problem.q_len
     q = named("row dim", {"row": queries * problem.heads, "dim": problem.dim})
     weights = named("query head", {"query": queries, "head": problem.heads})

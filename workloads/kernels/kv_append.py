@@ -23,11 +23,11 @@ from layouts.notation import NamedLayout, named
 from workloads import paging
 from workloads.batch import Batch
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
-from workloads.kernels.decode_attention import PAGE_ORDERS
 from workloads.kernels.moe_problem import index_tensor
 from workloads.kernels.rope import TABLES, angle_tensors, angles
 from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, Tile
 from workloads.model import Model
+from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
 
 ROPES = ("none", "neox", "interleaved")
@@ -77,7 +77,7 @@ class Knobs(RowKnobs):
         axes="page, kv, head, token, dim",
     )
     page_size: int = knob(16, "tokens in a page", least=1)
-    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    page_order: str = knob("shuffled", "how an allocator has dealt the pages", choices=DRAWN_ORDERS)
     layout_new: str = knob("token head dim", "where the new heads lie, outermost first", axes="token, head, dim")
     rope: str = knob("none", "pairs that are turned in keys and queries on the way", choices=ROPES)
     table_dtype: str = knob("fp32", "type of cosines and sines: fp32, or the model's", choices=TABLES)
@@ -97,7 +97,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function."""
-    pages = sum(-(-context // knobs.page_size) for context in problem.contexts)
+    pages = paging.pool_pages(knobs.page_order, problem.contexts, knobs.page_size)
     layouts = _cache_layout(problem, knobs, pages), _new_layout(problem, knobs)
     table = "" if knobs.rope == "none" else _table_dtype(problem, knobs)
     paged = (knobs.page_size, knobs.page_order)
@@ -119,10 +119,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     if knobs.rope != "none" and problem.head_dim % 2:
         raise ValueError(f"model: head_dim is {problem.head_dim}; kernel kv-append needs an even one for rope")
-    if knobs.page_order == "contiguous":
-        table = paging.contiguous(problem.contexts, knobs.page_size)
-    else:
-        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
+    table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     tensors = place(_tensors(problem, knobs, table), machine)
     count = len(problem.contexts)
     items = {

@@ -183,7 +183,7 @@ class Attend(PhaseWriter):
         if known is None:
             return
         self._p.vector(
-            "dequantise",
+            "dequantise_record",
             tuple(self._slot(name, number) for name in ("latent", "nope", "scale", "rope")),
             (self._tile_tokens(index), known.scaled, known.groups, known.tail),
             wait=self._waits(cache_loaded=number + 1, latent_free=number - WIDENED + 1),

@@ -29,9 +29,9 @@ from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bi
 from workloads.kernels.latent import Attend, Heads, Plan, combine
 from workloads.kernels.latent_cache import RECORDS, Pool, check_record, place_with, plain_pool, record_pool
 from workloads.model import Model
+from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
 
-PAGE_ORDERS = ("contiguous", "shuffled")
 OPTIONS = ("heads",)
 OPTIONAL = {"q_len": 1, "rank": 512, "rope": 64, "nope": 128, "value": 0}  # DeepSeek V3; value 0: rank
 
@@ -59,7 +59,7 @@ class Knobs:
         "page token dim", "where a plain cache lies, outermost first; token: in its page", axes="page, token, dim"
     )
     page_size: int = knob(64, "tokens in a page", least=1)
-    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    page_order: str = knob("shuffled", "how an allocator has dealt the pages", choices=DRAWN_ORDERS)
     head_tile: int = knob(64, "rows (heads of query tokens) that one core takes", least=1)
     tile: int = knob(64, "tokens in one load", least=1)
     stages: int = knob(3, "tiles of the cache in flight: scores of one, weighted sum of the one before", least=2)
@@ -145,7 +145,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
 
 
 def _pool(problem: Problem, knobs: Knobs) -> Pool:
-    pages = sum(-(-context // knobs.page_size) for context in problem.contexts)
+    pages = paging.pool_pages(knobs.page_order, problem.contexts, knobs.page_size)
     if knobs.record != "plain":
         return record_pool(knobs.record, pages, knobs.page_size)
     sizes = {"page": pages, "token": knobs.page_size, "dim": problem.heads.dim}
@@ -154,10 +154,7 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, rows: int) -> list[Tensor]:
     """Return all tensors but the cache's; rows are those of all sequences, by sequence, query and head."""
-    if knobs.page_order == "contiguous":
-        table = paging.contiguous(problem.contexts, knobs.page_size)
-    else:
-        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
+    table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     heads, count = problem.heads, len(problem.contexts) * problem.rows
     entries = named("entry", {"entry": len(table.pages)})
     tensors = [

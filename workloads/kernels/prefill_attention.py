@@ -30,7 +30,6 @@ from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
 from workloads.kernels.attention_parts import (
     CACHE_AXES,
-    PAGE_ORDERS,
     SWITCH,
     Attention,
     Columns,
@@ -47,6 +46,7 @@ from workloads.kernels.attention_parts import (
 from workloads.kernels.attention_phase import AttendPhase
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.model import Model
+from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
 
@@ -110,7 +110,7 @@ class Knobs:
     order: str = knob("longest-first", "items by sequence and head, or those with most work first", choices=ORDERS)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     page_size: int = knob(0, "tokens in a page of the KV cache; 0: K and V lie in tensors of their own", least=0)
-    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    page_order: str = knob("shuffled", "how an allocator has dealt the pages", choices=DRAWN_ORDERS)
     layout: str = knob("page kv token head dim", "where a paged KV cache lies, outermost first", axes=CACHE_AXES)
     layout_k: str = knob("token head dim", "where K lies without pages, outermost first", axes="token, head, dim")
     layout_v: str = knob("token head dim", "where V lies without pages, outermost first", axes="token, head, dim")

@@ -27,8 +27,9 @@ from workloads.kernels.base import check_knobs, knob, knob_layout, require_optio
 from workloads.kernels.latent import Attend, Heads, Plan, combine
 from workloads.kernels.latent_cache import RECORDS, Pool, by_token, check_record, place_with, plain_pool, record_pool
 from workloads.kernels.mla_decode import OPTIONAL as MLA_OPTIONAL
-from workloads.kernels.mla_decode import PAGE_ORDERS, check_queries, heads_of
+from workloads.kernels.mla_decode import check_queries, heads_of
 from workloads.model import Model
+from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
 
 SELECTIONS = ("uniform", "recent")
@@ -62,7 +63,7 @@ class Knobs:
         "page token dim", "where a plain cache lies, outermost first; token: in its page", axes="page, token, dim"
     )
     page_size: int = knob(64, "tokens in a page", least=1)
-    page_order: str = knob("shuffled", "pages in order, or at random as after long use", choices=PAGE_ORDERS)
+    page_order: str = knob("shuffled", "how an allocator has dealt the pages", choices=DRAWN_ORDERS)
     selection: str = knob("uniform", "selected tokens drawn at random, or the last ones", choices=SELECTIONS)
     head_tile: int = knob(64, "heads of a query that one core takes", least=1)
     tile: int = knob(64, "tokens in one load", least=1)
@@ -158,7 +159,7 @@ def _check_positions(problem: Problem, positions: Sequence[Array]) -> None:
 
 
 def _pool(problem: Problem, knobs: Knobs) -> Pool:
-    pages = sum(-(-context // knobs.page_size) for context in problem.contexts)
+    pages = paging.pool_pages(knobs.page_order, problem.contexts, knobs.page_size)
     if knobs.record != "plain":
         return by_token(record_pool(knobs.record, pages, knobs.page_size))
     sizes = {"page": pages, "token": knobs.page_size, "dim": problem.heads.dim}
@@ -167,10 +168,7 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
 
 def _slots(problem: Problem, knobs: Knobs, seed: int, positions: Sequence[Array]) -> Array:
     """Return the slots in the pool of all positions, int32, query after query."""
-    if knobs.page_order == "contiguous":
-        table = paging.contiguous(problem.contexts, knobs.page_size)
-    else:
-        table = paging.shuffled(problem.contexts, knobs.page_size, np.random.default_rng(seed))
+    table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     found = []
     for query, chosen in enumerate(positions):
         pages = table.pages[table.first_page[query // problem.q_len] + chosen // knobs.page_size]

@@ -14,7 +14,7 @@ def test_a_record_is_widened_by_the_scales_of_its_groups_and_keeps_its_tail() ->
     values = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 9, 9]], ml_dtypes.float8_e4m3fn)
     scales = np.array([[2.0, 0.5], [1.0, 4.0], [1.0, 1.0]], ml_dtypes.float8_e8m0fnu)
     tail = np.array([[10, 11], [12, 13], [14, 15]], ml_dtypes.bfloat16)
-    OPERATIONS["dequantise"].values([out, values, scales, tail], 0.0, 2, 4, 2, 2)
+    OPERATIONS["dequantise_record"].values([out, values, scales, tail], 0.0, 2, 4, 2, 2)
     assert out.astype(float).tolist() == [[2, 4, 1.5, 2, 10, 11, -1], [5, 6, 28, 32, 12, 13, -1], [-1] * 7]
 
 
@@ -45,8 +45,8 @@ def test_masked_columns_of_a_softmax_count_as_if_they_were_not_there(
 
 def test_widening_costs_two_conversions_a_value_and_one_for_its_tail() -> None:
     buffers = [block("any", 8, 16, "bf16")] * 4
-    assert OPERATIONS["dequantise"].work(buffers, 8, 12, 3, 4) == Work(alu=96, convert=8 * (24 + 4))
-    touched = OPERATIONS["dequantise"].touches(buffers, 8, 12, 3, 4)
+    assert OPERATIONS["dequantise_record"].work(buffers, 8, 12, 3, 4) == Work(alu=96, convert=8 * (24 + 4))
+    touched = OPERATIONS["dequantise_record"].touches(buffers, 8, 12, 3, 4)
     assert [(t.rows, t.columns, t.writes) for t in touched] == [
         (8, 16, True),
         (8, 12, False),
