@@ -20,6 +20,9 @@ from workloads import paging
 from workloads.buffers import allocate
 from workloads.kernels.base import knob_layout
 
+EPILOGUES = ("overlapped", "exposed")
+CACHE_AXES = "page, kv, head, token, dim"
+
 Array = np.ndarray[Any, Any]
 Columns = dict[str, Array]
 Extent = tuple[Affine | int, Affine | int]  # start, length
@@ -94,10 +97,6 @@ def edges(first: Array, last: Array, begin: Array, tokens: Array, tile: int, win
     before = np.where(ahead, np.clip((offset + 1) // tile, 0, tiles), tiles) if causal else tiles
     left = np.clip(-(-(last - window + 1 - begin) // tile), 0, before) if window else np.zeros_like(tiles)
     return {"tiles": tiles, "edge": left, "full": before - left, "offset": offset}
-
-
-SWITCH = ("on", "off")
-CACHE_AXES = "page, kv, head, token, dim"
 
 
 def require_flags(**flags: int) -> None:

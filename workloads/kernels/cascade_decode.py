@@ -128,7 +128,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         _sequences(problem, knobs),
         knobs.sram_layout,
         knobs.schedule,
-        knobs.overlap,
+        knobs.epilogue,
     )
 
 
@@ -246,7 +246,7 @@ def _attend(
         soft_cap=problem.soft_cap,
         sinks=bool(problem.sinks and tasks["sink"].any()),
         partial=True,
-        overlap=knobs.overlap == "on",
+        overlap=knobs.epilogue == "overlapped",
     )
     token, head = (p.column("token"), p.column("q_tokens")), p.column("head")
     k, v = in_pages(p, KV, TABLE)

@@ -26,7 +26,7 @@ from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
 from workloads.kernels.attention_parts import (
     CACHE_AXES,
-    SWITCH,
+    EPILOGUES,
     Attention,
     Columns,
     Places,
@@ -98,7 +98,7 @@ class Knobs:
     split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
-    overlap: str = knob("on", "the next item's loads run during this one's end, or wait for it", choices=SWITCH)
+    epilogue: str = knob("overlapped", "the next item's loads run during an item's end, or wait", choices=EPILOGUES)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
@@ -125,7 +125,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         knobs.split_tokens if 0 < knobs.split_tokens < longest else 0,
         knobs.sram_layout,
         knobs.schedule,
-        knobs.overlap,
+        knobs.epilogue,
     )
 
 
@@ -223,7 +223,7 @@ def _attend(
         soft_cap=problem.soft_cap,
         sinks=problem.sinks == 1,
         partial=is_split,
-        overlap=knobs.overlap == "on",
+        overlap=knobs.epilogue == "overlapped",
     )
     part = Region(PARTIAL, {"part": (p.column("part"), 1)})
     k, v = in_pages(p, KV, TABLE)

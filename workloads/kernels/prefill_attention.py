@@ -30,7 +30,7 @@ from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
 from workloads.kernels.attention_parts import (
     CACHE_AXES,
-    SWITCH,
+    EPILOGUES,
     Attention,
     Columns,
     Extent,
@@ -50,6 +50,7 @@ from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
 
+PACKINGS = ("group", "head")
 PIPELINES = ("two-stage", "warp-specialised")
 ORDERS = ("natural", "longest-first")
 Q, OUT, K, V = range(4)
@@ -104,9 +105,9 @@ class Knobs:
     tile_q: int = knob(64, "rows of a tile of queries: positions times heads that share K and V", least=1)
     tile_kv: int = knob(64, "tokens of K and V in one load", least=1)
     stages: int = knob(2, "tiles of K and of V in flight", least=1)
-    packing: str = knob("on", "rows are those of all query heads of a KV head, or of one", choices=SWITCH)
+    packing: str = knob("group", "rows of a tile: of all query heads of a KV head, or of one", choices=PACKINGS)
     pipeline: str = knob("two-stage", "one tile of queries at a time, or two that take turns", choices=PIPELINES)
-    overlap: str = knob("on", "the next item's loads run during this one's end, or wait for it", choices=SWITCH)
+    epilogue: str = knob("overlapped", "the next item's loads run during an item's end, or wait", choices=EPILOGUES)
     order: str = knob("longest-first", "items by sequence and head, or those with most work first", choices=ORDERS)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     page_size: int = knob(0, "tokens in a page of the KV cache; 0: K and V lie in tensors of their own", least=0)
@@ -137,7 +138,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, and only those that are used."""
     tensors = [_cache(problem, knobs)] if knobs.page_size else _keys_and_values(problem, knobs)
     paging = (knobs.page_size, knobs.page_order) if knobs.page_size else (0,)
-    choices = (knobs.overlap, knobs.schedule, knobs.sram_layout)
+    choices = (knobs.epilogue, knobs.schedule, knobs.sram_layout)
     tiles = (_heads(problem, knobs), _positions(problem, knobs), knobs.tile_kv, knobs.stages, knobs.lanes)
     return (*(repr(tensor.layout.key) for tensor in tensors), *paging, *tiles, *choices, _is_sorted(knobs))
 
@@ -161,14 +162,16 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
 
 def _heads(problem: Problem, knobs: Knobs) -> int:
     """Return how many query heads share a tile of queries."""
-    return problem.group if knobs.packing == "on" else 1
+    return problem.group if knobs.packing == "group" else 1
 
 
 def _positions(problem: Problem, knobs: Knobs) -> int:
     """Return how many query positions a tile has. Raises ValueError where it has no room for one."""
     heads = _heads(problem, knobs)
     if knobs.tile_q < heads:
-        raise ValueError(f"tile_q: {knobs.tile_q}; allowed: with packing at least the {heads} query heads of a group")
+        raise ValueError(
+            f"tile_q: {knobs.tile_q}; allowed: with packing group at least the {heads} query heads of a group"
+        )
     return min(knobs.tile_q // heads, max(problem.lengths))
 
 
@@ -261,7 +264,7 @@ def _attend(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Ten
         window=problem.window,
         soft_cap=problem.soft_cap,
         sinks=problem.sinks == 1,
-        overlap=knobs.overlap == "on",
+        overlap=knobs.epilogue == "overlapped",
     )
     p = PhaseAssembler("attend", tensors, tuple(tasks))
     order = schedule(knobs.schedule, _costs(tasks), machine.spec.cores.count)

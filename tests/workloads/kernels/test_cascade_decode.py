@@ -145,7 +145,7 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     assert canonical(problem, Knobs(split_tokens=10)) == canonical(problem, Knobs(split_prefix=30)) == key
     assert canonical(problem, Knobs(tile_q=8)) == key
     different = [Knobs(tile_q=4), Knobs(split_prefix=29), Knobs(split_tokens=9), Knobs(tile=32), Knobs(page_size=8)]
-    different += [Knobs(overlap="off")]
+    different += [Knobs(epilogue="exposed")]
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 

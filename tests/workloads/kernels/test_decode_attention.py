@@ -142,7 +142,7 @@ def test_stages_schedule_layout_and_machine_change_no_bit(
             (knobs, NPU),
             (knobs, H100),
             (replace(knobs, stages=stages), NPU),
-            (replace(knobs, schedule=schedule, overlap="off"), NPU),
+            (replace(knobs, schedule=schedule, epilogue="exposed"), NPU),
             (replace(knobs, layout=layout), NPU),
         )
     }
@@ -177,7 +177,7 @@ def test_a_window_loads_its_pages_only_and_q_and_out_once() -> None:
 
 def test_an_item_that_waits_for_the_end_of_the_one_before_takes_longer_and_less_room() -> None:
     problem = Problem(4, 2, 16, "bf16", (40,) * 6)
-    programs = [compile(problem, Knobs(overlap=overlap), NPU, 0) for overlap in ("on", "off")]
+    programs = [compile(problem, Knobs(epilogue=epilogue), NPU, 0) for epilogue in ("overlapped", "exposed")]
     overlapping, waiting = (simulate(program, NPU).makespan_fs for program in programs)
     assert overlapping < waiting
     assert programs[1].phases[0].sram_bytes < programs[0].phases[0].sram_bytes
@@ -258,7 +258,12 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     assert canonical(problem, Knobs(layout="page kv token head dim//4 dim%4")) == key
     assert canonical(problem, Knobs(split_tokens=40)) == canonical(problem, Knobs(split_tokens=4000)) == key
     different = [Knobs(layout="page kv head token dim"), Knobs(split_tokens=39), Knobs(tile=32), Knobs(stages=2)]
-    different += [Knobs(page_size=8), Knobs(page_order="contiguous"), Knobs(schedule="dynamic"), Knobs(overlap="off")]
+    different += [
+        Knobs(page_size=8),
+        Knobs(page_order="contiguous"),
+        Knobs(schedule="dynamic"),
+        Knobs(epilogue="exposed"),
+    ]
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 

@@ -90,9 +90,9 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
         tile_q=draw(st.sampled_from([5, 6, 12, 16, 33])),
         tile_kv=draw(st.sampled_from([1, 5, 8, 16, 64])),
         stages=draw(st.integers(1, 3)),
-        packing=draw(st.sampled_from(["on", "off"])),
+        packing=draw(st.sampled_from(["group", "head"])),
         pipeline=draw(st.sampled_from(["two-stage", "warp-specialised"])),
-        overlap=draw(st.sampled_from(["on", "off"])),
+        epilogue=draw(st.sampled_from(["overlapped", "exposed"])),
         order=draw(st.sampled_from(["natural", "longest-first"])),
         schedule=draw(st.sampled_from(["static", "balanced", "dynamic"])),
         page_size=page_size,
@@ -139,7 +139,7 @@ def test_how_tiles_of_queries_are_made_and_dealt_changes_no_bit(case: tuple[Prob
         for other, machine in (
             (tall, NPU),
             (tall, H100),
-            (replace(tall, schedule=schedule, order="longest-first", stages=1, overlap="off"), NPU),
+            (replace(tall, schedule=schedule, order="longest-first", stages=1, epilogue="exposed"), NPU),
             (replace(tall, layout_k="head token dim", layout="page head kv token dim"), NPU),
         )
     }
@@ -178,7 +178,7 @@ def test_a_bidirectional_prefill_has_no_masks_and_walks_every_tile() -> None:
 def test_packing_loads_keys_once_for_all_heads_of_a_group() -> None:
     problem = Problem(8, 2, 16, "bf16", (48, 20))
     traffic = {}
-    for packing in ("on", "off"):
+    for packing in ("group", "head"):
         program = compile(problem, Knobs(tile_q=256, packing=packing), NPU, 0)
         result = simulate(program, NPU)
         assert result.bound.total_fs <= result.makespan_fs
@@ -186,8 +186,8 @@ def test_packing_loads_keys_once_for_all_heads_of_a_group() -> None:
     row_bytes, tokens = 16 * 2, 48 + 20
     once = {"q": (8 * tokens * row_bytes, 0), "out": (0, 8 * tokens * row_bytes)}
     keys = 2 * tokens * row_bytes
-    assert traffic["on"] == once | {"k": (keys, 0), "v": (keys, 0)}
-    assert traffic["off"] == once | {"k": (4 * keys, 0), "v": (4 * keys, 0)}
+    assert traffic["group"] == once | {"k": (keys, 0), "v": (keys, 0)}
+    assert traffic["head"] == once | {"k": (4 * keys, 0), "v": (4 * keys, 0)}
 
 
 def test_a_chunk_loads_the_pages_before_it_and_its_own_queries() -> None:
@@ -233,11 +233,11 @@ def test_two_tiles_that_take_turns_and_overlapping_loads_are_faster_than_one_aft
     alone = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": 1}))
     cycles = {}
     for pipeline in ("two-stage", "warp-specialised"):
-        for overlap in ("on", "off"):
-            knobs = Knobs(tile_q=128, tile_kv=128, pipeline=pipeline, overlap=overlap)
-            cycles[pipeline, overlap] = simulate(compile(problem, knobs, alone, 0), alone).cycles
-    assert cycles["warp-specialised", "on"] < cycles["two-stage", "on"]
-    assert all(cycles[pipeline, "on"] < cycles[pipeline, "off"] for pipeline, _ in cycles)
+        for epilogue in ("overlapped", "exposed"):
+            knobs = Knobs(tile_q=128, tile_kv=128, pipeline=pipeline, epilogue=epilogue)
+            cycles[pipeline, epilogue] = simulate(compile(problem, knobs, alone, 0), alone).cycles
+    assert cycles["warp-specialised", "overlapped"] < cycles["two-stage", "overlapped"]
+    assert all(cycles[pipeline, "overlapped"] < cycles[pipeline, "exposed"] for pipeline, _ in cycles)
 
 
 def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
@@ -245,14 +245,14 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     key = canonical(problem, Knobs())
     assert canonical(problem, Knobs(tile_q=67)) == canonical(problem, Knobs(layout_k="token head dim//4 dim%4")) == key
     assert canonical(problem, Knobs(page_order="contiguous", layout="page kv head token dim")) == key
-    different = [Knobs(tile_q=32), Knobs(tile_kv=32), Knobs(stages=1), Knobs(packing="off"), Knobs(page_size=16)]
-    different += [Knobs(pipeline="warp-specialised"), Knobs(overlap="off"), Knobs(order="natural")]
+    different = [Knobs(tile_q=32), Knobs(tile_kv=32), Knobs(stages=1), Knobs(packing="head"), Knobs(page_size=16)]
+    different += [Knobs(pipeline="warp-specialised"), Knobs(epilogue="exposed"), Knobs(order="natural")]
     different += [Knobs(layout_v="head token dim"), Knobs(schedule="dynamic"), Knobs(sram_layout="row-major")]
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 
 @settings(max_examples=40)
-@given(cases(), st.integers(5, 40), st.sampled_from(["natural", "longest-first"]), st.sampled_from(["on", "off"]))
+@given(cases(), st.integers(5, 40), st.sampled_from(["natural", "longest-first"]), st.sampled_from(["group", "head"]))
 def test_knobs_of_one_canonical_key_give_one_program(
     case: tuple[Problem, Knobs], tile_q: int, order: str, packing: str
 ) -> None:
