@@ -4,7 +4,8 @@ A plain cache is one tensor with axes page, token, dim. A record is the fields o
 of its own over the same pool: it begins at the field's first byte and strides over the other fields, so that traffic
 lands on the bytes that it touches on a real machine. Where tokens are gathered one by one, page and token are one axis.
 
-Not modelled: quantising what is appended to the cache.
+A field is loaded by descriptors of its own, so a burst that two fields share is asked for twice; a shared cache answers
+the second. Not modelled: quantising what is appended to the cache.
 """
 
 from __future__ import annotations

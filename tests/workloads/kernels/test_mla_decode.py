@@ -228,6 +228,14 @@ def test_traffic_is_every_token_once_per_tile_of_rows(record: str, rank: int, ro
         assert moved["out"] == (0, 3 * 32 * 512 * 2)
 
 
+def test_fields_of_a_record_share_bursts_at_their_borders() -> None:
+    """656 bytes are 20.5 bursts of 32: 16 + 1 + 5 for nope, scale and rope of an even token, 17 + 1 + 4 of an odd."""
+    heads = Heads(16, 512, 64, 512, 0.1, "bf16")
+    result = simulate(compile(Problem(heads, 1, (128,)), Knobs(record="fp8_ds_mla"), NPU, 0), NPU)
+    fetched = {t.name: t.load_fetched_bytes for t in result.traffic if t.name.startswith("cache")}
+    assert fetched == {"cache nope": 64 * 33 * 32, "cache scale": 128 * 32, "cache rope": 64 * 9 * 32}
+
+
 def test_a_v4_record_moves_583_of_its_584_bytes_and_fetches_whole_bursts() -> None:
     heads = Heads(16, 448, 64, 512, 0.1, "bf16")
     result = simulate(compile(Problem(heads, 1, (128,)), Knobs(record="model1"), NPU, 0), NPU)
