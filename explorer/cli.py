@@ -125,6 +125,34 @@ def program(
 
 
 @app.command()
+def step(
+    machine: Machine,
+    model: Annotated[str, typer.Option(help="A model by name, or a config.json.")],
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    prefill: Annotated[
+        bool, typer.Option("--prefill", help="All tokens of the contexts, instead of one more.")
+    ] = False,
+    parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Simulate a step of a whole model, kernel by kernel: a decode step, or a prefill."""
+    from explorer.step_view import step_facts
+
+    lengths = _batch(batch, context, trace, seed)
+    if lengths is None:
+        raise ValueError("step: give --context or --trace")
+    _warn(model)
+    text, facts = step_facts(machine, model, lengths, prefill=prefill, parallel=parallel)
+    if as_json:
+        _print_json(facts)
+    else:
+        print(text)
+
+
+@app.command()
 def whatif(
     machine: Machine,
     kernel: Kernel,

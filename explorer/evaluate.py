@@ -109,14 +109,16 @@ def _spec(name: str, overrides: tuple[tuple[str, str], ...]) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _machine(name: str, overrides: tuple[tuple[str, str], ...]) -> Any:
+def machine_of(name: str, overrides: tuple[tuple[str, str], ...] = ()) -> Any:
+    """Return a machine with numbers of it replaced."""
     from hwmodel.machine import Machine
 
     return Machine(_spec(name, overrides))
 
 
 @lru_cache(maxsize=64)
-def _batch(spec: BatchSpec) -> Any:
+def batch_of(spec: BatchSpec) -> Any:
+    """Return the lengths that a description of a batch stands for."""
     import numpy as np
 
     from workloads.batch import from_azure, from_trace, uniform
@@ -139,7 +141,7 @@ def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: t
     if batch is not None:
         check_takes_batch(kernel)
     facts = load_model(model) if model is not None else None
-    return _kernel(kernel).shape(facts, _batch(batch) if batch is not None else None, dict(options))
+    return _kernel(kernel).shape(facts, batch_of(batch) if batch is not None else None, dict(options))
 
 
 @lru_cache(maxsize=64)
@@ -154,7 +156,7 @@ def _problem_of(query: Query) -> Any:
 
 
 def _program(query: Query) -> tuple[Any, Any]:
-    machine = _machine(query.machine, query.machine_overrides)
+    machine = machine_of(query.machine, query.machine_overrides)
     program = _kernel(query.kernel).compile(_problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
 
@@ -228,7 +230,7 @@ def compile_dram(query: Query) -> None:
     """Compile the DRAM channels of the query's machine, where this has not been done on this computer."""
     from hwmodel.reference import compile_dram
 
-    compile_dram(_machine(query.machine, query.machine_overrides))
+    compile_dram(machine_of(query.machine, query.machine_overrides))
 
 
 def compile_others(query: Query) -> None:
@@ -242,7 +244,7 @@ def runs_on_reference(query: Query) -> bool:
     """Return whether the compiled engine leaves the query's machine to the reference."""
     from hwmodel.engine import supports
 
-    return not supports(_machine(query.machine, query.machine_overrides))
+    return not supports(machine_of(query.machine, query.machine_overrides))
 
 
 @contextmanager
@@ -258,7 +260,7 @@ def inputs(query: Query) -> dict[str, str]:
     """Return the digests of the machine, the model, the lengths in the batch and the simulator itself."""
     from workloads.model import load_model
 
-    _machine(query.machine, ())  # a description whose parts do not fit is refused by its name
+    machine_of(query.machine, ())  # a description whose parts do not fit is refused by its name
     found = {
         "machine": str(_spec(query.machine, query.machine_overrides).hash),
         "simulator": _source_digest(),
@@ -266,7 +268,7 @@ def inputs(query: Query) -> dict[str, str]:
     if query.model is not None:
         found["model"] = _digest(asdict(load_model(query.model)))
     if query.batch is not None:
-        found["batch"] = _digest(list(_batch(query.batch).contexts))
+        found["batch"] = _digest(list(batch_of(query.batch).contexts))
         found["batch_source"] = str(batch_source(query))
     return found
 
@@ -304,7 +306,7 @@ def _describe_batch(batch: BatchSpec) -> str:
 
 def batch_source(query: Query) -> str | None:
     """Return in a line where the lengths in the batch come from, None without a batch."""
-    return None if query.batch is None else str(_batch(query.batch).source)
+    return None if query.batch is None else str(batch_of(query.batch).source)
 
 
 EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj, (compile_dram, compile_others))
@@ -342,7 +344,7 @@ def list_machines() -> dict[str, dict[str, Any]]:
 
 def describe_machine(name: str) -> dict[str, Any]:
     """Return the summary of one machine, shipped or in a file; ValueError for one that cannot be run."""
-    return dict(_machine(name, ()).spec.summary())
+    return dict(machine_of(name, ()).spec.summary())
 
 
 def machine_units() -> dict[str, str]:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hwmodel.engine import simulate
 from hwmodel.machine import Machine
 from hwmodel.program import Program
-from hwmodel.reference import simulate
 from hwmodel.result import Result
 from hwmodel.units import FS_PER_US
 from workloads.sequence import Call

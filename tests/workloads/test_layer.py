@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwmodel.machine import Machine
+from hwmodel.spec import load_machine
+from workloads.kernels import gemm, norm
+from workloads.layer import shrinking
+from workloads.model import load_model
+from workloads.sequence import Step, plan
+from workloads.sequence_result import simulate_call
+from workloads.step import model_steps
+
+MACHINES = {name: Machine(load_machine(name)) for name in ("h100-sxm", "npu-hbm3")}
+NPU = MACHINES["npu-hbm3"]
+WITHOUT_KERNELS = {"deepseek-ai--DeepSeek-V4-Flash": "layers with 4 residual streams have no kernels"}
+
+
+def weights(step: Step) -> int:
+    """Return the weights of a step's kernel, by its problem."""
+    problem: Any = step.problem
+    if step.kernel == "gemm":
+        return int(problem.n * problem.k)
+    if step.kernel == "embedding":
+        return int(problem.vocabulary * problem.columns)
+    if step.kernel == "rms-norm":
+        return int(problem.columns)
+    if step.kernel == "moe":
+        return int(3 * problem.hidden * (problem.experts * problem.inter + problem.shared))
+    return 0
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "llama-3.1-70b", "tiny"])
+@pytest.mark.parametrize("prefill", [False, True])
+def test_the_weights_of_all_kernels_of_a_step_are_those_of_the_model(name: str, prefill: bool) -> None:
+    model = load_model(name)
+    steps = model_steps(model, (16, 16), NPU, prefill=prefill)
+    assert sum(step.count * weights(step) for step in steps) == model.parameters
+
+
+def test_the_weights_of_a_mixture_of_experts_are_those_of_the_model_but_the_norms_of_heads(data_dir: Path) -> None:
+    model = load_model(data_dir / "models" / "mistralai--Mixtral-8x7B-v0.1.json")
+    steps = model_steps(model, (16,), NPU)
+    assert sum(step.count * weights(step) for step in steps) == model.parameters
+    qwen = load_model(data_dir / "models" / "Qwen--Qwen3-30B-A3B.json")
+    found = sum(step.count * weights(step) for step in model_steps(qwen, (16,), NPU))
+    assert qwen.parameters - found == 2 * 128 * 48  # a norm of head_dim on queries and one on keys, per layer
+
+
+@pytest.mark.parametrize("parallel", [2, 4, 8])
+def test_a_device_of_a_group_has_its_part_of_the_weights(parallel: int) -> None:
+    model = load_model("llama-3.1-70b")
+    alone, part = (
+        [step for step in model_steps(model, (16,), NPU, parallel=degree) if step.kernel == "gemm"]
+        for degree in (1, parallel)
+    )
+    assert sum(map(weights, alone)) == parallel * sum(map(weights, part))
+
+
+def published(data_dir: Path) -> list[Path]:
+    return sorted((data_dir / "models").glob("*.json"))
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("prefill", [False, True])
+def test_every_published_model_compiles_to_a_step_or_says_what_has_no_kernel(
+    machine: str, prefill: bool, data_dir: Path
+) -> None:
+    files = published(data_dir)
+    assert len(files) == 19
+    for file in files:
+        target, contexts = MACHINES[machine], (96,) if prefill else (96, 33)
+        if file.stem in WITHOUT_KERNELS:
+            with pytest.raises(ValueError, match=WITHOUT_KERNELS[file.stem]):
+                model_steps(load_model(file), contexts, target, prefill=prefill, parallel=8)
+            continue
+        model = load_model(file)
+        steps = model_steps(model, contexts, target, prefill=prefill, parallel=8)
+        assert plan(steps, target).steps
+        assert sum(step.count for step in steps if step.name.endswith(": norm")) == len(model.layers)
+
+
+def test_a_step_takes_the_sum_of_its_kernels_and_none_is_below_its_bound() -> None:
+    steps = model_steps(load_model("tiny"), (40, 7), NPU)
+    result = simulate_call(plan(steps, NPU), NPU)
+    assert result.total_fs == sum(line.count * line.result.makespan_fs for line in result.lines)
+    assert all(line.result.bound.total_fs <= line.result.makespan_fs for line in result.lines)
+    assert sum(line.count for line in result.lines) == sum(step.count for step in steps)
+
+
+def test_sizes_that_a_group_does_not_divide_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"parallel: 3 does not divide heads_q \(64\)"):
+        model_steps(load_model("llama-3.1-70b"), (16,), NPU, parallel=3)
+    with pytest.raises(ValueError, match="parallel: 0; allowed: from 1"):
+        model_steps(load_model("tiny"), (16,), NPU, parallel=0)
+
+
+def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
+    found = list(shrinking(gemm.Knobs()))
+    assert found[0] == gemm.Knobs()
+    assert (found[-1].stages, found[-1].tile_m, found[-1].tile_n, found[-1].tile_k) == (2, 16, 16, 16)
+    assert len({repr(knobs) for knobs in found}) == len(found)
+    assert [knobs.tile_rows for knobs in shrinking(norm.Knobs())] == [8, 4, 2, 1]

@@ -1,0 +1,40 @@
+"""A step of a whole model as a sequence of kernels: embedding, layers by kind, head.
+
+Layers that are alike are one set of steps with a count, so that each kind is simulated once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwmodel.machine import Machine
+from workloads.batch import check_contexts
+from workloads.kernels import embedding
+from workloads.kernels.base import require_16_bit
+from workloads.layer import Setting, layer_steps, product, rms_norm
+from workloads.model import Model
+from workloads.sequence import Step
+
+
+def model_steps(
+    model: Model, contexts: Sequence[int], machine: Machine, *, prefill: bool = False, parallel: int = 1
+) -> list[Step]:
+    """Return the steps of one decode step, or of the prefill, of sequences with these KV tokens.
+
+    `parallel`: devices of the tensor-parallel group that divide heads, experts' inner sizes and the vocabulary; the
+    steps are those of one of them, without the exchange between them. Raises ValueError for a model with parts that no
+    kernel computes, or that the group does not divide.
+    """
+    check_contexts(contexts)
+    if parallel < 1:
+        raise ValueError(f"parallel: {parallel}; allowed: from 1")
+    dtype = require_16_bit("step", model.dtype)
+    setting = Setting(tuple(contexts), prefill, parallel, dtype, machine)
+    rows = setting.tokens
+    first = embedding.Problem(rows, model.vocabulary, model.hidden, dtype)
+    steps = [Step("embedding", "embedding", first, embedding.Knobs())]
+    for group in model.groups:
+        steps += layer_steps(group.layer, setting, f"{group.layer.kind}, layer {group.positions[0]}:", group.count)
+    steps.append(Step(*rms_norm("last norm", setting, model.hidden)))
+    vocabulary = -(-model.vocabulary // parallel)
+    return [*steps, Step(*product("head", setting, vocabulary, model.hidden, m=len(contexts)))]
