@@ -185,7 +185,7 @@ def test_no_two_tensors_share_a_byte_whatever_their_placements(drawn: list[tuple
 
 
 @pytest.mark.nightly
-@settings(max_examples=1000, derandomize=False)
+@settings(max_examples=300, derandomize=False)
 @given(mixes)
 def test_no_two_of_very_many_tensors_share_a_byte(drawn: list[tuple[int, Placement]]) -> None:
     check_mix(drawn)
