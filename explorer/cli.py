@@ -312,7 +312,7 @@ def machines(
 
     if name is not None:
         facts = evaluate.describe_machine(name)
-        _print_json(facts) if as_json else print(tables.machine_text(facts, evaluate.machine_units()))
+        _print_json(facts) if as_json else print(tables.sourced_text(facts, evaluate.machine_units()))
         return
     listed = evaluate.list_machines()
     _print_json(listed) if as_json else print(
@@ -398,7 +398,7 @@ def dram_configs(
 
     if name is not None:
         facts = dram_view.configured(name, {}).summary()
-        _print_json(facts) if as_json else print(tables.tree(facts))
+        _print_json(facts) if as_json else print(tables.sourced_text(facts, dram_view.CONFIG_UNITS))
         return
     listed = dram_view.list_configs()
     _print_json(listed) if as_json else print(dram_view.configs_text(listed))

@@ -34,6 +34,7 @@ Array = np.ndarray[Any, Any]
 MAX_ACCESSES = 1 << 26  # assumed: half a GiB of addresses, about a minute of replay
 MAX_LINE = 4096  # characters; assumed: some fifty times any line of a command trace
 SHOWN = 20  # violations
+CONFIG_UNITS = {"pin_rate": "b/s", "capacity_bytes": "B", "peak_bytes_per_second": "B/s"}  # of a configuration's facts
 HEADING = "clock,command,Channel,PseudoChannel,Sid,BankGroup,Bank,Row"  # as Ramulator 2.1 writes it
 _HEADER = re.compile(
     rb"\{'descr': '([<>|=][A-Za-z][0-9]{0,6})', .{1,40} 'shape': \(([0-9]{0,18}(?:, ?[0-9]{0,18}){0,8})\), \} *\n"

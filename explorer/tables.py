@@ -194,7 +194,7 @@ def listing(entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) ->
 def _fact(value: Any) -> str:
     if value is None:
         return "none"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | Mapping):
         return ", ".join(str(part) for part in value) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
@@ -213,7 +213,7 @@ def tree(
     indent = "  " * path.count(".")
     for name, value in facts.items():
         here = path + name
-        nested = isinstance(value, Mapping)
+        nested = isinstance(value, Mapping) and bool(value)
         text = "" if nested else f" {quantity(value, units[here]) if units and here in units else _fact(value)}"
         source = f"   [{sources[here]}]" if sources and here in sources else ""
         line = f"{indent}{name}:{text}{source}"
@@ -230,8 +230,8 @@ def kernel_text(facts: Mapping[str, Any]) -> str:
     return tree({**facts, "knobs": {name: str(knob["default"]) for name, knob in knobs.items()}}, None, beside)
 
 
-def machine_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:
-    """Return the facts of a machine with their units, sources beside them."""
+def sourced_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:
+    """Return the facts of a machine or a controller with their units, sources beside them."""
     return tree({name: value for name, value in facts.items() if name != "sources"}, units, facts["sources"])
 
 

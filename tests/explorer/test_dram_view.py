@@ -160,7 +160,7 @@ def test_configurations_are_listed_and_described(run: Any) -> None:
     assert set(json.loads(run("dram", "configs", "--json")[1])) == {line.split()[0] for line in text.splitlines()}
     described = run("dram", "configs", "ds3_hbm2")[1]
     assert "hit_streak: 4" in described
-    assert "DRAMsim3" in described
+    assert "pin_rate: 2 Gb/s   [DRAMsim3, HBM2_8Gb_x128.ini, tCK of 1 ns]" in described  # its source beside it
     assert json.loads(run("dram", "configs", "ds3_hbm2", "--json")[1])["policy"]["bank_queue"] == 8
 
 

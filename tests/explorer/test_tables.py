@@ -39,12 +39,12 @@ def test_a_quantity_has_the_prefix_a_reader_expects(value: int, unit: str, text:
 
 
 def test_a_tree_shows_units_and_sources_by_path_and_no_long_line() -> None:
-    facts = {"noc": {"latency": 40_000_000, "ports": 16}, "cache": None}
+    facts = {"noc": {"latency": 40_000_000, "ports": 16}, "cache": None, "sizes": {}}
     text = tree(facts, {"noc.latency": "fs"}, {"noc": "assumed", "noc.latency": "word " * 40})
     lines = text.splitlines()
     assert lines[0] == "noc:   [assumed]"
     assert lines[1].startswith("  latency: 40 ns   [word")
-    assert lines[-2:] == ["  ports: 16", "cache: none"]
+    assert lines[-3:] == ["  ports: 16", "cache: none", "sizes: none"]
     assert max(map(len, lines)) <= 110
 
 
