@@ -132,7 +132,8 @@ class _Core:
             m, n, k = sizes
             to, a, b = blocks
             right = b[:n, :k].T if instruction.transpose_b else b[:k, :n]
-            product = a[:m, :k].astype(np.float32) @ right.astype(np.float32)
+            wide = np.float64 if to.dtype.kind == "i" else np.float32  # sums of integers are exact
+            product = a[:m, :k].astype(wide) @ right.astype(wide)
             if instruction.accumulate is not None and instruction.accumulate(variables):
                 product += to[:m, :n]
             to[:m, :n] = product.astype(to.dtype)
@@ -176,8 +177,9 @@ class _Core:
                 coordinates[tensor.layout.axes[tile["page_axis"]]] = page
                 view = page if gone == NONE else view % size
             coordinates[name] = view
-        offsets = tensor.layout.offsets(**coordinates)
-        offsets = offsets.reshape(-1, shape[-1])
+        if 0 in shape:
+            return
+        offsets = tensor.layout.offsets(**coordinates).reshape(-1, shape[-1])
         rows, columns = offsets.shape
         elements = self._memory.elements(tensor)
         if instruction.op is Op.LOAD:

@@ -109,6 +109,7 @@ class Tensor:
     `resident` says where its bytes are when the kernel starts: in main memory, "hbm" or "sram", or "cache" for small
     activations that the kernel before has just written and the kernel after reads next, on machines with a shared
     cache. `values` holds the contents of index tensors (page tables), on which addresses depend; int32.
+    ValueError for a layout with an offset or with stages, such as swizzles: DMA engines know strides.
     """
 
     name: str
@@ -117,6 +118,11 @@ class Tensor:
     base_bytes: int
     resident: Literal["hbm", "sram", "cache"] = "hbm"
     values: np.ndarray[Any, np.dtype[np.int32]] | None = None
+
+    def __post_init__(self) -> None:
+        layout = self.layout.layout
+        if layout.offset or layout.stages:
+            raise ValueError(f"tensor {self.name}: layout {layout}; allowed are strides, beginning at `base_bytes`")
 
     @property
     def element_bytes(self) -> int:

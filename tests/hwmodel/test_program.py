@@ -14,7 +14,7 @@ from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
 from hwmodel.program import NONE, QUEUES, Buffer, Phase, Program, Schedule, Tensor, walk
 from hwmodel.spec import load_machine
-from layouts import named
+from layouts import Layout, NamedLayout, named, swizzle
 from workloads.kernels import decode_attention, gemm
 
 
@@ -245,10 +245,11 @@ def phases_with_one_number_changed(phase: Phase) -> Iterator[tuple[str, Phase]]:
             new[field][-1] += 1
             queues = (*phase.queues[:number], new, *phase.queues[number + 1 :])
             yield f"queue {number}.{field}", replace(phase, queues=queues)
+    plain = next(i for i, buffer in enumerate(phase.buffers) if buffer.layout is None)
     for field in ("rows", "columns", "slots", "address", "pitch_bytes"):
-        first: Buffer = phase.buffers[0]
-        changed = replace(first, **{field: getattr(first, field) + 1})
-        yield f"buffers.{field}", replace(phase, buffers=(changed, *phase.buffers[1:]))
+        buffer: Buffer = phase.buffers[plain]
+        changed = replace(buffer, **{field: getattr(buffer, field) + 1})
+        yield f"buffers.{field}", replace(phase, buffers=(*phase.buffers[:plain], changed, *phase.buffers[plain + 1 :]))
 
 
 def test_the_hash_changes_with_every_number_of_a_program() -> None:
@@ -296,3 +297,9 @@ def test_unused_fields_of_an_instruction_are_marked() -> None:
     (row,) = phase.queues[QUEUES.index("vector")]
     assert set(row["wait_counter"].tolist()) == set(row["signal"].tolist()) == {NONE}
     assert row["buffer"].tolist() == [0] + [NONE] * 7
+
+
+def test_a_tensor_with_a_swizzled_layout_is_refused() -> None:
+    swizzled = NamedLayout(("row", "x"), Layout((8, 8), (8, 1)).then(swizzle(3, 0, 3)))
+    with pytest.raises(ValueError, match="tensor t: layout .*; allowed are strides"):
+        Tensor("t", swizzled, "bf16", 0)

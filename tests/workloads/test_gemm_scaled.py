@@ -262,7 +262,7 @@ def test_a_unit_that_applies_scales_multiplies_at_its_rate_and_leaves_the_vector
     assert result.stalls["vector"]["useful"] < expanded.stalls["vector"]["useful"] / 4
     found = least(program, machine, result.bound)
     assert found is not None
-    assert found.by_component["matrix"] == 128 * 64 * 1024 * machine.spec.energy.chip.mac.fp8  # type: ignore[union-attr]
+    assert found.by_component_fj["matrix"] == 128 * 64 * 1024 * machine.spec.energy.chip.mac.fp8  # type: ignore[union-attr]
 
 
 def test_with_three_accumulators_promotion_and_multiplication_overlap() -> None:

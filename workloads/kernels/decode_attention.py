@@ -115,6 +115,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
+    check_knobs(knobs)
     longest = int(_keys(problem, knobs)[1].max())
     return (
         repr(_cache(problem, knobs).layout.key),

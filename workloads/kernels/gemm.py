@@ -7,7 +7,7 @@ up. b has the axes of a weight matrix, output features n by input features k. La
 bf16. The same template with a batch axis multiplies many pairs of one shape (`batched-gemm`).
 
 Cores go on to their next tile without a new launch. What `order` is worth shows where tiles of a and b meet in a shared
-cache or in multicast loads. The values of sums beyond 2^24 of int8 products are those of fp32.
+cache or in multicast loads.
 """
 
 from __future__ import annotations

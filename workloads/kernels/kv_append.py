@@ -97,6 +97,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function."""
+    check_knobs(knobs)
     pages = paging.pool_pages(knobs.page_order, problem.contexts, knobs.page_size)
     layouts = _cache_layout(problem, knobs, pages), _new_layout(problem, knobs)
     table = "" if knobs.rope == "none" else _table_dtype(problem, knobs)

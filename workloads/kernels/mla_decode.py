@@ -100,6 +100,7 @@ def check_queries(q_len: int, contexts: tuple[int, ...]) -> None:
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
+    check_knobs(knobs)
     longest = max(problem.contexts) - problem.q_len + 1
     split = knobs.split_tokens if 0 < knobs.split_tokens < longest else 0
     pool = _pool(problem, knobs)

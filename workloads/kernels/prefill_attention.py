@@ -136,6 +136,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, and only those that are used."""
+    check_knobs(knobs)
     tensors = [_cache(problem, knobs)] if knobs.page_size else _keys_and_values(problem, knobs)
     paging = (knobs.page_size, knobs.page_order) if knobs.page_size else (0,)
     choices = (knobs.epilogue, knobs.schedule, knobs.sram_layout)

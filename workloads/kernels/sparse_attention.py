@@ -88,6 +88,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
+    check_knobs(knobs)
     most = int(np.minimum(problem.seen(), problem.top_k).max())
     return (
         *(repr(tensor.layout.key) for tensor in _pool(problem, knobs).tensors),
