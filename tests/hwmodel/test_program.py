@@ -301,5 +301,5 @@ def test_unused_fields_of_an_instruction_are_marked() -> None:
 
 def test_a_tensor_with_a_swizzled_layout_is_refused() -> None:
     swizzled = NamedLayout(("row", "x"), Layout((8, 8), (8, 1)).then(swizzle(3, 0, 3)))
-    with pytest.raises(ValueError, match="tensor t: layout .*; allowed are strides"):
+    with pytest.raises(ValueError, match=r"tensor t: layout .*; allowed are strides"):
         Tensor("t", swizzled, "bf16", 0)
