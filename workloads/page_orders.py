@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import count
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,12 @@ GROWN_PART = 8  # one page in so many was taken while decoding: assumed, between
 class Rows(NamedTuple):
     """What a page table has to hold, before any page has a number.
 
-    `first_page` as in `PageTable`; `content`: int64, one entry per entry of `pages`, equal where a page is the same,
+    `first_page` as in `PageTable`; `content`: integers, one entry per entry of `pages`, equal where a page is the same,
     numbered by first use; `shared` as in `PageTable`; `new`: how many pages each sequence is the first to use.
     """
 
     first_page: NDArray[np.int64]
-    content: NDArray[np.int64]
+    content: NDArray[np.integer[Any]]
     shared: NDArray[np.int64]
     new: NDArray[np.int64]
 
@@ -49,14 +49,14 @@ class Rows(NamedTuple):
 # --- the orders -------------------------------------------------------------------------------------------------------
 
 
-def _contiguous(rows: Rows, pool: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.arange(pool)
+def _contiguous(rows: Rows, pool: int, rng: np.random.Generator) -> NDArray[np.integer[Any]]:
+    return np.arange(pool, dtype=np.int32)
 
 
-def _shuffled(rows: Rows, pool: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _shuffled(rows: Rows, pool: int, rng: np.random.Generator) -> NDArray[np.integer[Any]]:
     pages = np.arange(pool, dtype=np.int32)
     rng.shuffle(pages)
-    return pages.astype(np.int64)
+    return pages
 
 
 def _churned(name: str) -> Callable[[Rows, int, np.random.Generator], NDArray[np.int64]]:
@@ -130,7 +130,7 @@ def coloured(rows: Rows, pool: int, colours: Sequence[int] | NDArray[np.int64] |
     return numbers
 
 
-ORDERS: dict[str, Callable[[Rows, int, np.random.Generator], NDArray[np.int64]]] = {
+ORDERS: dict[str, Callable[[Rows, int, np.random.Generator], NDArray[np.integer[Any]]]] = {
     "contiguous": _contiguous,
     "shuffled": _shuffled,
     "first-fit": _churned("first-fit"),
@@ -151,7 +151,8 @@ def rows_of(contexts: Sequence[int], page_size: int, prefixes: Prefixes | None) 
     check_count(sum(pages), "the number of pages", MAX_PAGES)
     first_page = np.concatenate([[0], np.cumsum(pages, dtype=np.int64)])
     if prefixes is None:
-        return Rows(first_page, np.arange(first_page[-1]), np.zeros(len(contexts), np.int64), np.diff(first_page))
+        content = np.arange(first_page[-1], dtype=np.int32)
+        return Rows(first_page, content, np.zeros(len(contexts), np.int64), np.diff(first_page))
     if len(prefixes.tokens) != len(contexts):
         raise ValueError(f"page table: prefixes of {len(prefixes.tokens)} sequences; allowed: {len(contexts)}")
     keys = -1 - np.arange(first_page[-1])  # a page of its own, unless it holds the full page of a prompt

@@ -86,7 +86,8 @@ def page_table(
     rows = rows_of(contexts, page_size, prefixes)
     pool = pool_of(order, rows.distinct)
     numbers = coloured(rows, pool, colours) if order == "coloured" else ORDERS[order](rows, pool, rng)
-    return PageTable(page_size, numbers[rows.content].astype(np.int32), rows.first_page, pool, rows.shared)
+    pages = numbers[rows.content].astype(np.int32, copy=False)
+    return PageTable(page_size, pages, rows.first_page, pool, rows.shared)
 
 
 def pool_pages(order: str, contexts: Sequence[int], page_size: int, prefixes: Prefixes | None = None) -> int:
@@ -164,6 +165,11 @@ def _check_owners(pages: NDArray[np.int32], first_page: NDArray[np.int64], share
         raise ValueError(
             f"page table: shared is {shared.dtype} {shared.shape}; allowed: int64, per sequence 0 to its pages"
         )
+    if not shared.any():
+        used = np.zeros(pages.max() + 1, np.bool_)
+        used[pages] = True
+        if int(used.sum()) == len(pages):
+            return  # nothing is shared, and nothing is said to be
     position = np.arange(len(pages)) - np.repeat(first_page[:-1], counts)
     declared = position < np.repeat(shared, counts)
     several = np.bincount(pages)[pages] > 1
