@@ -81,8 +81,8 @@ def run(
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
     metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
-    if engine == "compiled" and evaluate.runs_on_reference(query):
-        print(f"{query.machine}: simulated by the reference; the engine knows no multicast", file=sys.stderr)
+    if engine == "compiled" and (why := evaluate.left_to_reference(query)):
+        print(f"{query.machine}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
     if as_json:
         source = evaluate.batch_source(query)
         _print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))

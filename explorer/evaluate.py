@@ -240,11 +240,11 @@ def compile_others(query: Query) -> None:
     compile_others(*_program(query))
 
 
-def runs_on_reference(query: Query) -> bool:
-    """Return whether the compiled engine leaves the query's machine to the reference."""
-    from hwmodel.engine import supports
+def left_to_reference(query: Query) -> str:
+    """Return why the compiled engine leaves the query's machine to the reference, or nothing where it does not."""
+    from hwmodel.engine import refusal
 
-    return not supports(machine_of(query.machine, query.machine_overrides))
+    return refusal(machine_of(query.machine, query.machine_overrides))
 
 
 @contextmanager

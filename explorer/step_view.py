@@ -20,7 +20,7 @@ def step_facts(
 
     target, contexts = machine_of(machine), batch_of(batch).contexts
     steps = model_steps(load_model(model), contexts, target, prefill=prefill, parallel=parallel)
-    result = simulate_call(plan(steps, target), target)
+    result = simulate_call(plan(steps, target, batch.seed), target)
     lines = [
         {
             "step": line.name,
@@ -29,7 +29,7 @@ def step_facts(
             "time_us": line.result.time_us,
             "bound_us": line.result.bound.total_fs / FS_PER_US,
             "limited_by": line.result.bound.limited_by,
-            "memory_bytes": line.moved_bytes,
+            "memory_bytes": line.count * line.moved_bytes,
         }
         for line in result.lines
     ]

@@ -5,7 +5,9 @@ experts, are divided by the degree of tensor parallelism. Each step is a kernel 
 template's default knobs, or the first smaller tiles that fit the machine.
 
 Not modelled: the exchange between devices, the convolution of linear attention, the append of latents, of index keys
-and of a ragged prefill's keys and values, gates, norms of single heads, biases, and weights narrower than 16 bits.
+and of a ragged prefill's keys and values, the selection in a prefill that its indexer's top-k covers, the
+multiplication by gates, rotary embedding of latents, norms of single heads and those beyond one before attention and
+one before the feed forward, biases, values narrower than keys in a decode step, and weights narrower than 16 bits.
 Compressed attention and several residual streams (DeepSeek V4) have no kernels and are refused.
 """
 
@@ -40,6 +42,7 @@ from workloads.model.model import Layer
 from workloads.sequence import Step
 
 # Tiles of a matrix product, the first that fits the scratchpad is taken: (m, n, k, stages)
+HEAD_TILE = mla_decode.Knobs().head_tile
 ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
 TILES = ((128, 128, 64, 3), (64, 128, 64, 3), (64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))
 
@@ -59,9 +62,9 @@ class Setting:
         """The new tokens of all sequences."""
         return sum(self.contexts) if self.prefill else len(self.contexts)
 
-    def share(self, count: int, what: str) -> int:
-        """Return a device's part of a count that the tensor-parallel group divides; of fewer, one."""
-        if count >= self.parallel and count % self.parallel:
+    def share(self, count: int, what: str, *, copied: bool = False) -> int:
+        """Return a device's part of a count that the group divides; of fewer heads that may be copied, one."""
+        if count % self.parallel and not (copied and self.parallel % count == 0):
             raise ValueError(f"parallel: {self.parallel} does not divide {what} ({count})")
         return max(1, count // self.parallel)
 
@@ -126,9 +129,9 @@ def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, 
     return fitting(title, "gemm" if batch is None else "batched-gemm", problem, candidates, setting.machine)
 
 
-def rms_norm(title: str, setting: Setting, columns: int) -> Part:
-    """Return a norm of the new tokens with the addition of what the layer before has computed."""
-    problem = norm.Problem(setting.tokens, columns, setting.dtype, True)
+def rms_norm(title: str, setting: Setting, columns: int, *, residual: bool = True) -> Part:
+    """Return a norm of the new tokens, with the addition of what the layer before has computed."""
+    problem = norm.Problem(setting.tokens, columns, setting.dtype, residual)
     candidates = (norm.Knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
     return fitting(title, "rms-norm", problem, candidates, setting.machine)
 
@@ -147,29 +150,41 @@ def _attention(attention: Any, setting: Setting) -> Iterator[Part]:
 
 
 def _softmax(a: SoftmaxAttention, s: Setting) -> Iterator[Part]:
-    heads_q, heads_kv = s.share(a.heads_q, "heads_q"), s.share(a.heads_kv, "heads_kv")
-    width = heads_q * a.head_dim_qk + heads_kv * (a.head_dim_qk + a.head_dim_v)
-    window, sinks = a.window or 0, int(a.sinks)
+    heads_q, heads_kv = s.share(a.heads_q, "heads_q"), s.share(a.heads_kv, "heads_kv", copied=True)
+    width = heads_q * a.head_dim_qk + heads_kv * (a.head_dim_qk + (0 if a.shared_kv else a.head_dim_v))
+    width += heads_q * a.head_dim_v if a.gate else 0
+    seen, window = _seen(a, s)
+    sinks = int(a.sinks)
     yield product("qkv", s, width, a.hidden)
     new = max(s.contexts) if s.prefill else 1
     if not s.prefill or len(set(s.contexts)) == 1:
         append = kv_append.Problem(heads_q, heads_kv, a.head_dim_qk, s.dtype, s.contexts, new)
         yield _fitted("append", "kv-append", append, kv_append.Knobs(rope="neox"), s)
-    sizes = heads_q, heads_kv, a.head_dim_qk, s.dtype, s.contexts
+    sizes = heads_q, heads_kv, a.head_dim_qk, s.dtype, seen
     if s.prefill:
         value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
         problem: Any = prefill_attention.Problem(*sizes, window=window, sinks=sinks, head_dim_v=value_dim)
         yield _fitted("attention", "prefill-attention", problem, prefill_attention.Knobs(), s)
     else:
         problem = decode_attention.Problem(*sizes, window=window, sinks=sinks)
-        knobs = decode_attention.Knobs(split_tokens=_split(s, heads_kv))
+        knobs = decode_attention.Knobs(split_tokens=_split(s, heads_kv, min(max(seen), window or max(seen))))
         yield _fitted("attention", "decode-attention", problem, knobs, s)
     yield product("out", s, a.hidden, heads_q * a.head_dim_v)
 
 
-def _split(s: Setting, items: int) -> int:
+def _seen(a: SoftmaxAttention, s: Setting) -> tuple[tuple[int, ...], int]:
+    """Return the lengths that attention runs over, and its window: a chunk is a sequence of its own."""
+    if a.window is None or not a.chunked:
+        return s.contexts, a.window or 0
+    if not s.prefill:
+        return tuple((context - 1) % a.window + 1 for context in s.contexts), 0
+    whole = [a.window] * sum(context // a.window for context in s.contexts)
+    return (*whole, *(context % a.window for context in s.contexts if context % a.window)), 0
+
+
+def _split(s: Setting, items: int, longest: int) -> int:
     """Return how many tokens an item of split-KV takes, so that all cores have some; 0 where heads are enough."""
-    cores, longest = s.machine.spec.cores.count, max(s.contexts)
+    cores = s.machine.spec.cores.count
     parts = -(-cores // (items * len(s.contexts)))
     return 0 if parts == 1 else max(256, -(-longest // parts))
 
@@ -179,11 +194,20 @@ def _latent(a: LatentAttention, s: Setting) -> Iterator[Part]:
     queries = heads * (a.nope_dim + a.rope_dim)
     if a.q_rank is not None:
         yield product("q down", s, a.q_rank, a.hidden)
-        yield rms_norm("q norm", s, a.q_rank)
+        yield rms_norm("q norm", s, a.q_rank, residual=False)
     yield product("q up", s, queries, a.q_rank or a.hidden)
     yield product("kv down", s, a.kv_rank + a.rope_dim, a.hidden)
+    yield rms_norm("kv norm", s, a.kv_rank, residual=False)
+    if a.indexer is not None:
+        yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank)
+        yield product("index k and weights", s, a.indexer.head_dim + a.indexer.heads, a.hidden)
     scale = float((a.nope_dim + a.rope_dim) ** -0.5)
     if s.prefill:
+        if a.indexer is not None and max(s.contexts) > a.indexer.top_k:
+            raise ValueError(
+                f"model: a prefill of {max(s.contexts)} tokens, more than the {a.indexer.top_k} that its indexer "
+                "selects, has no kernel"
+            )
         sizes = heads, a.kv_rank, a.rope_dim, a.nope_dim, a.v_dim
         expanded = mla_prefill.Problem(*sizes, s.dtype, s.contexts)
         yield _fitted("attention", "mla-prefill", expanded, mla_prefill.Knobs(), s)
@@ -196,19 +220,26 @@ def _latent(a: LatentAttention, s: Setting) -> Iterator[Part]:
 
 def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Part]:
     if a.indexer is None:
-        yield _fitted("attention", "mla-decode", mla_decode.Problem(heads, 1, s.contexts), mla_decode.Knobs(), s)
+        latent = mla_decode.Knobs(split_tokens=_split(s, -(-heads.count // HEAD_TILE), max(s.contexts)))
+        yield _fitted("attention", "mla-decode", mla_decode.Problem(heads, 1, s.contexts), latent, s)
         return
     index = a.indexer
     problem = indexer.Problem(index.heads, index.head_dim, index.top_k, 1, s.dtype, s.contexts)
-    yield product("index q", s, index.heads * index.head_dim, index.rank)
     yield _fitted("index", "indexer", problem, indexer.Knobs(), s)
     sparse = sparse_attention.Problem(heads, index.top_k, 1, s.contexts)
-    yield _fitted("attention", "sparse-attention", sparse, sparse_attention.Knobs(), s)
+    selected = min(index.top_k, max(s.contexts))
+    knobs = sparse_attention.Knobs(split_tokens=_split(s, -(-heads.count // HEAD_TILE), selected))
+    yield _fitted("attention", "sparse-attention", sparse, knobs, s)
 
 
 def _linear(a: LinearAttention, s: Setting) -> Iterator[Part]:
     key_heads, heads = s.share(a.heads_k, "heads_k"), s.share(a.heads_v, "heads_v")
-    yield product("in", s, 2 * key_heads * a.dim_k + 2 * heads * a.dim_v + 2 * heads, a.hidden)
+    if a.decay == "head":
+        yield product("in", s, 2 * key_heads * a.dim_k + 2 * heads * a.dim_v + 2 * heads, a.hidden)
+    else:  # gate and decay are products of two narrow ones
+        yield product("in", s, 2 * key_heads * a.dim_k + heads * a.dim_v + heads + a.dim_k + a.dim_v, a.hidden)
+        yield product("decay", s, key_heads * a.dim_k, a.dim_k)
+        yield product("gate", s, heads * a.dim_v, a.dim_v)
     if s.prefill:
         if a.decay == "channel":
             raise ValueError("model: a prefill of linear attention with a decay per channel has no kernel")

@@ -21,7 +21,7 @@ def model_steps(
 ) -> list[Step]:
     """Return the steps of one decode step, or of the prefill, of sequences with these KV tokens.
 
-    `parallel`: devices of the tensor-parallel group that divide heads, experts' inner sizes and the vocabulary; the
+    `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the head's vocabulary; the
     steps are those of one of them, without the exchange between them. Raises ValueError for a model with parts that no
     kernel computes, or that the group does not divide.
     """

@@ -10,7 +10,7 @@ the reference.
 
 from __future__ import annotations
 
-from hwmodel.engine.phase import PhaseRun, supports
+from hwmodel.engine.phase import PhaseRun, refusal, supports
 from hwmodel.machine import Machine
 from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.program import Program
@@ -20,7 +20,7 @@ from hwmodel.reference import simulate as simulate_reference
 from hwmodel.result import PhaseTime, Result, SramUse, Traffic, make_result
 
 ENGINES = ("compiled", "reference")
-__all__ = ["ENGINES", "compile_others", "simulate", "supports"]
+__all__ = ["ENGINES", "compile_others", "refusal", "simulate", "supports"]
 
 
 def simulate(program: Program, machine: Machine) -> Result:

@@ -19,18 +19,27 @@ from hwmodel.sram_access import NOTHING
 from hwmodel.units import transfer_fs
 
 Array = k.Array
-MOST_OUTSTANDING = 1024  # assumed: more than any engine holds; tables have room for all of them
+# assumed: more than any machine has; tables have room for all of them
+MOST_OUTSTANDING, MOST_PAGES, MOST_BURSTS = 1024, 4096, 1 << 26
 FIRST_TILE, FIRST_PLACES = 256, 256  # bursts of a tile, and places of a table of keys, from the start
 
 
 def supports(machine: Machine) -> bool:
     """Return whether the engine knows all parts of a machine."""
-    dma = machine.spec.cores.dma
-    return (
-        machine.spec.noc.multicast_window is None
-        and dma.request_bytes // machine.burst_bytes <= FIRST_WIDTH
-        and dma.max_outstanding <= MOST_OUTSTANDING
-    )
+    return not refusal(machine)
+
+
+def refusal(machine: Machine) -> str:
+    """Return what of a machine the engine does not know, or nothing."""
+    spec, dma = machine.spec, machine.spec.cores.dma
+    width = dma.request_bytes // machine.burst_bytes
+    if spec.noc.multicast_window is not None:
+        return "multicast"
+    if width > FIRST_WIDTH or dma.max_outstanding > MOST_OUTSTANDING:
+        return f"more than {MOST_OUTSTANDING} requests of an engine in flight, or of {FIRST_WIDTH} bursts"
+    if k.ENGINES_PER_CORE * spec.cores.count * dma.max_outstanding * width > MOST_BURSTS:
+        return f"more than {MOST_BURSTS} bursts in flight"
+    return f"more than {MOST_PAGES} pages of a TLB" if spec.tlb and spec.tlb.entries > MOST_PAGES else ""
 
 
 class PhaseRun:
@@ -118,6 +127,7 @@ class PhaseRun:
         self._begin(phase)
         self.scalars[k.STARTED] = self.scalars[k.QUEUE_COUNT]
         self._go_on()
+        self._tile_costs.add(self.scalars[k.KEY :], k.LOAD, None, [0] * k.TILE_COST_FIELDS)
 
     def _go_on(self) -> int:
         t = self._tensors
@@ -171,7 +181,7 @@ class PhaseRun:
             self._lengthen_tiles(int(m[k.WANTED]))
         else:
             m[k.WANTS] = k.NONE
-            if status == k.MORE_TASKS_IN_RING:
+            if status == k.LONGER_RING:
                 self._lengthen_rings()
             else:
                 self._work_out(status)

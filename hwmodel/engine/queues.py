@@ -31,12 +31,12 @@ from hwmodel.engine.state import (
     ISSUED,
     LATE_CONFLICT_FS,
     LATE_CONTENTION_FS,
+    LONGER_RING,
     MATRIX,
     MAX_OUTSTANDING,
     MAX_RUNS,
     MEASURE,
     MEASURED,
-    MORE_TASKS_IN_RING,
     NONE,
     NOW,
     OPERATION_COST,
@@ -171,7 +171,7 @@ def _transfer(m: Row, number: int) -> None:
             return
         elif queue[STATE] == MEASURED:
             if e[RING_TAIL] - e[RING_HEAD] == m[RING_ROOM]:
-                _want(m, number, MORE_TASKS_IN_RING)
+                _want(m, number, LONGER_RING)
                 return
             queue[WAIT], queue[STATE] = 0, WAITING
         elif queue[STATE] == WAITING:

@@ -91,7 +91,7 @@ def schedule_tables(phase: Phase, cores: int) -> dict[str, Array]:
         "tasks": phase.tasks,
         "task_order": phase.schedule.order,
         "task_start": phase.schedule.start,
-        "next_task": np.full(len(phase.tasks) if phase.schedule.dynamic else 0, NONE, np.int64),
+        "next_task": np.full(len(phase.schedule.order) if phase.schedule.dynamic else 0, NONE, np.int64),
         "core_tasks": np.full((cores, 2), NONE, np.int64),
     }
 

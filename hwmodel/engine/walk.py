@@ -65,20 +65,20 @@ def _next_task(m: Row, number: int) -> int:
             return NONE
         queue[TASK_AT] += 1
         return int(order[at])
-    following, ends = table(m, NEXT_TASK), row_at(table(m, CORE_TASKS), 2 * core)  # first and last task of the core
-    task = ends[0] if queue[TASK_AT] == NONE else following[queue[TASK_AT]]
-    if task == NONE:
+    following, ends = table(m, NEXT_TASK), row_at(table(m, CORE_TASKS), 2 * core)  # first and last place of the core
+    place = ends[0] if queue[TASK_AT] == NONE else following[queue[TASK_AT]]
+    if place == NONE:
         if m[CURSOR] == m[ORDER_COUNT]:
             return NONE
-        task = order[m[CURSOR]]
+        place = m[CURSOR]
         m[CURSOR] += 1
         if ends[0] == NONE:
-            ends[0] = task
+            ends[0] = place
         else:
-            following[ends[1]] = task
-        ends[1] = task
-    queue[TASK_AT] = task
-    return int(task)
+            following[ends[1]] = place
+        ends[1] = place
+    queue[TASK_AT] = place
+    return int(order[place])
 
 
 @compiled

@@ -22,8 +22,10 @@ WITHOUT_KERNELS = {"deepseek-ai--DeepSeek-V4-Flash": "layers with 4 residual str
 def weights(step: Step) -> int:
     """Return the weights of a step's kernel, by its problem."""
     problem: Any = step.problem
-    if step.kernel == "gemm":
-        return int(problem.n * problem.k)
+    if step.kernel in ("gemm", "batched-gemm"):
+        return int((problem.batch or 1) * problem.n * problem.k)
+    if step.kernel == "mla-prefill":
+        return int(problem.heads * problem.rank * (problem.nope + problem.value_dim))
     if step.kernel == "embedding":
         return int(problem.vocabulary * problem.columns)
     if step.kernel == "rms-norm":
@@ -48,6 +50,19 @@ def test_the_weights_of_a_mixture_of_experts_are_those_of_the_model_but_the_norm
     qwen = load_model(data_dir / "models" / "Qwen--Qwen3-30B-A3B.json")
     found = sum(step.count * weights(step) for step in model_steps(qwen, (16,), NPU))
     assert qwen.parameters - found == 2 * 128 * 48  # a norm of head_dim on queries and one on keys, per layer
+
+
+@pytest.mark.parametrize("prefill", [False, True])
+def test_what_no_kernel_of_a_step_reads_is_a_fraction_of_the_weights(prefill: bool, data_dir: Path) -> None:
+    """Biases, convolutions, and norms but the two of a layer: less than a thousandth."""
+    for file in published(data_dir):
+        if file.stem in WITHOUT_KERNELS:
+            continue
+        model = load_model(file)
+        steps = model_steps(model, (64,), NPU, prefill=prefill)
+        found = sum(step.count * weights(step) for step in steps)
+        found -= model.vocabulary * model.hidden if model.tied_embeddings else 0  # the head reads the embedding again
+        assert 0 <= model.parameters - found < model.parameters / 1000, file.stem
 
 
 @pytest.mark.parametrize("parallel", [2, 4, 8])
@@ -94,6 +109,8 @@ def test_a_step_takes_the_sum_of_its_kernels_and_none_is_below_its_bound() -> No
 def test_sizes_that_a_group_does_not_divide_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"parallel: 3 does not divide heads_q \(64\)"):
         model_steps(load_model("llama-3.1-70b"), (16,), NPU, parallel=3)
+    with pytest.raises(ValueError, match=r"parallel: 128 does not divide heads_q \(64\)"):
+        model_steps(load_model("llama-3.1-70b"), (16,), NPU, parallel=128)
     with pytest.raises(ValueError, match="parallel: 0; allowed: from 1"):
         model_steps(load_model("tiny"), (16,), NPU, parallel=0)
 
@@ -104,3 +121,17 @@ def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
     assert (found[-1].stages, found[-1].tile_m, found[-1].tile_n, found[-1].tile_k) == (2, 16, 16, 16)
     assert len({repr(knobs) for knobs in found}) == len(found)
     assert [knobs.tile_rows for knobs in shrinking(norm.Knobs())] == [8, 4, 2, 1]
+
+
+def test_chunks_are_sequences_of_their_own(data_dir: Path) -> None:
+    model = load_model(data_dir / "models" / "meta-llama--Llama-4-Scout-17B-16E-Instruct.json")
+    chunked = next(step for step in model_steps(model, (8200,), NPU) if step.kernel == "decode-attention")
+    assert (chunked.problem.contexts, chunked.problem.window) == ((8,), 0)
+    whole = next(step for step in model_steps(model, (8200,), NPU, prefill=True) if step.kernel == "prefill-attention")
+    assert whole.problem.contexts == (8192, 8)
+
+
+def test_a_prefill_longer_than_an_indexer_selects_has_no_kernel(data_dir: Path) -> None:
+    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V3.2.json")
+    with pytest.raises(ValueError, match="a prefill of 2049 tokens, more than the 2048"):
+        model_steps(model, (2049,), NPU, prefill=True)
