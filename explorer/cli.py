@@ -149,6 +149,9 @@ def step(
     if as_json:
         _print_json(facts)
     else:
+        kind = "prefill" if prefill else "decode step"
+        devices = f" · one of {parallel} devices" if parallel > 1 else ""
+        print(f"{kind} · {model} · {machine}{devices} · every kernel by itself, weights 16 bits wide")
         print(text)
 
 

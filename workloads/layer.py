@@ -23,6 +23,7 @@ from workloads.kernels import (
     activation,
     decode_attention,
     gemm,
+    gemv,
     indexer,
     kv_append,
     linear_decode,
@@ -42,6 +43,7 @@ from workloads.model.model import Layer
 from workloads.sequence import Step
 
 # Tiles of a matrix product, the first that fits the scratchpad is taken: (m, n, k, stages)
+FEW_ROWS = 64  # assumed: up to here `gemv` beats tiles of 128 rows on the shipped machines
 HEAD_TILE = mla_decode.Knobs().head_tile
 ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
 TILES = ((128, 128, 64, 3), (64, 128, 64, 3), (64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))
@@ -117,15 +119,25 @@ def _fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting)
 
 
 def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, batch: int | None = None) -> Part:
-    """Return a matrix product of the new tokens (or `m` rows) with weights of `n` rows and `k` columns."""
+    """Return a matrix product of the new tokens (or `m` rows) with weights of `n` rows and `k` columns.
+
+    Few rows take the kernel that reads weights once; of others k is split where a quarter of the cores had all tiles.
+    """
     rows = setting.tokens if m is None else m
     problem = gemm.Problem(rows, n, k, setting.dtype, batch)
-    unit = setting.machine.spec.cores.matrix.m
+    if rows <= FEW_ROWS and batch is None:
+        try:
+            return fitting(title, "gemv", problem, [gemv.Knobs(unit="matrix")], setting.machine)
+        except ValueError:  # all rows of a core's tile must fit
+            pass
+    unit, cores = setting.machine.spec.cores.matrix.m, setting.machine.spec.cores.count
     kind = gemm.Knobs if batch is None else gemm.BatchedKnobs
-    candidates = (
-        kind(tile_m=min(tile_m, -(-rows // unit) * unit), tile_n=tile_n, tile_k=tile_k, stages=stages)
-        for tile_m, tile_n, tile_k, stages in TILES
-    )
+    candidates = []
+    for tile_m, tile_n, tile_k, stages in TILES:
+        tile = min(tile_m, -(-rows // unit) * unit)
+        idle = cores // (-(-rows // tile) * -(-n // tile_n) * (batch or 1))
+        split = min(idle, k // (4 * tile_k)) if idle >= 4 else 1
+        candidates.append(kind(tile_m=tile, tile_n=tile_n, tile_k=tile_k, stages=stages, split_k=max(1, split)))
     return fitting(title, "gemm" if batch is None else "batched-gemm", problem, candidates, setting.machine)
 
 

@@ -23,7 +23,7 @@ from workloads.sequence import Call
 
 @dataclass(frozen=True)
 class Line:
-    """All equal steps of a call: the name of the first, how many runs they have together, and the result of one."""
+    """A step of a call: how many runs it has, and the result of one."""
 
     name: str
     kernel: str
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class CallResult:
-    """Lines in the order in which their steps first come."""
+    """Lines in the order of the steps."""
 
     lines: tuple[Line, ...]
     call_fs: int
@@ -64,38 +64,42 @@ class CallResult:
 
     def text(self) -> str:
         """Return the table, a line per step, and the total."""
-        rows = [("step", "kernel", "runs", "us each", "us", "share", "bytes", "limited by")]
+        rows = [("step", "kernel", "runs", "us each", "bound us", "us", "share", "bytes", "limited by")]
         for line in self.lines:
             each, total = line.result.time_us, line.total_fs / FS_PER_US
             share = f"{100 * line.total_fs / self.total_fs:.1f} %"
             moved, limit = str(line.count * line.moved_bytes), line.result.bound.limited_by
-            rows.append((line.name, line.kernel, str(line.count), f"{each:.2f}", f"{total:.2f}", share, moved, limit))
+            bound = f"{line.result.bound.total_fs / FS_PER_US:.2f}"
+            numbers = (str(line.count), f"{each:.2f}", bound, f"{total:.2f}", share, moved)
+            rows.append((line.name, line.kernel, *numbers, limit))
         if self.call_fs:
             share = f"{100 * self.call_fs / self.total_fs:.1f} %"
-            rows.append(("launch of the call", "", "1", "", f"{self.call_fs / FS_PER_US:.2f}", share, "", ""))
+            rows.append(("launch of the call", "", "1", "", "", f"{self.call_fs / FS_PER_US:.2f}", share, "", ""))
         runs = str(sum(line.count for line in self.lines))
-        rows.append(("total", "", runs, "", f"{self.total_fs / FS_PER_US:.2f}", "", str(self.moved_bytes), ""))
+        bound_fs = self.call_fs + sum(line.count * line.result.bound.total_fs for line in self.lines)
+        whole = (f"{bound_fs / FS_PER_US:.2f}", f"{self.total_fs / FS_PER_US:.2f}", "", str(self.moved_bytes))
+        rows.append(("total", "", runs, "", *whole, ""))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join("   ".join(map(_cell, range(len(row)), row, widths)).rstrip() for row in rows)
 
 
 def _cell(column: int, text: str, width: int) -> str:
-    return text.rjust(width) if 2 <= column <= 6 else text.ljust(width)
+    return text.rjust(width) if 2 <= column <= 7 else text.ljust(width)
 
 
 def simulate_call(
     call: Call, machine: Machine, call_fs: int = 0, run: Callable[[Program, Machine], Result] = simulate
 ) -> CallResult:
     """Return what the call takes on the machine: equal steps are run once, by `run`."""
-    lines: dict[str, Line] = {}
+    lines: list[Line] = []
+    results: dict[str, Result] = {}
     for step in call.steps:
         key = anywhere(step.program)
-        if key in lines:
-            lines[key] = replace(lines[key], count=lines[key].count + step.count)
-        else:
-            launch_fs = len(step.program.phases) * machine.spec.launch.latency
-            lines[key] = Line(step.name, step.kernel, step.count, launch_fs, run(step.program, machine))
-    return CallResult(tuple(lines.values()), call_fs)
+        if key not in results:
+            results[key] = run(step.program, machine)
+        launch_fs = len(step.program.phases) * machine.spec.launch.latency
+        lines.append(Line(step.name, step.kernel, step.count, launch_fs, results[key]))
+    return CallResult(tuple(lines), call_fs)
 
 
 def anywhere(program: Program) -> str:

@@ -22,7 +22,7 @@ WITHOUT_KERNELS = {"deepseek-ai--DeepSeek-V4-Flash": "layers with 4 residual str
 def weights(step: Step) -> int:
     """Return the weights of a step's kernel, by its problem."""
     problem: Any = step.problem
-    if step.kernel in ("gemm", "batched-gemm"):
+    if step.kernel in ("gemm", "gemv", "batched-gemm"):
         return int((problem.batch or 1) * problem.n * problem.k)
     if step.kernel == "mla-prefill":
         return int(problem.heads * problem.rank * (problem.nope + problem.value_dim))
@@ -69,7 +69,7 @@ def test_what_no_kernel_of_a_step_reads_is_a_fraction_of_the_weights(prefill: bo
 def test_a_device_of_a_group_has_its_part_of_the_weights(parallel: int) -> None:
     model = load_model("llama-3.1-70b")
     alone, part = (
-        [step for step in model_steps(model, (16,), NPU, parallel=degree) if step.kernel == "gemm"]
+        [step for step in model_steps(model, (16,), NPU, parallel=degree) if step.kernel in ("gemm", "gemv")]
         for degree in (1, parallel)
     )
     assert sum(map(weights, alone)) == parallel * sum(map(weights, part))

@@ -172,7 +172,7 @@ def test_equal_steps_are_simulated_once_and_counted() -> None:
         return simulate(program, machine)
 
     found = simulate_call(call, NPU, 5_000_000_000, counted)
-    assert [(line.name, line.count) for line in found.lines] == [("up", 7), ("head", 1)]
+    assert [(line.name, line.count) for line in found.lines] == [("up", 4), ("down", 3), ("head", 1)]
     assert len(runs) == 2
     up, head = (simulate(call.steps[i].program, NPU) for i in (0, 2))
     assert found.total_fs == 7 * up.makespan_fs + head.makespan_fs + 5_000_000_000
@@ -182,8 +182,9 @@ def test_equal_steps_are_simulated_once_and_counted() -> None:
     assert found.moved_bytes == sum(line.count * line.moved_bytes for line in found.lines)
     table = found.text().splitlines()
     assert table[0].split()[:3] == ["step", "kernel", "runs"]
-    assert [row.split()[0] for row in table[1:]] == ["up", "head", "launch", "total"]
-    assert table[-1].split()[1:3] == ["8", f"{found.total_fs / 1e9:.2f}"]
+    assert [row.split()[0] for row in table[1:]] == ["up", "down", "head", "launch", "total"]
+    bound_fs = 7 * up.bound.total_fs + head.bound.total_fs + 5_000_000_000
+    assert table[-1].split()[1:4] == ["8", f"{bound_fs / 1e9:.2f}", f"{found.total_fs / 1e9:.2f}"]
 
 
 def test_programs_that_differ_in_more_than_addresses_are_told_apart() -> None:
