@@ -92,7 +92,8 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
     if batch is None:
         raise ValueError("batch: kernel kv-append needs one, with a context or a trace")
     dtype = require_16_bit("kv-append", model.dtype)
-    return Problem(model.heads_q, model.heads_kv, model.head_dim, dtype, batch.contexts, sizes["new"])
+    attention = model.softmax_attention("model: kernel kv-append")
+    return Problem(attention.heads_q, attention.heads_kv, attention.head_dim_qk, dtype, batch.contexts, sizes["new"])
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:

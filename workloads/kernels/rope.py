@@ -56,7 +56,9 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
     if batch is None:
         raise ValueError("batch: kernel rope needs one, with a context or a trace")
     dtype = require_16_bit("rope", model.dtype)
-    return Problem(tuple(c - 1 for c in batch.contexts), model.heads_q + model.heads_kv, model.head_dim, dtype)
+    attention = model.softmax_attention("model: kernel rope")
+    heads = attention.heads_q + attention.heads_kv
+    return Problem(tuple(c - 1 for c in batch.contexts), heads, attention.head_dim_qk, dtype)
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
