@@ -6,6 +6,7 @@ The same tests get the same examples everywhere; new ones are looked for in the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,15 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no reference data at {path}; set ROWHIT_DATA to the folder that holds models/, requests/ ...")
     return path
+
+
+@pytest.fixture(scope="session")
+def data_file(data_dir: Path) -> Callable[[str], Path]:
+    """Return a function from a name below the folder of reference data to its path; a part may be missing there."""
+
+    def find(name: str) -> Path:
+        if not (data_dir / name).exists():
+            pytest.skip(f"no {name} in {data_dir}; set ROWHIT_DATA to a folder that has it")
+        return data_dir / name
+
+    return find

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -103,9 +104,13 @@ def test_a_chased_pointer_takes_the_latency_of_the_level_that_holds_the_footprin
     assert walk - miss == pytest.approx(34.8, rel=0.4)  # most loads walk
 
 
+@pytest.fixture
+def measurements(data_file: Callable[[str], Path]) -> None:
+    data_file("kernels/layout_effects")
+
+
+@pytest.mark.usefixtures("measurements")
 def test_the_plateaus_are_those_that_were_measured(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not study.DATA.is_dir():
-        pytest.skip(f"no measurements in {study.DATA}: set ROWHIT_DATA")
     latencies = study.measured_latencies("gh200")
     machine = Machine(load_machine("h100-sxm"))
     monkeypatch.setattr(study, "CHASED", 256)
@@ -113,9 +118,8 @@ def test_the_plateaus_are_those_that_were_measured(study: ModuleType, monkeypatc
         assert study.latency_ns(machine, kb * 1024) == pytest.approx(latencies[kb], rel=0.07)
 
 
+@pytest.mark.usefixtures("measurements")
 def test_the_bandwidth_of_hbm_is_the_one_measured_with_the_refreshes_of_the_machine(study: ModuleType) -> None:
-    if not study.DATA.is_dir():
-        pytest.skip(f"no measurements in {study.DATA}: set ROWHIT_DATA")
     for device in study.BANDWIDTHS:
         kb = device.footprints_kb[-1]
         there = study.measured("l2_bandwidth_vs_footprint.csv", device.name, "GBps")[kb]
@@ -123,11 +127,10 @@ def test_the_bandwidth_of_hbm_is_the_one_measured_with_the_refreshes_of_the_mach
         assert here == pytest.approx(there, rel=study.PLATEAU_TOLERANCE), device.called
 
 
+@pytest.mark.usefixtures("measurements")
 def test_all_but_three_of_the_measured_l1_loads_are_within_the_tolerance(
     study: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not study.DATA.is_dir():
-        pytest.skip(f"no measurements in {study.DATA}: set ROWHIT_DATA")
     study.print_strides()
     lines = capsys.readouterr().out.splitlines()
     assert sum(int(line.split(" of ")[1].split()[0]) for line in lines if "tags decide" in line) == 144

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,8 @@ def trace(folder: Path, *rows: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def azure(data_dir: Path) -> Path:
-    path = data_dir / "requests" / "azure-2023-conversation.csv.gz"
-    if not path.exists():
-        pytest.skip(f"no trace at {path}")
-    return path
+def azure(data_file: Callable[[str], Path]) -> Path:
+    return data_file("requests/azure-2023-conversation.csv.gz")
 
 
 @pytest.fixture(scope="session")
@@ -186,10 +184,8 @@ def test_prefixes_of_another_number_of_sequences_are_refused() -> None:
         Batch((5, 6), "by hand", Prefixes(4, ((1,),), (4,)))
 
 
-def test_the_mooncake_trace_draws_long_prompts_that_share_their_beginning(data_dir: Path) -> None:
-    path = data_dir / "requests" / "mooncake-conversation.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"no trace at {path}")
+def test_the_mooncake_trace_draws_long_prompts_that_share_their_beginning(data_file: Callable[[str], Path]) -> None:
+    path = data_file("requests/mooncake-conversation.jsonl.gz")
     batch = from_trace("mooncake-conversation", path, 256, np.random.default_rng(4))
     assert batch.prefixes is not None
     # Mean prompt of the published file: 12,035 tokens, the same first block in almost all of them.

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +205,8 @@ def test_a_trace_that_an_engine_cannot_serve_is_refused() -> None:
         Replay(plain, Engine(PAGE, 80, share_prefixes=True))
 
 
-def test_sharing_prefixes_saves_part_of_the_prefill_of_the_mooncake_trace(data_dir: Path) -> None:
-    path = data_dir / "requests" / "mooncake-conversation.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"no trace at {path}")
+def test_sharing_prefixes_saves_part_of_the_prefill_of_the_mooncake_trace(data_file: Callable[[str], Path]) -> None:
+    path = data_file("requests/mooncake-conversation.jsonl.gz")
     whole = read_mooncake(path)
     assert whole.blocks is not None
     n = 150

@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,8 @@ QUICK = [pytest.param(name, marks=pytest.mark.slow) if name.endswith("rh128") el
 
 
 @pytest.fixture(scope="session")
-def configs(data_dir: Path) -> Any:
-    if not (data_dir / "dram").is_dir():
-        pytest.skip(f"no DRAM reference in {data_dir}; set ROWHIT_DATA to a folder with dram/configs.json")
-    return json.loads((data_dir / "dram" / "configs.json").read_text())
+def configs(data_file: Callable[[str], Path]) -> Any:
+    return json.loads(data_file("dram/configs.json").read_text())
 
 
 def rows_of(outcome: Outcome) -> list[tuple[Any, ...]]:

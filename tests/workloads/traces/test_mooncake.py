@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,8 @@ def test_a_file_without_requests_is_refused(tmp_path: Path) -> None:
         read_mooncake(write(tmp_path, "", " "))
 
 
-def test_the_published_trace_has_its_requests_and_its_shared_blocks(data_dir: Path) -> None:
-    path = data_dir / "requests" / "mooncake-conversation.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"no trace at {path}")
+def test_the_published_trace_has_its_requests_and_its_shared_blocks(data_file: Callable[[str], Path]) -> None:
+    path = data_file("requests/mooncake-conversation.jsonl.gz")
     table = read_mooncake(path)
     assert len(table) == 12_031  # the published file
     assert table.blocks is not None
