@@ -7,7 +7,6 @@ ends with 130. Heavy libraries are imported inside the commands, so that `rowhit
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,16 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from explorer.cli_dram import dram
+from explorer.json_text import Json, print_json
+
 if TYPE_CHECKING:
     from explorer.query import Query
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-dram = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
 
-MAX_GAP_NS = 1e9  # assumed: a second; more is a slip of the unit
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 Machine = Annotated[str, typer.Option(help="A machine by name, or a YAML file.")]
@@ -39,7 +37,6 @@ Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", help="NAME=VALUE: a problem size, as `rowhit kernels NAME` lists them."),
 ]
-Config = Annotated[str, typer.Option(help="A controller by name, as `rowhit dram configs` lists them, or a YAML file.")]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
     list[str] | None,
@@ -85,7 +82,7 @@ def run(
         print(f"{query.machine}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
     if as_json:
         source = evaluate.batch_source(query)
-        _print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
+        print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
     else:
         print(evaluate.describe(query))
         print(tables.knobs_line(knobs))
@@ -119,7 +116,7 @@ def program(
     facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
     if as_json:
-        _print_json(facts | {"knobs": knobs})
+        print_json(facts | {"knobs": knobs})
     else:
         print("\n".join([evaluate.describe(query), tables.knobs_line(knobs), text]))
 
@@ -147,7 +144,7 @@ def step(
     _warn(model)
     text, facts = step_facts(machine, model, lengths, prefill=prefill, parallel=parallel)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     else:
         kind = "prefill" if prefill else "decode step"
         devices = f" · one of {parallel} devices" if parallel > 1 else ""
@@ -185,7 +182,7 @@ def whatif(
     with workers(jobs) as executor:
         record = what_if(query, changes, evaluate.EVALUATOR, executor)
     if as_json:
-        _print_json(record)
+        print_json(record)
     else:
         print(evaluate.describe(query))
         print(tables.whatif_table(record))
@@ -218,7 +215,7 @@ def explore(
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
-        _print_json(summary.record() | {"report": str(page)})
+        print_json(summary.record() | {"report": str(page)})
     else:
         print(summary.identity.title)
         print(tables.result_table(summary))
@@ -237,7 +234,7 @@ def report(
 
     page = write_report(folder)
     if as_json:
-        _print_json(summarise(folder).record() | {"report": str(page)})
+        print_json(summarise(folder).record() | {"report": str(page)})
     else:
         print(page)
 
@@ -280,7 +277,7 @@ def layout(
             raise OSError(error.errno, error.strerror, str(draw)) from None
         facts["page"] = str(draw)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
     elif to is not None and conflicts is None and draw is None:
         print(facts["as"])
     else:
@@ -297,10 +294,10 @@ def kernels(
 
     if name is not None:
         facts = evaluate.describe_kernel(name)
-        _print_json(facts) if as_json else print(tables.kernel_text(facts))
+        print_json(facts) if as_json else print(tables.kernel_text(facts))
         return
     listed = evaluate.list_kernels()
-    _print_json(listed) if as_json else print(
+    print_json(listed) if as_json else print(
         tables.align([(name, str(facts["description"])) for name, facts in listed.items()])
     )
 
@@ -315,10 +312,10 @@ def machines(
 
     if name is not None:
         facts = evaluate.describe_machine(name)
-        _print_json(facts) if as_json else print(tables.sourced_text(facts, evaluate.machine_units()))
+        print_json(facts) if as_json else print(tables.sourced_text(facts, evaluate.machine_units()))
         return
     listed = evaluate.list_machines()
-    _print_json(listed) if as_json else print(
+    print_json(listed) if as_json else print(
         tables.align([(name, str(facts["description"])) for name, facts in listed.items()])
     )
 
@@ -338,73 +335,12 @@ def models(
     if name is not None:
         facts = model_view.describe_model(name, kv_dtype)
         _warn(name)
-        _print_json(facts) if as_json else print(model_view.model_text(facts))
+        print_json(facts) if as_json else print(model_view.model_text(facts))
         return
     if kv_dtype is not None:
         raise ValueError("--kv-dtype: give the model, too")
     listed = model_view.list_models()
-    _print_json(listed) if as_json else print(model_view.list_text(listed))
-
-
-@dram.command("replay")
-def dram_replay(
-    trace: Annotated[Path, typer.Argument(help="A trace (.npz): addr uint64, is_write bool.")],
-    config: Config,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="path=value[,path=value] of the configuration.")
-    ] = None,
-    gap_ns: Annotated[float, typer.Option(min=0, help="From one access to the next, at least; whole ticks.")] = 0.0,
-    access_bytes: Annotated[int, typer.Option(min=1, max=1 << 20, help="Bytes of an access.")] = 64,
-    pictures: Annotated[Path | None, typer.Option(help="Write a page of pictures into this folder.")] = None,
-    commands: Annotated[Path | None, typer.Option(help="Write the DRAM commands (CSV; .gz to compress).")] = None,
-    latencies: Annotated[
-        bool, typer.Option("--latencies", help="Keep a log: median, p99 and longest latency.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Replay an address trace in order, as fast as the queues of the channels take it."""
-    from explorer import dram_view, settings
-
-    chosen = dram_view.configured(config, dict(settings.parse(",".join(sets))) if sets else {})
-    if not gap_ns <= MAX_GAP_NS:
-        raise ValueError(f"--gap-ns {gap_ns}: must be at most {MAX_GAP_NS:g}")
-    gap_fs = round(gap_ns * 1_000_000)
-    result, written = dram_view.replayed(chosen, trace, access_bytes, gap_fs, pictures, commands, latencies)
-    if as_json:
-        _print_json(result.record())
-    else:
-        print("\n".join([dram_view.replay_text(chosen, trace, access_bytes, result), *written.values()]))
-
-
-@dram.command("check")
-def dram_check(
-    trace: Annotated[Path, typer.Argument(help="Commands as CSV, also gzipped: Ramulator 2.1's, DRAMsim3's or ours.")],
-    config: Config,
-    as_json: Json = False,
-) -> None:
-    """Check a command trace against the timing rules and the states of the banks; exit status 1 if it breaks any."""
-    from explorer import dram_view
-
-    facts = dram_view.checked(dram_view.configured(config, {}), trace)
-    _print_json(facts) if as_json else print(dram_view.check_text(facts))
-    if facts["violations"]:
-        raise typer.Exit(1)
-
-
-@dram.command("configs")
-def dram_configs(
-    name: Annotated[str | None, typer.Argument(help="One configuration, by name or YAML file.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the controller configurations, or describe one."""
-    from explorer import dram_view, tables
-
-    if name is not None:
-        facts = dram_view.configured(name, {}).summary()
-        _print_json(facts) if as_json else print(tables.sourced_text(facts, dram_view.CONFIG_UNITS))
-        return
-    listed = dram_view.list_configs()
-    _print_json(listed) if as_json else print(dram_view.configs_text(listed))
+    print_json(listed) if as_json else print(model_view.list_text(listed))
 
 
 def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int]:
@@ -477,15 +413,6 @@ def _trace_path(trace: str | None) -> str | None:
         raise ValueError(f"ROWHIT_DATA: {given!r} is no folder; allowed: the folder that holds {TRACE_FILES[trace]}")
     path = Path(given or Path("..") / "shared" / "data") / TRACE_FILES[trace]
     return str(path) if path.is_file() else None
-
-
-def _print_json(record: Any) -> None:
-    print(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False, default=_number))
-
-
-def _number(value: Any) -> Any:
-    """Return a NumPy number as a Python one."""
-    return value.item()
 
 
 def _one_line(error: BaseException) -> str:
