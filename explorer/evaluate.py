@@ -166,10 +166,9 @@ def program_facts(query: Query) -> tuple[dict[str, Any], str]:
     from hwmodel.listing import buffer_map, facts, listing
 
     program, machine = _program(query)
-    capacity = machine.spec.cores.sram.capacity
-    shown = facts(program, capacity)
+    shown = facts(program, machine)
     size = f"{shown['instructions']} instructions, {shown['size_bytes']} B with its tables"
-    maps = (buffer_map(phase, capacity) for phase in program.phases)
+    maps = (buffer_map(phase, machine) for phase in program.phases)
     return shown, "\n".join([listing(program), *maps, size])
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hwmodel.assembler import UNCLIPPED
+from hwmodel.machine import Machine
 from hwmodel.program import MAX_LOOPS, NONE, QUEUES, Buffer, Expression, Instruction, Op, Phase, Program, variable_count
 
 
@@ -28,23 +29,47 @@ def listing(program: Program) -> str:
     return "\n".join(lines)
 
 
-def buffer_map(phase: Phase, capacity_bytes: int) -> str:
-    """Return which bytes of a scratchpad each buffer of a phase takes, lowest address first, and what is left."""
-    buffers = sorted(phase.buffers, key=lambda buffer: buffer.address)
-    ends = [buffer.address + buffer.size_bytes for buffer in buffers]
-    width = len(str(max([0, *ends])))
+def buffer_map(phase: Phase, machine: Machine) -> str:
+    """Return which bytes each buffer of a phase takes, lowest address first, and what is left of a scratchpad.
+
+    Buffers in accumulators of the matrix unit's own are marked; they take none of the scratchpad.
+    """
+    apart = _in_accumulators(phase, machine)
+    numbers = sorted(range(len(phase.buffers)), key=lambda number: phase.buffers[number].address)
+    width = len(str(phase.sram_bytes))
     lines = [f"scratchpad of phase {phase.name}"]
-    for buffer, end in zip(buffers, ends, strict=True):
+    for number in numbers:
+        buffer = phase.buffers[number]
         lines.append(
-            f"  {buffer.address:>{width}} to {end:>{width}}  {buffer.name}: {buffer.slots} x {buffer.pitch_bytes} B"
+            f"  {buffer.address:>{width}} to {buffer.address + buffer.size_bytes:>{width}}  {buffer.name}: "
+            f"{buffer.slots} x {buffer.pitch_bytes} B{', in accumulators' if number in apart else ''}"
         )
-    free = capacity_bytes - phase.sram_bytes
-    lines.append(f"  high-water mark {phase.sram_bytes} B, {free} B of {capacity_bytes} B free")
+    room = _room(phase, machine)
+    lines.append(
+        f"  high-water mark {room['high_water_bytes']} B, {room['free_bytes']} B of {room['capacity_bytes']} B free"
+    )
+    if apart:
+        lines.append(f"  accumulators {room['accumulator_bytes']} B")
     return "\n".join(lines)
 
 
-def facts(program: Program, capacity_bytes: int) -> dict[str, Any]:
-    """Return a program as JSON-able values, with the map of a scratchpad of `capacity_bytes` in every phase."""
+def _in_accumulators(phase: Phase, machine: Machine) -> frozenset[int]:
+    return phase.products if machine.spec.cores.matrix.accumulators == "own" else frozenset()
+
+
+def _room(phase: Phase, machine: Machine) -> dict[str, int]:
+    capacity = machine.spec.cores.sram.capacity
+    used, products = phase.split_bytes(machine.spec.cores.matrix.accumulators == "own")
+    return {
+        "capacity_bytes": capacity,
+        "high_water_bytes": used,
+        "free_bytes": capacity - used,
+        "accumulator_bytes": products,
+    }
+
+
+def facts(program: Program, machine: Machine) -> dict[str, Any]:
+    """Return a program as JSON-able values, with the map of the scratchpad of a core in every phase."""
     tensors = [
         {
             "name": tensor.name,
@@ -62,7 +87,7 @@ def facts(program: Program, capacity_bytes: int) -> dict[str, Any]:
         "size_bytes": size_bytes(program),
         "instructions": instructions(program),
         "tensors": tensors,
-        "phases": [_phase_facts(program, phase, capacity_bytes) for phase in program.phases],
+        "phases": [_phase_facts(program, phase, machine) for phase in program.phases],
     }
 
 
@@ -82,7 +107,8 @@ def instructions(program: Program) -> int:
     )
 
 
-def _phase_facts(program: Program, phase: Phase, capacity_bytes: int) -> dict[str, Any]:
+def _phase_facts(program: Program, phase: Phase, machine: Machine) -> dict[str, Any]:
+    apart = _in_accumulators(phase, machine)
     buffers = [
         {
             "name": buffer.name,
@@ -94,19 +120,16 @@ def _phase_facts(program: Program, phase: Phase, capacity_bytes: int) -> dict[st
             "address": buffer.address,
             "end": buffer.address + buffer.size_bytes,
             "pitch_bytes": buffer.pitch_bytes,
+            "in_accumulators": number in apart,
         }
-        for buffer in phase.buffers
+        for number, buffer in enumerate(phase.buffers)
     ]
     return {
         "name": phase.name,
         "tasks": len(phase.tasks),
         "columns": list(phase.columns),
         "schedule": _dealt(phase),
-        "scratchpad": {
-            "capacity_bytes": capacity_bytes,
-            "high_water_bytes": phase.sram_bytes,
-            "free_bytes": capacity_bytes - phase.sram_bytes,
-        },
+        "scratchpad": _room(phase, machine),
         "buffers": buffers,
         "counters": {counter.name: counter.cause for counter in phase.counters},
         "queues": {name: list(_stream(program, phase, number)) for number, name in enumerate(QUEUES)},

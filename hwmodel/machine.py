@@ -156,19 +156,29 @@ class Machine:
         return self.spec.distributed_sram
 
     def require_fit(self, phase: Phase, knobs: Mapping[str, object] | None = None) -> None:
-        """Raise ValueError if a phase needs more scratchpad than a core has.
+        """Raise ValueError if a phase needs more scratchpad, or more accumulators, than a core has.
 
         The message says by how many bytes, which buffers take them, and `knobs`: the settings that size them.
         """
-        capacity = self.spec.cores.sram.capacity
-        if phase.sram_bytes > capacity:
-            names = ", ".join(f"{b.name} {b.slots} x {b.pitch_bytes} B" for b in phase.buffers)
-            sized = ", ".join(f"{name}={value}" for name, value in (knobs or {}).items())
-            raise ValueError(
-                f"phase {phase.name} needs {phase.sram_bytes} B of scratchpad, {phase.sram_bytes - capacity} B more "
-                f"than the {capacity} B of a core of {self.spec.name} (cores.sram.capacity); buffers: {names}"
-                + (f"; sized by {sized}" if sized else "")
-            )
+        matrix, capacity = self.spec.cores.matrix, self.spec.cores.sram.capacity
+        own = matrix.accumulators == "own"
+        scratchpad, products = phase.split_bytes(own)
+        within = phase.products if own else frozenset()
+        rest = frozenset(range(len(phase.buffers))) - within
+        most = products if matrix.accumulator_capacity is None else matrix.accumulator_capacity
+        for needed, room, what, path, numbers in (
+            (scratchpad, capacity, "scratchpad", "cores.sram.capacity", rest),
+            (products, most, "accumulators", "cores.matrix.accumulator_capacity", within),
+        ):
+            if needed > room:
+                buffers = (phase.buffers[number] for number in sorted(numbers))
+                names = ", ".join(f"{b.name} {b.slots} x {b.pitch_bytes} B" for b in buffers)
+                sized = ", ".join(f"{name}={value}" for name, value in (knobs or {}).items())
+                raise ValueError(
+                    f"phase {phase.name} needs {needed} B of {what}, {needed - room} B more "
+                    f"than the {room} B of a core of {self.spec.name} ({path}); buffers: {names}"
+                    + (f"; sized by {sized}" if sized else "")
+                )
 
     def core_fs(self, cycles: int) -> int:
         """Return the duration of core cycles."""

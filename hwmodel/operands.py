@@ -39,12 +39,7 @@ class Operands:
         self._phase = phase
         self._known: dict[tuple[int, tuple[int, ...]], UnitCost] = {}
         own = machine.spec.cores.matrix.accumulators == "own"
-        self._apart = {
-            instruction.operands[0][0]
-            for stream in phase.decoded
-            for instruction in stream
-            if own and instruction.op is Op.MATMUL
-        }
+        self._apart = phase.products if own else frozenset()
         self._line_bytes = machine.sram_line_bytes
         self._core_fs = cache(machine.core_fs)
 

@@ -220,7 +220,21 @@ class Phase:
 
     @property
     def sram_bytes(self) -> int:
+        """What all buffers span, those that matmuls write among them."""
         return max((b.address + b.size_bytes for b in self.buffers), default=0)
+
+    @cached_property
+    def products(self) -> frozenset[int]:
+        """The buffers that matmuls write."""
+        streams = (stream[stream["op"] == Op.MATMUL] for stream in self.queues)
+        return frozenset(int(number) for stream in streams for number in stream["buffer"][:, 0])
+
+    def split_bytes(self, own_accumulators: bool) -> tuple[int, int]:
+        """Return what the buffers take of a scratchpad and of accumulators, which hold products if they are own."""
+        if not own_accumulators:
+            return self.sram_bytes, 0
+        products = sum(self.buffers[number].size_bytes for number in self.products)
+        return sum(buffer.size_bytes for buffer in self.buffers) - products, products
 
     def expression(self, number: int) -> Expression:
         """Return expression `number`, ready to be evaluated."""

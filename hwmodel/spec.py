@@ -100,6 +100,7 @@ class MatrixSpec(_Part):
     k: Count
     lane_bytes: Bytes  # of k that one lane of an operand fetch takes; the lanes of a fetch fill one row of banks
     accumulators: Literal["own", "scratchpad"]  # where products lie, and what the vector unit reads and writes there
+    accumulator_capacity: Bytes | None = None  # of those of its own; by default as much as a kernel asks for
     fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
     int8: MatrixRateSpec | None = None
     fp32: MatrixRateSpec | None = None  # TF32 where the machine's source says so
