@@ -5,7 +5,9 @@ column), where a column is one burst.  A map is a mixed-radix number, least sign
 digits belong to the fields, followed by XOR hashes of field bits: ``bank_group[0] ^= row[0] row[4]``.
 Hashes read the fields as they are before any hash; together they are a linear map over F2 of the hashed
 bits, and the map is a bijection exactly when that matrix has full rank.  Digits are division and
-remainder, so five stacks or three channels are as good as four.
+remainder, so five stacks or three channels are as good as four.  A field whose size is no power of two has
+no bits to hash; it is turned instead: ``stack += row[2:0] bank_group[1:0]`` adds the number that these bits
+spell, the most significant first, modulo its size.
 
 Not modelled: remapped (spare) rows, holes in the physical address space, and maps that differ between
 regions.
@@ -74,6 +76,14 @@ class Hash(NamedTuple):
     source: Bit
 
 
+class Turn(NamedTuple):
+    """field = (field + weight * bit `source` of the unhashed fields) modulo its size."""
+
+    field: int
+    weight: int
+    source: Bit
+
+
 @dataclass(frozen=True)
 class AddressMap:
     """An invertible map from byte addresses to locations; made by `AddressMap.create`."""
@@ -84,6 +94,7 @@ class AddressMap:
     digits: tuple[Digit, ...]
     hashes: tuple[Hash, ...]
     unhashes: tuple[Hash, ...]
+    turns: tuple[Turn, ...] = ()
 
     @classmethod
     def create(
@@ -106,10 +117,14 @@ class AddressMap:
         try:
             checked = _check_sizes(sizes, burst_bytes)
             digits = _read_digits(fields, checked, burst_bytes)
-            rows = tuple(row for text in hashes for row in _read_hash(text, checked))
+            turns = tuple(turn for text in hashes if "+=" in text for turn in _read_turn(text, checked))
+            rows = tuple(row for text in hashes if "+=" not in text for row in _read_hash(text, checked))
             if twice := [row for row in rows if rows.count(row) > 1]:
                 raise ValueError(f"hash of {twice[0].target}: the source {twice[0].source} appears twice")
-            return cls(name, burst_bytes, checked, digits, rows, _invert(rows))
+            turned = {turn.field for turn in turns}
+            if read := next((row for row in (*rows, *turns) if row.source.field in turned), None):
+                raise ValueError(f"hash of {read.source}: {FIELDS[read.source.field]} is turned, no hash may read it")
+            return cls(name, burst_bytes, checked, digits, rows, _invert(rows), turns)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
@@ -124,7 +139,17 @@ class AddressMap:
         fields = [np.zeros(bytes_.shape, dtype=np.int64) for _ in FIELDS]
         for digit in self.digits:
             fields[digit.field] += _digit(bytes_, digit.divisor, digit.modulus) * digit.multiplier
-        return Location(*_xor(fields, self.hashes))
+        hashed = _xor(fields, self.hashes)
+        for field, turned in self._turned(fields).items():
+            hashed[field] = (hashed[field] + turned) % self.sizes[field]
+        return Location(*hashed)
+
+    def _turned(self, fields: Sequence[IntArray]) -> dict[int, IntArray]:
+        """Return by how much each field is turned, from unhashed fields."""
+        found: dict[int, IntArray] = {}
+        for field, weight, source in self.turns:
+            found[field] = found.get(field, np.int64(0)) + weight * ((fields[source.field] >> source.bit) & 1)
+        return found
 
     def encode(
         self,
@@ -144,6 +169,8 @@ class AddressMap:
         where = [f"{self.name}: {field}" for field in FIELDS]
         arrays = np.broadcast_arrays(*map(as_index_array, given, self.sizes, where))
         raw = _xor([np.array(array) for array in arrays], self.unhashes)
+        for field, turned in self._turned(raw).items():
+            raw[field] = (raw[field] - turned) % self.sizes[field]
         address = np.zeros(raw[0].shape, dtype=np.int64)
         for digit in self.digits:
             address += _digit(raw[digit.field], digit.multiplier, digit.modulus) * digit.divisor
@@ -154,20 +181,26 @@ class AddressMap:
 
         digits[n, 4] = (divisor, modulus, field, multiplier):
         raw[field] += address // divisor % modulus * multiplier;
-        then hashes[m, 4] = (target field, target bit, source field, source bit):
-        field[target] ^= ((raw[source] >> source bit) & 1) << target bit.  Fields are places in FIELDS.
+        then hashes[m, 6] = (target field, target bit, source field, source bit, weight, size):
+        field[target] ^= ((raw[source] >> source bit) & 1) << target bit, or where size is not 0 a turn:
+        field[target] = (field[target] + ((raw[source] >> source bit) & 1) * weight) % size, with weight < size.
+        Fields are places in FIELDS.
         """
         digits = np.array(self.digits, dtype=np.int64).reshape(-1, 4)
-        hashes = np.array([(*row.target, *row.source) for row in self.hashes], dtype=np.int64).reshape(-1, 4)
-        return digits, hashes
+        rows = [(*row.target, *row.source, 0, 0) for row in self.hashes]
+        rows += [(turn.field, 0, *turn.source, turn.weight, self.sizes[turn.field]) for turn in self.turns]
+        return digits, np.array(rows, dtype=np.int64).reshape(-1, 6)
 
     def layout(self) -> Layout:
         """Return the map as a layout from byte addresses to steps along FIELDS, to read the result of another one.
 
         A digit is an integer stride along its field; a bit that is hashed into others is an XOR stride along all of
         them.  As a stage its last digit goes on without end: addresses beyond the capacity are not refused.
-        ValueError where bits of a field are hashed whose size is no power of two: they are no digits of the address.
+        ValueError where bits of a field are hashed whose size is no power of two: they are no digits of the address;
+        and where a field is turned.
         """
+        for turn in self.turns:
+            raise ValueError(f"{self.name}: turns {FIELDS[turn.field]} by {turn.source}: no layout does that")
         feeds: dict[Bit, list[Bit]] = {}
         for target, source in self.hashes:
             feeds.setdefault(source, []).append(target)
@@ -318,6 +351,31 @@ def _read_hash(text: str, sizes: tuple[int, ...]) -> list[Hash]:
     if size & (size - 1):
         raise ValueError(f"hash {text!r}: {FIELDS[target.field]} has size {size}, only powers of two can be hashed")
     return [Hash(target, _read_bit(source, text, sizes)) for source in sources]
+
+
+def _read_turn(text: str, sizes: tuple[int, ...]) -> list[Turn]:
+    name, _, sources_text = text.partition("+=")
+    sources = sources_text.split()
+    if name.strip() not in FIELDS or not sources:
+        raise ValueError(f"turn {text!r}: expected 'field += field[high:low] ...'")
+    field = FIELDS.index(name.strip())
+    size = sizes[field]
+    if size & (size - 1) == 0:
+        raise ValueError(f"turn {text!r}: {FIELDS[field]} has size {size}; bits of powers of two are hashed by ^=")
+    turns: list[Turn] = []
+    weight = 1
+    for source in reversed(sources):
+        match = _NAMED_BITS.fullmatch(source)
+        if match is None:
+            raise ValueError(f"turn {text!r}: expected field[high:low] or field[bit], found {source!r}")
+        high, low = int(match[2]), int(match[3] or match[2])
+        if high < low:
+            raise ValueError(f"turn {text!r}: {source!r} has no bits")
+        bits = [_read_bit(f"{match[1]}[{bit}]", text, sizes) for bit in range(low, high + 1)]
+        for bit in bits:
+            turns.append(Turn(field, weight, bit))
+            weight = 2 * weight % size
+    return turns
 
 
 def _read_bit(text: str, where: str, sizes: tuple[int, ...]) -> Bit:

@@ -38,6 +38,8 @@ def field_digit(address_map: AddressMap, name: str) -> FieldDigit:
         raise ValueError(
             f"{name} is hashed ({hashes[0].target} ^= {hashes[0].source}), so that its addresses are no strided layout"
         )
+    if any(turn.field == place for turn in address_map.turns):
+        raise ValueError(f"{name} is turned (+=), so that its addresses are no strided layout")
     digits = [digit for digit in address_map.digits if digit.field == place]
     if len(digits) > 1:
         raise ValueError(f"{name} lies in {len(digits)} digits of the address; allowed: one")

@@ -80,9 +80,9 @@ class DramStatistics:
 class Dram:
     """The DRAM channels of a machine.
 
-    `address_map_tables` = (digits int64[n, 4], hashes int64[m, 4]): rows (divisor, modulus, field,
-    multiplier) and (target field, target bit, source field, source bit), fields numbered stack, channel,
-    pseudo_channel, bank_group, bank, row, column. `bin_ticks` > 0 keeps bytes per time bin,
+    `address_map_tables` = (digits int64[n, 4], hashes int64[m, 6]): rows (divisor, modulus, field,
+    multiplier) and (target field, target bit, source field, source bit, weight, size), as
+    `AddressMap.compiled` returns them. `bin_ticks` > 0 keeps bytes per time bin,
     `record_commands` the trace, `log_bursts` one row per burst. `table` replaces the standard's rules.
     Raises ValueError for tables that leave the organisation.
     """

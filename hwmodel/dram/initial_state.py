@@ -248,14 +248,16 @@ def _address_map(tables: tuple[Array, Array], sizes: dict[str, int]) -> tuple[Ar
     for name, extent in zip(_FIELDS, extents, strict=True):
         if extent > sizes[name]:
             raise ValueError(f"address map: {name} reaches {extent - 1}, but there are {sizes[name]}")
-    for target, bit, *_ in hashes:
+    for target, bit, _, _, _, turned in hashes:
+        if turned:
+            continue
         size = sizes[_FIELDS[target]]
         if _log2(size) < 0 or size >> bit < 2:
             raise ValueError(f"address map: hash into bit {bit} of {_FIELDS[target]}, whose size is {size}")
     table = np.zeros((len(rows) + len(hashes), 6), np.int64)
     table[: len(rows)] = rows
     if hashes:
-        table[len(rows) :, :4] = hashes
+        table[len(rows) :] = hashes
     return table, len(rows), capacity
 
 

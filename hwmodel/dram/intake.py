@@ -62,6 +62,8 @@ from hwmodel.dram.state import (
     ROW_SHIFT,
     SCHEDULER,
     SCRATCH,
+    TURN_SIZE,
+    TURN_WEIGHT,
     UNDONE,
     Array,
     DramState,
@@ -110,7 +112,11 @@ def _decode_digits(m: Row, address: int) -> int:
     entry = digit
     for _ in range(m[HASHES]):
         bit = (raw[entry[HASH_SOURCE]] >> entry[HASH_SOURCE_BIT]) & 1
-        fields[entry[HASH_TARGET]] ^= bit << entry[HASH_TARGET_BIT]
+        if entry[TURN_SIZE] == 0:
+            fields[entry[HASH_TARGET]] ^= bit << entry[HASH_TARGET_BIT]
+        else:
+            turned = fields[entry[HASH_TARGET]] + bit * entry[TURN_WEIGHT]
+            fields[entry[HASH_TARGET]] = turned - entry[TURN_SIZE] if turned >= entry[TURN_SIZE] else turned
         entry = row_at(entry, MAP_FIELDS)
     stack, channel, pseudo_channel, group, bank, row, column = 0, 1, 2, 3, 4, 5, 6
     place = m[PLACES + fields[group] * m[BANK_FIELD] + fields[bank]]

@@ -40,6 +40,13 @@ def maps(draw):
         for target in draw(st.lists(st.sampled_from(targets), unique=True, max_size=4)):
             chosen = draw(st.lists(st.sampled_from(sources), unique=True, min_size=1, max_size=3))
             hashes.append(f"{target} ^= {' '.join(chosen)}")
+    read = {text for line in hashes for text in re.findall(r"(\w+)\[", line.partition("=")[2])}
+    turned = [field for field in ("stack", "channel") if odd[field] > 1 and field not in read]
+    still = [source for source in sources if source.partition("[")[0] not in turned]
+    if turned and still:
+        for field in draw(st.lists(st.sampled_from(turned), unique=True)):
+            chosen = draw(st.lists(st.sampled_from(still), min_size=1, max_size=3))
+            hashes.append(f"{field} += {' '.join(chosen)}")
     return {"fields": fields, "hashes": hashes, "sizes": sizes, "burst_bytes": 8}
 
 
@@ -55,6 +62,12 @@ def locate(case, address):
         weight[field] *= radix
     result = dict(raw)
     for text in case["hashes"]:
+        field, turns, numbers = text.partition(" += ")
+        if turns:
+            spelled = [raw[source] >> int(place) & 1 for source, place in re.findall(r"(\w+)\[(\d+)\]", numbers)]
+            number = int("".join(map(str, spelled)), 2)
+            result[field] = (result[field] + number) % case["sizes"][field]
+            continue
         (field, bit), *sources = re.findall(r"(\w+)\[(\d+)\]", text)
         parity = sum(raw[source] >> int(place) & 1 for source, place in sources) % 2
         result[field] ^= parity << int(bit)
@@ -88,14 +101,15 @@ def test_the_compiled_tables_interpreted_one_by_one_give_the_decoded_location(ca
         assume(False)
     digits, hashes = made.compiled()
     assert digits.dtype == hashes.dtype == np.int64
-    assert (digits.shape[1], hashes.shape[1]) == (4, 4)
+    assert (digits.shape[1], hashes.shape[1]) == (4, 6)
     address = data.draw(st.integers(0, made.capacity_bytes - 1))
     raw = [0] * len(FIELDS)
     for divisor, modulus, field, multiplier in digits.tolist():
         raw[field] += address // divisor % modulus * multiplier
     result = list(raw)
-    for target, target_bit, source, source_bit in hashes.tolist():
-        result[target] ^= (raw[source] >> source_bit & 1) << target_bit
+    for target, target_bit, source, source_bit, weight, size in hashes.tolist():
+        bit = raw[source] >> source_bit & 1
+        result[target] = (result[target] + bit * weight) % size if size else result[target] ^ bit << target_bit
     assert result == [int(value) for value in made.decode(address)]
 
 
@@ -141,6 +155,16 @@ def test_all_bytes_of_a_burst_lie_together_and_the_next_burst_in_the_next_column
 def test_consecutive_granules_visit_the_stacks_in_turn():
     places = hbm().decode(np.arange(12) * 128)
     assert places.stack.tolist() == [0, 1, 2, 3, 4] * 2 + [0, 1]
+
+
+def test_a_turn_adds_the_number_that_bits_spell_modulo_the_size():
+    plain, turned = hbm(hashes=[]), hbm(hashes=["stack += row[3:0] bank[1:0]"])
+    addresses = np.arange(0, plain.capacity_bytes, 997 * 4096)
+    place = plain.decode(addresses)
+    assert turned.decode(addresses).stack.tolist() == ((place.stack + place.row % 16 * 4 + place.bank) % 5).tolist()
+    assert turned.encode(*turned.decode(addresses)).tolist() == (addresses // 32 * 32).tolist()
+    with pytest.raises(ValueError, match="turns stack by"):
+        turned.layout()
 
 
 def test_decode_keeps_the_shape_of_its_addresses():
@@ -219,6 +243,15 @@ def replaced(old, new):
         (
             {"hashes": ["bank[2] ^= row[0]"]},
             "hash 'bank[2] ^= row[0]': bank of size 4 has 2 bits, there is no bank[2]",
+        ),
+        ({"hashes": ["stack += row"]}, "turn 'stack += row': expected field[high:low] or field[bit], found 'row'"),
+        ({"hashes": ["stack += row[0:1]"]}, "'row[0:1]' has no bits"),
+        ({"hashes": ["stack += row[16:15]"]}, "row of size 32768 has 15 bits, there is no row[15]"),
+        ({"hashes": ["bank += row[1:0]"]}, "bank has size 4; bits of powers of two are hashed by ^="),
+        ({"hashes": ["stak += row[0]"]}, "turn 'stak += row[0]': expected 'field += field[high:low] ...'"),
+        (
+            {"hashes": ["stack += row[0]", "bank[0] ^= stack[1]"]},
+            "hash of stack[1]: stack is turned, no hash may read it",
         ),
         ({"hashes": ["stack[0] ^= row[0]"]}, "stack has size 5, only powers of two can be hashed"),
         ({"hashes": ["bank[0] ^= rwo[0]"]}, "unknown field 'rwo', allowed are row, "),

@@ -60,7 +60,7 @@ def address_map(config: Config, channels: int) -> tuple[np.ndarray[Any, Any], np
             hashes += [(field, first + bit, FIELDS.index("column"), used + bit) for bit in range(width)]
             used += width
     digits.append((CHANNEL_BYTES, channels, FIELDS.index("channel"), 1))
-    return np.array(digits, np.int64), np.array(hashes, np.int64).reshape(-1, 4)
+    return np.array(digits, np.int64), np.array([(*row, 0, 0)[:6] for row in hashes], np.int64).reshape(-1, 6)
 
 
 def rule_table(constraints: Any) -> tuple[Rule, ...]:

@@ -39,7 +39,7 @@ class Memory:
             self.strides[name] = stride
             stride *= sizes[name]
         self.capacity_bytes = stride
-        tables = np.array(digits, np.int64), np.array(hashes, np.int64).reshape(-1, 4)
+        tables = np.array(digits, np.int64), np.array([(*row, 0, 0)[:6] for row in hashes], np.int64).reshape(-1, 6)
         kept = {name: options.pop(name) for name in ("record_commands", "bin_ticks", "log_bursts") if name in options}
         queue = options.pop("queue", QUEUE)
         policy = Policy(**{"read_queue": queue, "write_queue": queue} | options)

@@ -36,7 +36,10 @@ class Memory:
     policy: Policy
 
     def dram(self, **options: Any) -> Dram:
-        tables = np.array(self.digits, np.int64), np.array(self.hashes, np.int64).reshape(-1, 4)
+        tables = (
+            np.array(self.digits, np.int64),
+            np.array([(*row, 0, 0)[:6] for row in self.hashes], np.int64).reshape(-1, 6),
+        )
         return Dram(self.timing, self.organisation, 1, tables, self.policy, **options)
 
     @property

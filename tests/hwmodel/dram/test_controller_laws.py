@@ -238,7 +238,8 @@ def test_the_compiled_decoder_places_bursts_where_the_tables_say(make_memory: Ma
     order = ("column", "channel", "stack", "bank_group", "pseudo_channel", "row", "bank")
     hashes = [(1, 0, 5, 3), (1, 0, 5, 7), (3, 1, 5, 0), (2, 0, 4, 2), (4, 2, 6, 1)]
     for stacks in (3, 4):  # powers of two are decoded by another way
-        memory = make_memory(channels=4, stacks=stacks, order=order, hashes=hashes)
+        turns = [(0, 0, 5, 1, 1, 3), (0, 0, 4, 0, 2, 3)] if stacks == 3 else []
+        memory = make_memory(channels=4, stacks=stacks, order=order, hashes=[*hashes, *turns])
         rng = np.random.default_rng(5)
         addresses = rng.integers(0, memory.capacity_bytes // 32, 200) * 32
         sizes = {"stack": stacks} | memory.organisation.field_sizes()
@@ -249,6 +250,8 @@ def test_the_compiled_decoder_places_bursts_where_the_tables_say(make_memory: Ma
             field = list(raw)
             for target, bit, source, source_bit in hashes:
                 field[target] ^= ((raw[source] >> source_bit) & 1) << bit
+            for _, _, source, source_bit, weight, size in turns:
+                field[0] = (field[0] + weight * ((raw[source] >> source_bit) & 1)) % size
             expected.append((field[0] * 4 + field[1], *field[2:6]))
         memory.offer(addresses.tolist())
         memory.dram.drain()
