@@ -95,14 +95,15 @@ class MatrixRateSpec(_Part):
 class MatrixSpec(_Part):
     """The matrix unit of one core: `m x n x k` is the smallest block it works on; smaller operands are padded to it."""
 
-    macs_per_cycle: Count  # dense 16-bit multiply-accumulates
+    macs_per_cycle: Count  # dense 16-bit multiply-accumulates, of fp16 where bf16 has a rate of its own
     sustained_percent: Percent | None = None  # of them, in long kernels (power, clocks); by default all
     m: Count
     n: Count
     k: Count
     lane_bytes: Bytes  # of k that one lane of an operand fetch takes; the lanes of a fetch fill one row of banks
     accumulators: Literal["own", "scratchpad"]  # where products lie, and what the vector unit reads and writes there
-    fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
+    bf16: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
+    fp8: MatrixRateSpec | None = None
     int8: MatrixRateSpec | None = None
     fp32: MatrixRateSpec | None = None  # TF32 where the machine's source says so
     fp8_scaled: MatrixRateSpec | None = None  # e4m3 with a scale per block of k; None: the unit applies no such scales
@@ -111,6 +112,7 @@ class MatrixSpec(_Part):
     def rate(self, dtype: str) -> MatrixRateSpec:
         """Return the rate for operands of a type, such as "bf16"."""
         own = {
+            "bf16": self.bf16,
             "fp32": self.fp32,
             "int8": self.int8,
             "fp8_e4m3": self.fp8,

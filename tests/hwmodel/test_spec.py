@@ -72,8 +72,10 @@ def refusal(load: Any, content: object) -> str:
 
 
 def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
-    gpus, others = ("a100-sxm", "b200-sxm", "h100-sxm", "h200-sxm", "mi300x"), ("npu-hbm3", "npu-sram")
-    assert machine_names() == (*gpus, *others, "tpu-v5e", "tpu-v6e")
+    ampere, hopper = ("a100-pcie-40gb", "a100-pcie-80gb", "a100-sxm", "a100-sxm-40gb"), ("h100-pcie", "h100-sxm", "h20")
+    hopper += ("h200-sxm", "h800-sxm")
+    others = ("mi100", "mi300a", "mi300x", "mi355x", "npu-hbm3", "npu-sram", "tpu-v5e", "tpu-v6e", "v100-pcie")
+    assert machine_names() == (*ampere, "b200-sxm", "b300-sxm", "gb200", "gh200", *hopper, *others)
     for name in machine_names():
         assert load_machine(name).name == name
 
@@ -121,10 +123,11 @@ def test_nvidias_matrix_units_multiply_tf32_at_half_the_rate_of_16_bits(name: st
 def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
     for name in machine_names():
         unit = load_machine(name).cores.matrix
-        for dtype in ("bf16", "fp16"):
+        for dtype in ("bf16", "fp16") if unit.bf16 is None else ("fp16",):
             assert unit.rate(dtype).macs_per_cycle == unit.macs_per_cycle
             assert unit.rate(dtype).sustained_percent == unit.sustained_percent
     assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
+    assert [load_machine("mi100").cores.matrix.rate(dtype).macs_per_cycle for dtype in ("fp16", "bf16")] == [512, 256]
     assert load_machine("h100-sxm").cores.matrix.fp8_scaled is None  # block scales are not the unit's business
 
 
@@ -438,7 +441,7 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
             unit = tree_value(tree, path).split()[1]
             new = f"{float(tree_value(tree, path).split()[0]) + 1} {unit}"
         else:
-            new = int(str(value)) + 1
+            new = int(str(value)) + (-1 if path.endswith("percent") else 1)
         hashes.add(load(changed(name, path, new)).hash)
     assert len(hashes) == len(paths) + 1
 
