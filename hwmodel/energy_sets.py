@@ -7,12 +7,13 @@ part and name, each with `numbers` and their `sources`. What the description cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hwmodel import units
+from hwmodel.like import groups, leaves, merged, no_source
 from hwmodel.yaml_file import read_yaml
 from layouts.notation import nearest_first
 
@@ -43,7 +44,7 @@ def with_sets(tree: dict[str, Any]) -> dict[str, Any]:
             changes = {key: value for key, value in changes.items() if key != "like"}
             if isinstance(sources, dict):
                 _check_sources(changes, path, sources)
-            parts[part] = _merged(found["numbers"], changes)
+            parts[part] = merged(found["numbers"], changes)
             inherited |= {f"{path}.{key}": text for key, text in found["sources"].items()}
     return {**tree, "energy": parts} | ({"sources": inherited | sources} if isinstance(sources, dict) else {})
 
@@ -62,25 +63,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _merged(numbers: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(numbers)
-    for key, value in changes.items():
-        there = numbers.get(key)
-        both = isinstance(there, dict) and isinstance(value, dict)
-        merged[key] = _merged(there, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
 def _check_sources(changes: Mapping[str, Any], path: str, sources: Mapping[str, Any]) -> None:
-    for leaf in _paths(changes, path):
-        parts = leaf.split(".")
-        if not any(".".join(parts[: i + 1]) in sources for i in range(len(parts))):
-            raise ValueError(f"sources: {leaf} has no source; name one, or write `assumed` and why")
-
-
-def _paths(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}.{key}")
-        else:
-            yield f"{prefix}.{key}"
+    for leaf, _ in leaves(changes, f"{path}."):
+        if sources.keys().isdisjoint(groups(leaf)):
+            raise ValueError(no_source(leaf))

@@ -5,6 +5,8 @@ run; `hwmodel.machine.Machine` resolves it into integers and checks that its par
 description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
 path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
 
+A file may begin with `like: NAME`, a shipped machine, and give only what differs; see `hwmodel.like`.
+
 Not described yet: several levels of scratchpad or of shared caches.
 """
 
@@ -32,11 +34,11 @@ from pydantic import (
 from hwmodel import units
 from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.energy_sets import with_sets
+from hwmodel.like import WORDS, groups, leaves, no_source, with_base
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
 from layouts.notation import nearest_first
 
 MACHINES = Path(__file__).parent / "machines"
-_WORDS = {"name", "description", "sources"}  # of a machine; all else describes the hardware
 
 
 class _Resolved(int):
@@ -93,7 +95,7 @@ class MatrixRateSpec(_Part):
 class MatrixSpec(_Part):
     """The matrix unit of one core: `m x n x k` is the smallest block it works on; smaller operands are padded to it."""
 
-    macs_per_cycle: Count  # dense 16-bit multiply-accumulates
+    macs_per_cycle: Count  # dense 16-bit multiply-accumulates, of fp16 where bf16 has a rate of its own
     sustained_percent: Percent | None = None  # of them, in long kernels (power, clocks); by default all
     m: Count
     n: Count
@@ -101,7 +103,8 @@ class MatrixSpec(_Part):
     lane_bytes: Bytes  # of k that one lane of an operand fetch takes; the lanes of a fetch fill one row of banks
     accumulators: Literal["own", "scratchpad"]  # where products lie, and what the vector unit reads and writes there
     accumulator_capacity: Bytes | None = None  # of those of its own; by default as much as a kernel asks for
-    fp8: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
+    bf16: MatrixRateSpec | None = None  # by default the rate of 16 bits, as for all that follow
+    fp8: MatrixRateSpec | None = None
     int8: MatrixRateSpec | None = None
     fp32: MatrixRateSpec | None = None  # TF32 where the machine's source says so
     fp8_scaled: MatrixRateSpec | None = None  # e4m3 with a scale per block of k; None: the unit applies no such scales
@@ -110,6 +113,7 @@ class MatrixSpec(_Part):
     def rate(self, dtype: str) -> MatrixRateSpec:
         """Return the rate for operands of a type, such as "bf16"."""
         own = {
+            "bf16": self.bf16,
             "fp32": self.fp32,
             "int8": self.int8,
             "fp8_e4m3": self.fp8,
@@ -235,6 +239,7 @@ class LaunchSpec(_Part):
     """What a kernel costs before its first instruction."""
 
     latency: Femtoseconds
+    graph: Femtoseconds | None = None  # between two launches of a graph of kernels, beside this; by default nothing
 
 
 class HbmEnergySpec(_Part):
@@ -313,7 +318,7 @@ class MachineSpec(_Part):
     @property
     def hash(self) -> str:
         """Sixteen hex digits over all numbers, independent of names, words and sources."""
-        numbers = self.model_dump(exclude=_WORDS)
+        numbers = self.model_dump(exclude=WORDS)
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_overrides(self, changes: Mapping[str, object]) -> MachineSpec:
@@ -362,14 +367,27 @@ def load_machine(name: str) -> MachineSpec:
         path, where = Path(name), name
     else:
         raise ValueError(_unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
+    tree = _read(path)
+    try:
+        whole = with_sets(with_base(tree, _shipped, (name,)))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return _validated(whole, where)
+
+
+def _read(path: Path) -> dict[str, Any]:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: a machine description is a mapping of keys to values")
-    try:
-        resolved = with_sets(tree)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return _validated(resolved, where)
+    return tree
+
+
+def _shipped(name: object) -> dict[str, Any]:
+    """Return the file of a machine that another one is like."""
+    if not isinstance(name, str) or name not in machine_names():
+        text = name if isinstance(name, str) else units.shown(name)
+        raise ValueError(f"like: {_unknown('machine', text, machine_names())}")
+    return _read(MACHINES / f"{name}.yaml")
 
 
 def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
@@ -387,20 +405,14 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
             if (getattr(spec, memory) is None) != (getattr(spec.energy, memory) is None):
                 what = "missing" if getattr(spec.energy, memory) is None else f"this machine has no {memory}"
                 raise ValueError(f"{where}: energy.{memory}: {what}")
-    for path in _leaves(spec.model_dump(exclude=_WORDS)):
-        if spec.sources.keys().isdisjoint(_groups(path)):
-            raise ValueError(f"{where}: sources: {path} has no source; name one, or write `assumed` and why")
-    known = {group: None for path, _ in _settable(spec) if path not in _WORDS for group in _groups(path)}
+    for path, value in leaves(spec.model_dump(exclude=WORDS)):
+        if value is not None and spec.sources.keys().isdisjoint(groups(path)):
+            raise ValueError(f"{where}: {no_source(path)}")
+    known = {group: None for path, _ in _settable(spec) if path not in WORDS for group in groups(path)}
     for path in spec.sources:
         if path not in known:
             raise ValueError(f"{where}: sources: {_unknown('path', path, known)}")
     return spec
-
-
-def _groups(path: str) -> list[str]:
-    """Return the dotted paths of the groups in which a number lies, from the outside inwards, and its own."""
-    parts = path.split(".")
-    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -422,17 +434,6 @@ def _fields_at(path: Iterable[str]) -> list[str]:
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(model.model_fields)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of a tree by their dotted paths, in order."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        elif value is not None:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
 
 
 def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

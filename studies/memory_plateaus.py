@@ -26,8 +26,8 @@ import csv
 import gzip
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -58,34 +58,21 @@ PLATEAU_TOLERANCE, SRAM_TOLERANCE = 0.07, 0.10
 
 @dataclass(frozen=True)
 class Device:
-    """A measured device, the machine that describes it, and footprints in kB on its plateaus and between them."""
+    """A measured device: the machine that describes it, and footprints in kB on its plateaus and between them."""
 
-    called: str
+    machine: str
     name: str  # in the measurements
     footprints_kb: tuple[int, ...]
-    machine: str
-    changes: Mapping[str, object] = field(default_factory=dict)  # what it has otherwise than the machine
 
 
-GH200 = {"hbm.stacks": 6}  # NVIDIA GH200 datasheet: 96 GB, 4 TB/s
-H100_PCIE = {  # NVIDIA H100 PCIe datasheet: 2039 GB/s of HBM2E; assumed, the address map of an A100's HBM2E
-    "cores.count": 114,
-    "cores.clock": "1.755 GHz",
-    "hbm.standard": "HBM2E",
-    "hbm.pin_rate": "3.186 Gb/s",
-}
 BANDWIDTHS = (
-    Device(
-        "a100-sxm", "a100_80", (4_096, 18_432, 25_600, 33_792, 40_448, 52_736, 100_352, 281_600, 1_170_432), "a100-sxm"
-    ),
-    Device(
-        "gh200", "h200", (9_216, 18_432, 30_720, 40_448, 52_736, 69_632, 120_832, 1_170_432), "h100-sxm", changes=GH200
-    ),
-    Device("h100-pcie", "h100_pcie", (1_170_432,), "h100-sxm", changes=H100_PCIE),
+    Device("a100-sxm", "a100_80", (4_096, 18_432, 25_600, 33_792, 40_448, 52_736, 100_352, 281_600, 1_170_432)),
+    Device("gh200", "h200", (9_216, 18_432, 30_720, 40_448, 52_736, 69_632, 120_832, 1_170_432)),
+    Device("h100-pcie", "h100_pcie", (1_170_432,)),
 )
 LATENCIES = (
-    Device("a100-sxm", "a100_80", (5_630, 13_789, 25_047, 33_757, 52_815, 82_630, 265_865), "a100-sxm"),
-    Device("gh200", "gh200", (6_886, 16_856, 30_616, 41_260, 64_550, 100_988, 307_886), "h100-sxm", changes=GH200),
+    Device("a100-sxm", "a100_80", (5_630, 13_789, 25_047, 33_757, 52_815, 82_630, 265_865)),
+    Device("gh200", "gh200", (6_886, 16_856, 30_616, 41_260, 64_550, 100_988, 307_886)),
 )
 DOTS = (  # machine, device of the measured kernels, GB/s of Dot (Azure/AI-benchmarking-guide, ND A100 v4 to H200 v5)
     ("a100-sxm", "a100_sxm", (1750.0,)),
@@ -290,19 +277,9 @@ def fastest_kernel(device: str) -> float:
         )
 
 
-def machine_of(device: Device) -> Machine:
-    """Return the machine that describes a device."""
-    changes = dict(device.changes)
-    if changes.get("hbm.standard") == "HBM2E":
-        hbm = load_machine("a100-sxm").hbm
-        assert hbm is not None
-        changes |= {"hbm.address_map.fields": hbm.address_map.fields, "hbm.address_map.hashes": hbm.address_map.hashes}
-    return Machine(load_machine(device.machine).with_overrides(changes))
-
-
 def print_bandwidths(device: Device) -> None:
     """Print bandwidth against footprint, and what HBM alone would give."""
-    machine = machine_of(device)
+    machine = Machine(load_machine(device.machine))
     assert machine.spec.shared_cache is not None
     there = measured("l2_bandwidth_vs_footprint.csv", device.name, "GBps")
     capacity_kb = machine.spec.shared_cache.capacity / 1024
@@ -310,21 +287,21 @@ def print_bandwidths(device: Device) -> None:
         level = "L2" if kb < 0.65 * capacity_kb else "HBM" if kb > 6 * capacity_kb else "between"
         tolerance = None if level == "between" else PLATEAU_TOLERANCE
         here = bandwidth(machine, kb * 1024, HBM_STREAM_BYTES if level == "HBM" else STREAM_BYTES) / 1e9
-        print(row(device.called, f"{level} {kb / 1024:.0f} MiB", here, there[kb], "GB/s", tolerance))
+        print(row(device.machine, f"{level} {kb / 1024:.0f} MiB", here, there[kb], "GB/s", tolerance))
     peak, last = float(machine.hbm_peak_bytes_per_second) / 1e9, device.footprints_kb[-1]
     for refresh in ("per-bank", "all-bank"):
         other = Machine(machine.spec.with_overrides({"hbm.controller.refresh": refresh}))
         here = hbm_bandwidth(other, last * 1024, HBM_STREAM_BYTES) / 1e9
-        print(row(device.called, f"HBM alone, {refresh}", here, there[last], "GB/s", PLATEAU_TOLERANCE))
+        print(row(device.machine, f"HBM alone, {refresh}", here, there[last], "GB/s", PLATEAU_TOLERANCE))
         print(f"{'':10}of the peak of {peak:.0f} GB/s: measured {there[last] / peak:.3f}, model {here / peak:.3f}")
 
 
 def print_latencies(device: Device) -> None:
     """Print latency against footprint."""
-    machine, there = machine_of(device), measured_latencies(device.name)
+    machine, there = Machine(load_machine(device.machine)), measured_latencies(device.name)
     for kb in device.footprints_kb:
         here = latency_ns(machine, kb * 1024)
-        print(row(device.called, f"latency {kb / 1024:.0f} MiB", here, there[kb], "ns", None))
+        print(row(device.machine, f"latency {kb / 1024:.0f} MiB", here, there[kb], "ns", None))
 
 
 def print_dots() -> None:

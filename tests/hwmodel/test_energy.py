@@ -15,7 +15,7 @@ from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Program, walk
 from hwmodel.reference import simulate
 from hwmodel.result import Result
-from hwmodel.spec import load_machine, machine_names
+from hwmodel.spec import HbmEnergySpec, load_machine, machine_names
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
 
@@ -36,6 +36,11 @@ actions = st.builds(
 )
 OF_HBM = [f.name for f in fields(Actions) if f.name not in ("instructions", "distributed_sram_bytes")]
 suppress = [HealthCheck.function_scoped_fixture]
+
+
+def energy_of_hbm(name: str) -> HbmEnergySpec | None:
+    energy = load_machine(name).energy
+    return energy and energy.hbm
 
 
 def without_energy(name: str) -> Machine:
@@ -222,15 +227,14 @@ def test_a_main_memory_of_sram_takes_its_energy_per_byte_in_place_of_that_of_hbm
     assert not any(name.startswith("hbm") for name in energy.by_component_fj)
 
 
-@pytest.mark.parametrize("name", [name for name in machine_names() if load_machine(name).hbm])
+@pytest.mark.parametrize("name", [name for name in machine_names() if energy_of_hbm(name)])
 def test_a_refresh_of_a_bank_takes_an_activate_for_every_row_that_falls_to_it(name: str) -> None:
     machine = Machine(load_machine(name))
-    energy = machine.spec.energy
-    assert energy is not None
-    assert energy.hbm is not None
+    hbm = energy_of_hbm(name)
+    assert hbm is not None
     refreshes = 32_000_000_000_000 // machine.ticks_to_fs(machine.timing.nREFI)  # in 32 ms, of each bank
     rows = machine.organisation.rows / refreshes
-    assert energy.hbm.refresh == pytest.approx(rows * energy.hbm.activate, rel=2e-3)
+    assert hbm.refresh == pytest.approx(rows * hbm.activate, rel=2e-3)
 
 
 def test_the_bytes_that_descriptors_ask_for_are_those_that_the_run_found_useful(make_machine: MachineMaker) -> None:

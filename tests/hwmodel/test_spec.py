@@ -43,7 +43,7 @@ def numbers(tree: Any, prefix: str = "") -> list[str]:
     """Return the dotted paths of everything that describes the hardware."""
     paths = []
     for key, value in tree.items():
-        if prefix or key not in ("name", "description", "sources"):
+        if prefix or key not in ("like", "name", "description", "sources"):
             paths += numbers(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
     return paths
 
@@ -72,8 +72,10 @@ def refusal(load: Any, content: object) -> str:
 
 
 def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
-    gpus, others = ("a100-sxm", "b200-sxm", "h100-sxm", "h200-sxm", "mi300x"), ("npu-hbm3", "npu-sram")
-    assert machine_names() == (*gpus, *others, "tpu-v5e", "tpu-v6e")
+    ampere, hopper = ("a100-pcie-40gb", "a100-pcie-80gb", "a100-sxm", "a100-sxm-40gb"), ("h100-pcie", "h100-sxm", "h20")
+    hopper += ("h200-sxm", "h800-sxm")
+    others = ("mi100", "mi300a", "mi300x", "mi355x", "npu-hbm3", "npu-sram", "tpu-v5e", "tpu-v6e", "v100-pcie")
+    assert machine_names() == (*ampere, "b200-sxm", "b300-sxm", "gb200", "gh200", *hopper, *others)
     for name in machine_names():
         assert load_machine(name).name == name
 
@@ -121,10 +123,11 @@ def test_nvidias_matrix_units_multiply_tf32_at_half_the_rate_of_16_bits(name: st
 def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
     for name in machine_names():
         unit = load_machine(name).cores.matrix
-        for dtype in ("bf16", "fp16"):
+        for dtype in ("bf16", "fp16") if unit.bf16 is None else ("fp16",):
             assert unit.rate(dtype).macs_per_cycle == unit.macs_per_cycle
             assert unit.rate(dtype).sustained_percent == unit.sustained_percent
     assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
+    assert [load_machine("mi100").cores.matrix.rate(dtype).macs_per_cycle for dtype in ("fp16", "bf16")] == [512, 256]
     assert load_machine("h100-sxm").cores.matrix.fp8_scaled is None  # block scales are not the unit's business
 
 
@@ -217,9 +220,13 @@ def test_every_number_has_a_source_and_loses_the_description_without_it(name: st
     tree = tree_of(name)
     for source in tree["sources"]:
         covered = [path for path in numbers(tree) if path == source or path.startswith(source + ".")]
-        assert covered, f"{source} is the source of nothing"
         without = copy.deepcopy(tree)
         del without["sources"][source]
+        if "like" in tree and not covered:  # its own words about a number that it inherits
+            base = load_machine(tree["like"])
+            assert load(without).sources.get(source) == base.sources.get(source) != tree["sources"][source]
+            continue
+        assert covered, f"{source} is the source of nothing"
         message = refusal(load, without)
         assert any(f"sources: {path} has no source" in message for path in covered)
 
@@ -419,8 +426,10 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
         value = original
         for key in path.split("."):
             value = getattr(value, key, None)
-        if path in other:
-            new: Any = other[path]
+        if tree_value(tree, path) is None:  # a part that its base has and it has not
+            new: Any = None
+        elif path in other:
+            new = other[path]
         elif path.endswith(".like"):
             sets = {"hbm2", "hbm3"} if path == "energy.hbm.like" else {"5nm", "7nm"}
             (new,) = sets - {tree_value(tree, path)}
@@ -432,7 +441,7 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
             unit = tree_value(tree, path).split()[1]
             new = f"{float(tree_value(tree, path).split()[0]) + 1} {unit}"
         else:
-            new = int(str(value)) + 1
+            new = int(str(value)) + (-1 if path.endswith("percent") else 1)
         hashes.add(load(changed(name, path, new)).hash)
     assert len(hashes) == len(paths) + 1
 

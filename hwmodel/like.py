@@ -1,0 +1,95 @@
+"""Descriptions that are like another one: a file that begins with `like: NAME` gives only what differs.
+
+`NAME` is a shipped machine, which may be like another one in turn. Mappings merge key by key, lists and values replace,
+and `null` removes a part or a number that is optional. A description always has its own `name` and `description`. What
+it gives needs sources of its own; all else keeps its number and its source. After `with_base` the description is whole,
+and nothing else in the project knows that it was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+WORDS = {"name", "description", "sources"}  # of a machine; all else describes the hardware
+
+
+def with_base(
+    tree: dict[str, Any], read: Callable[[object], dict[str, Any]], begun: tuple[object, ...] = ()
+) -> dict[str, Any]:
+    """Return a machine description with what it leaves to another one; `read` gives the file of a name.
+
+    `begun`: the names whose files are being read. Raises ValueError for a name that is none or that comes back to
+    itself, for `null` in place of nothing, and for a number without a source of its own. Whatever else is wrong is left
+    for the validation of the description to say.
+    """
+    if "like" not in tree:
+        return tree
+    name = tree["like"]
+    if name in begun:
+        raise ValueError(f"like: {name} is like itself: {' -> '.join(map(str, [*begun, name]))}")
+    base = with_base(read(name), read, (*begun, name))
+    numbers = {key: value for key, value in tree.items() if key not in WORDS | {"like"}}
+    words = {key: value for key, value in tree.items() if key in WORDS}
+    inherited = {key: value for key, value in base.items() if key not in WORDS}
+    _check_removals(inherited, numbers, str(name))
+    own = words.get("sources", {})
+    if not isinstance(own, dict):
+        return merged(inherited, numbers) | words
+    given = dict(leaves(numbers))
+    kept = {path: text for path, text in base["sources"].items() if given.keys().isdisjoint(groups(path))}
+    _check_sources(given, own, kept, str(name))
+    return merged(inherited, numbers) | words | {"sources": kept | own}
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree with changes: mappings merge key by key, `None` removes, all else replaces."""
+    found = dict(base)
+    for key, value in changes.items():
+        there = base.get(key)
+        if value is None:
+            found.pop(key, None)
+        elif isinstance(there, dict) and isinstance(value, dict):
+            found[key] = merged(there, value)
+        else:
+            found[key] = value
+    return found
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what is no mapping by its dotted path, in order."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def groups(path: str) -> list[str]:
+    """Return the dotted paths of the groups in which a number lies, from the outside inwards, and its own."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def no_source(path: str) -> str:
+    """Return what is said of a number without a source."""
+    return f"sources: {path} has no source; name one, or write `assumed` and why"
+
+
+def _check_removals(base: Mapping[str, Any], changes: Mapping[str, Any], name: str, prefix: str = "") -> None:
+    for key, value in changes.items():
+        if value is None and base.get(key) is None:
+            raise ValueError(f"{prefix}{key}: null removes nothing: {name} has none")
+        if isinstance(value, Mapping):
+            there = base.get(key)
+            _check_removals(there if isinstance(there, Mapping) else {}, value, name, f"{prefix}{key}.")
+
+
+def _check_sources(given: Mapping[str, Any], own: Mapping[str, Any], kept: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError for a number whose innermost source is that of the other machine's number."""
+    for path, value in given.items():
+        if value is None or path.endswith(".like"):  # a set of energies brings its sources
+            continue
+        found = [group for group in groups(path) if group in own or group in kept]
+        if not found or found[-1] not in own:
+            raise ValueError(f"{no_source(path)}; that of {name} is another number's")
