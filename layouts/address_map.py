@@ -122,8 +122,9 @@ class AddressMap:
             if twice := [row for row in rows if rows.count(row) > 1]:
                 raise ValueError(f"hash of {twice[0].target}: the source {twice[0].source} appears twice")
             turned = {turn.field for turn in turns}
-            if read := next((row for row in (*rows, *turns) if row.source.field in turned), None):
-                raise ValueError(f"hash of {read.source}: {FIELDS[read.source.field]} is turned, no hash may read it")
+            sources = [row.source for row in rows] + [turn.source for turn in turns]
+            if read := next((source for source in sources if source.field in turned), None):
+                raise ValueError(f"hash of {read}: {FIELDS[read.field]} is turned, no hash may read it")
             return cls(name, burst_bytes, checked, digits, rows, _invert(rows), turns)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None

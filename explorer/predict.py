@@ -1,0 +1,88 @@
+"""Predictions: the time of calls from rows of measured kernels, on one machine.
+
+Between `workloads.calls`, which knows what a row consists of, and the engine: of every launch the most promising
+schedules are simulated, whole or by windows (`workloads.windows`), and the fastest is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hwmodel.bounds import lower_bound
+from hwmodel.engine import simulate
+from hwmodel.machine import Machine
+from hwmodel.units import FS_PER_US
+from workloads import windows
+from workloads.calls import Call, Launch, Variant
+from workloads.calls.roof import Roof
+
+SCHEDULES = 2  # of a launch that are simulated: the most promising
+
+
+@dataclass(frozen=True)
+class Run:
+    """One launch: the schedule taken, its time, whether it was run whole, and what limits it."""
+
+    name: str
+    variant: Variant
+    time_fs: float
+    whole: bool
+    limited_by: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A call: its launches, and the time no schedule could be faster than."""
+
+    runs: tuple[Run, ...]
+    gap_fs: int
+    bound_fs: float
+
+    @property
+    def time_fs(self) -> float:
+        return self.gap_fs + sum(run.time_fs for run in self.runs)
+
+    @property
+    def limited_by(self) -> str:
+        """The resource that limits the longest launch."""
+        return max(self.runs, key=lambda run: run.time_fs).limited_by
+
+    @property
+    def knobs(self) -> str:
+        """Kernel and changed knobs of every launch."""
+        return "; ".join(f"{run.variant.kernel}({_knobs(run.variant.knobs)})" for run in self.runs)
+
+
+def predict(call: Call, machine: Machine, schedules: int = SCHEDULES) -> Prediction:
+    """Return the prediction of a call. Raises `NotModelled` where no schedule of a launch fits the machine."""
+    runs = tuple(fastest(launch, machine, schedules) for launch in call.launches)
+    roof = Roof(machine)
+    gap = getattr(machine.spec.launch, "graph", 0) if call.graph else 0
+    least = sum(
+        launch.launches * roof.launch_fs + roof.least_fs(launch.macs, launch.dtype, launch.moved_bytes, launch.on_vector)
+        for launch in call.launches
+    )
+    return Prediction(runs, gap, gap + least)
+
+
+def fastest(launch: Launch, machine: Machine, schedules: int) -> Run:
+    """Return the fastest of the most promising schedules of a launch."""
+    runs = [run(launch.name, variant, program, machine) for variant, program in launch.fitting(machine, schedules)]
+    return min(runs, key=lambda found: found.time_fs)
+
+
+def run(name: str, variant: Variant, program: Any, machine: Machine) -> Run:
+    """Simulate one schedule, whole or by windows."""
+    plan = windows.plan(program, machine.spec.cores.count)
+    times: dict[tuple[bool, bool], list[float]] = {}
+    window = program
+    for which in plan.windows:
+        window = plan.window(which)
+        times[which] = [phase.fs for phase in simulate(window, machine).phases]
+    return Run(name, variant, plan.time(times), len(times) == 1, lower_bound(window, machine).limited_by)
+
+
+def _knobs(knobs: Any) -> str:
+    changed = ((f.name, getattr(knobs, f.name), f.default) for f in fields(knobs))
+    return ", ".join(f"{name}={value}" for name, value, default in changed if value != default)

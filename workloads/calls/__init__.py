@@ -1,0 +1,23 @@
+"""Calls: what libraries run for one operator, as lists of kernel launches, from rows of measured kernels.
+
+`call_of` reads a `Row` (names and sizes as tables of measurements have them) and returns the `Call` on a machine.
+"""
+
+from __future__ import annotations
+
+from hwmodel.machine import Machine
+from workloads.calls.call import Builder, Call, Launch, NotModelled, Row, Variant
+from workloads.calls.products import batched_call, product_call
+
+BUILDERS: dict[str, Builder] = {
+    "gemm": product_call,
+    "batched_gemm": batched_call,
+}
+__all__ = ["BUILDERS", "Call", "Launch", "NotModelled", "Row", "Variant", "call_of"]
+
+
+def call_of(row: Row, machine: Machine) -> Call:
+    """Return the call of a row on a machine. Raises NotModelled with the reason where there is none."""
+    if row.op not in BUILDERS:
+        raise NotModelled(f"op {row.op!r} has no call; known: {', '.join(sorted(BUILDERS))}")
+    return BUILDERS[row.op](row, machine)

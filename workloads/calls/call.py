@@ -1,0 +1,122 @@
+"""A call: what one measured time of a library's operator is made of, as launches of kernels.
+
+A `Launch` is one kernel of the call with the schedules that may be chosen for it, the most promising first by a
+closed-form estimate (`roof`); which of them is best is for a simulation to say. `NotModelled` says why there is no call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwmodel.machine import Machine
+from hwmodel.program import Program
+from workloads.kernels import KERNELS
+
+SIZES = (
+    "m", "n", "k", "batch", "q_len", "kv_len", "heads_q", "heads_kv", "head_dim", "head_dim_v", "window", "causal",
+    "tokens", "hidden", "inter", "experts", "topk", "rows", "cols", "gated",
+)  # fmt: skip
+NAMES = ("op", "dtype", "kv_dtype", "kernel", "framework", "distribution")
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+MAX_SIZE = 1 << 24  # assumed: a size beyond it is a slip
+
+
+class NotModelled(ValueError):
+    """A row for which there is no call, and why."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table of measured kernels: names as they stand there, sizes as integers; what is empty is left out."""
+
+    names: Mapping[str, str]
+    sizes: Mapping[str, int]
+
+    @property
+    def op(self) -> str:
+        return self.names.get("op", "")
+
+    @property
+    def dtype(self) -> str:
+        return self.names.get("dtype", "")
+
+    def need(self, *names: str) -> list[int]:
+        """Return sizes. Raises NotModelled naming one that is missing or not in 1 to MAX_SIZE."""
+        for name in names:
+            value = self.sizes.get(name)
+            if value is None or not 1 <= value <= MAX_SIZE:
+                shown = "missing" if value is None else f"{value}; allowed: 1 to {MAX_SIZE}"
+                raise NotModelled(f"{self.op}: {name} is {shown}")
+        return [self.sizes[name] for name in names]
+
+    def float_dtype(self) -> str:
+        """Return the dtype of a row of 16 or 32 bits in this project's words. Raises NotModelled for others."""
+        if self.dtype not in DTYPES:
+            raise NotModelled(f"{self.op}: dtype {self.dtype!r} has no kernel; known: {', '.join(DTYPES)}")
+        return DTYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel with a problem and knobs, and what an estimate in closed form says it takes, in femtoseconds."""
+
+    kernel: str
+    problem: Any
+    knobs: Any
+    estimate_fs: float = 0.0
+
+    def compile(self, machine: Machine) -> Program:
+        """Return the program. Raises ValueError where it does not fit the machine."""
+        return KERNELS[self.kernel].compile(self.problem, self.knobs, machine, 0)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel of a call: `variants` by estimate, best first; `macs` of `dtype` and `moved_bytes` it cannot avoid.
+
+    `moved_bytes` are read from or written to main memory. `launches` is how many kernels it starts at least.
+    """
+
+    name: str
+    variants: tuple[Variant, ...]
+    dtype: str
+    macs: int
+    moved_bytes: int
+    launches: int = 1
+    on_vector: bool = False  # products are those of the vector unit
+
+    def fitting(self, machine: Machine, most: int) -> list[tuple[Variant, Program]]:
+        """Return up to `most` variants that fit, with their programs, the most promising first.
+
+        Raises NotModelled with the last reason where none fits.
+        """
+        found: list[tuple[Variant, Program]] = []
+        reason = "no schedule"
+        for variant in self.variants:
+            try:
+                found.append((variant, variant.compile(machine)))
+            except ValueError as error:
+                reason = str(error)
+            if len(found) == most:
+                break
+        if not found:
+            raise NotModelled(f"{self.name}: no schedule fits {machine.spec.name}: {reason}")
+        return found
+
+
+@dataclass(frozen=True)
+class Call:
+    """Launches in order; `graph`: the call is a graph of kernels of its own, which takes a gap to launch."""
+
+    launches: tuple[Launch, ...]
+    graph: bool = False
+
+
+def ranked(variants: Iterable[Variant]) -> tuple[Variant, ...]:
+    """Return variants, the smallest estimate first."""
+    return tuple(sorted(variants, key=lambda variant: variant.estimate_fs))
+
+
+Builder = Callable[[Row, Machine], Call]
