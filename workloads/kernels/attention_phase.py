@@ -32,7 +32,7 @@ from workloads.buffers import allocate, operand
 from workloads.kernels.attention_parts import Attention, Places
 
 Array = np.ndarray[Any, Any]
-WIDENED = 2  # blocks of widened keys, and of values
+WIDENED = 2  # blocks of widened keys, and of values: the softmax before has waited for what used the one after next
 
 
 class AttendPhase:
@@ -128,8 +128,6 @@ class AttendPhase:
             ("buffer", "scales free", a.types.scaled),
             ("dependency", "k widened", a.types.widens),
             ("dependency", "v widened", a.types.widens),
-            ("buffer", "k widened free", a.types.widens),
-            ("buffer", "v widened free", a.types.widens),
         ]
         own: list[tuple[Cause, str, bool]] = [
             ("memory", "q loaded", True),
@@ -226,14 +224,14 @@ class AttendPhase:
             (self._rows(lane), self._keys(index), a.dim),
             transpose_b=True,
             wait=self._waits(ready | {"scores free": number - self._deep + 1}, lane),
-            signal=self._signals("scores", *([f"{self._k} free"] if lane == a.lanes - 1 else []), lane=lane),
+            signal=self._signals("scores", *self._done("k", lane), lane=lane),
         )
 
     def _weigh(self, lane: int, number: Affine, index: Affine | int, *, last: bool = False) -> None:
         """Add the weighted sum of a tile; after the `last` one of an item its queries are not used any more."""
         a, (accumulator,) = self._a, self._item(lane, "accumulator")
         also = ["q free"] if last and not a.types.quantises else []
-        also += [f"{self._v} free"] if lane == a.lanes - 1 else []
+        also += self._done("v", lane)
         self._p.matmul(
             accumulator,
             self._slot(f"probabilities{_suffix(lane)}", number),
@@ -243,6 +241,10 @@ class AttendPhase:
             wait=self._waits({_ready(self._v): number + 1, "probabilities": number + 1}, lane),
             signal=self._signals("tile summed", "probabilities free", *also, lane=lane),
         )
+
+    def _done(self, side: str, lane: int) -> list[str]:
+        """Return what a product signals of the tile that it has read; of widened tiles the vector queue knows it."""
+        return [f"{side} free"] if lane == self._a.lanes - 1 and not self._a.types.widens else []
 
     def _vector(self) -> None:
         """What an item begins with, the online softmax per tile, then the item's result."""
@@ -292,7 +294,7 @@ class AttendPhase:
             "convert",
             (self._slot(f"{side} widened", number), self._slot(side, number)),
             (self._keys(index), a.dim if side == "k" else a.dim_v),
-            wait=self._waits({f"{side} loaded": number + 1, f"{side} widened free": number - WIDENED + 1}),
+            wait=self._waits({f"{side} loaded": number + 1}),
             signal=self._signals(f"{side} widened", f"{side} free"),
         )
 
