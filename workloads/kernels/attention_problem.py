@@ -6,7 +6,8 @@ quantised before the kernel or on their way, probabilities when they are compute
 al. 2024, arXiv:2407.08608). With 16-bit the vector unit widens tiles of keys and values, exactly, to the type of the
 queries, as on units without fp8. It is a knob, because both ways read the same cache.
 
-Not modelled: scales per head, per token or per block, and scales that are computed from the data.
+Not modelled: scales per head, per token or per block, scales that are computed from the data, and the turning of tiles
+of values where a matrix unit reads 8 bits along tokens only: their banks' conflicts are counted instead.
 """
 
 from __future__ import annotations
