@@ -7,7 +7,8 @@ template's default knobs, or the first smaller tiles that fit the machine.
 Not modelled: the exchange between devices, the convolution of linear attention, the append of latents, of index keys
 and of a ragged prefill's keys and values, the selection in a prefill that its indexer's top-k covers, the
 multiplication by gates, rotary embedding of latents, norms of single heads and those beyond one before attention and
-one before the feed forward, biases, values narrower than keys in a decode step, and weights narrower than 16 bits.
+one before the feed forward, biases, the append of values narrower than keys at their own width, and weights and caches
+narrower than 16 bits.
 Compressed attention and several residual streams (DeepSeek V4) have no kernels and are refused.
 """
 
@@ -173,12 +174,12 @@ def _softmax(a: SoftmaxAttention, s: Setting) -> Iterator[Part]:
         append = kv_append.Problem(heads_q, heads_kv, a.head_dim_qk, s.dtype, s.contexts, new)
         yield _fitted("append", "kv-append", append, kv_append.Knobs(rope="neox"), s)
     sizes = heads_q, heads_kv, a.head_dim_qk, s.dtype, seen
+    value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
     if s.prefill:
-        value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
         problem: Any = prefill_attention.Problem(*sizes, window=window, sinks=sinks, head_dim_v=value_dim)
         yield _fitted("attention", "prefill-attention", problem, prefill_attention.Knobs(), s)
     else:
-        problem = decode_attention.Problem(*sizes, window=window, sinks=sinks)
+        problem = decode_attention.Problem(*sizes, window=window, sinks=sinks, head_dim_v=value_dim)
         knobs = decode_attention.Knobs(split_tokens=_split(s, heads_kv, min(max(seen), window or max(seen))))
         yield _fitted("attention", "decode-attention", problem, knobs, s)
     yield product("out", s, a.hidden, heads_q * a.head_dim_v)

@@ -1,4 +1,11 @@
-"""Vector operations of attention: online softmax over tiles, masks, sinks, soft caps, and merging partial results."""
+"""Vector operations of attention: online softmax over tiles, masks, sinks, soft caps, and merging partial results.
+
+Operands of 8 bits have a scale each, of queries, keys and values: a block [1, 3] that comes last among the operands
+where there is one. Scores are multiplied by the first two, results by the third and by the scalar of the instruction;
+kernels fold both into factors that they have anyway, so that they cost next to nothing. Probabilities in e4m3 are
+stored times WEIGHT_PEAK, which that scalar takes back: FlashAttention-3 adds 8 to the exponents of two
+(Max_offset in hopper/flash_fwd_kernel_sm90.h), so that weights from 2^-17 on are not rounded to zero.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel.program import Buffer
+from hwmodel.program import DTYPES, Buffer
 from hwmodel.vector.operation import Operation, Touch, Work, read, update, write
 
 Array = np.ndarray[Any, Any]
+WEIGHT_PEAK = {"fp8_e4m3": 256.0}  # what a probability of one is stored as, by the type it is stored in; others: 1
+_PEAKS = {DTYPES[name]: np.float32(peak) for name, peak in WEIGHT_PEAK.items()}
 
 
 def _softmax_step(blocks: list[Array], scale: float, rows: int, columns: int, first: int) -> None:
     """Online softmax over one tile of scores [rows, columns], multiplied by `scale`.
 
-    Operands: probabilities, scores, running maximum [rows, 1], running sum [rows, 1], accumulator [rows, width].
-    The first tile (`first` > 0) resets maximum, sum and accumulator.
+    Operands: probabilities, scores, running maximum [rows, 1], running sum [rows, 1], accumulator [rows, width], and
+    scales or not. The first tile (`first` > 0) resets maximum, sum and accumulator.
     """
-    _online(blocks, blocks[1][:rows, :columns].astype(np.float32) * np.float32(scale), first)
+    _online(blocks, blocks[1][:rows, :columns].astype(np.float32) * _scale(blocks, 5, scale), first)
 
 
 def _masked_softmax_step(
@@ -31,14 +40,25 @@ def _masked_softmax_step(
     Row r belongs to the query at position `offset + r // heads`, counted from the position of column 0. It sees the
     columns up to its own position and, where `window` is not 0, only the last `window` of these. A row may see none.
     """
-    tile = blocks[1][:rows, :columns].astype(np.float32) * np.float32(scale)
+    tile = blocks[1][:rows, :columns].astype(np.float32) * _scale(blocks, 5, scale)
     behind = (offset + np.arange(rows) // heads)[:, None] - np.arange(columns)
     hidden = (behind < 0) | ((behind >= window) if window else False)
     _online(blocks, np.where(hidden, np.float32(-np.inf), tile), first)
 
 
+def _scale(blocks: list[Array], scales: int, scale: float) -> np.float32:
+    """Return `scale` times the scales of queries and keys, where the operand `scales` is there."""
+    factor = np.float32(scale)
+    return factor * blocks[scales][0, 0] * blocks[scales][0, 1] if len(blocks) > scales else factor
+
+
+def _out_scale(blocks: list[Array], scales: int, scale: float) -> np.float32:
+    """Return `scale` times the scale of values, where the operand `scales` is there; else 1."""
+    return np.float32(scale) * blocks[scales][0, 2] if len(blocks) > scales else np.float32(1)
+
+
 def _online(blocks: list[Array], tile: Array, first: int) -> None:
-    probabilities, _, maximum, total, accumulator = blocks
+    probabilities, _, maximum, total, accumulator = blocks[:5]
     rows, columns = tile.shape
     if first > 0:
         maximum[:rows], total[:rows], accumulator[:rows] = -np.inf, 0.0, 0.0
@@ -46,7 +66,8 @@ def _online(blocks: list[Array], tile: Array, first: int) -> None:
     shift = np.where(new == -np.inf, np.float32(0), new)  # a row that has seen nothing yet
     factor = np.exp(maximum[:rows] - shift)
     weights = np.exp(tile - shift)
-    probabilities[:rows, :columns] = weights.astype(probabilities.dtype)
+    peak = _PEAKS.get(probabilities.dtype, np.float32(1))
+    probabilities[:rows, :columns] = (weights * peak).astype(probabilities.dtype)
     total[:rows] = total[:rows] * factor + weights.sum(axis=1, keepdims=True)
     accumulator[:rows] *= factor
     maximum[:rows] = new
@@ -67,26 +88,27 @@ def _start_with_sink(blocks: list[Array], _: float, rows: int, heads: int, prese
 
 
 def _soft_cap(blocks: list[Array], scale: float, rows: int, columns: int, cap: int) -> None:
-    """scores = cap * tanh(scores * scale / cap). Operand: scores [rows, columns]."""
-    (scores,) = blocks
-    tile = scores[:rows, :columns].astype(np.float32) * np.float32(scale / cap)
+    """scores = cap * tanh(scores * scale / cap). Operands: scores [rows, columns], and scales or not."""
+    scores = blocks[0]
+    tile = scores[:rows, :columns].astype(np.float32) * _scale(blocks, 1, scale / cap)
     scores[:rows, :columns] = np.float32(cap) * np.tanh(tile)
 
 
-def _normalise(blocks: list[Array], _: float, rows: int, columns: int) -> None:
-    """out = accumulator / sum, rounded to the dtype of out. Operands: out, accumulator, sum."""
-    out, accumulator, total = blocks
-    out[:rows, :columns] = (accumulator[:rows, :columns] / total[:rows]).astype(out.dtype)
+def _normalise(blocks: list[Array], scale: float, rows: int, columns: int) -> None:
+    """out = accumulator / sum, rounded to the dtype of out. Operands: out, accumulator, sum, and scales or not."""
+    out, accumulator, total = blocks[:3]
+    divisor = total[:rows] / _out_scale(blocks, 3, scale)
+    out[:rows, :columns] = (accumulator[:rows, :columns] / divisor).astype(out.dtype)
 
 
-def _partial(blocks: list[Array], _: float, rows: int, columns: int) -> None:
+def _partial(blocks: list[Array], scale: float, rows: int, columns: int) -> None:
     """Normalise a partial result and append its log-sum-exp as one more column; of a row that saw nothing 0 and -inf.
 
-    Operands: out [rows, columns + 1], accumulator, maximum, sum.
+    Operands: out [rows, columns + 1], accumulator, maximum, sum, and scales or not.
     """
-    out, accumulator, maximum, total = blocks
+    out, accumulator, maximum, total = blocks[:4]
     divisor = np.where(total[:rows] == 0, np.float32(1), total[:rows])
-    out[:rows, :columns] = accumulator[:rows, :columns] / divisor
+    out[:rows, :columns] = accumulator[:rows, :columns] / (divisor / _out_scale(blocks, 4, scale))
     out[:rows, columns] = (maximum[:rows] + np.log(divisor))[:, 0]
 
 
@@ -126,7 +148,16 @@ def _masked_work(
 
 def _softmax_touches(buffers: Sequence[Buffer], rows: int, columns: int, *_: int) -> tuple[Touch, ...]:
     state = update(2, rows, 1), update(3, rows, 1), update(4, rows, buffers[4].columns)
-    return (write(0, rows, columns), read(1, rows, columns), *state)
+    return (write(0, rows, columns), read(1, rows, columns), *state, *_scales(buffers, 5))
+
+
+def _scales(buffers: Sequence[Buffer], operand: int) -> tuple[Touch, ...]:
+    return (read(operand, 1, 3),) if len(buffers) > operand else ()
+
+
+def _division(buffers: Sequence[Buffer], scales: int, rows: int, columns: int) -> int:
+    """Return the divisions of a result, and of a row's sum by the scale of values where there is one."""
+    return rows * (columns + 1) if len(buffers) > scales else rows * columns
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -147,21 +178,27 @@ OPERATIONS: dict[str, Operation] = {
     # a hyperbolic tangent is one exp, as the special-function units of GPUs have it (PTX ISA: tanh.approx)
     "soft_cap": Operation(
         lambda _, rows, columns, cap: Work(alu=2 * rows * columns, exp=rows * columns),
-        lambda _, rows, columns, cap: (update(0, rows, columns),),
+        lambda buffers, rows, columns, cap: (update(0, rows, columns), *_scales(buffers, 1)),
         _soft_cap,
     ),
     "normalise": Operation(
-        lambda _, rows, columns: Work(alu=rows * columns, convert=rows * columns),
-        lambda _, rows, columns: (write(0, rows, columns), read(1, rows, columns), read(2, rows, 1)),
+        lambda buffers, rows, columns: Work(alu=_division(buffers, 3, rows, columns), convert=rows * columns),
+        lambda buffers, rows, columns: (
+            write(0, rows, columns),
+            read(1, rows, columns),
+            read(2, rows, 1),
+            *_scales(buffers, 3),
+        ),
         _normalise,
     ),
     "partial": Operation(
-        lambda _, rows, columns: Work(alu=rows * columns, exp=rows),
-        lambda _, rows, columns: (
+        lambda buffers, rows, columns: Work(alu=_division(buffers, 4, rows, columns), exp=rows),
+        lambda buffers, rows, columns: (
             write(0, rows, columns + 1),
             read(1, rows, columns),
             read(2, rows, 1),
             read(3, rows, 1),
+            *_scales(buffers, 4),
         ),
         _partial,
     ),

@@ -407,7 +407,7 @@ def test_an_unknown_field_of_a_model_is_named_on_stderr(rowhit: Rowhit, tmp_path
 def test_a_kernel_refuses_the_attention_it_does_not_know(rowhit: Rowhit, tmp_path: Path, data_dir: Path) -> None:
     file = str(data_dir / "models" / "deepseek-ai--DeepSeek-V3.2.json")
     done = rowhit(*RUN[:4], file, *RUN[5:], "--batch", "1", "--context", "64", cwd=tmp_path)
-    known = "rowhit: model: kernel decode-attention knows plain softmax attention only; "
+    known = "rowhit: model: kernel decode-attention knows softmax attention over all tokens or a window only; "
     has = "deepseek-ai--DeepSeek-V3.2 has an indexer that chooses 2048 tokens, latent attention\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", known + has)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -123,6 +124,40 @@ def test_a_row_that_saw_nothing_weighs_nothing_when_parts_are_merged() -> None:
     weight = 2 * np.exp(0.5) / (2 * np.exp(0.5) + np.e)
     np.testing.assert_allclose(out[0], [1, 1, 1])
     np.testing.assert_allclose(out[1], weight * np.array([1, 2, 3]) + (1 - weight), rtol=1e-6)
+
+
+def test_weights_in_e4m3_are_stored_times_256_and_results_take_that_and_the_scales_back() -> None:
+    scales = np.array([[0.5, 4.0, 3.0]], np.float32)  # of queries, keys and values
+    scores = -np.log(2) / 2 * np.array([[0, 1, 9, 17, 19]], np.float32)  # the scales of both multiply them by 2
+    weights = np.zeros((1, 5), ml_dtypes.float8_e4m3fn)
+    maximum, total, accumulator = (np.full((1, n), 7, np.float32) for n in (1, 1, 2))
+    OPERATIONS["softmax_step"].values([weights, scores, maximum, total, accumulator, scales], 1.0, 1, 5, 1)
+    assert weights.astype(float).tolist() == [[256, 128, 0.5, 2.0**-9, 0]]
+    np.testing.assert_allclose(total, 1 + 2.0**-1 + 2.0**-9 + 2.0**-17 + 2.0**-19, rtol=1e-6)
+    accumulator[:] = 256, 512
+    out, partial = np.zeros((1, 2), np.float32), np.zeros((1, 3), np.float32)
+    OPERATIONS["normalise"].values([out, accumulator, total, scales], 1 / 256, 1, 2)
+    np.testing.assert_allclose(out, np.array([[3, 6]]) / total, rtol=1e-6)
+    OPERATIONS["partial"].values([partial, accumulator, maximum, total, scales], 1 / 256, 1, 2)
+    np.testing.assert_allclose(partial, np.array([[3, 6, 0]]) / total + [0, 0, np.log(total[0, 0])], rtol=1e-6)
+    OPERATIONS["soft_cap"].values([scores, scales], 1.0, 1, 5, 3)
+    np.testing.assert_allclose(scores[0, 1], 3 * np.tanh(-np.log(2) / 3), rtol=1e-6)
+
+
+def test_scales_are_read_and_cost_a_division_per_row() -> None:
+    state = [block("", 6, n, "fp32") for n in (8, 8, 1, 1, 5)]
+    scales = block("", 1, 3, "fp32")
+    for name, operands, sizes, alu in (
+        ("softmax_step", state, (6, 8, 0), 0),
+        ("masked_softmax_step", state, (6, 8, 0, 3, 2, 4), 0),
+        ("soft_cap", state[1:2], (6, 8, 30), 0),
+        ("normalise", [state[4], state[4], state[2]], (6, 5), 6),
+        ("partial", [block("", 6, 6, "fp32"), state[4], state[2], state[3]], (6, 5), 6),
+    ):
+        plain, scaled = (OPERATIONS[name].work(buffers, *sizes) for buffers in (operands, [*operands, scales]))
+        assert (scaled.alu - plain.alu, scaled.exp, scaled.convert) == (alu, plain.exp, plain.convert)
+        touches = OPERATIONS[name].touches([*operands, scales], *sizes)
+        assert touches == (*OPERATIONS[name].touches(operands, *sizes), (len(operands), 1, 3, True, False))
 
 
 @pytest.mark.parametrize(

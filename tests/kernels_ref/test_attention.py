@@ -3,13 +3,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels_ref.attention import attention, decode_attention
+from kernels_ref.attention import attention, decode_attention, fp8_attention
 
 Array = NDArray[np.float64]
 
@@ -176,3 +177,49 @@ def test_what_attention_cannot_mean_is_refused(changes: dict[str, Any], message:
     arguments: dict[str, Any] = {"q": [np.zeros((2, 4, 8))], "keys": [KEY], "values": [KEY], "scale": 1.0}
     with pytest.raises(ValueError, match=message):
         attention(**arguments | changes)
+
+
+def online_in_fp8(q: Array, key: Array, value: Array, parts: list[list[int]], sink: float) -> Array:
+    """One query of one head, tile by tile, its parts merged by their log-sum-exps; weights are rounded to e4m3."""
+    merged, total, begin = np.zeros(value.shape[1]), 0.0, 0
+    for number, part in enumerate(parts):
+        highest, below, out = (sink, 1.0, 0.0 * merged) if number == 0 else (-math.inf, 0.0, 0.0 * merged)
+        for tile in part:
+            scores = [math.fsum(q * k) for k in key[begin : begin + tile]]
+            shift = math.exp(highest - max(highest, *scores))
+            highest = max(highest, *scores)
+            weights = [math.exp(score - highest) for score in scores]
+            rounded = [float(ml_dtypes.float8_e4m3fn(256 * weight)) / 256 for weight in weights]
+            out = out * shift + sum(w * v for w, v in zip(rounded, value[begin : begin + tile], strict=True))
+            below = below * shift + math.fsum(weights)
+            begin += tile
+        merged, total = merged + out * math.exp(highest), total + below * math.exp(highest)
+    return merged / total
+
+
+@given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), min_size=1, max_size=3), st.integers(0, 99))
+def test_weights_in_fp8_are_those_of_an_online_softmax_that_rounds_them(parts: list[list[int]], seed: int) -> None:
+    rng, context = np.random.default_rng(seed), sum(map(sum, parts))
+    q, key, value = rng.normal(0, 2, (1, 2, 3)), rng.normal(size=(context, 1, 3)), rng.normal(size=(context, 1, 2))
+    sinks = rng.normal(size=2)
+    (out,) = fp8_attention([q], [key], [value], 1.0, [parts], sinks=sinks)
+    for head in range(2):
+        expected = online_in_fp8(q[0, head], key[:, 0], value[:, 0], parts, float(sinks[head]))
+        np.testing.assert_allclose(out[0, head], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_that_e4m3_has_are_not_rounded() -> None:
+    key = -math.log(2) * np.arange(18.0)[:, None, None]  # weights from 1 to 2^-17, times 256 from 2^8 to 2^-9
+    value = np.arange(18.0)[:, None, None] ** 2
+    q = [np.ones((1, 1, 1))]
+    rounded, exact = fp8_attention(q, [key], [value], 1.0, [[[18]]]), attention(q, [key], [value], 1.0)
+    np.testing.assert_allclose(rounded, exact, rtol=1e-12)
+    (lost,) = fp8_attention(q, [key], [value], 1.0, [[[18]]], peak=1.0)  # those below 2^-10 are
+    kept = sum(2.0**-i * i**2 for i in range(10)) / (2 - 2.0**-17)
+    np.testing.assert_allclose(lost, kept, rtol=1e-12)
+
+
+def test_tiles_that_are_not_the_context_are_refused() -> None:
+    q, key = np.ones((1, 1, 1)), np.ones((5, 1, 1))
+    with pytest.raises(ValueError, match=r"^fp8_attention: sequence 0: tiles \[\[2, 2\]\]; allowed: 5 keys in all"):
+        fp8_attention([q], [key], [key], 1.0, [[[2, 2]]])

@@ -18,6 +18,7 @@ from hwmodel.program import NONE, Phase, Schedule, Tensor
 from layouts.notation import named
 from workloads import paging
 from workloads.buffers import allocate
+from workloads.kernels.attention_problem import Types
 from workloads.kernels.base import knob_layout
 
 EPILOGUES = ("overlapped", "exposed")
@@ -42,7 +43,7 @@ class Attention:
     positions: int
     dim: int
     dim_v: int
-    dtype: str
+    types: Types
     tile: int
     stages: int
     sram_layout: str
@@ -62,6 +63,7 @@ class Attention:
 class Places:
     """Where an item's tensors lie: regions of q and out by lane, of K and V by key positions (start, length).
 
+    `sinks` and `scales` are regions of tensors that some attentions do not have.
     `k_along` and `v_along` say which axis (0 tokens, 1 elements) is contiguous in memory.
     """
 
@@ -70,6 +72,7 @@ class Places:
     k: Callable[[Extent], Region]
     v: Callable[[Extent], Region]
     sinks: Region
+    scales: Region
     k_along: int = 1
     v_along: int = 1
 
@@ -99,18 +102,34 @@ def edges(first: Array, last: Array, begin: Array, tokens: Array, tile: int, win
     return {"tiles": tiles, "edge": left, "full": before - left, "offset": offset}
 
 
-def require_flags(**flags: int) -> None:
-    """Raise ValueError for a size that means yes or no and is neither 1 nor 0."""
-    for name, value in flags.items():
-        if value not in (0, 1):
-            raise ValueError(f"options: size {name} is {value}; allowed: 0 or 1")
+def cache_tensors(
+    knobs: Any, heads_kv: int, dims: tuple[int, int], dtype: str, contexts: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """Return the KV cache of sequences of these lengths; `knobs` has `layout` and `page_size`.
 
-
-def cache_tensor(knobs: Any, heads_kv: int, head_dim: int, dtype: str, contexts: Sequence[int]) -> Tensor:
-    """Return the KV cache of sequences of these lengths; `knobs` has `layout` and `page_size`."""
+    It is one tensor where keys and values, of `dims` elements, are equally long; else each has one, in the same order.
+    """
     pages = paging.pool_pages(knobs.page_order, contexts, knobs.page_size)
-    sizes = {"page": pages, "kv": 2, "head": heads_kv, "token": knobs.page_size, "dim": head_dim}
-    return Tensor("kv", knob_layout(knobs, "layout", sizes), dtype, NONE)
+
+    def cache(name: str, sides: int, dim: int) -> Tensor:
+        sizes = {"page": pages, "kv": sides, "head": heads_kv, "token": knobs.page_size, "dim": dim}
+        return Tensor(name, knob_layout(knobs, "layout", sizes), dtype, NONE)
+
+    if dims[0] == dims[1]:
+        return (cache("kv", 2, dims[0]),)
+    return cache("k", 1, dims[0]), cache("v", 1, dims[1])
+
+
+def cache_numbers(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return the numbers of the tensors that `cache_tensors` returned, or of K and V without pages."""
+    return tuple(number for number, tensor in enumerate(tensors) if tensor.name in ("kv", "k", "v"))
+
+
+def extra_tensors(problem: Any, types: Types) -> list[Tensor]:
+    """Return the tensors that some problems have: a sink per query head, and the scales of queries, keys, values."""
+    sinks = Tensor("sinks", named("head", {"head": problem.heads_q}), "fp32", NONE, "cache")
+    scales = Tensor("scales", named("operand", {"operand": 3}), "fp32", NONE, "cache")
+    return [sinks] * problem.sinks + [scales] * types.scaled
 
 
 def table_tensor(knobs: Any, contexts: Sequence[int], seed: int) -> Tensor:
@@ -126,17 +145,22 @@ def first_pages(contexts: Sequence[int], page_size: int) -> Array:
     return starts
 
 
-def in_pages(p: PhaseAssembler, kv: int, table: int) -> tuple[Callable[[Extent], Region], Callable[[Extent], Region]]:
-    """Return where the keys and the values of an item lie, by its columns `head` and `first_page`."""
+def in_pages(
+    p: PhaseAssembler, caches: Sequence[int], table: int
+) -> tuple[Callable[[Extent], Region], Callable[[Extent], Region]]:
+    """Return where the keys and the values of an item lie, by its columns `head` and `first_page`.
 
-    def side(part: int) -> Callable[[Extent], Region]:
+    `caches` are the tensors of `cache_tensors`.
+    """
+
+    def side(tensor: int, part: int) -> Callable[[Extent], Region]:
         def place(here: Extent) -> Region:
             axes: dict[str, Extent] = {"kv": (part, 1), "head": (p.column("head"), 1), "token": here}
-            return Region(kv, axes, table, p.column("first_page"), "page", "token")
+            return Region(tensor, axes, table, p.column("first_page"), "page", "token")
 
         return place
 
-    return side(0), side(1)
+    return side(caches[0], 0), side(caches[-1], 1 if len(caches) == 1 else 0)
 
 
 def split(tokens: Array, limit: int, owner: Array) -> tuple[Array, Array, Array]:
@@ -158,11 +182,12 @@ def combine_phase(
     places: tuple[Region, Region],
     machine: Machine,
     order: Schedule,
+    count: Affine | None = None,
 ) -> Phase:
     """Return the phase that merges the `parts` partial results of each item by their log-sum-exps.
 
     `columns` has `parts`; `shape` is rows and columns of a result and its dtype; `places` the partial results of an
-    item, part by part, and its result.
+    item, part by part, and its result. `count`: the rows of an item that may have fewer.
     """
     p, (rows, width, dtype) = assembler, shape
     requested = (
@@ -177,7 +202,7 @@ def combine_phase(
     p.vector(
         "combine",
         (Slot(out, p.begun), Slot(partials, p.begun)),
-        (p.column("parts"), rows, width),
+        (p.column("parts"), rows if count is None else count, width),
         wait=[(loaded, p.begun + 1), (out_free, p.begun - 1)],
         signal=[ready, free],
     )

@@ -29,33 +29,44 @@ from workloads.kernels.attention_parts import (
     Attention,
     Columns,
     Places,
-    cache_tensor,
+    cache_numbers,
+    cache_tensors,
     combine_phase,
     edges,
+    extra_tensors,
     first_pages,
     in_pages,
-    require_flags,
     split,
     table_tensor,
 )
 from workloads.kernels.attention_phase import AttendPhase
-from workloads.kernels.base import check_knobs, knob, require_16_bit, require_options
+from workloads.kernels.attention_problem import (
+    MODEL_SIZES,
+    problem_sizes,
+    require_flags,
+    require_products,
+    require_types,
+    types_of,
+)
+from workloads.kernels.base import check_knobs, knob
+from workloads.kernels.gemm_grid import number_of
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import schedule
 
-Q, KV, TABLE, OUT, PARTIAL, SINKS = range(6)
+Q, KV, TABLE, OUT, PARTIAL = range(5)
 REQUIRED = ("prefix",)
-OPTIONAL = {"sharing": 0, "sinks": 0, "soft_cap": 0}
+OPTIONAL = {"sharing": 0, "soft_cap": 0, "q_fp8": 0, **MODEL_SIZES}
+del OPTIONAL["window"]
 
 
 @dataclass(frozen=True)
 class Problem:
     """One layer's decode attention over `contexts` tokens per sequence, the first `prefix` of them shared.
 
-    `sharing`: how many sequences in a row share a prefix, 0 for all; the last of them may be fewer. `sinks`,
-    `soft_cap` as for decode attention. Raises ValueError for a sequence without a token of its own, or `sinks` beyond
-    1.
+    `sharing`: how many sequences in a row share a prefix, 0 for all; the last of them may be fewer. The others as for
+    decode attention. Raises ValueError for a sequence without a token of its own, a flag beyond 1, or types that do
+    not go together.
     """
 
     heads_q: int
@@ -67,9 +78,13 @@ class Problem:
     sharing: int = 0
     sinks: int = 0
     soft_cap: int = 0
+    head_dim_v: int = 0
+    kv_dtype: str = ""
+    q_fp8: int = 0
 
     def __post_init__(self) -> None:
         require_flags(sinks=self.sinks)
+        require_types(self)
         for sequence, context in enumerate(self.contexts):
             if context <= self.prefix:
                 allowed = f"more than the prefix ({self.prefix})"
@@ -78,6 +93,10 @@ class Problem:
     @property
     def group(self) -> int:
         return self.heads_q // self.heads_kv
+
+    @property
+    def dim_v(self) -> int:
+        return self.head_dim_v or self.head_dim
 
     @property
     def together(self) -> int:
@@ -104,21 +123,14 @@ class Knobs(decode_attention.Knobs):
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of one attention layer of `model` over `batch`, both required; `options` has `prefix`."""
-    sizes = require_options("cascade-decode", options, REQUIRED, OPTIONAL)
-    if model is None:
-        raise ValueError("model: kernel cascade-decode needs one")
-    if batch is None:
-        raise ValueError("batch: kernel cascade-decode needs one, with a context or a trace")
-    attention = model.softmax_attention("model: kernel cascade-decode")
-    dtype = require_16_bit("cascade-decode", model.dtype)
-    return Problem(attention.heads_q, attention.heads_kv, attention.head_dim_qk, dtype, batch.contexts, **sizes)
+    return Problem(**problem_sizes("cascade-decode", model, batch, options, REQUIRED, OPTIONAL))
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
     longest = max(problem.contexts) - problem.prefix
     return (
-        repr(_cache(problem, knobs).layout.key),
+        *(repr(cache.layout.key) for cache in _caches(problem, knobs)),
         knobs.page_size,
         knobs.page_order,
         knobs.tile,
@@ -129,6 +141,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         knobs.sram_layout,
         knobs.schedule,
         knobs.epilogue,
+        types_of(problem, knobs.products),
     )
 
 
@@ -138,8 +151,9 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` draws the page order.
     """
     check_knobs(knobs)
+    require_products(types_of(problem, knobs.products), machine)
     _sequences(problem, knobs)
-    place([_cache(problem, knobs)], machine)  # before a page table of a hopeless size is made
+    place(_caches(problem, knobs), machine)  # before a page table of a hopeless size is made
     shared, own = _prefix_tasks(problem, knobs), _own_tasks(problem, knobs)
     parts = int(own["part"].max()) + 1
     tensors = place(_tensors(problem, knobs, seed, parts), machine)
@@ -161,24 +175,26 @@ def _sequences(problem: Problem, knobs: Knobs) -> int:
     return min(knobs.tile_q // problem.group, problem.together)
 
 
-def _cache(problem: Problem, knobs: Knobs) -> Tensor:
-    return cache_tensor(knobs, problem.heads_kv, problem.head_dim, problem.dtype, problem.runs)
+def _caches(problem: Problem, knobs: Knobs) -> tuple[Tensor, ...]:
+    dtype = types_of(problem, knobs.products).kv
+    return cache_tensors(knobs, problem.heads_kv, (problem.head_dim, problem.dim_v), dtype, problem.runs)
 
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int) -> list[Tensor]:
-    sequences, kv, g, d = len(problem.contexts), problem.heads_kv, problem.group, problem.head_dim
-    rows = named("token head dim", {"token": sequences, "head": problem.heads_q, "dim": d})
-    sizes = {"token": sequences, "head": kv, "part": parts, "row": g, "column": d + 1}
-    tensors = [
-        Tensor("q", rows, problem.dtype, NONE, "cache"),
-        _cache(problem, knobs),
+    types, (cache, *more) = types_of(problem, knobs.products), _caches(problem, knobs)
+    sequences, kv, g = len(problem.contexts), problem.heads_kv, problem.group
+    rows = {"token": sequences, "head": problem.heads_q}
+    q, out = (named("token head dim", rows | {"dim": dim}) for dim in (problem.head_dim, problem.dim_v))
+    sizes = {"token": sequences, "head": kv, "part": parts, "row": g, "column": problem.dim_v + 1}
+    return [
+        Tensor("q", q, types.q, NONE, "cache"),
+        cache,
         table_tensor(knobs, problem.runs, seed),
-        Tensor("out", rows, problem.dtype, NONE, "cache"),
+        Tensor("out", out, types.out, NONE, "cache"),
         Tensor("partial", named("token head part row column", sizes), "fp32", NONE, "cache"),
+        *more,
+        *extra_tensors(problem, types),
     ]
-    if problem.sinks:
-        tensors.append(Tensor("sinks", named("head", {"head": problem.heads_q}), "fp32", NONE, "cache"))
-    return tensors
 
 
 def _prefix_tasks(problem: Problem, knobs: Knobs) -> Columns:
@@ -238,8 +254,8 @@ def _attend(
         heads=g,
         positions=int(tasks["q_tokens"].max()),
         dim=problem.head_dim,
-        dim_v=problem.head_dim,
-        dtype=problem.dtype,
+        dim_v=problem.dim_v,
+        types=types_of(problem, knobs.products),
         tile=knobs.tile,
         stages=knobs.stages,
         sram_layout=knobs.sram_layout,
@@ -249,17 +265,18 @@ def _attend(
         overlap=knobs.epilogue == "overlapped",
     )
     token, head = (p.column("token"), p.column("q_tokens")), p.column("head")
-    k, v = in_pages(p, KV, TABLE)
-    along = contiguous_axis(tensors[KV], ("token", "dim"))
+    caches = cache_numbers(tensors)
+    k, v = in_pages(p, caches, TABLE)
     partial = Region(PARTIAL, {"token": token, "head": (head, 1), "part": (p.column("part"), 1)})
     places = Places(
         q=lambda lane: Region(Q, {"token": token, "head": (head * g, g)}),
         out=lambda lane: partial,
         k=k,
         v=v,
-        sinks=Region(SINKS, {"head": (head * g, g)}),
-        k_along=along,
-        v_along=along,
+        sinks=Region(number_of(tensors, "sinks"), {"head": (head * g, g)}),
+        scales=Region(number_of(tensors, "scales"), {}),
+        k_along=contiguous_axis(tensors[caches[0]], ("token", "dim")),
+        v_along=contiguous_axis(tensors[caches[-1]], ("token", "dim")),
     )
     costs = tasks["tokens"] * tasks["q_tokens"]
     order = schedule(knobs.schedule, costs, machine.spec.cores.count)
@@ -276,4 +293,4 @@ def _combine(problem: Problem, machine: Machine, tensors: tuple[Tensor, ...], ow
     places = partials, Region(OUT, {"token": token, "head": (head * g, g)})
     parts = columns["parts"]
     order = schedule("static", parts, machine.spec.cores.count)
-    return combine_phase(p, columns, int(parts.max()), (g, problem.head_dim, problem.dtype), places, machine, order)
+    return combine_phase(p, columns, int(parts.max()), (g, problem.dim_v, problem.dtype), places, machine, order)

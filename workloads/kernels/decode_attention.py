@@ -3,7 +3,8 @@
 A work item is one KV head of one sequence, or one part of at most `split_tokens` of it. Its rows are the query heads of
 the group, for each of the `q_len` newest tokens: one, or as many as a draft proposes that are verified together. It
 loads them and streams K and V tiles through `stages` buffers (`attention_phase`). With split-KV the items store fp32
-partial results with their log-sum-exp, and a second phase merges them. With a window only its pages are loaded.
+partial results with their log-sum-exp, and a second phase merges them. With a window only its pages are loaded. The
+cache may be e4m3 (`attention_problem`), and values longer or shorter than keys.
 
 The layout of the KV cache is a knob in the notation of `layouts.catalog`. Queries, results and partial results reside
 in the shared cache where a machine has one and they fit: the kernels before and after have just touched them.
@@ -30,25 +31,37 @@ from workloads.kernels.attention_parts import (
     Attention,
     Columns,
     Places,
-    cache_tensor,
+    cache_numbers,
+    cache_tensors,
     combine_phase,
     edges,
+    extra_tensors,
     first_pages,
     in_pages,
-    require_flags,
     seen,
     split,
     table_tensor,
 )
 from workloads.kernels.attention_phase import AttendPhase
-from workloads.kernels.base import check_knobs, knob, require_16_bit, require_options
+from workloads.kernels.attention_problem import (
+    MODEL_SIZES,
+    problem_sizes,
+    products_knob,
+    require_context,
+    require_flags,
+    require_products,
+    require_types,
+    types_of,
+)
+from workloads.kernels.base import check_knobs, knob
+from workloads.kernels.gemm_grid import number_of
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
 
-Q, KV, TABLE, OUT, PARTIAL = range(5)
-OPTIONAL = {"q_len": 1, "window": 0, "sinks": 0, "soft_cap": 0}
+Q, KV, TABLE, OUT = range(4)
+OPTIONAL = {"q_len": 1, "soft_cap": 0, "q_fp8": 0, **MODEL_SIZES}
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,9 @@ class Problem:
 
     Every sequence has `q_len` new tokens, each of which sees itself and what comes before it: all of that, or the last
     `window` tokens. `sinks`: 1 where every query head has a logit that joins the denominator. `soft_cap`: scores
-    stay within it; 0 for none. Raises ValueError for a context shorter than `q_len`, or `sinks` beyond 1.
+    stay within it; 0 for none. `head_dim_v`: the length of values, 0 for `head_dim`. `kv_dtype`: the type of the
+    cache, "" for `dtype`; `q_fp8`: 1 where queries come quantised. Raises ValueError for a context shorter than
+    `q_len`, a flag beyond 1, or types that do not go together.
     """
 
     heads_q: int
@@ -69,17 +84,22 @@ class Problem:
     window: int = 0
     sinks: int = 0
     soft_cap: int = 0
+    head_dim_v: int = 0
+    kv_dtype: str = ""
+    q_fp8: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.contexts) < self.q_len:
-            sequence = next(i for i, context in enumerate(self.contexts) if context < self.q_len)
-            context = self.contexts[sequence]
-            raise ValueError(f"batch: sequence {sequence}: context is {context}; allowed: q_len ({self.q_len}) or more")
+        require_context(self.contexts, self.q_len)
         require_flags(sinks=self.sinks)
+        require_types(self)
 
     @property
     def group(self) -> int:
         return self.heads_q // self.heads_kv
+
+    @property
+    def dim_v(self) -> int:
+        return self.head_dim_v or self.head_dim
 
 
 @dataclass(frozen=True)
@@ -99,18 +119,15 @@ class Knobs:
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
     epilogue: str = knob("overlapped", "the next item's loads run during an item's end, or wait", choices=EPILOGUES)
+    products: str = products_knob()
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one attention layer of `model` over `batch`, both required; `options` as in OPTIONAL."""
-    sizes = require_options("decode-attention", options, (), OPTIONAL)
-    if model is None:
-        raise ValueError("model: kernel decode-attention needs one")
-    if batch is None:
-        raise ValueError("batch: kernel decode-attention needs one, with a context or a trace")
-    attention = model.softmax_attention("model: kernel decode-attention")
-    dtype = require_16_bit("decode-attention", model.dtype)
-    return Problem(attention.heads_q, attention.heads_kv, attention.head_dim_qk, dtype, batch.contexts, **sizes)
+    """Return the problem of one attention layer of `model` over `batch`, both required; `options` as in OPTIONAL.
+
+    `window`, `sinks`, `head_dim_v` and the type of the cache are the model's where `options` do not give them.
+    """
+    return Problem(**problem_sizes("decode-attention", model, batch, options, (), OPTIONAL))
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
@@ -118,7 +135,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     check_knobs(knobs)
     longest = int(_keys(problem, knobs)[1].max())
     return (
-        repr(_cache(problem, knobs).layout.key),
+        *(repr(cache.layout.key) for cache in _caches(problem, knobs)),
         knobs.page_size,
         knobs.page_order,
         knobs.tile,
@@ -127,6 +144,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         knobs.sram_layout,
         knobs.schedule,
         knobs.epilogue,
+        types_of(problem, knobs.products),
     )
 
 
@@ -136,10 +154,11 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` draws the page order.
     """
     check_knobs(knobs)
+    require_products(types_of(problem, knobs.products), machine)
     tasks = _tasks(problem, knobs)
     parts = len(tasks["owner"])
     is_split = parts > len(problem.contexts) * problem.heads_kv
-    place([_cache(problem, knobs)], machine)  # before a page table of a hopeless size is made
+    place(_caches(problem, knobs), machine)  # before a page table of a hopeless size is made
     tensors = place(_tensors(problem, knobs, seed, parts if is_split else 0), machine)
     phases = [_attend(problem, knobs, machine, tensors, tasks, is_split)]
     machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
@@ -155,25 +174,26 @@ def _keys(problem: Problem, knobs: Knobs) -> tuple[np.ndarray[Any, Any], np.ndar
     return seen(contexts - problem.q_len, contexts - 1, problem.window, knobs.page_size, True, contexts)
 
 
-def _cache(problem: Problem, knobs: Knobs) -> Tensor:
-    return cache_tensor(knobs, problem.heads_kv, problem.head_dim, problem.dtype, problem.contexts)
+def _caches(problem: Problem, knobs: Knobs) -> tuple[Tensor, ...]:
+    dtype = types_of(problem, knobs.products).kv
+    return cache_tensors(knobs, problem.heads_kv, (problem.head_dim, problem.dim_v), dtype, problem.contexts)
 
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int) -> list[Tensor]:
-    sizes = {"token": len(problem.contexts) * problem.q_len, "head": problem.heads_q, "dim": problem.head_dim}
-    rows = named("token head dim", sizes)
+    types, (cache, *more) = types_of(problem, knobs.products), _caches(problem, knobs)
+    sizes = {"token": len(problem.contexts) * problem.q_len, "head": problem.heads_q}
+    q, out = (named("token head dim", sizes | {"dim": dim}) for dim in (problem.head_dim, problem.dim_v))
     tensors = [
-        Tensor("q", rows, problem.dtype, NONE, "cache"),
-        _cache(problem, knobs),
+        Tensor("q", q, types.q, NONE, "cache"),
+        cache,
         table_tensor(knobs, problem.contexts, seed),
-        Tensor("out", rows, problem.dtype, NONE, "cache"),
+        Tensor("out", out, types.out, NONE, "cache"),
+        *more,
     ]
     if parts:
-        partial = {"part": parts, "row": problem.q_len * problem.group, "column": problem.head_dim + 1}
+        partial = {"part": parts, "row": problem.q_len * problem.group, "column": problem.dim_v + 1}
         tensors.append(Tensor("partial", named("part row column", partial), "fp32", NONE, "cache"))
-    if problem.sinks:
-        tensors.append(Tensor("sinks", named("head", {"head": problem.heads_q}), "fp32", NONE, "cache"))
-    return tensors
+    return tensors + extra_tensors(problem, types)
 
 
 def _tasks(problem: Problem, knobs: Knobs) -> Columns:
@@ -215,8 +235,8 @@ def _attend(
         heads=g,
         positions=problem.q_len,
         dim=problem.head_dim,
-        dim_v=problem.head_dim,
-        dtype=problem.dtype,
+        dim_v=problem.dim_v,
+        types=types_of(problem, knobs.products),
         tile=knobs.tile,
         stages=knobs.stages,
         sram_layout=knobs.sram_layout,
@@ -226,17 +246,18 @@ def _attend(
         partial=is_split,
         overlap=knobs.epilogue == "overlapped",
     )
-    part = Region(PARTIAL, {"part": (p.column("part"), 1)})
-    k, v = in_pages(p, KV, TABLE)
-    along = contiguous_axis(tensors[KV], ("token", "dim"))
+    part = Region(number_of(tensors, "partial"), {"part": (p.column("part"), 1)})
+    caches = cache_numbers(tensors)
+    k, v = in_pages(p, caches, TABLE)
     places = Places(
         q=lambda lane: _rows(p, problem, Q),
         out=lambda lane: part if is_split else _rows(p, problem, OUT),
         k=k,
         v=v,
-        sinks=Region(len(tensors) - 1, {"head": (p.column("head") * g, g)}),
-        k_along=along,
-        v_along=along,
+        sinks=Region(number_of(tensors, "sinks"), {"head": (p.column("head") * g, g)}),
+        scales=Region(number_of(tensors, "scales"), {}),
+        k_along=contiguous_axis(tensors[caches[0]], ("token", "dim")),
+        v_along=contiguous_axis(tensors[caches[-1]], ("token", "dim")),
     )
     order = schedule(knobs.schedule, tasks["tokens"], machine.spec.cores.count)
     return AttendPhase(attention, p, tasks, places).write(machine, order)
@@ -248,7 +269,8 @@ def _combine(problem: Problem, machine: Machine, tensors: tuple[Tensor, ...], ta
     first = np.cumsum(parts) - parts
     columns = {"sequence": tasks["sequence"][first], "head": tasks["head"][first], "first": first, "parts": parts}
     p = PhaseAssembler("combine", tensors, tuple(columns))
-    places = Region(PARTIAL, {"part": (p.column("first"), p.column("parts"))}), _rows(p, problem, OUT)
-    shape = problem.q_len * problem.group, problem.head_dim, problem.dtype
+    partials = Region(number_of(tensors, "partial"), {"part": (p.column("first"), p.column("parts"))})
+    places = partials, _rows(p, problem, OUT)
+    shape = problem.q_len * problem.group, problem.dim_v, problem.dtype
     order = schedule("static", parts, machine.spec.cores.count)
     return combine_phase(p, columns, int(parts.max()), shape, places, machine, order)

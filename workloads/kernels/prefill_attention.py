@@ -5,13 +5,15 @@ cache holds what came before. A work item is a tile of queries of one KV head, o
 (`attention_phase`), against all tiles of keys that any of its rows sees: the triangle below the diagonal, and the
 window's band, are counted by whole tiles, and only the tiles on an edge are masked. Both tiles of a pair walk the tiles
 of keys of the pair. The rows of a tile are the query heads of a group, position by position, so that K and V are loaded
-once for all of them (`packing`), or the positions of one head.
+once for all of them (`packing`), or the positions of one head. Where tiles of queries are few, their keys can be split
+over cores (`split_tokens`): items then store fp32 partial results with their log-sum-exp, which a second phase merges.
 
 Sequences are ragged: queries, results and, without pages, keys and values of all sequences lie one after another along
-one token axis. With pages K and V lie in a paged KV cache, as for `decode_attention`. Tensors that the kernels before
+one token axis. With pages K and V lie in a paged KV cache, as for `decode_attention`. Either may be e4m3
+(`attention_problem`), and values longer or shorter than keys. Tensors that the kernels before
 and after touch reside in the shared cache where a machine has one and they fit; a paged cache does not.
 
-Not modelled: splitting the keys of a tile of queries over cores, and the writing of new keys into the cache.
+Not modelled: the writing of new keys into the cache.
 """
 
 from __future__ import annotations
@@ -35,16 +37,30 @@ from workloads.kernels.attention_parts import (
     Columns,
     Extent,
     Places,
-    cache_tensor,
+    cache_numbers,
+    cache_tensors,
+    combine_phase,
     edges,
+    extra_tensors,
     first_pages,
     in_pages,
-    require_flags,
     seen,
+    split,
     table_tensor,
 )
 from workloads.kernels.attention_phase import AttendPhase
-from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.kernels.attention_problem import (
+    MODEL_SIZES,
+    problem_sizes,
+    products_knob,
+    require_context,
+    require_flags,
+    require_products,
+    require_types,
+    types_of,
+)
+from workloads.kernels.base import check_knobs, knob, knob_layout
+from workloads.kernels.gemm_grid import number_of
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
@@ -54,17 +70,19 @@ PACKINGS = ("group", "head")
 PIPELINES = ("two-stage", "warp-specialised")
 ORDERS = ("natural", "longest-first")
 Q, OUT, K, V = range(4)
-KV, TABLE = K, V  # with pages
-OPTIONAL = {"q_len": 0, "window": 0, "sinks": 0, "soft_cap": 0, "bidirectional": 0, "head_dim_v": 0}
+KV, TABLE = K, V  # with pages; values that are not as long as keys then have a tensor further behind
+OPTIONAL = {"q_len": 0, "soft_cap": 0, "bidirectional": 0, "q_fp8": 0, **MODEL_SIZES}
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Problem:
     """One layer's prefill attention: `contexts` are the tokens of every sequence, the new ones at the end.
 
-    `q_len`: the most new tokens of a sequence, 0 for all of it. `window`, `sinks`, `soft_cap` as for decode attention.
-    `bidirectional`: 1 where every query sees all keys, as in encoders. `head_dim_v`: the length of values, 0 for
-    `head_dim`. Raises ValueError for a flag beyond 1, or a window of bidirectional attention.
+    `q_len`: the new tokens of every sequence, 0 for all of it. `bidirectional`: 1 where every query sees all keys, as
+    in encoders. The others as for decode attention. Raises ValueError for a context shorter than `q_len`, a flag
+    beyond 1, a window of bidirectional attention, or types that do not go together.
     """
 
     heads_q: int
@@ -78,9 +96,13 @@ class Problem:
     soft_cap: int = 0
     bidirectional: int = 0
     head_dim_v: int = 0
+    kv_dtype: str = ""
+    q_fp8: int = 0
 
     def __post_init__(self) -> None:
+        require_context(self.contexts, self.q_len)
         require_flags(sinks=self.sinks, bidirectional=self.bidirectional)
+        require_types(self)
         if self.window and self.bidirectional:
             raise ValueError(f"options: size window is {self.window}; allowed where bidirectional is 1: 0")
 
@@ -95,7 +117,7 @@ class Problem:
     @property
     def lengths(self) -> tuple[int, ...]:
         """The queries of every sequence."""
-        return tuple(min(self.q_len or context, context) for context in self.contexts)
+        return tuple(self.q_len or context for context in self.contexts)
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,8 @@ class Knobs:
     layout_k: str = knob("token head dim", "where K lies without pages, outermost first", axes="token, head, dim")
     layout_v: str = knob("token head dim", "where V lies without pages, outermost first", axes="token, head, dim")
     sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
+    split_tokens: int = knob(0, "most keys of a tile of queries that one core takes; 0: all that it sees", least=0)
+    products: str = products_knob()
 
     @property
     def lanes(self) -> int:
@@ -123,25 +147,22 @@ class Knobs:
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one attention layer of `model` over `batch`, both required; `options` as in OPTIONAL."""
-    sizes = require_options("prefill-attention", options, (), OPTIONAL)
-    if model is None:
-        raise ValueError("model: kernel prefill-attention needs one")
-    if batch is None:
-        raise ValueError("batch: kernel prefill-attention needs one, with a context or a trace")
-    attention = model.softmax_attention("model: kernel prefill-attention")
-    dtype = require_16_bit("prefill-attention", model.dtype)
-    return Problem(attention.heads_q, attention.heads_kv, attention.head_dim_qk, dtype, batch.contexts, **sizes)
+    """Return the problem of one attention layer of `model` over `batch`, both required; `options` as in OPTIONAL.
+
+    `window`, `sinks`, `head_dim_v` and the type of the cache are the model's where `options` do not give them.
+    """
+    return Problem(**problem_sizes("prefill-attention", model, batch, options, (), OPTIONAL))
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, and only those that are used."""
     check_knobs(knobs)
-    tensors = [_cache(problem, knobs)] if knobs.page_size else _keys_and_values(problem, knobs)
+    layouts = (repr(tensor.layout.key) for tensor in _keys_and_values(problem, knobs))
     paging = (knobs.page_size, knobs.page_order) if knobs.page_size else (0,)
     choices = (knobs.epilogue, knobs.schedule, knobs.sram_layout)
     tiles = (_heads(problem, knobs), _positions(problem, knobs), knobs.tile_kv, knobs.stages, knobs.lanes)
-    return (*(repr(tensor.layout.key) for tensor in tensors), *paging, *tiles, *choices, _is_sorted(knobs))
+    parts = knobs.split_tokens if _splits(_items(problem, knobs), knobs) else 0
+    return (*layouts, *paging, *tiles, *choices, _is_sorted(knobs), parts, types_of(problem, knobs.products))
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -151,14 +172,18 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     """
     check_knobs(knobs)
     _positions(problem, knobs)
-    if knobs.page_size and problem.dim_v != problem.head_dim:
-        raise ValueError(f"page_size: {knobs.page_size}; allowed where values have a length of their own: 0")
+    require_products(types_of(problem, knobs.products), machine)
     if knobs.page_size:
-        place([_cache(problem, knobs)], machine)  # before a page table of a hopeless size is made
-    tensors = place(_tensors(problem, knobs, seed), machine)
-    phase = _attend(problem, knobs, machine, tensors, _tasks(problem, knobs))
-    machine.require_fit(phase, {"tile_q": knobs.tile_q, "tile_kv": knobs.tile_kv, "stages": knobs.stages})
-    return Program("prefill-attention", tensors, (phase,))
+        place(_keys_and_values(problem, knobs), machine)  # before a page table of a hopeless size is made
+    tasks = _tasks(problem, knobs)
+    parts = len(tasks["part"]) if "part" in tasks else 0
+    tensors = place(_tensors(problem, knobs, seed, parts), machine)
+    phases = [_attend(problem, knobs, machine, tensors, _in_order(tasks, knobs))]
+    machine.require_fit(phases[0], {"tile_q": knobs.tile_q, "tile_kv": knobs.tile_kv, "stages": knobs.stages})
+    if parts:
+        phases.append(_combine(problem, knobs, machine, tensors, tasks))
+        machine.require_fit(phases[1], {"tile_q": knobs.tile_q, "split_tokens": knobs.split_tokens})
+    return Program("prefill-attention", tensors, tuple(phases))
 
 
 def _heads(problem: Problem, knobs: Knobs) -> int:
@@ -176,34 +201,31 @@ def _positions(problem: Problem, knobs: Knobs) -> int:
     return min(knobs.tile_q // heads, max(problem.lengths))
 
 
-def _cache(problem: Problem, knobs: Knobs) -> Tensor:
-    return cache_tensor(knobs, problem.heads_kv, problem.head_dim, problem.dtype, problem.contexts)
-
-
-def _keys_and_values(problem: Problem, knobs: Knobs) -> list[Tensor]:
-    sizes = {"token": sum(problem.contexts), "head": problem.heads_kv}
-    k = knob_layout(knobs, "layout_k", sizes | {"dim": problem.head_dim})
-    v = knob_layout(knobs, "layout_v", sizes | {"dim": problem.dim_v})
-    return [Tensor(name, layout, problem.dtype, NONE, "cache") for name, layout in (("k", k), ("v", v))]
-
-
-def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
-    sizes = {"token": sum(problem.lengths), "head": problem.heads_q}
-    tensors = [
-        Tensor(name, named("token head dim", sizes | {"dim": dim}), problem.dtype, NONE, "cache")
-        for name, dim in (("q", problem.head_dim), ("out", problem.dim_v))
-    ]
+def _keys_and_values(problem: Problem, knobs: Knobs) -> tuple[Tensor, ...]:
+    dtype, dims = types_of(problem, knobs.products).kv, (problem.head_dim, problem.dim_v)
     if knobs.page_size:
-        tensors += [_cache(problem, knobs), table_tensor(knobs, problem.contexts, seed)]
-    else:
-        tensors += _keys_and_values(problem, knobs)
-    if problem.sinks:
-        tensors.append(Tensor("sinks", named("head", {"head": problem.heads_q}), "fp32", NONE, "cache"))
-    return tensors
+        return cache_tensors(knobs, problem.heads_kv, dims, dtype, problem.contexts)
+    sizes = {"token": sum(problem.contexts), "head": problem.heads_kv}
+    k, v = (knob_layout(knobs, f"layout_{name}", sizes | {"dim": dim}) for name, dim in zip("kv", dims, strict=True))
+    return Tensor("k", k, dtype, NONE, "cache"), Tensor("v", v, dtype, NONE, "cache")
 
 
-def _tasks(problem: Problem, knobs: Knobs) -> Columns:
-    """Return the columns of the work items, by sequence, KV head, tile of queries and query head, or as ordered."""
+def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int) -> list[Tensor]:
+    types, (first, *more) = types_of(problem, knobs.products), _keys_and_values(problem, knobs)
+    sizes = {"token": sum(problem.lengths), "head": problem.heads_q}
+    q, out = (named("token head dim", sizes | {"dim": dim}) for dim in (problem.head_dim, problem.dim_v))
+    tensors = [Tensor("q", q, types.q, NONE, "cache"), Tensor("out", out, types.out, NONE, "cache"), first]
+    tensors += [table_tensor(knobs, problem.contexts, seed)] if knobs.page_size else []
+    tensors += more
+    if parts:
+        rows = knobs.lanes * _positions(problem, knobs) * _heads(problem, knobs)
+        partial = {"part": parts, "row": rows, "column": problem.dim_v + 1}
+        tensors.append(Tensor("partial", named("part row column", partial), "fp32", NONE, "cache"))
+    return tensors + extra_tensors(problem, types)
+
+
+def _items(problem: Problem, knobs: Knobs) -> Columns:
+    """Return the columns of the tiles of queries, by sequence, KV head, tile and query head, before any splitting."""
     contexts, lengths = np.array(problem.contexts, np.int64), np.array(problem.lengths, np.int64)
     positions, lanes = _positions(problem, knobs), knobs.lanes
     apart = problem.group // _heads(problem, knobs)  # query heads of a KV head that are items of their own
@@ -215,29 +237,53 @@ def _tasks(problem: Problem, knobs: Knobs) -> Columns:
     skipped = rest // apart * positions * lanes
     queries = np.minimum(lengths[sequence] - skipped, positions * lanes)
     first = (contexts - lengths)[sequence] + skipped
-    last, causal = first + queries - 1, not problem.bidirectional
-    begin, tokens = seen(first, last, problem.window, knobs.tile_kv, causal, contexts[sequence])
-    columns = {
+    begin, tokens = seen(
+        first, first + queries - 1, problem.window, knobs.tile_kv, not problem.bidirectional, contexts[sequence]
+    )
+    return {
         "sequence": sequence,
         "head": head,
         "q_head": head * problem.group + rest % apart * _heads(problem, knobs),
         "q_row": (np.cumsum(lengths) - lengths)[sequence] + skipped,
-        "q_tokens": np.minimum(queries, positions),
+        "queries": queries,
+        "first": first,
         "begin": begin,
         "tokens": tokens,
-        "sink": np.ones_like(sequence),
-        **edges(first, last, begin, tokens, knobs.tile_kv, problem.window, causal),
     }
-    if lanes == 2:
-        columns["q_more"] = queries - columns["q_tokens"]
+
+
+def _splits(items: Columns, knobs: Knobs) -> bool:
+    return 0 < knobs.split_tokens < int(items["tokens"].max())
+
+
+def _tasks(problem: Problem, knobs: Knobs) -> Columns:
+    """Return the columns of the work items: the tiles of queries, or the parts of their keys one after another."""
+    items, is_split, contexts = _items(problem, knobs), _splits(_items(problem, knobs), knobs), problem.contexts
+    owner, piece, skipped = split(items["tokens"], knobs.split_tokens, np.arange(len(items["tokens"])))
+    items = {name: column[owner] for name, column in items.items()}
+    sequence, first, queries = items["sequence"], items.pop("first"), items.pop("queries")
+    begin, tokens = items.pop("begin") + skipped, items.pop("tokens") - skipped
+    tokens = np.minimum(tokens, knobs.split_tokens) if is_split else tokens
+    q_tokens, causal = np.minimum(queries, _positions(problem, knobs)), not problem.bidirectional
+    keys = {"begin": begin, "tokens": tokens, "sink": np.where(piece == 0, 1, 0)}
+    columns = items | {"q_tokens": q_tokens} | keys
+    columns |= edges(first, first + queries - 1, begin, tokens, knobs.tile_kv, problem.window, causal)
+    if knobs.lanes == 2:
+        columns["q_more"] = queries - q_tokens
     if knobs.page_size:
-        columns["first_page"] = first_pages(problem.contexts, knobs.page_size)[sequence]
+        columns["first_page"] = first_pages(contexts, knobs.page_size)[sequence]
     else:
         columns["k_row"] = (np.cumsum(contexts) - contexts)[sequence]
-    if _is_sorted(knobs):
-        longest_first = np.argsort(-_costs(columns), kind="stable")
-        columns = {name: column[longest_first] for name, column in columns.items()}
+    if is_split:
+        columns |= {"owner": owner, "part": np.arange(len(owner))}
     return columns
+
+
+def _in_order(columns: Columns, knobs: Knobs) -> Columns:
+    if not _is_sorted(knobs):
+        return columns
+    longest_first = np.argsort(-_costs(columns), kind="stable")
+    return {name: column[longest_first] for name, column in columns.items()}
 
 
 def _is_sorted(knobs: Knobs) -> bool:
@@ -245,10 +291,14 @@ def _is_sorted(knobs: Knobs) -> bool:
     return knobs.order == "longest-first" and knobs.schedule == "static"
 
 
-def _costs(columns: Columns) -> np.ndarray[Any, Any]:
+def _queries(columns: Columns) -> Array:
+    """Return the query positions of the items, of both tiles where there are two."""
+    return columns["q_tokens"] + columns.get("q_more", np.zeros_like(columns["q_tokens"]))
+
+
+def _costs(columns: Columns) -> Array:
     """Return the products of query and key positions of the items."""
-    costs: np.ndarray[Any, Any] = (columns["q_tokens"] + columns.get("q_more", 0)) * columns["tokens"]
-    return costs
+    return _queries(columns) * columns["tokens"]
 
 
 def _attend(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:
@@ -257,7 +307,7 @@ def _attend(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Ten
         positions=_positions(problem, knobs),
         dim=problem.head_dim,
         dim_v=problem.dim_v,
-        dtype=problem.dtype,
+        types=types_of(problem, knobs.products),
         tile=knobs.tile_kv,
         stages=knobs.stages,
         sram_layout=knobs.sram_layout,
@@ -265,6 +315,7 @@ def _attend(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Ten
         window=problem.window,
         soft_cap=problem.soft_cap,
         sinks=problem.sinks == 1,
+        partial="part" in tasks,
         overlap=knobs.epilogue == "overlapped",
     )
     p = PhaseAssembler("attend", tensors, tuple(tasks))
@@ -279,19 +330,51 @@ def _places(p: PhaseAssembler, attention: Attention, knobs: Knobs, tensors: tupl
         queries = (p.column("q_row") + lane * attention.positions, p.column("q_more" if lane else "q_tokens"))
         return Region(tensor, {"token": queries, "head": heads})
 
+    def part(lane: int) -> Region:
+        count = p.column("q_more" if lane else "q_tokens") * attention.heads
+        axes: dict[str, Extent] = {"part": (p.column("part"), 1), "row": (lane * attention.rows, count)}
+        return Region(number_of(tensors, "partial"), axes)
+
     def keys(tensor: int, here: Extent) -> Region:
         return Region(tensor, {"token": (p.column("k_row") + here[0], here[1]), "head": (p.column("head"), 1)})
 
+    caches = cache_numbers(tensors)
     if knobs.page_size:
-        k, v = in_pages(p, KV, TABLE)
+        k, v = in_pages(p, caches, TABLE)
     else:
         k, v = (lambda here: keys(K, here)), (lambda here: keys(V, here))
     return Places(
         q=lambda lane: rows(Q, lane),
-        out=lambda lane: rows(OUT, lane),
+        out=part if attention.partial else lambda lane: rows(OUT, lane),
         k=k,
         v=v,
-        sinks=Region(len(tensors) - 1, {"head": heads}),
-        k_along=contiguous_axis(tensors[K], ("token", "dim")),
-        v_along=contiguous_axis(tensors[KV if knobs.page_size else V], ("token", "dim")),
+        sinks=Region(number_of(tensors, "sinks"), {"head": heads}),
+        scales=Region(number_of(tensors, "scales"), {}),
+        k_along=contiguous_axis(tensors[caches[0]], ("token", "dim")),
+        v_along=contiguous_axis(tensors[caches[-1]], ("token", "dim")),
     )
+
+
+def _combine(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:
+    """Merge the parts of every tile of queries, by strips of positions so that all parts of one fit."""
+    heads, parts = _heads(problem, knobs), np.bincount(tasks["owner"])
+    first, queries = np.cumsum(parts) - parts, _queries(tasks)
+    most = int(parts.max())
+    strip = max(1, _positions(problem, knobs) * knobs.lanes // most)
+    owner, _, skipped = split(queries[first], strip, np.arange(len(parts)))
+    columns = {
+        "q_head": tasks["q_head"][first][owner],
+        "q_row": tasks["q_row"][first][owner] + skipped,
+        "q_tokens": np.minimum(queries[first][owner] - skipped, strip),
+        "skipped": skipped,
+        "first": first[owner],
+        "parts": parts[owner],
+    }
+    p = PhaseAssembler("combine", tensors, tuple(columns))
+    count = p.column("q_tokens") * heads
+    there = {"part": (p.column("first"), p.column("parts")), "row": (p.column("skipped") * heads, count)}
+    to: dict[str, Extent] = {"token": (p.column("q_row"), p.column("q_tokens")), "head": (p.column("q_head"), heads)}
+    places = Region(number_of(tensors, "partial"), there), Region(OUT, to)
+    order = schedule("static", columns["parts"] * columns["q_tokens"], machine.spec.cores.count)
+    shape = strip * heads, problem.dim_v, problem.dtype
+    return combine_phase(p, columns, most, shape, places, machine, order, count)

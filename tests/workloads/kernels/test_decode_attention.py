@@ -39,7 +39,7 @@ def filled(program: Program, seed: int = 3) -> Memory:
     memory = Memory(program)
     rng = np.random.default_rng(seed)
     for tensor in program.tensors:
-        if tensor.name in ("q", "kv", "sinks"):
+        if tensor.name in ("q", "kv", "k", "v", "sinks"):
             # drawn in the order of the axes, so that the values do not depend on the layout
             memory.write(tensor.name, rng.standard_normal([tensor.layout.size(axis) for axis in tensor.layout.axes]))
     return memory
@@ -56,15 +56,17 @@ def gathered(problem: Problem, knobs: Knobs, program: Program) -> tuple[Any, lis
     memory = filled(program)
     table = program.tensors[TABLE].values
     assert table is not None
-    pool = memory.read("kv")  # axes page, kv, head, token, dim
-    keys, values, first = [], [], 0
+    apart = problem.dim_v != problem.head_dim
+    pools = [memory.read(name) for name in (("k", "v") if apart else ("kv", "kv"))]  # page, kv, head, token, dim
+    sides: tuple[list[Any], list[Any]] = ([], [])
+    first = 0
     for context in problem.contexts:
         pages = table[first : first + -(-context // knobs.page_size)]
         first += len(pages)
-        tokens = pool[pages].transpose(1, 0, 3, 2, 4).reshape(2, -1, problem.heads_kv, problem.head_dim)
-        keys.append(tokens[0, :context])
-        values.append(tokens[1, :context])
-    return memory.read("q"), keys, values
+        for number, (side, pool) in enumerate(zip(sides, pools, strict=True)):
+            tokens = pool[pages, 0 if apart else number].transpose(0, 2, 1, 3)
+            side.append(tokens.reshape(-1, problem.heads_kv, pool.shape[-1])[:context])
+    return memory.read("q"), *sides
 
 
 def exact(problem: Problem, knobs: Knobs, program: Program) -> tuple[np.ndarray[Any, Any], tuple[Any, ...]]:
@@ -90,6 +92,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
         draw(st.sampled_from([0, 0, 1, 5, 16, 40])),
         draw(st.integers(0, 1)),
         draw(st.sampled_from([0, 0, 3, 30])),
+        draw(st.sampled_from([0, 0, 8, 24])),
     )
     knobs = Knobs(
         draw(st.sampled_from(LAYOUTS)),
@@ -181,6 +184,35 @@ def test_an_item_that_waits_for_the_end_of_the_one_before_takes_longer_and_less_
     overlapping, waiting = (simulate(program, NPU).makespan_fs for program in programs)
     assert overlapping < waiting
     assert programs[1].phases[0].sram_bytes < programs[0].phases[0].sram_bytes
+
+
+def test_values_of_another_length_than_keys_lie_apart_and_take_their_own_bytes() -> None:
+    problem = Problem(4, 2, 192, "bf16", (100, 37), head_dim_v=128)
+    program = compile(problem, Knobs(page_size=16, tile=32, stages=2, split_tokens=50), NPU, 0)
+    pages, row = 7 + 3, 2 * 2  # of both KV heads, bytes per element
+    sizes = {tensor.name: tensor.size_bytes for tensor in program.tensors}
+    assert (sizes["k"], sizes["v"]) == (pages * 16 * 192 * row, pages * 16 * 128 * row)
+    result = simulate(program, NPU)
+    assert result.bound.total_fs <= result.makespan_fs
+    moved = {traffic.name: (traffic.load_useful_bytes, traffic.store_useful_bytes) for traffic in result.traffic}
+    assert (moved["k"], moved["v"]) == ((137 * 192 * row, 0), (137 * 128 * row, 0))
+    partial = 2 * (2 + 1) * 2 * (128 + 1) * 4  # heads, parts, rows, columns
+    assert (moved["partial"], moved["out"]) == ((partial, partial), (0, 2 * 4 * 128 * 2))
+
+
+@pytest.mark.parametrize("head_dim", [64, 72, 80, 96, 128, 192, 256, 512])
+def test_head_dims_of_published_models_are_computed_and_padded_in_time_only(
+    attention_tolerance: Tolerance, head_dim: int
+) -> None:
+    problem = Problem(4, 2, head_dim, "bf16", (40, 17))
+    case = problem, Knobs(tile=16, stages=2)
+    check_values(attention_tolerance, case, 0)
+    for machine in (NPU, H100):
+        program = compile(*case, machine, 0)
+        result = simulate(program, machine)
+        assert result.bound.total_fs <= result.makespan_fs
+        loaded = {traffic.name: traffic.load_useful_bytes for traffic in result.traffic}
+        assert (loaded["q"], loaded["kv"]) == (2 * 4 * head_dim * 2, 2 * 2 * 57 * head_dim * 2)
 
 
 def test_masked_steps_run_on_the_tiles_at_an_edge_only() -> None:

@@ -46,15 +46,17 @@ def keys_and_values(problem: Problem, knobs: Knobs, program: Program) -> tuple[l
     if not knobs.page_size:
         ends = np.cumsum(problem.contexts)[:-1]
         return np.split(memory.read("k"), ends), np.split(memory.read("v"), ends)
-    table, pool, first = program.tensors[TABLE].values, memory.read("kv"), 0
+    table, first = program.tensors[TABLE].values, 0
     assert table is not None
+    apart = problem.dim_v != problem.head_dim
+    pools = [memory.read(name) for name in (("k", "v") if apart else ("kv", "kv"))]  # page, kv, head, token, dim
     sides: tuple[list[Values], list[Values]] = ([], [])
     for context in problem.contexts:
         pages = table[first : first + -(-context // knobs.page_size)]
         first += len(pages)
-        for part, side in enumerate(sides):
-            tokens = pool[pages, part].transpose(0, 2, 1, 3)
-            side.append(tokens.reshape(-1, problem.heads_kv, problem.head_dim)[:context])
+        for number, (side, pool) in enumerate(zip(sides, pools, strict=True)):
+            tokens = pool[pages, 0 if apart else number].transpose(0, 2, 1, 3)
+            side.append(tokens.reshape(-1, problem.heads_kv, pool.shape[-1])[:context])
     return sides
 
 
@@ -72,19 +74,19 @@ def expected(problem: Problem, knobs: Knobs, program: Program) -> tuple[Values, 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
     group, heads_kv, bidirectional = draw(st.integers(1, 5)), draw(st.integers(1, 2)), draw(st.sampled_from([0, 0, 1]))
-    page_size = draw(st.sampled_from([0, 0, 1, 4, 7, 16]))
+    q_len = draw(st.sampled_from([0, 0, 1, 5, 17]))
     problem = Problem(
         heads_kv * group,
         heads_kv,
         draw(st.sampled_from([8, 16])),
         draw(st.sampled_from(["bf16", "fp16"])),
-        tuple(draw(st.lists(st.one_of(st.just(1), st.integers(1, 60)), min_size=1, max_size=3))),
-        draw(st.sampled_from([0, 0, 1, 5, 17])),
+        tuple(draw(st.lists(st.one_of(st.just(q_len or 1), st.integers(q_len or 1, 60)), min_size=1, max_size=3))),
+        q_len,
         0 if bidirectional else draw(st.sampled_from([0, 1, 4, 19])),
         draw(st.integers(0, 1)),
         draw(st.sampled_from([0, 0, 3, 30])),
         bidirectional,
-        0 if page_size else draw(st.sampled_from([0, 8, 24])),
+        draw(st.sampled_from([0, 0, 8, 24])),
     )
     knobs = Knobs(
         tile_q=draw(st.sampled_from([5, 6, 12, 16, 33])),
@@ -95,10 +97,11 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
         epilogue=draw(st.sampled_from(["overlapped", "exposed"])),
         order=draw(st.sampled_from(["natural", "longest-first"])),
         schedule=draw(st.sampled_from(["static", "balanced", "dynamic"])),
-        page_size=page_size,
+        page_size=draw(st.sampled_from([0, 0, 1, 4, 7, 16])),
         layout=draw(st.sampled_from(["page kv token head dim", "head kv page dim token"])),
         layout_k=draw(st.sampled_from(["token head dim", "head dim token"])),
         sram_layout=draw(st.sampled_from(["swizzled", "row-major"])),
+        split_tokens=draw(st.sampled_from([0, 0, 1, 7, 20])),
     )
     return problem, knobs
 
@@ -133,7 +136,7 @@ def test_the_program_computes_attention_for_very_many(
 @given(cases(), st.sampled_from(["static", "balanced", "dynamic"]))
 def test_how_tiles_of_queries_are_made_and_dealt_changes_no_bit(case: tuple[Problem, Knobs], schedule: str) -> None:
     problem, knobs = case
-    tall = replace(knobs, tile_q=1024, page_order="contiguous")
+    tall = replace(knobs, tile_q=1024, page_order="contiguous", split_tokens=0)
     outputs = {
         computed(compile(problem, other, machine, 0)).tobytes()
         for other, machine in (
@@ -191,11 +194,11 @@ def test_packing_loads_keys_once_for_all_heads_of_a_group() -> None:
 
 
 def test_a_chunk_loads_the_pages_before_it_and_its_own_queries() -> None:
-    problem = Problem(2, 1, 16, "bf16", (70, 9), q_len=12)
+    problem = Problem(2, 1, 16, "bf16", (70, 13), q_len=12)
     program = compile(problem, Knobs(tile_q=64, page_size=8), NPU, 0)
     traffic = {t.name: t.load_useful_bytes for t in simulate(program, NPU).traffic}
-    assert traffic["q"] == 2 * (12 + 9) * 16 * 2
-    assert traffic["kv"] == 2 * (70 + 9) * 16 * 2
+    assert traffic["q"] == 2 * (12 + 12) * 16 * 2
+    assert traffic["kv"] == 2 * (70 + 13) * 16 * 2
     assert program.tensors[KV].size_bytes == 2 * (9 + 2) * 8 * 16 * 2
 
 
@@ -206,6 +209,77 @@ def test_a_tile_twice_as_high_loads_half_the_keys_of_distant_chunks() -> None:
         (phase,) = compile(problem, Knobs(tile_q=tile_q), NPU, 0).phases
         loaded.append(sum(column(phase, "tokens")))
     assert loaded == [832 + 896 + 960 + 1024, 896 + 1024]
+
+
+def test_splitting_gives_an_item_per_part_of_the_keys_and_merges_strips_of_queries() -> None:
+    problem = Problem(4, 2, 16, "bf16", (100,), q_len=40, sinks=1)
+    knobs = Knobs(tile_q=32, tile_kv=16, split_tokens=32, order="natural")
+    program = compile(problem, knobs, NPU, 0)
+    attend, combine = program.phases
+    # of each KV head, queries 60 to 75, 76 to 91 and 92 to 99 see 76, 92 and 100 keys
+    assert column(attend, "tokens") == 2 * [32, 32, 12, 32, 32, 28, 32, 32, 32, 4]
+    assert column(attend, "begin") == 2 * [0, 32, 64, 0, 32, 64, 0, 32, 64, 96]
+    assert column(attend, "sink") == 2 * [1, 0, 0, 1, 0, 0, 1, 0, 0, 0]
+    assert column(combine, "parts") == 2 * ([3] * 4 + [3] * 4 + [4] * 2)  # strips of 16 // 4 positions
+    assert column(combine, "q_tokens") == [4] * 20
+    result = simulate(program, NPU)
+    assert result.bound.total_fs <= result.makespan_fs
+    traffic = {t.name: (t.load_useful_bytes, t.store_useful_bytes) for t in result.traffic}
+    row_bytes, partial = 16 * 2, 2 * (3 * 16 + 3 * 16 + 4 * 8) * 2 * (16 + 1) * 4
+    assert traffic["partial"] == (partial, partial)
+    assert traffic["q"] == (2 * (3 * 16 + 3 * 16 + 4 * 8) * 2 * row_bytes, 0)
+    assert traffic["k"] == traffic["v"] == (2 * (76 + 92 + 100) * row_bytes, 0)
+    assert traffic["out"] == (0, 4 * 40 * row_bytes)
+
+
+def test_a_short_chunk_of_a_long_context_is_faster_when_its_keys_are_split() -> None:
+    problem = Problem(8, 1, 128, "bf16", (4096,), q_len=8)
+    times = []
+    for split_tokens in (0, 1408):
+        result = simulate(compile(problem, Knobs(split_tokens=split_tokens), NPU, 0), NPU)
+        assert result.bound.total_fs <= result.makespan_fs
+        times.append(result.makespan_fs)
+    assert times[1] < 0.6 * times[0]  # three cores instead of one, and a launch more
+
+
+def test_tiles_of_keys_that_no_row_of_a_tile_sees_are_not_loaded() -> None:
+    problem, knobs = Problem(2, 1, 16, "bf16", (300,), window=40), Knobs(tile_q=64, tile_kv=16)
+    program = compile(problem, knobs, NPU, 0)
+    tiles = {
+        (first // 32, key // 16)
+        for first in range(0, 300, 32)
+        for query in range(first, min(first + 32, 300))
+        for key in range(max(0, query - 39), query + 1)
+    }
+    keys = sum(min(300 - 16 * tile, 16, 32 * (item + 1) - 16 * tile) for item, tile in tiles)
+    assert sum(column(program.phases[0], "tiles")) == len(tiles)
+    loaded = {t.name: t.load_useful_bytes for t in simulate(program, NPU).traffic}
+    assert loaded["k"] == loaded["v"] == keys * 16 * 2
+
+
+def test_paged_values_of_another_length_than_keys_take_their_own_bytes() -> None:
+    problem = Problem(4, 2, 192, "bf16", (70,), 12, head_dim_v=128)
+    program = compile(problem, Knobs(tile_q=32, tile_kv=32, page_size=8), NPU, 0)
+    result = simulate(program, NPU)
+    assert result.bound.total_fs <= result.makespan_fs
+    moved = {traffic.name: (traffic.load_useful_bytes, traffic.store_useful_bytes) for traffic in result.traffic}
+    assert (moved["k"], moved["v"]) == ((2 * 70 * 192 * 2, 0), (2 * 70 * 128 * 2, 0))
+    assert (moved["q"], moved["out"]) == ((4 * 12 * 192 * 2, 0), (0, 4 * 12 * 128 * 2))
+
+
+@pytest.mark.parametrize("head_dim", [64, 72, 80, 96, 128, 192, 256, 512])
+@pytest.mark.parametrize("page_size", [0, 16])
+def test_head_dims_of_published_models_are_computed_and_padded_in_time_only(
+    attention_tolerance: Tolerance, head_dim: int, page_size: int
+) -> None:
+    problem = Problem(2, 1, head_dim, "bf16", (40, 17), bidirectional=1)
+    knobs = Knobs(tile_q=128, tile_kv=16, page_size=page_size)
+    check_values(attention_tolerance, (problem, knobs))
+    for machine in (NPU, H100):
+        result = simulate(compile(problem, replace(knobs, tile_q=16), machine, 0), machine)
+        assert result.bound.total_fs <= result.makespan_fs
+        stored = {traffic.name: traffic.store_useful_bytes for traffic in result.traffic}
+        assert stored["out"] == 2 * 57 * head_dim * 2
 
 
 def test_items_with_most_work_come_first_and_shorten_the_run() -> None:
@@ -245,27 +319,37 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     key = canonical(problem, Knobs())
     assert canonical(problem, Knobs(tile_q=67)) == canonical(problem, Knobs(layout_k="token head dim//4 dim%4")) == key
     assert canonical(problem, Knobs(page_order="contiguous", layout="page kv head token dim")) == key
+    assert canonical(problem, Knobs(split_tokens=40)) == canonical(problem, Knobs(products="16-bit")) == key
     different = [Knobs(tile_q=32), Knobs(tile_kv=32), Knobs(stages=1), Knobs(packing="head"), Knobs(page_size=16)]
     different += [Knobs(pipeline="warp-specialised"), Knobs(epilogue="exposed"), Knobs(order="natural")]
     different += [Knobs(layout_v="head token dim"), Knobs(schedule="dynamic"), Knobs(sram_layout="row-major")]
+    different += [Knobs(split_tokens=39), Knobs(split_tokens=8)]
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 
 @settings(max_examples=40)
-@given(cases(), st.integers(5, 40), st.sampled_from(["natural", "longest-first"]), st.sampled_from(["group", "head"]))
+@given(
+    cases(),
+    st.integers(5, 40),
+    st.sampled_from(["natural", "longest-first"]),
+    st.sampled_from(["group", "head"]),
+    st.integers(0, 80),
+)
 def test_knobs_of_one_canonical_key_give_one_program(
-    case: tuple[Problem, Knobs], tile_q: int, order: str, packing: str
+    case: tuple[Problem, Knobs], tile_q: int, order: str, packing: str, split_tokens: int
 ) -> None:
     problem, knobs = case
-    other = replace(knobs, tile_q=tile_q, order=order, packing=packing)
+    other = replace(knobs, tile_q=tile_q, order=order, packing=packing, split_tokens=split_tokens)
     if canonical(problem, knobs) == canonical(problem, other):
         assert compile(problem, knobs, NPU, 0).hash == compile(problem, other, NPU, 0).hash
 
 
 def test_the_problem_takes_its_sizes_from_model_batch_and_options() -> None:
-    batch = Batch((5, 600), "test")
+    batch = Batch((520, 600), "test")
     problem = shape(load_model("llama-3.1-8b"), batch, {"q_len": 512, "window": 100})
-    assert (problem.heads_q, problem.heads_kv, problem.dim_v, problem.lengths) == (32, 8, 128, (5, 512))
+    assert (problem.heads_q, problem.heads_kv, problem.dim_v, problem.lengths) == (32, 8, 128, (512, 512))
+    with pytest.raises(ValueError, match=r"^batch: sequence 1: context is 5; allowed: q_len \(512\) or more"):
+        shape(load_model("llama-3.1-8b"), Batch((600, 5), "test"), {"q_len": 512})
     with pytest.raises(ValueError, match=r"^options: size window is 3; allowed where bidirectional is 1: 0"):
         shape(load_model("llama-3.1-8b"), batch, {"window": 3, "bidirectional": 1})
     with pytest.raises(ValueError, match=r"^model: kernel prefill-attention needs one"):
@@ -279,7 +363,7 @@ def test_the_problem_takes_its_sizes_from_model_batch_and_options() -> None:
     [
         (Problem(8, 1, 16, "bf16", (40,)), Knobs(tile_q=7), r"^tile_q: 7; allowed: .* at least the 8 query heads"),
         (Problem(8, 1, 16, "bf16", (40,)), Knobs(pipeline="ping-pong"), r"^pipeline: unknown 'ping-pong'; known"),
-        (Problem(8, 1, 16, "bf16", (40,), head_dim_v=8), Knobs(page_size=4), r"^page_size: 4; allowed where .*: 0"),
+        (Problem(8, 1, 16, "bf16", (40,)), Knobs(split_tokens=-1), r"^split_tokens: -1; allowed: an integer from 0"),
         (Problem(8, 1, 16, "bf16", (40,)), Knobs(layout_v="token dim"), r"^layout_v: .* axis head is missing"),
         (Problem(8, 1, 128, "bf16", (4096,)), Knobs(tile_q=8192), r"phase attend needs .* sized by tile_q=8192"),
     ],
