@@ -57,30 +57,35 @@ class Prediction:
 def predict(call: Call, machine: Machine, schedules: int = SCHEDULES) -> Prediction:
     """Return the prediction of a call. Raises `NotModelled` where no schedule of a launch fits the machine."""
     runs = tuple(fastest(launch, machine, schedules) for launch in call.launches)
-    roof = Roof(machine)
-    gap = getattr(machine.spec.launch, "graph", 0) if call.graph else 0
-    least = sum(
-        launch.launches * roof.launch_fs + roof.least_fs(launch.macs, launch.dtype, launch.moved_bytes, launch.on_vector)
-        for launch in call.launches
-    )
-    return Prediction(runs, gap, gap + least)
+    gap = machine.spec.launch.graph if call.graph else 0
+    return Prediction(runs, gap, gap + sum(least_fs(launch, machine) for launch in call.launches))
 
 
 def fastest(launch: Launch, machine: Machine, schedules: int) -> Run:
     """Return the fastest of the most promising schedules of a launch."""
-    runs = [run(launch.name, variant, program, machine) for variant, program in launch.fitting(machine, schedules)]
+    fitting = launch.fitting(machine, schedules)
+    least = least_fs(launch, machine)  # which windows may fall below
+    runs = [run(launch.name, variant, program, machine, least) for variant, program in fitting]
     return min(runs, key=lambda found: found.time_fs)
 
 
-def run(name: str, variant: Variant, program: Any, machine: Machine) -> Run:
-    """Simulate one schedule, whole or by windows."""
+def least_fs(launch: Launch, machine: Machine) -> float:
+    """Return what no schedule of a launch can be faster than."""
+    roof = Roof(machine)
+    work = roof.least_fs(launch.macs, launch.dtype, launch.moved_bytes, launch.on_vector)
+    return launch.launches * roof.launch_fs + work
+
+
+def run(name: str, variant: Variant, program: Any, machine: Machine, least: float = 0.0) -> Run:
+    """Simulate one schedule, whole or by windows; its time is not below `least`."""
     plan = windows.plan(program, machine.spec.cores.count)
     times: dict[tuple[bool, bool], list[float]] = {}
     window = program
     for which in plan.windows:
         window = plan.window(which)
         times[which] = [phase.fs for phase in simulate(window, machine).phases]
-    return Run(name, variant, plan.time(times), len(times) == 1, lower_bound(window, machine).limited_by)
+    time_fs = max(plan.time(times), least)
+    return Run(name, variant, time_fs, len(times) == 1, lower_bound(window, machine).limited_by)
 
 
 def _knobs(knobs: Any) -> str:

@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 from hwmodel.machine import Machine
+from workloads.calls.attention import decode_call, latent_decode_call, latent_prefill_call, prefill_call
 from workloads.calls.call import Builder, Call, Launch, NotModelled, Row, Variant
 from workloads.calls.products import batched_call, product_call
 
 BUILDERS: dict[str, Builder] = {
     "gemm": product_call,
     "batched_gemm": batched_call,
+    "decode_attention": decode_call,
+    "flash_prefill": prefill_call,
+    "mla_decode": latent_decode_call,
+    "mla_prefill": latent_prefill_call,
 }
 __all__ = ["BUILDERS", "Call", "Launch", "NotModelled", "Row", "Variant", "call_of"]
 
