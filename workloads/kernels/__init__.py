@@ -202,7 +202,7 @@ KERNELS: dict[str, Kernel] = {
     ),
     "prefill-attention": Kernel(
         "prefill-attention",
-        "all tokens of each sequence, or a chunk of them, attend to those before, grouped-query heads, ragged",
+        "all tokens of each sequence, or a chunk of them, attend to those before, grouped-query heads, split-KV",
         prefill_attention.Knobs,
         ("model", "batch"),
         (),

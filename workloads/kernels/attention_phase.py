@@ -254,11 +254,11 @@ class AttendPhase:
         if a.types.quantises:
             for lane in range(a.lanes):
                 self._quantise(lane)
-        begun = self._widen_and_soften() if a.types.widens else self._soften()
+        begun = self._softmax_and_widen() if a.types.widens else self._softmax_by_mask()
         for lane in range(a.lanes):
             self._finish(lane, begun)
 
-    def _soften(self) -> Affine:
+    def _softmax_by_mask(self) -> Affine:
         """Write the softmax at the window's edge, in full view, at the diagonal. Returns the tiles begun so far."""
         p = self._p
         kinds = [kind for kind, there in self._masks.items() if there]
@@ -272,7 +272,7 @@ class AttendPhase:
                     self._softmax(lane, kind != "full", begun, first[kind] + i.index)
         return begun
 
-    def _widen_and_soften(self) -> Affine:
+    def _softmax_and_widen(self) -> Affine:
         """Write the softmax per tile with keys widened a tile ahead. Returns the tiles begun so far."""
         p, tiles = self._p, self._p.column("tiles")
         masked = self._masks["edge"] or self._masks["diagonal"]

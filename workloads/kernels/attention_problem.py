@@ -98,9 +98,8 @@ def types_of(problem: Typed, products: str) -> Types:
         return Types(problem.dtype, problem.dtype, problem.dtype, problem.dtype)
     if products == "16-bit" and problem.q_fp8:
         raise ValueError("products: 16-bit; allowed where queries come quantised (q_fp8): fp8")
-    return Types(
-        problem.dtype, FP8 if problem.q_fp8 else problem.dtype, FP8, FP8 if products == "fp8" else problem.dtype
-    )
+    queries = FP8 if problem.q_fp8 else problem.dtype
+    return Types(problem.dtype, queries, FP8, FP8 if products == "fp8" else problem.dtype)
 
 
 def require_products(types: Types, machine: Machine) -> None:

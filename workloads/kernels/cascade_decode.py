@@ -56,8 +56,7 @@ from workloads.schedule import schedule
 
 Q, KV, TABLE, OUT, PARTIAL = range(5)
 REQUIRED = ("prefix",)
-OPTIONAL = {"sharing": 0, "soft_cap": 0, "q_fp8": 0, **MODEL_SIZES}
-del OPTIONAL["window"]
+OPTIONAL = {"sharing": 0, "soft_cap": 0, "q_fp8": 0} | {name: 0 for name in MODEL_SIZES if name != "window"}
 
 
 @dataclass(frozen=True)

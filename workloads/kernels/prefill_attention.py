@@ -258,7 +258,8 @@ def _splits(items: Columns, knobs: Knobs) -> bool:
 
 def _tasks(problem: Problem, knobs: Knobs) -> Columns:
     """Return the columns of the work items: the tiles of queries, or the parts of their keys one after another."""
-    items, is_split, contexts = _items(problem, knobs), _splits(_items(problem, knobs), knobs), problem.contexts
+    items, contexts = _items(problem, knobs), problem.contexts
+    is_split = _splits(items, knobs)
     owner, piece, skipped = split(items["tokens"], knobs.split_tokens, np.arange(len(items["tokens"])))
     items = {name: column[owner] for name, column in items.items()}
     sequence, first, queries = items["sequence"], items.pop("first"), items.pop("queries")
