@@ -12,7 +12,6 @@ from typing import Any
 from hwmodel.bounds import lower_bound
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
-from hwmodel.units import FS_PER_US
 from workloads import windows
 from workloads.calls import Call, Launch, Variant
 from workloads.calls.roof import Roof

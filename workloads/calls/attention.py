@@ -104,7 +104,9 @@ def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
     variants = []
     for tile in TILES:
         for parts, split in _splits(seen, tile, sequences * p.heads_kv, machine):
-            stages = _stages(machine, 2 * tile * p.head_dim * (2 if kv_bytes == 2 else 1), rows * (p.head_dim + tile) * 6)
+            stages = _stages(
+                machine, 2 * tile * p.head_dim * (2 if kv_bytes == 2 else 1), rows * (p.head_dim + tile) * 6
+            )
             items = Items(
                 count=sequences * p.heads_kv * parts,
                 tiles=-(-min(split or seen, seen) // tile),
@@ -230,7 +232,9 @@ def _prefill_fs(
     total = copies * (float(tiles.sum()) * tile_fs + len(tiles) * end_fs)
     longest = float(tiles.max()) * tile_fs + end_fs
     waves = -(-copies * len(tiles) // roof.cores)
-    return roof.launch_fs + roof.latency_fs + max(longest, total / roof.cores, waves * (tiles.mean() * tile_fs + end_fs))
+    return (
+        roof.launch_fs + roof.latency_fs + max(longest, total / roof.cores, waves * (tiles.mean() * tile_fs + end_fs))
+    )
 
 
 def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int, heads: int) -> Call:

@@ -70,7 +70,9 @@ def quantisation(m: int, k: int, machine: Machine) -> Launch:
     problem = quantise.Problem(m, k, "bf16", "block")
     wide = min(512, -(-k // 128) * 128)
     tall = max(1, min(16, -(-m * -(-k // wide) // machine.spec.cores.count)))
-    return Launch("quantise", (Variant("quantise", problem, quantise.Knobs(tile_m=tall, tile_k=wide)),), "bf16", 0, 3 * m * k)
+    return Launch(
+        "quantise", (Variant("quantise", problem, quantise.Knobs(tile_m=tall, tile_k=wide)),), "bf16", 0, 3 * m * k
+    )
 
 
 def format_of(dtype: str) -> Format:
@@ -79,7 +81,9 @@ def format_of(dtype: str) -> Format:
         ours = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[dtype]
         return _plain("gemm-fp32" if ours == "fp32" else "gemm", ours, gemm.Knobs)
     if dtype in ("fp8", "sq"):
-        return _plain("gemm-fp8" if dtype == "fp8" else "gemm-int8", "fp8_e4m3" if dtype == "fp8" else "int8", gemm.Knobs)
+        return _plain(
+            "gemm-fp8" if dtype == "fp8" else "gemm-int8", "fp8_e4m3" if dtype == "fp8" else "int8", gemm.Knobs
+        )
     if dtype == "fp8_block":
         return Format("gemm-w8a8-block", (8, 8), "fp8_e4m3", _block_scaled, scratch=2)
     if dtype == "int4_wo":
@@ -126,9 +130,7 @@ def _nvfp4(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
     return gemm_mx.Problem(m, n, k, "nvfp4"), knobs
 
 
-def product(
-    name: str, found: Format, m: int, n: int, k: int, machine: Machine, batch: int | None = None
-) -> Launch:
+def product(name: str, found: Format, m: int, n: int, k: int, machine: Machine, batch: int | None = None) -> Launch:
     """Return a product with its schedules."""
     roof, count = Roof(machine), batch or 1
     variants = []
@@ -165,7 +167,9 @@ def _cuts(found: Format, m: int, n: int, k: int, machine: Machine, count: int) -
 def _tiles(size: int, unit: int) -> list[int]:
     """Return the sizes of a tile along an axis: multiples of the unit up to what covers the axis."""
     enough = -(-size // unit) * unit
-    found = sorted({tile for tile in TILES if tile % unit == 0 and tile < enough} | {min(enough, TILES[-1] // unit * unit)})
+    found = sorted(
+        {tile for tile in TILES if tile % unit == 0 and tile < enough} | {min(enough, TILES[-1] // unit * unit)}
+    )
     return [tile for tile in found if tile >= 32 or tile == enough or len(found) == 1] or found
 
 

@@ -30,6 +30,7 @@ from workloads.kernels.attention_parts import (
     EPILOGUES,
     Attention,
     Columns,
+    Extent,
     Places,
     cache_numbers,
     cache_tensors,
@@ -264,13 +265,29 @@ def _attend(
 
 
 def _combine(problem: Problem, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:
-    """Merge the parts of every (sequence, head)."""
-    parts = np.bincount(tasks["owner"])
-    first = np.cumsum(parts) - parts
-    columns = {"sequence": tasks["sequence"][first], "head": tasks["head"][first], "first": first, "parts": parts}
+    """Merge the parts of every (sequence, head), by strips of heads or of positions so that all parts of one fit."""
+    parts, n, g = np.bincount(tasks["owner"]), problem.q_len, problem.group
+    first, most = np.cumsum(parts) - parts, int(parts.max())
+    whole, unit = (g, 1) if n == 1 else (n, g)  # what is cut, and the rows of one
+    strip = max(1, whole // most)
+    owner, _, begin = split(np.full(len(parts), whole), strip, np.arange(len(parts)))
+    columns = {
+        "sequence": tasks["sequence"][first][owner],
+        "head": tasks["head"][first][owner],
+        "begin": begin,
+        "strip": np.minimum(whole - begin, strip),
+        "first": first[owner],
+        "parts": parts[owner],
+    }
     p = PhaseAssembler("combine", tensors, tuple(columns))
-    partials = Region(number_of(tensors, "partial"), {"part": (p.column("first"), p.column("parts"))})
-    places = partials, _rows(p, problem, OUT)
-    shape = problem.q_len * problem.group, problem.dim_v, problem.dtype
-    order = schedule("static", parts, machine.spec.cores.count)
-    return combine_phase(p, columns, int(parts.max()), shape, places, machine, order)
+    here, head, token = (p.column("begin"), p.column("strip")), p.column("head") * g, p.column("sequence") * n
+    rows = (here[0] * unit, here[1] * unit)
+    there = {"part": (p.column("first"), p.column("parts")), "row": rows}
+    if n == 1:
+        to: dict[str, Extent] = {"token": (token, 1), "head": (head + here[0], here[1])}
+    else:
+        to = {"token": (token + here[0], here[1]), "head": (head, g)}
+    places = Region(number_of(tensors, "partial"), there), Region(OUT, to)
+    order = schedule("static", columns["parts"] * columns["strip"], machine.spec.cores.count)
+    shape = strip * unit, problem.dim_v, problem.dtype
+    return combine_phase(p, columns, most, shape, places, machine, order, rows[1])
