@@ -120,7 +120,9 @@ def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
                 end_ops=2 * group * p.head_dim,
             )
             estimate = roof.phase_fs(items) + (_merge_fs(roof, items.count * group * p.head_dim) if parts > 1 else 0)
-            knobs = decode_attention.Knobs(tile=tile, stages=stages, split_tokens=split, products=products, **PAGES)
+            knobs = decode_attention.Knobs(
+                tile=tile, stages=stages, split_tokens=split, products=products, epilogue="exposed", **PAGES
+            )
             variants.append(Variant("decode-attention", p, knobs, estimate))
     return Launch("attention", ranked(variants), rate, 2 * sequences * p.heads_q * seen * p.head_dim, moved)
 
@@ -242,7 +244,7 @@ def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int
     if q_len > kv_len:
         raise NotModelled(f"{row.op}: q_len {q_len} is more than kv_len {kv_len}")
     contexts, roof = (kv_len,) * batch, Roof(machine)
-    record = "v32" if kv_dtype == FP8 else "plain"
+    record = "fp8_ds_mla" if kv_dtype == FP8 else "plain"
     token_bytes = 656 if record != "plain" else 1152
     problem = mla_decode.Problem(Heads(heads, 512, 64, 512, 192**-0.5, dtype), q_len, contexts)
     unit = machine.spec.cores.matrix
