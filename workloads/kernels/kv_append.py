@@ -1,6 +1,6 @@
 """KV append: keys and values of new tokens are written into the paged cache, rotated and quantised on the way or not.
 
-A work item is one sequence: the heads of its new tokens lie in one tensor (token, head, dim) of queries, keys and
+A work item is a piece of a sequence: the heads of its new tokens lie in one tensor (token, head, dim) of queries, keys and
 values, as the product with the stacked weights leaves them, and go to the slots that the page table gives. With `rope`
 the keys are turned first, and the queries too, which then are a tensor of their own; with an fp8 cache what is stored
 is divided by a scale per head of keys and of values. What is both turned and quantised is rounded once.
@@ -25,7 +25,7 @@ from workloads.batch import Batch
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.moe_problem import index_tensor
 from workloads.kernels.rope import TABLES, angle_tensors, angles
-from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, Tile
+from workloads.kernels.rowwise import Items, RowKnobs, RowPhase, Step, Strip, Tile
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
@@ -123,17 +123,26 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         raise ValueError(f"model: head_dim is {problem.head_dim}; kernel kv-append needs an even one for rope")
     table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     tensors = place(_tensors(problem, knobs, table), machine)
-    count = len(problem.contexts)
-    items = {
-        "row": np.arange(count) * problem.new,
-        "rows": np.full(count, problem.new),
-        "column": np.zeros(count, np.int64),
-        "position": np.array(problem.contexts) - problem.new,
-        "first_page": table.first_page[:-1],
-    }
+    items = _items(problem, knobs, table, machine.spec.cores.count)
     phase = _Append(problem, knobs, tensors).kernel().assemble(tensors, items, machine)
     machine.require_fit(phase, {"tile_rows": knobs.tile_rows, "stages": knobs.stages})
     return Program("kv-append", tensors, (phase,))
+
+
+def _items(problem: Problem, knobs: Knobs, table: paging.PageTable, cores: int) -> Items:
+    """Return the columns of the items: pieces of sequences, whole tiles of them, small enough for all cores."""
+    height, _ = _tiles(problem, knobs)
+    piece = max(1, problem.tokens // (cores * height)) * height
+    pieces = -(-problem.new // piece)
+    sequence, number = np.divmod(np.arange(len(problem.contexts) * pieces), pieces)
+    skipped = number * piece
+    return {
+        "row": sequence * problem.new + skipped,
+        "rows": np.minimum(problem.new - skipped, piece),
+        "column": np.zeros_like(sequence),
+        "position": np.array(problem.contexts)[sequence] - problem.new + skipped,
+        "first_page": table.first_page[:-1][sequence],
+    }
 
 
 def _tiles(problem: Problem, knobs: Knobs) -> tuple[int, int]:
