@@ -2,7 +2,8 @@
 
 Keys and values of new tokens are appended to the cache in a launch before, as serving stacks do; an encoder, which has
 no causal mask, has no cache. Pages lie in order, as in the measurements. Caches in fp8 are multiplied in fp8 where the
-matrix unit has that, and widened where it has not.
+matrix unit has that, and widened where it has not. As the kernels that were measured are not persistent, an item's
+loads wait for the end of the one before (epilogue `exposed`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ TILES = (32, 64, 96, 128)  # tokens of a tile of keys
 ROWS = (64, 128, 192)  # of a tile of queries
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
 SOFTMAX_OPS = 6  # assumed, of the vector unit per score besides the exponential: scale, maximum, difference, sum, round
+TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that larger ones come first
 CACHES = {"": "", "bfloat16": "", "float16": "", "fp8": FP8}
 
 
@@ -123,7 +125,7 @@ def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
             knobs = decode_attention.Knobs(
                 tile=tile, stages=stages, split_tokens=split, products=products, epilogue="exposed", **PAGES
             )
-            variants.append(Variant("decode-attention", p, knobs, estimate))
+            variants.append(Variant("decode-attention", p, knobs, estimate, "split" if split else "whole"))
     return Launch("attention", ranked(variants), rate, 2 * sequences * p.heads_q * seen * p.head_dim, moved)
 
 
@@ -185,16 +187,16 @@ def _prefill(p: prefill_attention.Problem, machine: Machine, q_len: int, dim_v: 
     for packing in ("group", "head") if p.heads_q != p.heads_kv else ("head",):
         for lanes, pipeline in ((1, "two-stage"), (2, "warp-specialised")):
             for rows in ROWS:
-                for tile in TILES:
+                for tile in TILES[1:]:
                     heads = p.heads_q // p.heads_kv if packing == "group" else 1
                     if heads > rows or (rows > 64 and q_len * heads <= rows // 2):
                         continue
                     knobs = prefill_attention.Knobs(
                         tile_q=rows, tile_kv=tile, packing=packing, pipeline=pipeline, schedule="balanced",
-                        products=products, epilogue="exposed" if rows * lanes > 128 else "overlapped",
+                        products=products, epilogue="exposed",
                     )  # fmt: skip
                     estimate = _prefill_fs(p, machine, (rows, lanes, tile, heads), q_len, dim_v, rate)
-                    variants.append(Variant("prefill-attention", p, knobs, estimate))
+                    variants.append(Variant("prefill-attention", p, knobs, estimate, pipeline))
     pairs = _scores(p, q_len)
     macs = len(p.contexts) * p.heads_q * pairs * (p.head_dim + dim_v)
     return Launch("attention", ranked(variants), rate, macs, 0)
@@ -229,6 +231,7 @@ def _prefill_fs(
     vector_fs = rows * lanes * tile * (SOFTMAX_OPS / vector.alu + 1 / vector.exp) * roof.cycle_fs
     loaded = tile * (p.head_dim + dim_v) * kv_bytes
     overlap = max(matrix_fs, vector_fs) if lanes == 2 else max(matrix_fs, vector_fs) + 0.2 * min(matrix_fs, vector_fs)
+    overlap += TILE_CYCLES * roof.cycle_fs
     tile_fs = max(overlap, loaded * roof.port_fs, loaded * roof.cache_fs * roof.cores)
     end_fs = roof.latency_fs + rows * lanes * (2 * p.head_dim + 2 * dim_v) * roof.port_fs + matrix_fs + vector_fs
     total = copies * (float(tiles.sum()) * tile_fs + len(tiles) * end_fs)
@@ -275,7 +278,7 @@ def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int
                 knobs = mla_decode.Knobs(
                     record=record, head_tile=head_tile, tile=tile, stages=stages, split_tokens=split, **PAGES
                 )
-                variants.append(Variant("mla-decode", problem, knobs, estimate))
+                variants.append(Variant("mla-decode", problem, knobs, estimate, "split" if split else "whole"))
     seen = batch * heads * q_len * (kv_len - (q_len - 1) / 2)
     macs, moved = int(seen * (576 + 512)), batch * kv_len * token_bytes
     append = _append(1, 1, 288, dtype, kv_dtype, contexts, q_len)

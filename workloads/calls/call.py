@@ -60,12 +60,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Variant:
-    """A kernel with a problem and knobs, and what an estimate in closed form says it takes, in femtoseconds."""
+    """A kernel with a problem and knobs, and what an estimate in closed form says it takes, in femtoseconds.
+
+    Variants of one `family` differ in sizes that the estimate can compare; of each family the best is looked at first.
+    """
 
     kernel: str
     problem: Any
     knobs: Any
     estimate_fs: float = 0.0
+    family: str = ""
 
     def compile(self, machine: Machine) -> Program:
         """Return the program. Raises ValueError where it does not fit the machine."""
@@ -93,12 +97,17 @@ class Launch:
         Raises NotModelled with the last reason where none fits.
         """
         found: list[tuple[Variant, Program]] = []
+        families: set[str] = set()
         reason = "no schedule"
         for variant in self.variants:
+            if variant.family in families:
+                continue
             try:
                 found.append((variant, variant.compile(machine)))
             except ValueError as error:
                 reason = str(error)
+            else:
+                families.add(variant.family)
             if len(found) == most:
                 break
         if not found:

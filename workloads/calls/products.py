@@ -136,7 +136,8 @@ def product(name: str, found: Format, m: int, n: int, k: int, machine: Machine, 
     variants = []
     for cut in _cuts(found, m, n, k, machine, count):
         problem, knobs = found.make(m, n, k, cut)
-        variants.append(Variant(found.kernel, problem, knobs, _estimate(found, m, n, k, cut, roof, count)))
+        estimate = _estimate(found, m, n, k, cut, roof, count)
+        variants.append(Variant(found.kernel, problem, knobs, estimate, "split" if cut.split > 1 else "whole"))
     out_bits = 32 if found.dtype == "fp32" else 16
     moved = count * (m * k * found.bits[0] + n * k * found.bits[1] + m * n * out_bits) // 8
     return Launch(name, ranked(variants), found.dtype, count * m * n * k, moved, on_vector=found.on_vector)
