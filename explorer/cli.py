@@ -70,8 +70,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
-    from explorer import evaluate, settings, tables
-    from explorer.row import all_numbers
+    from explorer import evaluate, run_view, settings, tables
 
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     _warn(model)
@@ -88,7 +87,8 @@ def run(
         print(tables.knobs_line(knobs))
         if line := tables.energy_line(metrics):
             print(line)
-        print(tables.metrics_table(all_numbers(metrics)))
+        print()
+        print(run_view.run_text(metrics))
 
 
 @app.command()
@@ -289,17 +289,14 @@ def kernels(
     name: Annotated[str | None, typer.Argument(help="One kernel, by name.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the kernels, or one with its sizes and knobs."""
+    """List the kernels by family, or describe one: what its sizes and knobs mean."""
     from explorer import evaluate, tables
 
     if name is not None:
         facts = evaluate.describe_kernel(name)
         print_json(facts) if as_json else print(tables.kernel_text(facts))
         return
-    listed = evaluate.list_kernels()
-    print_json(listed) if as_json else print(
-        tables.align([(name, str(facts["description"])) for name, facts in listed.items()])
-    )
+    print_json(evaluate.list_kernels()) if as_json else print(tables.kernel_list(evaluate.kernel_families()))
 
 
 @app.command()

@@ -286,12 +286,20 @@ def describe(query: Query) -> str:
 
     parts = [query.kernel.replace("-", " ")]
     if query.model is not None:
-        parts.append(load_model(query.model).name)
+        parts.append(_describe_model(_kernel(query.kernel), load_model(query.model), dict(query.options)))
     if query.batch is not None:
         parts.append(_describe_batch(query.batch))
     parts += [f"{name} = {size}" for name, size in query.options]
     changes = [f"{path} = {value}" for path, value in query.machine_overrides]
     return " · ".join([*parts, _spec(query.machine, ()).name, *changes])
+
+
+def _describe_model(kernel: Any, model: Any, options: Mapping[str, int]) -> str:
+    """Return the name of a model, with what the kernel takes from it where that is not its sizes."""
+    sizes = set(kernel.gives(model)) & {*kernel.options, *kernel.optional} if kernel.gives else set()
+    if "model" in kernel.needs or sizes - options.keys():
+        return str(model.name)
+    return f"dtype of {model.name}" if kernel.typed else f"{model.name} (not used)"
 
 
 def _describe_batch(batch: BatchSpec) -> str:
@@ -312,14 +320,23 @@ EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound
 
 
 def list_kernels() -> dict[str, dict[str, Any]]:
-    """Return the facts of every kernel by name."""
+    """Return the facts of every kernel by name, family by family."""
     from workloads.kernels import KERNELS
 
     return {name: describe_kernel(name) for name in KERNELS}
 
 
+def kernel_families() -> dict[str, dict[str, str]]:
+    """Return what every kernel does, by family and name."""
+    from workloads.kernels import FAMILIES
+
+    return {family: {kernel.name: kernel.description for kernel in members} for family, members in FAMILIES.items()}
+
+
 def describe_kernel(name: str) -> dict[str, Any]:
     """Return what a kernel does and needs, its sizes, and its knobs with default, meaning and allowed values."""
+    from workloads.kernels import FAMILIES
+
     template = _kernel(name)
     shown = {
         knob.name: {"default": knob.default, "meaning": knob.metadata["meaning"], "allowed": knob.metadata["allowed"]}
@@ -327,9 +344,11 @@ def describe_kernel(name: str) -> dict[str, Any]:
     }
     return {
         "description": template.description,
+        "family": next(family for family, members in FAMILIES.items() if template in members),
         "needs": list(template.needs),
         "sizes": list(template.options),
         "optional_sizes": dict(template.optional),
+        "meanings": dict(template.sizes),
         "knobs": shown,
     }
 

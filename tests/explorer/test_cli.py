@@ -16,7 +16,7 @@ import yaml
 
 from explorer import cli
 from hwmodel.spec import MACHINES
-from workloads.kernels import KERNELS
+from workloads.kernels import FAMILIES, KERNELS
 
 Rowhit = Callable[..., subprocess.CompletedProcess[str]]
 RUN = ("run", "--machine", "h100-sxm", "--model", "llama-3.1-8b", "--kernel", "decode-attention")
@@ -166,9 +166,11 @@ def test_run_shows_every_knob_it_used_as_set_takes_it(rowhit: Rowhit, tmp_path: 
 
 def test_kernels_are_listed_and_described_with_every_knob(rowhit: Rowhit, tmp_path: Path) -> None:
     listed = rowhit("kernels", cwd=tmp_path).stdout.splitlines()
-    assert [line.split()[0] for line in listed] == list(KERNELS)
+    assert [line for line in listed if line and line[0] != " "] == list(FAMILIES)
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == list(KERNELS)
     text = rowhit("kernels", "gemm", cwd=tmp_path).stdout
-    assert "sizes: m, n, k" in text
+    assert "\nsizes:\n  m: no default   [rows of a and of the result]\n" in text
+    assert "  q_len: 1   [new tokens of a sequence]\n" in rowhit("kernels", "decode-attention", cwd=tmp_path).stdout
     facts = json.loads(rowhit("kernels", "--json", cwd=tmp_path).stdout)
     for name, knob in facts["gemm"]["knobs"].items():
         assert f"  {name}: {knob['default']}   [" in text
@@ -217,6 +219,8 @@ def test_gemm_runs_on_its_three_sizes(rowhit: Rowhit, tmp_path: Path) -> None:
     assert alone["hbm_useful_bytes"] >= (256 * 128) * 2  # the weights, once, in bf16
     with_model = json.loads(rowhit(*GEMM, "--model", "llama-3.1-8b", "--json", cwd=tmp_path).stdout)
     assert with_model == alone  # the model gives its dtype only, which is bf16
+    title = rowhit(*GEMM, "--model", "llama-3.1-8b", cwd=tmp_path).stdout.splitlines()[0]
+    assert title == "gemm · dtype of llama-3.1-8b · m = 64 · n = 256 · k = 128 · npu-hbm3"
     assert "batch" not in alone
 
 

@@ -23,7 +23,8 @@ class Kernel:
     `Knobs` is a frozen dataclass of `knob` fields. `shape(model, batch, options)` gives the problem from what the
     kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default;
     `canonical(problem, knobs)` gives a key that is equal for knobs of one meaning, `compile(problem, knobs, machine,
-    seed)` the program.
+    seed)` the program. `sizes`: what every size means, by its name. `gives(model)`: the sizes that a model gives where
+    they are not among the options; of a kernel that needs no model. `typed`: whether a model gives the dtype.
     """
 
     name: str
@@ -35,6 +36,9 @@ class Kernel:
     canonical: Callable[[Any, Any], tuple[Any, ...]]
     compile: Callable[[Any, Any, Machine, int], Program]
     optional: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    gives: Callable[[Model], Mapping[str, int]] | None = None
+    typed: bool = True
 
 
 MAX_SIZE = 1 << 24  # assumed: a problem size beyond it is a slip
@@ -42,9 +46,13 @@ MAX_KNOB = 1 << 20  # assumed, likewise
 
 
 def require_options(
-    kernel: str, options: Mapping[str, int], required: Sequence[str], optional: Mapping[str, int] | None = None
+    kernel: str,
+    options: Mapping[str, int],
+    required: Sequence[str],
+    optional: Mapping[str, int] | None = None,
+    given: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Return the sizes of a problem: `options`, and for those of `optional` that are not given their defaults.
+    """Return the sizes of a problem: `options`, for those that are not there what a model has `given`, or defaults.
 
     Raises ValueError unless `options` are all of `required` and some of `optional`, in 1 to MAX_SIZE or, where the
     default is 0, from 0.
@@ -55,9 +63,11 @@ def require_options(
         if name not in allowed:
             known = nearest_first(name, allowed) or "the sizes of the model and the batch"
             raise ValueError(f"options: kernel {kernel} takes no size {name!r}; it takes {known}")
+    options = {name: size for name, size in (given or {}).items() if name in allowed} | dict(options)
     for name in required:
         if name not in options:
-            raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(required)}")
+            other = "" if given is None else ", or a model that has them"
+            raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(required)}{other}")
     found = {name: options.get(name, optional.get(name, 0)) for name in allowed}
     for name, value in found.items():
         least = 0 if optional.get(name) == 0 else 1

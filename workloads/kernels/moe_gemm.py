@@ -24,6 +24,7 @@ from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
 from workloads.kernels.base import knob, knob_layout
+from workloads.kernels.model_sizes import expert_product
 from workloads.kernels.moe_placement import PLACEMENTS, place_experts
 from workloads.kernels.moe_problem import (
     GROUPINGS,
@@ -95,8 +96,8 @@ class Product:
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of tokens, experts, topk, n and k, in the model's dtype or bf16."""
-    return Problem(**routed_sizes("grouped-gemm", options, model, ("n", "k"), {"max_rows": 0}))
+    """Return the problem of tokens, experts, topk, n and k (a model's: of gate and up), in its dtype or bf16."""
+    return Problem(**routed_sizes("grouped-gemm", options, model, ("n", "k"), {"max_rows": 0}, expert_product))
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from layouts.notation import NamedLayout, named
 from workloads.batch import Batch
 from workloads.kernels.activation import swiglu_rows
 from workloads.kernels.base import knob, knob_layout
+from workloads.kernels.model_sizes import expert_layer
 from workloads.kernels.moe_finalize import finalize
 from workloads.kernels.moe_gemm import SOURCES, Product, TileKnobs, multiply, tile_key
 from workloads.kernels.moe_permute import permute
@@ -74,12 +75,10 @@ class Knobs(TileKnobs, RoutingKnobs):
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of tokens, experts, topk and inter, and of `hidden` or the model's."""
-    sizes = routed_sizes("moe", options, model, ("inter",), {"hidden": 0, "shared": 0, "max_rows": 0})
+    """Return the problem of tokens, experts, topk and inter, of `hidden` and `shared`; a model gives all but tokens."""
+    sizes = routed_sizes("moe", options, model, ("inter",), {"hidden": 0, "shared": 0, "max_rows": 0}, expert_layer)
     if not sizes["hidden"]:
-        if model is None:
-            raise ValueError("options: size hidden is missing; kernel moe needs it, or a model")
-        sizes["hidden"] = model.hidden
+        raise ValueError("options: size hidden is missing; kernel moe needs it, or a model")
     return Problem(**sizes)
 
 

@@ -1,0 +1,111 @@
+"""Kernels: row by row on the vector unit."""
+
+from __future__ import annotations
+
+from workloads.kernels import activation, model_sizes, norm, quantise, residual_add, rope, sampling, softmax
+from workloads.kernels.base import Kernel
+
+ROWS = {"rows": "tokens", "columns": "elements of a row; by default the model's hidden size"}
+ACTIVATIONS = {"m": "tokens", "k": "elements of a token"}
+
+KERNELS = (
+    Kernel(
+        "rms-norm",
+        "RMSNorm of rows; residual=1: of x + residual, stored too; a model gives the hidden size and the dtype",
+        norm.Knobs,
+        (),
+        ("rows",),
+        norm.shape,
+        norm.canonical,
+        norm.compile,
+        optional={"columns": 0, "residual": 0},
+        sizes={**ROWS, "residual": "1: x + residual is normed and stored; 0: x alone is normed"},
+        gives=model_sizes.hidden,
+    ),
+    Kernel(
+        "residual-add",
+        "out = x + residual; a model gives the hidden size and the dtype",
+        residual_add.Knobs,
+        (),
+        ("rows",),
+        residual_add.shape,
+        residual_add.canonical,
+        residual_add.compile,
+        optional={"columns": 0},
+        sizes=ROWS,
+        gives=model_sizes.hidden,
+    ),
+    Kernel(
+        "softmax",
+        "softmax along rows; a model gives the dtype only",
+        softmax.Knobs,
+        (),
+        ("rows", "columns"),
+        softmax.shape,
+        softmax.canonical,
+        softmax.compile,
+        sizes={"rows": "rows", "columns": "elements of a row"},
+    ),
+    Kernel(
+        "swiglu",
+        "out = silu(gate) up, gate and up in one tensor; a model gives the intermediate size and the dtype",
+        activation.Knobs,
+        (),
+        ("rows",),
+        activation.shape,
+        activation.canonical,
+        activation.compile,
+        optional={"inter": 0},
+        sizes={"rows": "tokens", "inter": "channels of gate and of up; by default the model's"},
+        gives=model_sizes.intermediate,
+    ),
+    Kernel(
+        "rope",
+        "rotary position embedding of the query and key heads of one new token per sequence",
+        rope.Knobs,
+        ("model", "batch"),
+        (),
+        rope.shape,
+        rope.canonical,
+        rope.compile,
+    ),
+    Kernel(
+        "top-k",
+        "the k largest logits of every row with their indices; a model gives vocabulary and dtype",
+        sampling.Knobs,
+        (),
+        ("rows", "k"),
+        sampling.shape,
+        sampling.canonical,
+        sampling.compile,
+        optional={"vocabulary": 0},
+        sizes={
+            "rows": "rows of logits",
+            "k": "logits kept of a row",
+            "vocabulary": "logits of a row; by default the model's",
+        },
+        gives=model_sizes.vocabulary,
+    ),
+    Kernel(
+        "quantise",
+        "activations to e4m3 with a scale per 128 of k of a token, in one pass; a model gives their dtype",
+        quantise.Knobs,
+        (),
+        ("m", "k"),
+        quantise.shape_per("quantise", "block"),
+        quantise.canonical,
+        quantise.compile,
+        sizes=ACTIVATIONS,
+    ),
+    Kernel(
+        "quantise-tensor",
+        "activations to e4m3 with one scale, after a pass that finds it; a model gives their dtype",
+        quantise.Knobs,
+        (),
+        ("m", "k"),
+        quantise.shape_per("quantise-tensor", "tensor"),
+        quantise.canonical,
+        quantise.compile,
+        sizes=ACTIVATIONS,
+    ),
+)
