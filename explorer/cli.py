@@ -35,7 +35,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffle
 Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", help="NAME=VALUE: a problem size, as `rowhit kernels NAME` lists them."),
+    typer.Option("--size", help="NAME=VALUE[,NAME=VALUE]: problem sizes, as `rowhit kernels NAME` lists them."),
 ]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
@@ -47,8 +47,20 @@ Sets = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"rowhit {version('rowhit')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _rowhit() -> None:
+def _rowhit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Where should every byte live, and what does it cost to move it?"""
 
 
@@ -77,8 +89,7 @@ def run(
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
     metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
-    if engine == "compiled" and (why := evaluate.left_to_reference(query)):
-        print(f"{query.machine}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
+    _say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
         source = evaluate.batch_source(query)
         print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
@@ -133,22 +144,29 @@ def step(
         bool, typer.Option("--prefill", help="All tokens of the contexts, instead of one more.")
     ] = False,
     parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
+    engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
     """Simulate a step of a whole model, kernel by kernel: a decode step, or a prefill."""
+    from explorer import evaluate, settings
     from explorer.step_view import step_facts
 
     lengths = _batch(batch, context, trace, seed)
     if lengths is None:
         raise ValueError("step: give --context or --trace")
     _warn(model)
-    text, facts = step_facts(machine, model, lengths, prefill=prefill, parallel=parallel)
+    changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
+    target = evaluate.machine_of(machine, changes)
+    text, facts = step_facts(target, model, lengths, prefill=prefill, parallel=parallel, engine=engine)
+    _say_engine(target, machine, engine)
     if as_json:
         print_json(facts)
     else:
         kind = "prefill" if prefill else "decode step"
         devices = f" · one of {parallel} devices" if parallel > 1 else ""
-        print(f"{kind} · {model} · {machine}{devices} · every kernel by itself, weights 16 bits wide")
+        numbers = "".join(f" · {path} = {value}" for path, value in changes)
+        print(f"{kind} · {model} · {machine}{numbers}{devices} · every kernel by itself, weights 16 bits wide")
         print(text)
 
 
@@ -341,9 +359,9 @@ def models(
 
 
 def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int]:
-    """Return the sizes given by flags of their own and by --size NAME=VALUE."""
+    """Return the sizes given by flags of their own and by --size NAME=VALUE[,NAME=VALUE]."""
     found = {name: value for name, value in flags.items() if value is not None}
-    for text in texts or []:
+    for text in ",".join(texts or []).split(",") if texts else []:
         name, _, value = text.partition("=")
         if not name.isidentifier() or not (value.isascii() and value.isdigit() and len(value) < 19):
             raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0")
@@ -386,6 +404,14 @@ def _batch(sequences: int | None, context: int | None, trace: str | None, seed: 
         raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
     name = TRACES[trace] if trace else None
     return BatchSpec(1 if sequences is None else sequences, context, name, seed, _trace_path(name))
+
+
+def _say_engine(machine: Any, name: str, engine: str) -> None:
+    """Say on stderr where the reference has simulated what was meant for the compiled engine."""
+    from explorer.evaluate import left_to_reference
+
+    if engine == "compiled" and (why := left_to_reference(machine)):
+        print(f"{name}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
 
 
 def _warn(model: str | None) -> None:

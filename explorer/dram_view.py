@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from explorer.files import write_atomically
+from explorer.progress import announce_compiling
 from explorer.tables import align, percent
 from hwmodel.dram.config import DramConfig, config_names, load_config
 
@@ -97,6 +98,7 @@ def replayed(
     """
     from hwmodel.dram.replay_result import replay_trace
 
+    announce_compiling()
     if commands is not None and commands.is_dir():
         raise ValueError(f"--commands {commands}: a folder; give the name of a file")
     addresses, writes = read_trace(trace)

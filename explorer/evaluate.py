@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from explorer.names import unknown
+from explorer.progress import announce_compiling
 from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
 
 if TYPE_CHECKING:
@@ -213,22 +215,31 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
     program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
     import numpy as np
 
+    run = simulator(engine)
+    with _no_refusal():
+        result = run(program, machine)
+    bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
+    return Outcome(result.metrics(), bandwidth, result.banks)
+
+
+def simulator(engine: str) -> Callable[[Any, Any], Any]:
+    """Return what runs a program on a machine, the engine "compiled" or the "reference"; says when it compiles."""
     from hwmodel import reference
     from hwmodel.engine import ENGINES
     from hwmodel.engine import simulate as compiled
 
     if engine not in ENGINES:
         raise ValueError(f"--engine: {unknown('engine', engine, ENGINES)}")
-    with _no_refusal():
-        result = (compiled if engine == "compiled" else reference.simulate)(program, machine)
-    bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
-    return Outcome(result.metrics(), bandwidth, result.banks)
+    if parent_process() is None:  # of many workers, none speaks
+        announce_compiling()
+    return compiled if engine == "compiled" else reference.simulate
 
 
 def compile_dram(query: Query) -> None:
     """Compile the DRAM channels of the query's machine, where this has not been done on this computer."""
     from hwmodel.reference import compile_dram
 
+    announce_compiling()
     compile_dram(machine_of(query.machine, query.machine_overrides))
 
 
@@ -239,11 +250,11 @@ def compile_others(query: Query) -> None:
     compile_others(*_program(query))
 
 
-def left_to_reference(query: Query) -> str:
-    """Return why the compiled engine leaves the query's machine to the reference, or nothing where it does not."""
+def left_to_reference(machine: Any) -> str:
+    """Return why the compiled engine leaves a machine to the reference, or nothing where it does not."""
     from hwmodel.engine import refusal
 
-    return refusal(machine_of(query.machine, query.machine_overrides))
+    return refusal(machine)
 
 
 @contextmanager
