@@ -129,6 +129,16 @@ KERNELS: dict[str, Kernel] = {
         gemm_w4a16.compile,
         gemm_w4a16.OPTIONAL,
     ),
+    "gemm-w8a16": Kernel(
+        "gemm-w8a16",
+        "8-bit weights with scales of output channels, expanded to the activations' 16 bits; a model gives the dtype",
+        gemm_w4a16.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_w4a16.shape_8_bits,
+        gemm_w4a16.canonical,
+        gemm_w4a16.compile,
+    ),
     "gemm-mxfp8": Kernel(
         "gemm-mxfp8",
         "e4m3 operands with a power of two per 32 of k, to bf16",
