@@ -300,14 +300,14 @@ KERNELS: dict[str, Kernel] = {
     ),
     "grouped-gemm": Kernel(
         "grouped-gemm",
-        "rows of tokens times the weights of their experts, in contiguous, masked or gathered groups",
+        "rows of tokens times the weights of their experts, in contiguous, masked or gathered groups, in a format",
         moe_gemm.Knobs,
         (),
         ("tokens", "experts", "topk", "n", "k"),
         moe_gemm.shape,
         moe_gemm.canonical,
         moe_gemm.compile,
-        {"max_rows": 0},
+        {"max_rows": 0, "format": "none"},
     ),
     "kv-append": Kernel(
         "kv-append",
@@ -322,14 +322,14 @@ KERNELS: dict[str, Kernel] = {
     ),
     "moe": Kernel(
         "moe",
-        "a layer of experts: route, permute, product, SwiGLU, product, finalise; shared: inter of a shared expert",
+        "a layer of experts: route, permute, product, SwiGLU, product, finalise, in a format; shared: a shared expert",
         moe_layer.Knobs,
         (),
         ("tokens", "experts", "topk", "inter"),
         moe_layer.shape,
         moe_layer.canonical,
         moe_layer.compile,
-        {"hidden": 0, "shared": 0, "max_rows": 0},
+        {"hidden": 0, "shared": 0, "max_rows": 0, "format": "none"},
     ),
     "moe-finalize": Kernel(
         "moe-finalize",

@@ -106,11 +106,12 @@ class Multiply:
         tensors: tuple[Tensor, ...],
         stages: int,
         items: Mapping[str, Array] | None = None,
+        name: str = "multiply",
     ) -> None:
         self._grid, self._recipe, self._stages = grid, recipe, stages
         self._items = dict(grid.work_items() if items is None else items)
         self._split = grid.parts > 1
-        self._p = p = PhaseAssembler("multiply", tensors, tuple(self._items))
+        self._p = p = PhaseAssembler(name, tensors, tuple(self._items))
         self._streams = recipe.consumers()
         requested = [stream.buffer for streams in self._streams.values() for stream in streams]
         self._expansions = [side for side in (recipe.a, recipe.b) if isinstance(side, Expansion)]
