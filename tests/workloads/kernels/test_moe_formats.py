@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
 from hwmodel.program import DTYPES, Program
+from hwmodel.reference import simulate
 from hwmodel.spec import load_machine
 from kernels_ref import quant
 from kernels_ref.activation import swiglu
 from kernels_ref.moe import route
-from workloads.kernels import moe_gemm, moe_layer
-from workloads.kernels.moe_formats import FORMATS, OF_FP16
+from workloads.kernels import KERNELS, moe_gemm, moe_layer
+from workloads.kernels.moe_formats import FORMATS, OF_FP16, stacked
 from workloads.kernels.moe_placement import PLACEMENTS
 from workloads.kernels.moe_problem import routing_of
 from workloads.routing import Routing, contiguous, masked
@@ -27,6 +28,7 @@ Array = np.ndarray[Any, Any]
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
 B200 = Machine(load_machine("b200-sxm").with_overrides({"cores.count": CORES}))  # applies scales itself, has no gather
+H100 = Machine(load_machine("h100-sxm").with_overrides({"cores.count": CORES}))
 U = {"bf16": 2.0**-8, "fp16": 2.0**-11}
 W = 2.0**-24
 TINY = 2.0**-24  # the smallest number of fp16
@@ -126,7 +128,7 @@ def sum_error(k: int, left: Array, right: Array) -> Array:
     return allowed
 
 
-def tile_knobs(draw: st.DrawFn, form: str, tile_n: int | None = None) -> dict[str, Any]:
+def tile_knobs(draw: Any, tile_n: int | None = None) -> dict[str, Any]:
     return {
         "tile_m": draw(st.sampled_from([3, 16])),
         "tile_n": tile_n or draw(st.sampled_from([16, 128, 136])),
@@ -140,7 +142,7 @@ def tile_knobs(draw: st.DrawFn, form: str, tile_n: int | None = None) -> dict[st
     }
 
 
-def sizes(draw: st.DrawFn, form: str) -> dict[str, Any]:
+def sizes(draw: Any, form: str) -> dict[str, Any]:
     number = draw(st.integers(1, 4))
     dtype = draw(st.sampled_from(["bf16", "fp16"])) if form in OF_FP16 else "bf16"
     topk = draw(st.integers(1, number))
@@ -151,7 +153,7 @@ def check_gemm(form: str, data: st.DataObject) -> None:
     problem = moe_gemm.Problem(**sizes(data.draw, form), n=data.draw(st.integers(1, 150)), k=data.draw(depths))
     source, seed = data.draw(st.sampled_from(moe_gemm.SOURCES)), data.draw(st.integers(0, 99))
     machine = data.draw(st.sampled_from([NPU, B200]))
-    knobs = moe_gemm.Knobs(**tile_knobs(data.draw, form), rows=source)
+    knobs = moe_gemm.Knobs(**tile_knobs(data.draw), rows=source)
     routing = routing_of(problem, knobs, seed)
     rows = (masked(routing) if source == "masked" else contiguous(routing, knobs.tile_m)).rows_of(routing)
     program = moe_gemm.compile(problem, knobs, machine, seed)
@@ -210,7 +212,7 @@ def check_mlp(
 
 
 def check_layer(form: str, data: st.DataObject) -> None:
-    fused, source = data.draw(st.sampled_from(moe_layer.FUSED)), data.draw(st.sampled_from(moe_layer.SOURCES))
+    fused, source = data.draw(st.sampled_from(moe_layer.FUSED)), data.draw(st.sampled_from(moe_gemm.SOURCES))
     whole = fused == "yes" and form == "w8a8-block"
     inter, shared = (128, 128) if whole else (data.draw(depths), data.draw(st.sampled_from([0, 9])))
     problem = moe_layer.Problem(**sizes(data.draw, form), hidden=data.draw(depths), inter=inter, shared=shared)
@@ -218,9 +220,9 @@ def check_layer(form: str, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.integers(-40, 40, (problem.tokens, problem.experts)) / 8
     ids, shares = route(logits, problem.topk)
-    routing = Routing(problem.experts, ids, shares)
+    routing = Routing(problem.experts, ids.astype(np.int32), shares.astype(np.float32))
     problem = moe_layer.Problem(**{**vars(problem), "routing": routing})
-    chosen = tile_knobs(data.draw, form, 128 if whole else None)
+    chosen = tile_knobs(data.draw, 128 if whole else None)
     knobs = moe_layer.Knobs(
         **chosen, rows=source, fused=fused, tile_rows=5, tile_columns=data.draw(st.sampled_from([5, 64]))
     )
@@ -275,3 +277,102 @@ def test_experts_of_a_narrow_format_compute_its_formulas(name: str, form: str, d
 @given(st.data())
 def test_many_experts_of_a_narrow_format_compute_its_formulas(name: str, form: str, data: st.DataObject) -> None:
     CHECKS[name](form, data)
+
+
+def narrowed(form: str) -> dict[str, Any]:
+    """Return a problem of 30 tokens that go to 2 of 8 experts, those of 1 to 7: hidden 256, inter 128."""
+    ids = np.stack([np.arange(30) % 7 + 1, (np.arange(30) + 3) % 7 + 1], axis=1).astype(np.int32)
+    routing = Routing(8, ids, np.full((30, 2), 0.5, np.float32))
+    return {"tokens": 30, "experts": 8, "topk": 2, "dtype": "bf16", "format": form, "routing": routing}
+
+
+HIDDEN, INTER, CHOICES, TOUCHED = 256, 128, 60, 7
+# by hand: bytes of activations [rows, k] and of their scales, of weights [n, k] of an expert and of theirs
+BYTES: dict[str, Any] = {
+    "fp8": (lambda r, k: (r * k, 0), lambda n, k: (n * k, 0)),
+    "w8a8-block": (lambda r, k: (r * k, 4 * r * (k // 128)), lambda n, k: (n * k, 4 * (n // 128) * (k // 128))),
+    "nvfp4": (lambda r, k: (r * k // 2, r * k // 16), lambda n, k: (n * k // 2, n * k // 16)),
+    "mxfp8": (lambda r, k: (r * k, r * k // 32), lambda n, k: (n * k, n * k // 32)),
+    "w4a16": (lambda r, k: (2 * r * k, 0), lambda n, k: (n * k // 2, 2 * n * (k // 128))),
+    "w4a16-mxfp4": (lambda r, k: (2 * r * k, 0), lambda n, k: (n * k // 2, n * k // 32)),
+    "w4a8-mxfp4-mxfp8": (lambda r, k: (r * k, r * k // 32), lambda n, k: (n * k // 2, n * k // 32)),
+}
+
+
+@pytest.mark.parametrize("form", NARROW)
+@pytest.mark.parametrize("machine", [NPU, B200], ids=["npu", "b200"])
+def test_bytes_of_every_pass_are_those_by_hand_and_the_bound_holds(form: str, machine: Machine) -> None:
+    problem = moe_layer.Problem(**narrowed(form), hidden=HIDDEN, inter=INTER)
+    knobs = moe_layer.Knobs(tile_m=16, tile_n=256, tile_k=128, stages=2, expanded=1)  # an expert is one tile of either half
+    program = moe_layer.compile(problem, knobs, machine, 0)
+    result = simulate(program, machine)
+    assert result.bound.total_fs <= result.makespan_fs
+    of_a, of_b = BYTES[form]
+    passes = bool(FORMATS[form].quantise)
+    first, second = (f"quantised {name}" if passes else name for name in ("permuted", "activated"))
+    loaded = {"x": 2 * CHOICES * HIDDEN, "gate and up": 4 * CHOICES * INTER, "y": 2 * CHOICES * HIDDEN}
+    stored = {"permuted": 2 * CHOICES * HIDDEN, "gate and up": 4 * CHOICES * INTER, "activated": 2 * CHOICES * INTER}
+    stored |= {"y": 2 * CHOICES * HIDDEN, "out": 2 * 30 * HIDDEN, "weights": 4 * CHOICES, "ids": 4 * CHOICES}
+    loaded |= {"logits": 30 * 8 * 4, "weights": 4 * CHOICES}
+    for name, k, times in ((first, HIDDEN, 2), (second, INTER, 1)):  # both halves read the activations
+        size, scales = of_a(CHOICES, k)
+        loaded |= {name: times * size, f"scales {name}": times * scales}
+        stored |= {name: size, f"scales {name}": scales} if passes else {}
+    if passes:
+        loaded |= {"permuted": 2 * CHOICES * HIDDEN, "activated": 2 * CHOICES * INTER}
+    for name, n, k, times in (("w13", INTER, HIDDEN, 2), ("w2", HIDDEN, INTER, 1)):
+        size, scales = of_b(n, k)
+        loaded |= {name: TOUCHED * times * size, f"scales {name}": TOUCHED * times * scales}
+    if FORMATS[form].scaled:  # two scales for every item of a product, one for every item of a pass
+        loaded |= {"scales 1": 2 * TOUCHED * 8, "scales 2": TOUCHED * 8}
+        items = {phase.name: len(phase.tasks) for phase in program.phases}
+        loaded |= {f"scale of {name}": 4 * items[f"quantise {name}"] for name in ("permuted", "activated")}
+    for moved, expected in (("load", loaded), ("store", stored)):
+        found = {t.name: getattr(t, f"{moved}_useful_bytes") for t in result.traffic}
+        assert {name: size for name, size in found.items() if size} == {n: size for n, size in expected.items() if size}
+
+
+def test_a_unit_that_applies_scales_spends_no_vector_time_on_expert_weights() -> None:
+    problem = moe_gemm.Problem(**narrowed("w4a8-mxfp4-mxfp8"), n=INTER, k=HIDDEN)
+    vector = []
+    for machine in (B200, H100):
+        program = moe_gemm.compile(problem, moe_gemm.Knobs(), machine, 0)
+        vector.append(simulate(program, machine).stalls["vector"]["useful"])
+    assert vector[0] < vector[1] / 4
+
+
+@given(st.integers(1, 5), st.integers(1, 300), st.integers(1, 9))
+def test_stacked_matrices_lie_one_after_another_and_never_overlap(number: int, rows: int, columns: int) -> None:
+    one = FORMATS["mxfp8"].b.scale_layout(rows, 32 * columns)
+    many = stacked(one, {"expert": number, "half": 2})
+    assert many.axes == ("expert", "half", "row", "col")
+    assert many.is_injective
+    last = many.offset(expert=number - 1, half=1, row=0, col=0)
+    assert last == (2 * number - 1) * one.cosize
+
+
+def test_a_format_is_named_in_the_options_and_another_is_refused() -> None:
+    sizes_of = {"tokens": 4, "experts": 8, "topk": 2}
+    assert moe_layer.shape(None, None, sizes_of | {"inter": 8, "hidden": 8, "format": "fp8"}).format == "fp8"
+    assert moe_gemm.shape(None, None, sizes_of | {"n": 8, "k": 8}).format == "none"
+    with pytest.raises(ValueError, match=r"^options: unknown format 'fp9'; known: fp8"):
+        moe_layer.shape(None, None, sizes_of | {"inter": 8, "hidden": 8, "format": "fp9"})
+    half = moe_gemm.Problem(tokens=4, experts=8, topk=2, dtype="fp16", n=8, k=8, format="nvfp4")
+    with pytest.raises(ValueError, match=r"^options: format nvfp4 with a model of fp16; allowed: bf16"):
+        moe_gemm.compile(half, moe_gemm.Knobs(), NPU, 0)
+    blocks = moe_layer.Problem(**narrowed("w8a8-block"), hidden=HIDDEN, inter=INTER)
+    with pytest.raises(ValueError, match=r"^fused: both halves of tile_n 64 have scales of 128 rows"):
+        moe_layer.compile(blocks, moe_layer.Knobs(tile_n=64, fused="yes"), NPU, 0)
+    for name in CHECKS:
+        assert KERNELS[name].optional["format"] == "none"
+
+
+def test_a_tile_of_k_is_whole_blocks_and_keys_tell_formats_knobs_apart() -> None:
+    problem = moe_gemm.Problem(**narrowed("w8a8-block"), n=INTER, k=HIDDEN)
+    key = moe_gemm.canonical(problem, moe_gemm.Knobs())
+    assert moe_gemm.canonical(problem, moe_gemm.Knobs(tile_k=512, expanded=3)) == key
+    assert moe_gemm.canonical(problem, moe_gemm.Knobs(accumulators=2)) != key
+    problem = moe_gemm.Problem(**narrowed("w4a16"), n=INTER, k=HIDDEN)
+    keys = [moe_gemm.canonical(problem, moe_gemm.Knobs(tile_k=k)) for k in (1, 128, 129, 256)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    assert moe_gemm.canonical(problem, moe_gemm.Knobs(accumulators=2)) == moe_gemm.canonical(problem, moe_gemm.Knobs())
