@@ -8,18 +8,22 @@ what the units behind the rate of alu do. What the matrix unit does itself to op
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from hwmodel.program import Buffer
 from hwmodel.vector.operation import Operation, Touch, Work, read, update, write
 
 Array = np.ndarray[Any, Any]
 E4M3_LARGEST = np.float32(448)
 E4M3_EXPONENT = 8  # of the largest e4m3 number
 E2M1_LARGEST = np.float32(6)
+# of the products that registers hold at a time in `dot`: a is read again for every so many columns, b for every so many
+# rows; assumed: 32 lanes, each with 8 x 8 products, 8 lanes down and 4 across, and one read of a word serves all lanes
+REGISTER_ROWS, REGISTER_COLUMNS = 64, 32
 SCALE_ROWS = 128  # rows of b that share a scale in `promote`
 
 
@@ -162,6 +166,12 @@ def _dot(blocks: list[Array], _: float, m: int, n: int, k: int, first: int) -> N
     out[:m, :n] = product if first > 0 else out[:m, :n] + product
 
 
+def _dot_work(buffers: Sequence[Buffer], m: int, n: int, k: int, first: int) -> Work:
+    """One multiply-add per triple; what is not fp32 becomes it once."""
+    rows = sum(count for buffer, count in zip(buffers[1:], (m, n), strict=True) if buffer.dtype != "fp32")
+    return Work(alu=m * n * k, reduce=m * n, convert=rows * k)
+
+
 def _blocks_of(columns: int, block: int) -> int:
     return -(-columns // block)
 
@@ -270,8 +280,12 @@ OPERATIONS: dict[str, Operation] = {
         _quantise_tensor,
     ),
     "dot": Operation(
-        lambda _, m, n, k, first: Work(alu=m * n * k, reduce=m * n, convert=(m + n) * k),
-        lambda _, m, n, k, first: (update(0, m, n), read(1, m, k), read(2, n, k)),
+        _dot_work,
+        lambda _, m, n, k, first: (
+            update(0, m, n),
+            *([read(1, m, k)] * _blocks_of(n, REGISTER_COLUMNS)),
+            *([read(2, n, k)] * _blocks_of(m, REGISTER_ROWS)),
+        ),
         _dot,
     ),
 }

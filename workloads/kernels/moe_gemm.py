@@ -127,7 +127,7 @@ class Product:
         return 2 if self.fused else 1
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
     """Return the problem of tokens, experts, topk, n and k, in the model's dtype or bf16 or in a `format`."""
     form, sizes = named_option(options, "format", tuple(FORMATS))
     problem = Problem(**routed_sizes("grouped-gemm", sizes, model, ("n", "k"), {"max_rows": 0}), format=form)

@@ -92,7 +92,7 @@ class Knobs(TileKnobs, RoutingKnobs):
     layout_w2: str = knob("expert n k", "where the down weights lie, outermost first", axes="expert, n, k")
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
     """Return the problem of tokens, experts, topk and inter, of `hidden` or the model's, in a `format`."""
     form, given = named_option(options, "format", tuple(FORMATS))
     sizes = routed_sizes("moe", given, model, ("inter",), {"hidden": 0, "shared": 0, "max_rows": 0})

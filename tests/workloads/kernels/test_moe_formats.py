@@ -303,7 +303,9 @@ BYTES: dict[str, Any] = {
 @pytest.mark.parametrize("machine", [NPU, B200], ids=["npu", "b200"])
 def test_bytes_of_every_pass_are_those_by_hand_and_the_bound_holds(form: str, machine: Machine) -> None:
     problem = moe_layer.Problem(**narrowed(form), hidden=HIDDEN, inter=INTER)
-    knobs = moe_layer.Knobs(tile_m=16, tile_n=256, tile_k=128, stages=2, expanded=1)  # an expert is one tile of either half
+    knobs = moe_layer.Knobs(
+        tile_m=16, tile_n=256, tile_k=128, stages=2, expanded=1
+    )  # an expert is one tile of either half
     program = moe_layer.compile(problem, knobs, machine, 0)
     result = simulate(program, machine)
     assert result.bound.total_fs <= result.makespan_fs
@@ -352,7 +354,7 @@ def test_stacked_matrices_lie_one_after_another_and_never_overlap(number: int, r
 
 
 def test_a_format_is_named_in_the_options_and_another_is_refused() -> None:
-    sizes_of = {"tokens": 4, "experts": 8, "topk": 2}
+    sizes_of: dict[str, Any] = {"tokens": 4, "experts": 8, "topk": 2}
     assert moe_layer.shape(None, None, sizes_of | {"inter": 8, "hidden": 8, "format": "fp8"}).format == "fp8"
     assert moe_gemm.shape(None, None, sizes_of | {"n": 8, "k": 8}).format == "none"
     with pytest.raises(ValueError, match=r"^options: unknown format 'fp9'; known: fp8"):
