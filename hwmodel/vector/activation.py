@@ -6,11 +6,13 @@ Computed in fp32, rounded once to the dtype of the destination.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from hwmodel.vector.operation import Operation, Work, read, write
+from hwmodel.program import Buffer
+from hwmodel.vector.operation import Operation, Work, read, rounded, write
 
 Array = np.ndarray[Any, Any]
 
@@ -44,14 +46,14 @@ def _swiglu_scaled(blocks: list[Array], _: float, rows: int, columns: int) -> No
     out[:rows, :columns] = _gated(wide[:, :columns], wide[:, columns:]).astype(out.dtype)
 
 
-def _work(rows: int, columns: int) -> Work:
+def _work(buffers: Sequence[Buffer], rows: int, columns: int) -> Work:
     """Per element: an exponential, an addition, a division, two multiplications and a rounding."""
-    return Work(alu=4 * rows * columns, exp=rows * columns, convert=rows * columns)
+    return Work(alu=4 * rows * columns, exp=rows * columns, convert=rounded(buffers, rows * columns))
 
 
 OPERATIONS: dict[str, Operation] = {
     "swiglu": Operation(
-        lambda _, rows, columns: _work(rows, columns),
+        _work,
         lambda _, rows, columns: (write(0, rows, columns), read(1, rows, 2 * columns)),
         _swiglu,
     ),
@@ -61,7 +63,7 @@ OPERATIONS: dict[str, Operation] = {
         _swiglu_scaled,
     ),
     "swiglu_pairs": Operation(
-        lambda _, rows, columns: _work(rows, columns),
+        _work,
         lambda _, rows, columns: (write(0, rows, columns), read(1, 2 * rows, columns)),
         _swiglu_pairs,
     ),

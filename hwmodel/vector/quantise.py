@@ -101,12 +101,14 @@ def _quantise_blocks(blocks: list[Array], _: float, rows: int, columns: int, blo
 def _quantise_mx(blocks: list[Array], _: float, rows: int, columns: int, block: int) -> None:
     """Round blocks of a row to e4m3 with scales that are powers of two, by the exponent of their largest number.
 
+    The scale of a block of zeros is the least.
     Operands: out [rows, columns], scales [rows, columns / block], source.
     """
     out, scales, source = blocks
     for number, part in _row_blocks(source, rows, columns, block):
-        _, exponent = np.frexp(np.abs(part).max(axis=1, keepdims=True))  # 0 for 0, of which any scale makes 0
-        scale = np.ldexp(np.float32(1), np.clip(exponent - 1 - E4M3_EXPONENT, -127, 127))
+        amax = np.abs(part).max(axis=1, keepdims=True)
+        shared = np.where(amax > 0, np.frexp(amax)[1] - 1 - E4M3_EXPONENT, -127)
+        scale = np.ldexp(np.float32(1), np.clip(shared, -127, 127))
         scales[:rows, number : number + 1] = scale.astype(scales.dtype)
         start = number * block
         out[:rows, start : start + part.shape[1]] = _to_e4m3(part / scale).astype(out.dtype)

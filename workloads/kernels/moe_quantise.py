@@ -12,10 +12,9 @@ from hwmodel.assembler import Affine, Region
 from layouts.catalog.sizes import round_up
 from workloads.kernels.moe_formats import Format
 from workloads.kernels.moe_problem import expert_items
+from workloads.kernels.quantise import E4M3_LARGEST
 from workloads.kernels.rowwise import Items, RowPhase, Span, Step, Strip, Tile
 from workloads.routing import Groups, Routing
-
-E4M3_LARGEST = 448.0
 
 
 def quantise_rows(
