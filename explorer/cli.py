@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,7 +36,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffle
 Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", help="NAME=VALUE: a problem size, as `rowhit kernels NAME` lists them."),
+    typer.Option("--size", help="NAME=VALUE: a size or choice of the problem, as `rowhit kernels NAME` lists them."),
 ]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
@@ -343,16 +344,19 @@ def models(
     print_json(listed) if as_json else print(model_view.list_text(listed))
 
 
-def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int]:
-    """Return the sizes given by flags of their own and by --size NAME=VALUE."""
-    found = {name: value for name, value in flags.items() if value is not None}
+def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int | str]:
+    """Return the sizes, and the choices among names, given by flags of their own and by --size NAME=VALUE."""
+    from explorer.query import NAME_PATTERN
+
+    found: dict[str, int | str] = {name: value for name, value in flags.items() if value is not None}
     for text in texts or []:
         name, _, value = text.partition("=")
-        if not name.isidentifier() or not (value.isascii() and value.isdigit() and len(value) < 19):
-            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0")
+        number = value.isascii() and value.isdigit() and len(value) < 19
+        if not name.isidentifier() or not (number or re.fullmatch(NAME_PATTERN, value)):
+            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0 or a name")
         if name in found:
             raise ValueError(f"--size {text}: {name} is given twice")
-        found[name] = int(value)
+        found[name] = int(value) if number else value
     return found
 
 
@@ -364,7 +368,7 @@ def _query(
     context: int | None,
     trace: str | None,
     seed: int,
-    options: dict[str, int],
+    options: dict[str, int | str],
 ) -> Query:
     from explorer import evaluate
     from explorer.query import Query

@@ -135,7 +135,9 @@ def batch_of(spec: BatchSpec) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]) -> Any:
+def _problem(
+    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
+) -> Any:
     from workloads.model import load_model
 
     if batch is not None:
@@ -146,7 +148,7 @@ def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: t
 
 @lru_cache(maxsize=64)
 def _problem_digest(
-    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]
+    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
 ) -> str:
     return _digest([kernel, repr(_problem(kernel, model, batch, options))])
 

@@ -18,6 +18,12 @@ SIX: list[tuple[int, int, str]] = [(8, 9, "fp32")] * 6
 CASES: dict[str, tuple[list[tuple[int, int, str]], tuple[int, ...], tuple[int, ...]]] = {
     "rms_norm": (SIX[:3], (2, 4), (4, 4)),
     "add_rms_norm": (SIX[:5], (2, 4), (4, 4)),
+    "layer_norm": (SIX[:4], (2, 4), (4, 4)),
+    "mul": (SIX[:3], (2, 4), (4, 4)),
+    "div": (SIX[:3], (2, 4), (4, 4)),
+    "pow": (SIX[:3], (2, 4), (4, 4)),
+    "pow_scalar": (SIX[:2], (2, 4), (4, 4)),
+    "gelu": (SIX[:2], (2, 4), (4, 4)),
     "softmax": (SIX[:2], (2, 4), (4, 4)),
     "swiglu": (SIX[:2], (2, 4), (4, 4)),
     "swiglu_pairs": (SIX[:2], (2, 4), (4, 4)),

@@ -21,7 +21,8 @@ class Kernel:
     """A template: from a model and a batch to a problem, from a problem and knobs to a program.
 
     `Knobs` is a frozen dataclass of `knob` fields. `shape(model, batch, options)` gives the problem from what the
-    kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default;
+    kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default, a
+    number or, of what is a choice among names, a name;
     `canonical(problem, knobs)` gives a key that is equal for knobs of one meaning, `compile(problem, knobs, machine,
     seed)` the program.
     """
@@ -31,10 +32,10 @@ class Kernel:
     Knobs: type[Any]
     needs: tuple[str, ...]
     options: tuple[str, ...]
-    shape: Callable[[Model | None, Batch | None, Mapping[str, int]], Any]
+    shape: Callable[[Model | None, Batch | None, Mapping[str, Any]], Any]
     canonical: Callable[[Any, Any], tuple[Any, ...]]
     compile: Callable[[Any, Any, Machine, int], Program]
-    optional: Mapping[str, int] = field(default_factory=dict)
+    optional: Mapping[str, int | str] = field(default_factory=dict)
 
 
 MAX_SIZE = 1 << 24  # assumed: a problem size beyond it is a slip
@@ -64,6 +65,17 @@ def require_options(
         if type(value) is not int or not least <= value <= MAX_SIZE:
             raise ValueError(f"options: size {name} is {value!r}; allowed: an integer from {least} to {MAX_SIZE}")
     return found
+
+
+def named_option(options: Mapping[str, Any], name: str, choices: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the one of `choices` that the option `name` gives, the first by default, and the other options.
+
+    Raises ValueError for another value.
+    """
+    value = options.get(name, choices[0])
+    if value not in choices:
+        raise ValueError(f"options: unknown {name} {value!r}; known: {nearest_first(str(value), choices)}")
+    return value, {key: size for key, size in options.items() if key != name}
 
 
 def knob(default: Any, meaning: str, *, least: int | None = None, choices: Sequence[str] = (), axes: str = "") -> Any:

@@ -6,6 +6,9 @@ up. b has the axes of a weight matrix, output features n by input features k. La
 `layouts.catalog`. Operands of 8 bits have one scale per tensor, by which the sum is multiplied before it is rounded to
 bf16. The same template with a batch axis multiplies many pairs of one shape (`batched-gemm`).
 
+The matrix unit multiplies, or the vector unit in fp32 (products of fp32 that must not be rounded to TF32 first), one
+multiply-add per alu operation, from a tile of registers that it fills from the scratchpad (`hwmodel.vector.quantise`).
+
 Cores go on to their next tile without a new launch. What `order` is worth shows where tiles of a and b meet in a shared
 cache or in multicast loads.
 """
@@ -13,8 +16,8 @@ cache or in multicast loads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from hwmodel.machine import Machine
 from hwmodel.program import NONE, Program, Tensor
@@ -27,6 +30,7 @@ from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES
 
+UNITS = ("matrix", "vector")
 DTYPES = ("bf16", "fp16", "fp32", "fp8_e4m3", "int8")
 
 
@@ -70,6 +74,7 @@ class Knobs:
     sram_layout: str = knob("swizzled", "where tiles of a and b lie in the scratchpad", choices=OPERAND_LAYOUTS)
     order: str = order_knob()
     group_m: int = group_knob()
+    unit: Literal["matrix", "vector"] = knob("matrix", "which unit multiplies", choices=UNITS)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,16 @@ def shape_in(kernel: str, dtype: str) -> Callable[[Model | None, Batch | None, M
     return shape_of
 
 
+def batched_shape_in(kernel: str, dtype: str) -> Callable[[Model | None, Batch | None, Mapping[str, int]], Problem]:
+    """Return `batched_shape` for operands of one type, whatever the model's."""
+
+    def shape_of(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+        require_options(kernel, options, ("products", "m", "n", "k"))
+        return Problem(options["m"], options["n"], options["k"], dtype, options["products"])
+
+    return shape_of
+
+
 def batched_shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of `products` pairs of matrices of the sizes m, n, k in `options`; else as `shape`."""
     require_options("batched-gemm", options, ("products", "m", "n", "k"))
@@ -111,7 +126,12 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, orders by what they order."""
     grid = _grid(problem, knobs)
     layouts = [repr(tensor.layout.key) for tensor in operand_tensors(problem, knobs)]
-    return (*layouts, *grid.key, knobs.stages, knobs.sram_layout, knobs.schedule)
+    return (*layouts, *grid.key, knobs.stages, sram_layout(knobs), knobs.schedule, knobs.unit)
+
+
+def sram_layout(knobs: Any) -> str:
+    """Return where tiles lie in the scratchpad: row by row where the vector unit reads them."""
+    return knobs.sram_layout if knobs.unit == "matrix" else "row-major"
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -120,6 +140,9 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` is not used: nothing is drawn.
     """
     check_knobs(knobs)
+    if knobs.unit == "vector" and problem.dtype == "int8":
+        raise ValueError("unit: vector, which sums in fp32, for operands of int8; allowed: matrix")
+    knobs = replace(knobs, sram_layout=sram_layout(knobs))
     grid = _grid(problem, knobs)
     tensors = place(_tensors(problem, knobs, grid), machine)
     recipe = Recipe(
@@ -129,6 +152,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         number_of(tensors, "partial"),
         sum_dtype=problem.sum_dtype,
         scales=number_of(tensors, "scales"),
+        unit=knobs.unit,
     )
     phases = [Multiply(grid, recipe, machine, tensors, knobs.stages).finish(knobs.schedule, machine)]
     sizes = {"tile_m": knobs.tile_m, "tile_n": knobs.tile_n}
