@@ -5,6 +5,7 @@ from __future__ import annotations
 from workloads.kernels import (
     activation,
     cascade_decode,
+    compressed_attention,
     convert_layout,
     decode_attention,
     embedding,
@@ -276,6 +277,17 @@ KERNELS: dict[str, Kernel] = {
         sparse_attention.canonical,
         sparse_attention.compile,
         sparse_attention.OPTIONAL,
+    ),
+    "compressed-attention": Kernel(
+        "compressed-attention",
+        "tokens attend to a window and to compressed entries, gathered, with sinks; a model gives the dtype only",
+        compressed_attention.Knobs,
+        ("batch",),
+        compressed_attention.OPTIONS,
+        compressed_attention.shape,
+        compressed_attention.canonical,
+        compressed_attention.compile,
+        compressed_attention.OPTIONAL,
     ),
     "embedding": Kernel(
         "embedding",
