@@ -12,6 +12,7 @@ from __future__ import annotations
 from hwmodel.vector import (
     activation,
     attention,
+    compressed,
     elementwise,
     indexer,
     linear_attention,
@@ -27,6 +28,7 @@ from hwmodel.vector.operation import Operation, Work
 FAMILIES = (
     activation,
     attention,
+    compressed,
     elementwise,
     indexer,
     linear_attention,

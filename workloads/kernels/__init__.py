@@ -5,6 +5,7 @@ from __future__ import annotations
 from workloads.kernels import (
     activation,
     cascade_decode,
+    compress,
     compressed_attention,
     convert_layout,
     decode_attention,
@@ -34,6 +35,8 @@ from workloads.kernels import (
     sampling,
     softmax,
     sparse_attention,
+    stream_collapse,
+    stream_expand,
 )
 from workloads.kernels.base import Kernel
 
@@ -406,6 +409,39 @@ KERNELS: dict[str, Kernel] = {
         softmax.shape,
         softmax.canonical,
         softmax.compile,
+    ),
+    "compress": Kernel(
+        "compress",
+        "entries of a compressed cache: windows of tokens, weighed channel by channel; a model gives the dtype only",
+        compress.Knobs,
+        (),
+        compress.OPTIONS,
+        compress.shape,
+        compress.canonical,
+        compress.compile,
+        compress.OPTIONAL,
+    ),
+    "collapse-streams": Kernel(
+        "collapse-streams",
+        "the weighted sum of residual streams that a block reads; a model gives the hidden size and the dtype",
+        stream_collapse.Knobs,
+        (),
+        ("rows",),
+        stream_collapse.shape,
+        stream_collapse.canonical,
+        stream_collapse.compile,
+        stream_collapse.OPTIONAL,
+    ),
+    "expand-streams": Kernel(
+        "expand-streams",
+        "residual streams mixed, with a block's result added to each; a model gives the hidden size and the dtype",
+        stream_expand.Knobs,
+        (),
+        ("rows",),
+        stream_expand.shape,
+        stream_expand.canonical,
+        stream_expand.compile,
+        stream_expand.OPTIONAL,
     ),
     "swiglu": Kernel(
         "swiglu",

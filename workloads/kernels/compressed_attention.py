@@ -56,7 +56,8 @@ class Problem:
     @property
     def kept(self) -> Array:
         """The tokens of every sequence that a query sees."""
-        return np.minimum(np.array(self.contexts), self.window - 1 + np.array(self.lengths))
+        kept: Array = np.minimum(np.array(self.contexts), self.window - 1 + np.array(self.lengths))
+        return kept
 
     def entries(self, tokens: Array) -> Array:
         """Return how many entries stand for whole windows of so many tokens."""
