@@ -25,6 +25,7 @@ from workloads.batch import Batch
 from workloads.kernels.base import check_knobs, require_16_bit, require_options
 from workloads.kernels.latent import Heads
 from workloads.kernels.latent_cache import place_with
+from workloads.kernels.queries import Queries, last_tokens
 from workloads.kernels.sparse_attention import Gathering, Knobs, draw_positions, gather, gather_key, gather_pool
 from workloads.model import Model
 
@@ -49,14 +50,14 @@ class Problem:
     contexts: tuple[int, ...]
 
     @property
-    def lengths(self) -> tuple[int, ...]:
-        """The queries of every sequence."""
-        return tuple(min(self.q_len or context, context) for context in self.contexts)
+    def queries(self) -> Queries:
+        """The new tokens."""
+        return last_tokens(self.contexts, self.q_len)
 
     @property
     def kept(self) -> Array:
         """The tokens of every sequence that a query sees."""
-        kept: Array = np.minimum(np.array(self.contexts), self.window - 1 + np.array(self.lengths))
+        kept: Array = np.minimum(np.array(self.contexts), self.window - 1 + self.queries.lengths)
         return kept
 
     def entries(self, tokens: Array) -> Array:
@@ -68,22 +69,9 @@ class Problem:
         """The tokens and entries in the cache of every sequence."""
         return tuple((self.kept + self.entries(np.array(self.contexts))).tolist())
 
-    @property
-    def sequence(self) -> Array:
-        """The sequence of every query."""
-        return np.repeat(np.arange(len(self.contexts)), self.lengths)
-
-    @property
-    def position(self) -> Array:
-        """The position of every query in its sequence."""
-        lengths = np.array(self.lengths)
-        first = np.array(self.contexts) - np.cumsum(lengths)  # of a sequence's queries, less the queries before them
-        position: Array = first[self.sequence] + np.arange(lengths.sum())
-        return position
-
     def seen(self) -> Array:
         """Return how many entries every query sees."""
-        return self.entries(self.position + 1)
+        return self.entries(self.queries.position + 1)
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
@@ -132,7 +120,7 @@ def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, entries
     how much. `seed` draws the page order.
     """
     check_chosen(entries, problem.seen())
-    sequence, last = problem.sequence, problem.position
+    sequence, last = problem.queries.sequence, problem.queries.position
     kept = problem.kept[sequence]
     begin = np.array(problem.contexts)[sequence] - kept  # the first token that is still in the cache
     first = np.maximum(last - problem.window + 1, 0) - begin
@@ -158,6 +146,6 @@ def check_chosen(entries: Sequence[Array], seen: Array) -> None:
 def _attended(problem: Problem) -> Array:
     """Return how many tokens and entries every query attends to."""
     seen = problem.seen()
-    tokens = np.minimum(problem.position + 1, problem.window)
+    tokens = np.minimum(problem.queries.position + 1, problem.window)
     attended: Array = tokens + (np.minimum(seen, problem.top_k) if problem.top_k else seen)
     return attended

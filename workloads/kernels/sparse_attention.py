@@ -28,6 +28,7 @@ from workloads.kernels.latent import Attend, Heads, Plan, combine
 from workloads.kernels.latent_cache import RECORDS, Pool, by_token, check_record, place_with, plain_pool, record_pool
 from workloads.kernels.mla_decode import OPTIONAL as MLA_OPTIONAL
 from workloads.kernels.mla_decode import check_queries, heads_of
+from workloads.kernels.queries import Queries, last_tokens
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
@@ -41,17 +42,21 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer's attention: query i of `q_len` sees all but the q_len - 1 - i last tokens, and selects `top_k`."""
+    """One layer's attention: the last `q_len` tokens of a sequence (0: all) see those before, and select `top_k`."""
 
     heads: Heads
     top_k: int
     q_len: int
     contexts: tuple[int, ...]
 
+    @property
+    def queries(self) -> Queries:
+        """The tokens that attend."""
+        return last_tokens(self.contexts, self.q_len)
+
     def seen(self) -> Array:
         """Return how many tokens every query sees, by sequence and query."""
-        contexts = np.array(self.contexts, np.int64)[:, None]
-        return (contexts - self.q_len + 1 + np.arange(self.q_len)).reshape(-1)
+        return self.queries.position + 1
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,7 @@ def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positio
     by how much. `seed` draws the page order.
     """
     _check_positions(problem, positions)
-    sequence = np.repeat(np.arange(len(problem.contexts)), problem.q_len)
-    gathering = Gathering(problem.heads, problem.contexts, sequence, tuple(positions))
+    gathering = Gathering(problem.heads, problem.contexts, problem.queries.sequence, tuple(positions))
     return gather("sparse-attention", gathering, knobs, machine, seed)
 
 

@@ -68,7 +68,7 @@ def check_values(problem: Problem, knobs: Knobs, seed: int = 0) -> None:
     sinks = memory.read("sinks").astype(float)
     run(compiled, memory, CORES)
     out, first = memory.read("out").astype(float).reshape(q.shape), 0
-    for sequence, (context, queries) in enumerate(zip(problem.contexts, problem.lengths, strict=True)):
+    for sequence, (context, queries) in enumerate(zip(problem.contexts, problem.queries.lengths, strict=True)):
         kept = min(context, problem.window - 1 + queries)
         tokens = np.zeros((context, heads.dim))  # no query sees those that are not kept
         tokens[context - kept :] = caches[sequence][:kept]
