@@ -26,7 +26,7 @@ from workloads.kernels.base import check_knobs, require_16_bit, require_options
 from workloads.kernels.latent import Heads
 from workloads.kernels.latent_cache import place_with
 from workloads.kernels.queries import Queries, last_tokens
-from workloads.kernels.sparse_attention import Gathering, Knobs, draw_positions, gather, gather_key, gather_pool
+from workloads.kernels.sparse_attention import Gathering, GatherKnobs, draw_positions, gather, gather_key, gather_pool
 from workloads.model import Model
 
 OPTIONS = ("heads",)
@@ -73,6 +73,18 @@ class Problem:
         """Return how many entries every query sees."""
         return self.entries(self.queries.position + 1)
 
+    def attended(self) -> Array:
+        """Return how many tokens and entries every query attends to."""
+        seen = self.seen()
+        tokens = np.minimum(self.queries.position + 1, self.window)
+        attended: Array = tokens + (np.minimum(seen, self.top_k) if self.top_k else seen)
+        return attended
+
+
+@dataclass(frozen=True)
+class Knobs(GatherKnobs):
+    """What the search may choose."""
+
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of one layer over `batch`, which is required; a model gives the dtype only.
@@ -98,7 +110,7 @@ def heads_of(count: int, dim: int, rope: int, dtype: str) -> Heads:
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
-    return gather_key(problem.heads, problem.stored, int(_attended(problem).max()), knobs)
+    return gather_key(problem.heads, problem.stored, int(problem.attended().max()), knobs)
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -141,11 +153,3 @@ def check_chosen(entries: Sequence[Array], seen: Array) -> None:
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= limit):
             ends = int(chosen.min()), int(chosen.max())
             raise ValueError(f"entries: query {query} has ends {ends}; allowed: from 0 to below {limit}")
-
-
-def _attended(problem: Problem) -> Array:
-    """Return how many tokens and entries every query attends to."""
-    seen = problem.seen()
-    tokens = np.minimum(problem.queries.position + 1, problem.window)
-    attended: Array = tokens + (np.minimum(seen, problem.top_k) if problem.top_k else seen)
-    return attended

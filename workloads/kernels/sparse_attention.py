@@ -60,8 +60,8 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Knobs:
-    """What the search may choose."""
+class GatherKnobs:
+    """What the search may choose of attention over gathered tokens."""
 
     record: str = knob("plain", "the cache in the queries' type, or a record with eight-bit values", choices=RECORDS)
     layout: str = knob(
@@ -76,6 +76,11 @@ class Knobs:
     split_tokens: int = knob(0, "most selected tokens that one core takes; 0: all of a query", least=0)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     sram_layout: str = knob("swizzled", "where operands lie in the scratchpad", choices=OPERAND_LAYOUTS)
+
+
+@dataclass(frozen=True)
+class Knobs(GatherKnobs):
+    """What the search may choose."""
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
@@ -135,7 +140,7 @@ class Gathering:
     sinks: bool = False
 
 
-def gather(name: str, what: Gathering, knobs: Knobs, machine: Machine, seed: int) -> Program:
+def gather(name: str, what: Gathering, knobs: GatherKnobs, machine: Machine, seed: int) -> Program:
     """Return the program `name`. Raises ValueError as `program`, positions apart; `seed` draws the page order."""
     check_knobs(knobs)
     check_record(knobs.record, what.heads.dim, what.heads.dtype)
@@ -166,7 +171,7 @@ def gather(name: str, what: Gathering, knobs: Knobs, machine: Machine, seed: int
     return Program(name, tensors, tuple(phases))
 
 
-def gather_key(heads: Heads, stored: tuple[int, ...], most: int, knobs: Knobs) -> tuple[Any, ...]:
+def gather_key(heads: Heads, stored: tuple[int, ...], most: int, knobs: GatherKnobs) -> tuple[Any, ...]:
     """Return the canonical key of knobs over caches of `stored` tokens, of which a query attends to `most` at most."""
     check_knobs(knobs)
     return (
@@ -202,7 +207,7 @@ def _check_positions(problem: Problem, positions: Sequence[Array]) -> None:
             raise ValueError(f"positions: query {query} has ends {ends}; allowed: one or more in 0 to {limit - 1}")
 
 
-def gather_pool(heads: Heads, stored: tuple[int, ...], knobs: Knobs) -> Pool:
+def gather_pool(heads: Heads, stored: tuple[int, ...], knobs: GatherKnobs) -> Pool:
     """Return the cache of sequences of `stored` tokens, gathered by token."""
     pages = paging.pool_pages(knobs.page_order, stored, knobs.page_size)
     if knobs.record != "plain":
@@ -211,7 +216,7 @@ def gather_pool(heads: Heads, stored: tuple[int, ...], knobs: Knobs) -> Pool:
     return by_token(plain_pool(knob_layout(knobs, "layout", sizes), heads.dtype))
 
 
-def _slots(what: Gathering, knobs: Knobs, seed: int) -> Array:
+def _slots(what: Gathering, knobs: GatherKnobs, seed: int) -> Array:
     """Return the slots in the pool of all positions, int32, query after query."""
     table = paging.page_table(knobs.page_order, what.stored, knobs.page_size, np.random.default_rng(seed))
     counts = [len(chosen) for chosen in what.positions]
@@ -237,7 +242,7 @@ def _tensors(what: Gathering, slots: Array, parts: int, rows: int) -> list[Tenso
     return tensors
 
 
-def _tasks(what: Gathering, knobs: Knobs) -> dict[str, Array]:
+def _tasks(what: Gathering, knobs: GatherKnobs) -> dict[str, Array]:
     """Return the columns of the work items, ordered by query, tile of heads and part."""
     selected = np.array([len(chosen) for chosen in what.positions], np.int64)
     first = np.cumsum(np.append(0, selected))[:-1]
