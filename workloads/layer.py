@@ -28,6 +28,7 @@ from workloads.kernels import (
     gemm,
     gemv,
     indexer,
+    kda_prefill,
     kv_append,
     linear_decode,
     linear_prefill,
@@ -51,6 +52,7 @@ from workloads.sequence import Step
 # Tiles of a matrix product, the first that fits the scratchpad is taken: (m, n, k, stages)
 FEW_ROWS = 64  # assumed: up to here `gemv` beats tiles of 128 rows on the shipped machines
 HEAD_TILE = mla_decode.Knobs().head_tile
+KDA = "kda-prefill", kda_prefill.Knobs()
 ROUNDS = stream_collapse.SIZES["rounds"]
 ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
 TILES = ((128, 128, 64, 3), (64, 128, 64, 3), (64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))
@@ -328,10 +330,9 @@ def _linear(a: LinearAttention, s: Setting) -> Iterator[Part]:
         yield product("decay", s, key_heads * a.dim_k, a.dim_k)
         yield product("gate", s, heads * a.dim_v, a.dim_v)
     if s.prefill:
-        if a.decay == "channel":
-            raise ValueError("model: a prefill of linear attention with a decay per channel has no kernel")
         problem: Any = linear_prefill.Problem(s.contexts, heads, key_heads, a.dim_k, a.dim_v, s.dtype)
-        yield _fitted("attention", "linear-prefill", problem, linear_prefill.Knobs(), s)
+        kernel, knobs = ("linear-prefill", linear_prefill.Knobs()) if a.decay == "head" else KDA
+        yield _fitted("attention", kernel, problem, knobs, s)
     else:
         sizes = len(s.contexts), heads, key_heads, a.dim_k, a.dim_v, a.decay == "channel"
         yield _fitted("attention", "linear-decode", linear_decode.Problem(*sizes, s.dtype), linear_decode.Knobs(), s)

@@ -8,8 +8,11 @@ import pytest
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 from workloads.kernels import gemm, norm
-from workloads.layer import shrinking
+from workloads.layer import Setting, layer_steps, shrinking
 from workloads.model import load_model
+from workloads.model.feed_forward import Dense
+from workloads.model.linear import LinearAttention
+from workloads.model.model import Layer
 from workloads.sequence import Step, plan
 from workloads.sequence_result import simulate_call
 from workloads.step import model_steps
@@ -132,6 +135,20 @@ def test_a_prefill_longer_than_an_indexer_selects_attends_sparsely(data_dir: Pat
         steps = model_steps(model, (tokens,), NPU, prefill=True)
         assert {step.kernel for step in steps} & {"mla-prefill", "indexer", "sparse-attention"} == kernels
         assert all(step.problem.q_len == 0 for step in steps if step.kernel in ("indexer", "sparse-attention"))
+
+
+@pytest.mark.parametrize("prefill", [False, True])
+def test_kimi_delta_attention_has_its_own_prefill_and_reads_all_its_weights_but_small_ones(prefill: bool) -> None:
+    """Sizes of Kimi-Linear-48B-A3B; not read: the convolution, biases and logarithms of decays, the norm of a head."""
+    kda = LinearAttention(2304, 32, 32, 128, 128, 4, decay="channel")
+    setting = Setting((70, 33), prefill, 1, "bf16", NPU)
+    steps = layer_steps(Layer(kda, Dense(2304, 9216)), setting, "layer", 1)
+    (attention,) = (step for step in steps if step.name == "layer attention")
+    assert attention.kernel == ("kda-prefill" if prefill else "linear-decode")
+    assert (attention.problem.heads, attention.problem.key_heads, attention.problem.key_dim) == (32, 32, 128)
+    convolution, decays, of_head = 4 * 3 * 4096, 32 + 4096, 128
+    unread = Layer(kda, Dense(2304, 9216)).parameters - sum(map(weights, steps))
+    assert unread == convolution + decays + of_head
 
 
 def test_the_weights_of_a_model_of_several_streams_are_all_but_those_of_sinks_and_of_entries_not_complete(
