@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from workloads.kernels import (
     activation,
     cascade_decode,
@@ -36,10 +38,18 @@ from workloads.kernels import (
     sampling,
     softmax,
     sparse_attention,
+    sparse_gqa,
     stream_collapse,
     stream_expand,
 )
 from workloads.kernels.base import Kernel
+
+
+def _of_module(name: str, description: str, module: Any, *needs: str) -> Kernel:
+    """Return the kernel of a module that names all its parts as `Kernel` does."""
+    made = module.Knobs, needs, module.OPTIONS, module.shape, module.canonical, module.compile, module.OPTIONAL
+    return Kernel(name, description, *made)
+
 
 KERNELS: dict[str, Kernel] = {
     "decode-attention": Kernel(
@@ -249,16 +259,11 @@ KERNELS: dict[str, Kernel] = {
         linear_prefill.compile,
         linear_prefill.OPTIONAL,
     ),
-    "kda-prefill": Kernel(
+    "kda-prefill": _of_module(
         "kda-prefill",
         "delta-rule linear attention with a decay per channel, chunk by chunk; a model gives the dtype only",
-        kda_prefill.Knobs,
-        ("batch",),
-        kda_prefill.OPTIONS,
-        kda_prefill.shape,
-        kda_prefill.canonical,
-        kda_prefill.compile,
-        kda_prefill.OPTIONAL,
+        kda_prefill,
+        "batch",
     ),
     "mla-decode": Kernel(
         "mla-decode",
@@ -293,16 +298,18 @@ KERNELS: dict[str, Kernel] = {
         sparse_attention.compile,
         sparse_attention.OPTIONAL,
     ),
-    "compressed-attention": Kernel(
+    "sparse-gqa": _of_module(
+        "sparse-gqa",
+        "a few tokens per sequence attend to selected tokens of its paged KV cache, grouped-query heads, split-KV",
+        sparse_gqa,
+        "model",
+        "batch",
+    ),
+    "compressed-attention": _of_module(
         "compressed-attention",
         "tokens attend to a window and to compressed entries, gathered, with sinks; a model gives the dtype only",
-        compressed_attention.Knobs,
-        ("batch",),
-        compressed_attention.OPTIONS,
-        compressed_attention.shape,
-        compressed_attention.canonical,
-        compressed_attention.compile,
-        compressed_attention.OPTIONAL,
+        compressed_attention,
+        "batch",
     ),
     "embedding": Kernel(
         "embedding",
@@ -422,38 +429,20 @@ KERNELS: dict[str, Kernel] = {
         softmax.canonical,
         softmax.compile,
     ),
-    "compress": Kernel(
+    "compress": _of_module(
         "compress",
         "entries of a compressed cache: windows of tokens, weighed channel by channel; a model gives the dtype only",
-        compress.Knobs,
-        (),
-        compress.OPTIONS,
-        compress.shape,
-        compress.canonical,
-        compress.compile,
-        compress.OPTIONAL,
+        compress,
     ),
-    "collapse-streams": Kernel(
+    "collapse-streams": _of_module(
         "collapse-streams",
         "the weighted sum of residual streams that a block reads; a model gives the hidden size and the dtype",
-        stream_collapse.Knobs,
-        (),
-        ("rows",),
-        stream_collapse.shape,
-        stream_collapse.canonical,
-        stream_collapse.compile,
-        stream_collapse.OPTIONAL,
+        stream_collapse,
     ),
-    "expand-streams": Kernel(
+    "expand-streams": _of_module(
         "expand-streams",
         "residual streams mixed, with a block's result added to each; a model gives the hidden size and the dtype",
-        stream_expand.Knobs,
-        (),
-        ("rows",),
-        stream_expand.shape,
-        stream_expand.canonical,
-        stream_expand.compile,
-        stream_expand.OPTIONAL,
+        stream_expand,
     ),
     "swiglu": Kernel(
         "swiglu",

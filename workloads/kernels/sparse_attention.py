@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,6 +57,15 @@ class Problem:
     def seen(self) -> Array:
         """Return how many tokens every query sees, by sequence and query."""
         return self.queries.position + 1
+
+
+class PageKnobs(Protocol):
+    """Knobs of any kernel over a paged cache."""
+
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def page_order(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positio
     Raises ValueError naming a knob that is out of range, positions that a query does not see, or what does not fit and
     by how much. `seed` draws the page order.
     """
-    _check_positions(problem, positions)
+    check_positions(positions, problem.seen())
     gathering = Gathering(problem.heads, problem.contexts, problem.queries.sequence, tuple(positions))
     return gather("sparse-attention", gathering, knobs, machine, seed)
 
@@ -149,7 +158,11 @@ def gather(name: str, what: Gathering, knobs: GatherKnobs, machine: Machine, see
     tasks = _tasks(what, knobs)
     parts = len(tasks["owner"])
     split = parts > len(what.positions) * -(-what.heads.count // rows)
-    tensors = place_with(_tensors(what, _slots(what, knobs, seed), parts if split else 0, rows), pool, machine)
+    tensors = place_with(
+        _tensors(what, slots_of(what.stored, what.sequence, what.positions, knobs, seed), parts if split else 0, rows),
+        pool,
+        machine,
+    )
     plan = Plan(
         rows,
         knobs.tile,
@@ -197,11 +210,11 @@ def draw_positions(seen: Array, count: int | Array, selection: str, rng: np.rand
     return [np.arange(n - k, n) for n, k in zip(seen.tolist(), wanted, strict=True)]
 
 
-def _check_positions(problem: Problem, positions: Sequence[Array]) -> None:
-    seen = problem.seen().tolist()
+def check_positions(positions: Sequence[Array], seen: Array) -> None:
+    """Raise ValueError unless every query has positions among those that it sees."""
     if len(positions) != len(seen):
         raise ValueError(f"positions: {len(positions)} arrays; allowed: one for each of {len(seen)} queries")
-    for query, (chosen, limit) in enumerate(zip(positions, seen, strict=True)):
+    for query, (chosen, limit) in enumerate(zip(positions, seen.tolist(), strict=True)):
         if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= limit:
             ends = (int(chosen.min()), int(chosen.max())) if len(chosen) else ()
             raise ValueError(f"positions: query {query} has ends {ends}; allowed: one or more in 0 to {limit - 1}")
@@ -216,11 +229,13 @@ def gather_pool(heads: Heads, stored: tuple[int, ...], knobs: GatherKnobs) -> Po
     return by_token(plain_pool(knob_layout(knobs, "layout", sizes), heads.dtype))
 
 
-def _slots(what: Gathering, knobs: GatherKnobs, seed: int) -> Array:
-    """Return the slots in the pool of all positions, int32, query after query."""
-    table = paging.page_table(knobs.page_order, what.stored, knobs.page_size, np.random.default_rng(seed))
-    counts = [len(chosen) for chosen in what.positions]
-    first, position = np.repeat(table.first_page[what.sequence], counts), np.concatenate(what.positions)
+def slots_of(
+    stored: tuple[int, ...], sequence: Array, positions: Sequence[Array], knobs: PageKnobs, seed: int
+) -> Array:
+    """Return the slots in the pool of the positions of queries of a `sequence` each, int32, query after query."""
+    table = paging.page_table(knobs.page_order, stored, knobs.page_size, np.random.default_rng(seed))
+    first = np.repeat(table.first_page[sequence], [len(chosen) for chosen in positions])
+    position = np.concatenate(positions)
     pages = table.pages[first + position // knobs.page_size]
     slots: Array = (pages * knobs.page_size + position % knobs.page_size).astype(np.int32)
     return slots

@@ -26,6 +26,7 @@ from workloads.placement import place
 
 STREAMS, LOGITS, BASE, SCALES, OUT, WEIGHTS = range(6)
 SIZES = {"streams": 4, "rounds": 20}  # DeepSeek V4
+OPTIONS = ("rows",)
 OPTIONAL = {"columns": 0, "head": 0, **SIZES}
 
 

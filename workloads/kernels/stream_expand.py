@@ -21,6 +21,7 @@ from workloads.placement import place
 
 STREAMS, RESULT, WEIGHTS, OUT = range(4)
 SIZES = {"streams": 4}  # DeepSeek V4
+OPTIONS = ("rows",)
 OPTIONAL = {"columns": 0, **SIZES}
 
 
