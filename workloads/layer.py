@@ -136,15 +136,19 @@ def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, 
     """Return a matrix product of the new tokens (or `m` rows) with weights of `n` rows and `k` columns.
 
     Few rows take the kernel that reads weights once; of others k is split where a quarter of the cores had all tiles.
+    Of few rows it is where idle cores are enough for four parts of four loads or more.
     """
     rows = setting.tokens if m is None else m
     problem = gemm.Problem(rows, n, k, setting.dtype, batch)
+    unit, cores = setting.machine.spec.cores.matrix.m, setting.machine.spec.cores.count
     if rows <= FEW_ROWS and batch is None:
+        few = gemv.Knobs(unit="matrix")
+        parts = min(cores // -(-n // few.tile_n), k // (4 * few.tile_k))
+        few = replace(few, split_k=parts if parts >= 4 else 1)
         try:
-            return fitting(title, "gemv", problem, [gemv.Knobs(unit="matrix")], setting.machine)
+            return fitting(title, "gemv", problem, [few], setting.machine)
         except ValueError:  # all rows of a core's tile must fit
             pass
-    unit, cores = setting.machine.spec.cores.matrix.m, setting.machine.spec.cores.count
     kind = gemm.Knobs if batch is None else gemm.BatchedKnobs
     candidates = []
     for tile_m, tile_n, tile_k, stages in TILES:

@@ -121,6 +121,14 @@ def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
     assert [knobs.tile_rows for knobs in shrinking(norm.Knobs())] == [8, 4, 2, 1]
 
 
+def test_products_of_few_rows_split_k_where_most_cores_were_idle_and_k_is_long(data_dir: Path) -> None:
+    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V4-Flash.json")
+    steps = {step.name.split(": ")[-1]: step for step in model_steps(model, (64,), NPU)}
+    logits = steps["stream logits"]
+    assert (logits.problem.n, logits.problem.k, logits.knobs.split_k) == (24, 4 * 4096, 8)  # parts of four loads of 512
+    assert steps["router"].knobs.split_k == steps["q up"].knobs.split_k == 1
+
+
 def test_chunks_are_sequences_of_their_own(data_dir: Path) -> None:
     model = load_model(data_dir / "models" / "meta-llama--Llama-4-Scout-17B-16E-Instruct.json")
     chunked = next(step for step in model_steps(model, (8200,), NPU) if step.kernel == "decode-attention")

@@ -17,6 +17,7 @@ from kernels_ref.compressed import compressed_attention
 from kernels_ref.mla import dequantise
 from workloads import paging
 from workloads.batch import Batch
+from workloads.kernels import indexer
 from workloads.kernels.compressed_attention import Knobs, Problem, canonical, compile, heads_of, program, shape
 from workloads.kernels.sparse_attention import draw_positions
 
@@ -192,6 +193,34 @@ def test_a_prefill_gathers_windows_and_the_entries_before_each_query() -> None:
     result = simulate(compile(problem, Knobs(), NPU, 0), NPU)
     (cache,) = [t for t in result.traffic if t.name == "cache"]
     assert cache.load_useful_bytes == (1 + 2 + 3 + 6 * 4 + 12) * 32
+
+
+def test_entries_that_an_indexer_selects_are_entries_that_a_query_sees() -> None:
+    """The chain: the positions that the indexer's program writes for keys of 4 tokens each, attended to."""
+    asked = indexer.Problem(4, 16, 3, 0, "bf16", (33, 6), 4)
+    first = indexer.compile(asked, indexer.Knobs(), NPU, 0)
+    memory = Memory(first)
+    rng = np.random.default_rng(7)
+    for name in ("q", "weights", "cache"):
+        found = tensor(first, name)
+        memory.write(name, rng.integers(-3, 4, [found.layout.size(axis) for axis in found.layout.axes]))
+    run(first, memory, CORES)
+    problem = Problem(heads_of(4, 24, 8, "bf16"), 5, 4, 3, 0, (33, 6))
+    assert problem.seen().tolist() == asked.seen().tolist()
+    counts = np.minimum(problem.seen(), 3)
+    entries = [row[:count] for row, count in zip(memory.read("positions"), counts, strict=True)]
+    compiled = program(problem, Knobs(), NPU, 0, entries)
+    memory = filled(compiled)
+    caches = stored(problem, Knobs(), memory, 0)
+    q, sinks = memory.read("q").reshape(-1, 4, 24).astype(float), memory.read("sinks").astype(float)
+    run(compiled, memory, CORES)
+    out, start = memory.read("out").astype(float).reshape(q.shape), 0
+    for cache, context in zip(caches, problem.contexts, strict=True):
+        mine = slice(start, start + context)
+        start += context
+        operands = cache[:context], cache[context:], 5, 4, entries[mine], sinks, problem.heads.scale
+        exact = compressed_attention(q[mine], *operands)
+        assert np.abs(out[mine] - exact).max() <= tolerance(problem, q[mine], cache, sinks)
 
 
 def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
