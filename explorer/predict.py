@@ -56,7 +56,7 @@ class Prediction:
 def predict(call: Call, machine: Machine, schedules: int = SCHEDULES) -> Prediction:
     """Return the prediction of a call. Raises `NotModelled` where no schedule of a launch fits the machine."""
     runs = tuple(fastest(launch, machine, schedules) for launch in call.launches)
-    gap = machine.spec.launch.graph if call.graph else 0
+    gap = machine.spec.launch.graph or 0 if call.graph else 0
     return Prediction(runs, gap, gap + sum(least_fs(launch, machine) for launch in call.launches))
 
 

@@ -80,10 +80,9 @@ class PhasePlan:
         few, many = self.waves.kept(False), self.waves.kept(True)
         short, long = self.tiles.kept(False), self.tiles.kept(True)
         per_tile = (times[False, True] - times[False, False]) / (few * (long - short))
+        per_item = 0.0  # what items begin with is in the start
         if many > few:
             per_item = (times[True, False] - times[False, False]) / (many - few) - per_tile * short
-        else:
-            per_item = 0.0  # what items begin with is in the start
         start = times[False, False] - few * per_item - few * short * per_tile
         return float(start + (per_item * self.counts + per_tile * self.sums).max())
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 from hwmodel.vector import (
     activation,
     attention,
+    compressed,
     elementwise,
     indexer,
+    kda,
     linear_attention,
     mla,
     norm,
@@ -28,8 +30,10 @@ from hwmodel.vector.operation import Operation, Work
 FAMILIES = (
     activation,
     attention,
+    compressed,
     elementwise,
     indexer,
+    kda,
     linear_attention,
     mla,
     norm,

@@ -237,9 +237,8 @@ def _prefill_fs(
     total = copies * (float(tiles.sum()) * tile_fs + len(tiles) * end_fs)
     longest = float(tiles.max()) * tile_fs + end_fs
     waves = -(-copies * len(tiles) // roof.cores)
-    return (
-        roof.launch_fs + roof.latency_fs + max(longest, total / roof.cores, waves * (tiles.mean() * tile_fs + end_fs))
-    )
+    by_waves = waves * (float(tiles.mean()) * tile_fs + end_fs)
+    return roof.launch_fs + roof.latency_fs + max(longest, total / roof.cores, by_waves)
 
 
 def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int, heads: int) -> Call:

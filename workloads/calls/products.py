@@ -192,7 +192,7 @@ def _estimate(found: Format, m: int, n: int, k: int, cut: Cut, roof: Roof, count
     rows, columns = (n, m) if cut.exchanged else (m, n)
     unit = roof.machine.spec.cores.matrix
     tiles_m, tiles_n = -(-rows // cut.tile_m), -(-columns // cut.tile_n)
-    tiles_k = -(-(-(-k // cut.tile_k)) // cut.split)
+    tiles_k = -(-k // (cut.tile_k * cut.split))
     bits_m, bits_n = (found.bits[1], found.bits[0]) if cut.exchanged else found.bits
     padded = -(-cut.tile_m // unit.m) * unit.m * -(-cut.tile_n // unit.n) * unit.n
     area = cut.tile_m * cut.tile_n

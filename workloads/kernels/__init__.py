@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from workloads.kernels import (
     activation,
     cascade_decode,
+    compress,
+    compressed_attention,
     convert_layout,
     decode_attention,
     elementwise,
@@ -16,6 +20,7 @@ from workloads.kernels import (
     gemm_w8a8,
     gemv,
     indexer,
+    kda_prefill,
     kv_append,
     linear_decode,
     linear_prefill,
@@ -34,8 +39,18 @@ from workloads.kernels import (
     sampling,
     softmax,
     sparse_attention,
+    sparse_gqa,
+    stream_collapse,
+    stream_expand,
 )
 from workloads.kernels.base import Kernel
+
+
+def _of_module(name: str, description: str, module: Any, *needs: str) -> Kernel:
+    """Return the kernel of a module that names all its parts as `Kernel` does."""
+    made = module.Knobs, needs, module.OPTIONS, module.shape, module.canonical, module.compile, module.OPTIONAL
+    return Kernel(name, description, *made)
+
 
 KERNELS: dict[str, Kernel] = {
     "decode-attention": Kernel(
@@ -310,6 +325,12 @@ KERNELS: dict[str, Kernel] = {
         linear_prefill.compile,
         linear_prefill.OPTIONAL,
     ),
+    "kda-prefill": _of_module(
+        "kda-prefill",
+        "delta-rule linear attention with a decay per channel, chunk by chunk; a model gives the dtype only",
+        kda_prefill,
+        "batch",
+    ),
     "mla-decode": Kernel(
         "mla-decode",
         "a few tokens per sequence attend to its paged latent cache, absorbed, split-KV; a model gives the dtype only",
@@ -353,6 +374,19 @@ KERNELS: dict[str, Kernel] = {
         elementwise.canonical,
         elementwise.compile,
         {"columns": 0, "operation": "add", "other": "tensor", "dtype": "model"},
+    ),
+    "sparse-gqa": _of_module(
+        "sparse-gqa",
+        "a few tokens per sequence attend to selected tokens of its paged KV cache, grouped-query heads, split-KV",
+        sparse_gqa,
+        "model",
+        "batch",
+    ),
+    "compressed-attention": _of_module(
+        "compressed-attention",
+        "tokens attend to a window and to compressed entries, gathered, with sinks; a model gives the dtype only",
+        compressed_attention,
+        "batch",
     ),
     "embedding": Kernel(
         "embedding",
@@ -472,6 +506,21 @@ KERNELS: dict[str, Kernel] = {
         softmax.canonical,
         softmax.compile,
         {"dtype": "model"},
+    ),
+    "compress": _of_module(
+        "compress",
+        "entries of a compressed cache: windows of tokens, weighed channel by channel; a model gives the dtype only",
+        compress,
+    ),
+    "collapse-streams": _of_module(
+        "collapse-streams",
+        "the weighted sum of residual streams that a block reads; a model gives the hidden size and the dtype",
+        stream_collapse,
+    ),
+    "expand-streams": _of_module(
+        "expand-streams",
+        "residual streams mixed, with a block's result added to each; a model gives the hidden size and the dtype",
+        stream_expand,
     ),
     "swiglu": Kernel(
         "swiglu",

@@ -237,13 +237,15 @@ def row_sizes(
     name: str,
     of_model: str,
     flags: Sequence[str] = (),
+    more: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, int], str]:
     """Return the sizes `rows`, `name` (where it is 0, the model's size `of_model`) and `flags` (0 or 1), and the dtype.
 
-    Raises ValueError for other sizes, for a missing one, and for a dtype that is not modelled.
+    `more`: further sizes and their defaults. Raises ValueError for other sizes, for a missing one, and for a dtype that
+    is not modelled.
     """
     dtype, given = row_dtype(kernel, options, model)
-    sizes = require_options(kernel, given, ("rows",), {name: 0} | dict.fromkeys(flags, 0))
+    sizes = require_options(kernel, given, ("rows",), {name: 0} | dict.fromkeys(flags, 0) | dict(more or {}))
     if not sizes[name]:
         if model is None:
             raise ValueError(f"options: size {name} is missing; kernel {kernel} needs it, or a model")
