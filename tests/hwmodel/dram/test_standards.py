@@ -107,7 +107,7 @@ def test_gddr6x_is_gddr6_but_for_its_data_rates() -> None:
     assert (pam4.organisation, pam4.clock, pam4.limits) == (plain.organisation, plain.clock, plain.limits)
     rate = 21 * GB
     assert pam4.timing(rate) == plain.timing(rate)
-    with pytest.raises(ValueError, match="GDDR6X: pin rate 16000000000 b/s is outside 19000000000 .. 24000000000 b/s"):
+    with pytest.raises(ValueError, match=r"GDDR6X: pin rate 16000000000 b/s is outside 19000000000 \.\. "):
         pam4.timing(16 * GB)
 
 
