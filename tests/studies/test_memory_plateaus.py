@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -136,3 +137,20 @@ def test_all_but_three_of_the_measured_l1_loads_are_within_the_tolerance(
     assert sum(int(line.split(" of ")[1].split()[0]) for line in lines if "tags decide" in line) == 144
     off = {line.split("L1 ")[1].split("  ")[0] for line in lines if line.endswith("OFF")}
     assert off == {"float stride 3", "float stride 5", "double block 2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("t4", ""), ("l4", ""), ("a40", "a40"), ("l40", "l40"), ("rtx-4090", ""), ("rtx-pro-6000-server", "")],
+)
+def test_a_long_read_of_gddr_comes_close_to_the_peak_and_to_what_is_measured(
+    study: ModuleType, data_file: Callable[[str], Path], name: str, device: str
+) -> None:
+    machine = Machine(load_machine(name))
+    peak = float(machine.hbm_peak_bytes_per_second)
+    read = study.hbm_bandwidth(machine, 1 << 30, 160 << 20)
+    assert 0.75 * peak < read <= peak
+    if device:
+        devices = json.loads(data_file("kernels/devices.json").read_text())
+        measured = devices[device]["stream_max_measured_gbs"]["stream_read"] * 1e9
+        assert read == pytest.approx(measured, rel=study.PLATEAU_TOLERANCE)
