@@ -381,9 +381,9 @@ Where the model is off, and why
       such refreshes leave unless its L2 still keeps a part, and between 130 and 700 MB it falls steadily, which the
       model does not; and an A100 of 40 GB writes 0.967 of its peak (gpu-stream/a100_40.txt). ECC, refresh management
       and the traffic of page walks are not modelled.
-      An L40 reads 0.978 of its peak up to 250 MB and 0.922 from 1.3 GB on, which is less by a seventeenth: as if it read
-      check bits of ECC besides, a sixteenth of the data, until which its L2 kept them. The model of it reads 0.999, and
-      that of an A40, which reads 0.977, the same: refreshes of single banks hide behind reads of others.
+      An L40 reads 0.978 of its peak up to 250 MB and 0.922 from 1.3 GB on, a seventeenth less: as if it then read check
+      bits of ECC, a sixteenth of the data, which its L2 kept before. The model of it reads 0.999, that of an A40, which
+      reads 0.977, the same: refreshes of single banks hide behind reads of others.
   L1: strides of 3 and 5 floats and blocks 2 doubles wide take up to 13 % longer than banks and tags account for. The
       tag stage's counters on an A40 show the same: three lines in three banks of tags sometimes take two cycles.
 """
