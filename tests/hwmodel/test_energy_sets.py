@@ -38,7 +38,10 @@ def energy_like(load: Any, **names: str) -> EnergySpec:
 
 
 def test_there_are_sets_for_every_part() -> None:
-    assert {part: set_names(part) for part in PARTS} == {"hbm": ("gddr6", "gddr7", "hbm2", "hbm3"), "chip": ("5nm", "7nm")}
+    assert {part: set_names(part) for part in PARTS} == {
+        "hbm": ("gddr6", "gddr7", "hbm2", "hbm3"),
+        "chip": ("5nm", "7nm"),
+    }
 
 
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part in PARTS for name in set_names(part)])

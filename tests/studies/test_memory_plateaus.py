@@ -111,11 +111,21 @@ def measurements(data_file: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.usefixtures("measurements")
-def test_the_plateaus_are_those_that_were_measured(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    latencies = study.measured_latencies("gh200")
-    machine = Machine(load_machine("h100-sxm"))
+@pytest.mark.parametrize(
+    ("name", "device", "footprints_kb"),
+    [
+        ("h100-sxm", "gh200", (6_886, 64_550, 307_886)),
+        ("a40", "a40", (2_086, 26_372, 307_886)),
+        ("l40", "l40", (16_856, 86_992, 307_886)),
+    ],
+)
+def test_the_plateaus_are_those_that_were_measured(
+    study: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, device: str, footprints_kb: tuple[int, ...]
+) -> None:
+    latencies = study.measured_latencies(device)
+    machine = Machine(load_machine(name))
     monkeypatch.setattr(study, "CHASED", 256)
-    for kb in (6_886, 64_550, 307_886):
+    for kb in footprints_kb:
         assert study.latency_ns(machine, kb * 1024) == pytest.approx(latencies[kb], rel=0.07)
 
 

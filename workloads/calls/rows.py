@@ -1,0 +1,1 @@
+"""Calls of row-wise kernels: norms, softmax, additions, activations, quantisation."""
