@@ -16,7 +16,7 @@ from workloads.kernels import KERNELS
 
 SIZES = (
     "m", "n", "k", "batch", "q_len", "kv_len", "heads_q", "heads_kv", "head_dim", "head_dim_v", "window", "causal",
-    "tokens", "hidden", "inter", "experts", "topk", "rows", "cols", "gated",
+    "tokens", "hidden", "inter", "experts", "topk", "moe_tp", "rows", "cols", "gated",
 )  # fmt: skip
 NAMES = ("op", "dtype", "kv_dtype", "kernel", "framework", "distribution")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
