@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from workloads.kernels import (
     activation,
-    cascade_decode,
-    compress,
-    compressed_attention,
     convert_layout,
-    decode_attention,
     elementwise,
     embedding,
     gemm,
@@ -19,51 +13,26 @@ from workloads.kernels import (
     gemm_w4a16,
     gemm_w8a8,
     gemv,
-    indexer,
-    kda_prefill,
     kv_append,
-    linear_decode,
-    linear_prefill,
-    mla_decode,
-    mla_prefill,
     moe_finalize,
     moe_gemm,
     moe_layer,
     moe_permute,
     moe_route,
     norm,
-    prefill_attention,
     quantise,
     residual_add,
     rope,
     sampling,
     softmax,
-    sparse_attention,
-    sparse_gqa,
     stream_collapse,
     stream_expand,
 )
-from workloads.kernels.base import Kernel
-
-
-def _of_module(name: str, description: str, module: Any, *needs: str) -> Kernel:
-    """Return the kernel of a module that names all its parts as `Kernel` does."""
-    made = module.Knobs, needs, module.OPTIONS, module.shape, module.canonical, module.compile, module.OPTIONAL
-    return Kernel(name, description, *made)
-
+from workloads.kernels.attention_kernels import ATTENTION
+from workloads.kernels.base import Kernel, kernel_of
 
 KERNELS: dict[str, Kernel] = {
-    "decode-attention": Kernel(
-        "decode-attention",
-        "the newest tokens of each sequence attend to its paged KV cache, grouped-query heads, split-KV",
-        decode_attention.Knobs,
-        ("model", "batch"),
-        (),
-        decode_attention.shape,
-        decode_attention.canonical,
-        decode_attention.compile,
-        decode_attention.OPTIONAL,
-    ),
+    **ATTENTION,
     "gemm": Kernel(
         "gemm",
         "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only",
@@ -259,39 +228,6 @@ KERNELS: dict[str, Kernel] = {
         quantise.compile,
         {"dtype": "model"},
     ),
-    "cascade-decode": Kernel(
-        "cascade-decode",
-        "sequences that share a prefix attend to it together, then each to its own tokens, then parts are merged",
-        cascade_decode.Knobs,
-        ("model", "batch"),
-        cascade_decode.REQUIRED,
-        cascade_decode.shape,
-        cascade_decode.canonical,
-        cascade_decode.compile,
-        cascade_decode.OPTIONAL,
-    ),
-    "prefill-attention": Kernel(
-        "prefill-attention",
-        "all tokens of each sequence, or a chunk of them, attend to those before, grouped-query heads, split-KV",
-        prefill_attention.Knobs,
-        ("model", "batch"),
-        (),
-        prefill_attention.shape,
-        prefill_attention.canonical,
-        prefill_attention.compile,
-        prefill_attention.OPTIONAL,
-    ),
-    "indexer": Kernel(
-        "indexer",
-        "scores of a lightning indexer over its paged keys and the top-k positions; a model gives the dtype only",
-        indexer.Knobs,
-        ("batch",),
-        (),
-        indexer.shape,
-        indexer.canonical,
-        indexer.compile,
-        indexer.OPTIONAL,
-    ),
     "layer-norm": Kernel(
         "layer-norm",
         "LayerNorm of rows, with weight and bias; a model gives the hidden size and the dtype",
@@ -303,67 +239,6 @@ KERNELS: dict[str, Kernel] = {
         norm.compile,
         {"columns": 0, "dtype": "model"},
     ),
-    "linear-decode": Kernel(
-        "linear-decode",
-        "one token per sequence updates and reads states of gated-delta linear attention; a model gives the dtype only",
-        linear_decode.Knobs,
-        (),
-        linear_decode.OPTIONS,
-        linear_decode.shape,
-        linear_decode.canonical,
-        linear_decode.compile,
-        linear_decode.OPTIONAL,
-    ),
-    "linear-prefill": Kernel(
-        "linear-prefill",
-        "gated-delta linear attention over whole sequences, chunk by chunk; a model gives the dtype only",
-        linear_prefill.Knobs,
-        ("batch",),
-        linear_prefill.OPTIONS,
-        linear_prefill.shape,
-        linear_prefill.canonical,
-        linear_prefill.compile,
-        linear_prefill.OPTIONAL,
-    ),
-    "kda-prefill": _of_module(
-        "kda-prefill",
-        "delta-rule linear attention with a decay per channel, chunk by chunk; a model gives the dtype only",
-        kda_prefill,
-        "batch",
-    ),
-    "mla-decode": Kernel(
-        "mla-decode",
-        "a few tokens per sequence attend to its paged latent cache, absorbed, split-KV; a model gives the dtype only",
-        mla_decode.Knobs,
-        ("batch",),
-        mla_decode.OPTIONS,
-        mla_decode.shape,
-        mla_decode.canonical,
-        mla_decode.compile,
-        mla_decode.OPTIONAL,
-    ),
-    "mla-prefill": Kernel(
-        "mla-prefill",
-        "latents are expanded to keys and values of every head, then causal attention; a model gives the dtype only",
-        mla_prefill.Knobs,
-        ("batch",),
-        mla_prefill.OPTIONS,
-        mla_prefill.shape,
-        mla_prefill.canonical,
-        mla_prefill.compile,
-        mla_prefill.OPTIONAL,
-    ),
-    "sparse-attention": Kernel(
-        "sparse-attention",
-        "a few tokens per sequence attend to selected tokens of its paged latent cache; a model gives the dtype only",
-        sparse_attention.Knobs,
-        ("batch",),
-        sparse_attention.OPTIONS,
-        sparse_attention.shape,
-        sparse_attention.canonical,
-        sparse_attention.compile,
-        sparse_attention.OPTIONAL,
-    ),
     "elementwise": Kernel(
         "elementwise",
         "an `operation` on every number, with a second tensor or a scalar as the `other`, or alone",
@@ -374,19 +249,6 @@ KERNELS: dict[str, Kernel] = {
         elementwise.canonical,
         elementwise.compile,
         {"columns": 0, "operation": "add", "other": "tensor", "dtype": "model"},
-    ),
-    "sparse-gqa": _of_module(
-        "sparse-gqa",
-        "a few tokens per sequence attend to selected tokens of its paged KV cache, grouped-query heads, split-KV",
-        sparse_gqa,
-        "model",
-        "batch",
-    ),
-    "compressed-attention": _of_module(
-        "compressed-attention",
-        "tokens attend to a window and to compressed entries, gathered, with sinks; a model gives the dtype only",
-        compressed_attention,
-        "batch",
     ),
     "embedding": Kernel(
         "embedding",
@@ -507,17 +369,12 @@ KERNELS: dict[str, Kernel] = {
         softmax.compile,
         {"dtype": "model"},
     ),
-    "compress": _of_module(
-        "compress",
-        "entries of a compressed cache: windows of tokens, weighed channel by channel; a model gives the dtype only",
-        compress,
-    ),
-    "collapse-streams": _of_module(
+    "collapse-streams": kernel_of(
         "collapse-streams",
         "the weighted sum of residual streams that a block reads; a model gives the hidden size and the dtype",
         stream_collapse,
     ),
-    "expand-streams": _of_module(
+    "expand-streams": kernel_of(
         "expand-streams",
         "residual streams mixed, with a block's result added to each; a model gives the hidden size and the dtype",
         stream_expand,

@@ -38,6 +38,12 @@ class Kernel:
     optional: Mapping[str, int | str] = field(default_factory=dict)
 
 
+def kernel_of(name: str, description: str, module: Any, *needs: str) -> Kernel:
+    """Return the kernel of a module that names all its parts as `Kernel` does."""
+    made = module.Knobs, needs, module.OPTIONS, module.shape, module.canonical, module.compile, module.OPTIONAL
+    return Kernel(name, description, *made)
+
+
 MAX_SIZE = 1 << 24  # assumed: a problem size beyond it is a slip
 MAX_KNOB = 1 << 20  # assumed, likewise
 

@@ -225,7 +225,7 @@ def _attend(
         positions=1,
         dim=problem.head_dim,
         dim_v=problem.head_dim,
-        types=Types(problem.dtype, problem.dtype, problem.dtype, problem.dtype),
+        types=Types(*[problem.dtype] * 4),
         tile=knobs.tile,
         stages=knobs.stages,
         sram_layout=knobs.sram_layout,
@@ -243,8 +243,8 @@ def _attend(
         out=lambda lane: part if is_split else _rows(p, problem, OUT),
         k=lambda here: gathered(0, here),
         v=lambda here: gathered(1, here),
-        sinks=part,  # there are none
-        scales=part,  # nor of these
+        sinks=part,  # there are none, and no scales
+        scales=part,
         k_along=along,
         v_along=along,
     )
@@ -253,12 +253,23 @@ def _attend(
 
 
 def _combine(problem: Problem, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:
-    """Merge the parts of every (query, head)."""
-    parts = np.bincount(tasks["owner"])
-    first = np.cumsum(parts) - parts
-    columns = {"query": tasks["query"][first], "head": tasks["head"][first], "first": first, "parts": parts}
+    """Merge the parts of every (query, head), by strips of heads so that all parts of one fit."""
+    parts, group = np.bincount(tasks["owner"]), problem.group
+    first, most = np.cumsum(parts) - parts, int(parts.max())
+    strip = max(1, group // most)
+    owner, _, begin = split(np.full(len(parts), group), strip, np.arange(len(parts)))
+    columns = {
+        "query": tasks["query"][first][owner],
+        "head": tasks["head"][first][owner],
+        "begin": begin,
+        "strip": np.minimum(group - begin, strip),
+        "first": first[owner],
+        "parts": parts[owner],
+    }
     p = PhaseAssembler("combine", tensors, tuple(columns))
-    places = Region(PARTIAL, {"part": (p.column("first"), p.column("parts"))}), _rows(p, problem, OUT)
-    order = schedule("static", parts, machine.spec.cores.count)
-    width = problem.group, problem.head_dim, problem.dtype
-    return combine_phase(p, columns, int(parts.max()), width, places, machine, order)
+    begin_at, rows = p.column("begin"), p.column("strip")
+    there = Region(PARTIAL, {"part": (p.column("first"), p.column("parts")), "row": (begin_at, rows)})
+    to = Region(OUT, {"token": (p.column("query"), 1), "head": (p.column("head") * group + begin_at, rows)})
+    order = schedule("static", columns["parts"] * columns["strip"], machine.spec.cores.count)
+    shape_of = strip, problem.head_dim, problem.dtype
+    return combine_phase(p, columns, most, shape_of, (there, to), machine, order, rows)

@@ -144,6 +144,14 @@ def test_traffic_is_keys_and_values_of_every_selected_token_for_every_kv_head() 
         assert 0 < result.bound.total_fs <= result.makespan_fs
 
 
+def test_many_parts_are_merged_by_strips_of_heads_that_fit() -> None:
+    """128 parts of 8 rows of 129 fp32 twice are 1 MiB; a core has 227 KiB, and strips of one head take an eighth."""
+    compiled = compile(Problem(64, 8, 128, 2048, 1, "bf16", (4000,)), Knobs(split_tokens=16), H100, 0)
+    merged = compiled.phases[1]
+    assert merged.tasks[:, merged.columns.index("strip")].tolist() == [1] * 64
+    assert set(merged.tasks[:, merged.columns.index("parts")]) == {128}
+
+
 def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     problem = Problem(8, 2, 128, 50, 1, "bf16", (400, 9))
     key = canonical(problem, Knobs())
