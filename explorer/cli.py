@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from explorer.cli_dram import dram
+from explorer.cli_predict import predict
 from explorer.json_text import Json, print_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
+app.command()(predict)
 
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]

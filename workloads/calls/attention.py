@@ -23,8 +23,10 @@ from workloads.kernels.latent import Heads
 PAGE_SIZE = 64
 PAGES: dict[str, Any] = {"page_size": PAGE_SIZE, "page_order": "contiguous"}
 TILES = (32, 64, 96, 128)  # tokens of a tile of keys
-ROWS = (64, 128, 192)  # of a tile of queries
+ROWS = (32, 64, 128, 192)  # of a tile of queries
+LATENT_ROWS = (16, 32, 64, 128)  # likewise, of latent attention
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
+STRIP = 8  # rows of a latent attention's result that are stored at a time
 SOFTMAX_OPS = 6  # assumed, of the vector unit per score besides the exponential: scale, maximum, difference, sum, round
 TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that larger ones come first
 CACHES = {"": "", "bfloat16": "", "float16": "", "fp8": FP8}
@@ -187,9 +189,9 @@ def _prefill(p: prefill_attention.Problem, machine: Machine, q_len: int, dim_v: 
     for packing in ("group", "head") if p.heads_q != p.heads_kv else ("head",):
         for lanes, pipeline in ((1, "two-stage"), (2, "warp-specialised")):
             for rows in ROWS:
-                for tile in TILES[1:]:
+                for tile in TILES:
                     heads = p.heads_q // p.heads_kv if packing == "group" else 1
-                    if heads > rows or (rows > 64 and q_len * heads <= rows // 2):
+                    if heads > rows or (rows > ROWS[0] and q_len * heads <= rows // 2):
                         continue
                     knobs = prefill_attention.Knobs(
                         tile_q=rows, tile_kv=tile, packing=packing, pipeline=pipeline, schedule="balanced",
@@ -251,15 +253,16 @@ def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int
     problem = mla_decode.Problem(Heads(heads, 512, 64, 512, 192**-0.5, dtype), q_len, contexts)
     unit = machine.spec.cores.matrix
     variants = []
-    for head_tile in ROWS:
+    for head_tile in LATENT_ROWS:
         blocks = -(-heads * q_len // head_tile)
-        if head_tile > ROWS[0] and blocks * head_tile >= heads * q_len + head_tile:
-            continue
+        if head_tile >= 2 * heads * q_len and head_tile > LATENT_ROWS[0]:
+            break
         for tile in TILES:
             for parts, split in _splits(kv_len, tile, batch * blocks, machine):
-                rows = -(-min(head_tile, heads * q_len) // unit.m) * unit.m
-                other = head_tile * (576 * 2 + 512 * (4 if parts > 1 else 2) + 2 * tile * 2)
-                stages = _stages(machine, tile * 576 * 2, other, 4)
+                held = min(head_tile, heads * q_len)
+                rows = -(-held // unit.m) * unit.m
+                other = held * (576 * 2 + 2 * tile * 2 + 16) + 2 * STRIP * 513 * 4 + 4096
+                stages = _stages(machine, tile * 576 * 2, other + 3 * tile * 576 * (record != "plain"), 4)
                 items = Items(
                     count=batch * blocks * parts,
                     tiles=-(-min(split or kv_len, kv_len) // tile),
@@ -275,7 +278,14 @@ def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int
                 estimate = roof.phase_fs(items)
                 estimate += _merge_fs(roof, batch * heads * q_len * 512 * parts) if parts > 1 else 0
                 knobs = mla_decode.Knobs(
-                    record=record, head_tile=head_tile, tile=tile, stages=stages, split_tokens=split, **PAGES
+                    record=record,
+                    head_tile=head_tile,
+                    tile=tile,
+                    stages=stages,
+                    split_tokens=split,
+                    strip=STRIP,
+                    queries=1,
+                    **PAGES,
                 )
                 variants.append(Variant("mla-decode", problem, knobs, estimate, "split" if split else "whole"))
     seen = batch * heads * q_len * (kv_len - (q_len - 1) / 2)

@@ -58,6 +58,7 @@ class Plan:
     `page_axis` and `position_axis` are those of a `Region` of the cache behind the index tensor. With `causal`, rows
     are masked by the task columns `first row` and `visible`. `split`: items store partial results. `sinks`: a logit per
     head joins the denominator of the items whose task column `sink` is 1, whose rows are the heads from `head` on.
+    `strip`: rows of the result that are stored at a time, 0 for all; `queries`: blocks of queries in flight.
     """
 
     rows: int
@@ -70,6 +71,13 @@ class Plan:
     causal: bool
     split: bool
     sinks: bool = False
+    strip: int = 0
+    queries: int = 2
+
+    @property
+    def out_rows(self) -> int:
+        """The rows of a block of results."""
+        return min(self.strip or self.rows, self.rows)
 
 
 class Attend(PhaseWriter):
@@ -97,6 +105,8 @@ class Attend(PhaseWriter):
             "buffer": ("q free", "cache free", "latent free", "scores free", "probabilities free", "out free"),
             "dependency": ("latent", "scores", "probabilities", "tile summed", "out"),
         }
+        if plan.out_rows < plan.rows:
+            tasks = {**tasks, "strips": -(-np.asarray(tasks["rows"]) // plan.out_rows)}
         super().__init__("attend", tensors, tasks, requested, causes, machine)
         self._tokens, self._tiles, self._rows = (self._p.column(name) for name in ("tokens", "tiles", "rows"))
 
@@ -119,7 +129,7 @@ class Attend(PhaseWriter):
         p, plan = self._p, self._plan
         rows = {"row": (p.column("row"), self._rows)}
         (q,) = self._item("q")
-        free = self._waits(q_free=p.begun - 1)
+        free = self._waits(q_free=p.begun - plan.queries + 1)
         if plan.sinks:  # before the queries, which signal for both
             to = self._slot("sinks", p.begun)
             p.load(to, Region(self._sinks, {"head": (p.column("head"), self._rows)}), wait=free)
@@ -185,14 +195,28 @@ class Attend(PhaseWriter):
             self._widen(before + 1, i.index + 1)
             self._softmax(before, i.index)
         self._softmax(before, self._tiles - 1)
-        operands = ("out", "accumulator", "maximum", "sum") if self._plan.split else ("out", "accumulator", "sum")
-        p.vector(
+        if self._plan.out_rows == self._plan.rows:
+            self._finish(before, p.begun, (self._rows, self._heads.value_dim))
+            return
+        with p.loop("vector", p.column("strips")) as strip:
+            begin, rows = self._strip(strip.index)
+            self._finish(before, strip.running, (rows, self._heads.value_dim, begin))
+
+    def _finish(self, before: Affine, number: Affine, sizes: tuple[Affine | int, ...]) -> None:
+        """Write block `number` of results."""
+        operands = ("accumulator", "maximum", "sum") if self._plan.split else ("accumulator", "sum")
+        self._p.vector(
             "partial" if self._plan.split else "normalise",
-            self._item(*operands),
-            (self._rows, self._heads.value_dim),
-            wait=self._waits(tile_summed=before + 1, out_free=p.begun - 1),
+            (self._slot("out", number), *self._item(*operands)),
+            sizes,
+            wait=self._waits(tile_summed=before + 1, out_free=number - 1),
             signal=self._signals("out"),
         )
+
+    def _strip(self, index: Affine) -> tuple[Affine, Affine]:
+        """Return the first row of a strip of an item's results and how many it has."""
+        begin = index * self._plan.out_rows
+        return begin, (self._rows - begin).clip(self._plan.out_rows)
 
     def _widen(self, number: Affine, index: Affine | int) -> None:
         known = self._format
@@ -224,12 +248,19 @@ class Attend(PhaseWriter):
 
     def store(self) -> None:
         p = self._p
-        (out,) = self._item("out")
-        rows: dict[str, tuple[Affine | int, Affine | int]] = {"row": (p.column("row"), self._rows)}
-        to = Region(OUT, rows)
+        if self._plan.out_rows == self._plan.rows:
+            self._store(p.begun, (Affine.of(0), self._rows))
+            return
+        with p.loop("store", p.column("strips")) as strip:
+            self._store(strip.running, self._strip(strip.index))
+
+    def _store(self, number: Affine, rows: tuple[Affine, Affine]) -> None:
+        """Store block `number` of results: rows of the item from one on, and how many."""
+        p, (begin, count) = self._p, rows
+        to = Region(OUT, {"row": (p.column("row") + begin, count)})
         if self._plan.split:
-            to = Region(PARTIAL, {"part": (p.column("part"), 1), "row": (0, self._rows)})
-        p.store(out, to, wait=self._waits(out=p.begun + 1), signal=self._signals("out free"))
+            to = Region(PARTIAL, {"part": (p.column("part"), 1), "row": (begin, count)})
+        p.store(self._slot("out", number), to, wait=self._waits(out=number + 1), signal=self._signals("out free"))
 
 
 def _tile_buffers(heads: Heads, plan: Plan, machine: Machine, cache: Tensor) -> list[Buffer]:
@@ -239,14 +270,14 @@ def _tile_buffers(heads: Heads, plan: Plan, machine: Machine, cache: Tensor) -> 
     latent = block("latent", tile, heads.dim, dtype, plan.stages if plain else WIDENED)
     out = ("fp32", heads.value_dim + 1) if plan.split else (dtype, heads.value_dim)
     return [
-        operand(block("q", rows, heads.dim, dtype, 2), machine, kind, side="a", axis_of_k=1),
+        operand(block("q", rows, heads.dim, dtype, plan.queries), machine, kind, side="a", axis_of_k=1),
         _key_and_value(latent, machine, kind, along, heads.value_dim),
         block("scores", rows, tile, "fp32", 2),
         operand(block("probabilities", rows, tile, dtype, 2), machine, kind, side="a", axis_of_k=1),
         block("maximum", rows, 1, "fp32"),
         block("sum", rows, 1, "fp32"),
         block("accumulator", rows, heads.value_dim, "fp32"),
-        block("out", rows, out[1], out[0], 2),
+        block("out", plan.out_rows, out[1], out[0], 2),
         *([block("sinks", 1, rows, "fp32", 2)] if plan.sinks else []),
     ]
 

@@ -83,5 +83,3 @@ def test_sizes_come_from_the_options_or_else_from_the_model() -> None:
         embedding.Problem(2, 7, 4, "bf16", (0, 7))
     with pytest.raises(ValueError, match=r"^model: head_dim is 7; kernel rope needs an even one"):
         rope.compile(rope.Problem((0,), 1, 7, "bf16"), rope.Knobs(), NPU, 0)
-
-
