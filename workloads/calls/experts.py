@@ -103,7 +103,8 @@ def _launch(problem: moe_layer.Problem, machine: Machine, form: Bits) -> Launch:
     counts = routing.counts[routing.counts > 0]
     hidden, inter = problem.hidden, problem.inter
     shapes = (2 * inter, hidden), (hidden, inter)
-    columns = max(128, min(2048, COMBINED_BYTES // (2 * problem.topk) // 128 * 128))
+    gathered = min(COMBINED_BYTES, machine.spec.cores.sram.capacity // 5)
+    columns = max(128, min(2048, gathered // (2 * problem.topk) // 128 * 128))
     variants = []
     for (tile_m, tile_n, stages), cost in _tiles(machine, counts, shapes, form):
         wide = moe_layer.Knobs(
@@ -131,7 +132,9 @@ def _tiles(
             if tile_m * tile_n > 256 * 128:
                 continue
             stage = (tile_m * a_bits + tile_n * b_bits) * tile_k // 8 + 8 * (tile_m + tile_n)
-            other = tile_m * tile_n * 2 + (2 * tile_n * tile_k * 2 if expanded else 0) + 8192
+            other = tile_m * tile_n * 2 + 8192
+            if expanded or (dtype.endswith("_scaled") and getattr(unit, dtype) is None):
+                other += 2 * (tile_m + tile_n) * tile_k * 2
             stages = min(8, (machine.spec.cores.sram.capacity - other) // stage)
             if stages < 2:
                 continue
