@@ -15,13 +15,15 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from explorer.prediction_table import predict_rows, read_rows, rows_of, with_answers, write_parquet
+from explorer.prediction_table import Answer, Overrides, predict_rows, read_rows, rows_of, with_answers, write_parquet
 
+Records: TypeAlias = list[dict[str, Any]]
 SEED = 0
 MACHINES = {
     "a100_sxm": "a100-sxm", "a100_sxm_40gb": "a100-sxm-40gb", "a100_pcie_40gb": "a100-pcie-40gb",
@@ -57,7 +59,9 @@ def dropped(table: pd.DataFrame) -> pd.Series:
     rules = {
         "GEMM: vLLM fp8_block, timed eagerly": (op == "gemm") & (text["dtype"] == "fp8_block") & (library == "vllm"),
         "GEMM: fp32, on CUDA cores": (op == "gemm") & (text["dtype"] == "float32"),
-        "decode: TRT-LLM, over 32 query heads per KV head": (op == "decode_attention") & (library == "trtllm") & (group > 32),
+        "decode: TRT-LLM, over 32 query heads per KV head": (
+            (op == "decode_attention") & (library == "trtllm") & (group > 32)
+        ),
         "attention: Triton fallbacks": attention & kernel.isin(["triton", "vllm_triton_attn"]),
         "decode: A100 vLLM FA2, MHA": (
             (op == "decode_attention") & (text["device"] == "a100_sxm") & (library == "vllm") & (group == 1)
@@ -96,13 +100,12 @@ def sampled(table: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
 def predicted(table: pd.DataFrame, jobs: int) -> pd.DataFrame:
     """Return the table with the columns of predictions, each row on the machine of its device."""
     parts = []
-    for device, rows in table.groupby("device", sort=True):
+    for name, rows in table.groupby("device", sort=True):
+        device = str(name)
         begun = time.perf_counter()
         if device in MACHINES:
             answers = predict_rows(rows_of(rows), MACHINES[device], jobs=jobs)
         else:
-            from explorer.prediction_table import Answer
-
             answers = [Answer(reason=f"device {device} has no machine description")] * len(rows)
         part = with_answers(rows, answers)
         part.index = rows.index
@@ -121,21 +124,26 @@ def fastest(table: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
     return found.drop_duplicates(keys)
 
 
-def score(rows: pd.DataFrame) -> dict[str, float]:
+def score(rows: pd.DataFrame) -> dict[str, Any]:
     """Return median and mean error, bias and Kendall's tau, in percent but the last."""
-    ratio = rows["predicted_us"] / rows["latency_us"]
-    error = (ratio - 1).abs()
+    ratio = rows["predicted_us"].to_numpy() / rows["latency_us"].to_numpy()
+    error = np.abs(ratio - 1)
     tau = kendalltau(rows["predicted_us"], rows["latency_us"]).statistic if len(rows) > 2 else float("nan")
     return {
         "n": len(rows),
-        "median": 100 * error.median(),
-        "mean": 100 * error.mean(),
-        "bias": 100 * (float(np.exp(np.log(ratio).median())) - 1),
+        "median": 100 * float(np.median(error)),
+        "mean": 100 * float(error.mean()),
+        "bias": 100 * (float(np.median(ratio)) - 1),
         "tau": tau,
     }
 
 
-def markdown(rows: list[dict[str, object]]) -> str:
+def by_median(rows: Records) -> Records:
+    """Return scores, the largest median error first."""
+    return sorted(rows, key=lambda row: -float(row["median"]))
+
+
+def markdown(rows: Records) -> str:
     """Return records as a table."""
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
@@ -163,18 +171,17 @@ def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
     for title, part in (("bound above 20 us", scored[big]), ("bound up to 20 us", scored[~big])):
         text.append(f"\n### Error by operator, {title}\n")
         records = [{"operator": op} | score(rows) for op, rows in part.groupby("op")]
-        text.append(markdown(sorted(records, key=lambda row: -float(row["median"]))))  # type: ignore[arg-type]
+        text.append(markdown(by_median(records)))
         text.append(f"\n### Error by operator and device, {title}, groups of three rows and more, worst first\n")
+        groups = ((group.iloc[0], group) for _, group in part.groupby(["op", "device"]))
         records = [
-            {"operator": op, "device": device} | score(rows)
-            for (op, device), rows in part.groupby(["op", "device"])
-            if len(rows) > 2
+            {"operator": one["op"], "device": one["device"]} | score(rows) for one, rows in groups if len(rows) > 2
         ]
-        text.append(markdown(sorted(records, key=lambda row: -float(row["median"]))) if records else "none")
+        text.append(markdown(by_median(records)) if records else "none")
     several = scored[scored["libraries"] > 1]
     text.append("\n### Shapes with two libraries or more\n")
     records = [{"operator": op} | score(rows) for op, rows in several.groupby("op")]
-    text.append(markdown(sorted(records, key=lambda row: -float(row["median"]))) if records else "none")
+    text.append(markdown(by_median(records)) if records else "none")
     return "\n".join(text)
 
 
@@ -183,8 +190,9 @@ def transfer(every: pd.DataFrame, jobs: int, rows: int) -> str:
     changes = (("hbm.pin_rate", "6.25 Gb/s"), ("hbm.stacks", "6"), ("hbm.standard", "HBM3E"))
     kept = every[(every["device"] == "h200_sxm") & every["op"].isin(OPERATORS) & (dropped(every) == "")]
     sample = sampled(kept, rows, SEED + 1)
-    records = []
-    for name, overrides in (("h200-sxm", ()), ("h100-sxm with an H200's memory", changes)):
+    records: Records = []
+    machines: tuple[tuple[str, Overrides], ...] = (("h200-sxm", ()), ("h100-sxm with an H200's memory", changes))
+    for name, overrides in machines:
         machine = "h200-sxm" if not overrides else "h100-sxm"
         part = with_answers(sample, predict_rows(rows_of(sample), machine, overrides, jobs=jobs))
         scored = fastest(part[part["reason"].isna()].drop(columns=["simulated"]), kept)
