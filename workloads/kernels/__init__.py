@@ -58,6 +58,7 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape,
         gemm.canonical,
         gemm.compile,
+        candidates=gemm.candidates,
     ),
     "gemm-fp32": Kernel(
         "gemm-fp32",
@@ -68,6 +69,7 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape_in("gemm-fp32", "fp32"),
         gemm.canonical,
         gemm.compile,
+        candidates=gemm.candidates,
     ),
     "gemm-fp8": Kernel(
         "gemm-fp8",
@@ -78,6 +80,7 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape_in("gemm-fp8", "fp8_e4m3"),
         gemm.canonical,
         gemm.compile,
+        candidates=gemm.candidates,
     ),
     "gemm-int8": Kernel(
         "gemm-int8",
@@ -88,6 +91,7 @@ KERNELS: dict[str, Kernel] = {
         gemm.shape_in("gemm-int8", "int8"),
         gemm.canonical,
         gemm.compile,
+        candidates=gemm.candidates,
     ),
     "batched-gemm": Kernel(
         "batched-gemm",
@@ -98,6 +102,7 @@ KERNELS: dict[str, Kernel] = {
         gemm.batched_shape,
         gemm.canonical,
         gemm.compile,
+        candidates=gemm.candidates,
     ),
     "batched-gemm-fp32": Kernel(
         "batched-gemm-fp32",
@@ -108,6 +113,7 @@ KERNELS: dict[str, Kernel] = {
         gemm.batched_shape_in("batched-gemm-fp32", "fp32"),
         gemm.canonical,
         gemm.compile,
+        candidates=gemm.candidates,
     ),
     "batched-gemm-fp8": Kernel(
         "batched-gemm-fp8",
@@ -118,6 +124,7 @@ KERNELS: dict[str, Kernel] = {
         gemm.batched_shape_in("batched-gemm-fp8", "fp8_e4m3"),
         gemm.canonical,
         gemm.compile,
+        candidates=gemm.candidates,
     ),
     "stream-k": Kernel(
         "stream-k",
@@ -375,6 +382,7 @@ KERNELS: dict[str, Kernel] = {
         moe_gemm.canonical,
         moe_gemm.compile,
         {"max_rows": 0, "format": "none"},
+        candidates=moe_gemm.candidates,
     ),
     "kv-append": Kernel(
         "kv-append",
@@ -397,6 +405,7 @@ KERNELS: dict[str, Kernel] = {
         moe_layer.canonical,
         moe_layer.compile,
         {"hidden": 0, "shared": 0, "max_rows": 0, "format": "none"},
+        candidates=moe_layer.candidates,
     ),
     "moe-finalize": Kernel(
         "moe-finalize",

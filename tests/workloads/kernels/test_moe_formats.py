@@ -378,3 +378,14 @@ def test_a_tile_of_k_is_whole_blocks_and_keys_tell_formats_knobs_apart() -> None
     keys = [moe_gemm.canonical(problem, moe_gemm.Knobs(tile_k=k)) for k in (1, 128, 129, 256)]
     assert keys[0] == keys[1] != keys[2] == keys[3]
     assert moe_gemm.canonical(problem, moe_gemm.Knobs(accumulators=2)) == moe_gemm.canonical(problem, moe_gemm.Knobs())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("tokens", "height"), [(16, 16), (128, 16), (300, 64), (4096, 128)])
+def test_suggested_tiles_fit_and_have_twice_the_rows_of_an_expert(form: str, tokens: int, height: int) -> None:
+    machine = Machine(load_machine("h100-sxm"))
+    problem = moe_gemm.Problem(tokens=tokens, experts=128, topk=8, dtype="bf16", n=256, k=1024, format=form)
+    knobs = KERNELS["grouped-gemm"].suggested(problem, machine)
+    moe_gemm.compile(problem, knobs, machine, 0)
+    assert knobs.tile_m == height
+    assert (knobs.tile_n < knobs.tile_k) == (height <= moe_gemm.MANY_ROWS and not FORMATS[form].promoted)
