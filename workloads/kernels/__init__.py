@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from workloads.kernels import (
     activation,
     cascade_decode,
@@ -37,6 +40,19 @@ from workloads.kernels import (
 )
 from workloads.kernels.base import Kernel
 
+
+def _product(name: str, description: str, shape: Callable[..., gemm.Problem]) -> Kernel:
+    """Return the template of products of one pair of matrices, for operands that `shape` says."""
+    functions = (shape, gemm.canonical, gemm.compile)
+    return Kernel(name, description, gemm.Knobs, (), ("m", "n", "k"), *functions, candidates=gemm.candidates)
+
+
+def _batched(name: str, description: str, shape: Callable[..., gemm.Problem]) -> Kernel:
+    """Return the template of products of many pairs."""
+    kernel = _product(name, description, shape)
+    return replace(kernel, Knobs=gemm.BatchedKnobs, options=("products", "m", "n", "k"))
+
+
 KERNELS: dict[str, Kernel] = {
     "decode-attention": Kernel(
         "decode-attention",
@@ -49,82 +65,34 @@ KERNELS: dict[str, Kernel] = {
         decode_attention.compile,
         decode_attention.OPTIONAL,
     ),
-    "gemm": Kernel(
-        "gemm",
-        "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm.shape,
-        gemm.canonical,
-        gemm.compile,
-        candidates=gemm.candidates,
+    "gemm": _product(
+        "gemm", "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only", gemm.shape
     ),
-    "gemm-fp32": Kernel(
+    "gemm-fp32": _product(
         "gemm-fp32",
         "gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
         gemm.shape_in("gemm-fp32", "fp32"),
-        gemm.canonical,
-        gemm.compile,
-        candidates=gemm.candidates,
     ),
-    "gemm-fp8": Kernel(
-        "gemm-fp8",
-        "gemm of e4m3 operands with a scale per tensor, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm.shape_in("gemm-fp8", "fp8_e4m3"),
-        gemm.canonical,
-        gemm.compile,
-        candidates=gemm.candidates,
+    "gemm-fp8": _product(
+        "gemm-fp8", "gemm of e4m3 operands with a scale per tensor, to bf16", gemm.shape_in("gemm-fp8", "fp8_e4m3")
     ),
-    "gemm-int8": Kernel(
+    "gemm-int8": _product(
         "gemm-int8",
         "gemm of int8 operands with a scale per tensor, summed in int32, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
         gemm.shape_in("gemm-int8", "int8"),
-        gemm.canonical,
-        gemm.compile,
-        candidates=gemm.candidates,
     ),
-    "batched-gemm": Kernel(
-        "batched-gemm",
-        "`products` matrix products of one shape; a model gives the dtype only",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
-        gemm.batched_shape,
-        gemm.canonical,
-        gemm.compile,
-        candidates=gemm.candidates,
+    "batched-gemm": _batched(
+        "batched-gemm", "`products` matrix products of one shape; a model gives the dtype only", gemm.batched_shape
     ),
-    "batched-gemm-fp32": Kernel(
+    "batched-gemm-fp32": _batched(
         "batched-gemm-fp32",
         "batched-gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
         gemm.batched_shape_in("batched-gemm-fp32", "fp32"),
-        gemm.canonical,
-        gemm.compile,
-        candidates=gemm.candidates,
     ),
-    "batched-gemm-fp8": Kernel(
+    "batched-gemm-fp8": _batched(
         "batched-gemm-fp8",
         "batched-gemm of e4m3 operands with a scale per tensor, to bf16",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
         gemm.batched_shape_in("batched-gemm-fp8", "fp8_e4m3"),
-        gemm.canonical,
-        gemm.compile,
-        candidates=gemm.candidates,
     ),
     "stream-k": Kernel(
         "stream-k",

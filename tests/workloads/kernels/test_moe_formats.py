@@ -134,7 +134,7 @@ def tile_knobs(draw: Any, tile_n: int | None = None) -> dict[str, Any]:
         "tile_n": tile_n or draw(st.sampled_from([16, 128, 136])),
         "tile_k": draw(st.sampled_from([32, 128])),
         "stages": draw(st.integers(1, 3)),
-        "expanded": draw(st.integers(1, 3)),
+        "expanded": draw(st.integers(1, 2)),
         "accumulators": draw(st.integers(2, 4)),
         "padding": draw(st.sampled_from(moe_gemm.PADDINGS)),
         "schedule": draw(st.sampled_from(PLACEMENTS)),
