@@ -40,6 +40,7 @@ Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", help="NAME=VALUE: a size or choice of the problem, as `rowhit kernels NAME` lists them."),
 ]
+Suggest = Annotated[bool, typer.Option("--suggest", help="Take knobs that suit the problem for those not set.")]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
     list[str] | None,
@@ -69,6 +70,7 @@ def run(
     k: Size = None,
     sizes: Sizes = None,
     sets: Sets = None,
+    suggest: Suggest = False,
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
@@ -80,6 +82,8 @@ def run(
     _warn(model)
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    if suggest:
+        query = evaluate.suggested(query)
     metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
     if engine == "compiled" and (why := evaluate.left_to_reference(query)):
         print(f"{query.machine}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
@@ -108,6 +112,7 @@ def program(
     k: Size = None,
     sizes: Sizes = None,
     sets: Sets = None,
+    suggest: Suggest = False,
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
@@ -116,6 +121,8 @@ def program(
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    if suggest:
+        query = evaluate.suggested(query)
     facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
     if as_json:

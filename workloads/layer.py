@@ -2,7 +2,7 @@
 
 From a `model.Layer` and the lengths of a batch to the steps of a `sequence`: heads, and the inner sizes of MLP and
 experts, are divided by the degree of tensor parallelism. Each step is a kernel over tensors of its own, with its
-template's default knobs, or the first smaller tiles that fit the machine.
+template's candidates or default knobs, or the first smaller tiles that fit the machine.
 
 Not modelled: the exchange between devices, the convolution of linear attention, the append of latents, of compressed
 entries, of index keys and of a ragged prefill's keys and values, the selection in a prefill of latents that its
@@ -49,13 +49,11 @@ from workloads.model.linear import LinearAttention
 from workloads.model.model import Layer
 from workloads.sequence import Step
 
-# Tiles of a matrix product, the first that fits the scratchpad is taken: (m, n, k, stages)
 FEW_ROWS = 64  # assumed: up to here `gemv` beats tiles of 128 rows on the shipped machines
 HEAD_TILE = mla_decode.Knobs().head_tile
 KDA = "kda-prefill", kda_prefill.Knobs()
 ROUNDS = stream_collapse.SIZES["rounds"]
 ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
-TILES = ((128, 128, 64, 3), (64, 128, 64, 3), (64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))
 
 
 @dataclass(frozen=True)
@@ -135,12 +133,12 @@ def _fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting)
 def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, batch: int | None = None) -> Part:
     """Return a matrix product of the new tokens (or `m` rows) with weights of `n` rows and `k` columns.
 
-    Few rows take the kernel that reads weights once; of others k is split where a quarter of the cores had all tiles.
-    Of few rows it is where idle cores are enough for four parts of four loads or more.
+    Few rows take the kernel that reads weights once, their k split where idle cores are enough for four parts of four
+    loads or more; others the candidates of `gemm`.
     """
     rows = setting.tokens if m is None else m
     problem = gemm.Problem(rows, n, k, setting.dtype, batch)
-    unit, cores = setting.machine.spec.cores.matrix.m, setting.machine.spec.cores.count
+    cores = setting.machine.spec.cores.count
     if rows <= FEW_ROWS and batch is None:
         few = gemv.Knobs(unit="matrix")
         parts = min(cores // -(-n // few.tile_n), k // (4 * few.tile_k))
@@ -149,14 +147,8 @@ def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, 
             return fitting(title, "gemv", problem, [few], setting.machine)
         except ValueError:  # all rows of a core's tile must fit
             pass
-    kind = gemm.Knobs if batch is None else gemm.BatchedKnobs
-    candidates = []
-    for tile_m, tile_n, tile_k, stages in TILES:
-        tile = min(tile_m, -(-rows // unit) * unit)
-        idle = cores // (-(-rows // tile) * -(-n // tile_n) * (batch or 1))
-        split = min(idle, k // (4 * tile_k)) if idle >= 4 else 1
-        candidates.append(kind(tile_m=tile, tile_n=tile_n, tile_k=tile_k, stages=stages, split_k=max(1, split)))
-    return fitting(title, "gemm" if batch is None else "batched-gemm", problem, candidates, setting.machine)
+    kernel = "gemm" if batch is None else "batched-gemm"
+    return fitting(title, kernel, problem, gemm.candidates(problem, setting.machine), setting.machine)
 
 
 def by_rows(title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting) -> Part:
@@ -358,6 +350,7 @@ def _feed_forward(f: Any, s: Setting, residual: bool) -> Iterator[Part]:
         problem = moe_layer.Problem(
             tokens=s.tokens, experts=f.routed, topk=f.top_k, dtype=s.dtype, hidden=f.hidden, inter=inner, shared=shared
         )
-        yield _fitted("experts", "moe", problem, moe_layer.Knobs(), s)
+        tiles = (*moe_layer.candidates(problem, s.machine), *shrinking(moe_layer.Knobs()))
+        yield fitting("experts", "moe", problem, tiles, s.machine)
     else:
         raise ValueError(f"model: feed forward {f.kind} has no kernels")

@@ -213,6 +213,18 @@ def test_machines_refuses_what_run_refuses_by_the_name_of_the_file(
     assert rowhit("run", "--machine", mine, *GEMM[3:], cwd=tmp_path).stderr == described.stderr
 
 
+def test_suggested_knobs_are_shown_and_those_that_are_set_stay(rowhit: Rowhit, tmp_path: Path) -> None:
+    few = ("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--m", "16", "--n", "512", "--k", "256", "--json")
+    plain, suggested, mixed = (
+        json.loads(rowhit(*few, *more, cwd=tmp_path).stdout)
+        for more in ((), ("--suggest",), ("--suggest", "--set", "tile_n=128"))
+    )
+    assert plain["knobs"]["tile_m"] == 128
+    assert suggested["knobs"]["tile_m"] == 16
+    assert mixed["knobs"] == suggested["knobs"] | {"tile_n": 128}
+    assert suggested["time_us"] < plain["time_us"]
+
+
 def test_gemm_runs_on_its_three_sizes(rowhit: Rowhit, tmp_path: Path) -> None:
     alone = json.loads(rowhit(*GEMM, "--json", cwd=tmp_path).stdout)
     assert alone["hbm_useful_bytes"] >= (256 * 128) * 2  # the weights, once, in bf16

@@ -34,6 +34,7 @@ from workloads.model import load_model
 
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
+H100 = Machine(load_machine("h100-sxm"))
 UNIT_ROUNDOFF = {"bf16": 2.0**-8, "fp16": 2.0**-11, "fp32": 2.0**-24}
 
 
@@ -308,3 +309,24 @@ def test_the_vector_unit_takes_no_integers_and_its_products_have_keys_of_their_o
     for name, dtype in (("batched-gemm-fp32", "fp32"), ("batched-gemm-fp8", "fp8_e4m3")):
         made = KERNELS[name].shape(None, None, {"products": 3, "m": 4, "n": 5, "k": 6})
         assert made == Problem(4, 5, 6, dtype, 3)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 5000), st.integers(1, 9000), st.integers(1, 9000), st.sampled_from(["bf16", "fp32", "fp8_e4m3"]))
+def test_suggested_knobs_fit_and_leave_no_core_more_tiles_than_the_default(m: int, n: int, k: int, dtype: str) -> None:
+    problem = Problem(m, n, k, dtype)
+    knobs = KERNELS["gemm"].suggested(problem, H100)
+    compile(problem, knobs, H100, 0)
+    assert knobs.tile_m % H100.spec.cores.matrix.m == 0
+    tiles = [-(-m // each.tile_m) * -(-n // each.tile_n) * each.split_k for each in (knobs, Knobs())]
+    cores = H100.spec.cores.count
+    busy = [min(count, cores) for count in tiles]
+    assert busy[0] >= busy[1]
+
+
+@pytest.mark.parametrize("sizes", [(64, 4096, 1024), (128, 8192, 512)])
+def test_few_tiles_are_made_smaller_until_the_cores_are_busy_and_take_less_time(sizes: tuple[int, int, int]) -> None:
+    problem = Problem(*sizes, "bf16")
+    suggested = KERNELS["gemm"].suggested(problem, H100)
+    times = [simulate(compile(problem, knobs, H100, 0), H100).makespan_fs for knobs in (suggested, Knobs())]
+    assert times[0] < times[1]

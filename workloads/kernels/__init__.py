@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from workloads.kernels import (
     activation,
     convert_layout,
@@ -31,77 +34,49 @@ from workloads.kernels import (
 from workloads.kernels.attention_kernels import ATTENTION
 from workloads.kernels.base import Kernel, kernel_of
 
+
+def _product(name: str, description: str, shape: Callable[..., gemm.Problem]) -> Kernel:
+    """Return the template of products of one pair of matrices, for operands that `shape` says."""
+    functions = (shape, gemm.canonical, gemm.compile)
+    return Kernel(name, description, gemm.Knobs, (), ("m", "n", "k"), *functions, candidates=gemm.candidates)
+
+
+def _batched(name: str, description: str, shape: Callable[..., gemm.Problem]) -> Kernel:
+    """Return the template of products of many pairs."""
+    kernel = _product(name, description, shape)
+    return replace(kernel, Knobs=gemm.BatchedKnobs, options=("products", "m", "n", "k"))
+
+
 KERNELS: dict[str, Kernel] = {
     **ATTENTION,
-    "gemm": Kernel(
-        "gemm",
-        "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm.shape,
-        gemm.canonical,
-        gemm.compile,
+    "gemm": _product(
+        "gemm", "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only", gemm.shape
     ),
-    "gemm-fp32": Kernel(
+    "gemm-fp32": _product(
         "gemm-fp32",
         "gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
         gemm.shape_in("gemm-fp32", "fp32"),
-        gemm.canonical,
-        gemm.compile,
     ),
-    "gemm-fp8": Kernel(
-        "gemm-fp8",
-        "gemm of e4m3 operands with a scale per tensor, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm.shape_in("gemm-fp8", "fp8_e4m3"),
-        gemm.canonical,
-        gemm.compile,
+    "gemm-fp8": _product(
+        "gemm-fp8", "gemm of e4m3 operands with a scale per tensor, to bf16", gemm.shape_in("gemm-fp8", "fp8_e4m3")
     ),
-    "gemm-int8": Kernel(
+    "gemm-int8": _product(
         "gemm-int8",
         "gemm of int8 operands with a scale per tensor, summed in int32, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
         gemm.shape_in("gemm-int8", "int8"),
-        gemm.canonical,
-        gemm.compile,
     ),
-    "batched-gemm": Kernel(
-        "batched-gemm",
-        "`products` matrix products of one shape; a model gives the dtype only",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
-        gemm.batched_shape,
-        gemm.canonical,
-        gemm.compile,
+    "batched-gemm": _batched(
+        "batched-gemm", "`products` matrix products of one shape; a model gives the dtype only", gemm.batched_shape
     ),
-    "batched-gemm-fp32": Kernel(
+    "batched-gemm-fp32": _batched(
         "batched-gemm-fp32",
         "batched-gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
         gemm.batched_shape_in("batched-gemm-fp32", "fp32"),
-        gemm.canonical,
-        gemm.compile,
     ),
-    "batched-gemm-fp8": Kernel(
+    "batched-gemm-fp8": _batched(
         "batched-gemm-fp8",
         "batched-gemm of e4m3 operands with a scale per tensor, to bf16",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
         gemm.batched_shape_in("batched-gemm-fp8", "fp8_e4m3"),
-        gemm.canonical,
-        gemm.compile,
     ),
     "stream-k": Kernel(
         "stream-k",
@@ -271,6 +246,7 @@ KERNELS: dict[str, Kernel] = {
         moe_gemm.canonical,
         moe_gemm.compile,
         {"max_rows": 0, "format": "none"},
+        candidates=moe_gemm.candidates,
     ),
     "kv-append": Kernel(
         "kv-append",
@@ -293,6 +269,7 @@ KERNELS: dict[str, Kernel] = {
         moe_layer.canonical,
         moe_layer.compile,
         {"hidden": 0, "shared": 0, "max_rows": 0, "format": "none"},
+        candidates=moe_layer.candidates,
     ),
     "moe-finalize": Kernel(
         "moe-finalize",

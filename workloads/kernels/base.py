@@ -5,7 +5,7 @@ Every error begins with what is at fault: the knob, or `model`, `batch`, `option
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -22,9 +22,9 @@ class Kernel:
 
     `Knobs` is a frozen dataclass of `knob` fields. `shape(model, batch, options)` gives the problem from what the
     kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default, a
-    number or, of what is a choice among names, a name;
-    `canonical(problem, knobs)` gives a key that is equal for knobs of one meaning, `compile(problem, knobs, machine,
-    seed)` the program.
+    number or, of what is a choice among names, a name; `canonical(problem, knobs)` gives a key that is equal for knobs
+    of one meaning, `compile(problem, knobs, machine, seed)` the program; `candidates(problem, machine)` knobs to try
+    where none are given, the best first.
     """
 
     name: str
@@ -36,6 +36,18 @@ class Kernel:
     canonical: Callable[[Any, Any], tuple[Any, ...]]
     compile: Callable[[Any, Any, Machine, int], Program]
     optional: Mapping[str, int | str] = field(default_factory=dict)
+    candidates: Callable[[Any, Machine], Iterator[Any]] | None = None
+
+    def suggested(self, problem: Any, machine: Machine) -> Any:
+        """Return knobs that suit a problem: the first candidates whose program fits the machine, or else the first."""
+        found = list(self.candidates(problem, machine)) if self.candidates else [self.Knobs()]
+        for knobs in found:
+            try:
+                self.compile(problem, knobs, machine, 0)
+            except ValueError:
+                continue
+            return knobs
+        return found[0]
 
 
 def kernel_of(name: str, description: str, module: Any, *needs: str) -> Kernel:
