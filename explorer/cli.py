@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from explorer.cli_dram import dram
+from explorer.cli_predict import predict
 from explorer.json_text import Json, print_json
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
+app.command()(predict)
 
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
@@ -35,8 +38,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffle
 Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", help="NAME=VALUE[,NAME=VALUE]: problem sizes, as `rowhit kernels NAME` lists them."),
+    typer.Option("--size", help="NAME=VALUE[,NAME=VALUE]: sizes or choices, as `rowhit kernels NAME` lists them."),
 ]
+Suggest = Annotated[bool, typer.Option("--suggest", help="Take knobs that suit the problem for those not set.")]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
     list[str] | None,
@@ -78,6 +82,7 @@ def run(
     k: Size = None,
     sizes: Sizes = None,
     sets: Sets = None,
+    suggest: Suggest = False,
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
@@ -88,6 +93,8 @@ def run(
     _warn(model)
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    if suggest:
+        query = evaluate.suggested(query)
     metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
     _say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
@@ -116,6 +123,7 @@ def program(
     k: Size = None,
     sizes: Sizes = None,
     sets: Sets = None,
+    suggest: Suggest = False,
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
@@ -124,6 +132,8 @@ def program(
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    if suggest:
+        query = evaluate.suggested(query)
     facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
     if as_json:
@@ -358,16 +368,19 @@ def models(
     print_json(listed) if as_json else print(model_view.list_text(listed))
 
 
-def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int]:
-    """Return the sizes given by flags of their own and by --size NAME=VALUE[,NAME=VALUE]."""
-    found = {name: value for name, value in flags.items() if value is not None}
-    for text in ",".join(texts or []).split(",") if texts else []:
+def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int | str]:
+    """Return the sizes, and the choices among names, given by flags of their own and by --size NAME=VALUE[,...]."""
+    from explorer.query import NAME_PATTERN
+
+    found: dict[str, int | str] = {name: value for name, value in flags.items() if value is not None}
+    for text in ",".join(texts).split(",") if texts else []:
         name, _, value = text.partition("=")
-        if not name.isidentifier() or not (value.isascii() and value.isdigit() and len(value) < 19):
-            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0")
+        number = value.isascii() and value.isdigit() and len(value) < 19
+        if not name.isidentifier() or not (number or re.fullmatch(NAME_PATTERN, value)):
+            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0 or a name")
         if name in found:
             raise ValueError(f"--size {text}: {name} is given twice")
-        found[name] = int(value)
+        found[name] = int(value) if number else value
     return found
 
 
@@ -379,7 +392,7 @@ def _query(
     context: int | None,
     trace: str | None,
     seed: int,
-    options: dict[str, int],
+    options: dict[str, int | str],
 ) -> Query:
     from explorer import evaluate
     from explorer.query import Query

@@ -94,6 +94,16 @@ def knobs(query: Query) -> dict[str, Scalar]:
     return defaults(query.kernel) | dict(query.knobs)
 
 
+def suggested(query: Query) -> Query:
+    """Return the query with the knobs that its kernel suggests for its problem and machine, but for those it sets."""
+    machine = machine_of(query.machine, query.machine_overrides)
+    found = _kernel(query.kernel).suggested(_problem_of(query), machine)
+    for field in fields(found):
+        if field.name not in dict(query.knobs):
+            query = query.with_knob(field.name, getattr(found, field.name))
+    return query
+
+
 def check_takes_batch(kernel: str) -> None:
     """Raise ValueError unless the kernel works on a batch."""
     template = _kernel(kernel)
@@ -137,7 +147,9 @@ def batch_of(spec: BatchSpec) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]) -> Any:
+def _problem(
+    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
+) -> Any:
     from workloads.model import load_model
 
     if batch is not None:
@@ -148,7 +160,7 @@ def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: t
 
 @lru_cache(maxsize=64)
 def _problem_digest(
-    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]
+    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
 ) -> str:
     return _digest([kernel, repr(_problem(kernel, model, batch, options))])
 
@@ -305,7 +317,7 @@ def describe(query: Query) -> str:
     return " · ".join([*parts, _spec(query.machine, ()).name, *changes])
 
 
-def _describe_model(kernel: Any, model: Any, options: Mapping[str, int]) -> str:
+def _describe_model(kernel: Any, model: Any, options: Mapping[str, int | str]) -> str:
     """Return the name of a model, with what the kernel takes from it where that is not its sizes."""
     sizes = set(kernel.gives(model)) & {*kernel.options, *kernel.optional} if kernel.gives else set()
     if "model" in kernel.needs or sizes - options.keys():

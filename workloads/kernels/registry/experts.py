@@ -8,6 +8,7 @@ from workloads.kernels.base import Kernel
 ROUTED = {"tokens": "tokens of the batch", "experts": "routed experts", "topk": "experts of a token"}
 ROOM = {"max_rows": "rows that an expert has room for in masked groups; 0: for all tokens"}
 COLUMNS = {"columns": "elements of a token; by default the model's hidden size"}
+FORMAT = {"format": "types of activations and weights: none, the model's, or a name such as fp8"}
 
 KERNELS = (
     Kernel(
@@ -19,10 +20,12 @@ KERNELS = (
         moe_layer.shape,
         moe_layer.canonical,
         moe_layer.compile,
-        optional={"hidden": 0, "shared": 0, "max_rows": 0},
+        optional={"hidden": 0, "shared": 0, "max_rows": 0, "format": "none"},
+        candidates=moe_layer.candidates,
         sizes={
             **ROUTED,
             **ROOM,
+            **FORMAT,
             "inter": "channels inside an expert",
             "hidden": "elements of a token; by default the model's",
             "shared": "channels inside a shared expert; by default the model's, or none",
@@ -64,8 +67,9 @@ KERNELS = (
         moe_gemm.shape,
         moe_gemm.canonical,
         moe_gemm.compile,
-        optional={"max_rows": 0},
-        sizes={**ROUTED, **ROOM, "n": "columns of the result", "k": "elements of a row that are summed over"},
+        optional={"max_rows": 0, "format": "none"},
+        candidates=moe_gemm.candidates,
+        sizes={**ROUTED, **ROOM, **FORMAT, "n": "columns of the result", "k": "elements of a row that are summed over"},
         gives=model_sizes.expert_product,
     ),
     Kernel(

@@ -1,9 +1,18 @@
-"""Kernels: latent attention, whole or over selected tokens."""
+"""Kernels: latent, sparse and compressed attention."""
 
 from __future__ import annotations
 
-from workloads.kernels import indexer, mla_decode, mla_prefill, model_sizes, sparse_attention
-from workloads.kernels.base import Kernel
+from workloads.kernels import (
+    compress,
+    compressed_attention,
+    indexer,
+    mla_decode,
+    mla_prefill,
+    model_sizes,
+    sparse_attention,
+    sparse_gqa,
+)
+from workloads.kernels.base import Kernel, kernel_of
 
 NEW = "new tokens of a sequence, the last of its context"
 LATENT = {
@@ -54,6 +63,14 @@ KERNELS = (
         sizes={**ABSORBED, "top_k": "tokens that a query attends to"},
         gives=model_sizes.selected,
     ),
+    kernel_of(
+        "sparse-gqa",
+        "a few tokens per sequence attend to selected tokens of its paged KV cache, grouped-query heads, split-KV",
+        sparse_gqa,
+        "model",
+        "batch",
+        sizes={"top_k": "tokens that a query attends to", "q_len": NEW},
+    ),
     Kernel(
         "indexer",
         "scores of a lightning indexer over its paged keys and the top-k positions; a model gives all but q_len",
@@ -69,7 +86,35 @@ KERNELS = (
             "dim": "elements of a key of the indexer",
             "top_k": "positions kept for a query",
             "q_len": NEW,
+            "ratio": "tokens to a key",
         },
         gives=model_sizes.indexer_sizes,
+    ),
+    kernel_of(
+        "compressed-attention",
+        "tokens attend to a window and to compressed entries, gathered, with sinks; a model gives the dtype only",
+        compressed_attention,
+        "batch",
+        sizes={
+            "heads": "query heads",
+            "head_dim": "elements of an entry",
+            "rope": "elements of them that are rotated",
+            "window": "newest tokens that a query sees",
+            "ratio": "tokens to a compressed entry; 0: there are none",
+            "top_k": "entries that a query attends to; 0: all",
+            "q_len": "new tokens of a sequence; 0: all",
+        },
+    ),
+    kernel_of(
+        "compress",
+        "entries of a compressed cache: windows of tokens, weighed channel by channel; a model gives the dtype only",
+        compress,
+        sizes={
+            "rows": "entries of one sequence",
+            "ratio": "tokens to an entry",
+            "dim": "channels of an entry",
+            "overlap": "1: the windows of neighbouring entries overlap",
+            "waiting": "1: tokens wait in fp32 for their window to be full",
+        },
     ),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from workloads.kernels import linear_decode, linear_prefill, model_sizes
-from workloads.kernels.base import Kernel
+from workloads.kernels import kda_prefill, linear_decode, linear_prefill, model_sizes
+from workloads.kernels.base import Kernel, kernel_of
 
 LINEAR = {
     "heads": "value heads",
@@ -41,6 +41,14 @@ KERNELS = (
         linear_prefill.compile,
         optional=linear_prefill.OPTIONAL,
         sizes=LINEAR,
+        gives=model_sizes.linear,
+    ),
+    kernel_of(
+        "kda-prefill",
+        "delta-rule linear attention with a decay per channel, chunk by chunk; a model gives all sizes",
+        kda_prefill,
+        "batch",
+        sizes={name: LINEAR[name] for name in ("heads", "key_dim", "value_dim")},
         gives=model_sizes.linear,
     ),
 )

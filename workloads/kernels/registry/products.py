@@ -2,69 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from workloads.kernels import gemm, gemm_mx, gemm_stream_k, gemm_w4a16, gemm_w8a8, gemv
 from workloads.kernels.base import Kernel
 
 PRODUCT = {"m": "rows of a and of the result", "n": "rows of b, columns of the result", "k": "what is summed over"}
 
+
+def _product(name: str, description: str, shape: Callable[..., gemm.Problem], typed: bool = True) -> Kernel:
+    """Return the template of products of one pair of matrices, for operands that `shape` says."""
+    functions = (shape, gemm.canonical, gemm.compile)
+    options = ("m", "n", "k")
+    return Kernel(
+        name, description, gemm.Knobs, (), options, *functions, candidates=gemm.candidates, sizes=PRODUCT, typed=typed
+    )
+
+
+def _batched(name: str, description: str, shape: Callable[..., gemm.Problem], typed: bool = True) -> Kernel:
+    """Return the template of products of many pairs."""
+    kernel = _product(name, description, shape, typed)
+    sizes = {**PRODUCT, "products": "products of this shape"}
+    return replace(kernel, Knobs=gemm.BatchedKnobs, options=("products", "m", "n", "k"), sizes=sizes)
+
+
 KERNELS = (
-    Kernel(
-        "gemm",
-        "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm.shape,
-        gemm.canonical,
-        gemm.compile,
-        sizes=PRODUCT,
+    _product(
+        "gemm", "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only", gemm.shape
     ),
-    Kernel(
+    _product(
         "gemm-fp32",
-        "gemm of fp32 operands",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
+        "gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
         gemm.shape_in("gemm-fp32", "fp32"),
-        gemm.canonical,
-        gemm.compile,
-        sizes=PRODUCT,
         typed=False,
     ),
-    Kernel(
+    _product(
         "gemm-fp8",
         "gemm of e4m3 operands with a scale per tensor, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
         gemm.shape_in("gemm-fp8", "fp8_e4m3"),
-        gemm.canonical,
-        gemm.compile,
-        sizes=PRODUCT,
         typed=False,
     ),
-    Kernel(
+    _product(
         "gemm-int8",
         "gemm of int8 operands with a scale per tensor, summed in int32, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
         gemm.shape_in("gemm-int8", "int8"),
-        gemm.canonical,
-        gemm.compile,
-        sizes=PRODUCT,
         typed=False,
     ),
-    Kernel(
-        "batched-gemm",
-        "`products` matrix products of one shape; a model gives the dtype only",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
-        gemm.batched_shape,
-        gemm.canonical,
-        gemm.compile,
-        sizes={**PRODUCT, "products": "products of this shape"},
+    _batched(
+        "batched-gemm", "`products` matrix products of one shape; a model gives the dtype only", gemm.batched_shape
+    ),
+    _batched(
+        "batched-gemm-fp32",
+        "batched-gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
+        gemm.batched_shape_in("batched-gemm-fp32", "fp32"),
+        typed=False,
+    ),
+    _batched(
+        "batched-gemm-fp8",
+        "batched-gemm of e4m3 operands with a scale per tensor, to bf16",
+        gemm.batched_shape_in("batched-gemm-fp8", "fp8_e4m3"),
+        typed=False,
     ),
     Kernel(
         "stream-k",
@@ -100,6 +98,17 @@ KERNELS = (
         gemm_w4a16.compile,
         optional=gemm_w4a16.OPTIONAL,
         sizes={**PRODUCT, "group": "elements of k that share a scale"},
+    ),
+    Kernel(
+        "gemm-w8a16",
+        "8-bit weights with scales of output channels, expanded to the activations' 16 bits; a model gives the dtype",
+        gemm_w4a16.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_w4a16.shape_8_bits,
+        gemm_w4a16.canonical,
+        gemm_w4a16.compile,
+        sizes=PRODUCT,
     ),
     Kernel(
         "gemm-mxfp8",

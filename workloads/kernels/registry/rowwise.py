@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from workloads.kernels import activation, model_sizes, norm, quantise, residual_add, rope, sampling, softmax
-from workloads.kernels.base import Kernel
+from workloads.kernels import (
+    activation,
+    elementwise,
+    model_sizes,
+    norm,
+    quantise,
+    residual_add,
+    rope,
+    sampling,
+    softmax,
+    stream_collapse,
+    stream_expand,
+)
+from workloads.kernels.base import Kernel, kernel_of
 
+TYPE = "type of the numbers, such as fp32; model: the model's, or bf16"
+DTYPE = {"dtype": TYPE}
 ROWS = {"rows": "tokens", "columns": "elements of a row; by default the model's hidden size"}
-ACTIVATIONS = {"m": "tokens", "k": "elements of a token"}
+ACTIVATIONS = {"m": "tokens", "k": "elements of a token", **DTYPE}
 
 KERNELS = (
     Kernel(
@@ -18,8 +32,21 @@ KERNELS = (
         norm.shape,
         norm.canonical,
         norm.compile,
-        optional={"columns": 0, "residual": 0},
-        sizes={**ROWS, "residual": "1: x + residual is normed and stored; 0: x alone is normed"},
+        optional={"columns": 0, "residual": 0, "dtype": "model"},
+        sizes={**ROWS, **DTYPE, "residual": "1: x + residual is normed and stored; 0: x alone is normed"},
+        gives=model_sizes.hidden,
+    ),
+    Kernel(
+        "layer-norm",
+        "LayerNorm of rows, with weight and bias; a model gives the hidden size and the dtype",
+        norm.Knobs,
+        (),
+        ("rows",),
+        norm.layer_shape,
+        norm.canonical,
+        norm.compile,
+        optional={"columns": 0, "dtype": "model"},
+        sizes={**ROWS, **DTYPE},
         gives=model_sizes.hidden,
     ),
     Kernel(
@@ -31,8 +58,26 @@ KERNELS = (
         residual_add.shape,
         residual_add.canonical,
         residual_add.compile,
-        optional={"columns": 0},
-        sizes=ROWS,
+        optional={"columns": 0, "dtype": "model"},
+        sizes={**ROWS, **DTYPE},
+        gives=model_sizes.hidden,
+    ),
+    Kernel(
+        "elementwise",
+        "an `operation` on every number, with a second tensor or a scalar as the `other`, or alone",
+        elementwise.Knobs,
+        (),
+        ("rows",),
+        elementwise.shape,
+        elementwise.canonical,
+        elementwise.compile,
+        optional={"columns": 0, "operation": "add", "other": "tensor", "dtype": "model"},
+        sizes={
+            **ROWS,
+            **DTYPE,
+            "operation": "what is done to every number, such as add",
+            "other": "tensor or scalar, what a second operand is",
+        },
         gives=model_sizes.hidden,
     ),
     Kernel(
@@ -44,7 +89,8 @@ KERNELS = (
         softmax.shape,
         softmax.canonical,
         softmax.compile,
-        sizes={"rows": "rows", "columns": "elements of a row"},
+        optional={"dtype": "model"},
+        sizes={"rows": "rows", "columns": "elements of a row", **DTYPE},
     ),
     Kernel(
         "swiglu",
@@ -55,8 +101,8 @@ KERNELS = (
         activation.shape,
         activation.canonical,
         activation.compile,
-        optional={"inter": 0},
-        sizes={"rows": "tokens", "inter": "channels of gate and of up; by default the model's"},
+        optional={"inter": 0, "dtype": "model"},
+        sizes={"rows": "tokens", "inter": "channels of gate and of up; by default the model's", **DTYPE},
         gives=model_sizes.intermediate,
     ),
     Kernel(
@@ -95,6 +141,7 @@ KERNELS = (
         quantise.shape_per("quantise", "block"),
         quantise.canonical,
         quantise.compile,
+        optional={"dtype": "model"},
         sizes=ACTIVATIONS,
     ),
     Kernel(
@@ -106,6 +153,50 @@ KERNELS = (
         quantise.shape_per("quantise-tensor", "tensor"),
         quantise.canonical,
         quantise.compile,
+        optional={"dtype": "model"},
         sizes=ACTIVATIONS,
+    ),
+    Kernel(
+        "quantise-static",
+        "activations to e4m3 with a scale that is given, in one pass; a model gives their dtype",
+        quantise.Knobs,
+        (),
+        ("m", "k"),
+        quantise.shape_per("quantise-static", "given"),
+        quantise.canonical,
+        quantise.compile,
+        optional={"dtype": "model"},
+        sizes=ACTIVATIONS,
+    ),
+    Kernel(
+        "absmax",
+        "the largest magnitude of each core's part of a matrix, the first pass of quantise-tensor alone",
+        quantise.Knobs,
+        (),
+        ("m", "k"),
+        quantise.shape_per("absmax", "none"),
+        quantise.canonical,
+        quantise.compile,
+        optional={"dtype": "model"},
+        sizes=ACTIVATIONS,
+    ),
+    kernel_of(
+        "collapse-streams",
+        "the weighted sum of residual streams that a block reads; a model gives the hidden size and the dtype",
+        stream_collapse,
+        sizes={
+            **ROWS,
+            "streams": "residual streams",
+            "rounds": "rounds in which the mix of streams is balanced",
+            "head": "1: the sum before the output head",
+        },
+        gives=model_sizes.hidden,
+    ),
+    kernel_of(
+        "expand-streams",
+        "residual streams mixed, with a block's result added to each; a model gives the hidden size and the dtype",
+        stream_expand,
+        sizes={**ROWS, "streams": "residual streams"},
+        gives=model_sizes.hidden,
     ),
 )
