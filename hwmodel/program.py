@@ -47,6 +47,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "fp8_scaled": np.dtype(ml_dtypes.bfloat16),
     "fp4_scaled": np.dtype(ml_dtypes.bfloat16),
 }
+APPLIED = ("fp8_scaled", "fp4_scaled")
 MAX_LOOPS = 3  # nested or in sequence, per queue and phase: more than any template needs
 MAX_SIZES = 6  # of an instruction: what a masked tile of attention needs
 NONE = -1
@@ -230,11 +231,16 @@ class Phase:
         return frozenset(int(number) for stream in streams for number in stream["buffer"][:, 0])
 
     def split_bytes(self, own_accumulators: bool) -> tuple[int, int]:
-        """Return what the buffers take of a scratchpad and of accumulators, which hold products if they are own."""
-        if not own_accumulators:
+        """Return what the buffers take of a scratchpad and of accumulators, which hold products if they are own.
+
+        Operands with the scales that the matrix unit applies take nothing: they lie in the buffers they come from.
+        """
+        within = self.products if own_accumulators else frozenset()
+        applied = sum(buffer.size_bytes for buffer in self.buffers if buffer.dtype in APPLIED)
+        products = sum(self.buffers[number].size_bytes for number in within)
+        if not within and not applied:
             return self.sram_bytes, 0
-        products = sum(self.buffers[number].size_bytes for number in self.products)
-        return sum(buffer.size_bytes for buffer in self.buffers) - products, products
+        return sum(buffer.size_bytes for buffer in self.buffers) - products - applied, products
 
     def expression(self, number: int) -> Expression:
         """Return expression `number`, ready to be evaluated."""

@@ -47,6 +47,7 @@ class Format:
     widened_bytes: int = 0  # of an element of b that is expanded before it is multiplied
     scratch: int = 0  # tiles of fp32 sums that are promoted in the scratchpad or accumulators
     on_vector: bool = False
+    loads: int = 2  # descriptors of a tile: operands, and scales that come with them
 
 
 def product_call(row: Row, machine: Machine) -> Call:
@@ -83,13 +84,13 @@ def format_of(dtype: str) -> Format:
             "gemm-fp8" if dtype == "fp8" else "gemm-int8", "fp8_e4m3" if dtype == "fp8" else "int8", gemm.Knobs
         )
     if dtype == "fp8_block":
-        return Format("gemm-w8a8-block", (8, 8), "fp8_e4m3", _block_scaled, scratch=2)
+        return Format("gemm-w8a8-block", (8, 8), "fp8_e4m3", _block_scaled, scratch=2, loads=4)
     if dtype == "int4_wo":
-        return Format("gemm-w4a16", (16, 4), "bf16", _weights_of(4), widened_bytes=2)
+        return Format("gemm-w4a16", (16, 4), "bf16", _weights_of(4), widened_bytes=2, loads=3)
     if dtype == "int8_wo":
-        return Format("gemm-w8a16", (16, 8), "bf16", _weights_of(8), widened_bytes=2)
+        return Format("gemm-w8a16", (16, 8), "bf16", _weights_of(8), widened_bytes=2, loads=3)
     if dtype == "nvfp4":
-        return Format("gemm-nvfp4", (4, 4), "fp4_scaled", _nvfp4)
+        return Format("gemm-nvfp4", (4, 4), "fp4_scaled", _nvfp4, loads=4)
     raise NotModelled(f"gemm: dtype {dtype!r} has no kernel")
 
 
@@ -150,7 +151,7 @@ def _cuts(found: Format, m: int, n: int, k: int, machine: Machine, count: int) -
     cores = machine.spec.cores
     unit, cores_count = cores.matrix, cores.count
     tile_k = LINE_BYTES * 8 // max(found.bits)
-    if found.kernel in ("gemm-w8a8-block", "gemm-w4a16", "gemm-w8a16", "gemm-nvfp4"):
+    if found.kernel in ("gemm-w8a8-block", "gemm-w4a16", "gemm-w8a16"):
         tile_k = 128
     for exchanged in (False, True) if found.may_exchange and m <= FEW_ROWS else (False,):
         rows, columns = (n, m) if exchanged else (m, n)
@@ -186,9 +187,9 @@ def _stages(found: Format, tile_m: int, tile_n: int, tile_k: int, machine: Machi
     if cores.matrix.accumulators == "scratchpad":
         out += tile_m * tile_n * 4
     room = cores.sram.capacity - out - widened - 4096
-    if found.kernel == "gemm-nvfp4":  # operands with their scales applied, and scales in tiles of 128 rows
-        room -= 2 * (tile_m + tile_n) * tile_k
+    if found.kernel == "gemm-nvfp4":  # scales in tiles of 128 rows, and operands in 16 bits where no unit applies them
         per_stage += (-(-tile_m // 128) + -(-tile_n // 128)) * 128 * tile_k // 16
+        room -= 0 if cores.matrix.fp4_scaled else 2 * (tile_m + tile_n) * tile_k
     return min(MOST_STAGES, int(room // per_stage)) if room > 0 else 0
 
 
@@ -214,6 +215,7 @@ def _estimate(found: Format, m: int, n: int, k: int, cut: Cut, roof: Roof, count
             end_bytes=area * (4 if split else 2),
             end_ops=area * 2,
             on_vector=found.on_vector,
+            loads=found.loads,
         )
     )
     if split:
