@@ -18,7 +18,7 @@ Three executors read a program: `functional` computes values, `reference` time; 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -102,13 +102,37 @@ TILE = np.dtype(
 Cause = Literal["memory", "buffer", "dependency"]
 
 
+Values = np.ndarray[Any, np.dtype[np.int32]]
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """Contents of an index tensor that are made when they are first read, and then kept: `make(*arguments)`, int32.
+
+    Building, comparing and pickling a program need none of them. `make` is a function of a module that gives the same
+    values for the same arguments; these can be compared and hashed, and stand for the values in comparisons.
+    """
+
+    make: Callable[..., Values]
+    arguments: tuple[Any, ...]
+
+    @cached_property
+    def values(self) -> Values:
+        values = self.make(*self.arguments)
+        values.flags.writeable = False
+        return values
+
+    def __reduce__(self) -> tuple[type[Deferred], tuple[Any, ...]]:
+        return Deferred, (self.make, self.arguments)
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor in memory: a named layout (element offsets) at a byte address.
 
     `resident` says where its bytes are when the kernel starts: in main memory, "hbm" or "sram", or "cache" for small
     activations that the kernel before has just written and the kernel after reads next, on machines with a shared
-    cache. `values` holds the contents of index tensors (page tables), on which addresses depend; int32.
+    cache. `contents` is what index tensors (page tables) hold, on which addresses depend, or how it is made; int32.
     ValueError for a layout with an offset or with stages, such as swizzles: DMA engines know strides.
     """
 
@@ -117,12 +141,17 @@ class Tensor:
     dtype: str
     base_bytes: int
     resident: Literal["hbm", "sram", "cache"] = "hbm"
-    values: np.ndarray[Any, np.dtype[np.int32]] | None = None
+    contents: Values | Deferred | None = None
 
     def __post_init__(self) -> None:
         layout = self.layout.layout
         if layout.offset or layout.stages:
             raise ValueError(f"tensor {self.name}: layout {layout}; allowed are strides, beginning at `base_bytes`")
+
+    @property
+    def values(self) -> Values | None:
+        """The contents of an index tensor, made if need be; None of any other."""
+        return self.contents.values if isinstance(self.contents, Deferred) else self.contents
 
     @property
     def element_bytes(self) -> int:

@@ -28,6 +28,7 @@ from layouts.notation import named
 from workloads import paging
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
+from workloads.kernels.attention_parts import first_pages, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent_cache import Pool, field_tensor, place_with, plain_pool
 from workloads.kernels.mla_decode import check_queries
@@ -113,9 +114,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` draws the page order.
     """
     check_knobs(knobs)
-    pool = _pool(problem, knobs)
-    place_with([], pool, machine)  # before a page table of a hopeless size is made
-    tensors = place_with(_tensors(problem, knobs, seed), pool, machine)
+    tensors = place_with(_tensors(problem, knobs, seed), _pool(problem, knobs), machine)
     order = schedule(knobs.schedule, _score_tasks(problem, knobs)["tokens"], machine.spec.cores.count)
     phases = (_Score(problem, knobs, machine, tensors).finish(order), _select(problem, knobs, machine, tensors))
     machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
@@ -135,7 +134,6 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     """Return all tensors but the keys'; a row is an index head of a query, queries are those of all sequences."""
-    table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     queries = len(problem.contexts) * problem.q_len
     q = named("row dim", {"row": queries * problem.heads, "dim": problem.dim})
     weights = named("query head", {"query": queries, "head": problem.heads})
@@ -144,7 +142,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     return [
         Tensor("q", q, problem.dtype if knobs.record == "plain" else "fp8_e4m3", NONE, "cache"),
         Tensor("weights", weights, "fp32", NONE, "cache"),
-        Tensor("page table", named("entry", {"entry": len(table.pages)}), "int32", NONE, "cache", table.pages),
+        table_tensor(knobs, problem.contexts, seed),
         Tensor("scores", scores, "fp32", NONE, "cache"),
         Tensor("positions", positions, "int32", NONE, "cache"),
     ]
@@ -153,14 +151,13 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
 def _score_tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
     contexts = np.array(problem.contexts, np.int64)
     limit = knobs.split_tokens or int(contexts.max())
-    first_page = np.cumsum(np.append(0, -(-contexts // knobs.page_size)))[:-1]
     parts = -(-contexts // limit)
     sequence = np.repeat(np.arange(len(contexts)), parts)
     begin = (np.arange(len(sequence)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
     tokens = np.minimum(contexts[sequence] - begin, limit)
     return {
         "query": sequence * problem.q_len,
-        "first_page": first_page[sequence],
+        "first_page": first_pages(problem.contexts, knobs.page_size)[sequence],
         "begin": begin,
         "tokens": tokens,
         "tiles": -(-tokens // knobs.tile),

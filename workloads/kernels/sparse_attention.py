@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Program, Tensor
+from hwmodel.program import NONE, Deferred, Program, Tensor, Values
 from layouts.notation import named
 from workloads import paging
 from workloads.batch import Batch
@@ -110,16 +110,8 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
 
     `seed` draws the page order and the selection.
     """
-    check_knobs(knobs)
-    place_with([], _pool(problem, knobs), machine)  # before positions and pages of a hopeless size are drawn
-    rng = np.random.default_rng([seed, 1])  # apart from the stream of the page order
-    counts = np.minimum(problem.seen(), problem.top_k).tolist()
-    if knobs.selection == "uniform":
-        seen = problem.seen().tolist()
-        chosen = [np.sort(rng.choice(n, count, replace=False)) for n, count in zip(seen, counts, strict=True)]
-    else:
-        chosen = [np.arange(n - count, n) for n, count in zip(problem.seen().tolist(), counts, strict=True)]
-    return program(problem, knobs, machine, seed, chosen)
+    slots = Deferred(_drawn_slots, (problem, knobs, seed))
+    return _program(problem, knobs, machine, _counts(problem), slots)
 
 
 def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positions: Sequence[Array]) -> Program:
@@ -128,15 +120,23 @@ def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positio
     Raises ValueError naming a knob that is out of range, positions that a query does not see, or what does not fit and
     by how much. `seed` draws the page order.
     """
+    _check_positions(problem, positions)
+    counts = [len(chosen) for chosen in positions]
+    return _program(problem, knobs, machine, counts, _slots(problem, knobs, seed, positions))
+
+
+def _program(
+    problem: Problem, knobs: Knobs, machine: Machine, counts: Sequence[int], slots: Values | Deferred
+) -> Program:
+    """Return the program whose queries select `counts` positions, which lie in `slots` of the pool."""
     check_knobs(knobs)
     check_record(knobs.record, problem.heads.dim, problem.heads.dtype)
-    _check_positions(problem, positions)
     rows = min(knobs.head_tile, problem.heads.count)
-    tasks = _tasks(problem, knobs, [len(chosen) for chosen in positions])
+    tasks = _tasks(problem, knobs, counts)
     parts = len(tasks["owner"])
-    split = parts > len(positions) * -(-problem.heads.count // rows)
-    slots = _slots(problem, knobs, seed, positions)
-    tensors = place_with(_tensors(problem, slots, parts if split else 0, rows), _pool(problem, knobs), machine)
+    split = parts > len(counts) * -(-problem.heads.count // rows)
+    index = Tensor("slots", named("entry", {"entry": sum(counts)}), "int32", NONE, "cache", slots)
+    tensors = place_with(_tensors(problem, index, parts if split else 0, rows), _pool(problem, knobs), machine)
     plan = Plan(
         rows, knobs.tile, knobs.stages, knobs.sram_layout, knobs.record, "token", "token", causal=False, split=split
     )
@@ -167,7 +167,24 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
     return by_token(plain_pool(knob_layout(knobs, "layout", sizes), problem.heads.dtype))
 
 
-def _slots(problem: Problem, knobs: Knobs, seed: int, positions: Sequence[Array]) -> Array:
+def _counts(problem: Problem) -> list[int]:
+    """Return how many positions every query selects: all that it sees, or `top_k`."""
+    counts: list[int] = np.minimum(problem.seen(), problem.top_k).tolist()
+    return counts
+
+
+def _drawn_slots(problem: Problem, knobs: Knobs, seed: int) -> Values:
+    """Return the slots of the positions that the knob `selection` draws, as `_slots`."""
+    rng = np.random.default_rng([seed, 1])  # apart from the stream of the page order
+    counts = zip(problem.seen().tolist(), _counts(problem), strict=True)
+    if knobs.selection == "uniform":
+        chosen = [np.sort(rng.choice(n, count, replace=False)) for n, count in counts]
+    else:
+        chosen = [np.arange(n - count, n) for n, count in counts]
+    return _slots(problem, knobs, seed, chosen)
+
+
+def _slots(problem: Problem, knobs: Knobs, seed: int, positions: Sequence[Array]) -> Values:
     """Return the slots in the pool of all positions, int32, query after query."""
     table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     found = []
@@ -177,12 +194,12 @@ def _slots(problem: Problem, knobs: Knobs, seed: int, positions: Sequence[Array]
     return np.concatenate(found).astype(np.int32)
 
 
-def _tensors(problem: Problem, slots: Array, parts: int, rows: int) -> list[Tensor]:
+def _tensors(problem: Problem, slots: Tensor, parts: int, rows: int) -> list[Tensor]:
     """Return all tensors but the cache's; rows are those of all queries, by sequence, query and head."""
     heads, count = problem.heads, len(problem.seen()) * problem.heads.count
     tensors = [
         Tensor("q", named("row dim", {"row": count, "dim": heads.dim}), heads.dtype, NONE, "cache"),
-        Tensor("slots", named("entry", {"entry": len(slots)}), "int32", NONE, "cache", slots),
+        slots,
         Tensor("out", named("row dim", {"row": count, "dim": heads.value_dim}), heads.dtype, NONE, "cache"),
     ]
     if parts:
