@@ -19,7 +19,7 @@ def step_facts(
     from workloads.step import model_steps
 
     target, contexts = machine_of(machine), batch_of(batch).contexts
-    steps = model_steps(load_model(model), contexts, target, prefill=prefill, parallel=parallel)
+    steps = model_steps(load_model(model), contexts, target, prefill=prefill, parallel=parallel, seed=batch.seed)
     result = simulate_call(plan(steps, target, batch.seed), target)
     lines = [
         {

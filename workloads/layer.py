@@ -20,7 +20,6 @@ from typing import Any
 
 from hwmodel.machine import Machine
 from workloads.kernels import (
-    KERNELS,
     activation,
     decode_attention,
     gemm,
@@ -52,13 +51,17 @@ TILES = ((128, 128, 64, 3), (64, 128, 64, 3), (64, 64, 64, 3), (64, 64, 32, 2), 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the layers of a step have in common: KV tokens per sequence, of which one is new, or in a prefill all."""
+    """What the layers of a step have in common: KV tokens per sequence, of which one is new, or in a prefill all.
+
+    `seed` draws what kernels leave to chance.
+    """
 
     contexts: tuple[int, ...]
     prefill: bool
     parallel: int
     dtype: str
     machine: Machine
+    seed: int = 0
 
     @property
     def tokens(self) -> int:
@@ -80,22 +83,18 @@ def layer_steps(layer: Layer, setting: Setting, name: str, count: int) -> list[S
     if layer.streams != 1:
         raise ValueError(f"model: layers with {layer.streams} residual streams have no kernels")
     steps = [*_attention(layer.attention, setting), *_feed_forward(layer.feed_forward, setting)]
-    return [Step(f"{name} {title}", kernel, problem, knobs, count) for title, kernel, problem, knobs in steps]
+    return [replace(step, name=f"{name} {step.name}", count=count) for step in steps]
 
 
-Part = tuple[str, str, Any, Any]  # name, kernel, problem, knobs
-
-
-def fitting(title: str, kernel: str, problem: Any, candidates: Iterable[Any], machine: Machine) -> Part:
+def fitting(title: str, kernel: str, problem: Any, candidates: Iterable[Any], setting: Setting) -> Step:
     """Return a step with the first knobs whose program fits the machine. Raises ValueError naming it if none do."""
     last: ValueError | None = None
     for knobs in candidates:
+        step = Step(title, kernel, problem, knobs)
         try:
-            KERNELS[kernel].compile(problem, knobs, machine, 0)
+            return replace(step, made=step.compile(setting.machine, setting.seed))
         except ValueError as error:
             last = error
-        else:
-            return title, kernel, problem, knobs
     raise ValueError(f"step {title}: {last}")
 
 
@@ -115,11 +114,11 @@ def shrinking(knobs: Any) -> Iterator[Any]:
         yield replace(knobs, **sizes)
 
 
-def _fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting) -> Part:
-    return fitting(title, kernel, problem, shrinking(knobs), setting.machine)
+def _fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting) -> Step:
+    return fitting(title, kernel, problem, shrinking(knobs), setting)
 
 
-def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, batch: int | None = None) -> Part:
+def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, batch: int | None = None) -> Step:
     """Return a matrix product of the new tokens (or `m` rows) with weights of `n` rows and `k` columns.
 
     Few rows take the kernel that reads weights once; of others k is split where a quarter of the cores had all tiles.
@@ -128,7 +127,7 @@ def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, 
     problem = gemm.Problem(rows, n, k, setting.dtype, batch)
     if rows <= FEW_ROWS and batch is None:
         try:
-            return fitting(title, "gemv", problem, [gemv.Knobs(unit="matrix")], setting.machine)
+            return fitting(title, "gemv", problem, [gemv.Knobs(unit="matrix")], setting)
         except ValueError:  # all rows of a core's tile must fit
             pass
     unit, cores = setting.machine.spec.cores.matrix.m, setting.machine.spec.cores.count
@@ -139,17 +138,17 @@ def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, 
         idle = cores // (-(-rows // tile) * -(-n // tile_n) * (batch or 1))
         split = min(idle, k // (4 * tile_k)) if idle >= 4 else 1
         candidates.append(kind(tile_m=tile, tile_n=tile_n, tile_k=tile_k, stages=stages, split_k=max(1, split)))
-    return fitting(title, "gemm" if batch is None else "batched-gemm", problem, candidates, setting.machine)
+    return fitting(title, "gemm" if batch is None else "batched-gemm", problem, candidates, setting)
 
 
-def rms_norm(title: str, setting: Setting, columns: int, *, residual: bool = True) -> Part:
+def rms_norm(title: str, setting: Setting, columns: int, *, residual: bool = True) -> Step:
     """Return a norm of the new tokens, with the addition of what the layer before has computed."""
     problem = norm.Problem(setting.tokens, columns, setting.dtype, residual)
     candidates = (norm.Knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
-    return fitting(title, "rms-norm", problem, candidates, setting.machine)
+    return fitting(title, "rms-norm", problem, candidates, setting)
 
 
-def _attention(attention: Any, setting: Setting) -> Iterator[Part]:
+def _attention(attention: Any, setting: Setting) -> Iterator[Step]:
     hidden = attention.hidden
     yield rms_norm("norm", setting, hidden)
     if isinstance(attention, SoftmaxAttention):
@@ -162,7 +161,7 @@ def _attention(attention: Any, setting: Setting) -> Iterator[Part]:
         raise ValueError(f"model: attention {attention.kind} has no kernels")
 
 
-def _softmax(a: SoftmaxAttention, s: Setting) -> Iterator[Part]:
+def _softmax(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
     heads_q, heads_kv = s.share(a.heads_q, "heads_q"), s.share(a.heads_kv, "heads_kv", copied=True)
     width = heads_q * a.head_dim_qk + heads_kv * (a.head_dim_qk + (0 if a.shared_kv else a.head_dim_v))
     width += heads_q * a.head_dim_v if a.gate else 0
@@ -202,7 +201,7 @@ def _split(s: Setting, items: int, longest: int) -> int:
     return 0 if parts == 1 else max(256, -(-longest // parts))
 
 
-def _latent(a: LatentAttention, s: Setting) -> Iterator[Part]:
+def _latent(a: LatentAttention, s: Setting) -> Iterator[Step]:
     heads = s.share(a.heads, "heads")
     queries = heads * (a.nope_dim + a.rope_dim)
     if a.q_rank is not None:
@@ -231,7 +230,7 @@ def _latent(a: LatentAttention, s: Setting) -> Iterator[Part]:
     yield product("out", s, a.hidden, heads * a.v_dim)
 
 
-def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Part]:
+def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Step]:
     if a.indexer is None:
         latent = mla_decode.Knobs(split_tokens=_split(s, -(-heads.count // HEAD_TILE), max(s.contexts)))
         yield _fitted("attention", "mla-decode", mla_decode.Problem(heads, 1, s.contexts), latent, s)
@@ -245,7 +244,7 @@ def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Part]:
     yield _fitted("attention", "sparse-attention", sparse, knobs, s)
 
 
-def _linear(a: LinearAttention, s: Setting) -> Iterator[Part]:
+def _linear(a: LinearAttention, s: Setting) -> Iterator[Step]:
     key_heads, heads = s.share(a.heads_k, "heads_k"), s.share(a.heads_v, "heads_v")
     if a.decay == "head":
         yield product("in", s, 2 * key_heads * a.dim_k + 2 * heads * a.dim_v + 2 * heads, a.hidden)
@@ -264,13 +263,13 @@ def _linear(a: LinearAttention, s: Setting) -> Iterator[Part]:
     yield product("out", s, a.hidden, heads * a.dim_v)
 
 
-def _feed_forward(f: Any, s: Setting) -> Iterator[Part]:
+def _feed_forward(f: Any, s: Setting) -> Iterator[Step]:
     yield rms_norm("mlp norm", s, f.hidden)
     if isinstance(f, Dense):
         inner = s.share(f.intermediate, "intermediate")
         yield product("gate and up", s, 2 * inner, f.hidden)
         candidates = (activation.Knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
-        yield fitting("swiglu", "swiglu", activation.Problem(s.tokens, inner, s.dtype), candidates, s.machine)
+        yield fitting("swiglu", "swiglu", activation.Problem(s.tokens, inner, s.dtype), candidates, s)
         yield product("down", s, f.hidden, inner)
     elif isinstance(f, Experts):
         inner, shared = s.share(f.intermediate, "intermediate"), 0

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hwmodel.machine import Machine
+from hwmodel.program import Program
 from hwmodel.spec import load_machine
-from workloads.kernels import gemm, norm
+from workloads.kernels import KERNELS, Kernel, gemm, norm
 from workloads.layer import shrinking
 from workloads.model import load_model
 from workloads.sequence import Step, plan
@@ -104,6 +106,45 @@ def test_a_step_takes_the_sum_of_its_kernels_and_none_is_below_its_bound() -> No
     assert result.total_fs == sum(line.count * line.result.makespan_fs for line in result.lines)
     assert all(line.result.bound.total_fs <= line.result.makespan_fs for line in result.lines)
     assert sum(line.count for line in result.lines) == sum(step.count for step in steps)
+
+
+@pytest.mark.parametrize(("name", "prefill"), [("tiny", False), ("tiny", True), ("llama-3.1-70b", False)])
+def test_every_program_of_a_step_is_compiled_once(name: str, prefill: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[tuple[str, Any, Any]] = []
+
+    def counted(kernel: Kernel) -> Kernel:
+        def compile(problem: Any, knobs: Any, machine: Machine, seed: int) -> Program:
+            program = kernel.compile(problem, knobs, machine, seed)  # does not return where it does not fit
+            fitted.append((kernel.name, problem, knobs))
+            return program
+
+        return replace(kernel, compile=compile)
+
+    for kernel in list(KERNELS.values()):
+        monkeypatch.setitem(KERNELS, kernel.name, counted(kernel))
+    steps = model_steps(load_model(name), (40, 7), NPU, prefill=prefill, seed=3)
+    call = plan(steps, NPU, 3)
+    assert len(fitted) == len(steps) == len(call.steps)
+    for step, (title, problem, knobs) in zip(steps[1:], fitted, strict=False):  # the embedding is compiled by the plan
+        assert (step.kernel, step.problem, step.knobs) == (title, problem, knobs)
+
+
+def test_a_step_that_was_compiled_for_another_seed_or_with_other_knobs_is_compiled_again() -> None:
+    steps = model_steps(load_model("tiny"), (40, 7), NPU, seed=3)
+    number, attend = next((n, step) for n, step in enumerate(steps) if step.kernel == "decode-attention")
+    same, seed, tile = (
+        plan(given, NPU, seed).steps[number].program.hash
+        for given, seed in ((steps, 3), (steps, 4), ([*steps[:number], _retiled(attend), *steps[number + 1 :]], 3))
+    )
+    fresh = KERNELS["decode-attention"].compile(attend.problem, attend.knobs, NPU, 3)
+    assert [replace(tensor, base_bytes=0) for tensor in fresh.tensors] == [
+        replace(tensor, base_bytes=0) for tensor in plan(steps, NPU, 3).steps[number].program.tensors
+    ]
+    assert len({same, seed, tile}) == 3
+
+
+def _retiled(step: Step) -> Step:
+    return replace(step, knobs=replace(step.knobs, tile=16))
 
 
 def test_sizes_that_a_group_does_not_divide_are_refused_by_name() -> None:
