@@ -27,6 +27,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
+from hwmodel.limits import MAX_AXES, MAX_LOOPS, MAX_OPERANDS, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
 from layouts import Layout, NamedLayout, is_injective
 from layouts.shape import size
 from layouts.span import loose_span
@@ -47,8 +48,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "fp8_scaled": np.dtype(ml_dtypes.bfloat16),
     "fp4_scaled": np.dtype(ml_dtypes.bfloat16),
 }
-MAX_LOOPS = 3  # nested or in sequence, per queue and phase: more than any template needs
-MAX_SIZES = 6  # of an instruction: what a masked tile of attention needs
 NONE = -1
 
 
@@ -68,11 +67,11 @@ class Op(IntEnum):
 INSTRUCTION = np.dtype(
     [
         ("op", "i4"),
-        ("wait_counter", "i4", 4),
-        ("wait_value", "i4", 4),
-        ("signal", "i4", 4),
-        ("buffer", "i4", 8),
-        ("slot", "i4", 8),
+        ("wait_counter", "i4", MAX_WAITS),
+        ("wait_value", "i4", MAX_WAITS),
+        ("signal", "i4", MAX_SIGNALS),
+        ("buffer", "i4", MAX_OPERANDS),
+        ("slot", "i4", MAX_OPERANDS),
         ("size", "i4", MAX_SIZES),
         ("tile", "i4"),  # LOAD, STORE: row of `tiles`
         ("function", "i4"),  # VECTOR: index into `functions`
@@ -90,8 +89,8 @@ INSTRUCTION = np.dtype(
 TILE = np.dtype(
     [
         ("tensor", "i4"),
-        ("start", "i4", 6),  # expression per axis of the tensor
-        ("extent", "i4", 6),
+        ("start", "i4", MAX_AXES),  # expression per axis of the tensor
+        ("extent", "i4", MAX_AXES),
         ("index", "i4"),
         ("index_start", "i4"),
         ("page_axis", "i4"),
