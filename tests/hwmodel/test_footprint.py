@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel import engine
+from hwmodel import engine, footprint
 from hwmodel.bounds import lower_bound
 from hwmodel.footprint import _disjoint_elements, _in_memory, _keeps_apart
 from hwmodel.machine import Machine
@@ -119,6 +119,13 @@ def test_pages_that_sequences_share_count_once_in_the_bound(shared: int) -> None
     tokens = 16 * shared + 4 * (12 * 16 - 7 - 16 * shared)
     bound = lower_bound(shared_decode(machine, shared), machine)
     assert bound.bursts["load"] * machine.burst_bytes == tokens * 2 * 2 * 64 * 2  # K and V of two heads, nothing else
+
+
+def test_more_pieces_than_there_is_room_for_count_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = machine_of("large cache")
+    monkeypatch.setattr(footprint, "MOST_PIECES", 40)
+    assert lower_bound(shared_decode(machine), machine).bursts["load"] == 0
+    assert lower_bound(shared_decode(machine, shared=0), machine).bursts["load"] > 0  # there are no pieces
 
 
 def test_where_memory_is_slow_the_bound_of_a_shared_prefix_is_nearly_the_time() -> None:
