@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from explorer.cli_dram import dram
+from explorer.cli_predict import predict
 from explorer.json_text import Json, print_json
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
+app.command()(predict)
 
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
@@ -35,8 +38,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffle
 Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", help="NAME=VALUE: a problem size, as `rowhit kernels NAME` lists them."),
+    typer.Option("--size", help="NAME=VALUE: a size or choice of the problem, as `rowhit kernels NAME` lists them."),
 ]
+Suggest = Annotated[bool, typer.Option("--suggest", help="Take knobs that suit the problem for those not set.")]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
     list[str] | None,
@@ -66,6 +70,7 @@ def run(
     k: Size = None,
     sizes: Sizes = None,
     sets: Sets = None,
+    suggest: Suggest = False,
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
@@ -77,6 +82,8 @@ def run(
     _warn(model)
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    if suggest:
+        query = evaluate.suggested(query)
     metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
     if engine == "compiled" and (why := evaluate.left_to_reference(query)):
         print(f"{query.machine}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
@@ -105,6 +112,7 @@ def program(
     k: Size = None,
     sizes: Sizes = None,
     sets: Sets = None,
+    suggest: Suggest = False,
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
@@ -113,6 +121,8 @@ def program(
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    if suggest:
+        query = evaluate.suggested(query)
     facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
     if as_json:
@@ -343,16 +353,19 @@ def models(
     print_json(listed) if as_json else print(model_view.list_text(listed))
 
 
-def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int]:
-    """Return the sizes given by flags of their own and by --size NAME=VALUE."""
-    found = {name: value for name, value in flags.items() if value is not None}
+def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int | str]:
+    """Return the sizes, and the choices among names, given by flags of their own and by --size NAME=VALUE."""
+    from explorer.query import NAME_PATTERN
+
+    found: dict[str, int | str] = {name: value for name, value in flags.items() if value is not None}
     for text in texts or []:
         name, _, value = text.partition("=")
-        if not name.isidentifier() or not (value.isascii() and value.isdigit() and len(value) < 19):
-            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0")
+        number = value.isascii() and value.isdigit() and len(value) < 19
+        if not name.isidentifier() or not (number or re.fullmatch(NAME_PATTERN, value)):
+            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0 or a name")
         if name in found:
             raise ValueError(f"--size {text}: {name} is given twice")
-        found[name] = int(value)
+        found[name] = int(value) if number else value
     return found
 
 
@@ -364,7 +377,7 @@ def _query(
     context: int | None,
     trace: str | None,
     seed: int,
-    options: dict[str, int],
+    options: dict[str, int | str],
 ) -> Query:
     from explorer import evaluate
     from explorer.query import Query

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
-import lzma
-import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from explorer.files import write_atomically
 from explorer.tables import align, percent
 from hwmodel.dram.config import DramConfig, config_names, load_config
+from hwmodel.npz_file import Wanted, read_npz, readable
 
 if TYPE_CHECKING:
     from hwmodel.dram.checker import Command, Violation
@@ -36,13 +31,7 @@ MAX_LINE = 4096  # characters; assumed: some fifty times any line of a command t
 SHOWN = 20  # violations
 CONFIG_UNITS = {"pin_rate": "b/s", "capacity_bytes": "B", "peak_bytes_per_second": "B/s"}  # of a configuration's facts
 HEADING = "clock,command,Channel,PseudoChannel,Sid,BankGroup,Bank,Row"  # as Ramulator 2.1 writes it
-_HEADER = re.compile(
-    rb"\{'descr': '([<>|=][A-Za-z][0-9]{0,6})', .{1,40} 'shape': \(([0-9]{0,18}(?:, ?[0-9]{0,18}){0,8})\), \} *\n"
-)
-_ARRAYS = {"addr": np.dtype(np.uint64), "is_write": np.dtype(np.bool_)}
-_UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError
-)  # fmt: skip
+_ARRAYS = (Wanted("addr", ("uint64",), MAX_ACCESSES), Wanted("is_write", ("bool",), MAX_ACCESSES))
 
 
 def configured(name: str, changes: Mapping[str, object]) -> DramConfig:
@@ -75,11 +64,8 @@ def read_trace(path: Path) -> tuple[Array, Array]:
 
     ValueError for a file that is none, an array that is missing or of another type, or more than MAX_ACCESSES.
     """
-    if path.exists() and not path.is_dir() and not path.is_file():  # a device may be without end
-        raise ValueError(f"{path}: not a regular file")
-    with _readable(path, "no .npz file of addr and is_write"), zipfile.ZipFile(path) as archive:
-        addresses, writes = (_array(archive, path, name, dtype) for name, dtype in _ARRAYS.items())
-    return addresses, writes
+    arrays = read_npz(path, _ARRAYS)
+    return arrays["addr"], arrays["is_write"]
 
 
 def replayed(
@@ -171,7 +157,7 @@ def checked(config: DramConfig, trace: Path) -> dict[str, Any]:
             if len(first) < SHOWN:
                 first.append(violation)
 
-    with _readable(trace, "not readable"), _opened(trace) as file:
+    with readable(trace, "not readable"), _opened(trace) as file:
         try:
             for part in read_commands(_lines(file), config.organisation):
                 note(checker.feed(part))
@@ -221,56 +207,6 @@ def _place(command: Command) -> str:
     where = [f"{name.replace('_', ' ')} {getattr(command, name)}" for name in fields if getattr(command, name) >= 0]
     number = f" (command {command.index})" if command.index >= 0 else ""
     return f"tick {command.tick} {command.name}{number} {', '.join(where)}"
-
-
-@contextmanager
-def _readable(path: Path, otherwise: str) -> Iterator[None]:
-    """Turn what broken archives raise into one line about the file; errors that name it already pass."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
-            raise
-        raise ValueError(f"{path}: {otherwise}: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
-    except OSError as error:  # gzip's own have no number and no file
-        if error.filename is not None:
-            raise
-        raise ValueError(f"{path}: {otherwise}: {error.strerror or error}") from None
-
-
-def _array(archive: zipfile.ZipFile, path: Path, name: str, dtype: np.dtype[Any]) -> Array:
-    """Return one array of the archive, read no further than its type and size allow."""
-    if f"{name}.npy" not in archive.namelist():
-        there = ", ".join(entry.removesuffix(".npy")[:40] for entry in itertools.islice(archive.namelist(), 8))
-        raise ValueError(f"{path}: no array {name}; it has {there or 'none'}, needed are {', '.join(_ARRAYS)}")
-    with archive.open(f"{name}.npy") as file:
-        found, shape = _header(file.read(10), file)
-        if found != dtype:
-            raise ValueError(f"{path}: {name}: {found}; allowed: {dtype}")
-        if len(shape) != 1 or not 0 < shape[0] <= MAX_ACCESSES:
-            raise ValueError(f"{path}: {name}: shape {shape}; allowed: one list of 1 .. {MAX_ACCESSES} values")
-        data = file.read(shape[0] * dtype.itemsize)
-    if len(data) < shape[0] * dtype.itemsize:
-        raise ValueError(f"{path}: {name}: ends after {len(data) // dtype.itemsize} of {shape[0]} values")
-    if dtype == np.bool_ and (wrong := np.frombuffer(data, np.uint8) > 1).any():  # compiled code counts on 0 and 1
-        first = int(wrong.argmax())
-        raise ValueError(f"{path}: {name}[{first}]: byte {data[first]}; allowed: 0 or 1")
-    return np.frombuffer(data, dtype)
-
-
-def _header(start: bytes, file: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return type and shape of a .npy file of version 1.0; NumPy's own reader raises anything on broken ones."""
-    if start[:8] != b"\x93NUMPY\x01\x00" or len(start) < 10:
-        raise ValueError("not a .npy file of version 1.0")
-    header = file.read(min(MAX_LINE, int.from_bytes(start[8:], "little")))
-    match = _HEADER.fullmatch(header)
-    if match is None:
-        raise ValueError("a .npy file without the header that numpy.save writes")
-    try:
-        dtype = np.dtype(match[1].decode())
-    except TypeError:
-        raise ValueError(f"unknown type {match[1].decode()!r} of values") from None
-    return dtype, tuple(int(size) for size in match[2].split(b",") if size.strip())
 
 
 def _opened(path: Path) -> io.TextIOBase:

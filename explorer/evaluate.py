@@ -92,6 +92,16 @@ def knobs(query: Query) -> dict[str, Scalar]:
     return defaults(query.kernel) | dict(query.knobs)
 
 
+def suggested(query: Query) -> Query:
+    """Return the query with the knobs that its kernel suggests for its problem and machine, but for those it sets."""
+    machine = machine_of(query.machine, query.machine_overrides)
+    found = _kernel(query.kernel).suggested(_problem_of(query), machine)
+    for field in fields(found):
+        if field.name not in dict(query.knobs):
+            query = query.with_knob(field.name, getattr(found, field.name))
+    return query
+
+
 def check_takes_batch(kernel: str) -> None:
     """Raise ValueError unless the kernel works on a batch."""
     template = _kernel(kernel)
@@ -135,7 +145,9 @@ def batch_of(spec: BatchSpec) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]) -> Any:
+def _problem(
+    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
+) -> Any:
     from workloads.model import load_model
 
     if batch is not None:
@@ -146,7 +158,7 @@ def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: t
 
 @lru_cache(maxsize=64)
 def _problem_digest(
-    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int], ...]
+    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
 ) -> str:
     return _digest([kernel, repr(_problem(kernel, model, batch, options))])
 

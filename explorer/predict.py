@@ -15,6 +15,7 @@ from hwmodel.machine import Machine
 from workloads import windows
 from workloads.calls import Call, Launch, Variant
 from workloads.calls.roof import Roof
+from workloads.windows import WINDOWS
 
 SCHEDULES = 2  # of a launch that are simulated: the most promising
 
@@ -56,7 +57,7 @@ class Prediction:
 def predict(call: Call, machine: Machine, schedules: int = SCHEDULES) -> Prediction:
     """Return the prediction of a call. Raises `NotModelled` where no schedule of a launch fits the machine."""
     runs = tuple(fastest(launch, machine, schedules) for launch in call.launches)
-    gap = machine.spec.launch.graph if call.graph else 0
+    gap = machine.spec.launch.graph or 0 if call.graph else 0
     return Prediction(runs, gap, gap + sum(least_fs(launch, machine) for launch in call.launches))
 
 
@@ -78,13 +79,9 @@ def least_fs(launch: Launch, machine: Machine) -> float:
 def run(name: str, variant: Variant, program: Any, machine: Machine, least: float = 0.0) -> Run:
     """Simulate one schedule, whole or by windows; its time is not below `least`."""
     plan = windows.plan(program, machine.spec.cores.count)
-    times: dict[tuple[bool, bool], list[float]] = {}
-    window = program
-    for which in plan.windows:
-        window = plan.window(which)
-        times[which] = [phase.fs for phase in simulate(window, machine).phases]
-    time_fs = max(plan.time(times), least)
-    return Run(name, variant, time_fs, len(times) == 1, lower_bound(window, machine).limited_by)
+    times = {which: [phase.fs for phase in simulate(plan.window(which), machine).phases] for which in plan.windows}
+    limited_by = lower_bound(plan.window(WINDOWS[0]), machine).limited_by
+    return Run(name, variant, max(plan.time(times), least), len(times) == 1, limited_by)
 
 
 def _knobs(knobs: Any) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 Scalar = bool | int | float | str
 Choice = tuple[Scalar, ...]  # one value for each searched knob
 MACHINE_PREFIX = "machine."
+NAME_PATTERN = "[A-Za-z][A-Za-z0-9_-]{0,31}"  # of an option that is a choice among names
 AZURE, MOONCAKE = "azure-2023-conversation", "mooncake-conversation"
 TRACES = {"azure": AZURE, AZURE: AZURE, "mooncake": MOONCAKE, MOONCAKE: MOONCAKE}
 TRACE_FILES = {AZURE: "requests/azure-2023-conversation.csv.gz", MOONCAKE: "requests/mooncake-conversation.jsonl.gz"}
@@ -40,7 +41,7 @@ class Query:
     kernel: str
     model: str | None = None
     batch: BatchSpec | None = None
-    options: tuple[tuple[str, int], ...] = ()  # problem sizes of a kernel that needs no model: m, n, k of gemm
+    options: tuple[tuple[str, int | str], ...] = ()  # problem sizes, such as m, n, k of gemm, and choices
     knobs: tuple[tuple[str, Scalar], ...] = ()  # sorted by name
     machine_overrides: tuple[tuple[str, str], ...] = ()  # sorted by path
     seed: int = 0  # of the program: the order of shuffled pages

@@ -62,7 +62,8 @@ def _apply(query: Query, path: str, value: str, defaults: Mapping[str, Scalar]) 
     if path in ("batch", "context"):
         return replace(query, batch=_resize(query.batch, path, _count(value, where), where))
     if path in dict(query.options):
-        return replace(query, options=tuple((dict(query.options) | {path: _count(value, where)}).items()))
+        changed = value if isinstance(dict(query.options)[path], str) else _count(value, where)
+        return replace(query, options=tuple((dict(query.options) | {path: changed}).items()))
     if "." in path:
         return query.with_knob(MACHINE_PREFIX + path.removeprefix(MACHINE_PREFIX), value)
     known = [*defaults, *dict(query.options), *(["batch", "context"] if query.batch else [])]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from pydantic_core import ErrorDetails
 
 from explorer.names import unknown
-from explorer.query import TRACES, BatchSpec, Scalar
+from explorer.query import NAME_PATTERN, TRACES, BatchSpec, Scalar
 from hwmodel.yaml_file import read_yaml
 
 _Count = Annotated[int, Field(strict=True, ge=1, le=1 << 40)]
@@ -73,7 +73,7 @@ class Study(_Section):
     kernel: str
     model: str | None = None
     batch: BatchSection | None = None
-    options: dict[str, _Count] = {}
+    options: dict[str, _Count | Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]] = {}
     knobs: dict[str, list[Scalar]]
     fixed: dict[str, Scalar] = {}
     baseline: dict[str, Scalar] = {}

@@ -214,7 +214,7 @@ class AddressMapSpec(_Part):
 
 
 class HbmSpec(_Part):
-    """The HBM stacks with their controllers."""
+    """The DRAM of main memory with its controllers: HBM stacks, or GDDR packages of 32 pins, each a stack here."""
 
     standard: str
     stacks: Annotated[int, Field(strict=True, ge=1, le=64)]
@@ -243,7 +243,7 @@ class LaunchSpec(_Part):
 
 
 class HbmEnergySpec(_Part):
-    """What the HBM stacks and the way to them spend."""
+    """What the stacks of `hbm` and the way to them spend."""
 
     activate: Femtojoules  # of one row, its precharge included
     read: FemtojoulesPerByte  # from the sense amplifiers to the edge of the stack

@@ -1,4 +1,4 @@
-"""The values of gated activations."""
+"""The values of activations, gated and of one number."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def swiglu(gate: NDArray[Any], up: NDArray[Any]) -> NDArray[np.float64]:
     sigmoid = np.exp(-np.logaddexp(0.0, -wide))
     gated: NDArray[np.float64] = wide * sigmoid * up.astype(np.float64)
     return gated
+
+
+def gelu(x: NDArray[Any]) -> NDArray[np.float64]:
+    """Return x / 2 · (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))) in float64 (arXiv:1606.08415). Any shape."""
+    wide = x.astype(np.float64)
+    curved: NDArray[np.float64] = wide / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+    return curved

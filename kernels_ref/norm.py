@@ -23,6 +23,21 @@ def rms_norm(x: NDArray[Any], weight: NDArray[Any], eps: float) -> NDArray[np.fl
     return normed * weight.astype(np.float64)
 
 
+def layer_norm(x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any], eps: float) -> NDArray[np.float64]:
+    """Return (x - mean) / sqrt(variance + eps) · weight + bias in float64 (Ba et al. 2016, arXiv:1607.06450).
+
+    Shapes: x [..., columns], weight and bias [columns] -> that of x. Raises ValueError when they do not fit together.
+    """
+    if x.ndim < 1 or weight.shape != x.shape[-1:] or bias.shape != weight.shape:
+        raise ValueError(
+            f"layer_norm: x is {x.shape}, weight {weight.shape}, bias {bias.shape}; allowed: one of each per column"
+        )
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    normed: NDArray[np.float64] = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + eps)
+    return normed * weight.astype(np.float64) + bias.astype(np.float64)
+
+
 def softmax(x: NDArray[Any], scale: float = 1.0) -> NDArray[np.float64]:
     """Return softmax(scale · x) along the last axis in float64."""
     wide = scale * x.astype(np.float64)

@@ -43,6 +43,7 @@ INT4_GROUP = 128
 MX_BLOCK = 32
 NVFP4_BLOCK = 16
 INT4_LARGEST = 7
+INT8_LARGEST = 127
 
 
 def round_to(values: NDArray[Any], form: FloatFormat) -> Floats:
@@ -83,6 +84,11 @@ def fp8_tensor(values: NDArray[Any]) -> tuple[Floats, float]:
     return round_to(_quotient(wide, scale), E4M3), float(scale)
 
 
+def fp8_static(values: NDArray[Any], scale: float) -> Floats:
+    """Return e4m3 elements under a scale that is given, saturated where it is too small."""
+    return round_to(_quotient(np.asarray(values, np.float64), np.asarray(scale)), E4M3)
+
+
 def fp8_rows(values: NDArray[Any], size: int = FP8_BLOCK) -> tuple[Floats, Floats]:
     """Return e4m3 elements [..., k] and fp32 scales [..., ceil(k / size)], one per block of 1 x `size`."""
     wide = np.asarray(values, np.float64)
@@ -113,6 +119,14 @@ def int4_groups(values: NDArray[Any], size: int = INT4_GROUP) -> tuple[NDArray[n
     return np.clip(np.rint(quotient), -INT4_LARGEST - 1, INT4_LARGEST).astype(np.int64), scales
 
 
+def int8_channels(values: NDArray[Any]) -> tuple[NDArray[np.int64], Floats]:
+    """Return integers in -127..127 [n, k] and bf16 scales [n, 1], symmetric."""
+    wide = np.asarray(values, np.float64)
+    scales = _scale(np.abs(wide).max(axis=-1, keepdims=True), INT8_LARGEST, BF16)
+    quotient = _quotient(wide, scales)
+    return np.clip(np.rint(quotient), -INT8_LARGEST, INT8_LARGEST).astype(np.int64), scales
+
+
 def mx(values: NDArray[Any], form: FloatFormat, size: int = MX_BLOCK) -> tuple[Floats, Floats]:
     """Return elements of `form` [..., k] and scales [..., ceil(k / size)], powers of two from 2^-127 to 2^127.
 
@@ -126,14 +140,17 @@ def mx(values: NDArray[Any], form: FloatFormat, size: int = MX_BLOCK) -> tuple[F
     return round_to(wide / spread(scales, size, wide.shape[-1]), form), scales
 
 
-def nvfp4(values: NDArray[Any], size: int = NVFP4_BLOCK) -> tuple[Floats, Floats, float]:
+def nvfp4(values: NDArray[Any], size: int = NVFP4_BLOCK, tensor: float | None = None) -> tuple[Floats, Floats, float]:
     """Return e2m1 elements [..., k], e4m3 scales [..., ceil(k / size)] and the fp32 scale of the tensor.
 
-    An element is worth element * scale * tensor scale, whose last factor lets the largest block scale be 448.
+    An element is worth element * scale * tensor scale, whose last factor, unless it is given, lets the largest block
+    scale be 448.
     """
     wide = np.asarray(values, np.float64)
-    tensor = float(_scale(np.abs(wide).max(initial=0.0), E4M3.largest * E2M1.largest, FP32))
-    scales = round_to(_quotient(np.abs(blocks(wide, size)).max(axis=-1), np.asarray(E2M1.largest * tensor)), E4M3)
+    if tensor is None:
+        tensor = float(_scale(np.abs(wide).max(initial=0.0), E4M3.largest * E2M1.largest, FP32))
+    largest = round_to(np.asarray(E2M1.largest * tensor), FP32)
+    scales = round_to(_quotient(np.abs(blocks(wide, size)).max(axis=-1), largest), E4M3)
     divisor = round_to(np.where(scales > 0, scales, 1.0) * tensor, FP32)
     return round_to(_quotient(wide, spread(divisor, size, wide.shape[-1])), E2M1), scales, tensor
 

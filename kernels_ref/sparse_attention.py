@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_ref.attention import attention
+
 Array = NDArray[np.float64]
 
 
@@ -61,3 +63,16 @@ def sparse_mla(
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))  # the shift cancels; it keeps exp in range
         out[query] = weights / weights.sum(axis=1, keepdims=True) @ k[:, :value_dim]
     return out
+
+
+def sparse_gqa(
+    q: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], positions: Sequence[NDArray[Any]], scale: float
+) -> Array:
+    """Return grouped-query attention of one sequence over the selected tokens in float64; all heads select the same.
+
+    Shapes: q [queries, heads_q, dim]; keys, values [context, heads_kv, dim]; positions one array per query ->
+    [queries, heads_q, dim]. Raises ValueError where a query has no positions, or shapes do not fit together.
+    """
+    seen = [side[chosen] for side in (keys, values) for chosen in positions]
+    each = [row[None] for row in q]
+    return np.concatenate(attention(each, seen[: len(positions)], seen[len(positions) :], scale, causal=False))

@@ -6,8 +6,8 @@ digits belong to the fields, followed by XOR hashes of field bits: ``bank_group[
 Hashes read the fields as they are before any hash; together they are a linear map over F2 of the hashed
 bits, and the map is a bijection exactly when that matrix has full rank.  Digits are division and
 remainder, so five stacks or three channels are as good as four.  A field whose size is no power of two has
-no bits to hash; it is turned instead: ``stack += row[2:0] bank_group[1:0]`` adds the number that these bits
-spell, the most significant first, modulo its size.
+no bits to hash; it is turned instead, as any other may be: ``stack += row[2:0] bank_group[1:0]`` adds the
+number that these bits spell, the most significant first, modulo its size.
 
 Not modelled: remapped (spare) rows, holes in the physical address space, and maps that differ between
 regions.
@@ -123,6 +123,8 @@ class AddressMap:
                 raise ValueError(f"hash of {twice[0].target}: the source {twice[0].source} appears twice")
             turned = {turn.field for turn in turns}
             sources = [row.source for row in rows] + [turn.source for turn in turns]
+            if target := next((row.target for row in rows if row.target.field in turned), None):
+                raise ValueError(f"hash of {target}: {FIELDS[target.field]} is turned, it cannot be hashed, too")
             if read := next((source for source in sources if source.field in turned), None):
                 raise ValueError(f"hash of {read}: {FIELDS[read.field]} is turned, no hash may read it")
             return cls(name, burst_bytes, checked, digits, rows, _invert(rows), turns)
@@ -361,8 +363,6 @@ def _read_turn(text: str, sizes: tuple[int, ...]) -> list[Turn]:
         raise ValueError(f"turn {text!r}: expected 'field += field[high:low] ...'")
     field = FIELDS.index(name.strip())
     size = sizes[field]
-    if size & (size - 1) == 0:
-        raise ValueError(f"turn {text!r}: {FIELDS[field]} has size {size}; bits of powers of two are hashed by ^=")
     turns: list[Turn] = []
     weight = 1
     for source in reversed(sources):

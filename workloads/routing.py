@@ -6,7 +6,7 @@ without replacement: expert e has the popularity p_e, and a token takes the `top
 (Yellott 1977: successive draws in proportion to p); its weights are the softmax of what it took.
 
 Popularities are uniform, Zipf's (the r-th expert has r^-s) or drawn from a power law, as serving benchmarks do; tokens
-that follow one another may repeat each other's choices; a recorded routing is read from a CSV file.
+that follow one another may repeat each other's choices; a recorded routing is read from a CSV or an .npz file.
 Not modelled: groups of experts that a token must stay within, capacity limits and dropped tokens, and dependence
 between layers.
 """
@@ -26,13 +26,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwmodel.npz_file import Wanted, read_npz
 from layouts.notation import nearest_first
 
 MAX_TOKENS = 1 << 20  # assumed: more tokens in one step is taken for a mistyped count
 MAX_EXPERTS = 1 << 12  # assumed: eight times the largest published layer
 MAX_FILE_BYTES = 1 << 26  # assumed: of a recorded routing
+MAX_CHOICES = 1 << 23  # assumed: eight of each of the most tokens, in one recorded routing
 POWER_LAW_SPAN = 100.0  # assumed: the most popular expert is at most so many times as popular as the least
 DISTRIBUTIONS = ("uniform", "zipf", "power-law")
+
+_ARRAYS = (
+    Wanted("experts", tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "u")), MAX_CHOICES, 2),
+    Wanted("weights", ("float16", "float32", "float64"), MAX_CHOICES, 2, optional=True),
+)
 
 IntArray = NDArray[np.int64]
 
@@ -195,12 +202,32 @@ def repeated(routing: Routing, rho: float, rng: np.random.Generator, lengths: Se
 
 
 def read_routing(path: str | os.PathLike[str], experts: int) -> Routing:
-    """Return a recorded routing from a CSV file, a line per token: its expert numbers, then their weights.
+    """Return a recorded routing from a file: an .npz archive where its name ends so, otherwise CSV.
 
-    The header names the columns expert_0, expert_1, ..., weight_0, weight_1, ... in this order. Raises ValueError
-    naming the file, the line and the value where it is not such a file, or larger than 64 MiB.
+    CSV: a line per token, its expert numbers, then their weights; the header names the columns expert_0, expert_1, ...,
+    weight_0, weight_1, ... in this order. Archive: `experts` int[tokens, topk] and, where they are known, `weights`
+    float[tokens, topk], otherwise 1 / topk each; nothing in it is unpickled. Raises ValueError naming the file, the
+    place and the value where it is not such a file, or larger than 64 MiB, or than MAX_CHOICES in an archive.
     """
-    rows = list(csv.reader(io.StringIO(_read_text(Path(path)), newline="")))
+    path = Path(path)
+    ids, weights = _from_npz(path) if path.suffix == ".npz" else _from_csv(path)
+    try:
+        return Routing(experts, ids, weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _from_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    try:
+        arrays = read_npz(path, _ARRAYS)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    ids = arrays["experts"]
+    return ids, arrays.get("weights", np.full(ids.shape, 1 / ids.shape[1]))
+
+
+def _from_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    rows = list(csv.reader(io.StringIO(_read_text(path), newline="")))
     header = rows[0] if rows else []
     topk = len(header) // 2
     wanted = [f"{name}_{i}" for name in ("expert", "weight") for i in range(topk)]
@@ -213,10 +240,7 @@ def read_routing(path: str | os.PathLike[str], experts: int) -> Routing:
             raise ValueError(f"{where}: {len(row)} values; allowed: {2 * topk}")
         ids[number] = [_whole(text, where) for text in row[:topk]]
         weights[number] = [_real(text, where) for text in row[topk:]]
-    try:
-        return Routing(experts, ids.astype(np.int64), weights)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return ids.astype(np.int64), weights
 
 
 def _read_text(path: Path) -> str:

@@ -11,7 +11,7 @@ from hwmodel.machine import Machine
 from workloads.batch import check_contexts
 from workloads.kernels import embedding
 from workloads.kernels.base import require_16_bit
-from workloads.layer import Setting, layer_steps, product, rms_norm
+from workloads.layer import Setting, collapse, layer_steps, product, rms_norm
 from workloads.model import Model
 from workloads.sequence import Step
 
@@ -36,6 +36,8 @@ def model_steps(
     steps = [Step("embedding", "embedding", first, embedding.Knobs())]
     for group in model.groups:
         steps += layer_steps(group.layer, setting, f"{group.layer.kind}, layer {group.positions[0]}:", group.count)
-    steps.append(rms_norm("last norm", setting, model.hidden))
+    if model.streams > 1:
+        steps += collapse("last ", setting, model.streams, model.hidden, head=True)
+    steps.append(rms_norm("last norm", setting, model.hidden, residual=model.streams == 1))
     vocabulary = -(-model.vocabulary // parallel)
     return [*steps, product("head", setting, vocabulary, model.hidden, m=len(contexts))]

@@ -10,12 +10,13 @@ needs, `Plan.time` what their times come to:
 - items of unequal length, as with a causal mask: the time of a core is affine in its items and in all their tiles; the
   busiest core counts (three windows).
 
-A phase within the budget is kept whole, so that short programs are simply run. What windows cannot see: what changes on
-the way, such as a cache that fills up after thousands of tiles.
+A phase within the budget is kept whole and is in the first window only, so that short programs are simply run. What
+windows cannot see: what changes on the way, such as a cache that fills up after thousands of tiles.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -25,7 +26,9 @@ from hwmodel.expansion import executions, tile_bytes
 from hwmodel.program import QUEUES, Op, Phase, Program, Schedule
 
 Array: TypeAlias = np.ndarray[Any, Any]
-BUDGET_BYTES = 96 << 20  # assumed: loads and stores of a phase that is run whole, half a second of the engine
+Which: TypeAlias = tuple[bool, bool]  # of a window: whether it keeps more waves, more tiles
+WINDOWS: tuple[Which, ...] = ((False, False), (True, False), (False, True), (True, True))
+BUDGET_BYTES = 64 << 20  # assumed: loads and stores of a phase that is run whole, a third of a second of the engine
 FEW_WAVES = 2  # items of a core up to which none is left out
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
@@ -64,8 +67,15 @@ class PhasePlan:
     counts: Array
     sums: Array
 
-    def time(self, times: dict[tuple[bool, bool], float]) -> float:
-        """Return the time of the whole phase from those of its windows, by (more waves, more tiles)."""
+    @property
+    def windows(self) -> list[Which]:
+        """The windows in which the phase differs."""
+        waves, tiles = not self.waves.is_whole, not self.tiles.is_whole
+        needed = {(True, False): waves, (False, True): tiles, (True, True): waves and tiles and not self.ragged}
+        return [which for which in WINDOWS if needed.get(which, True)]
+
+    def time(self, times: Mapping[Which, float]) -> float:
+        """Return the time of the whole phase from those of its `windows`."""
         base = times[False, False]
         if self.ragged and not self.tiles.is_whole:
             return self._busiest(times)
@@ -75,15 +85,14 @@ class PhasePlan:
         waves, tiles = self.waves.beyond, self.tiles.beyond
         return base + waves * by_wave + tiles * by_tile + waves * tiles * both
 
-    def _busiest(self, times: dict[tuple[bool, bool], float]) -> float:
+    def _busiest(self, times: Mapping[Which, float]) -> float:
         """Return start + the largest of item x items + tile x tiles over the cores."""
         few, many = self.waves.kept(False), self.waves.kept(True)
         short, long = self.tiles.kept(False), self.tiles.kept(True)
         per_tile = (times[False, True] - times[False, False]) / (few * (long - short))
+        per_item = 0.0  # what items begin with is in the start
         if many > few:
             per_item = (times[True, False] - times[False, False]) / (many - few) - per_tile * short
-        else:
-            per_item = 0.0  # what items begin with is in the start
         start = times[False, False] - few * per_item - few * short * per_tile
         return float(start + (per_item * self.counts + per_tile * self.sums).max())
 
@@ -96,31 +105,31 @@ class Plan:
     phases: tuple[PhasePlan, ...]
 
     @property
-    def windows(self) -> list[tuple[bool, bool]]:
-        """The windows that must be run: (more waves, more tiles) of all phases."""
-        waves = any(not phase.waves.is_whole for phase in self.phases)
-        tiles = any(not phase.tiles.is_whole for phase in self.phases)
-        bilinear = any(not (p.waves.is_whole or p.tiles.is_whole or p.ragged) for p in self.phases)
-        found = [(False, False)]
-        found += [(True, False)] if waves else []
-        found += [(False, True)] if tiles else []
-        return found + ([(True, True)] if bilinear else [])
+    def windows(self) -> list[Which]:
+        """The windows that must be run: (more waves, more tiles)."""
+        return [which for which in WINDOWS if self.phases_of(which)]
 
-    def window(self, which: tuple[bool, bool]) -> Program:
+    def phases_of(self, which: Which) -> list[int]:
+        """Return the numbers of the phases that a window has: the first all, the others those that they cut anew."""
+        return [number for number, phase in enumerate(self.phases) if which in phase.windows]
+
+    def window(self, which: Which) -> Program:
         """Return one of the `windows`."""
         more_waves, more_tiles = which
         phases = [
-            _cut(phase, plan, plan.waves.kept(more_waves), plan.tiles.kept(more_tiles))
-            for phase, plan in zip(self.program.phases, self.phases, strict=True)
+            _cut(self.program.phases[number], plan, plan.waves.kept(more_waves), plan.tiles.kept(more_tiles))
+            for number, plan in enumerate(self.phases)
+            if number in self.phases_of(which)
         ]
         return replace(self.program, phases=tuple(phases))
 
-    def time(self, times: dict[tuple[bool, bool], list[float]]) -> float:
+    def time(self, times: Mapping[Which, Sequence[float]]) -> float:
         """Return the time of the program from those of the phases of each window."""
-        return sum(
-            plan.time({which: of_phases[number] for which, of_phases in times.items()})
-            for number, plan in enumerate(self.phases)
-        )
+        found: list[dict[Which, float]] = [{} for _ in self.phases]
+        for which, of_phases in times.items():
+            for number, time in zip(self.phases_of(which), of_phases, strict=True):
+                found[number][which] = time
+        return sum(plan.time(own) for plan, own in zip(self.phases, found, strict=True))
 
 
 def plan(program: Program, cores: int, budget_bytes: int = BUDGET_BYTES) -> Plan:

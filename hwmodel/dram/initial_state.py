@@ -74,6 +74,8 @@ def _linearise(state: DramState) -> None:
         return
     if any(_log2(int(multiplier)) < 0 for multiplier in digits[:, k.DIGIT_MULTIPLIER]):
         return
+    if state.address_map[state.scalars[k.DIGITS] :, k.TURN_SIZE].any():
+        return
     places = [place_of(state, 1 << bit) for bit in range(capacity.bit_length() - 1)]
     values = np.arange(256)
     for bit, place in enumerate(places):

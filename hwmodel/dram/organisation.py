@@ -1,6 +1,6 @@
 """What one DRAM stack, device or module consists of, and the bytes and address fields that follow from it.
 
-"Stack" is the unit a machine has several of: an HBM stack, a GDDR7 device, an LPDDR5X package, a DDR5 module. Standards
+"Stack" is the unit a machine has several of: an HBM stack, a GDDR device, an LPDDR5X package, a DDR5 module. Standards
 without pseudo-channels have one per channel; standards without bank groups have one bank in each.
 """
 

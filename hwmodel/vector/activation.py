@@ -1,15 +1,18 @@
 """Vector operations of gated activations: SwiGLU, silu(gate) · up, with gate and up side by side or row by row.
 
+Side by side they may be sums of a product of 8 bits, which are scaled first.
 Computed in fp32, rounded once to the dtype of the destination.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from hwmodel.vector.operation import Operation, Work, read, write
+from hwmodel.program import Buffer
+from hwmodel.vector.operation import Operation, Work, read, rounded, write
 
 Array = np.ndarray[Any, Any]
 
@@ -36,19 +39,31 @@ def _swiglu_pairs(blocks: list[Array], _: float, rows: int, columns: int) -> Non
     out[:rows, :columns] = _gated(pairs[::2], pairs[1::2]).astype(out.dtype)
 
 
-def _work(rows: int, columns: int) -> Work:
+def _swiglu_scaled(blocks: list[Array], _: float, rows: int, columns: int) -> None:
+    """out = silu(s gate) · s up, s both scales multiplied. Operands: out, source as of `swiglu`, scales [1, 2]."""
+    out, source, scales = blocks
+    wide = source[:rows, : 2 * columns].astype(np.float32) * (np.float32(scales[0, 0]) * np.float32(scales[0, 1]))
+    out[:rows, :columns] = _gated(wide[:, :columns], wide[:, columns:]).astype(out.dtype)
+
+
+def _work(buffers: Sequence[Buffer], rows: int, columns: int) -> Work:
     """Per element: an exponential, an addition, a division, two multiplications and a rounding."""
-    return Work(alu=4 * rows * columns, exp=rows * columns, convert=rows * columns)
+    return Work(alu=4 * rows * columns, exp=rows * columns, convert=rounded(buffers, rows * columns))
 
 
 OPERATIONS: dict[str, Operation] = {
     "swiglu": Operation(
-        lambda _, rows, columns: _work(rows, columns),
+        _work,
         lambda _, rows, columns: (write(0, rows, columns), read(1, rows, 2 * columns)),
         _swiglu,
     ),
+    "swiglu_scaled": Operation(  # two multiplications more
+        lambda _, rows, columns: Work(alu=6 * rows * columns + 1, exp=rows * columns, convert=rows * columns),
+        lambda _, rows, columns: (write(0, rows, columns), read(1, rows, 2 * columns), read(2, 1, 2)),
+        _swiglu_scaled,
+    ),
     "swiglu_pairs": Operation(
-        lambda _, rows, columns: _work(rows, columns),
+        _work,
         lambda _, rows, columns: (write(0, rows, columns), read(1, 2 * rows, columns)),
         _swiglu_pairs,
     ),

@@ -94,22 +94,27 @@ def _soft_cap(blocks: list[Array], scale: float, rows: int, columns: int, cap: i
     scores[:rows, :columns] = np.float32(cap) * np.tanh(tile)
 
 
-def _normalise(blocks: list[Array], scale: float, rows: int, columns: int) -> None:
-    """out = accumulator / sum, rounded to the dtype of out. Operands: out, accumulator, sum, and scales or not."""
-    out, accumulator, total = blocks[:3]
-    divisor = total[:rows] / _out_scale(blocks, 3, scale)
-    out[:rows, :columns] = (accumulator[:rows, :columns] / divisor).astype(out.dtype)
+def _normalise(blocks: list[Array], scale: float, rows: int, columns: int, begin: int = 0) -> None:
+    """out = accumulator / sum, rounded to the dtype of out. Operands: out, accumulator, sum, and scales or not.
+
+    `begin`: the first row of accumulator and sum that is taken.
+    """
+    out, here = blocks[0], slice(begin, begin + rows)
+    accumulator, total = (block[here] for block in blocks[1:3])
+    divisor = total / _out_scale(blocks, 3, scale)
+    out[:rows, :columns] = (accumulator[:, :columns] / divisor).astype(out.dtype)
 
 
-def _partial(blocks: list[Array], scale: float, rows: int, columns: int) -> None:
+def _partial(blocks: list[Array], scale: float, rows: int, columns: int, begin: int = 0) -> None:
     """Normalise a partial result and append its log-sum-exp as one more column; of a row that saw nothing 0 and -inf.
 
-    Operands: out [rows, columns + 1], accumulator, maximum, sum, and scales or not.
+    Operands: out [rows, columns + 1], accumulator, maximum, sum, and scales or not. `begin` as for normalise.
     """
-    out, accumulator, maximum, total = blocks[:4]
-    divisor = np.where(total[:rows] == 0, np.float32(1), total[:rows])
-    out[:rows, :columns] = accumulator[:rows, :columns] / (divisor / _out_scale(blocks, 4, scale))
-    out[:rows, columns] = (maximum[:rows] + np.log(divisor))[:, 0]
+    out, here = blocks[0], slice(begin, begin + rows)
+    accumulator, maximum, total = (block[here] for block in blocks[1:4])
+    divisor = np.where(total == 0, np.float32(1), total)
+    out[:rows, :columns] = accumulator[:, :columns] / (divisor / _out_scale(blocks, 4, scale))
+    out[:rows, columns] = (maximum + np.log(divisor))[:, 0]
 
 
 def _combine(blocks: list[Array], _: float, parts: int, rows: int, columns: int) -> None:
@@ -182,8 +187,8 @@ OPERATIONS: dict[str, Operation] = {
         _soft_cap,
     ),
     "normalise": Operation(
-        lambda buffers, rows, columns: Work(alu=_division(buffers, 3, rows, columns), convert=rows * columns),
-        lambda buffers, rows, columns: (
+        lambda buffers, rows, columns, begin=0: Work(alu=_division(buffers, 3, rows, columns), convert=rows * columns),
+        lambda buffers, rows, columns, begin=0: (  # as of the first rows: all lie alike in the banks
             write(0, rows, columns),
             read(1, rows, columns),
             read(2, rows, 1),
@@ -192,8 +197,8 @@ OPERATIONS: dict[str, Operation] = {
         _normalise,
     ),
     "partial": Operation(
-        lambda buffers, rows, columns: Work(alu=_division(buffers, 4, rows, columns), exp=rows),
-        lambda buffers, rows, columns: (
+        lambda buffers, rows, columns, begin=0: Work(alu=_division(buffers, 4, rows, columns), exp=rows),
+        lambda buffers, rows, columns, begin=0: (
             write(0, rows, columns + 1),
             read(1, rows, columns),
             read(2, rows, 1),

@@ -1,4 +1,4 @@
-"""Vector operations that treat elements alike: rounding, scaled rounding, sums, sums of partial results."""
+"""Vector operations that treat elements alike: rounding, scaled rounding, sums of partial results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,6 @@ def _sum(blocks: list[Array], _: float, parts: int, rows: int, columns: int) -> 
     out[:rows, :columns] = stack.sum(axis=0, dtype=np.float32).astype(out.dtype)
 
 
-def _add(blocks: list[Array], _: float, rows: int, columns: int) -> None:
-    """out = a + b in fp32, rounded to the dtype of out. Operands: out, a, b."""
-    out, a, b = blocks
-    total = a[:rows, :columns].astype(np.float32) + b[:rows, :columns].astype(np.float32)
-    out[:rows, :columns] = total.astype(out.dtype)
-
-
 def _quantise(blocks: list[Array], largest: float, groups: int, rows: int, columns: int) -> None:
     """out = source / scale, held within ±`largest`.
 
@@ -52,11 +45,6 @@ OPERATIONS: dict[str, Operation] = {
         lambda _, parts, rows, columns: Work(alu=parts * rows * columns, convert=rows * columns),
         lambda _, parts, rows, columns: (write(0, rows, columns), read(1, parts * rows, columns)),
         _sum,
-    ),
-    "add": Operation(
-        lambda _, rows, columns: Work(alu=rows * columns, convert=rows * columns),
-        lambda _, rows, columns: (write(0, rows, columns), read(1, rows, columns), read(2, rows, columns)),
-        _add,
     ),
     "quantise": Operation(
         lambda _, groups, rows, columns: Work(alu=3 * groups * rows * columns, convert=groups * rows * columns),

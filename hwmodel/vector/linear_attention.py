@@ -57,14 +57,19 @@ def _solve_chunk(blocks: list[Array], scale: float, tokens: int) -> None:
     inverse, attention, key_products, query_products, decay, strength = blocks
     faded = np.cumsum(decay[0, :tokens].astype(FP32), dtype=FP32)
     between = np.exp(np.minimum(faded[:, None] - faded, 0))  # of a pair whose second token comes first
-    b = strength[0, :tokens].astype(FP32)
-    system = np.tril(b[:, None] * between * key_products[:tokens, :tokens].astype(FP32), -1)
-    rows = np.eye(tokens, dtype=FP32)
-    for row in range(1, tokens):
-        rows[row] -= system[row, :row] @ rows[:row]
-    inverse[:tokens, :tokens] = rows * b
+    solve(inverse, between * key_products[:tokens, :tokens].astype(FP32), strength[0, :tokens])
     seen = np.tril(between * query_products[:tokens, :tokens].astype(FP32))
     attention[:tokens, :tokens] = FP32(scale) * seen
+
+
+def solve(inverse: Array, products: Array, strength: Array) -> None:
+    """Write the inverse, times strengths, of the unit triangular system of faded products [tokens, tokens]."""
+    b = strength.astype(FP32)
+    system = np.tril(b[:, None] * products.astype(FP32), -1)
+    rows = np.eye(len(b), dtype=FP32)
+    for row in range(1, len(b)):
+        rows[row] -= system[row, :row] @ rows[:row]
+    inverse[: len(b), : len(b)] = rows * b
 
 
 def _fade_state(blocks: list[Array], _: float, tokens: int, keys: int, values: int) -> None:
@@ -73,12 +78,14 @@ def _fade_state(blocks: list[Array], _: float, tokens: int, keys: int, values: i
     state[:keys, :values] *= np.exp(np.cumsum(decay[0, :tokens].astype(FP32), dtype=FP32)[-1])
 
 
-def _solve_work(tokens: int) -> Work:
+def solve_work(tokens: int, faded: bool = False) -> Work:
     """A triangle of decays (exp), two triangles of 3 factors each, and forward substitution: row i subtracts i rows of
-    1 to i elements, a multiplication and a subtraction each.
+    1 to i elements, a multiplication and a subtraction each. Of products that are `faded`, a factor each is left.
     """
     triangle = tokens * (tokens + 1) // 2
     substitution = (tokens - 1) * tokens * (tokens + 1) // 3
+    if faded:
+        return Work(alu=2 * triangle + substitution)
     return Work(alu=7 * triangle + substitution, exp=triangle, reduce=tokens)
 
 
@@ -119,7 +126,7 @@ OPERATIONS: dict[str, Operation] = {
         _fade_chunk,
     ),
     "solve_chunk": Operation(
-        lambda _, tokens: _solve_work(tokens),
+        lambda _, tokens: solve_work(tokens),
         lambda _, tokens: (
             write(0, tokens, tokens),
             write(1, tokens, tokens),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hwmodel.program import Buffer
 from hwmodel.spec import VectorSpec
 
 Array = np.ndarray[Any, Any]
@@ -30,6 +31,11 @@ class Work:
             (self.convert, unit.convert),
         )
         return max(-(-count // width) for count, width in lanes)
+
+
+def rounded(buffers: Sequence[Buffer], count: int) -> int:
+    """Return the conversions of `count` results to the type of the first operand: none to fp32, in which they are."""
+    return 0 if buffers and buffers[0].dtype == "fp32" else count
 
 
 class Touch(NamedTuple):

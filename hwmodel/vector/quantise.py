@@ -8,15 +8,22 @@ what the units behind the rate of alu do. What the matrix unit does itself to op
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from hwmodel.program import Buffer
 from hwmodel.vector.operation import Operation, Touch, Work, read, update, write
 
 Array = np.ndarray[Any, Any]
 E4M3_LARGEST = np.float32(448)
+E4M3_EXPONENT = 8  # of the largest e4m3 number
+E2M1_LARGEST = np.float32(6)
+# of the products that registers hold at a time in `dot`: a is read again for every so many columns, b for every so many
+# rows; assumed: 32 lanes, each with 8 x 8 products, 8 lanes down and 4 across, and one read of a word serves all lanes
+REGISTER_ROWS, REGISTER_COLUMNS = 64, 32
 SCALE_ROWS = 128  # rows of b that share a scale in `promote`
 
 
@@ -83,12 +90,52 @@ def _quantise_blocks(blocks: list[Array], _: float, rows: int, columns: int, blo
     Operands: out [rows, columns], scales [rows, columns / block], source.
     """
     out, scales, source = blocks
-    for number, start in enumerate(range(0, columns, block)):
-        part = source[:rows, start : min(start + block, columns)].astype(np.float32)
+    for number, part in _row_blocks(source, rows, columns, block):
         amax = np.abs(part).max(axis=1, keepdims=True)
         scale = np.where(amax > 0, amax / E4M3_LARGEST, np.float32(1))
         scales[:rows, number : number + 1] = scale
+        start = number * block
         out[:rows, start : start + part.shape[1]] = _to_e4m3(part / scale).astype(out.dtype)
+
+
+def _quantise_mx(blocks: list[Array], _: float, rows: int, columns: int, block: int) -> None:
+    """Round blocks of a row to e4m3 with scales that are powers of two, by the exponent of their largest number.
+
+    The scale of a block of zeros is the least.
+    Operands: out [rows, columns], scales [rows, columns / block], source.
+    """
+    out, scales, source = blocks
+    for number, part in _row_blocks(source, rows, columns, block):
+        amax = np.abs(part).max(axis=1, keepdims=True)
+        shared = np.where(amax > 0, np.frexp(amax)[1] - 1 - E4M3_EXPONENT, -127)
+        scale = np.ldexp(np.float32(1), np.clip(shared, -127, 127))
+        scales[:rows, number : number + 1] = scale.astype(scales.dtype)
+        start = number * block
+        out[:rows, start : start + part.shape[1]] = _to_e4m3(part / scale).astype(out.dtype)
+
+
+def _quantise_nvfp4(blocks: list[Array], _: float, rows: int, columns: int, block: int) -> None:
+    """Round blocks of a row to e2m1, two to a byte, with e4m3 scales; the scale of the tensor is given.
+
+    Operands: out [rows, columns / 2], scales [rows, columns / block], source, scale of the tensor [1, 1].
+    """
+    out, scales, source, tensor = blocks
+    codes = np.zeros((rows, columns + columns % 2), np.uint8)
+    for number, part in _row_blocks(source, rows, columns, block):
+        amax = np.abs(part).max(axis=1, keepdims=True)
+        scale = _to_e4m3(amax / (E2M1_LARGEST * tensor[0, 0])).astype(scales.dtype)
+        scales[:rows, number : number + 1] = scale
+        wide = scale.astype(np.float32)
+        quotient = part / (np.where(wide > 0, wide, np.float32(1)) * tensor[0, 0])
+        narrow = np.clip(quotient, -E2M1_LARGEST, E2M1_LARGEST).astype(ml_dtypes.float4_e2m1fn)
+        codes[:, number * block : number * block + part.shape[1]] = narrow.view(np.uint8)
+    out[:rows, : codes.shape[1] // 2] = codes[:, ::2] | codes[:, 1::2] << 4
+
+
+def _row_blocks(source: Array, rows: int, columns: int, block: int) -> Iterator[tuple[int, Array]]:
+    """Yield the blocks of columns of the first rows, in fp32, with their numbers."""
+    for number, start in enumerate(range(0, columns, block)):
+        yield number, source[:rows, start : min(start + block, columns)].astype(np.float32)
 
 
 def _to_e4m3(values: Array) -> Array:
@@ -121,6 +168,12 @@ def _dot(blocks: list[Array], _: float, m: int, n: int, k: int, first: int) -> N
     out[:m, :n] = product if first > 0 else out[:m, :n] + product
 
 
+def _dot_work(buffers: Sequence[Buffer], m: int, n: int, k: int, first: int) -> Work:
+    """One multiply-add per triple; what is not fp32 becomes it once."""
+    rows = sum(count for buffer, count in zip(buffers[1:], (m, n), strict=True) if buffer.dtype != "fp32")
+    return Work(alu=m * n * k, reduce=m * n, convert=rows * k)
+
+
 def _blocks_of(columns: int, block: int) -> int:
     return -(-columns // block)
 
@@ -129,6 +182,14 @@ def _expansion_touches(packed: bool) -> Any:
     def touches(_: Any, rows: int, columns: int, block: int) -> tuple[Touch, ...]:
         stored = -(-columns // 2) if packed else columns
         return write(0, rows, columns), read(1, rows, stored), read(2, rows, _blocks_of(columns, block))
+
+    return touches
+
+
+def _quantised_touches(packed: bool) -> Any:
+    def touches(_: Any, rows: int, columns: int, block: int) -> tuple[Touch, ...]:
+        stored = -(-columns // 2) if packed else columns
+        return write(0, rows, stored), write(1, rows, _blocks_of(columns, block)), read(2, rows, columns)
 
     return touches
 
@@ -183,12 +244,27 @@ OPERATIONS: dict[str, Operation] = {
         lambda _, rows, columns, block: Work(
             alu=rows * (columns + _blocks_of(columns, block)), reduce=rows * columns, convert=2 * rows * columns
         ),
-        lambda _, rows, columns, block: (
-            write(0, rows, columns),
-            write(1, rows, _blocks_of(columns, block)),
-            read(2, rows, columns),
-        ),
+        _quantised_touches(packed=False),
         _quantise_blocks,
+    ),
+    "quantise_mx": Operation(  # a scale is the exponent of a number, and no division
+        lambda _, rows, columns, block: Work(
+            alu=rows * (columns + _blocks_of(columns, block)), reduce=rows * columns, convert=2 * rows * columns
+        ),
+        _quantised_touches(packed=False),
+        _quantise_mx,
+    ),
+    "quantise_nvfp4": Operation(  # three more for a scale, to round it and to multiply it; one to pack an element
+        lambda _, rows, columns, block: Work(
+            alu=rows * (2 * columns + 3 * _blocks_of(columns, block)),
+            reduce=rows * columns,
+            convert=rows * (2 * columns + _blocks_of(columns, block)),
+        ),
+        lambda buffers, rows, columns, block: (
+            *_quantised_touches(packed=True)(buffers, rows, columns, block),
+            read(3, 1, 1),
+        ),
+        _quantise_nvfp4,
     ),
     "absmax": Operation(
         lambda _, rows, columns, first: Work(reduce=rows * columns, convert=rows * columns),
@@ -206,8 +282,12 @@ OPERATIONS: dict[str, Operation] = {
         _quantise_tensor,
     ),
     "dot": Operation(
-        lambda _, m, n, k, first: Work(alu=m * n * k, reduce=m * n, convert=(m + n) * k),
-        lambda _, m, n, k, first: (update(0, m, n), read(1, m, k), read(2, n, k)),
+        _dot_work,
+        lambda _, m, n, k, first: (
+            update(0, m, n),
+            *([read(1, m, k)] * _blocks_of(n, REGISTER_COLUMNS)),
+            *([read(2, n, k)] * _blocks_of(m, REGISTER_ROWS)),
+        ),
         _dot,
     ),
 }

@@ -87,7 +87,7 @@ def _places(fields: Sequence[str], address_map: AddressMap) -> list[int]:
 
 def _is_binary(address_map: AddressMap) -> bool:
     numbers = [number for digit in address_map.digits for number in (digit.divisor, digit.modulus)]
-    return not any(number & (number - 1) for number in numbers)
+    return not address_map.turns and not any(number & (number - 1) for number in numbers)
 
 
 def _check_capacity(low: int, high: int, address_map: AddressMap) -> None:

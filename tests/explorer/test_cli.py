@@ -83,7 +83,8 @@ def test_help_loads_no_heavy_library() -> None:
         ((*SMALL, "--set", "hbm.stacks=-2"), "-2"),
         ((*SMALL, "--set", "hbm.pin_rate=5 parsec"), "5 parsec"),
         ((*RUN, "--batch", "0", "--context", "8"), "--batch 0: must be at least 1"),
-        ((*RUN, "--size", "m=x"), "--size m=x: allowed: NAME=VALUE"),
+        ((*RUN, "--size", "m=-1"), "--size m=-1: allowed: NAME=VALUE"),
+        ((*RUN[:5], "--kernel", "gemm", "--m", "8", "--n", "8", "--size", "k=x"), "size k is 'x'; allowed: an integer"),
         ((*SMALL, "--engine", "fast"), "--engine: unknown engine 'fast'"),
         ((*RUN, "--m", "2", "--size", "m=2"), "--size m=2: m is given twice"),
         ((*RUN, "--batch", "4"), "--context"),
@@ -210,6 +211,18 @@ def test_machines_refuses_what_run_refuses_by_the_name_of_the_file(
     assert described.returncode == 2
     assert described.stderr.startswith(f"rowhit: {mine}: {message}")
     assert rowhit("run", "--machine", mine, *GEMM[3:], cwd=tmp_path).stderr == described.stderr
+
+
+def test_suggested_knobs_are_shown_and_those_that_are_set_stay(rowhit: Rowhit, tmp_path: Path) -> None:
+    few = ("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--m", "16", "--n", "512", "--k", "256", "--json")
+    plain, suggested, mixed = (
+        json.loads(rowhit(*few, *more, cwd=tmp_path).stdout)
+        for more in ((), ("--suggest",), ("--suggest", "--set", "tile_n=128"))
+    )
+    assert plain["knobs"]["tile_m"] == 128
+    assert suggested["knobs"]["tile_m"] == 16
+    assert mixed["knobs"] == suggested["knobs"] | {"tile_n": 128}
+    assert suggested["time_us"] < plain["time_us"]
 
 
 def test_gemm_runs_on_its_three_sizes(rowhit: Rowhit, tmp_path: Path) -> None:

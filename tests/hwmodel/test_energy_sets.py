@@ -38,7 +38,10 @@ def energy_like(load: Any, **names: str) -> EnergySpec:
 
 
 def test_there_are_sets_for_every_part() -> None:
-    assert {part: set_names(part) for part in PARTS} == {"hbm": ("hbm2", "hbm3"), "chip": ("5nm", "7nm")}
+    assert {part: set_names(part) for part in PARTS} == {
+        "hbm": ("gddr6", "gddr7", "hbm2", "hbm3"),
+        "chip": ("5nm", "7nm"),
+    }
 
 
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part in PARTS for name in set_names(part)])
@@ -73,6 +76,15 @@ def test_the_energy_of_hbm2_per_bit_is_the_published_one_where_a_row_gives_a_qua
     hbm = energy_like(load, hbm="hbm2").hbm
     per_bit = (hbm.activate / 256 + hbm.read + hbm.io) / 8
     assert 3900 < per_bit < 4000
+
+
+@pytest.mark.parametrize(("name", "published"), [("l40", 7500), ("rtx-4090", 7250), ("rtx-pro-6000-server", 4500)])
+def test_reads_of_gddr_take_the_published_energy_per_bit(name: str, published: int) -> None:
+    """Micron's product briefs of GDDR6X (7.25 pJ/bit, 7.5 of GDDR6) and GDDR7 (4.5), activates not counted."""
+    energy = load_machine(name).energy
+    assert energy is not None
+    assert energy.hbm is not None
+    assert energy.hbm.read + energy.hbm.io == pytest.approx(8 * published, rel=1e-3)
 
 
 def test_a_description_changes_numbers_of_a_set_with_sources_of_its_own(load: Any) -> None:

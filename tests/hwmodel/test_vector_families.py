@@ -18,6 +18,12 @@ SIX: list[tuple[int, int, str]] = [(8, 9, "fp32")] * 6
 CASES: dict[str, tuple[list[tuple[int, int, str]], tuple[int, ...], tuple[int, ...]]] = {
     "rms_norm": (SIX[:3], (2, 4), (4, 4)),
     "add_rms_norm": (SIX[:5], (2, 4), (4, 4)),
+    "layer_norm": (SIX[:4], (2, 4), (4, 4)),
+    "mul": (SIX[:3], (2, 4), (4, 4)),
+    "div": (SIX[:3], (2, 4), (4, 4)),
+    "pow": (SIX[:3], (2, 4), (4, 4)),
+    "pow_scalar": (SIX[:2], (2, 4), (4, 4)),
+    "gelu": (SIX[:2], (2, 4), (4, 4)),
     "softmax": (SIX[:2], (2, 4), (4, 4)),
     "swiglu": (SIX[:2], (2, 4), (4, 4)),
     "swiglu_pairs": (SIX[:2], (2, 4), (4, 4)),
@@ -29,6 +35,12 @@ CASES: dict[str, tuple[list[tuple[int, int, str]], tuple[int, ...], tuple[int, .
     "route_sigmoid": ([SIX[0], (8, 9, "int32"), SIX[0]], (2, 5, 3, 0), (4, 5, 3, 0)),
     "weighted_sum": (SIX[:3], (2, 2, 4), (2, 4, 4)),
     "add": (SIX[:3], (2, 4), (4, 4)),
+    "sum_decays": (SIX[:1], (2, 4), (4, 4)),
+    "fade_channels": ([*SIX, *SIX[:2]], (2, 4, 3), (4, 4, 3)),
+    "pool_windows": ([*SIX, SIX[0]], (2, 4, 2, 2), (4, 4, 2, 2)),
+    "stream_weights": (SIX[:5], (2, 2, 4, 3), (4, 2, 4, 3)),
+    "collapse_streams": (SIX[:3], (2, 2, 4), (4, 2, 4)),
+    "expand_streams": (SIX[:4], (2, 2, 4), (4, 2, 4)),
     "quantise": ([(8, 9, "fp8_e4m3"), *SIX[:2]], (2, 2, 4), (2, 4, 4)),
 }
 

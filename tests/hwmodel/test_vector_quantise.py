@@ -13,6 +13,7 @@ from hwmodel.program import DTYPES
 from hwmodel.spec import load_machine
 from hwmodel.sram_access import Scratchpad
 from hwmodel.vector import OPERATIONS, Work
+from kernels_ref import quant
 from layouts.analysis import Banks
 
 PAD = Scratchpad(Banks(32, 4), 1)
@@ -72,3 +73,34 @@ def test_a_scaled_operand_is_read_in_the_bits_that_hardware_keeps_and_without_co
     cost = reads(unit, PAD, block("a", 128, 256, dtype), 1, 128, 256, unit.m)
     assert cost.size_bytes == 128 * 256 * STORED_BITS[dtype] // 8
     assert cost.wavefronts == cost.phases == cost.size_bytes // PAD.line_bytes
+
+
+@given(st.integers(1, 3), st.integers(1, 70), st.integers(0, 2**31), st.booleans())
+def test_powers_of_two_and_two_levels_of_scales_quantise_as_the_formats_say(
+    rows: int, columns: int, seed: int, with_zeros: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((rows, columns)) * 2.0 ** rng.integers(-20, 20, (rows, 1))).astype(np.float32)
+    x[:, : 16 * with_zeros] = 0
+    elements, scales = quant.mx(x, quant.E4M3)
+    out, found = np.zeros(x.shape, DTYPES["fp8_e4m3"]), np.zeros(scales.shape, DTYPES["e8m0"])
+    OPERATIONS["quantise_mx"].values([out, found, x], 0.0, rows, columns, 32)
+    np.testing.assert_array_equal(out.astype(float), elements)
+    np.testing.assert_array_equal(found.astype(float), scales)
+    tensor = np.float32(rng.uniform(1e-4, 1))
+    elements, scales, _ = quant.nvfp4(x, tensor=float(tensor))
+    packed, found = np.zeros((rows, -(-columns // 2)), np.uint8), np.zeros(scales.shape, DTYPES["fp8_e4m3"])
+    OPERATIONS["quantise_nvfp4"].values([packed, found, x, np.array([[tensor]])], 0.0, rows, columns, 16)
+    np.testing.assert_array_equal(packed, quant.pack(quant.e2m1_codes(elements)))
+    np.testing.assert_array_equal(found.astype(float), scales)
+
+
+def test_a_pass_of_two_levels_touches_packed_elements_and_the_scale_of_the_tensor() -> None:
+    touched = OPERATIONS["quantise_nvfp4"].touches([], 3, 33, 16)
+    assert [(t.operand, t.rows, t.columns, t.writes) for t in touched] == [
+        (0, 3, 17, True),
+        (1, 3, 3, True),
+        (2, 3, 33, False),
+        (3, 1, 1, False),
+    ]
+    assert OPERATIONS["quantise_mx"].work([], 3, 64, 32).alu == 3 * (64 + 2)

@@ -169,3 +169,21 @@ def test_zeros_stay_zeros_under_a_scale_of_one(quantise: Callable[..., Any]) -> 
     elements, scales = quantise(np.zeros((3, 200)))
     assert not elements.any()
     assert (scales == 1).all()
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**31))
+def test_integers_of_channels_times_their_scales_are_the_weights_within_a_step(n: int, k: int, seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal((n, k))
+    integers, scales = quant.int8_channels(x)
+    assert np.abs(integers).max() <= 127
+    assert scales.shape == (n, 1)
+    # half a step, and where the scale was rounded down (by up to 2**-9 of it) what is cut off at 127
+    assert (np.abs(integers * scales - x) <= (0.5 + 127 * 2.0**-8) * scales).all()
+
+
+def test_a_scale_that_is_given_saturates_what_it_does_not_reach() -> None:
+    elements = quant.fp8_static(np.array([0.0, 1.0, -3.0, 1000.0]), 2.0)
+    assert elements.tolist() == [0.0, 0.5, -1.5, 448.0]
+    one, scales, tensor = quant.nvfp4(np.array([[6.0, 3.0, 1e6]]), tensor=1.0)
+    assert (scales.tolist(), tensor) == ([[448.0]], 1.0)
+    assert one.tolist() == [[0.0, 0.0, 6.0]]

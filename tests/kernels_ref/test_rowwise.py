@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import special
 
-from kernels_ref.activation import swiglu
-from kernels_ref.norm import rms_norm, softmax
+from kernels_ref.activation import gelu, swiglu
+from kernels_ref.norm import layer_norm, rms_norm, softmax
 from kernels_ref.rope import rope, rotation_angles
 
 seeds = st.integers(0, 2**32 - 1)
@@ -27,6 +27,27 @@ def test_a_normed_row_is_its_direction_times_the_root_of_its_length(rows: int, c
     for row, out in zip(x, rms_norm(x, weight, 1e-6), strict=True):
         scale = math.sqrt(math.fsum(v * v for v in row) / columns + 1e-6)
         np.testing.assert_allclose(out, [v / scale * w for v, w in zip(row, weight, strict=True)], rtol=1e-12)
+
+
+@given(sizes, st.integers(2, 9), seeds)
+def test_a_layer_norm_has_the_mean_of_its_bias_and_forgets_shift_and_scale(rows: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, bias = rng.normal(size=(rows, columns)), rng.normal(size=columns)
+    out = layer_norm(x, np.ones(columns), bias, 0.0)
+    np.testing.assert_allclose((out - bias).mean(axis=1), 0, atol=1e-9)
+    np.testing.assert_allclose((out - bias).std(axis=1), 1, rtol=1e-9)
+    np.testing.assert_allclose(layer_norm(3 * x + 7, np.ones(columns), bias, 0.0), out, atol=1e-6)
+    weighed = layer_norm(x, np.full(columns, 2.0), np.zeros(columns), 0.0)
+    np.testing.assert_allclose(weighed, 2 * (out - bias), atol=1e-9)
+    with pytest.raises(ValueError, match=r"^layer_norm: x is .*; allowed: one of each per column$"):
+        layer_norm(x, np.ones(columns), np.ones(columns + 1), 0.0)
+
+
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=9))
+def test_gelu_is_near_the_number_times_the_normal_distribution_up_to_it(values: list[float]) -> None:
+    x = np.array(values)
+    np.testing.assert_allclose(gelu(x), x * special.ndtr(x), atol=5e-4)  # the form with tanh is that near
+    np.testing.assert_allclose(gelu(x) - gelu(-x), x, atol=1e-12)
 
 
 @given(sizes, sizes, seeds, st.sampled_from([1.0, 0.5, 30.0]))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels_ref.attention import attention
 from kernels_ref.mla import mla_decode
-from kernels_ref.sparse_attention import index_scores, select, sparse_mla
+from kernels_ref.sparse_attention import index_scores, select, sparse_gqa, sparse_mla
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 9), st.integers(0, 2**32 - 1))
@@ -52,3 +53,18 @@ def test_tokens_that_are_not_selected_do_not_count() -> None:
     assert sparse_mla(q, keys, [np.array([1, 2])], 2, 1.0).tolist() == [[[1.0, 2.0]]]
     with pytest.raises(ValueError, match=r"^sparse_mla: \[0\] positions; allowed: some for each of 1 queries"):
         sparse_mla(q, keys, [np.array([], int)], 2, 1.0)
+
+
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_grouped_attention_over_all_tokens_that_are_seen_is_dense_attention(queries: int, more: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    q, (k, v) = rng.normal(size=(queries, 4, 5)), rng.normal(size=(2, queries + more, 2, 5))
+    positions = select(rng.normal(size=(queries, len(k))), len(k))
+    (dense,) = attention([q], [k], [v], 0.7)
+    np.testing.assert_allclose(sparse_gqa(q, k, v, positions, 0.7), dense, rtol=1e-10, atol=1e-12)
+
+
+def test_of_one_selected_token_the_value_is_the_result() -> None:
+    values = np.arange(12.0).reshape(3, 2, 2)
+    found = sparse_gqa(np.ones((1, 4, 2)), np.ones((3, 2, 2)), values, [np.array([1])], 1.0)
+    assert found.tolist() == [[[4, 5], [4, 5], [6, 7], [6, 7]]]

@@ -41,7 +41,8 @@ def maps(draw):
             chosen = draw(st.lists(st.sampled_from(sources), unique=True, min_size=1, max_size=3))
             hashes.append(f"{target} ^= {' '.join(chosen)}")
     read = {text for line in hashes for text in re.findall(r"(\w+)\[", line.partition("=")[2])}
-    turned = [field for field in ("stack", "channel") if odd[field] > 1 and field not in read]
+    hashed = {line.partition("[")[0] for line in hashes}
+    turned = [field for field in ("stack", "channel") if sizes[field] > 1 and field not in read | hashed]
     still = [source for source in sources if source.partition("[")[0] not in turned]
     if turned and still:
         for field in draw(st.lists(st.sampled_from(turned), unique=True)):
@@ -247,7 +248,7 @@ def replaced(old, new):
         ({"hashes": ["stack += row"]}, "turn 'stack += row': expected field[high:low] or field[bit], found 'row'"),
         ({"hashes": ["stack += row[0:1]"]}, "'row[0:1]' has no bits"),
         ({"hashes": ["stack += row[16:15]"]}, "row of size 32768 has 15 bits, there is no row[15]"),
-        ({"hashes": ["bank += row[1:0]"]}, "bank has size 4; bits of powers of two are hashed by ^="),
+        ({"hashes": ["bank += row[1:0]", "bank[0] ^= row[2]"]}, "bank is turned, it cannot be hashed, too"),
         ({"hashes": ["stak += row[0]"]}, "turn 'stak += row[0]': expected 'field += field[high:low] ...'"),
         (
             {"hashes": ["stack += row[0]", "bank[0] ^= stack[1]"]},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -110,11 +111,21 @@ def measurements(data_file: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.usefixtures("measurements")
-def test_the_plateaus_are_those_that_were_measured(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    latencies = study.measured_latencies("gh200")
-    machine = Machine(load_machine("h100-sxm"))
+@pytest.mark.parametrize(
+    ("name", "device", "footprints_kb"),
+    [
+        ("h100-sxm", "gh200", (6_886, 64_550, 307_886)),
+        ("a40", "a40", (2_086, 26_372, 307_886)),
+        ("l40", "l40", (16_856, 86_992, 307_886)),
+    ],
+)
+def test_the_plateaus_are_those_that_were_measured(
+    study: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, device: str, footprints_kb: tuple[int, ...]
+) -> None:
+    latencies = study.measured_latencies(device)
+    machine = Machine(load_machine(name))
     monkeypatch.setattr(study, "CHASED", 256)
-    for kb in (6_886, 64_550, 307_886):
+    for kb in footprints_kb:
         assert study.latency_ns(machine, kb * 1024) == pytest.approx(latencies[kb], rel=0.07)
 
 
@@ -136,3 +147,22 @@ def test_all_but_three_of_the_measured_l1_loads_are_within_the_tolerance(
     assert sum(int(line.split(" of ")[1].split()[0]) for line in lines if "tags decide" in line) == 144
     off = {line.split("L1 ")[1].split("  ")[0] for line in lines if line.endswith("OFF")}
     assert off == {"float stride 3", "float stride 5", "double block 2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [("t4", ""), ("l4", ""), ("a40", "a40"), ("l40", "l40"), ("rtx-4090", ""), ("rtx-pro-6000-server", "")],
+)
+def test_a_long_read_of_gddr_comes_close_to_the_peak_and_to_what_is_measured(
+    study: ModuleType, data_file: Callable[[str], Path], name: str, device: str
+) -> None:
+    machine = Machine(load_machine(name))
+    peak = float(machine.hbm_peak_bytes_per_second)
+    read = study.hbm_bandwidth(machine, 1 << 30, 160 << 20)
+    cores = machine.spec.cores
+    in_flight = cores.count * cores.dma.max_outstanding * study.PIECE_BYTES  # had begun before what is counted
+    assert 0.75 * peak < read <= peak * (1 + in_flight / (120 << 20))
+    if device:
+        devices = json.loads(data_file("kernels/devices.json").read_text())
+        measured = devices[device]["stream_max_measured_gbs"]["stream_read"] * 1e9
+        assert read == pytest.approx(measured, rel=study.PLATEAU_TOLERANCE)

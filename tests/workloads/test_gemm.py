@@ -8,14 +8,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hwmodel.assembler import block
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
 from hwmodel.program import Program
 from hwmodel.reference import simulate
 from hwmodel.spec import load_machine
+from hwmodel.vector import OPERATIONS
 from kernels_ref.gemm import gemm as exact
+from workloads.kernels import KERNELS
 from workloads.kernels.gemm import (
     DTYPES,
+    UNITS,
     BatchedKnobs,
     Knobs,
     Problem,
@@ -30,6 +34,7 @@ from workloads.model import load_model
 
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
+H100 = Machine(load_machine("h100-sxm"))
 UNIT_ROUNDOFF = {"bf16": 2.0**-8, "fp16": 2.0**-11, "fp32": 2.0**-24}
 
 
@@ -75,6 +80,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
         schedule=draw(st.sampled_from(["static", "balanced", "dynamic"])),
         order=draw(st.sampled_from(ORDERS)),
         group_m=draw(st.integers(1, 4)),
+        unit="matrix" if problem.dtype == "int8" else draw(st.sampled_from(UNITS)),
     )
     return problem, knobs
 
@@ -271,3 +277,56 @@ def test_a_knob_out_of_range_is_named_with_what_is_allowed(knobs: Knobs, message
     with pytest.raises(ValueError, match=message) as error:
         compile(Problem(64, 64, 64, "bf16"), knobs, NPU, 0)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_large_fp32_product_on_the_vector_unit_takes_one_cycle_per_lane_and_multiply_add(batch: int | None) -> None:
+    machine = Machine(load_machine("h100-sxm").with_overrides({"cores.count": 4}))
+    problem = Problem(256 // (batch or 1), 256, 2048, "fp32", batch)
+    kind = Knobs if batch is None else BatchedKnobs
+    result = simulate(compile(problem, kind(unit="vector", tile_k=32), machine, 0), machine)
+    spec = machine.spec.cores
+    least = 256 * 256 * 2048 / (4 * spec.vector.alu * int(spec.clock)) * 1e15
+    assert least < result.bound.total_fs <= result.makespan_fs < 1.1 * least
+    assert "useful" not in result.stalls["matrix"]
+
+
+def test_registers_are_filled_from_the_scratchpad_once_per_64_rows_and_32_columns() -> None:
+    tiles = [block("sum", 130, 70, "fp32"), block("a", 130, 16, "fp32"), block("b", 70, 16, "bf16")]
+    touched = OPERATIONS["dot"].touches(tiles, 130, 70, 16, 0)
+    reads = [(touch.operand, touch.rows) for touch in touched if touch.operand > 0]
+    assert reads == 3 * [(1, 130)] + 3 * [(2, 70)]
+    work = OPERATIONS["dot"].work(tiles, 130, 70, 16, 0)
+    assert (work.alu, work.convert) == (130 * 70 * 16, 70 * 16)  # fp32 stays what it is
+
+
+def test_the_vector_unit_takes_no_integers_and_its_products_have_keys_of_their_own() -> None:
+    problem = Problem(64, 64, 64, "fp32")
+    with pytest.raises(ValueError, match=r"^unit: vector, which sums in fp32, for operands of int8; allowed: matrix"):
+        compile(Problem(8, 8, 8, "int8"), Knobs(unit="vector"), NPU, 0)
+    keys = [canonical(problem, Knobs(unit=unit, sram_layout=at)) for unit in UNITS for at in ("swizzled", "row-major")]
+    assert len(set(keys)) == 3  # the vector unit reads rows whatever the knob says
+    for name, dtype in (("batched-gemm-fp32", "fp32"), ("batched-gemm-fp8", "fp8_e4m3")):
+        made = KERNELS[name].shape(None, None, {"products": 3, "m": 4, "n": 5, "k": 6})
+        assert made == Problem(4, 5, 6, dtype, 3)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 5000), st.integers(1, 9000), st.integers(1, 9000), st.sampled_from(["bf16", "fp32", "fp8_e4m3"]))
+def test_suggested_knobs_fit_and_leave_no_core_more_tiles_than_the_default(m: int, n: int, k: int, dtype: str) -> None:
+    problem = Problem(m, n, k, dtype)
+    knobs = KERNELS["gemm"].suggested(problem, H100)
+    compile(problem, knobs, H100, 0)
+    assert knobs.tile_m % H100.spec.cores.matrix.m == 0
+    tiles = [-(-m // each.tile_m) * -(-n // each.tile_n) * each.split_k for each in (knobs, Knobs())]
+    cores = H100.spec.cores.count
+    busy = [min(count, cores) for count in tiles]
+    assert busy[0] >= busy[1]
+
+
+@pytest.mark.parametrize("sizes", [(64, 4096, 1024), (128, 8192, 512)])
+def test_few_tiles_are_made_smaller_until_the_cores_are_busy_and_take_less_time(sizes: tuple[int, int, int]) -> None:
+    problem = Problem(*sizes, "bf16")
+    suggested = KERNELS["gemm"].suggested(problem, H100)
+    times = [simulate(compile(problem, knobs, H100, 0), H100).makespan_fs for knobs in (suggested, Knobs())]
+    assert times[0] < times[1]

@@ -142,6 +142,49 @@ def test_many_packed_weights_of_four_bits_multiply_as_what_they_stand_for(case: 
 
 
 @st.composite
+def w8a16_cases(draw: st.DrawFn) -> tuple[gemm_w4a16.Problem, gemm_w4a16.Knobs]:
+    k = draw(depths)
+    problem = gemm_w4a16.Problem(draw(sizes), draw(sizes), k, draw(st.sampled_from(["bf16", "fp16"])), k, 8)
+    chosen = {name: draw(values) for name, values in common.items()}
+    tile_k = draw(st.sampled_from([8, 48, 128]))
+    return problem, gemm_w4a16.Knobs(tile_n=draw(st.sampled_from([16, 96])), tile_k=tile_k, **chosen)
+
+
+def check_w8a16(problem: gemm_w4a16.Problem, knobs: gemm_w4a16.Knobs) -> None:
+    """The weights are what an integer times the scale of its channel rounds to in the type of the activations."""
+    dtype = DTYPES[problem.dtype]
+    a = normal(problem.m, problem.k, 1).astype(dtype).astype(float)
+    integers, scales = quant.int8_channels(normal(problem.n, problem.k, 2))
+    scales = scales.astype(dtype).astype(float)
+    weights = (integers * scales).astype(dtype).astype(float)
+    b = {"b": integers, "scales b": scales}, weights
+    check(gemm_w4a16.compile(problem, knobs, NPU, 0), NPU, ({"a": a}, a), b)
+
+
+@settings(max_examples=25)
+@given(w8a16_cases())
+def test_weights_of_eight_bits_multiply_as_what_they_stand_for(case: Any) -> None:
+    check_w8a16(*case)
+
+
+@pytest.mark.nightly
+@settings(max_examples=300)
+@given(w8a16_cases())
+def test_many_weights_of_eight_bits_multiply_as_what_they_stand_for(case: Any) -> None:
+    check_w8a16(*case)
+
+
+def test_scales_of_channels_come_with_every_tile_of_the_weights() -> None:
+    m, n, k = 100, 200, 513
+    machine = Machine(load_machine("npu-hbm3"))
+    problem, knobs = gemm_w4a16.shape_8_bits(None, None, {"m": m, "n": n, "k": k}), gemm_w4a16.Knobs(tile_n=256)
+    program = gemm_w4a16.compile(problem, knobs, machine, 0)
+    assert program.name == "gemm-w8a16"
+    _, traffic = simulated(program, machine)
+    assert traffic == {"a": (2 * m * k, 0), "b": (n * k, 0), "c": (0, 2 * m * n), "scales b": (2 * n * 5, 0)}
+
+
+@st.composite
 def mx_cases(draw: st.DrawFn) -> tuple[gemm_mx.Problem, gemm_mx.Knobs, Machine]:
     problem = gemm_mx.Problem(draw(sizes), draw(sizes), draw(depths), draw(st.sampled_from(list(gemm_mx.FORMATS))))
     chosen = {name: draw(values) for name, values in common.items()}

@@ -12,8 +12,8 @@ from hwmodel.machine import Machine
 from hwmodel.reference import simulate
 from hwmodel.spec import load_machine
 from kernels_ref.gemm import gemm as exact
-from workloads.kernels.gemm import Problem
-from workloads.kernels.gemv import UNITS, Knobs, canonical, compile, shape
+from workloads.kernels.gemm import UNITS, Problem
+from workloads.kernels.gemv import Knobs, canonical, compile, shape
 
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))

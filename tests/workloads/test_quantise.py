@@ -21,7 +21,7 @@ NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Problem, Knobs, int]:
-    per = draw(st.sampled_from(["block", "tensor"]))
+    per = draw(st.sampled_from(["block", "tensor", "given", "none"]))
     m, k = draw(st.integers(1, 40)), draw(st.one_of(st.integers(1, 400), st.sampled_from([128, 256])))
     knobs = Knobs(
         layout_x=draw(st.sampled_from(["m k", "k m"])),
@@ -32,7 +32,11 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs, int]:
         stages=draw(st.integers(1, 3)),
         schedule=draw(st.sampled_from(["static", "balanced", "dynamic"])),
     )
-    return Problem(m, k, draw(st.sampled_from(["bf16", "fp16"])), per), knobs, draw(st.integers(0, 2**31))
+    return Problem(m, k, draw(st.sampled_from(["bf16", "fp16", "fp32"])), per), knobs, draw(st.integers(0, 2**31))
+
+
+def parts(problem: Problem, knobs: Knobs) -> int:
+    return min(CORES, -(-problem.m // knobs.tile_m))
 
 
 def check_values(problem: Problem, knobs: Knobs, seed: int) -> None:
@@ -44,7 +48,18 @@ def check_values(problem: Problem, knobs: Knobs, seed: int) -> None:
     program = compile(problem, knobs, NPU, 0)
     memory = Memory(program)
     memory.write("x", x)
+    given = np.float32(rng.uniform(0.001, 1))  # some values exceed the largest
+    if problem.per == "given":
+        memory.write("scales", np.array([[given]]))
     run(program, memory, CORES)
+    if problem.per == "none":  # the rows of tiles are dealt in equal runs to the cores
+        heights = np.diff(np.arange(parts(problem, knobs) + 1) * -(-problem.m // knobs.tile_m) // parts(problem, knobs))
+        bands = np.split(np.abs(x), np.cumsum(heights)[:-1] * knobs.tile_m)
+        np.testing.assert_array_equal(memory.read("maxima").astype(float), [band.max() for band in bands])
+        return
+    if problem.per == "given":
+        np.testing.assert_array_equal(memory.read("q").astype(float), quant.fp8_static(x, float(given)))
+        return
     elements, scales = quant.fp8_rows(x) if problem.per == "block" else quant.fp8_tensor(x)
     np.testing.assert_array_equal(memory.read("q").astype(float), elements)
     np.testing.assert_array_equal(memory.read("scales").astype(float), scales)
@@ -64,7 +79,7 @@ def test_many_activations_become_exactly_what_the_quantiser_makes_of_them(case: 
     check_values(*case)
 
 
-def test_blocks_take_one_pass_over_the_activations_and_a_tensor_two() -> None:
+def test_a_tensor_takes_two_passes_over_the_activations_and_all_else_one() -> None:
     m, k = 100, 1000
     machine = Machine(load_machine("npu-hbm3"))
     parts = min(machine.spec.cores.count, -(-m // 16))
@@ -77,6 +92,8 @@ def test_blocks_take_one_pass_over_the_activations_and_a_tensor_two() -> None:
             "scales": (0, 4),
             "maxima": (4 * parts * tiles, 4 * parts),
         },
+        "given": {"x": (2 * m * k, 0), "q": (0, m * k), "scales": (4 * tiles, 0)},
+        "none": {"x": (2 * m * k, 0), "maxima": (0, 4 * parts)},
     }
     for per, bytes_of in expected.items():
         result = simulate(compile(Problem(m, k, "bf16", per), Knobs(), machine, 0), machine)  # type: ignore[arg-type]
@@ -91,6 +108,7 @@ def test_keys_and_problems_are_told_apart() -> None:
     assert canonical(problem, Knobs(layout_x="m k//4 k%4")) == key
     other: list[dict[str, Any]] = [{"scales": "k-major"}, {"layout_q": "k m"}, {"tile_m": 8}, {"schedule": "dynamic"}]
     assert len({key, *(canonical(problem, Knobs(**changes)) for changes in other)}) == 5
+    assert shape_per("absmax", "none")(None, None, {"m": 8, "k": 256, "dtype": "fp32"}).dtype == "fp32"
     tensor = Problem(8, 256, "bf16", "tensor")
     assert canonical(tensor, Knobs(scales="k-major")) == canonical(tensor, Knobs())
 

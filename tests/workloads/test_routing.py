@@ -148,9 +148,72 @@ def test_a_file_that_is_no_routing_is_refused_in_one_line(tmp_path: Path, text: 
     assert "\n" not in str(error.value)
 
 
+@given(routings())
+def test_a_routing_in_an_archive_is_the_one_in_a_table(
+    tmp_path_factory: pytest.TempPathFactory, given_: Routing
+) -> None:
+    folder = tmp_path_factory.mktemp("routing")
+    np.savez(folder / "routing.npz", experts=given_.ids, weights=given_.weights)
+    names = [f"{name}_{i}" for name in ("expert", "weight") for i in range(given_.topk)]
+    rows = [[*ids, *weights] for ids, weights in zip(given_.ids.tolist(), given_.weights.tolist(), strict=True)]
+    (folder / "routing.csv").write_text("\n".join(",".join(map(str, row)) for row in [names, *rows]))
+    found = [read_routing(folder / f"routing.{suffix}", given_.experts) for suffix in ("npz", "csv")]
+    assert repr(found[0]) == repr(found[1]) == repr(given_)
+
+
+def test_choices_without_weights_count_alike(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "routing.npz", experts=np.array([[3, 0], [1, 2], [0, 1]], np.uint16))
+    routing = read_routing(tmp_path / "routing.npz", 4)
+    assert routing.ids.tolist() == [[3, 0], [1, 2], [0, 1]]
+    assert routing.weights.tolist() == [[0.5, 0.5]] * 3
+
+
+TWO = np.array([[0, 1], [2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"ids": TWO}, "no array experts; it has ids, needed are experts"),
+        ({"experts": TWO.astype(float)}, "experts: float64; allowed: int8, uint8, int16"),
+        ({"experts": np.array([[{}]], object)}, "experts: object; allowed: int8"),
+        ({"experts": TWO[0]}, "experts: shape (2,); allowed: 2 axes of 1 .. 8388608 values"),
+        ({"experts": TWO[:0]}, "experts: shape (0, 2); allowed: 2 axes of 1 .. 8388608 values"),
+        (
+            {"experts": np.zeros((2**12, 2**12), np.int8)},
+            "experts: shape (4096, 4096); allowed: 2 axes of 1 .. 8388608",
+        ),
+        (
+            {"experts": np.zeros((2**21, 1), np.int8)},
+            "routing: tokens is 2097152; allowed: an integer from 1 to 1048576",
+        ),
+        ({"experts": TWO, "weights": TWO}, "weights: int64; allowed: float16, float32, float64"),
+        ({"experts": TWO, "weights": np.ones((2, 1))}, "routing: weights are (2, 1); allowed: as ids, (2, 2)"),
+        ({"experts": TWO, "weights": np.full((2, 2), np.nan)}, "token 0: weights [nan, nan]; allowed: from 0, finite"),
+        ({"experts": TWO - 1}, "token 0: expert -1; allowed: 0 to 3"),
+        ({"experts": TWO + 1}, "token 1: expert 4; allowed: 0 to 3"),
+        ({"experts": TWO // 2}, "token 0: experts [0, 0]; allowed: each once"),
+    ],
+)
+def test_an_archive_that_is_no_routing_is_refused_in_one_line(
+    tmp_path: Path, arrays: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "routing.npz"
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(ValueError, match=r".") as error:
+        read_routing(path, 4)
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"cannot be read \(No such file or directory\)"):
-        read_routing(tmp_path / "none.csv", 4)
+    for name in ("none.csv", "none.npz"):
+        with pytest.raises(ValueError, match=rf"{name}: cannot be read \(No such file or directory\)"):
+            read_routing(tmp_path / name, 4)
+    (tmp_path / "text.npz").write_text("expert_0,weight_0\n1,1\n")
+    with pytest.raises(ValueError, match=r"text.npz: no .npz file of experts: File is not a zip file"):
+        read_routing(tmp_path / "text.npz", 4)
     path = tmp_path / "bytes.csv"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"byte 0: not UTF-8 text"):

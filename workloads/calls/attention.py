@@ -23,8 +23,11 @@ from workloads.kernels.latent import Heads
 PAGE_SIZE = 64
 PAGES: dict[str, Any] = {"page_size": PAGE_SIZE, "page_order": "contiguous"}
 TILES = (32, 64, 96, 128)  # tokens of a tile of keys
-ROWS = (64, 128, 192)  # of a tile of queries
+LATENT_TILES = (16, 32, 64)  # likewise, of a latent cache
+ROWS = (32, 64, 128, 192)  # of a tile of queries
+LATENT_ROWS = (16, 32, 64, 128)  # likewise, of latent attention
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
+STRIP = 8  # rows of a latent attention's result that are stored at a time
 SOFTMAX_OPS = 6  # assumed, of the vector unit per score besides the exponential: scale, maximum, difference, sum, round
 TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that larger ones come first
 CACHES = {"": "", "bfloat16": "", "float16": "", "fp8": FP8}
@@ -85,10 +88,12 @@ def _append(
 ) -> Launch:
     problem = kv_append.Problem(heads_q, heads_kv, dim, dtype, contexts, new)
     knobs = kv_append.Knobs(cache_dtype=kv_dtype or "model", **PAGES)
-    smaller = kv_append.Knobs(cache_dtype=kv_dtype or "model", tile_rows=1, **PAGES)
-    moved = len(contexts) * new * heads_kv * dim * 2 * (1 if kv_dtype else 2)
-    variants = (Variant("kv-append", problem, knobs), Variant("kv-append", problem, smaller))
-    return Launch("append", variants, dtype, 0, 0 * moved)
+    small = (
+        kv_append.Knobs(cache_dtype=kv_dtype or "model", tile_rows=rows, stages=stages, **PAGES)
+        for rows, stages in ((2, 2), (1, 2), (1, 1))
+    )
+    variants = tuple(Variant("kv-append", problem, each) for each in (knobs, *small))
+    return Launch("append", variants, dtype, 0, 0)
 
 
 def _products(machine: Machine) -> str:
@@ -106,9 +111,7 @@ def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
     variants = []
     for tile in TILES:
         for parts, split in _splits(seen, tile, sequences * p.heads_kv, machine):
-            stages = _stages(
-                machine, 2 * tile * p.head_dim * (2 if kv_bytes == 2 else 1), rows * (p.head_dim + tile) * 6
-            )
+            stages = _stages(machine, 2 * tile * p.head_dim * kv_bytes, group * (6 * p.head_dim + 4 * tile) + 8192)
             items = Items(
                 count=sequences * p.heads_kv * parts,
                 tiles=-(-min(split or seen, seen) // tile),
@@ -148,7 +151,7 @@ def _splits(seen: int, tile: int, items: int, machine: Machine) -> Iterator[tupl
 
 
 def _stages(machine: Machine, tile_bytes: int, other_bytes: int, most: int = 6) -> int:
-    return max(2, min(most, (machine.spec.cores.sram.capacity - other_bytes) // tile_bytes))
+    return max(1, min(most, (machine.spec.cores.sram.capacity - other_bytes) // tile_bytes))
 
 
 def _merge_fs(roof: Roof, elements: int) -> float:
@@ -183,23 +186,30 @@ def _prefill(p: prefill_attention.Problem, machine: Machine, q_len: int, dim_v: 
     kv_bytes = 1 if p.kv_dtype == FP8 else 2
     products = _products(machine)
     rate = FP8 if kv_bytes == 1 and products == "fp8" else p.dtype
+    stages = 2 if _fits_two(p, machine) else 1
     variants = []
     for packing in ("group", "head") if p.heads_q != p.heads_kv else ("head",):
         for lanes, pipeline in ((1, "two-stage"), (2, "warp-specialised")):
             for rows in ROWS:
-                for tile in TILES[1:]:
+                for tile in TILES:
                     heads = p.heads_q // p.heads_kv if packing == "group" else 1
-                    if heads > rows or (rows > 64 and q_len * heads <= rows // 2):
+                    if heads > rows or (rows > ROWS[0] and q_len * heads <= rows // 2):
                         continue
                     knobs = prefill_attention.Knobs(
                         tile_q=rows, tile_kv=tile, packing=packing, pipeline=pipeline, schedule="balanced",
-                        products=products, epilogue="exposed",
+                        products=products, epilogue="exposed", stages=stages,
                     )  # fmt: skip
                     estimate = _prefill_fs(p, machine, (rows, lanes, tile, heads), q_len, dim_v, rate)
                     variants.append(Variant("prefill-attention", p, knobs, estimate, pipeline))
     pairs = _scores(p, q_len)
     macs = len(p.contexts) * p.heads_q * pairs * (p.head_dim + dim_v)
     return Launch("attention", ranked(variants), rate, macs, 0)
+
+
+def _fits_two(p: prefill_attention.Problem, machine: Machine) -> bool:
+    """Return whether two tiles of keys and values in flight leave room for a tile of queries and its result."""
+    width = p.head_dim * (1 if p.kv_dtype == FP8 else 2)
+    return machine.spec.cores.sram.capacity > ROWS[1] * (2 * 2 * width + 4 * p.head_dim)
 
 
 def _scores(p: prefill_attention.Problem, q_len: int) -> int:
@@ -237,9 +247,8 @@ def _prefill_fs(
     total = copies * (float(tiles.sum()) * tile_fs + len(tiles) * end_fs)
     longest = float(tiles.max()) * tile_fs + end_fs
     waves = -(-copies * len(tiles) // roof.cores)
-    return (
-        roof.launch_fs + roof.latency_fs + max(longest, total / roof.cores, waves * (tiles.mean() * tile_fs + end_fs))
-    )
+    by_waves = waves * (float(tiles.mean()) * tile_fs + end_fs)
+    return roof.launch_fs + roof.latency_fs + max(longest, total / roof.cores, by_waves)
 
 
 def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int, heads: int) -> Call:
@@ -252,15 +261,16 @@ def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int
     problem = mla_decode.Problem(Heads(heads, 512, 64, 512, 192**-0.5, dtype), q_len, contexts)
     unit = machine.spec.cores.matrix
     variants = []
-    for head_tile in ROWS:
+    for head_tile in LATENT_ROWS:
         blocks = -(-heads * q_len // head_tile)
-        if head_tile > ROWS[0] and blocks * head_tile >= heads * q_len + head_tile:
-            continue
-        for tile in TILES:
+        if head_tile >= 2 * heads * q_len and head_tile > LATENT_ROWS[0]:
+            break
+        for tile in LATENT_TILES:
             for parts, split in _splits(kv_len, tile, batch * blocks, machine):
-                rows = -(-min(head_tile, heads * q_len) // unit.m) * unit.m
-                other = head_tile * (576 * 2 + 512 * (4 if parts > 1 else 2) + 2 * tile * 2)
-                stages = _stages(machine, tile * 576 * 2, other, 4)
+                held = min(head_tile, heads * q_len)
+                rows = -(-held // unit.m) * unit.m
+                other = held * (576 * 2 + 2 * tile * 2 + 16) + 2 * STRIP * 513 * 4 + 4096
+                stages = max(2, _stages(machine, tile * 576 * 2, other + 3 * tile * 576 * (record != "plain"), 4))
                 items = Items(
                     count=batch * blocks * parts,
                     tiles=-(-min(split or kv_len, kv_len) // tile),
@@ -276,7 +286,14 @@ def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int
                 estimate = roof.phase_fs(items)
                 estimate += _merge_fs(roof, batch * heads * q_len * 512 * parts) if parts > 1 else 0
                 knobs = mla_decode.Knobs(
-                    record=record, head_tile=head_tile, tile=tile, stages=stages, split_tokens=split, **PAGES
+                    record=record,
+                    head_tile=head_tile,
+                    tile=tile,
+                    stages=stages,
+                    split_tokens=split,
+                    strip=STRIP,
+                    queries=1,
+                    **PAGES,
                 )
                 variants.append(Variant("mla-decode", problem, knobs, estimate, "split" if split else "whole"))
     seen = batch * heads * q_len * (kv_len - (q_len - 1) / 2)

@@ -1,7 +1,7 @@
 """A call: what one measured time of a library's operator is made of, as launches of kernels.
 
 A `Launch` is one kernel of the call with the schedules that may be chosen for it, the most promising first by a
-closed-form estimate (`roof`); which of them is best is for a simulation to say. `NotModelled` says why there is no call.
+closed-form estimate (`roof`); which of them is best is for a simulation to say. `NotModelled` says why a row has none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workloads.kernels import KERNELS
 
 SIZES = (
     "m", "n", "k", "batch", "q_len", "kv_len", "heads_q", "heads_kv", "head_dim", "head_dim_v", "window", "causal",
-    "tokens", "hidden", "inter", "experts", "topk", "rows", "cols", "gated",
+    "tokens", "hidden", "inter", "experts", "topk", "moe_tp", "rows", "cols", "gated",
 )  # fmt: skip
 NAMES = ("op", "dtype", "kv_dtype", "kernel", "framework", "distribution")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -29,7 +29,7 @@ class NotModelled(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table of measured kernels: names as they stand there, sizes as integers; what is empty is left out."""
+    """One row of a table of measured kernels: names as they stand there, sizes as integers, without what is empty."""
 
     names: Mapping[str, str]
     sizes: Mapping[str, int]

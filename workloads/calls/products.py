@@ -70,9 +70,7 @@ def quantisation(m: int, k: int, machine: Machine) -> Launch:
     problem = quantise.Problem(m, k, "bf16", "block")
     wide = min(512, -(-k // 128) * 128)
     tall = max(1, min(16, -(-m * -(-k // wide) // machine.spec.cores.count)))
-    return Launch(
-        "quantise", (Variant("quantise", problem, quantise.Knobs(tile_m=tall, tile_k=wide)),), "bf16", 0, 3 * m * k
-    )
+    return Launch("quantise", (Variant("quantise", problem, quantise.Knobs(tile_m=tall, tile_k=wide)),), "bf16", 0, 0)
 
 
 def format_of(dtype: str) -> Format:
@@ -87,7 +85,9 @@ def format_of(dtype: str) -> Format:
     if dtype == "fp8_block":
         return Format("gemm-w8a8-block", (8, 8), "fp8_e4m3", _block_scaled, scratch=2)
     if dtype == "int4_wo":
-        return Format("gemm-w4a16", (16, 4), "bf16", _four_bits, widened_bytes=2)
+        return Format("gemm-w4a16", (16, 4), "bf16", _weights_of(4), widened_bytes=2)
+    if dtype == "int8_wo":
+        return Format("gemm-w8a16", (16, 8), "bf16", _weights_of(8), widened_bytes=2)
     if dtype == "nvfp4":
         return Format("gemm-nvfp4", (4, 4), "fp4_scaled", _nvfp4)
     raise NotModelled(f"gemm: dtype {dtype!r} has no kernel")
@@ -95,10 +95,10 @@ def format_of(dtype: str) -> Format:
 
 def _plain(kernel: str, dtype: str, kind: Any, batch: int | None = None) -> Format:
     def make(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
-        layout = {}
+        layout: dict[str, Any] = {"unit": "vector"} if dtype == "fp32" else {}
         if cut.exchanged:
             m, n = n, m
-            layout = {"layout_c": "n m" if batch is None else "batch n m"}
+            layout["layout_c"] = "n m" if batch is None else "batch n m"
         knobs = kind(
             tile_m=cut.tile_m, tile_n=cut.tile_n, tile_k=cut.tile_k, stages=cut.stages, split_k=cut.split,
             order="grouped", **layout,
@@ -106,7 +106,7 @@ def _plain(kernel: str, dtype: str, kind: Any, batch: int | None = None) -> Form
         return gemm.Problem(m, n, k, dtype, batch), knobs
 
     bits = {"bf16": 16, "fp16": 16, "fp32": 32, "fp8_e4m3": 8, "int8": 8}[dtype]
-    return Format(kernel, (bits, bits), dtype, make, may_exchange=True)
+    return Format(kernel, (bits, bits), dtype, make, may_exchange=dtype != "fp32", on_vector=dtype == "fp32")
 
 
 def _block_scaled(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
@@ -116,11 +116,14 @@ def _block_scaled(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
     return gemm_w8a8.Problem(m, n, k), knobs
 
 
-def _four_bits(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
-    knobs = gemm_w4a16.Knobs(
-        tile_m=cut.tile_m, tile_n=cut.tile_n, tile_k=128, stages=cut.stages, split_k=cut.split, order="grouped"
-    )
-    return gemm_w4a16.Problem(m, n, k, "bf16"), knobs
+def _weights_of(bits: int) -> Callable[[int, int, int, Cut], tuple[Any, Any]]:
+    def make(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
+        knobs = gemm_w4a16.Knobs(
+            tile_m=cut.tile_m, tile_n=cut.tile_n, tile_k=128, stages=cut.stages, split_k=cut.split, order="grouped"
+        )
+        return gemm_w4a16.Problem(m, n, k, "bf16", bits=bits), knobs
+
+    return make
 
 
 def _nvfp4(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
@@ -147,7 +150,7 @@ def _cuts(found: Format, m: int, n: int, k: int, machine: Machine, count: int) -
     cores = machine.spec.cores
     unit, cores_count = cores.matrix, cores.count
     tile_k = LINE_BYTES * 8 // max(found.bits)
-    if found.kernel in ("gemm-w8a8-block", "gemm-w4a16"):
+    if found.kernel in ("gemm-w8a8-block", "gemm-w4a16", "gemm-w8a16", "gemm-nvfp4"):
         tile_k = 128
     for exchanged in (False, True) if found.may_exchange and m <= FEW_ROWS else (False,):
         rows, columns = (n, m) if exchanged else (m, n)
@@ -183,8 +186,9 @@ def _stages(found: Format, tile_m: int, tile_n: int, tile_k: int, machine: Machi
     if cores.matrix.accumulators == "scratchpad":
         out += tile_m * tile_n * 4
     room = cores.sram.capacity - out - widened - 4096
-    if found.kernel == "gemm-nvfp4" and cores.matrix.fp4_scaled is None:
+    if found.kernel == "gemm-nvfp4":  # operands with their scales applied, and scales in tiles of 128 rows
         room -= 2 * (tile_m + tile_n) * tile_k
+        per_stage += (-(-tile_m // 128) + -(-tile_n // 128)) * 128 * tile_k // 16
     return min(MOST_STAGES, int(room // per_stage)) if room > 0 else 0
 
 
@@ -192,7 +196,7 @@ def _estimate(found: Format, m: int, n: int, k: int, cut: Cut, roof: Roof, count
     rows, columns = (n, m) if cut.exchanged else (m, n)
     unit = roof.machine.spec.cores.matrix
     tiles_m, tiles_n = -(-rows // cut.tile_m), -(-columns // cut.tile_n)
-    tiles_k = -(-(-(-k // cut.tile_k)) // cut.split)
+    tiles_k = -(-k // (cut.tile_k * cut.split))
     bits_m, bits_n = (found.bits[1], found.bits[0]) if cut.exchanged else found.bits
     padded = -(-cut.tile_m // unit.m) * unit.m * -(-cut.tile_n // unit.n) * unit.n
     area = cut.tile_m * cut.tile_n

@@ -16,8 +16,8 @@ from hwmodel.units import FS_PER_SECOND
 class Items:
     """A phase: `count` items of `tiles` tiles. Per tile: multiply-accumulates, vector operations, bytes loaded.
 
-    `unique_bytes` come from main memory in the phase as a whole; `ends_bytes` are loaded and stored, and `end_ops`
-    vector operations done, once per item.
+    `unique_bytes` come from main memory in the phase as a whole; `end_bytes` are loaded and stored, and `end_ops`
+    vector operations done, once per item. `loads` is in how many descriptors a tile comes.
     """
 
     count: int
@@ -31,6 +31,7 @@ class Items:
     end_bytes: float = 0.0
     end_ops: float = 0.0
     on_vector: bool = False
+    loads: int = 2
 
 
 class Roof:
@@ -64,7 +65,10 @@ class Roof:
         active = min(items.count, self.cores)
         vector = self.machine.spec.cores.vector.alu
         mac_fs = self.cycle_fs / vector if items.on_vector else self.mac_fs(items.dtype)
+        dma = self.machine.spec.cores.dma
+        requests = max(items.loads, items.tile_bytes / dma.request_bytes)
         tile_fs = max(
+            (items.loads * dma.issue_cycles + requests * dma.request_cycles) * self.cycle_fs,
             items.macs * mac_fs,
             items.vector_ops * self.cycle_fs / vector,
             items.tile_bytes * self.port_fs,

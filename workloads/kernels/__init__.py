@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from workloads.kernels import (
     activation,
-    cascade_decode,
     convert_layout,
-    decode_attention,
+    elementwise,
     embedding,
     gemm,
     gemm_mx,
@@ -14,89 +16,67 @@ from workloads.kernels import (
     gemm_w4a16,
     gemm_w8a8,
     gemv,
-    indexer,
     kv_append,
-    linear_decode,
-    linear_prefill,
-    mla_decode,
-    mla_prefill,
     moe_finalize,
     moe_gemm,
     moe_layer,
     moe_permute,
     moe_route,
     norm,
-    prefill_attention,
     quantise,
     residual_add,
     rope,
     sampling,
     softmax,
-    sparse_attention,
+    stream_collapse,
+    stream_expand,
 )
-from workloads.kernels.base import Kernel
+from workloads.kernels.attention_kernels import ATTENTION
+from workloads.kernels.base import Kernel, kernel_of
+
+
+def _product(name: str, description: str, shape: Callable[..., gemm.Problem]) -> Kernel:
+    """Return the template of products of one pair of matrices, for operands that `shape` says."""
+    functions = (shape, gemm.canonical, gemm.compile)
+    return Kernel(name, description, gemm.Knobs, (), ("m", "n", "k"), *functions, candidates=gemm.candidates)
+
+
+def _batched(name: str, description: str, shape: Callable[..., gemm.Problem]) -> Kernel:
+    """Return the template of products of many pairs."""
+    kernel = _product(name, description, shape)
+    return replace(kernel, Knobs=gemm.BatchedKnobs, options=("products", "m", "n", "k"))
+
 
 KERNELS: dict[str, Kernel] = {
-    "decode-attention": Kernel(
-        "decode-attention",
-        "the newest tokens of each sequence attend to its paged KV cache, grouped-query heads, split-KV",
-        decode_attention.Knobs,
-        ("model", "batch"),
-        (),
-        decode_attention.shape,
-        decode_attention.canonical,
-        decode_attention.compile,
-        decode_attention.OPTIONAL,
+    **ATTENTION,
+    "gemm": _product(
+        "gemm", "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only", gemm.shape
     ),
-    "gemm": Kernel(
-        "gemm",
-        "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm.shape,
-        gemm.canonical,
-        gemm.compile,
-    ),
-    "gemm-fp32": Kernel(
+    "gemm-fp32": _product(
         "gemm-fp32",
-        "gemm of fp32 operands",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
+        "gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
         gemm.shape_in("gemm-fp32", "fp32"),
-        gemm.canonical,
-        gemm.compile,
     ),
-    "gemm-fp8": Kernel(
-        "gemm-fp8",
-        "gemm of e4m3 operands with a scale per tensor, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm.shape_in("gemm-fp8", "fp8_e4m3"),
-        gemm.canonical,
-        gemm.compile,
+    "gemm-fp8": _product(
+        "gemm-fp8", "gemm of e4m3 operands with a scale per tensor, to bf16", gemm.shape_in("gemm-fp8", "fp8_e4m3")
     ),
-    "gemm-int8": Kernel(
+    "gemm-int8": _product(
         "gemm-int8",
         "gemm of int8 operands with a scale per tensor, summed in int32, to bf16",
-        gemm.Knobs,
-        (),
-        ("m", "n", "k"),
         gemm.shape_in("gemm-int8", "int8"),
-        gemm.canonical,
-        gemm.compile,
     ),
-    "batched-gemm": Kernel(
-        "batched-gemm",
-        "`products` matrix products of one shape; a model gives the dtype only",
-        gemm.BatchedKnobs,
-        (),
-        ("products", "m", "n", "k"),
-        gemm.batched_shape,
-        gemm.canonical,
-        gemm.compile,
+    "batched-gemm": _batched(
+        "batched-gemm", "`products` matrix products of one shape; a model gives the dtype only", gemm.batched_shape
+    ),
+    "batched-gemm-fp32": _batched(
+        "batched-gemm-fp32",
+        "batched-gemm of fp32 operands; unit=vector: not rounded to the matrix unit's type",
+        gemm.batched_shape_in("batched-gemm-fp32", "fp32"),
+    ),
+    "batched-gemm-fp8": _batched(
+        "batched-gemm-fp8",
+        "batched-gemm of e4m3 operands with a scale per tensor, to bf16",
+        gemm.batched_shape_in("batched-gemm-fp8", "fp8_e4m3"),
     ),
     "stream-k": Kernel(
         "stream-k",
@@ -128,6 +108,16 @@ KERNELS: dict[str, Kernel] = {
         gemm_w4a16.canonical,
         gemm_w4a16.compile,
         gemm_w4a16.OPTIONAL,
+    ),
+    "gemm-w8a16": Kernel(
+        "gemm-w8a16",
+        "8-bit weights with scales of output channels, expanded to the activations' 16 bits; a model gives the dtype",
+        gemm_w4a16.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_w4a16.shape_8_bits,
+        gemm_w4a16.canonical,
+        gemm_w4a16.compile,
     ),
     "gemm-mxfp8": Kernel(
         "gemm-mxfp8",
@@ -178,6 +168,7 @@ KERNELS: dict[str, Kernel] = {
         quantise.shape_per("quantise", "block"),
         quantise.canonical,
         quantise.compile,
+        {"dtype": "model"},
     ),
     "quantise-tensor": Kernel(
         "quantise-tensor",
@@ -188,94 +179,51 @@ KERNELS: dict[str, Kernel] = {
         quantise.shape_per("quantise-tensor", "tensor"),
         quantise.canonical,
         quantise.compile,
+        {"dtype": "model"},
     ),
-    "cascade-decode": Kernel(
-        "cascade-decode",
-        "sequences that share a prefix attend to it together, then each to its own tokens, then parts are merged",
-        cascade_decode.Knobs,
-        ("model", "batch"),
-        cascade_decode.REQUIRED,
-        cascade_decode.shape,
-        cascade_decode.canonical,
-        cascade_decode.compile,
-        cascade_decode.OPTIONAL,
-    ),
-    "prefill-attention": Kernel(
-        "prefill-attention",
-        "all tokens of each sequence, or a chunk of them, attend to those before, grouped-query heads, split-KV",
-        prefill_attention.Knobs,
-        ("model", "batch"),
+    "quantise-static": Kernel(
+        "quantise-static",
+        "activations to e4m3 with a scale that is given, in one pass; a model gives their dtype",
+        quantise.Knobs,
         (),
-        prefill_attention.shape,
-        prefill_attention.canonical,
-        prefill_attention.compile,
-        prefill_attention.OPTIONAL,
+        ("m", "k"),
+        quantise.shape_per("quantise-static", "given"),
+        quantise.canonical,
+        quantise.compile,
+        {"dtype": "model"},
     ),
-    "indexer": Kernel(
-        "indexer",
-        "scores of a lightning indexer over its paged keys and the top-k positions; a model gives the dtype only",
-        indexer.Knobs,
-        ("batch",),
+    "absmax": Kernel(
+        "absmax",
+        "the largest magnitude of each core's part of a matrix, the first pass of quantise-tensor alone",
+        quantise.Knobs,
         (),
-        indexer.shape,
-        indexer.canonical,
-        indexer.compile,
-        indexer.OPTIONAL,
+        ("m", "k"),
+        quantise.shape_per("absmax", "none"),
+        quantise.canonical,
+        quantise.compile,
+        {"dtype": "model"},
     ),
-    "linear-decode": Kernel(
-        "linear-decode",
-        "one token per sequence updates and reads states of gated-delta linear attention; a model gives the dtype only",
-        linear_decode.Knobs,
+    "layer-norm": Kernel(
+        "layer-norm",
+        "LayerNorm of rows, with weight and bias; a model gives the hidden size and the dtype",
+        norm.Knobs,
         (),
-        linear_decode.OPTIONS,
-        linear_decode.shape,
-        linear_decode.canonical,
-        linear_decode.compile,
-        linear_decode.OPTIONAL,
+        ("rows",),
+        norm.layer_shape,
+        norm.canonical,
+        norm.compile,
+        {"columns": 0, "dtype": "model"},
     ),
-    "linear-prefill": Kernel(
-        "linear-prefill",
-        "gated-delta linear attention over whole sequences, chunk by chunk; a model gives the dtype only",
-        linear_prefill.Knobs,
-        ("batch",),
-        linear_prefill.OPTIONS,
-        linear_prefill.shape,
-        linear_prefill.canonical,
-        linear_prefill.compile,
-        linear_prefill.OPTIONAL,
-    ),
-    "mla-decode": Kernel(
-        "mla-decode",
-        "a few tokens per sequence attend to its paged latent cache, absorbed, split-KV; a model gives the dtype only",
-        mla_decode.Knobs,
-        ("batch",),
-        mla_decode.OPTIONS,
-        mla_decode.shape,
-        mla_decode.canonical,
-        mla_decode.compile,
-        mla_decode.OPTIONAL,
-    ),
-    "mla-prefill": Kernel(
-        "mla-prefill",
-        "latents are expanded to keys and values of every head, then causal attention; a model gives the dtype only",
-        mla_prefill.Knobs,
-        ("batch",),
-        mla_prefill.OPTIONS,
-        mla_prefill.shape,
-        mla_prefill.canonical,
-        mla_prefill.compile,
-        mla_prefill.OPTIONAL,
-    ),
-    "sparse-attention": Kernel(
-        "sparse-attention",
-        "a few tokens per sequence attend to selected tokens of its paged latent cache; a model gives the dtype only",
-        sparse_attention.Knobs,
-        ("batch",),
-        sparse_attention.OPTIONS,
-        sparse_attention.shape,
-        sparse_attention.canonical,
-        sparse_attention.compile,
-        sparse_attention.OPTIONAL,
+    "elementwise": Kernel(
+        "elementwise",
+        "an `operation` on every number, with a second tensor or a scalar as the `other`, or alone",
+        elementwise.Knobs,
+        (),
+        ("rows",),
+        elementwise.shape,
+        elementwise.canonical,
+        elementwise.compile,
+        {"columns": 0, "operation": "add", "other": "tensor", "dtype": "model"},
     ),
     "embedding": Kernel(
         "embedding",
@@ -290,14 +238,15 @@ KERNELS: dict[str, Kernel] = {
     ),
     "grouped-gemm": Kernel(
         "grouped-gemm",
-        "rows of tokens times the weights of their experts, in contiguous, masked or gathered groups",
+        "rows of tokens times the weights of their experts, in contiguous, masked or gathered groups, in a format",
         moe_gemm.Knobs,
         (),
         ("tokens", "experts", "topk", "n", "k"),
         moe_gemm.shape,
         moe_gemm.canonical,
         moe_gemm.compile,
-        {"max_rows": 0},
+        {"max_rows": 0, "format": "none"},
+        candidates=moe_gemm.candidates,
     ),
     "kv-append": Kernel(
         "kv-append",
@@ -312,14 +261,15 @@ KERNELS: dict[str, Kernel] = {
     ),
     "moe": Kernel(
         "moe",
-        "a layer of experts: route, permute, product, SwiGLU, product, finalise; shared: inter of a shared expert",
+        "a layer of experts: route, permute, product, SwiGLU, product, finalise, in a format; shared: a shared expert",
         moe_layer.Knobs,
         (),
         ("tokens", "experts", "topk", "inter"),
         moe_layer.shape,
         moe_layer.canonical,
         moe_layer.compile,
-        {"hidden": 0, "shared": 0, "max_rows": 0},
+        {"hidden": 0, "shared": 0, "max_rows": 0, "format": "none"},
+        candidates=moe_layer.candidates,
     ),
     "moe-finalize": Kernel(
         "moe-finalize",
@@ -362,7 +312,7 @@ KERNELS: dict[str, Kernel] = {
         residual_add.shape,
         residual_add.canonical,
         residual_add.compile,
-        {"columns": 0},
+        {"columns": 0, "dtype": "model"},
     ),
     "rms-norm": Kernel(
         "rms-norm",
@@ -373,7 +323,7 @@ KERNELS: dict[str, Kernel] = {
         norm.shape,
         norm.canonical,
         norm.compile,
-        {"columns": 0, "residual": 0},
+        {"columns": 0, "residual": 0, "dtype": "model"},
     ),
     "rope": Kernel(
         "rope",
@@ -394,6 +344,17 @@ KERNELS: dict[str, Kernel] = {
         softmax.shape,
         softmax.canonical,
         softmax.compile,
+        {"dtype": "model"},
+    ),
+    "collapse-streams": kernel_of(
+        "collapse-streams",
+        "the weighted sum of residual streams that a block reads; a model gives the hidden size and the dtype",
+        stream_collapse,
+    ),
+    "expand-streams": kernel_of(
+        "expand-streams",
+        "residual streams mixed, with a block's result added to each; a model gives the hidden size and the dtype",
+        stream_expand,
     ),
     "swiglu": Kernel(
         "swiglu",
@@ -404,7 +365,7 @@ KERNELS: dict[str, Kernel] = {
         activation.shape,
         activation.canonical,
         activation.compile,
-        {"inter": 0},
+        {"inter": 0, "dtype": "model"},
     ),
     "top-k": Kernel(
         "top-k",

@@ -41,7 +41,7 @@ class Knobs(RowKnobs):
     layout: str = knob("row half inter", "where gate and up lie, outermost first", axes="row, half, inter")
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
     """Return the problem of `rows`, and of `inter` or the model's intermediate size."""
     sizes, dtype = row_sizes("swiglu", options, model, "inter", "intermediate")
     return Problem(sizes["rows"], sizes["inter"], dtype)

@@ -5,7 +5,7 @@ Every error begins with what is at fault: the knob, or `model`, `batch`, `option
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -21,9 +21,10 @@ class Kernel:
     """A template: from a model and a batch to a problem, from a problem and knobs to a program.
 
     `Knobs` is a frozen dataclass of `knob` fields. `shape(model, batch, options)` gives the problem from what the
-    kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default;
-    `canonical(problem, knobs)` gives a key that is equal for knobs of one meaning, `compile(problem, knobs, machine,
-    seed)` the program.
+    kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default, a
+    number or, of what is a choice among names, a name; `canonical(problem, knobs)` gives a key that is equal for knobs
+    of one meaning, `compile(problem, knobs, machine, seed)` the program; `candidates(problem, machine)` knobs to try
+    where none are given, the best first.
     """
 
     name: str
@@ -31,10 +32,28 @@ class Kernel:
     Knobs: type[Any]
     needs: tuple[str, ...]
     options: tuple[str, ...]
-    shape: Callable[[Model | None, Batch | None, Mapping[str, int]], Any]
+    shape: Callable[[Model | None, Batch | None, Mapping[str, Any]], Any]
     canonical: Callable[[Any, Any], tuple[Any, ...]]
     compile: Callable[[Any, Any, Machine, int], Program]
-    optional: Mapping[str, int] = field(default_factory=dict)
+    optional: Mapping[str, int | str] = field(default_factory=dict)
+    candidates: Callable[[Any, Machine], Iterator[Any]] | None = None
+
+    def suggested(self, problem: Any, machine: Machine) -> Any:
+        """Return knobs that suit a problem: the first candidates whose program fits the machine, or else the first."""
+        found = list(self.candidates(problem, machine)) if self.candidates else [self.Knobs()]
+        for knobs in found:
+            try:
+                self.compile(problem, knobs, machine, 0)
+            except ValueError:
+                continue
+            return knobs
+        return found[0]
+
+
+def kernel_of(name: str, description: str, module: Any, *needs: str) -> Kernel:
+    """Return the kernel of a module that names all its parts as `Kernel` does."""
+    made = module.Knobs, needs, module.OPTIONS, module.shape, module.canonical, module.compile, module.OPTIONAL
+    return Kernel(name, description, *made)
 
 
 MAX_SIZE = 1 << 24  # assumed: a problem size beyond it is a slip
@@ -64,6 +83,17 @@ def require_options(
         if type(value) is not int or not least <= value <= MAX_SIZE:
             raise ValueError(f"options: size {name} is {value!r}; allowed: an integer from {least} to {MAX_SIZE}")
     return found
+
+
+def named_option(options: Mapping[str, Any], name: str, choices: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the one of `choices` that the option `name` gives, the first by default, and the other options.
+
+    Raises ValueError for another value.
+    """
+    value = options.get(name, choices[0])
+    if value not in choices:
+        raise ValueError(f"options: unknown {name} {value!r}; known: {nearest_first(str(value), choices)}")
+    return value, {key: size for key, size in options.items() if key != name}
 
 
 def knob(default: Any, meaning: str, *, least: int | None = None, choices: Sequence[str] = (), axes: str = "") -> Any:

@@ -6,17 +6,21 @@ up. b has the axes of a weight matrix, output features n by input features k. La
 `layouts.catalog`. Operands of 8 bits have one scale per tensor, by which the sum is multiplied before it is rounded to
 bf16. The same template with a batch axis multiplies many pairs of one shape (`batched-gemm`).
 
+The matrix unit multiplies, or the vector unit in fp32 (products of fp32 that must not be rounded to TF32 first), one
+multiply-add per alu operation, from a tile of registers that it fills from the scratchpad (`hwmodel.vector.quantise`).
+
 Cores go on to their next tile without a new launch. What `order` is worth shows where tiles of a and b meet in a shared
 cache or in multicast loads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from hwmodel.machine import Machine
+from hwmodel.program import DTYPES as DTYPE_BYTES
 from hwmodel.program import NONE, Program, Tensor
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS
@@ -27,6 +31,10 @@ from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES
 
+UNITS = ("matrix", "vector")
+# tiles of m, n and k (of 16 bits) with their stages, the largest first; they fit 227 KiB of scratchpad
+TILES = ((128, 128, 64, 3), (128, 64, 128, 3), (64, 64, 128, 4), (64, 32, 128, 4))
+SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))
 DTYPES = ("bf16", "fp16", "fp32", "fp8_e4m3", "int8")
 
 
@@ -70,6 +78,7 @@ class Knobs:
     sram_layout: str = knob("swizzled", "where tiles of a and b lie in the scratchpad", choices=OPERAND_LAYOUTS)
     order: str = order_knob()
     group_m: int = group_knob()
+    unit: Literal["matrix", "vector"] = knob("matrix", "which unit multiplies", choices=UNITS)
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,16 @@ def shape_in(kernel: str, dtype: str) -> Callable[[Model | None, Batch | None, M
     return shape_of
 
 
+def batched_shape_in(kernel: str, dtype: str) -> Callable[[Model | None, Batch | None, Mapping[str, int]], Problem]:
+    """Return `batched_shape` for operands of one type, whatever the model's."""
+
+    def shape_of(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+        require_options(kernel, options, ("products", "m", "n", "k"))
+        return Problem(options["m"], options["n"], options["k"], dtype, options["products"])
+
+    return shape_of
+
+
 def batched_shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of `products` pairs of matrices of the sizes m, n, k in `options`; else as `shape`."""
     require_options("batched-gemm", options, ("products", "m", "n", "k"))
@@ -111,7 +130,12 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, orders by what they order."""
     grid = _grid(problem, knobs)
     layouts = [repr(tensor.layout.key) for tensor in operand_tensors(problem, knobs)]
-    return (*layouts, *grid.key, knobs.stages, knobs.sram_layout, knobs.schedule)
+    return (*layouts, *grid.key, knobs.stages, sram_layout(knobs), knobs.schedule, knobs.unit)
+
+
+def sram_layout(knobs: Any) -> str:
+    """Return where tiles lie in the scratchpad: row by row where the vector unit reads them."""
+    return knobs.sram_layout if knobs.unit == "matrix" else "row-major"
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -120,6 +144,9 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` is not used: nothing is drawn.
     """
     check_knobs(knobs)
+    if knobs.unit == "vector" and problem.dtype == "int8":
+        raise ValueError("unit: vector, which sums in fp32, for operands of int8; allowed: matrix")
+    knobs = replace(knobs, sram_layout=sram_layout(knobs))
     grid = _grid(problem, knobs)
     tensors = place(_tensors(problem, knobs, grid), machine)
     recipe = Recipe(
@@ -129,6 +156,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         number_of(tensors, "partial"),
         sum_dtype=problem.sum_dtype,
         scales=number_of(tensors, "scales"),
+        unit=knobs.unit,
     )
     phases = [Multiply(grid, recipe, machine, tensors, knobs.stages).finish(knobs.schedule, machine)]
     sizes = {"tile_m": knobs.tile_m, "tile_n": knobs.tile_n}
@@ -137,6 +165,33 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         phases.append(reduce_parts(grid, recipe, machine, tensors))
         machine.require_fit(phases[1], sizes | {"split_k": knobs.split_k})
     return Program("gemm" if problem.batch is None else "batched-gemm", tensors, tuple(phases))
+
+
+def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
+    """Yield knobs to try: tiles by what the core with the most of them has to do, then small ones that fit.
+
+    A tile costs what multiplying it takes or loading it through the core's port, and k is split where a quarter of the
+    cores had all tiles.
+    """
+    cores, unit = machine.spec.cores, machine.spec.cores.matrix
+    rate, port = unit.rate(problem.dtype), machine.spec.noc.port_bytes_per_cycle
+    element = DTYPE_BYTES[problem.dtype].itemsize
+    macs = rate.macs_per_cycle * (rate.sustained_percent or 100) / 100
+
+    def tiles(m: int, n: int) -> int:
+        return -(-problem.m // m) * -(-problem.n // n) * (problem.batch or 1)
+
+    def cost(shape: tuple[int, int, int, int]) -> float:
+        m, n, *_ = shape
+        return -(-tiles(m, n) // cores.count) * max(m * n / macs, (m + n) * element / port)
+
+    rows = -(-problem.m // unit.m) * unit.m
+    shapes = [(min(m, rows), n, max(1, k * 2 // element), stages) for m, n, k, stages in TILES]
+    for m, n, k, stages in (*sorted(shapes, key=cost), *SMALL_TILES):
+        idle = cores.count // tiles(m, n)
+        split = min(idle, problem.k // (4 * k)) if idle >= 4 else 1
+        kind = Knobs if problem.batch is None else BatchedKnobs
+        yield kind(tile_m=min(m, rows), tile_n=n, tile_k=k, stages=stages, split_k=max(1, split))
 
 
 def _grid(problem: Problem, knobs: Knobs) -> Grid:

@@ -26,8 +26,9 @@ from hwmodel.program import NONE, Buffer, Program, Tensor
 from layouts.catalog.scales import sf_128x4, sf_linear
 from layouts.notation import NamedLayout
 from workloads.batch import Batch
-from workloads.buffers import OPERAND_LAYOUTS, operand
+from workloads.buffers import OPERAND_LAYOUTS
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
+from workloads.kernels.gemm_expansion import Stored, Tile, expansion
 from workloads.kernels.gemm_grid import (
     Grid,
     check_tile_k,
@@ -37,7 +38,7 @@ from workloads.kernels.gemm_grid import (
     partial_tensor,
     scales_tensor,
 )
-from workloads.kernels.gemm_tiles import Expansion, Multiply, Recipe, Stream, reduce_parts
+from workloads.kernels.gemm_tiles import Expansion, Multiply, Recipe, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES
@@ -46,14 +47,10 @@ SCALE_LAYOUTS = ("128x4", "linear")
 
 
 @dataclass(frozen=True)
-class Format:
-    """A block format: elements to a byte and their type in memory, elements that share a scale, the type of scales."""
+class Format(Stored):
+    """A block format; `has_tensor_scale`: beside the scales of blocks there is one for the tensor."""
 
-    per_byte: int
-    dtype: str
-    block: int
-    scale_dtype: str
-    has_tensor_scale: bool
+    has_tensor_scale: bool = False
 
     @property
     def native(self) -> Literal["fp8_scaled", "fp4_scaled"]:
@@ -62,8 +59,8 @@ class Format:
 
 
 FORMATS = {
-    "mxfp8": Format(1, "fp8_e4m3", 32, "e8m0", False),
-    "mxfp4": Format(2, "uint8", 32, "e8m0", False),
+    "mxfp8": Format(1, "fp8_e4m3", 32, "e8m0"),
+    "mxfp4": Format(2, "uint8", 32, "e8m0"),
     "nvfp4": Format(2, "uint8", 16, "fp8_e4m3", True),
 }
 
@@ -169,7 +166,7 @@ def _tensors(problem: Problem, knobs: Knobs, grid: Grid) -> list[Tensor]:
     return tensors + ([scales_tensor()] if form.has_tensor_scale else [])
 
 
-def scales_layout(order: str, rows: int, k: int, form: Format) -> NamedLayout:
+def scales_layout(order: str, rows: int, k: int, form: Stored) -> NamedLayout:
     """Return where the scales of a matrix [rows, k] lie, axes row and col: one of SCALE_LAYOUTS.
 
     Tiles of 128 x 4 are whole: rows and scales beyond the matrix have their place, and nobody asks for them.
@@ -183,28 +180,28 @@ def _expansion(
     problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], side: Literal["a", "b"]
 ) -> Expansion:
     form, native = problem.form, is_native(problem, machine)
-    rows = knobs.tile_m if side == "a" else knobs.tile_n
-    elements = block(f"{side} stored", rows, knobs.tile_k // form.per_byte, form.dtype, knobs.stages)
-    out = block(side, rows, knobs.tile_k, form.native if native else "bf16", knobs.expanded)
-    if not native:
-        out = operand(out, machine, knobs.sram_layout, side=side, axis_of_k=1)
-    kind = "blocks" if form.per_byte == 1 else "fp4"
-    return Expansion(
-        f"{'attach' if native else 'expand'}_{kind}",
-        out,
-        Stream(number_of(tensors, side), ("m" if side == "a" else "n", "k"), elements, side, unit=form.per_byte),
-        Stream(
-            number_of(tensors, f"scales {side}"),
-            ("row", "col"),
-            _scale_buffer(form, knobs, f"scales {side}", rows),
-            side,
-            unit=form.block,
-        ),
+    rows, axis = (knobs.tile_m, "m") if side == "a" else (knobs.tile_n, "n")
+    tile = Tile(
+        side,
+        rows,
+        knobs.tile_k,
+        knobs.stages,
+        knobs.expanded,
+        form.native if native else "bf16",
+        (number_of(tensors, side), number_of(tensors, f"scales {side}")),
+        ((axis, "k"), ("row", "col")),
     )
+    scales = scale_buffer(form, f"scales {side}", knobs.scales, (rows, knobs.tile_k), knobs.stages)
+    return expansion(function(form, native), form, tile, scales, machine, knobs.sram_layout)
 
 
-def _scale_buffer(form: Format, knobs: Knobs, name: str, rows: int) -> Buffer:
-    """Return the request for the scales of a tile, in the order in which they lie in memory."""
-    layout = scales_layout(knobs.scales, rows, knobs.tile_k, form)
+def function(form: Stored, native: bool) -> str:
+    """Return the vector operation that makes operands of a format, or that stands for what the matrix unit does."""
+    return f"{'attach' if native else 'expand'}_{'blocks' if form.per_byte == 1 else 'fp4'}"
+
+
+def scale_buffer(form: Stored, name: str, order: str, tile: tuple[int, int], stages: int) -> Buffer:
+    """Return the request for the scales of a tile of rows by k, in the order in which they lie in memory."""
+    layout = scales_layout(order, *tile, form)
     rows, columns = layout.size("row"), layout.size("col")
-    return block(name, rows, columns, form.scale_dtype, knobs.stages, layout.layout)
+    return block(name, rows, columns, form.scale_dtype, stages, layout.layout)

@@ -106,16 +106,17 @@ class Multiply:
         tensors: tuple[Tensor, ...],
         stages: int,
         items: Mapping[str, Array] | None = None,
+        name: str = "multiply",
     ) -> None:
         self._grid, self._recipe, self._stages = grid, recipe, stages
         self._items = dict(grid.work_items() if items is None else items)
         self._split = grid.parts > 1
-        self._p = p = PhaseAssembler("multiply", tensors, tuple(self._items))
+        self._p = p = PhaseAssembler(name, tensors, tuple(self._items))
         self._streams = recipe.consumers()
         requested = [stream.buffer for streams in self._streams.values() for stream in streams]
         self._expansions = [side for side in (recipe.a, recipe.b) if isinstance(side, Expansion)]
         requested += [expansion.out for expansion in self._expansions]
-        requested.append(block("accumulator", grid.tile_m, grid.tile_n, recipe.sum_dtype, recipe.accumulators))
+        requested.append(self._accumulator())
         requested += self._outs()
         self._scaled = recipe.scales != NONE and not self._split
         if self._scaled:
@@ -123,6 +124,11 @@ class Multiply:
         numbers = p.add_buffers(allocate(requested, machine))
         self._buffers = dict(zip((b.name for b in requested), numbers, strict=True))
         self._counters: dict[str, int] = {}
+
+    def _accumulator(self) -> Buffer:
+        """Return the request for what products are added up in."""
+        recipe = self._recipe
+        return block("accumulator", self._grid.tile_m, self._grid.tile_n, recipe.sum_dtype, recipe.accumulators)
 
     def _outs(self) -> list[Buffer]:
         """Return the requests for what the store queue reads."""
@@ -155,8 +161,18 @@ class Multiply:
         m, n = self._p.column("m"), self._p.column("n")
         return (self._grid.m - m).clip(self._grid.tile_m), (self._grid.n - n).clip(self._grid.tile_n)
 
+    def _operand_rows(self, side: Literal["a", "b"]) -> Affine:
+        """Return the rows of a or b that the item reads."""
+        return self._extents()["ab".index(side)]
+
+    def _multiplied(self) -> tuple[Affine, Affine]:
+        """Return the rows of a and of b that enter the matrix unit."""
+        return self._extents()
+
     def _k(self, index: Affine | int, unit: int = 1) -> tuple[Affine, Affine]:
-        """Return start and count of a tile of k, in units of so many elements."""
+        """Return start and count of a tile of k, in units of so many elements; of one that holds all k, that."""
+        if unit >= self._grid.k:
+            return Affine.of(0), Affine.of(1)
         per_tile, total = self._grid.tile_k // unit, -(-self._grid.k // unit)
         start = (self._p.column("first") + index) * per_tile
         return start, (total - start).clip(per_tile)
@@ -180,8 +196,8 @@ class Multiply:
         p = self._p
         if self._scaled:
             wait: list[Wait] = [(self._counter("scales free"), p.begun - 1)]
-            whole = Region(self._recipe.scales, {})
-            p.load(self._slot("scales", p.begun), whole, wait=wait, signal=[self._counter("scales loaded")])
+            region = self._scales_region()
+            p.load(self._slot("scales", p.begun), region, wait=wait, signal=[self._counter("scales loaded")])
         with p.loop("load", p.column("tiles")) as i:
             for consumer, streams in self._streams.items():
                 free: list[Wait] = [(self._counter(f"{consumer}: tiles free"), i.running - self._stages + 1)]
@@ -193,6 +209,9 @@ class Multiply:
                         wait=free,
                         signal=[self._counter(f"{consumer}: tiles loaded")],
                     )
+
+    def _scales_region(self) -> Region:
+        return Region(self._recipe.scales, {})
 
     def _operands(self, number: Affine) -> tuple[Slot, Slot]:
         names = [
@@ -235,7 +254,7 @@ class Multiply:
         p.matmul(
             self._slot("accumulator", number if recipe.promotion else p.begun),
             *self._operands(number),
-            (*self._extents(), self._k(index)[1]),
+            (*self._multiplied(), self._k(index)[1]),
             transpose_b=True,
             accumulate=0 if recipe.promotion else index,
             wait=wait,
@@ -257,12 +276,11 @@ class Multiply:
     def _expand(self, expansion: Expansion, number: Affine, index: Affine) -> None:
         """The waiting for a free block counts tiles, the first of which find all blocks free."""
         side = expansion.elements.side
-        rows = self._extents()["ab".index(side)]
         names = (expansion.out.name, expansion.elements.buffer.name, expansion.scales.buffer.name)
         self._p.vector(
             expansion.function,
             [self._slot(name, number) for name in names],
-            (rows, self._k(index)[1], expansion.scales.unit),
+            (self._operand_rows(side), self._k(index)[1], expansion.scales.unit),
             wait=[
                 *self._ready(f"expand {side}", number),
                 (self._counter("expanded tiles free"), number - expansion.out.slots + 1),
@@ -278,7 +296,7 @@ class Multiply:
         p.vector(
             "promote",
             (*accumulators, *scales),
-            (*self._extents(), p.column("offset"), 1 - index),
+            (self._operand_rows("a"), self._operand_rows("b"), p.column("offset"), 1 - index),
             wait=[*self._ready("promote", number), (self._counter("product"), number + 1)],
             signal=[*self._done("promote"), self._counter("accumulators free")],
         )
@@ -307,18 +325,24 @@ class Multiply:
             operands.append(self._slot("scales", p.begun))
             wait.append((self._counter("scales loaded"), p.begun + 1))
             signal.append(self._counter("scales free"))
-        p.vector("dequantise" if self._scaled else "convert", operands, self._extents(), wait=wait, signal=signal)
+        p.vector(self._rounding(), operands, self._extents(), wait=wait, signal=signal)
 
-    def _store(self) -> None:
+    def _rounding(self) -> str:
+        """Return the operation that makes the result of the sum, and of its scales where it has any."""
+        return "dequantise" if self._scaled else "convert"
+
+    def _result_region(self) -> Region:
         p, (rows, width) = self._p, self._extents()
         there = {"m": (p.column("m"), rows), "n": (p.column("n"), width)} | self._batch()
         if self._split:
-            to = Region(self._recipe.partial, there | {"part": (p.column("part"), 1)})
-        else:
-            to = Region(self._recipe.result[0], there)
+            return Region(self._recipe.partial, there | {"part": (p.column("part"), 1)})
+        return Region(self._recipe.result[0], there)
+
+    def _store(self) -> None:
+        p = self._p
         p.store(
             self._slot("out", p.begun),
-            to,
+            self._result_region(),
             wait=[(self._counter("out"), p.begun + 1)],
             signal=[self._counter("out free")],
         )

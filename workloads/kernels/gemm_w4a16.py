@@ -1,8 +1,9 @@
-"""GEMM of 16-bit activations and 4-bit weights: c[m, n] = a[m, k] (b - 8)[n, k]^T, each group of k with its scale.
+"""GEMM of 16-bit activations and narrow integer weights: c[m, n] = a[m, k] w[n, k]^T, each weight with its scale.
 
-b is stored two elements to a byte, along k, as unsigned numbers that stand for -8 to 7, with a 16-bit scale for each
-group of 128 (or another `group`) of k in a row. The vector unit unpacks a tile, scales it and rounds it to the type of
-the activations, into one of the `expanded` operands of the matrix unit.
+Of 4 bits (`gemm-w4a16`), b is stored two elements to a byte, along k, as unsigned numbers that stand for -8 to 7, with
+a 16-bit scale for each group of 128 (or another `group`) of k in a row. Of 8 bits (`gemm-w8a16`), with a 16-bit scale
+for each row, that is, output channel, which comes with every tile of it. The vector unit unpacks a tile, scales it and
+rounds it to the type of the activations, into one of the `expanded` operands of the matrix unit.
 
 The tile of k is whole groups. Layouts count bytes along k of b, and groups along k of its scales. Not modelled: zero
 points, interleaved orders of the nibbles, and scaling after the product instead of before.
@@ -18,10 +19,11 @@ from hwmodel.assembler import block
 from hwmodel.machine import Machine
 from hwmodel.program import NONE, Program, Tensor
 from workloads.batch import Batch
-from workloads.buffers import OPERAND_LAYOUTS, operand
+from workloads.buffers import OPERAND_LAYOUTS
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.kernels.gemm_expansion import Stored, Tile, expansion
 from workloads.kernels.gemm_grid import Grid, check_tile_k, group_knob, number_of, order_knob, partial_tensor
-from workloads.kernels.gemm_tiles import Expansion, Multiply, Recipe, Stream, operand_stream, reduce_parts
+from workloads.kernels.gemm_tiles import Expansion, Multiply, Recipe, operand_stream, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES
@@ -32,13 +34,19 @@ OPTIONAL = {"group": GROUP}
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of one matrix product; `group` elements of k share a scale, an even number."""
+    """Sizes of one matrix product; `group` elements of k share a scale, an even number, or all k of 8 `bits`."""
 
     m: int
     n: int
     k: int
     dtype: str
     group: int = GROUP
+    bits: int = 4
+
+    @property
+    def stored(self) -> Stored:
+        """How the weights lie in memory."""
+        return Stored(8 // self.bits, "uint8" if self.bits == 4 else "int8", self.group, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Knobs:
     """What the search may choose."""
 
     layout_a: str = knob("m k", "where a lies, outermost first", axes="m, k")
-    layout_b: str = knob("n k", "where the bytes of b lie, outermost first; k counts pairs", axes="n, k")
+    layout_b: str = knob("n k", "where the bytes of b lie, outermost first; k counts bytes", axes="n, k")
     layout_c: str = knob("m n", "where c lies, outermost first", axes="m, n")
     layout_scales: str = knob("k n", "where the scales of b lie, outermost first; k counts groups", axes="n, k")
     tile_m: int = knob(128, "rows of a tile of a and c", least=1)
@@ -70,6 +78,13 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
     return Problem(found["m"], found["n"], found["k"], dtype, found["group"])
 
 
+def shape_8_bits(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+    """Return the problem of the sizes m, n, k in `options` with weights of 8 bits; else as `shape`."""
+    found = require_options("gemm-w8a16", options, ("m", "n", "k"))
+    dtype = require_16_bit("gemm-w8a16", model.dtype if model else "bf16")
+    return Problem(found["m"], found["n"], found["k"], dtype, found["k"], 8)
+
+
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, orders by what they order."""
     grid = _grid(problem, knobs)
@@ -83,7 +98,8 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` is not used: nothing is drawn.
     """
     check_knobs(knobs)
-    check_tile_k(knobs.tile_k, problem.group, "a group of scales")
+    if problem.bits == 4:
+        check_tile_k(knobs.tile_k, problem.group, "a group of scales")
     grid = _grid(problem, knobs)
     tensors = place(_tensors(problem, knobs, grid), machine)
     recipe = Recipe(
@@ -99,7 +115,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     if grid.parts > 1:
         phases.append(reduce_parts(grid, recipe, machine, tensors))
         machine.require_fit(phases[1], sizes | {"split_k": knobs.split_k})
-    return Program("gemm-w4a16", tensors, tuple(phases))
+    return Program(f"gemm-w{problem.bits}a16", tensors, tuple(phases))
 
 
 def _grid(problem: Problem, knobs: Knobs) -> Grid:
@@ -107,11 +123,11 @@ def _grid(problem: Problem, knobs: Knobs) -> Grid:
 
 
 def _tensors(problem: Problem, knobs: Knobs, grid: Grid) -> list[Tensor]:
-    m, n, k, dtype = problem.m, problem.n, problem.k, problem.dtype
+    m, n, k, dtype, stored = problem.m, problem.n, problem.k, problem.dtype, problem.stored
     groups = {"n": n, "k": -(-k // problem.group)}
     tensors = [
         Tensor("a", knob_layout(knobs, "layout_a", {"m": m, "k": k}), dtype, NONE),
-        Tensor("b", knob_layout(knobs, "layout_b", {"n": n, "k": -(-k // 2)}), "uint8", NONE),
+        Tensor("b", knob_layout(knobs, "layout_b", {"n": n, "k": -(-k // stored.per_byte)}), stored.dtype, NONE),
         Tensor("c", knob_layout(knobs, "layout_c", {"m": m, "n": n}), dtype, NONE),
         Tensor("scales b", knob_layout(knobs, "layout_scales", groups), dtype, NONE),
     ]
@@ -119,13 +135,17 @@ def _tensors(problem: Problem, knobs: Knobs, grid: Grid) -> list[Tensor]:
 
 
 def _weights(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> Expansion:
-    tn, tk, axes = knobs.tile_n, knobs.tile_k, ("n", "k")
-    packed = block("b packed", tn, tk // 2, "uint8", knobs.stages)
-    scales = block("scales b", tn, tk // problem.group, problem.dtype, knobs.stages)
-    expanded = block("b", tn, tk, problem.dtype, knobs.expanded)
-    return Expansion(
-        "expand_int4",
-        operand(expanded, machine, knobs.sram_layout, side="b", axis_of_k=1),
-        Stream(number_of(tensors, "b"), axes, packed, "b", unit=2),
-        Stream(number_of(tensors, "scales b"), axes, scales, "b", unit=problem.group),
+    stored, axes = problem.stored, ("n", "k")
+    scales = block("scales b", knobs.tile_n, max(1, knobs.tile_k // stored.block), problem.dtype, knobs.stages)
+    tile = Tile(
+        "b",
+        knobs.tile_n,
+        knobs.tile_k,
+        knobs.stages,
+        knobs.expanded,
+        problem.dtype,
+        (number_of(tensors, "b"), number_of(tensors, "scales b")),
+        (axes, axes),
     )
+    function = "expand_int4" if problem.bits == 4 else "expand_blocks"
+    return expansion(function, stored, tile, scales, machine, knobs.sram_layout)

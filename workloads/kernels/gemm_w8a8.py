@@ -81,7 +81,8 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     grid = _grid(problem, knobs)
     tensors = place(_tensors(problem, knobs, grid), machine)
-    items = grid.work_items() | _squares(grid)
+    items = grid.work_items()
+    items |= scale_squares(items["n"], grid.tile_n, grid.n)
     recipe = Recipe(
         operand_stream(grid, machine, knobs, tensors, "a"),
         operand_stream(grid, machine, knobs, tensors, "b"),
@@ -122,11 +123,13 @@ def scales_layout(order: str, m: int, k: int) -> NamedLayout:
     return named("row col", {"row": m, "col": -(-k // BLOCK)})
 
 
-def _squares(grid: Grid) -> dict[str, Array]:
-    """Return for every work item the first row of scales of b and their count, and where the item begins in it."""
-    n = grid.work_items()["n"]
-    last = (n + grid.tile_n).clip(max=grid.n) - 1
-    return {"block": n // BLOCK, "blocks": last // BLOCK - n // BLOCK + 1, "offset": n % BLOCK}
+def scale_squares(begin: Array, tile_n: int, n: int) -> dict[str, Array]:
+    """Return for tiles of b the first row of its scales and their count, and where the tile begins in it.
+
+    `begin`: first row of each tile of `tile_n` of the n rows.
+    """
+    last = (begin + tile_n).clip(max=n) - 1
+    return {"block": begin // BLOCK, "blocks": last // BLOCK - begin // BLOCK + 1, "offset": begin % BLOCK}
 
 
 def _scales(knobs: Knobs, tensors: tuple[Tensor, ...], blocks: int) -> tuple[Stream, Stream]:

@@ -25,8 +25,6 @@ from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES
 
-UNITS = ("vector", "matrix")
-
 
 @dataclass(frozen=True)
 class Knobs:
@@ -35,7 +33,7 @@ class Knobs:
     layout_a: str = knob("m k", "where a lies, outermost first", axes="m, k")
     layout_b: str = knob("n k", "where the weights lie, outermost first", axes="n, k")
     layout_c: str = knob("m n", "where c lies, outermost first", axes="m, n")
-    unit: Literal["vector", "matrix"] = knob("vector", "which unit multiplies", choices=UNITS)
+    unit: Literal["vector", "matrix"] = knob("vector", "which unit multiplies", choices=gemm.UNITS)
     tile_n: int = knob(32, "rows of a tile of the weights, columns of c", least=1)
     tile_k: int = knob(512, "elements of k in one load", least=1)
     stages: int = knob(4, "tiles of the weights in flight", least=1)
@@ -53,8 +51,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function."""
     layouts = [repr(tensor.layout.key) for tensor in gemm.operand_tensors(problem, knobs)]
-    sram_layout = knobs.sram_layout if knobs.unit == "matrix" else "row-major"
-    return (*layouts, *_grid(problem, knobs).key, knobs.unit, knobs.stages, knobs.schedule, sram_layout)
+    return (*layouts, *_grid(problem, knobs).key, knobs.unit, knobs.stages, knobs.schedule, gemm.sram_layout(knobs))
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -63,8 +60,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` is not used: nothing is drawn.
     """
     check_knobs(knobs)
-    if knobs.unit == "vector":
-        knobs = replace(knobs, sram_layout="row-major")  # the vector unit reads rows
+    knobs = replace(knobs, sram_layout=gemm.sram_layout(knobs))
     grid = _grid(problem, knobs)
     tensors = place(_tensors(problem, knobs, grid), machine)
     recipe = Recipe(

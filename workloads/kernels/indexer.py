@@ -1,11 +1,12 @@
-"""The indexer of sparse attention: scores of all tokens for `q_len` queries per sequence, then the top-k positions.
+"""The indexer of sparse attention: scores of all keys for `q_len` queries per sequence, then the top-k positions.
 
-Phase one scores: a work item is one sequence, or a part of at most `split_tokens` of it. It streams tiles of index
-keys, multiplies them with the rows of all index heads of all its queries, and the vector unit sums the weighted
-positive products over the heads; scores go to memory in fp32, one row per query. Phase two selects: a work item is one
-query; it streams its scores in pieces of `select_tile` and keeps the best. Queries are the last tokens of their
-sequence, and see what comes before them and themselves. Positions are written in ascending order; a query that sees
-fewer than `top_k` tokens writes all of them.
+A key stands for a token, or for `ratio` tokens that were compressed to one entry. Phase one scores: a work item is up
+to `query_tile` queries of one sequence over all keys that the last of them sees, or a part of at most `split_tokens` of
+these. It streams tiles of index keys, multiplies them with the rows of all index heads of its queries, and the vector
+unit sums the weighted positive products over the heads; scores go to memory in fp32, one row per query. Phase two
+selects: a work item is one query; it streams its scores in pieces of `select_tile` and keeps the best. Queries are the
+last tokens of their sequence, or all of them, and see the keys whose tokens lie before them or are themselves.
+Positions are written in ascending order; a query that sees fewer than `top_k` keys writes all of them.
 
 Keys are plain, with a layout as a knob, or e4m3 with a scale per token (`layouts.catalog.mla.indexer_fp8`), which then
 meet e4m3 queries whose scales are in the weights. Queries, weights, scores and positions reside in the shared cache
@@ -32,6 +33,7 @@ from workloads.kernels.attention_parts import first_pages, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent_cache import Pool, field_tensor, place_with, plain_pool
 from workloads.kernels.mla_decode import check_queries
+from workloads.kernels.queries import Queries, last_tokens
 from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
@@ -39,12 +41,17 @@ from workloads.schedule import SCHEDULES, schedule
 
 RECORDS = ("plain", "indexer_fp8")
 Q, WEIGHTS, TABLE, SCORES, POSITIONS, KEYS, SCALES = range(7)
-OPTIONAL = {"heads": 64, "dim": 128, "top_k": 2048, "q_len": 1}  # DeepSeek V3.2
+OPTIONAL = {"heads": 64, "dim": 128, "top_k": 2048, "q_len": 1, "ratio": 1}  # DeepSeek V3.2
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer's indexer: `contexts` are the tokens of every sequence, the `q_len` queries included."""
+    """One layer's indexer: `contexts` are the tokens of every sequence, of which the last `q_len` (0: all) are queries.
+
+    A key stands for `ratio` tokens. Raises ValueError for a sequence without a key.
+    """
 
     heads: int
     dim: int
@@ -52,11 +59,31 @@ class Problem:
     q_len: int
     dtype: str
     contexts: tuple[int, ...]
+    ratio: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.contexts) < self.ratio:
+            raise ValueError(f"batch: a context is {min(self.contexts)}; allowed: the ratio ({self.ratio}) or more")
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """The keys of every sequence."""
+        return tuple(context // self.ratio for context in self.contexts)
+
+    @property
+    def queries(self) -> Queries:
+        """The tokens that are scored for."""
+        return last_tokens(self.contexts, self.q_len)
+
+    def seen(self) -> Array:
+        """Return how many keys every query sees."""
+        seen: Array = (self.queries.position + 1) // self.ratio
+        return seen
 
     @property
     def kept(self) -> int:
         """The most positions that a query can have."""
-        return min(self.top_k, max(self.contexts))
+        return min(self.top_k, max(self.keys))
 
 
 @dataclass(frozen=True)
@@ -69,9 +96,10 @@ class Knobs:
     )
     page_size: int = knob(64, "tokens in a page", least=1)
     page_order: str = knob("shuffled", "how an allocator has dealt the pages", choices=DRAWN_ORDERS)
+    query_tile: int = knob(2, "queries that an item scores together", least=1)
     tile: int = knob(128, "keys in one load", least=1)
     stages: int = knob(3, "tiles of keys in flight", least=1)
-    split_tokens: int = knob(0, "longest piece of a sequence that one core scores; 0: the whole sequence", least=0)
+    split_tokens: int = knob(0, "most keys that one core scores for an item; 0: all", least=0)
     select_tile: int = knob(2048, "scores in one step of the selection", least=1)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     sram_layout: str = knob("swizzled", "where queries and keys lie in the scratchpad", choices=OPERAND_LAYOUTS)
@@ -80,25 +108,28 @@ class Knobs:
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of one layer over `batch`, which is required; a model gives the dtype only.
 
-    Options: index heads (64) of `dim` (128) elements, top_k (2048), q_len tokens per sequence (1).
+    Options: index heads (64) of `dim` (128) elements, top_k (2048), q_len tokens per sequence (1), ratio of tokens
+    to a key (1).
     """
     sizes = require_options("indexer", options, (), OPTIONAL)
     if batch is None:
         raise ValueError("batch: kernel indexer needs one, with a context or a trace")
     check_queries(sizes["q_len"], batch.contexts)
     dtype = require_16_bit("indexer", model.dtype if model else "bf16")
-    return Problem(sizes["heads"], sizes["dim"], sizes["top_k"], sizes["q_len"], dtype, batch.contexts)
+    dims = sizes["heads"], sizes["dim"], sizes["top_k"]
+    return Problem(*dims, sizes["q_len"], dtype, batch.contexts, sizes["ratio"])
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
     check_knobs(knobs)
-    longest = max(problem.contexts)
+    longest = max(problem.keys)
     return (
         *(repr(tensor.layout.key) for tensor in _pool(problem, knobs).tensors),
         knobs.record,
         knobs.page_size,
         knobs.page_order,
+        min(knobs.query_tile, int(problem.queries.lengths.max())),
         knobs.tile,
         knobs.stages,
         knobs.split_tokens if 0 < knobs.split_tokens < longest else 0,
@@ -114,16 +145,19 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` draws the page order.
     """
     check_knobs(knobs)
-    tensors = place_with(_tensors(problem, knobs, seed), _pool(problem, knobs), machine)
-    order = schedule(knobs.schedule, _score_tasks(problem, knobs)["tokens"], machine.spec.cores.count)
-    phases = (_Score(problem, knobs, machine, tensors).finish(order), _select(problem, knobs, machine, tensors))
-    machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
+    pool = _pool(problem, knobs)
+    place_with([], pool, machine)  # before queries of a hopeless size are listed
+    tensors = place_with(_tensors(problem, knobs, seed), pool, machine)
+    tasks = _score_tasks(problem, knobs)
+    order = schedule(knobs.schedule, tasks["tokens"] * tasks["queries"], machine.spec.cores.count)
+    phases = (_Score(problem, knobs, machine, tensors, tasks).finish(order), _select(problem, knobs, machine, tensors))
+    machine.require_fit(phases[0], {"query_tile": knobs.query_tile, "tile": knobs.tile, "stages": knobs.stages})
     machine.require_fit(phases[1], {"select_tile": knobs.select_tile})
     return Program("indexer", tensors, phases)
 
 
 def _pool(problem: Problem, knobs: Knobs) -> Pool:
-    pages = paging.pool_pages(knobs.page_order, problem.contexts, knobs.page_size)
+    pages = paging.pool_pages(knobs.page_order, problem.keys, knobs.page_size)
     if knobs.record == "plain":
         sizes = {"page": pages, "token": knobs.page_size, "dim": problem.dim}
         return plain_pool(knob_layout(knobs, "layout", sizes), problem.dtype)
@@ -134,10 +168,10 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     """Return all tensors but the keys'; a row is an index head of a query, queries are those of all sequences."""
-    queries = len(problem.contexts) * problem.q_len
+    queries = len(problem.queries.sequence)
     q = named("row dim", {"row": queries * problem.heads, "dim": problem.dim})
     weights = named("query head", {"query": queries, "head": problem.heads})
-    scores = named("query position", {"query": queries, "position": max(problem.contexts)})
+    scores = named("query position", {"query": queries, "position": max(problem.keys)})
     positions = named("query rank", {"query": queries, "rank": problem.kept})
     return [
         Tensor("q", q, problem.dtype if knobs.record == "plain" else "fp8_e4m3", NONE, "cache"),
@@ -148,16 +182,24 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     ]
 
 
-def _score_tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
-    contexts = np.array(problem.contexts, np.int64)
-    limit = knobs.split_tokens or int(contexts.max())
-    parts = -(-contexts // limit)
-    sequence = np.repeat(np.arange(len(contexts)), parts)
-    begin = (np.arange(len(sequence)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
-    tokens = np.minimum(contexts[sequence] - begin, limit)
+def _score_tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
+    """Return the columns of the work items, by sequence, tile of queries and part; none without keys."""
+    queries, keys = problem.queries, np.array(problem.keys, np.int64)
+    tiles = -(-queries.lengths // knobs.query_tile)
+    sequence = np.repeat(np.arange(len(keys)), tiles)
+    number = np.arange(len(sequence)) - (np.cumsum(tiles) - tiles)[sequence]
+    first = (np.cumsum(queries.lengths) - queries.lengths)[sequence] + number * knobs.query_tile
+    count = np.minimum(queries.lengths[sequence] - number * knobs.query_tile, knobs.query_tile)
+    seen = problem.seen()[first + count - 1]
+    limit = knobs.split_tokens or int(keys.max())
+    parts = -(-seen // limit)
+    owner = np.repeat(np.arange(len(sequence)), parts)
+    begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
+    tokens = np.minimum(seen[owner] - begin, limit)
     return {
-        "query": sequence * problem.q_len,
-        "first_page": first_pages(problem.contexts, knobs.page_size)[sequence],
+        "query": first[owner],
+        "queries": count[owner],
+        "first_page": first_pages(problem.keys, knobs.page_size)[sequence[owner]],
         "begin": begin,
         "tokens": tokens,
         "tiles": -(-tokens // knobs.tile),
@@ -167,19 +209,21 @@ def _score_tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, An
 class _Score(PhaseWriter):
     """Writes the scoring phase, one method per queue; buffers and counters go by their names."""
 
-    def __init__(self, problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self, problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], tasks: dict[str, Array]
+    ) -> None:
         self._problem, self._knobs = problem, knobs
         self._scaled = len(tensors) > SCALES
-        self._rows = rows = problem.q_len * problem.heads
-        tile, stages, kind = knobs.tile, knobs.stages, knobs.sram_layout
+        most = min(knobs.query_tile, int(problem.queries.lengths.max()))
+        rows, tile, stages, kind = most * problem.heads, knobs.tile, knobs.stages, knobs.sram_layout
         along = contiguous_axis(tensors[KEYS], ("token", "dim"))
         key = block("key", tile, problem.dim, tensors[KEYS].dtype, stages)
         requested = (
             operand(block("q", rows, problem.dim, tensors[Q].dtype, 2), machine, kind, side="a", axis_of_k=1),
-            block("weights", problem.q_len, problem.heads, "fp32", 2),
+            block("weights", most, problem.heads, "fp32", 2),
             operand(key, machine, kind, side="b", axis_of_k=1, filled_along=along),
             block("products", rows, tile, "fp32", 2),
-            block("scores", problem.q_len, tile, "fp32", 2),
+            block("scores", most, tile, "fp32", 2),
             *([block("scale", 1, tile, "fp32", stages)] if self._scaled else []),
         )
         causes: dict[Cause, tuple[str, ...]] = {
@@ -187,8 +231,9 @@ class _Score(PhaseWriter):
             "buffer": ("q free", "key free", "scale free", "products free", "scores free"),
             "dependency": ("products", "scores"),
         }
-        super().__init__("score", tensors, _score_tasks(problem, knobs), requested, causes, machine)
-        self._tiles, self._queries = self._p.column("tiles"), (self._p.column("query"), problem.q_len)
+        super().__init__("score", tensors, tasks, requested, causes, machine)
+        self._tiles, self._queries = self._p.column("tiles"), (self._p.column("query"), self._p.column("queries"))
+        self._rows = self._p.column("queries") * problem.heads
 
     def _size(self, index: Affine | int) -> Affine:
         return (self._p.column("tokens") - index * self._knobs.tile).clip(self._knobs.tile)
@@ -237,7 +282,7 @@ class _Score(PhaseWriter):
         self._p.vector(
             "scaled_index_scores" if self._scaled else "index_scores",
             [*operands, *([self._slot("scale", number)] if self._scaled else [])],
-            (self._problem.q_len, self._size(index), self._problem.heads),
+            (self._p.column("queries"), self._size(index), self._problem.heads),
             wait=self._waits(products=number + 1, scores_free=number - 1),
             signal=self._signals("scores", "products free", "scale free", *also),
         )
@@ -251,11 +296,10 @@ class _Score(PhaseWriter):
 
 
 def _select(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> Phase:
-    """Keep the best of every query's scores, piece by piece."""
-    query = np.arange(len(problem.contexts) * problem.q_len)
-    contexts = np.array(problem.contexts, np.int64)[query // problem.q_len]
-    seen = contexts - problem.q_len + 1 + query % problem.q_len
-    tile, top_k = min(knobs.select_tile, max(problem.contexts)), problem.kept
+    """Keep the best of the scores of every query that sees a key, piece by piece."""
+    seen, top_k = problem.seen(), problem.kept
+    query = np.flatnonzero(seen)
+    seen, tile = seen[query], min(knobs.select_tile, max(problem.keys))
     tasks = {"query": query, "seen": seen, "kept": np.minimum(seen, top_k), "tiles": -(-seen // tile)}
     p = PhaseAssembler("select", tensors, tuple(tasks))
     requested = (

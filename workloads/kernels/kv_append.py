@@ -1,9 +1,9 @@
 """KV append: keys and values of new tokens are written into the paged cache, rotated and quantised on the way or not.
 
-A work item is a piece of a sequence: the heads of its new tokens lie in one tensor (token, head, dim) of queries, keys and
-values, as the product with the stacked weights leaves them, and go to the slots that the page table gives. With `rope`
-the keys are turned first, and the queries too, which then are a tensor of their own; with an fp8 cache what is stored
-is divided by a scale per head of keys and of values. What is both turned and quantised is rounded once.
+A work item is a piece of a sequence: the heads of its new tokens lie in one tensor (token, head, dim) of queries, keys
+and values, as the product with the stacked weights leaves them, and go to the slots that the page table gives. With
+`rope` the keys are turned first, and the queries too, which then are a tensor of their own; with an fp8 cache what is
+stored is divided by a scale per head of keys and of values. What is both turned and quantised is rounded once.
 
 The cache has the axes and the layout knob of `decode_attention`. Not modelled: scales that are computed from the data.
 """

@@ -1,11 +1,11 @@
 """The main phase of attention over a latent cache, and the phase that merges its parts.
 
-Shared by `mla_decode` and `sparse_attention`, which differ in their work items and in how they find tokens. A work item
-is a tile of query rows (of all heads: they share the keys) over a range of tokens. A tile of the cache is loaded once
-and serves twice: all its columns are the keys, its first ones the values. Scores, online softmax and weighted sum
-follow each other as in `decode_attention`; the matrix unit computes the scores of the next tile while the softmax of
-this one runs. Tiles of a record come in `stages` buffers of their own and are widened to one of two 16-bit buffers by
-the vector unit, one tile ahead of the softmax.
+Shared by `mla_decode` and the kernels that gather tokens, which differ in their work items and in how they find tokens.
+A work item is a tile of query rows (of all heads: they share the keys) over a range of tokens. A tile of the cache is
+loaded once and serves twice: all its columns are the keys, its first ones the values. Scores, online softmax and
+weighted sum follow each other as in `decode_attention`; the matrix unit computes the scores of the next tile while the
+softmax of this one runs. Tiles of a record come in `stages` buffers of their own and are widened to one of two 16-bit
+buffers by the vector unit, one tile ahead of the softmax.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from workloads.kernels.latent_cache import FORMATS
 from workloads.kernels.writer import PhaseWriter
 from workloads.schedule import schedule
 
-Q, INDEX, OUT = range(3)  # tensors of a program, then with split tokens the partial results, then the cache
+Q, INDEX, OUT = range(
+    3
+)  # tensors of a program, then partial results of split tokens, sinks, and the cache, as there are
 PARTIAL = 3
 WIDENED = 2  # slots of the 16-bit tiles of a record
 
@@ -54,7 +56,9 @@ class Plan:
     """How the main phase is cut: `rows` of queries by `tile` tokens; `record` is the format of the cache.
 
     `page_axis` and `position_axis` are those of a `Region` of the cache behind the index tensor. With `causal`, rows
-    are masked by the task columns `first row` and `visible`. `split`: items store partial results.
+    are masked by the task columns `first row` and `visible`. `split`: items store partial results. `sinks`: a logit per
+    head joins the denominator of the items whose task column `sink` is 1, whose rows are the heads from `head` on.
+    `strip`: rows of the result that are stored at a time, 0 for all; `queries`: blocks of queries in flight.
     """
 
     rows: int
@@ -66,6 +70,14 @@ class Plan:
     position_axis: str
     causal: bool
     split: bool
+    sinks: bool = False
+    strip: int = 0
+    queries: int = 2
+
+    @property
+    def out_rows(self) -> int:
+        """The rows of a block of results."""
+        return min(self.strip or self.rows, self.rows)
 
 
 class Attend(PhaseWriter):
@@ -85,13 +97,16 @@ class Attend(PhaseWriter):
     ) -> None:
         self._heads, self._plan = heads, plan
         self._format = FORMATS.get(plan.record)
-        self._fields = tuple(range(PARTIAL + plan.split, len(tensors)))
+        self._sinks = PARTIAL + plan.split
+        self._fields = tuple(range(self._sinks + plan.sinks, len(tensors)))
         requested = (*_tile_buffers(heads, plan, machine, tensors[self._fields[0]]), *self._cache_buffers())
         causes: dict[Cause, tuple[str, ...]] = {
             "memory": ("q loaded", "cache loaded"),
             "buffer": ("q free", "cache free", "latent free", "scores free", "probabilities free", "out free"),
             "dependency": ("latent", "scores", "probabilities", "tile summed", "out"),
         }
+        if plan.out_rows < plan.rows:
+            tasks = {**tasks, "strips": -(-np.asarray(tasks["rows"]) // plan.out_rows)}
         super().__init__("attend", tensors, tasks, requested, causes, machine)
         self._tokens, self._tiles, self._rows = (self._p.column(name) for name in ("tokens", "tiles", "rows"))
 
@@ -114,14 +129,18 @@ class Attend(PhaseWriter):
         p, plan = self._p, self._plan
         rows = {"row": (p.column("row"), self._rows)}
         (q,) = self._item("q")
-        p.load(q, Region(Q, rows), wait=self._waits(q_free=p.begun - 1), signal=self._signals("q loaded"))
-        free = "latent_free" if self._format is None else "cache_free"
+        free = self._waits(q_free=p.begun - plan.queries + 1)
+        if plan.sinks:  # before the queries, which signal for both
+            to = self._slot("sinks", p.begun)
+            p.load(to, Region(self._sinks, {"head": (p.column("head"), self._rows)}), wait=free)
+        p.load(q, Region(Q, rows), wait=free, signal=self._signals("q loaded"))
+        tile_free = "latent_free" if self._format is None else "cache_free"
         names = ("latent",) if self._format is None else ("nope", "scale", "rope")
         with p.loop("load", self._tiles) as i:
             here = {"token": (p.column("begin") + i.index * plan.tile, self._tile_tokens(i.index))}
             for name, field in zip(names, self._fields, strict=True):
                 region = Region(field, here, INDEX, p.column("first"), plan.page_axis, plan.position_axis)
-                wait = self._waits(**{free: i.running - plan.stages + 1}) if name == names[0] else []
+                wait = self._waits(**{tile_free: i.running - plan.stages + 1}) if name == names[0] else []
                 signal = self._signals("cache loaded") if name == names[-1] else []
                 p.load(self._slot(name, i.running), region, wait=wait, signal=signal)
 
@@ -161,22 +180,43 @@ class Attend(PhaseWriter):
         )
 
     def vector(self) -> None:
-        """A tile ahead, widening; online softmax per tile; then the result of the item."""
+        """A tile ahead, widening; online softmax per tile, which sinks begin; then the result of the item."""
         p = self._p
         before = p.begun + p.running(0)
+        if self._plan.sinks:
+            p.vector(
+                "start_with_sink",
+                self._item("maximum", "sum", "accumulator", "sinks"),
+                (self._rows, self._rows, p.column("sink")),
+                wait=self._waits(q_loaded=p.begun + 1),
+            )
         self._widen(before, 0)
         with p.loop("vector", self._tiles - 1) as i:
             self._widen(before + 1, i.index + 1)
             self._softmax(before, i.index)
         self._softmax(before, self._tiles - 1)
-        operands = ("out", "accumulator", "maximum", "sum") if self._plan.split else ("out", "accumulator", "sum")
-        p.vector(
+        if self._plan.out_rows == self._plan.rows:
+            self._finish(before, p.begun, (self._rows, self._heads.value_dim))
+            return
+        with p.loop("vector", p.column("strips")) as strip:
+            begin, rows = self._strip(strip.index)
+            self._finish(before, strip.running, (rows, self._heads.value_dim, begin))
+
+    def _finish(self, before: Affine, number: Affine, sizes: tuple[Affine | int, ...]) -> None:
+        """Write block `number` of results."""
+        operands = ("accumulator", "maximum", "sum") if self._plan.split else ("accumulator", "sum")
+        self._p.vector(
             "partial" if self._plan.split else "normalise",
-            self._item(*operands),
-            (self._rows, self._heads.value_dim),
-            wait=self._waits(tile_summed=before + 1, out_free=p.begun - 1),
+            (self._slot("out", number), *self._item(*operands)),
+            sizes,
+            wait=self._waits(tile_summed=before + 1, out_free=number - 1),
             signal=self._signals("out"),
         )
+
+    def _strip(self, index: Affine) -> tuple[Affine, Affine]:
+        """Return the first row of a strip of an item's results and how many it has."""
+        begin = index * self._plan.out_rows
+        return begin, (self._rows - begin).clip(self._plan.out_rows)
 
     def _widen(self, number: Affine, index: Affine | int) -> None:
         known = self._format
@@ -191,7 +231,7 @@ class Attend(PhaseWriter):
         )
 
     def _softmax(self, number: Affine, index: Affine | int) -> None:
-        p, first = self._p, 1 - Affine.of(index)
+        p, first = self._p, Affine.of(0) if self._plan.sinks else 1 - Affine.of(index)
         sizes: tuple[Affine | int, ...] = (self._rows, self._tile_tokens(index), first)
         if self._plan.causal:
             visible = p.column("visible") - index * self._plan.tile
@@ -208,12 +248,19 @@ class Attend(PhaseWriter):
 
     def store(self) -> None:
         p = self._p
-        (out,) = self._item("out")
-        rows: dict[str, tuple[Affine | int, Affine | int]] = {"row": (p.column("row"), self._rows)}
-        to = Region(OUT, rows)
+        if self._plan.out_rows == self._plan.rows:
+            self._store(p.begun, (Affine.of(0), self._rows))
+            return
+        with p.loop("store", p.column("strips")) as strip:
+            self._store(strip.running, self._strip(strip.index))
+
+    def _store(self, number: Affine, rows: tuple[Affine, Affine]) -> None:
+        """Store block `number` of results: rows of the item from one on, and how many."""
+        p, (begin, count) = self._p, rows
+        to = Region(OUT, {"row": (p.column("row") + begin, count)})
         if self._plan.split:
-            to = Region(PARTIAL, {"part": (p.column("part"), 1), "row": (0, self._rows)})
-        p.store(out, to, wait=self._waits(out=p.begun + 1), signal=self._signals("out free"))
+            to = Region(PARTIAL, {"part": (p.column("part"), 1), "row": (begin, count)})
+        p.store(self._slot("out", number), to, wait=self._waits(out=number + 1), signal=self._signals("out free"))
 
 
 def _tile_buffers(heads: Heads, plan: Plan, machine: Machine, cache: Tensor) -> list[Buffer]:
@@ -223,14 +270,15 @@ def _tile_buffers(heads: Heads, plan: Plan, machine: Machine, cache: Tensor) -> 
     latent = block("latent", tile, heads.dim, dtype, plan.stages if plain else WIDENED)
     out = ("fp32", heads.value_dim + 1) if plan.split else (dtype, heads.value_dim)
     return [
-        operand(block("q", rows, heads.dim, dtype, 2), machine, kind, side="a", axis_of_k=1),
+        operand(block("q", rows, heads.dim, dtype, plan.queries), machine, kind, side="a", axis_of_k=1),
         _key_and_value(latent, machine, kind, along, heads.value_dim),
         block("scores", rows, tile, "fp32", 2),
         operand(block("probabilities", rows, tile, dtype, 2), machine, kind, side="a", axis_of_k=1),
         block("maximum", rows, 1, "fp32"),
         block("sum", rows, 1, "fp32"),
         block("accumulator", rows, heads.value_dim, "fp32"),
-        block("out", rows, out[1], out[0], 2),
+        block("out", plan.out_rows, out[1], out[0], 2),
+        *([block("sinks", 1, rows, "fp32", 2)] if plan.sinks else []),
     ]
 
 

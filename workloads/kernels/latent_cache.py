@@ -93,7 +93,7 @@ def field_tensor(record: Record, field: str, name: str, dtype: str) -> Tensor:
 
 def by_token(pool: Pool) -> Pool:
     """Return the pool with page and token as one axis, token: page * page size + the token in its page."""
-    return replace(pool, tensors=tuple(replace(t, layout=_joined(t.layout)) for t in pool.tensors))
+    return replace(pool, tensors=tuple(replace(t, layout=joined(t.layout)) for t in pool.tensors))
 
 
 def place_with(tensors: Sequence[Tensor], pool: Pool, machine: Machine) -> tuple[Tensor, ...]:
@@ -112,7 +112,8 @@ def _divided(steps: Any, width: int, where: str) -> Any:
     return steps // width
 
 
-def _joined(layout: NamedLayout) -> NamedLayout:
+def joined(layout: NamedLayout) -> NamedLayout:
+    """Return the layout with page and token as one axis, token."""
     others = [axis for axis in layout.axes if axis not in ("page", "token")]
     digits = [*layout.leaves("token"), *layout.leaves("page")] or [(1, 0)]
     modes = [tuple(zip(*digits, strict=True))]

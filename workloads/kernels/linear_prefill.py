@@ -11,15 +11,15 @@ where P is Q K^T, masked and faded, and the vector unit makes the faded operands
 first two products, T, P and the faded operands) is done for the next chunk before this one is finished. Keys, queries
 and values are 16-bit numbers, all else fp32 (TF32 on the GPUs, as flash-linear-attention multiplies by default).
 
-Tokens of all sequences follow each other in memory; layouts of q, k and v are one knob. Not modelled: decays per
-channel, chunks of one sequence on several cores, convolutions, and making decays and strengths.
+Tokens of all sequences follow each other in memory; layouts of q, k and v are one knob. Decays per channel:
+`kda_prefill`. Not modelled: chunks of one sequence on several cores, convolutions, and making decays and strengths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -61,8 +61,8 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Knobs:
-    """What the search may choose."""
+class ChunkKnobs:
+    """What the search may choose of kernels that go by chunks."""
 
     layout: str = knob("token head dim", "where q, k, v and the result lie, outermost first", axes="token, head, dim")
     chunk: int = knob(64, "tokens of a chunk", least=1)
@@ -70,6 +70,11 @@ class Knobs:
     stages: int = knob(2, "chunks in flight: one is prepared while the one before is finished", least=2)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     sram_layout: str = knob("swizzled", "where q, k, v lie in the scratchpad", choices=OPERAND_LAYOUTS)
+
+
+@dataclass(frozen=True)
+class Knobs(ChunkKnobs):
+    """What the search may choose."""
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
@@ -86,7 +91,12 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, tiles by what they hold."""
-    layouts = [repr(tensor.layout.key) for tensor in _tensors(problem, knobs) if tensor.name in ("q", "v")]
+    return chunk_key(problem, knobs)
+
+
+def chunk_key(problem: Problem, knobs: ChunkKnobs) -> tuple[Any, ...]:
+    """Return the canonical key of what the kernels that go by chunks have in common."""
+    layouts = [repr(tensor.layout.key) for tensor in tensors_of(problem, knobs) if tensor.name in ("q", "v")]
     tiles = min(knobs.chunk, max(problem.tokens)), min(knobs.tile_v, problem.value_dim)
     return (*layouts, *tiles, knobs.stages, knobs.sram_layout, knobs.schedule)
 
@@ -97,15 +107,16 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` is not used: nothing is drawn.
     """
     check_knobs(knobs)
-    tensors = place(_tensors(problem, knobs), machine)
-    tasks = _tasks(problem, knobs)
+    tensors = place(tensors_of(problem, knobs), machine)
+    tasks = tasks_of(problem, knobs)
     order = schedule(knobs.schedule, tasks["tokens"] * tasks["values"], machine.spec.cores.count)
-    phase = _Chunks(problem, knobs, machine, tensors, tasks).finish(order)
+    phase = Chunks(problem, knobs, machine, tensors, tasks).finish(order)
     machine.require_fit(phase, {"chunk": knobs.chunk, "tile_v": knobs.tile_v, "stages": knobs.stages})
     return Program("linear-prefill", tensors, (phase,))
 
 
-def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
+def tensors_of(problem: Problem, knobs: ChunkKnobs) -> list[Tensor]:
+    """Return the tensors, decays one per head and token."""
     total, heads = sum(problem.tokens), problem.heads
     keys = knob_layout(knobs, "layout", {"token": total, "head": problem.key_heads, "dim": problem.key_dim})
     values = knob_layout(knobs, "layout", {"token": total, "head": heads, "dim": problem.value_dim})
@@ -122,7 +133,7 @@ def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
     ]
 
 
-def _tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
+def tasks_of(problem: Problem, knobs: ChunkKnobs) -> dict[str, Array]:
     """Return the columns of the work items, ordered by sequence, head and value channel."""
     tile_v = min(knobs.tile_v, problem.value_dim)
     tokens = np.array(problem.tokens, np.int64)
@@ -140,26 +151,39 @@ def _tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     }
 
 
-class _Chunks(PhaseWriter):
+class Chunks(PhaseWriter):
     """Writes the phase, one method per queue; buffers and counters go by their names."""
+
+    causes: ClassVar[dict[Cause, tuple[str, ...]]] = {
+        "memory": ("state loaded", "chunk loaded"),
+        "buffer": ("state free", "chunk free", "products free", "out free"),
+        "dependency": ("products", "faded", "solved", "state read", "state faded", "result", "chunk done", "out"),
+    }
+    loop = 0  # the number of the loop over chunks in the queues of the matrix and the vector unit
+    fading = "fade_state"
 
     def __init__(
         self,
         problem: Problem,
-        knobs: Knobs,
+        knobs: ChunkKnobs,
         machine: Machine,
         tensors: tuple[Tensor, ...],
         tasks: dict[str, Array],
     ) -> None:
         self._chunk, self._stages, self._keys = min(knobs.chunk, max(problem.tokens)), knobs.stages, problem.key_dim
-        requested = _buffers(problem, knobs, machine, self._chunk)
-        causes: dict[Cause, tuple[str, ...]] = {
-            "memory": ("state loaded", "chunk loaded"),
-            "buffer": ("state free", "chunk free", "products free", "out free"),
-            "dependency": ("products", "faded", "solved", "state read", "state faded", "result", "chunk done", "out"),
-        }
-        super().__init__("chunks", tensors, tasks, requested, causes, machine)
+        requested = self._requests(problem, knobs, machine)
+        super().__init__("chunks", tensors, tasks, requested, self.causes, machine)
         self._chunks, self._values = self._p.column("chunks"), self._p.column("values")
+
+    def _requests(self, problem: Problem, knobs: ChunkKnobs, machine: Machine) -> list[Buffer]:
+        """Return the requests: operands of the chunks in flight, what is made of two of them, states of two items."""
+        chunk = self._chunk
+        return [
+            *chunk_buffers(problem, knobs, machine, chunk),
+            block("log decay", 1, chunk, "fp32", knobs.stages),
+            block("keys by keys", chunk, chunk, "fp32", 2),
+            block("queries by keys", chunk, chunk, "fp32", 2),
+        ]
 
     def _slots(self, number: Affine, *buffers: str) -> list[Slot]:
         """Return blocks of buffers: the state changes with the item, the others with the chunk `number`."""
@@ -199,7 +223,7 @@ class _Chunks(PhaseWriter):
     def matrix(self) -> None:
         """Products of chunk 0; then products of chunk i + 1 before the rest of chunk i; then the last rest."""
         p = self._p
-        before = p.begun + p.running(0)
+        before = p.begun + p.running(self.loop)
         self._multiply_tokens(before, 0)
         with p.loop("matrix", self._chunks - 1) as i:
             self._multiply_tokens(before + 1, i.index + 1)
@@ -243,7 +267,7 @@ class _Chunks(PhaseWriter):
     def vector(self) -> None:
         """A chunk ahead, what needs no state; then the fading of the state, and the result of the chunk."""
         p = self._p
-        before = p.begun + p.running(0)
+        before = p.begun + p.running(self.loop)
         self._prepare(before, 0)
         with p.loop("vector", self._chunks - 1) as i:
             self._prepare(before + 1, i.index + 1)
@@ -273,7 +297,7 @@ class _Chunks(PhaseWriter):
     def _finish_chunk(self, number: Affine, index: Affine | int) -> None:
         p, n = self._p, self._size(index)
         p.vector(
-            "fade_state",
+            self.fading,
             self._slots(number, "state", "log decay"),
             (n, self._keys, self._values),
             wait=self._waits(state_read=number + 1),
@@ -301,8 +325,8 @@ class _Chunks(PhaseWriter):
         p.store(state, self._state(), wait=wait, signal=self._signals("state free"))
 
 
-def _buffers(problem: Problem, knobs: Knobs, machine: Machine, chunk: int) -> list[Buffer]:
-    """Return the requests: operands of the chunks in flight, what is made of two of them, states of two items."""
+def chunk_buffers(problem: Problem, knobs: ChunkKnobs, machine: Machine, chunk: int) -> list[Buffer]:
+    """Return the requests but those of decays and of the products of tokens with tokens."""
     keys, values, dtype = problem.key_dim, min(knobs.tile_v, problem.value_dim), problem.dtype
     q, k = (block(name, chunk, keys, dtype, knobs.stages) for name in ("q", "k"))
     kind = knobs.sram_layout
@@ -310,10 +334,7 @@ def _buffers(problem: Problem, knobs: Knobs, machine: Machine, chunk: int) -> li
         operand(q, machine, kind, side="a", axis_of_k=1),
         operand(k, machine, kind, side="b", axis_of_k=1),
         block("v", chunk, values, dtype, knobs.stages),
-        block("log decay", 1, chunk, "fp32", knobs.stages),
         block("strength", 1, chunk, "fp32", knobs.stages),
-        block("keys by keys", chunk, chunk, "fp32", 2),
-        block("queries by keys", chunk, chunk, "fp32", 2),
         operand(block("minus keys", chunk, keys, "fp32", 2), machine, kind, side="a", axis_of_k=1),
         operand(block("queries", chunk, keys, "fp32", 2), machine, kind, side="a", axis_of_k=1),
         operand(block("keys at end", keys, chunk, "fp32", 2), machine, kind, side="a", axis_of_k=1),

@@ -65,6 +65,8 @@ class Knobs:
     tile: int = knob(64, "tokens in one load", least=1)
     stages: int = knob(3, "tiles of the cache in flight: scores of one, weighted sum of the one before", least=2)
     split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
+    strip: int = knob(0, "rows of a result that are stored at a time; 0: all of an item", least=0)
+    queries: int = knob(2, "blocks of queries in flight", least=1)
     schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
     sram_layout: str = knob("swizzled", "where operands lie in the scratchpad", choices=OPERAND_LAYOUTS)
 
@@ -114,6 +116,8 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         knobs.tile,
         knobs.stages,
         split,
+        0 if knobs.strip >= min(knobs.head_tile, problem.rows) else knobs.strip,
+        knobs.queries,
         knobs.sram_layout,
         knobs.schedule,
     )
@@ -134,8 +138,9 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     tensors = place_with(_tensors(problem, knobs, seed, parts if split else 0, rows), pool, machine)
     causal = problem.q_len > 1
     plan = Plan(
-        rows, knobs.tile, knobs.stages, knobs.sram_layout, knobs.record, "page", "token", causal=causal, split=split
-    )
+        rows, knobs.tile, knobs.stages, knobs.sram_layout, knobs.record, "page", "token", causal=causal, split=split,
+        strip=knobs.strip, queries=knobs.queries,
+    )  # fmt: skip
     order = schedule(knobs.schedule, tasks["tokens"], machine.spec.cores.count)
     phases = [Attend(problem.heads, plan, machine, tensors, tasks).finish(order)]
     machine.require_fit(phases[0], {"head_tile": knobs.head_tile, "tile": knobs.tile, "stages": knobs.stages})

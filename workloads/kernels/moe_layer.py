@@ -1,5 +1,6 @@
 """A layer of experts: route, permute, first product, SwiGLU, second product, finalise, one phase each.
 
+In a format whose activations are not of 16 bits (`moe_formats`) each product has a pass before it that quantises them.
 Activations between the phases are tensors in memory, so that their traffic counts. `rows: gathered` leaves out the
 permutation (the first product gathers the tokens), `fused: yes` the phase of the activation (it is the epilogue of the
 first product). A shared expert, which every token passes, has products of its own before the results are added up.
@@ -11,7 +12,7 @@ that gives the logits is a plain GEMM and not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +23,18 @@ from hwmodel.program import NONE, Phase, Program, Tensor
 from layouts.notation import NamedLayout, named
 from workloads.batch import Batch
 from workloads.kernels.activation import swiglu_rows
-from workloads.kernels.base import knob, knob_layout
+from workloads.kernels.base import knob, knob_layout, named_option
+from workloads.kernels.gemm_grid import number_of
 from workloads.kernels.moe_finalize import finalize
-from workloads.kernels.moe_gemm import SOURCES, Product, TileKnobs, multiply, tile_key
+from workloads.kernels.moe_formats import (
+    FORMATS,
+    Format,
+    activation_tensors,
+    check_format,
+    expert_scales,
+    weight_tensors,
+)
+from workloads.kernels.moe_gemm import SOURCES, Product, TileKnobs, multiply, tile_candidates, tile_key
 from workloads.kernels.moe_permute import permute
 from workloads.kernels.moe_problem import (
     Routed,
@@ -38,6 +48,7 @@ from workloads.kernels.moe_problem import (
     routing_of,
     sorted_tokens,
 )
+from workloads.kernels.moe_quantise import quantise_rows
 from workloads.kernels.moe_route import RENORMALISE, SCORINGS, choice_tensors, route
 from workloads.kernels.rowwise import RowKnobs, RowPhase, bands
 from workloads.model import Model
@@ -49,11 +60,19 @@ FUSED = ("no", "yes")
 
 @dataclass(frozen=True, kw_only=True)
 class Problem(Routed):
-    """Routed tokens of `hidden` elements, experts of `inter`; `shared`: inter of the shared expert, 0 for none."""
+    """Routed tokens of `hidden` elements, experts of `inter`; `shared`: inter of the shared expert, 0 for none.
+
+    All experts are in one `format` of `moe_formats`.
+    """
 
     hidden: int
     inter: int
     shared: int = 0
+    format: str = "none"
+
+    @property
+    def form(self) -> Format:
+        return check_format(self.format, self.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +92,16 @@ class Knobs(TileKnobs, RoutingKnobs):
     layout_w2: str = knob("expert n k", "where the down weights lie, outermost first", axes="expert, n, k")
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of tokens, experts, topk and inter, and of `hidden` or the model's."""
-    sizes = routed_sizes("moe", options, model, ("inter",), {"hidden": 0, "shared": 0, "max_rows": 0})
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
+    """Return the problem of tokens, experts, topk and inter, of `hidden` or the model's, in a `format`."""
+    form, given = named_option(options, "format", tuple(FORMATS))
+    sizes = routed_sizes("moe", given, model, ("inter",), {"hidden": 0, "shared": 0, "max_rows": 0})
+    check_format(form, sizes["dtype"])
     if not sizes["hidden"]:
         if model is None:
             raise ValueError("options: size hidden is missing; kernel moe needs it, or a model")
         sizes["hidden"] = model.hidden
-    return Problem(**sizes)
+    return Problem(**sizes, format=form)
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
@@ -89,7 +110,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     ways = (knobs.rows, knobs.fused, knobs.scoring, knobs.renormalise)
     widest = max(problem.hidden, problem.inter, problem.shared)
     rows = (knobs.tile_rows, min(knobs.tile_columns, widest), knobs.row_stages)
-    return (*routing_key(problem, knobs), *layouts, *ways, *rows, *tile_key(knobs))
+    return (*routing_key(problem, knobs), *layouts, *ways, *rows, *tile_key(knobs, problem.form))
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -113,39 +134,69 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     return Program("moe", tensors, tuple(phases))
 
 
+def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
+    """Yield knobs to try, the best first, see `moe_gemm.tile_candidates`."""
+    yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form))
+
+
 def _weight_layouts(problem: Problem, knobs: Knobs) -> tuple[NamedLayout, NamedLayout]:
-    sizes = {"expert": problem.experts, "half": 2, "n": problem.inter, "k": problem.hidden}
-    down = {"expert": problem.experts, "n": problem.hidden, "k": problem.inter}
+    per_byte = problem.form.b.per_byte
+    sizes = {"expert": problem.experts, "half": 2, "n": problem.inter, "k": -(-problem.hidden // per_byte)}
+    down = {"expert": problem.experts, "n": problem.hidden, "k": -(-problem.inter // per_byte)}
     return knob_layout(knobs, "layout_w13", sizes), knob_layout(knobs, "layout_w2", down)
 
 
 def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups) -> list[Tensor]:
-    w13, w2 = _weight_layouts(problem, knobs)
     logits = named("token expert", {"token": problem.tokens, "expert": problem.experts})
     permuted = Tensor("permuted", _rows(groups.rows, problem.hidden), problem.dtype, NONE, "cache")
+    gathered = knobs.rows == "gathered"
     tensors = [
         Tensor("x", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
         Tensor("logits", logits, "fp32", NONE, "cache"),
         *choice_tensors(problem.tokens, problem.topk),
         sorted_tokens(routing),
         choice_rows(routing, groups),
-        Tensor("w13", w13, problem.dtype, NONE),
-        Tensor("w2", w2, problem.dtype, NONE),
-        *([] if knobs.rows == "gathered" else [permuted]),
+        *_weights(problem, "", *_weight_layouts(problem, knobs), problem.inter),
+        *([] if gathered else [permuted]),
+        *_quantised(problem, "x" if gathered else "permuted", groups.rows, problem.hidden, gathered=gathered),
         *_activations(problem, knobs, "", groups.rows, problem.inter),
         Tensor("y", _rows(groups.rows, problem.hidden), problem.dtype, NONE, "cache"),
         Tensor("out", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
     ]
     if problem.shared:
-        sizes = {"expert": 1, "half": 2, "n": problem.shared, "k": problem.hidden}
-        down = {"expert": 1, "n": problem.hidden, "k": problem.shared}
+        per_byte = problem.form.b.per_byte
+        sizes = {"expert": 1, "half": 2, "n": problem.shared, "k": -(-problem.hidden // per_byte)}
+        down = {"expert": 1, "n": problem.hidden, "k": -(-problem.shared // per_byte)}
+        layouts = named("expert half n k", sizes), named("expert n k", down)
         tensors += [
-            Tensor("shared w13", named("expert half n k", sizes), problem.dtype, NONE),
-            Tensor("shared w2", named("expert n k", down), problem.dtype, NONE),
+            *_weights(problem, "shared ", *layouts, problem.shared),
+            *([] if gathered else _quantised(problem, "x", problem.tokens, problem.hidden)),
             *_activations(problem, knobs, "shared ", problem.tokens, problem.shared),
             Tensor("shared y", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
         ]
     return tensors
+
+
+def _weights(problem: Problem, prefix: str, w13: NamedLayout, w2: NamedLayout, inter: int) -> list[Tensor]:
+    """Return the weights of experts with their scales."""
+    form, hidden, dtype = problem.form, problem.hidden, problem.dtype
+    experts = w13.size("expert")
+    return [
+        *weight_tensors(form, f"{prefix}w13", w13, inter, hidden, dtype),
+        *weight_tensors(form, f"{prefix}w2", w2, hidden, inter, dtype),
+        *([expert_scales(f"{prefix}{name}", experts) for name in ("scales 1", "scales 2")] if form.scaled else []),
+    ]
+
+
+def _quantised(problem: Problem, source: str, rows: int, columns: int, *, gathered: bool = False) -> list[Tensor]:
+    """Return what a pass makes of activations: elements and scales, and the scale that it is given."""
+    form = problem.form
+    if not form.quantise:
+        return []
+    name, rows = f"quantised {source}", problem.tokens if source == "x" else rows
+    given = Tensor(f"scale of {source}", named("one value", {"one": 1, "value": 1}), "fp32", NONE)
+    made = activation_tensors(form, name, rows, columns, problem.dtype, gathered=gathered)
+    return [*made, *([given] if form.scaled else [])]
 
 
 def _rows(rows: int, columns: int) -> NamedLayout:
@@ -153,11 +204,16 @@ def _rows(rows: int, columns: int) -> NamedLayout:
 
 
 def _activations(problem: Problem, knobs: Knobs, prefix: str, rows: int, inter: int) -> list[Tensor]:
-    """Return the tensors between the products: gate and up, unless they stay in the scratchpad, and the activated."""
+    """Return the tensors between the products: gate and up, unless they stay in the scratchpad, what follows, and that
+    quantised."""
     both = named("row half inter", {"row": rows, "half": 2, "inter": inter})
     activated = named("row inter", {"row": rows, "inter": inter})
     kept = [] if knobs.fused == "yes" else [Tensor(f"{prefix}gate and up", both, problem.dtype, NONE, "cache")]
-    return [*kept, Tensor(f"{prefix}activated", activated, problem.dtype, NONE, "cache")]
+    return [
+        *kept,
+        Tensor(f"{prefix}activated", activated, problem.dtype, NONE, "cache"),
+        *_quantised(problem, f"{prefix}activated", rows, inter),
+    ]
 
 
 class _Layer:
@@ -166,6 +222,7 @@ class _Layer:
     def __init__(self, problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> None:
         self._problem, self._knobs, self._machine, self._tensors = problem, knobs, machine, tensors
         self._number = {tensor.name: i for i, tensor in enumerate(tensors)}
+        self._quantised: set[str] = set()
 
     def _numbers(self, *names: str) -> Any:
         return tuple(self._number[name] for name in names)
@@ -201,27 +258,58 @@ class _Layer:
         return self._mlp(routing, groups, "", "x" if gathered else "permuted", table, self._problem.inter)
 
     def shared(self) -> list[Phase]:
-        """The same for an expert that has every token: a routing of one choice."""
+        """The same for an expert that has every token."""
+        return self._mlp(*self._everyone(), "shared ", "x", NONE, self._problem.shared)
+
+    def _everyone(self) -> tuple[Routing, Groups]:
+        """Return the routing of every token to one expert."""
         tokens = self._problem.tokens
         everyone = Routing(1, np.zeros((tokens, 1), np.int32), np.ones((tokens, 1), np.float32))
-        return self._mlp(everyone, contiguous(everyone, 1), "shared ", "x", NONE, self._problem.shared)
+        return everyone, contiguous(everyone, 1)
 
     def _mlp(self, routing: Routing, groups: Groups, prefix: str, source: str, table: int, inter: int) -> list[Phase]:
         knobs = self._knobs
         if routing.experts == 1 and knobs.schedule.startswith("pinned"):
             knobs = replace(knobs, schedule="static")  # one expert on one core would leave the others idle
         fused = knobs.fused == "yes"
-        x, w13, w2, y = self._numbers(source, f"{prefix}w13", f"{prefix}w2", f"{prefix}y")
-        activated = self._number[f"{prefix}activated"]
-        hidden = activated if fused else self._number[f"{prefix}gate and up"]
-        products = (
-            Product(f"{prefix}gemm1", x, w13, hidden, halves=True, fused=fused, table=table),
-            Product(f"{prefix}gemm2", activated, w2, y),
+        activated, hidden = f"{prefix}activated", self._problem.hidden
+        made = activated if fused else f"{prefix}gate and up"
+        tokens = routing, groups
+        first = self._product(f"{prefix}gemm1", source, f"{prefix}w13", made, hidden, halves=True)
+        second = self._product(f"{prefix}gemm2", activated, f"{prefix}w2", f"{prefix}y", inter)
+        everyone = self._everyone() if source == "x" else tokens
+        return [
+            *self._quantise(source, *everyone, hidden),
+            multiply(replace(first, fused=fused, table=table), self._tensors, *tokens, knobs, self._machine),
+            *([] if fused else [self._activate(*tokens, prefix, inter)]),
+            *self._quantise(activated, *tokens, inter),
+            multiply(second, self._tensors, *tokens, knobs, self._machine),
+        ]
+
+    def _product(self, name: str, source: str, weights: str, to: str, k: int, *, halves: bool = False) -> Product:
+        """Return a product of the layer's format: of activations as a pass before it has quantised them."""
+        form = self._problem.form
+        if source == "x" and self._knobs.rows == "gathered":
+            form = form.gathered()
+        a = f"quantised {source}" if form.quantise else source
+        sums = weights.replace("w13", "scales 1").replace("w2", "scales 2")
+        names = (a, weights, to, f"scales {a}", f"scales {weights}", sums)
+        of_a, of_b, c, scales_a, scales_b, scales = (number_of(self._tensors, other) for other in names)
+        return Product(name, of_a, of_b, c, k, form, scales_a, scales_b, scales, halves)
+
+    def _quantise(self, source: str, routing: Routing, groups: Groups, columns: int) -> list[Phase]:
+        """Return the pass that quantises activations, unless there is none or they have had it."""
+        form = self._problem.form
+        if not form.quantise or source in self._quantised:
+            return []
+        self._quantised.add(source)
+        names = (source, f"quantised {source}", f"scales quantised {source}", f"scale of {source}")
+        of_all = [number_of(self._tensors, name) for name in names]
+        numbers = of_all[0], of_all[1], of_all[2], of_all[3]
+        rows = quantise_rows(
+            f"quantise {source}", form, numbers, self._tile(columns), self._knobs.row_stages, (routing, groups)
         )
-        phases = [multiply(p, self._tensors, routing, groups, knobs, self._machine) for p in products]
-        if not fused:
-            phases.insert(1, self._activate(routing, groups, prefix, inter))
-        return phases
+        return [self._assemble(*rows)]
 
     def _activate(self, routing: Routing, groups: Groups, prefix: str, inter: int) -> Phase:
         tile = self._tile(inter)

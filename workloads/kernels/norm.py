@@ -1,8 +1,9 @@
-"""RMSNorm of rows, alone or of the sum with the residual stream, which it then returns too.
+"""RMSNorm of rows, alone or of the sum with the residual stream, which it then returns too; LayerNorm of rows.
 
-A row is reduced in one core, so whole rows must fit its scratchpad. The weight is loaded once per core. Activations
-reside in the shared cache where a machine has one and they fit: the kernels before and after have just touched them.
-Not modelled: LayerNorm (a mean and a bias more), norms per head.
+A row is reduced in one core, so whole rows must fit its scratchpad. Weight and bias are loaded once per core.
+Activations reside in the shared cache where a machine has one and they fit: the kernels before and after have just
+touched them.
+Not modelled: norms per head, LayerNorm of a sum.
 """
 
 from __future__ import annotations
@@ -22,17 +23,22 @@ from workloads.model import Model
 from workloads.placement import place
 
 X, WEIGHT, OUT, RESIDUAL, TOTAL = range(5)
+BIAS = RESIDUAL  # of a LayerNorm, which has no residual
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`rows` tokens of `columns` elements; with `residual`, x + residual is normed and stored as well."""
+    """`rows` tokens of `columns` elements; with `residual`, x + residual is normed and stored as well.
+
+    `centred`: LayerNorm, which subtracts the mean and adds a bias.
+    """
 
     rows: int
     columns: int
     dtype: str
     residual: bool = False
     eps: float = 1e-5
+    centred: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,16 @@ class Knobs(RowKnobs):
     layout: str = knob("row column", "where x, residual and results lie, outermost first", axes="row, column")
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
     """Return the problem of `rows`, of `columns` or the model's hidden size, with a `residual` if that is 1."""
     sizes, dtype = row_sizes("rms-norm", options, model, "columns", "hidden", ("residual",))
     return Problem(sizes["rows"], sizes["columns"], dtype, bool(sizes["residual"]))
+
+
+def layer_shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
+    """Return the problem of a LayerNorm of `rows`, of `columns` or the model's hidden size."""
+    sizes, dtype = row_sizes("layer-norm", options, model, "columns", "hidden")
+    return Problem(sizes["rows"], sizes["columns"], dtype, centred=True)
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
@@ -69,8 +81,11 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     added = (strip("residual", RESIDUAL),) if problem.residual else ()
     total = (strip("total", TOTAL),) if problem.residual else ()
     outputs, inputs = (strip("out", OUT), *total), (strip("x", X), *added)
-    function = "add_rms_norm" if problem.residual else "rms_norm"
-    operands = (*(s.name for s in (*outputs, *inputs)), "weight")
+    function = "layer_norm" if problem.centred else "add_rms_norm" if problem.residual else "rms_norm"
+    shared = [Strip("weight", 1, columns, lambda t: Region(WEIGHT, {}))]
+    if problem.centred:
+        shared.append(Strip("bias", 1, columns, lambda t: Region(BIAS, {})))
+    operands = tuple(s.name for s in (*outputs, *inputs, *shared))
     kernel = RowPhase(
         "norm",
         tile,
@@ -80,11 +95,11 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         inputs,
         outputs,
         (Step(function, operands, lambda t: (t.height, columns), problem.eps),),
-        (Strip("weight", 1, columns, lambda t: Region(WEIGHT, {})),),
+        tuple(shared),
     )
     phase = kernel.assemble(tensors, items, machine)
     machine.require_fit(phase, {"tile_rows": tile, "stages": knobs.stages})
-    return Program("rms-norm", tensors, (phase,))
+    return Program("layer-norm" if problem.centred else "rms-norm", tensors, (phase,))
 
 
 def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
@@ -96,6 +111,8 @@ def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
         Tensor("weight", weight, dtype, NONE),
         Tensor("out", rows, dtype, NONE, "cache"),
     ]
+    if problem.centred:
+        tensors.append(Tensor("bias", weight, dtype, NONE))
     if problem.residual:
         tensors += [Tensor("residual", rows, dtype, NONE, "cache"), Tensor("total", rows, dtype, NONE, "cache")]
     return tensors

@@ -35,7 +35,7 @@ class Knobs(RowKnobs):
     layout: str = knob("row column", "where all three lie, outermost first", axes="row, column")
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
     """Return the problem of `rows`, and of `columns` or the model's hidden size."""
     sizes, dtype = row_sizes("residual-add", options, model, "columns", "hidden")
     return Problem(sizes["rows"], sizes["columns"], dtype)

@@ -18,10 +18,12 @@ from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
 from hwmodel.program import Phase, Tensor
 from workloads.buffers import allocate
-from workloads.kernels.base import knob, require_16_bit, require_options
+from workloads.kernels.base import knob, named_option, require_16_bit, require_options
 from workloads.model import Model
 from workloads.schedule import schedule
 
+OF_MODEL = "model"
+DTYPES = (OF_MODEL, "bf16", "fp16", "fp32")  # the option `dtype`, as it is by default first
 Array = np.ndarray[Any, Any]
 Span = tuple[Affine | int, Affine | int]  # start and extent
 Items = Mapping[str, Array]  # columns of a task table
@@ -220,14 +222,30 @@ def bands(rows: int, columns: int, tile_columns: int, cores: int) -> dict[str, A
     return {"row": edges[band], "rows": edges[band + 1] - edges[band], "column": column * tile_columns}
 
 
+def row_dtype(kernel: str, options: Mapping[str, int | str], model: Model | None) -> tuple[str, dict[str, int]]:
+    """Return the type that the option `dtype` gives, else the model's of 16 bits or bf16, and the other options."""
+    chosen, others = named_option(options, "dtype", DTYPES)
+    if chosen != OF_MODEL:
+        return chosen, others
+    return require_16_bit(kernel, model.dtype if model else "bf16"), others
+
+
 def row_sizes(
-    kernel: str, options: Mapping[str, int], model: Model | None, name: str, of_model: str, flags: Sequence[str] = ()
+    kernel: str,
+    options: Mapping[str, int | str],
+    model: Model | None,
+    name: str,
+    of_model: str,
+    flags: Sequence[str] = (),
+    more: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, int], str]:
     """Return the sizes `rows`, `name` (where it is 0, the model's size `of_model`) and `flags` (0 or 1), and the dtype.
 
-    Raises ValueError for other sizes, for a missing one, and for a dtype that is not modelled.
+    `more`: further sizes and their defaults. Raises ValueError for other sizes, for a missing one, and for a dtype that
+    is not modelled.
     """
-    sizes = require_options(kernel, options, ("rows",), {name: 0} | dict.fromkeys(flags, 0))
+    dtype, given = row_dtype(kernel, options, model)
+    sizes = require_options(kernel, given, ("rows",), {name: 0} | dict.fromkeys(flags, 0) | dict(more or {}))
     if not sizes[name]:
         if model is None:
             raise ValueError(f"options: size {name} is missing; kernel {kernel} needs it, or a model")
@@ -235,4 +253,4 @@ def row_sizes(
     for flag in flags:
         if sizes[flag] > 1:
             raise ValueError(f"options: size {flag} is {sizes[flag]}; allowed: 0 or 1")
-    return sizes, require_16_bit(kernel, model.dtype if model else "bf16")
+    return sizes, dtype

@@ -13,8 +13,8 @@ from hwmodel.assembler import Region
 from hwmodel.machine import Machine
 from hwmodel.program import NONE, Program, Tensor
 from workloads.batch import Batch
-from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
-from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, bands
+from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
+from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, bands, row_dtype
 from workloads.model import Model
 from workloads.placement import place
 
@@ -38,10 +38,11 @@ class Knobs(RowKnobs):
     layout: str = knob("row column", "where x and out lie, outermost first", axes="row, column")
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of the sizes rows and columns, in the model's dtype or bf16."""
-    sizes = require_options("softmax", options, ("rows", "columns"))
-    return Problem(sizes["rows"], sizes["columns"], require_16_bit("softmax", model.dtype if model else "bf16"))
+def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
+    """Return the problem of the sizes rows and columns, in `dtype`, the model's or bf16."""
+    dtype, given = row_dtype("softmax", options, model)
+    sizes = require_options("softmax", given, ("rows", "columns"))
+    return Problem(sizes["rows"], sizes["columns"], dtype)
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:

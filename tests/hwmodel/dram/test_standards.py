@@ -36,6 +36,13 @@ PUBLISHED = [
     ("HBM3E", 8.0, 8, 8000e9, 2e11, "AMD MI355X (CDNA4 whitepaper), 8 TB/s"),
     ("HBM3E", 9.6, 1, 1.23e12, 2e9, "Rambus HBM3E controller product page, 1.23 TB/s"),
     ("HBM4", 8.0, 1, 2e12, 5e10, "JESD270-4, 2 TB/s per stack"),
+    ("GDDR6", 10.0, 8, 320e9, 1e8, "NVIDIA T4 datasheet, 320 GB/s over 256 bits"),
+    ("GDDR6", 12.5, 6, 300e9, 1e8, "NVIDIA L4 datasheet, 300 GB/s over 192 bits"),
+    ("GDDR6", 14.5, 12, 696e9, 1e8, "NVIDIA A40 datasheet, 696 GB/s over 384 bits"),
+    ("GDDR6", 16.0, 8, 512e9, 1e8, "AMD Radeon RX 6900 XT, 512 GB/s over 256 bits"),
+    ("GDDR6", 18.0, 12, 864e9, 1e8, "NVIDIA L40 and L40S datasheets, 864 GB/s over 384 bits"),
+    ("GDDR6", 20.0, 10, 800e9, 1e8, "AMD Radeon RX 7900 XT, 800 GB/s over 320 bits"),
+    ("GDDR6X", 21.0, 12, 1008e9, 1e8, "NVIDIA GeForce RTX 4090 (Ada whitepaper), 1008 GB/s over 384 bits"),
     ("GDDR7", 28.0, 16, 1792e9, 1e8, "NVIDIA RTX PRO 6000 Blackwell, 1792 GB/s"),
     ("LPDDR5X", 8.533, 4, 273e9, 1e9, "Apple M4 Pro, 256 bits of LPDDR5X-8533, 273 GB/s"),
     ("DDR5", 4.8, 1, 38.4e9, 1e7, "JESD79-5, PC5-38400, 38.4 GB/s per module"),
@@ -48,15 +55,20 @@ SIZES = [
     ("HBM3", 16 * GIB, 1024, "JESD238, eight dies of 16 Gb; NVIDIA H100 80 GB has five stacks"),
     ("HBM3E", 24 * GIB, 1024, "Micron HBM3E product brief, eight dies of 24 Gb"),
     ("HBM4", 32 * GIB, 1024, "JESD270-4, eight dies of 32 Gb"),
+    ("GDDR6", 2 * GIB, 4096, "JESD250, device of 16 Gb; pages of 128 bursts"),
+    ("GDDR6X", 2 * GIB, 4096, "Micron GDDR6X product brief, device of 16 Gb; assumed, pages of GDDR6"),
     ("GDDR7", 2 * GIB, 2048, "JESD239, device of 16 Gb"),
     ("LPDDR5X", 8 * GIB, 2048, "JESD209-5, four channels of 16 Gb; pages of 2 KiB"),
     ("DDR5", 16 * GIB, 4096, "JESD79-5, eight x8 devices of 16 Gb; pages of 1 KiB in each of four"),
 ]
-# timings at one data rate, in CK, as Ramulator 2.1's presets give them
+# timings at one data rate, in CK, as Ramulator 2's presets give them
+GDDR6 = "GDDR6_2000_1350mV_quad"  # its CK of 0.57 ns is that of 14 Gb/s
 PRESETS = [
     ("HBM4", 8.0, "HBM4_8000Mbps", "nBL 2 nCL 20 nCWL 10 nRC 90 nRAS 57 nRP 33 nRCDRD 39 nRCDWR 19 nRRDL 7 nRRDS 5"),
     ("HBM4", 8.0, "HBM4_8000Mbps", "nFAW 30 nRTP 12 nWR 42 nCCDL 4 nCCDS 2 nCCDR 2 nWTRL 13 nWTRS 9 nRTW 25 nPPD 2"),
     ("HBM4", 8.0, "HBM4_8000Mbps", "nRFCpb 560 nRFC 900 nREFI 7800 nRREFD 16"),
+    ("GDDR6", 14.0, GDDR6, "nCL 24 nRCDRD 26 nRCDWR 16 nRP 26 nRAS 53 nRC 79 nWR 26 nRTP 4 nCWL 6 nRRDS 7 nRRDL 7"),
+    ("GDDR6", 14.0, GDDR6, "nWTRS 9 nWTRL 11 nFAW 28 nRFC 210 nRFCpb 105 nRREFD 14"),
     ("GDDR7", 28.0, "GDDR7_28000_PAM3", "nBL 2 nRCDRD 30 nRCDWR 19 nRP 30 nRAS 60 nRC 90 nWR 30 nRTP 4 nRRDS 4"),
     ("GDDR7", 28.0, "GDDR7_28000_PAM3", "nRREFD 21 nWTRS 9 nWTRL 11 nRTW 12 nRFC 315 nRFCpb 105 nCWL 6"),
     (
@@ -88,6 +100,15 @@ def test_capacity_and_row_are_the_published_ones(name: str, capacity_bytes: int,
 
 def test_every_part_has_a_published_bandwidth_and_capacity_to_compare_with() -> None:
     assert {row[0] for row in PUBLISHED} == {row[0] for row in SIZES} == set(standard_names())
+
+
+def test_gddr6x_is_gddr6_but_for_its_data_rates() -> None:
+    plain, pam4 = standard("GDDR6"), standard("GDDR6X")
+    assert (pam4.organisation, pam4.clock, pam4.limits) == (plain.organisation, plain.clock, plain.limits)
+    rate = 21 * GB
+    assert pam4.timing(rate) == plain.timing(rate)
+    with pytest.raises(ValueError, match=r"GDDR6X: pin rate 16000000000 b/s is outside 19000000000 \.\. "):
+        pam4.timing(16 * GB)
 
 
 def test_an_hbm4_stack_has_64_pseudo_channels_of_32_bits() -> None:

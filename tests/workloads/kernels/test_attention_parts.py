@@ -13,17 +13,20 @@ from hwmodel.spec import load_machine
 from workloads import paging
 from workloads.kernels import (
     cascade_decode,
+    compressed_attention,
     decode_attention,
     indexer,
     kv_append,
     mla_decode,
     prefill_attention,
     sparse_attention,
+    sparse_gqa,
 )
 from workloads.kernels.latent import Heads
 
 H100, B200 = (Machine(load_machine(name)) for name in ("h100-sxm", "b200-sxm"))
 HEADS = Heads(16, 512, 64, 512, 0.1, "bf16")
+SHARED = compressed_attention.heads_of(16, 512, 64, "bf16")
 LATENT: dict[str, Any] = {"tile": 16, "stages": 2}
 TOKENS = (300, 5000, 17)
 MADE: dict[str, Callable[[tuple[int, ...], int], Program]] = {  # by contexts and seed
@@ -47,6 +50,15 @@ MADE: dict[str, Callable[[tuple[int, ...], int], Program]] = {  # by contexts an
     ),
     "sparse": lambda contexts, seed: sparse_attention.compile(
         sparse_attention.Problem(HEADS, 256, 1, contexts), sparse_attention.Knobs(**LATENT), H100, seed
+    ),
+    "sparse grouped": lambda contexts, seed: sparse_gqa.compile(
+        sparse_gqa.Problem(8, 2, 64, 256, 1, "bf16", contexts), sparse_gqa.Knobs(), H100, seed
+    ),
+    "compressed": lambda contexts, seed: compressed_attention.compile(
+        compressed_attention.Problem(SHARED, 128, 4, 64, 1, contexts),
+        compressed_attention.Knobs(**LATENT),
+        H100,
+        seed,
     ),
     "index": lambda contexts, seed: indexer.compile(
         indexer.Problem(16, 128, 256, 1, "bf16", contexts), indexer.Knobs(), H100, seed

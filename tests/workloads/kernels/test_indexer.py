@@ -47,13 +47,15 @@ def operands(problem: Problem, knobs: Knobs, program: Program, memory: Memory) -
         pool = pool * memory.read("cache scale").astype(float)[..., None]
     table = tensor(program, "page table").values
     assert table is not None
-    q = memory.read("q").reshape(-1, problem.q_len, problem.heads, problem.dim).astype(float)
-    weights = memory.read("weights").reshape(-1, problem.q_len, problem.heads)
-    found, first = [], 0
-    for sequence, context in enumerate(problem.contexts):
-        pages = table[first : first + -(-context // knobs.page_size)]
+    q = memory.read("q").reshape(-1, problem.heads, problem.dim).astype(float)
+    weights = memory.read("weights")
+    found, first, query = [], 0, 0
+    for keys, count in zip(problem.keys, problem.queries.lengths, strict=True):
+        pages = table[first : first + -(-keys // knobs.page_size)]
         first += len(pages)
-        found.append((q[sequence], pool[pages].reshape(-1, problem.dim)[:context], weights[sequence]))
+        mine = slice(query, query + count)
+        query += count
+        found.append((q[mine], pool[pages].reshape(-1, problem.dim)[:keys], weights[mine]))
     return found
 
 
@@ -63,29 +65,36 @@ def check_scores(problem: Problem, knobs: Knobs) -> None:
     memory = filled(program, whole_numbers=False)
     sequences = operands(problem, knobs, program, memory)
     run(program, memory, CORES)
-    scores = memory.read("scores").reshape(len(sequences), problem.q_len, -1)
-    for i, (q, keys, weights) in enumerate(sequences):
+    scores, seen, query = memory.read("scores"), problem.seen(), 0
+    for q, keys, weights in sequences:
         largest = np.einsum("qh,qhc->qc", np.abs(weights), np.einsum("qhd,cd->qhc", np.abs(q), np.abs(keys)))
-        error = np.abs(scores[i, :, : len(keys)] - index_scores(q, keys, weights))
-        assert (error <= 2.0**-24 * (problem.dim + problem.heads + 8) * largest).all()
+        error = np.abs(scores[query : query + len(q), : len(keys)] - index_scores(q, keys, weights))
+        visible = np.arange(len(keys)) < seen[query : query + len(q), None]
+        query += len(q)
+        assert (error <= 2.0**-24 * (problem.dim + problem.heads + 8) * largest)[visible].all()
 
 
 def check_positions(problem: Problem, knobs: Knobs) -> None:
+    """The formula selects for the last queries of a sequence of keys: one query at a time, among the keys it sees."""
     program = compile(problem, knobs, NPU, 1)
     memory = filled(program, whole_numbers=True)
     sequences = operands(problem, knobs, program, memory)
     run(program, memory, CORES)
-    positions = memory.read("positions").reshape(len(sequences), problem.q_len, -1)
-    for i, (q, keys, weights) in enumerate(sequences):
-        for query, expected in enumerate(select(index_scores(q, keys, weights), problem.top_k)):
-            assert positions[i, query, : len(expected)].tolist() == expected.tolist()
+    positions, seen, query = memory.read("positions"), problem.seen(), 0
+    for q, keys, weights in sequences:
+        scores = index_scores(q, keys, weights)
+        for row in scores:
+            (expected,) = select(row[None, : seen[query]], problem.top_k)
+            assert positions[query, : len(expected)].tolist() == expected.tolist()
+            query += 1
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
     record = draw(st.sampled_from(["plain", "indexer_fp8"]))
-    q_len = draw(st.integers(1, 3))
-    contexts = draw(st.lists(st.one_of(st.just(q_len), st.integers(q_len, 90)), min_size=1, max_size=3))
+    q_len, ratio = draw(st.sampled_from([0, 1, 2, 3])), draw(st.sampled_from([1, 1, 4]))
+    least = max(q_len, ratio)
+    contexts = draw(st.lists(st.one_of(st.just(least), st.integers(least, 90)), min_size=1, max_size=3))
     problem = Problem(
         draw(st.integers(1, 9)),
         draw(st.sampled_from([8, 24])) if record == "plain" else 32,
@@ -93,8 +102,10 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
         q_len,
         draw(st.sampled_from(["bf16", "fp16"])),
         tuple(contexts),
+        ratio,
     )
     knobs = Knobs(
+        query_tile=draw(st.sampled_from([1, 2, 7])),
         record=record,
         layout=draw(st.sampled_from(LAYOUTS)),
         page_size=draw(st.sampled_from([1, 5, 16])) if record == "plain" else draw(st.sampled_from([32, 64])),
@@ -114,6 +125,7 @@ ODD = Problem(3, 32, 7, 2, "bf16", (61, 2))
 
 @settings(max_examples=20)
 @given(cases())
+@example((replace(ODD, q_len=0, ratio=4, contexts=(61, 5)), Knobs(query_tile=5, tile=9, split_tokens=4)))
 @example((ODD, Knobs(record="indexer_fp8", page_size=32, tile=9, stages=1, split_tokens=20, select_tile=8)))
 def test_scores_and_positions_are_those_of_the_formula(case: tuple[Problem, Knobs]) -> None:
     check_scores(*case)
@@ -185,6 +197,17 @@ def test_traffic_is_every_key_once_and_scores_there_and_back(record: str, row: i
     assert 0 < result.bound.total_fs <= result.makespan_fs
 
 
+def test_a_prefill_scores_the_entries_before_its_queries_by_tiles_of_queries() -> None:
+    """18 tokens, an entry for every 4: pairs of queries see 0, 1, 1, 2, 2, 3, 3, 4, 4 entries at their second."""
+    problem = Problem(8, 128, 3, 0, "bf16", (18,), 4)
+    result = simulate(compile(problem, Knobs(), NPU, 0), NPU)
+    moved = {t.name: (t.load_useful_bytes, t.store_useful_bytes) for t in result.traffic}
+    assert moved["cache"] == ((1 + 1 + 2 + 2 + 3 + 3 + 4 + 4) * 256, 0)
+    seen = 4 * (1 + 2 + 3) + 3 * 4  # the last three see all four
+    assert moved["scores"] == (4 * seen, 4 * 2 * (1 + 1 + 2 + 2 + 3 + 3 + 4 + 4))
+    assert moved["positions"] == (0, 4 * (4 * (1 + 2 + 3) + 3 * 3))
+
+
 def test_a_program_does_not_grow_with_the_context() -> None:
     short, long = (compile(Problem(64, 128, 2048, 1, "bf16", (n,)), Knobs(), NPU, 0) for n in (100, 100_000))
     for before, after in zip(short.phases, long.phases, strict=True):
@@ -200,6 +223,9 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     different = [Knobs(layout="token page dim"), Knobs(split_tokens=399), Knobs(tile=32), Knobs(stages=2)]
     different += [Knobs(page_size=32), Knobs(page_order="contiguous"), Knobs(schedule="dynamic")]
     different += [Knobs(record="indexer_fp8"), Knobs(select_tile=399)]
+    assert canonical(problem, Knobs(query_tile=1)) == key  # there is one query
+    several = replace(problem, q_len=2)
+    assert canonical(several, Knobs(query_tile=1)) != canonical(several, Knobs())
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 
@@ -209,6 +235,8 @@ def test_problems_and_knobs_out_of_range_are_named() -> None:
         shape(None, None, {})
     with pytest.raises(ValueError, match=r"^batch: sequence 0 has 5 tokens; allowed: at least its q_len, 6"):
         shape(None, Batch((5,), "test"), {"q_len": 6})
+    with pytest.raises(ValueError, match=r"^batch: a context is 3; allowed: the ratio \(4\) or more"):
+        shape(None, Batch((5, 3), "test"), {"ratio": 4})
     with pytest.raises(ValueError, match=r"^record: unknown 'fp8'; known: indexer_fp8, plain"):
         compile(ODD, Knobs(record="fp8"), NPU, 0)
     with pytest.raises(ValueError, match=r"indexer_fp8: page_size is 16, allowed"):

@@ -112,6 +112,8 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
         tile=draw(st.sampled_from([1, 5, 16, 64])),
         stages=draw(st.integers(2, 4)),
         split_tokens=draw(st.sampled_from([0, 0, 1, 6, 20])),
+        strip=draw(st.sampled_from([0, 1, 3, 64])),
+        queries=draw(st.integers(1, 2)),
         schedule=draw(st.sampled_from(["static", "balanced", "dynamic"])),
         sram_layout=draw(st.sampled_from(["row-major", "row-major", "swizzled"])),
     )

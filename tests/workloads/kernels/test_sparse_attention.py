@@ -58,11 +58,7 @@ def check_values(problem: Problem, knobs: Knobs, seed: int = 0) -> None:
     memory = filled(compiled)
     pool, slots, heads = pool_of(knobs, memory), tensor(compiled, "slots").values, problem.heads
     assert slots is not None
-    counts = [
-        min(problem.top_k, context - problem.q_len + 1 + i)
-        for context in problem.contexts
-        for i in range(problem.q_len)
-    ]
+    counts = np.minimum(problem.seen(), problem.top_k)
     chosen = np.split(slots, np.cumsum(counts)[:-1])
     q = memory.read("q").reshape(len(counts), heads.count, heads.dim).astype(float)
     expected = sparse_mla(q, pool, chosen, heads.value_dim, heads.scale)
@@ -87,8 +83,8 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
     rank, rope, value, dtype = 24, 8, draw(st.sampled_from([5, 24, 32])), draw(st.sampled_from(["bf16", "fp16"]))
     if record != "plain":
         rank, rope, value, dtype = (512 if record == "fp8_ds_mla" else 448), 64, 512, "bf16"
-    q_len = draw(st.integers(1, 3))
-    contexts = draw(st.lists(st.one_of(st.just(q_len), st.integers(q_len, 60)), min_size=1, max_size=3))
+    q_len = draw(st.integers(0, 3))
+    contexts = draw(st.lists(st.one_of(st.just(max(q_len, 1)), st.integers(max(q_len, 1), 60)), min_size=1, max_size=3))
     heads = Heads(draw(st.integers(1, 9)), rank, rope, value, (rank + rope) ** -0.5, dtype)
     knobs = Knobs(
         record=record,
@@ -203,6 +199,13 @@ def test_traffic_is_every_selected_token_once_per_tile_of_heads(record: str, row
         assert {t.indices for t in cache} == {selected * times}
         assert moved["out"].store_useful_bytes == 4 * 32 * 512 * 2
         assert 0 < result.bound.total_fs <= result.makespan_fs
+
+
+def test_the_queries_of_a_prefill_see_what_comes_before_them() -> None:
+    problem = Problem(SMALL, 4, 0, (6, 2))
+    assert problem.seen().tolist() == [1, 2, 3, 4, 5, 6, 1, 2]
+    result = simulate(compile(problem, Knobs(), NPU, 0), NPU)
+    assert {t.indices for t in result.traffic if t.name == "cache"} == {1 + 2 + 3 + 4 + 4 + 4 + 1 + 2}
 
 
 def test_tokens_far_apart_fetch_more_bursts_where_they_lie_across_them() -> None:

@@ -1,0 +1,115 @@
+"""Reading .npz archives that others wrote: the one bounded reader, for traces of addresses and recorded routings.
+
+The file may be hostile: nothing in it is executed or unpickled, and an array is read only after its type and shape have
+been found to be allowed, no further than they say. Every error is one line with the file and the array.
+"""
+
+from __future__ import annotations
+
+import itertools
+import lzma
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+MAX_HEADER = 4096  # bytes; assumed: some thirty times what numpy.save writes
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=][A-Za-z][0-9]{0,6})', 'fortran_order': (True|False), "
+    rb"'shape': \(([0-9]{0,18}(?:, ?[0-9]{0,18}){0,8})\), \} *\n"
+)
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An array that an archive has, unless it is optional: its types, most values in all, at least one, and axes."""
+
+    name: str
+    types: tuple[str, ...]
+    most: int
+    axes: int = 1
+    optional: bool = False
+
+
+def read_npz(path: Path, wanted: Sequence[Wanted]) -> dict[str, Array]:
+    """Return the wanted arrays by name, in this machine's byte order; an optional one that is not there is left out.
+
+    ValueError for a file that is none, or an array that is missing, too short, too large or of another type; OSError
+    for one that cannot be opened.
+    """
+    if path.exists() and not path.is_dir() and not path.is_file():  # a device may be without end
+        raise ValueError(f"{path}: not a regular file")
+    names = " and ".join(array.name for array in wanted if not array.optional)
+    with readable(path, f"no .npz file of {names}"), zipfile.ZipFile(path) as archive:
+        there = set(archive.namelist())
+        chosen = [array for array in wanted if not array.optional or f"{array.name}.npy" in there]
+        return {array.name: _array(archive, path, array, chosen) for array in chosen}
+
+
+@contextmanager
+def readable(path: Path, otherwise: str) -> Iterator[None]:
+    """Turn what broken archives raise into one line about the file; errors that name it already pass."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
+            raise
+        raise ValueError(f"{path}: {otherwise}: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
+    except OSError as error:  # gzip's own have no number and no file
+        if error.filename is not None:
+            raise
+        raise ValueError(f"{path}: {otherwise}: {error.strerror or error}") from None
+
+
+def _array(archive: zipfile.ZipFile, path: Path, wanted: Wanted, chosen: Sequence[Wanted]) -> Array:
+    """Return one array of the archive, read no further than its type and size allow."""
+    name = wanted.name
+    if f"{name}.npy" not in archive.namelist():
+        there = ", ".join(entry.removesuffix(".npy")[:40] for entry in itertools.islice(archive.namelist(), 8))
+        needed = ", ".join(array.name for array in chosen)
+        raise ValueError(f"{path}: no array {name}; it has {there or 'none'}, needed are {needed}")
+    with archive.open(f"{name}.npy") as file:
+        dtype, columns_first, shape = _header(file.read(10), file)
+        if dtype.name not in wanted.types:
+            raise ValueError(f"{path}: {name}: {dtype}; allowed: {', '.join(wanted.types)}")
+        count = math.prod(shape)
+        if len(shape) != wanted.axes or not 0 < count <= wanted.most:
+            kind = "one list" if wanted.axes == 1 else f"{wanted.axes} axes"
+            raise ValueError(f"{path}: {name}: shape {shape}; allowed: {kind} of 1 .. {wanted.most} values")
+        data = file.read(count * dtype.itemsize)
+    if len(data) < count * dtype.itemsize:
+        raise ValueError(f"{path}: {name}: ends after {len(data) // dtype.itemsize} of {count} values")
+    if dtype == np.bool_ and (wrong := np.frombuffer(data, np.uint8) > 1).any():  # readers count on 0 and 1
+        first = int(wrong.argmax())
+        raise ValueError(f"{path}: {name}[{first}]: byte {data[first]}; allowed: 0 or 1")
+    values = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
+    return values.reshape(shape, order="F" if columns_first else "C")
+
+
+def _header(start: bytes, file: IO[bytes]) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
+    """Return type, whether columns come first, and shape of a .npy file of version 1.0.
+
+    NumPy's own reader raises anything on broken ones.
+    """
+    if start[:8] != b"\x93NUMPY\x01\x00" or len(start) < 10:
+        raise ValueError("not a .npy file of version 1.0")
+    header = file.read(min(MAX_HEADER, int.from_bytes(start[8:], "little")))
+    match = _HEADER.fullmatch(header)
+    if match is None:
+        raise ValueError("a .npy file without the header that numpy.save writes")
+    try:
+        dtype = np.dtype(match[1].decode())
+    except TypeError:
+        raise ValueError(f"unknown type {match[1].decode()!r} of values") from None
+    return dtype, match[2] == b"True", tuple(int(size) for size in match[3].split(b",") if size.strip())

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from explorer.cli import app
+from explorer.prediction_table import (
+    ADDED,
+    Answer,
+    predict_rows,
+    read_rows,
+    rows_of,
+    summary,
+    with_answers,
+    write_parquet,
+)
+
+TABLE = pd.DataFrame(
+    {
+        "op": ["gemm", "allreduce", "rmsnorm", "gemm", "gemm"],
+        "device": "h100_sxm",
+        "framework": ["trtllm", "nccl", "vllm", "vllm", "vllm"],
+        "dtype": "bfloat16",
+        "m": [64, None, None, 64, 1.5],
+        "n": [256, None, None, 256, 256],
+        "k": [512, None, None, 512, 512],
+        "rows": [None, None, 64, None, None],
+        "cols": [None, None, 512, None, None],
+        "latency_us": [5.0, 10.0, 4.0, 6.0, 5.0],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[Answer]:
+    return predict_rows(rows_of(TABLE), "h100-sxm")
+
+
+def test_every_row_has_a_time_above_its_bound_or_a_reason(answers: list[Answer]) -> None:
+    assert [answer.reason is None for answer in answers] == [True, False, True, True, False]
+    assert "exchange between devices" in str(answers[1].reason)
+    assert answers[4].reason == "m is 1.5; allowed: whole numbers"
+    for answer in answers:
+        if answer.reason is None:
+            assert answer.predicted_us is not None
+            assert answer.bound_us is not None
+            assert answer.predicted_us >= answer.bound_us > 0
+            assert answer.knobs
+            assert answer.limited_by
+            assert answer.simulated == "whole"
+
+
+def test_rows_of_one_shape_are_one_call(answers: list[Answer]) -> None:
+    assert answers[0] is answers[3]
+
+
+def test_two_processes_give_what_one_gives(answers: list[Answer]) -> None:
+    assert predict_rows(rows_of(TABLE), "h100-sxm", jobs=2) == answers
+
+
+def test_a_number_of_the_machine_changes_the_time(answers: list[Answer]) -> None:
+    (slower,) = predict_rows(rows_of(TABLE[:1]), "h100-sxm", (("launch.latency", "100 us"),))
+    assert slower.predicted_us is not None
+    assert answers[0].predicted_us is not None
+    assert slower.predicted_us == pytest.approx(answers[0].predicted_us + 98.5, rel=1e-3)  # refreshes fall otherwise
+
+
+def test_the_file_has_all_columns_of_the_table_and_those_of_the_prediction(
+    answers: list[Answer], tmp_path: Path
+) -> None:
+    write_parquet(with_answers(TABLE, answers), tmp_path / "out.parquet")
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    assert found.columns.tolist() == [*TABLE.columns, *ADDED]
+    assert found["m"].tolist()[:1] == [64]
+    assert found["reason"].notna().tolist() == [False, True, False, False, True]
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.parquet"]
+
+
+def test_the_summary_counts_reasons_and_measures_the_error(answers: list[Answer]) -> None:
+    lines = list(summary(answers, TABLE))
+    assert lines[0] == "3 of 5 rows modelled"
+    assert any("exchange between devices" in line for line in lines)
+    assert lines[-1].startswith("median error against latency_us")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is no CSV table: No columns to parse"),
+        ("a,b\n1,2\n", "has no column op; it has a, b"),
+        ("op,knobs\ngemm,1\n", "has a column knobs already"),
+        ('op,m\n"gemm,1\n', "is no CSV table"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as refused:
+        read_rows(path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_command_writes_the_file_and_says_what_is_in_it(tmp_path: Path) -> None:
+    table, out = tmp_path / "table.csv", tmp_path / "out.parquet"
+    TABLE[:2].to_csv(table, index=False)
+    done = CliRunner().invoke(app, ["predict", str(table), "--machine", "h100-sxm", "--out", str(out), "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    assert "1 of 2 rows modelled" in done.output
+    assert pd.read_parquet(out)["predicted_us"].notna().tolist() == [True, False]

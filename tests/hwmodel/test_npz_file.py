@@ -1,0 +1,53 @@
+"""Archives of arrays are read as they were saved, and no further than allowed; hostile ones in the tests of users."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodel.npz_file import Wanted, read_npz
+
+MOST = 1000
+KINDS = ("bool", "int16", "uint64", "float16", "float64")
+
+
+@given(st.sampled_from(KINDS), st.sampled_from("<>"), st.booleans(), st.integers(1, 9), st.integers(1, 9), st.data())
+def test_an_array_comes_back_in_any_order_of_bytes_and_axes(
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    order: str,
+    transposed: bool,
+    rows: int,
+    columns: int,
+    data: st.DataObject,
+) -> None:
+    path = tmp_path_factory.mktemp("arrays") / "some.npz"
+    values = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 2, (rows, columns))
+    saved = values.astype(np.dtype(name).newbyteorder(order), order="F" if transposed else "C")
+    np.savez(path, table=saved)
+    wanted = [Wanted("table", (name,), MOST, 2), Wanted("other", KINDS, MOST, optional=True)]
+    found = read_npz(path, wanted)
+    assert list(found) == ["table"]
+    assert found["table"].dtype == np.dtype(name)
+    np.testing.assert_array_equal(found["table"], saved)
+
+
+@pytest.mark.parametrize("shape", ["(1000000000,)", "(999999999999999999,)", "(1001,)"])
+def test_a_shape_that_is_not_allowed_is_refused_before_there_is_room_for_it(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / "large.npz"
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+        file.writestr("list.npy", start + header + bytes(50_000_000))  # 50 kB in the file
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"large.npz: list: shape .*; allowed: one list of 1 .. 1000 values"):
+        read_npz(path, [Wanted("list", ("float64",), MOST)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwmodel.engine import simulate
+from hwmodel.machine import Machine
+from hwmodel.spec import load_machine
+from workloads import windows
+from workloads.kernels import KERNELS, decode_attention, gemm, prefill_attention
+from workloads.windows import WINDOWS, Axis, PhasePlan, plan
+
+MACHINE = Machine(load_machine("h100-sxm").with_overrides({"cores.count": 8}))
+CORES = MACHINE.spec.cores.count
+
+
+def compiled(kernel: str, problem: Any, knobs: Any) -> Any:
+    return KERNELS[kernel].compile(problem, knobs, MACHINE, 0)
+
+
+def by_windows(program: Any, budget_bytes: int) -> tuple[float, int]:
+    """Return the time by windows, and how many there were."""
+    found = plan(program, CORES, budget_bytes)
+    times = {w: [phase.fs for phase in simulate(found.window(w), MACHINE).phases] for w in found.windows}
+    return found.time(times), len(times)
+
+
+def whole(program: Any) -> int:
+    return sum(phase.fs for phase in simulate(program, MACHINE).phases)
+
+
+GEMM = compiled("gemm", gemm.Problem(1024, 640, 4096, "bf16"), gemm.Knobs(order="grouped"))
+SPLIT = compiled("gemm", gemm.Problem(128, 128, 16384, "bf16"), gemm.Knobs(split_k=8))
+DECODE = compiled(
+    "decode-attention",
+    decode_attention.Problem(16, 4, 128, "bf16", (4096,) * 10),
+    decode_attention.Knobs(page_size=64, page_order="contiguous"),
+)
+CAUSAL = compiled(
+    "prefill-attention",
+    prefill_attention.Problem(8, 2, 128, "bf16", (4096,)),
+    prefill_attention.Knobs(schedule="balanced"),
+)
+
+
+def test_a_short_program_is_one_window_that_is_itself() -> None:
+    found = plan(GEMM, CORES, 1 << 40)
+    assert found.windows == [WINDOWS[0]]
+    assert found.window(WINDOWS[0]).hash == GEMM.hash
+    assert by_windows(GEMM, 1 << 40) == (whole(GEMM), 1)
+
+
+@pytest.mark.parametrize(
+    ("program", "count"), [(GEMM, 4), (SPLIT, 2), (DECODE, 4), (CAUSAL, 3)], ids=["gemm", "split", "decode", "causal"]
+)
+def test_windows_tell_the_time_of_the_whole_within_a_few_percent(program: Any, count: int) -> None:
+    time, used = by_windows(program, 1 << 20)
+    assert used == count
+    assert time == pytest.approx(whole(program), rel=0.06)
+
+
+def test_a_window_keeps_the_remainder_of_the_last_wave() -> None:
+    found = plan(GEMM, CORES, 1 << 20)  # 40 items on 8 cores, 5 each
+    assert found.phases[0].waves == Axis(5, 1, 2)
+    assert [len(found.window(which).phases[0].tasks) for which in WINDOWS] == [8, 16, 8, 16]
+    uneven = plan(replace(GEMM, phases=(replaced(GEMM.phases[0], 35),)), CORES, 1 << 20)
+    assert [len(uneven.window(which).phases[0].tasks) for which in WINDOWS] == [3, 11, 3, 11]
+
+
+def replaced(phase: Any, items: int) -> Any:
+    """Return a phase of the first items, dealt round."""
+    shares = [np.arange(core, items, CORES) for core in range(CORES)]
+    start = np.cumsum([0, *map(len, shares)]).astype(np.int64)
+    schedule = replace(phase.schedule, order=np.concatenate(shares).astype(np.int64), start=start)
+    return replace(phase, tasks=phase.tasks[:items], schedule=schedule)
+
+
+def test_masked_tiles_stay_and_tiles_in_full_view_are_left_out() -> None:
+    found = plan(CAUSAL, CORES, 1 << 20)
+    phase = found.window(WINDOWS[0]).phases[0]
+    columns = {name: phase.tasks[:, phase.columns.index(name)] for name in ("tiles", "edge", "full")}
+    assert columns["tiles"].max() == found.phases[0].tiles.short
+    assert (columns["edge"] + columns["full"] <= columns["tiles"]).all()
+    assert found.phases[0].ragged
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(*[st.floats(1, 100)] * 4),
+    st.tuples(st.integers(4, 40), st.integers(30, 400)),
+)
+def test_what_is_affine_in_waves_and_tiles_comes_out_exactly(
+    law: tuple[float, float, float, float], sizes: tuple[int, int]
+) -> None:
+    start, by_wave, by_tile, both = law
+    waves, tiles = Axis(sizes[0], 1, 2), Axis(sizes[1], 4, 8)
+    found = PhasePlan(waves, tiles, False, np.zeros(1), np.zeros(1))
+
+    def time(w: int, t: int) -> float:
+        return start + by_wave * w + by_tile * t + both * w * t
+
+    times = {(a, b): time(waves.kept(a), tiles.kept(b)) for a, b in found.windows}
+    assert found.time(times) == pytest.approx(time(*sizes))
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(*[st.floats(1, 100)] * 3),
+    st.lists(st.tuples(st.integers(3, 20), st.integers(3, 300)), min_size=1, max_size=8),
+)
+def test_of_items_of_unequal_length_the_busiest_core_counts(
+    law: tuple[float, float, float], cores: list[tuple[int, int]]
+) -> None:
+    start, per_item, per_tile = law
+    counts, sums = (np.array(column) for column in zip(*cores, strict=True))
+    waves, tiles = Axis(int(counts.max()), 1, 2), Axis(100, 4, 8)
+    found = PhasePlan(waves, tiles, True, counts, sums)
+    times = {(a, b): start + waves.kept(a) * (per_item + per_tile * tiles.kept(b)) for a, b in found.windows}
+    assert (True, True) not in times
+    assert found.time(times) == pytest.approx(start + (per_item * counts + per_tile * sums).max())
+
+
+def test_phases_that_are_whole_are_in_the_first_window_only() -> None:
+    found = plan(SPLIT, CORES, 1 << 20)
+    assert [found.phases_of(which) for which in WINDOWS] == [[0, 1], [], [0], []]
+    assert windows.BUDGET_BYTES > 1 << 20

@@ -1,0 +1,157 @@
+"""Calls of layers of experts: route, permute, product, activation, product, combination, with drawn routing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hwmodel.machine import Machine
+from workloads.calls.call import Call, Launch, NotModelled, Row, Variant, ranked
+from workloads.calls.roof import Items, Roof
+from workloads.kernels import moe_gemm, moe_layer
+from workloads.routing import Routing, draw, popularity
+
+Bits: TypeAlias = tuple[int, int, str, bool]  # of activations, of weights; the type whose rate counts; expanded or not
+FORMATS: dict[str, tuple[str, Bits]] = {  # by a row's dtype
+    "bfloat16": ("none", (16, 16, "bf16", False)),
+    "float16": ("none", (16, 16, "fp16", False)),
+    "fp8": ("fp8", (8, 8, "fp8_e4m3", False)),
+    "fp8_block": ("w8a8-block", (8, 8, "fp8_e4m3", False)),
+    "int4_wo": ("w4a16", (16, 4, "bf16", True)),
+    "nvfp4": ("nvfp4", (4, 4, "fp4_scaled", False)),
+    "w4a16_mxfp4": ("w4a16-mxfp4", (16, 4, "bf16", True)),
+    "w4a8_mxfp4_mxfp8": ("w4a8-mxfp4-mxfp8", (8, 4, "fp8_scaled", False)),
+}
+ROWS = (16, 32, 64, 96, 128, 192, 256)
+COLUMNS = (64, 128, 192, 256)
+COMBINED_BYTES = 32768  # assumed: of the rows that a tile of the combination gathers
+SEED = 0  # of the routing that is drawn
+
+
+def experts_call(row: Row, machine: Machine) -> Call:
+    """Return the call of a row of op moe_grouped_gemm; `inter` is divided by `moe_tp`."""
+    tokens, hidden, inter, experts, topk = row.need("tokens", "hidden", "inter", "experts", "topk")
+    parallel = row.sizes.get("moe_tp") or 1
+    if inter % parallel:
+        raise NotModelled(f"{row.op}: inter {inter} is not divided by moe_tp {parallel}")
+    if topk > experts:
+        raise NotModelled(f"{row.op}: topk {topk} is more than the {experts} experts")
+    name, form = _format(row)
+    dtype = "fp16" if row.dtype == "float16" else "bf16"
+    routing = _routing(row, tokens, experts, topk)
+    problem = moe_layer.Problem(
+        tokens=tokens, experts=experts, topk=topk, dtype=dtype, routing=routing, hidden=hidden,
+        inter=inter // parallel, format=name,
+    )  # fmt: skip
+    return Call((_launch(problem, machine, form),), graph=True)
+
+
+def grouped_call(row: Row, machine: Machine) -> Call:
+    """Return the call of a row of op grouped_gemm: `m` rows for each of the experts."""
+    m, n, k, experts = row.need("m", "n", "k", "experts")
+    name, form = _format(row)
+    routing = _even(m * experts, experts, 1)
+    problem = moe_gemm.Problem(
+        tokens=m * experts, experts=experts, topk=1, dtype="bf16", routing=routing, n=n, k=k, format=name
+    )
+    groups = "masked" if row.names.get("distribution") == "masked" else "contiguous"
+    counts = np.full(experts, m)
+    variants = [
+        Variant(
+            "grouped-gemm", problem, moe_gemm.Knobs(rows=groups, tile_m=tile[0], tile_n=tile[1], stages=tile[2]), cost
+        )
+        for tile, cost in _tiles(machine, counts, ((n, k),), form)
+    ]
+    moved = experts * (n * k * form[1] + m * k * form[0] + m * n * 16) // 8
+    return Call((Launch("grouped gemm", ranked(variants), form[2], m * experts * n * k, moved),))
+
+
+def _format(row: Row) -> tuple[str, Bits]:
+    if row.dtype not in FORMATS:
+        raise NotModelled(f"{row.op}: dtype {row.dtype!r} has no kernel; known: {', '.join(FORMATS)}")
+    return FORMATS[row.dtype]
+
+
+def _routing(row: Row, tokens: int, experts: int, topk: int) -> Routing:
+    """Return the routing that a row's `distribution` names: balanced, or drawn by a power law."""
+    name = row.names.get("distribution", "balanced")
+    if name == "balanced":
+        return _even(tokens, experts, topk)
+    kind, _, exponent = name.rpartition("_")
+    try:
+        percent = round(100 * float(exponent))
+    except ValueError:
+        percent = -1
+    if kind != "power_law" or not 0 <= percent <= 1000:
+        raise NotModelled(f"{row.op}: distribution {name!r} is unknown; known: balanced, power_law_EXPONENT")
+    rng = np.random.default_rng(SEED)
+    return draw(tokens, topk, popularity("power-law", experts, percent / 100, rng), rng)
+
+
+def _even(tokens: int, experts: int, topk: int) -> Routing:
+    """Return the routing that deals all choices round."""
+    choices = np.arange(tokens * topk, dtype=np.int32).reshape(tokens, topk) % experts
+    return Routing(experts, choices, np.full(choices.shape, 1 / topk, np.float32))
+
+
+def _launch(problem: moe_layer.Problem, machine: Machine, form: Bits) -> Launch:
+    routing = problem.routing
+    assert routing is not None
+    counts = routing.counts[routing.counts > 0]
+    hidden, inter = problem.hidden, problem.inter
+    shapes = (2 * inter, hidden), (hidden, inter)
+    gathered = min(COMBINED_BYTES, machine.spec.cores.sram.capacity // 5)
+    columns = max(128, min(2048, gathered // (2 * problem.topk) // 128 * 128))
+    variants = []
+    for (tile_m, tile_n, stages), cost in _tiles(machine, counts, shapes, form):
+        wide = moe_layer.Knobs(
+            tile_m=tile_m, tile_n=tile_n, stages=stages, tile_rows=1, tile_columns=columns, row_stages=3
+        )
+        variants += [
+            Variant("moe", problem, replace(wide, rows=rows), cost, rows) for rows in ("contiguous", "gathered")
+        ]
+    macs = problem.tokens * problem.topk * 3 * hidden * inter
+    moved = len(counts) * 3 * hidden * inter * form[1] // 8
+    return Launch("experts", ranked(variants), form[2], macs, moved, launches=5)
+
+
+def _tiles(
+    machine: Machine, counts: np.ndarray[Any, Any], shapes: tuple[tuple[int, int], ...], form: Bits
+) -> Iterator[tuple[tuple[int, int, int], float]]:
+    """Yield (tile_m, tile_n, stages) of grouped products with their estimate: rows of every expert, (n, k) of each."""
+    a_bits, b_bits, dtype, expanded = form
+    unit, roof = machine.spec.cores.matrix, Roof(machine)
+    tile_k = 128 if max(a_bits, b_bits) <= 8 or expanded else 64
+    for tile_m in ROWS:
+        if (tile_m % unit.m and unit.m % tile_m) or (tile_m > unit.m and tile_m >= 2 * int(counts.max())):
+            continue
+        for tile_n in COLUMNS:
+            if tile_m * tile_n > 256 * 128:
+                continue
+            stage = (tile_m * a_bits + tile_n * b_bits) * tile_k // 8 + 8 * (tile_m + tile_n)
+            other = tile_m * tile_n * 2 + 8192
+            if expanded or (dtype.endswith("_scaled") and getattr(unit, dtype) is None):
+                other += 2 * (tile_m + tile_n) * tile_k * 2
+            stages = min(8, (machine.spec.cores.sram.capacity - other) // stage)
+            if stages < 2:
+                continue
+            blocks, total = int((-(-counts // tile_m)).sum()), 0.0
+            padded = -(-tile_m // unit.m) * unit.m
+            for n, k in shapes:
+                items = Items(
+                    count=blocks * -(-n // tile_n),
+                    tiles=-(-k // tile_k),
+                    macs=padded * tile_n * tile_k,
+                    dtype=dtype,
+                    tile_bytes=(tile_m * a_bits + tile_n * b_bits) * tile_k / 8,
+                    unique_bytes=len(counts) * n * k * b_bits / 8 + float(counts.sum()) * k * a_bits / 8,
+                    stages=int(stages),
+                    vector_ops=tile_n * tile_k * 4 if expanded else 0,
+                    end_bytes=2 * tile_m * tile_n,
+                    end_ops=2 * tile_m * tile_n,
+                )
+                total += roof.phase_fs(items)
+            yield (tile_m, tile_n, int(stages)), total
