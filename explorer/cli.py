@@ -38,7 +38,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffle
 Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", help="NAME=VALUE: a size or choice of the problem, as `rowhit kernels NAME` lists them."),
+    typer.Option("--size", help="NAME=VALUE[,NAME=VALUE]: sizes or choices, as `rowhit kernels NAME` lists them."),
 ]
 Suggest = Annotated[bool, typer.Option("--suggest", help="Take knobs that suit the problem for those not set.")]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
@@ -51,8 +51,20 @@ Sets = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"rowhit {version('rowhit')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _rowhit() -> None:
+def _rowhit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Where should every byte live, and what does it cost to move it?"""
 
 
@@ -75,8 +87,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
-    from explorer import evaluate, settings, tables
-    from explorer.row import all_numbers
+    from explorer import evaluate, run_view, settings, tables
 
     query = _query(machine, kernel, model, batch, context, trace, seed, _sizes(sizes, {"m": m, "n": n, "k": k}))
     _warn(model)
@@ -85,8 +96,7 @@ def run(
     if suggest:
         query = evaluate.suggested(query)
     metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
-    if engine == "compiled" and (why := evaluate.left_to_reference(query)):
-        print(f"{query.machine}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
+    _say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
         source = evaluate.batch_source(query)
         print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
@@ -95,7 +105,8 @@ def run(
         print(tables.knobs_line(knobs))
         if line := tables.energy_line(metrics):
             print(line)
-        print(tables.metrics_table(all_numbers(metrics)))
+        print()
+        print(run_view.run_text(metrics))
 
 
 @app.command()
@@ -143,22 +154,29 @@ def step(
         bool, typer.Option("--prefill", help="All tokens of the contexts, instead of one more.")
     ] = False,
     parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
+    engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
     """Simulate a step of a whole model, kernel by kernel: a decode step, or a prefill."""
+    from explorer import evaluate, settings
     from explorer.step_view import step_facts
 
     lengths = _batch(batch, context, trace, seed)
     if lengths is None:
         raise ValueError("step: give --context or --trace")
     _warn(model)
-    text, facts = step_facts(machine, model, lengths, prefill=prefill, parallel=parallel)
+    changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
+    target = evaluate.machine_of(machine, changes)
+    text, facts = step_facts(target, model, lengths, prefill=prefill, parallel=parallel, engine=engine)
+    _say_engine(target, machine, engine)
     if as_json:
         print_json(facts)
     else:
         kind = "prefill" if prefill else "decode step"
         devices = f" · one of {parallel} devices" if parallel > 1 else ""
-        print(f"{kind} · {model} · {machine}{devices} · every kernel by itself, weights 16 bits wide")
+        numbers = "".join(f" · {path} = {value}" for path, value in changes)
+        print(f"{kind} · {model} · {machine}{numbers}{devices} · every kernel by itself, weights 16 bits wide")
         print(text)
 
 
@@ -299,17 +317,14 @@ def kernels(
     name: Annotated[str | None, typer.Argument(help="One kernel, by name.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the kernels, or one with its sizes and knobs."""
+    """List the kernels by family, or describe one: what its sizes and knobs mean."""
     from explorer import evaluate, tables
 
     if name is not None:
         facts = evaluate.describe_kernel(name)
         print_json(facts) if as_json else print(tables.kernel_text(facts))
         return
-    listed = evaluate.list_kernels()
-    print_json(listed) if as_json else print(
-        tables.align([(name, str(facts["description"])) for name, facts in listed.items()])
-    )
+    print_json(evaluate.list_kernels()) if as_json else print(tables.kernel_list(evaluate.kernel_families()))
 
 
 @app.command()
@@ -354,11 +369,11 @@ def models(
 
 
 def _sizes(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int | str]:
-    """Return the sizes, and the choices among names, given by flags of their own and by --size NAME=VALUE."""
+    """Return the sizes, and the choices among names, given by flags of their own and by --size NAME=VALUE[,...]."""
     from explorer.query import NAME_PATTERN
 
     found: dict[str, int | str] = {name: value for name, value in flags.items() if value is not None}
-    for text in texts or []:
+    for text in ",".join(texts).split(",") if texts else []:
         name, _, value = text.partition("=")
         number = value.isascii() and value.isdigit() and len(value) < 19
         if not name.isidentifier() or not (number or re.fullmatch(NAME_PATTERN, value)):
@@ -402,6 +417,14 @@ def _batch(sequences: int | None, context: int | None, trace: str | None, seed: 
         raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
     name = TRACES[trace] if trace else None
     return BatchSpec(1 if sequences is None else sequences, context, name, seed, _trace_path(name))
+
+
+def _say_engine(machine: Any, name: str, engine: str) -> None:
+    """Say on stderr where the reference has simulated what was meant for the compiled engine."""
+    from explorer.evaluate import left_to_reference
+
+    if engine == "compiled" and (why := left_to_reference(machine)):
+        print(f"{name}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
 
 
 def _warn(model: str | None) -> None:

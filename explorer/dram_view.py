@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from explorer.files import write_atomically
+from explorer.progress import announce_compiling
 from explorer.tables import align, percent
 from hwmodel.dram.config import DramConfig, config_names, load_config
 from hwmodel.npz_file import Wanted, read_npz, readable
@@ -83,6 +84,7 @@ def replayed(
     """
     from hwmodel.dram.replay_result import replay_trace
 
+    announce_compiling()
     if commands is not None and commands.is_dir():
         raise ValueError(f"--commands {commands}: a folder; give the name of a file")
     addresses, writes = read_trace(trace)

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from explorer.names import unknown
+from explorer.progress import announce_compiling
 from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
 
 if TYPE_CHECKING:
@@ -225,22 +227,31 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
     program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
     import numpy as np
 
+    run = simulator(engine)
+    with _no_refusal():
+        result = run(program, machine)
+    bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
+    return Outcome(result.metrics(), bandwidth, result.banks)
+
+
+def simulator(engine: str) -> Callable[[Any, Any], Any]:
+    """Return what runs a program on a machine, the engine "compiled" or the "reference"; says when it compiles."""
     from hwmodel import reference
     from hwmodel.engine import ENGINES
     from hwmodel.engine import simulate as compiled
 
     if engine not in ENGINES:
         raise ValueError(f"--engine: {unknown('engine', engine, ENGINES)}")
-    with _no_refusal():
-        result = (compiled if engine == "compiled" else reference.simulate)(program, machine)
-    bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
-    return Outcome(result.metrics(), bandwidth, result.banks)
+    if parent_process() is None:  # of many workers, none speaks
+        announce_compiling()
+    return compiled if engine == "compiled" else reference.simulate
 
 
 def compile_dram(query: Query) -> None:
     """Compile the DRAM channels of the query's machine, where this has not been done on this computer."""
     from hwmodel.reference import compile_dram
 
+    announce_compiling()
     compile_dram(machine_of(query.machine, query.machine_overrides))
 
 
@@ -251,11 +262,11 @@ def compile_others(query: Query) -> None:
     compile_others(*_program(query))
 
 
-def left_to_reference(query: Query) -> str:
-    """Return why the compiled engine leaves the query's machine to the reference, or nothing where it does not."""
+def left_to_reference(machine: Any) -> str:
+    """Return why the compiled engine leaves a machine to the reference, or nothing where it does not."""
     from hwmodel.engine import refusal
 
-    return refusal(machine_of(query.machine, query.machine_overrides))
+    return refusal(machine)
 
 
 @contextmanager
@@ -298,12 +309,20 @@ def describe(query: Query) -> str:
 
     parts = [query.kernel.replace("-", " ")]
     if query.model is not None:
-        parts.append(load_model(query.model).name)
+        parts.append(_describe_model(_kernel(query.kernel), load_model(query.model), dict(query.options)))
     if query.batch is not None:
         parts.append(_describe_batch(query.batch))
     parts += [f"{name} = {size}" for name, size in query.options]
     changes = [f"{path} = {value}" for path, value in query.machine_overrides]
     return " · ".join([*parts, _spec(query.machine, ()).name, *changes])
+
+
+def _describe_model(kernel: Any, model: Any, options: Mapping[str, int | str]) -> str:
+    """Return the name of a model, with what the kernel takes from it where that is not its sizes."""
+    sizes = set(kernel.gives(model)) & {*kernel.options, *kernel.optional} if kernel.gives else set()
+    if "model" in kernel.needs or sizes - options.keys():
+        return str(model.name)
+    return f"dtype of {model.name}" if kernel.typed else f"{model.name} (not used)"
 
 
 def _describe_batch(batch: BatchSpec) -> str:
@@ -324,14 +343,23 @@ EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound
 
 
 def list_kernels() -> dict[str, dict[str, Any]]:
-    """Return the facts of every kernel by name."""
+    """Return the facts of every kernel by name, family by family."""
     from workloads.kernels import KERNELS
 
     return {name: describe_kernel(name) for name in KERNELS}
 
 
+def kernel_families() -> dict[str, dict[str, str]]:
+    """Return what every kernel does, by family and name."""
+    from workloads.kernels import FAMILIES
+
+    return {family: {kernel.name: kernel.description for kernel in members} for family, members in FAMILIES.items()}
+
+
 def describe_kernel(name: str) -> dict[str, Any]:
     """Return what a kernel does and needs, its sizes, and its knobs with default, meaning and allowed values."""
+    from workloads.kernels import FAMILIES
+
     template = _kernel(name)
     shown = {
         knob.name: {"default": knob.default, "meaning": knob.metadata["meaning"], "allowed": knob.metadata["allowed"]}
@@ -339,9 +367,11 @@ def describe_kernel(name: str) -> dict[str, Any]:
     }
     return {
         "description": template.description,
+        "family": next(family for family, members in FAMILIES.items() if template in members),
         "needs": list(template.needs),
         "sizes": list(template.options),
         "optional_sizes": dict(template.optional),
+        "meanings": dict(template.sizes),
         "knobs": shown,
     }
 

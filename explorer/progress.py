@@ -9,13 +9,40 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Protocol
+
+COMPILING = "compiling the simulator, up to 60 s of one core, once on this computer"
 
 
 class Progress(Protocol):
     """Called as `progress(stage, done, total)`, with `done` growing from 0 to `total` within a stage."""
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+@cache
+def announce_compiling() -> None:
+    """From now on say in a line on stderr that the simulator is compiled, the first time that this happens.
+
+    Loads numba: to be called where a simulation is about to. Says nothing where stderr is no terminal.
+    """
+    if not sys.stderr.isatty():
+        return
+    from numba.core import event
+
+    class Announcement(event.Listener):
+        said = False
+
+        def on_start(self, event: object) -> None:
+            if not self.said:
+                print(COMPILING, file=sys.stderr)
+            self.said = True
+
+        def on_end(self, event: object) -> None:
+            pass
+
+    event.register("numba:compile", Announcement())  # type: ignore[no-untyped-call]
 
 
 def silent(stage: str, done: int, total: int) -> None:

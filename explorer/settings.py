@@ -43,6 +43,14 @@ def typed(settings: Settings, defaults: Mapping[str, Scalar]) -> dict[str, Scala
     return {path: convert(text, defaults[path], path) if path in defaults else _number(text) for path, text in settings}
 
 
+def machine_numbers(settings: Settings) -> Settings:
+    """Return settings of numbers of the machine by their path in it; ValueError for one that is anything else."""
+    for path, value in settings:
+        if "." not in path:
+            raise ValueError(f"--set {path}={value}: not a number of the machine; allowed: paths such as hbm.stacks")
+    return tuple(sorted((path.removeprefix(MACHINE_PREFIX), value) for path, value in settings))
+
+
 def _number(text: str) -> Scalar:
     """Return a text as the number it is, or as it is."""
     for kind in (int, float):

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-from explorer.query import BatchSpec
+from explorer.query import BatchSpec, Scalar
 
 
 def step_facts(
-    machine: str, model: str, batch: BatchSpec, *, prefill: bool, parallel: int
+    machine: Any, model: str, batch: BatchSpec, *, prefill: bool, parallel: int, engine: str = "compiled"
 ) -> tuple[str, dict[str, Any]]:
-    """Return the table of a step's kernels as text, and its numbers."""
-    from explorer.evaluate import batch_of, machine_of
+    """Return the table of a step's kernels on a machine as text, and its numbers with the knobs of each kernel."""
+    from explorer.evaluate import batch_of, simulator
     from hwmodel.units import FS_PER_US
     from workloads.model import load_model
     from workloads.sequence import plan
     from workloads.sequence_result import simulate_call
     from workloads.step import model_steps
 
-    target, contexts = machine_of(machine), batch_of(batch).contexts
-    steps = model_steps(load_model(model), contexts, target, prefill=prefill, parallel=parallel, seed=batch.seed)
-    result = simulate_call(plan(steps, target, batch.seed), target)
+    run, contexts = simulator(engine), batch_of(batch).contexts
+    steps = model_steps(load_model(model), contexts, machine, prefill=prefill, parallel=parallel, seed=batch.seed)
+    knobs = {step.name: _knobs(step.knobs) for step in steps}
+    result = simulate_call(plan(steps, machine, batch.seed), machine, run=run)
     lines = [
         {
             "step": line.name,
@@ -30,8 +32,13 @@ def step_facts(
             "bound_us": line.result.bound.total_fs / FS_PER_US,
             "limited_by": line.result.bound.limited_by,
             "memory_bytes": line.count * line.moved_bytes,
+            "knobs": knobs[line.name],
         }
         for line in result.lines
     ]
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
     return result.text(), {"steps": lines, **total, "memory_bytes": result.moved_bytes}
+
+
+def _knobs(knobs: Any) -> dict[str, Scalar]:
+    return {field.name: getattr(knobs, field.name) for field in fields(knobs)}

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from explorer.names import unknown
 from explorer.query import NAME_PATTERN, TRACES, BatchSpec, Scalar
+from hwmodel.validation import wrong
 from hwmodel.yaml_file import read_yaml
 
 _Count = Annotated[int, Field(strict=True, ge=1, le=1 << 40)]
@@ -170,7 +171,7 @@ def _line(detail: ErrorDetails) -> str:
         return f"{path}: {unknown('key', location[-1], section.model_fields)}"
     if detail["type"] == "missing":
         return f"{path}: missing, and there is no default"
-    message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "value_error":
+        message = detail["msg"].removeprefix("Value error, ")
         return f"{path}: {message}" if path else message
-    return f"{path}: {detail['input']!r}: {message[0].lower()}{message[1:]}"
+    return wrong(detail)

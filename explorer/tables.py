@@ -150,11 +150,6 @@ def energy_line(metrics: Mapping[str, Any]) -> str:
     return f"{text}, at least {at_least_joules(metrics['energy_bound_pj'])}"
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """Return one simulation, a line per number."""
-    return align([(name, number(name, value), "") for name, value in per_unit(metrics).items()])
-
-
 def knobs_line(knobs: Mapping[str, Scalar]) -> str:
     """Return the knobs in one line, each as `--set` takes it."""
     return "knobs: " + ", ".join(f"{name}={value}" for name, value in knobs.items())
@@ -223,11 +218,25 @@ def tree(
     return "\n".join(lines)
 
 
+def kernel_list(families: Mapping[str, Mapping[str, str]]) -> str:
+    """Return what every kernel does, a heading per family."""
+    width = max(len(name) for kernels in families.values() for name in kernels)
+    parts = (
+        [family, *(f"  {name.ljust(width)}   {description}" for name, description in kernels.items())]
+        for family, kernels in families.items()
+    )
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
 def kernel_text(facts: Mapping[str, Any]) -> str:
-    """Return the facts of a kernel, the default of every knob with its meaning and its allowed values beside it."""
+    """Return the facts of a kernel: the default of every size and knob, with its meaning and its values beside it."""
     knobs: Mapping[str, Mapping[str, Any]] = facts["knobs"]
     beside = {f"knobs.{name}": f"{knob['meaning']}; allowed: {knob['allowed']}" for name, knob in knobs.items()}
-    return tree({**facts, "knobs": {name: str(knob["default"]) for name, knob in knobs.items()}}, None, beside)
+    beside |= {f"sizes.{name}": meaning for name, meaning in facts["meanings"].items()}
+    sizes = dict.fromkeys(facts["sizes"], "no default") | {n: str(size) for n, size in facts["optional_sizes"].items()}
+    head = {name: facts[name] for name in ("description", "family", "needs")}
+    defaults = {name: str(knob["default"]) for name, knob in knobs.items()}
+    return tree({**head, "sizes": sizes, "knobs": defaults}, None, beside)
 
 
 def sourced_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:

@@ -35,6 +35,7 @@ from hwmodel import units
 from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.energy_sets import with_sets
 from hwmodel.like import WORDS, groups, leaves, no_source, with_base
+from hwmodel.validation import wrong
 from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
 from layouts.notation import nearest_first
 
@@ -350,6 +351,9 @@ class MachineSpec(_Part):
         return self.model_dump() | {"hash": self.hash}
 
 
+_KEYS = tuple(MachineSpec.model_fields)
+
+
 def machine_names() -> tuple[str, ...]:
     """Return the names of the shipped machines."""
     return tuple(sorted(path.stem for path in MACHINES.glob("*.yaml")))
@@ -378,7 +382,8 @@ def load_machine(name: str) -> MachineSpec:
 def _read(path: Path) -> dict[str, Any]:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
-        raise ValueError(f"{path}: a machine description is a mapping of keys to values")
+        found = "nothing" if tree is None else units.shown(tree)
+        raise ValueError(f"{path}: {found}: a machine description is a mapping with the keys {', '.join(_KEYS)}")
     return tree
 
 
@@ -424,7 +429,7 @@ def _first_problem(error: ValidationError) -> str:
         return _unknown("key", path, [".".join([*parents, k]) for k in _fields_at(parents)])
     if problem["type"] == "missing":
         return f"{path}: missing"
-    return f"{path}: {units.shown(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
+    return wrong(problem, _fields_at(parts) if problem["type"] == "model_type" else ())
 
 
 def _fields_at(path: Iterable[str]) -> list[str]:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,15 @@ import yaml
 
 from explorer import cli
 from hwmodel.spec import MACHINES
-from workloads.kernels import KERNELS
+from workloads.kernels import FAMILIES, KERNELS
 
 Rowhit = Callable[..., subprocess.CompletedProcess[str]]
 RUN = ("run", "--machine", "h100-sxm", "--model", "llama-3.1-8b", "--kernel", "decode-attention")
 SMALL = (*RUN, "--batch", "4", "--context", "256")
 GEMM = ("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--m", "64", "--n", "256", "--k", "128")
+STEP = ("step", "--machine", "npu-hbm3", "--model", "llama-3.1-8b", "--context", "64")
+SMALL_MODEL = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 64}
+SMALL_MODEL |= {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64, "torch_dtype": "bfloat16"}
 STUDY = """
 machine: h100-sxm
 kernel: decode-attention
@@ -84,7 +89,11 @@ def test_help_loads_no_heavy_library() -> None:
         ((*SMALL, "--set", "hbm.pin_rate=5 parsec"), "5 parsec"),
         ((*RUN, "--batch", "0", "--context", "8"), "--batch 0: must be at least 1"),
         ((*RUN, "--size", "m=-1"), "--size m=-1: allowed: NAME=VALUE"),
+        ((*RUN, "--size", "m=1,,n=2"), "--size : allowed: NAME=VALUE"),
         ((*RUN[:5], "--kernel", "gemm", "--m", "8", "--n", "8", "--size", "k=x"), "size k is 'x'; allowed: an integer"),
+        ((*STEP, "--set", "tile_m=64"), "--set tile_m=64: not a number of the machine; allowed: paths such as hbm."),
+        ((*STEP, "--engine", "fast"), "--engine: unknown engine 'fast'"),
+        ((*STEP, "--set", "hbm.stakcs=2"), "hbm.stacks"),
         ((*SMALL, "--engine", "fast"), "--engine: unknown engine 'fast'"),
         ((*RUN, "--m", "2", "--size", "m=2"), "--size m=2: m is given twice"),
         ((*RUN, "--batch", "4"), "--context"),
@@ -167,14 +176,39 @@ def test_run_shows_every_knob_it_used_as_set_takes_it(rowhit: Rowhit, tmp_path: 
 
 def test_kernels_are_listed_and_described_with_every_knob(rowhit: Rowhit, tmp_path: Path) -> None:
     listed = rowhit("kernels", cwd=tmp_path).stdout.splitlines()
-    assert [line.split()[0] for line in listed] == list(KERNELS)
+    assert [line for line in listed if line and line[0] != " "] == list(FAMILIES)
+    assert [line.split()[0] for line in listed if line.startswith("  ")] == list(KERNELS)
     text = rowhit("kernels", "gemm", cwd=tmp_path).stdout
-    assert "sizes: m, n, k" in text
+    assert "\nsizes:\n  m: no default   [rows of a and of the result]\n" in text
+    assert "  q_len: 1   [new tokens of a sequence]\n" in rowhit("kernels", "decode-attention", cwd=tmp_path).stdout
     facts = json.loads(rowhit("kernels", "--json", cwd=tmp_path).stdout)
     for name, knob in facts["gemm"]["knobs"].items():
         assert f"  {name}: {knob['default']}   [" in text
     assert facts["decode-attention"]["needs"] == ["model", "batch"]
     assert facts["decode-attention"]["knobs"]["page_order"]["allowed"].startswith("contiguous, shuffled, first-fit")
+
+
+def test_the_version_is_that_of_the_package(rowhit: Rowhit, tmp_path: Path) -> None:
+    done = rowhit("--version", cwd=tmp_path)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert (done.returncode, done.stdout) == (0, f"rowhit {project['version']}\n")
+
+
+def test_sizes_may_stand_in_one_option(rowhit: Rowhit, tmp_path: Path) -> None:
+    apart = rowhit("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--size", "m=64,n=256,k=128", cwd=tmp_path)
+    assert apart.stdout == rowhit(*GEMM, cwd=tmp_path).stdout != ""
+
+
+def test_a_step_takes_numbers_of_the_machine_and_an_engine_and_tells_its_knobs(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    step = ("step", "--machine", "npu-hbm3", "--model", "small.json", "--context", "64")
+    facts = json.loads(rowhit(*step, "--json", cwd=tmp_path).stdout)
+    for line in facts["steps"]:
+        assert line["knobs"].keys() == {field.name for field in fields(KERNELS[line["kernel"]].Knobs)}
+    assert json.loads(rowhit(*step, "--engine", "reference", "--json", cwd=tmp_path).stdout) == facts
+    slower = (*step, "--set", "launch.latency=900 us")
+    assert json.loads(rowhit(*slower, "--json", cwd=tmp_path).stdout)["launch_us"] == 900 * len(facts["steps"])
+    assert " · npu-hbm3 · launch.latency = 900 us · " in rowhit(*slower, cwd=tmp_path).stdout.splitlines()[0]
 
 
 def test_no_arguments_print_the_help_with_status_2(rowhit: Rowhit, tmp_path: Path) -> None:
@@ -230,6 +264,8 @@ def test_gemm_runs_on_its_three_sizes(rowhit: Rowhit, tmp_path: Path) -> None:
     assert alone["hbm_useful_bytes"] >= (256 * 128) * 2  # the weights, once, in bf16
     with_model = json.loads(rowhit(*GEMM, "--model", "llama-3.1-8b", "--json", cwd=tmp_path).stdout)
     assert with_model == alone  # the model gives its dtype only, which is bf16
+    title = rowhit(*GEMM, "--model", "llama-3.1-8b", cwd=tmp_path).stdout.splitlines()[0]
+    assert title == "gemm · dtype of llama-3.1-8b · m = 64 · n = 256 · k = 128 · npu-hbm3"
     assert "batch" not in alone
 
 
@@ -406,9 +442,7 @@ def test_a_model_of_several_kinds_of_layers_is_described(rowhit: Rowhit, tmp_pat
 
 
 def test_an_unknown_field_of_a_model_is_named_on_stderr(rowhit: Rowhit, tmp_path: Path) -> None:
-    config = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 64}
-    config |= {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64, "torch_dtype": "bfloat16"}
-    (tmp_path / "m.json").write_text(json.dumps(config | {"num_hidden_layrs": 2}))
+    (tmp_path / "m.json").write_text(json.dumps(SMALL_MODEL | {"num_hidden_layrs": 2}))
     warning = "rowhit: warning: m.json: num_hidden_layrs is not known and was passed over\n"
     done = rowhit("models", "m.json", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, warning)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer.tables import at_most, energy_line, metrics_table, quantity, tree
+from explorer.tables import at_most, energy_line, quantity, tree
 from hwmodel import units
 
 QUANTITIES = {"B": "bytes", "Hz": "frequency", "fs": "time", "B/s": "bandwidth", "b/s": "bit rate"}
@@ -63,14 +63,6 @@ def test_no_energies_give_no_line_and_no_energy_at_all_no_shares() -> None:
     assert energy_line({"energy_pj": None, "energy_bound_pj": None, "energy_by_component_pj": None}) == ""
     assert energy_line({}) == ""
     assert energy_line(energies(noc=0)) == "energy 0 fJ, at least 1.5 uJ"
-
-
-def test_energies_stand_in_a_table_in_the_unit_of_their_name() -> None:
-    text = metrics_table({"time_us": 2.0, "energy_pj": 2_500_000.0, "energy_by_component_pj.noc": 12.25})
-    assert [line.split() for line in text.splitlines()[1:]] == [
-        ["energy_pj", "2,500,000.0", "pJ"],
-        ["energy_by_component_pj.noc", "12.25", "pJ"],
-    ]
 
 
 def test_a_gap_over_a_bound_of_zero_is_any() -> None:

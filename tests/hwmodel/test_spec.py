@@ -137,9 +137,9 @@ def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("sources", [], "sources: []: Input should be a valid dictionary"),
-        ("sources.noc", "", "sources.noc: '': "),
-        ("sources.noc", " ", "sources.noc: ' ': "),
+        ("sources", [], "sources: []; allowed: a mapping of keys to values"),
+        ("sources.noc", "", "sources.noc: ''; allowed: a text that is not empty"),
+        ("sources.noc", " ", "sources.noc: ' '; allowed: a text that is not empty"),
     ],
 )
 def test_sources_that_say_nothing_are_refused(load: Any, path: str, value: object, message: str) -> None:
@@ -239,19 +239,19 @@ def test_every_number_has_a_source_and_loses_the_description_without_it(name: st
     [
         ("cores.cuont", 4, ("unknown key 'cores.cuont'", "known: cores.count")),
         ("cores.dma.requestbytes", 4, ("'cores.dma.requestbytes'", "known: cores.dma.request_bytes")),
-        ("shared_cache", 5, ("shared_cache: 5: ",)),
+        ("shared_cache", 5, ("shared_cache: 5; allowed: a mapping with the keys capacity, line, sector, ways, ",)),
         ("shared_cash", {}, ("'shared_cash'", "known: shared_cache")),
         ("shared_cache.size", "1 MB", ("'shared_cache.size'", "shared_cache.capacity")),
         ("cores.clock", "1.83 GB", ("cores.clock: '1.83 GB'", "'1.83 GB' is no frequency", "GHz")),
         ("cores.clock", 1_830_000_000, ("cores.clock: 1830000000", "give a number and a unit")),
         ("cores.clock", "-1 GHz", ("cores.clock: '-1 GHz'", "greater than zero")),
         ("cores.sram.capacity", "0 B", ("cores.sram.capacity: '0 B'", "greater than zero")),
-        ("cores.count", 0, ("cores.count: 0", "greater than or equal to 1")),
-        ("cores.count", -4, ("cores.count: -4", "greater than or equal to 1")),
+        ("cores.count", 0, ("cores.count: 0; allowed: at least 1",)),
+        ("cores.count", -4, ("cores.count: -4; allowed: at least 1",)),
         ("cores.count", "four", ("cores.count: 'four'", "integer")),
         ("cores.count", True, ("cores.count: True", "integer")),
         ("cores.count", 1.5, ("cores.count: 1.5", "integer")),
-        ("cores.count", 10**9, ("cores.count: 1000000000", "less than or equal to 4096")),
+        ("cores.count", 10**9, ("cores.count: 1000000000; allowed: at most 4096",)),
         (
             "hbm.controller.refresh",
             "sometimes",
@@ -268,6 +268,54 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
     assert "machine.yaml: " in message
     for part in expected:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("hbm.stacks", "4", "hbm.stacks: '4'; allowed: an integer"),
+        ("hbm.stacks", [4], "hbm.stacks: [4]; allowed: an integer"),
+        ("hbm.stacks", 2.5, "hbm.stacks: 2.5; allowed: an integer"),
+        ("hbm.stacks", 65, "hbm.stacks: 65; allowed: at most 64"),
+        ("cores.sram.ports", 9, "cores.sram.ports: 9; allowed: at most 8"),
+        ("cores.dma.dimensions", 0, "cores.dma.dimensions: 0; allowed: at least 1"),
+        ("cores.dma.gather", "maybe", "cores.dma.gather: 'maybe'; allowed: true or false"),
+        ("cores.dma.gather", 1, "cores.dma.gather: 1; allowed: true or false"),
+        ("cores.matrix.sustained_percent", 120, "cores.matrix.sustained_percent: 120; allowed: at most 100"),
+        ("cores.matrix.accumulators", "owned", "cores.matrix.accumulators: 'owned'; allowed: own or scratchpad"),
+        ("cores.clock", "900 GHz", "cores.clock: '900 GHz'; allowed: 1 MHz to 100 GHz"),
+        ("cores.clock", "fast", "cores.clock: 'fast' is no frequency: give a number and a unit, one of Hz, kHz, KHz, "),
+        ("energy.static", "70", "energy.static: '70' is no power: give a number and a unit, one of W, mW, "),
+        (
+            "cores.matrix.bf16",
+            512,
+            "cores.matrix.bf16: 512; allowed: a mapping with the keys macs_per_cycle, sustained",
+        ),
+        ("noc", [1], "noc: [1]; allowed: a mapping with the keys port_bytes_per_cycle, latency, bisection, multicast"),
+        ("launch", "3 us", "launch: '3 us'; allowed: a mapping with the keys latency, graph"),
+        ("hbm.controller", "fcfs", "hbm.controller: 'fcfs'; allowed: a mapping with the keys scheduler, row_policy, "),
+        ("hbm.controller.scheduler", "FIFO", "hbm.controller.scheduler: 'FIFO'; known: fcfs, fr-fcfs, "),
+        ("hbm.controller.read_queue", -1, "hbm.controller.read_queue: -1; allowed: at least 1"),
+        ("hbm.address_map.fields", "a b c", "hbm.address_map.fields: 'a b c'; allowed: a list"),
+        ("hbm.address_map.fields", [1], "hbm.address_map.fields.0: 1; allowed: a text"),
+        ("name", 7, "name: 7; allowed: a text"),
+        ("sources.noc", 3, "sources.noc: 3; allowed: a text"),
+        ("tlb", {"entries": 4}, "tlb.page: missing"),
+    ],
+)
+def test_a_wrong_machine_is_one_line_of_where_and_what_and_what_is_allowed(
+    load: Any, path: str, value: object, line: str
+) -> None:
+    message = refusal(load, changed("npu-hbm3", path, value))
+    assert message.partition(": ")[2].startswith(line)
+    for word in ("Input", "valid", "instance", "Value error"):
+        assert word not in message
+
+
+def test_null_and_a_file_that_is_no_mapping_are_named_as_they_stand(load: Any) -> None:
+    tree = tree_of("npu-hbm3") | {"noc": None}
+    assert ": noc: null; allowed: a mapping with the keys port_bytes_per_cycle, " in refusal(load, tree)
+    assert ": [1]: a machine description is a mapping with the keys name, description, cores, " in refusal(load, [1])
 
 
 def test_a_syntax_error_names_the_file_and_the_line(load: Any) -> None:
@@ -306,7 +354,10 @@ def test_a_misspelt_key_is_named_before_the_key_that_is_then_missing(load: Any) 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(b"0x" + b"f" * 100_000, "cores.count: a very long number: "), (b"y" * 100_000, "cores.count: 'yyy")],
+    [
+        (b"0x" + b"f" * 100_000, "cores.count: a very long number; allowed: at most 4096"),
+        (b"y" * 100_000, "cores.count: 'yyy"),
+    ],
 )
 def test_a_value_of_any_length_is_shown_short(value: bytes, expected: str, load: Any) -> None:
     text = (MACHINES / "npu-hbm3.yaml").read_bytes()
@@ -352,10 +403,10 @@ def test_no_override_gives_the_same_machine_and_one_that_changes_nothing_the_sam
         ("hbm", 2, "unknown machine path 'hbm'"),
         ("hbm.address_map.field", "x", "'hbm.address_map.field'; known: hbm.standard, "),
         ("hbm.address_map.hashes", "[]", "machine path 'hbm.address_map.hashes' is a list, and lists cannot be set"),
-        ("hbm.stacks", "two", "hbm.stacks: 'two': "),
-        ("hbm.stacks", 0, "hbm.stacks: 0: "),
-        ("hbm.pin_rate", "6.4 GB/s", "hbm.pin_rate: '6.4 GB/s': "),
-        ("cores.clock", 2_000_000_000, "cores.clock: 2000000000: "),
+        ("hbm.stacks", "two", "hbm.stacks: 'two'; allowed: an integer"),
+        ("hbm.stacks", 0, "hbm.stacks: 0; allowed: at least 1"),
+        ("hbm.pin_rate", "6.4 GB/s", "hbm.pin_rate: '6.4 GB/s' is no bit rate: "),
+        ("cores.clock", 2_000_000_000, "cores.clock: 2000000000 is no frequency: "),
         ("hbm.stacks", "2020-99-99", "hbm.stacks: "),
         ("hbm.stacks", "9" * 5000, "hbm.stacks: "),
         ("hbm.stacks", "[" * 10_000, "hbm.stacks: "),
@@ -389,7 +440,7 @@ def test_a_part_that_does_not_fit_is_named_by_the_file_it_stands_in(load: Any) -
     with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.pin_rate: HBM3: pin rate") as error:
         Machine(spec)
     assert "npu-hbm3" not in str(error.value)
-    with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.stacks: 0: "):
+    with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.stacks: 0; allowed: at least 1"):
         spec.with_overrides({"hbm.stacks": 0})
     with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.pin_rate: "):
         Machine(spec.with_overrides({"hbm.stacks": 2}))

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels_ref.attention import attention, decode_attention, fp8_attention
+from kernels_ref.compressed import compressed_attention
 from kernels_ref.linear_attention import chunked, recurrent
 from kernels_ref.mla import absorb, dequantise, mla_decode, mla_prefill
-from kernels_ref.sparse_attention import index_scores, select, sparse_mla
+from kernels_ref.sparse_attention import index_scores, select, sparse_gqa, sparse_mla
 
 torch = pytest.importorskip("torch", reason="pip install -e '.[oracle]' installs PyTorch")
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
@@ -212,6 +213,32 @@ def test_an_indexer_selects_and_attention_keeps_to_what_it_selects(
     out = sdpa(query, key, key[..., :value_dim], attn_mask=mask, scale=0.5)[0].transpose(0, 1)
     found = sparse_mla(q, keys, chosen, value_dim, 0.5)
     np.testing.assert_allclose(found, out.numpy(), rtol=0, atol=allowed(q, keys, keys, 0.5))
+    grouped = sparse_gqa(q, keys[:, None], keys[:, None], chosen, 0.5)
+    np.testing.assert_allclose(grouped[..., :value_dim], out.numpy(), rtol=0, atol=allowed(q, keys, keys, 0.5))
+
+
+@given(sequences(), st.integers(1, 4), st.integers(0, 4), st.booleans(), seeds)
+def test_windows_entries_and_a_sink_are_one_masked_attention(
+    sequence: tuple[Array, Array, Array], window: int, ratio: int, choose: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    q, tokens = sequence[0], sequence[1][:, 0]
+    (queries, heads, dim), context = q.shape, len(tokens)
+    entries, sinks = rng.normal(size=(context // ratio if ratio else 0, dim)), rng.normal(0, 3, heads)
+    last = torch.arange(context - queries, context)[:, None]  # the position of a query
+    whole = (torch.arange(len(entries)) + 1) * ratio - 1 <= last  # an entry's last token is not after it
+    if choose:
+        whole &= torch.from_numpy(rng.random((queries, len(entries))) < 0.5)
+    chosen = [row.nonzero()[:, 0].numpy() for row in whole] if choose else None
+    found = compressed_attention(q, tokens, entries, window, ratio, chosen, sinks, 0.5)
+    mask = torch.cat([seen(queries, context, window), whole, torch.ones(queries, 1, dtype=torch.bool)], dim=1)
+    bias = torch.zeros(heads, *mask.shape, dtype=torch.float64).masked_fill_(~mask, -torch.inf)
+    bias[:, :, -1] = torch.from_numpy(sinks)[:, None]
+    keys = np.concatenate([tokens, entries, np.zeros((1, dim))])
+    shared = torch.from_numpy(keys).expand(1, heads, -1, -1)
+    expected = sdpa(heads_first(q, torch.float64), shared, shared, attn_mask=bias, scale=0.5)[0].transpose(0, 1)
+    slack = 2 * EPS * np.abs(sinks).max() * np.abs(keys).max()
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=allowed(q, keys, keys, 0.5) + slack)
 
 
 @given(st.integers(1, 12), sizes, sizes, st.booleans(), st.integers(1, 12), seeds)

@@ -102,6 +102,8 @@ def test_fp8_of_tensors_rows_and_squares_is_a_quotient_that_pytorch_casts(
     elements, found = quant.fp8_tensor(x.numpy())
     assert found == float(scale)
     np.testing.assert_array_equal(elements, (x / scale).to(torch.float8_e4m3fn).double().numpy())
+    static = quant.fp8_static(x.numpy(), float(scale) / 8)  # what is beyond the eighth part is held back
+    np.testing.assert_array_equal(static, saturated(x / (scale / 8), "float8_e4m3fn"))
 
     blocks = in_blocks(x, 128)
     scales = fp32_scale(blocks.abs().amax(dim=-1), 448.0)
@@ -158,6 +160,16 @@ def test_groups_of_int4_are_rounded_as_pytorch_rounds(shape: tuple[int, int], se
     integers, found = quant.int4_groups(x.numpy(), size)
     np.testing.assert_array_equal(found, scales.numpy())
     np.testing.assert_array_equal(integers, flat((blocks / scales[..., None]).round().clamp(-8, 7), x))
+
+
+@given(shapes, seeds, spreads)
+def test_channels_of_int8_are_rounded_as_pytorch_rounds(shape: tuple[int, int], seed: int, spread: float) -> None:
+    x = drawn(shape, seed, spread)
+    amax = x.abs().amax(dim=1, keepdim=True)
+    scales = torch.where(amax > 0, amax / 127, torch.ones_like(amax)).bfloat16().float()
+    integers, found = quant.int8_channels(x.numpy())
+    np.testing.assert_array_equal(found, scales.numpy())
+    np.testing.assert_array_equal(integers, (x / scales).round().clamp(-127, 127).numpy())
 
 
 def e2m1(values: Any) -> Any:

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels_ref.activation import swiglu
+from kernels_ref.activation import gelu, swiglu
+from kernels_ref.compressed import collapse, compress, expand, stream_weights
 from kernels_ref.gemm import gemm
 from kernels_ref.kv_append import kv_append
 from kernels_ref.moe import moe, route
-from kernels_ref.norm import rms_norm, softmax
+from kernels_ref.norm import layer_norm, rms_norm, softmax
 from kernels_ref.rope import rope, rotation_angles
 from kernels_ref.sampling import top_k
 
@@ -69,6 +70,21 @@ def test_a_norm_is_rms_norm_of_pytorch(dtype: str, rows: int, columns: int, seed
 
 
 @both
+@given(sizes, st.integers(1, 300), seeds)
+def test_a_centred_norm_is_layer_norm_of_pytorch(dtype: str, rows: int, columns: int, seed: int) -> None:
+    """A mean is off by columns eps of the largest number, at most, a centred number and its deviation by as much."""
+    x = drawn(seed, rows, columns, dtype=dtype, scale=3.0) + 2
+    weight, bias = drawn(seed + 1, columns, dtype=dtype), drawn(seed + 2, columns, dtype=dtype)
+    expected = functional.layer_norm(x, (columns,), weight, bias, eps=1e-6).numpy()
+    found = layer_norm(x.numpy(), weight.numpy(), bias.numpy(), 1e-6)
+    deviation = np.sqrt(x.double().numpy().var(axis=1, keepdims=True) + 1e-6)
+    normed = np.abs(found - bias.numpy())
+    largest = x.abs().amax(dim=1, keepdim=True).numpy() / deviation
+    off = 2 * (columns + 8) * EPS[dtype] * (largest * (np.abs(weight.numpy()) + normed) + np.abs(bias.numpy()))
+    assert (np.abs(found - expected) <= off).all()
+
+
+@both
 @given(sizes, st.integers(1, 300), seeds, st.sampled_from([1.0, 0.5, 8.0]))
 def test_softmax_is_that_of_pytorch(dtype: str, rows: int, columns: int, seed: int, scale: float) -> None:
     """A shifted score is off by eps of its magnitude, and its exponential, relatively, by as much.
@@ -85,11 +101,25 @@ def test_softmax_is_that_of_pytorch(dtype: str, rows: int, columns: int, seed: i
 @both
 @given(st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=40), seeds)
 def test_a_gated_activation_is_silu_of_pytorch_times_the_up(dtype: str, gates: list[float], seed: int) -> None:
-    """exp(80) is in the range of float32; its argument is exact, so that only its own rounding and three more count."""
+    """exp(80) is in the range of float32, and its argument is exact: its own rounding and three more count.
+
+    The formula takes the exponential of a logarithm as large as the gate, rounded to float64.
+    """
     gate, up = torch.tensor(gates, dtype=getattr(torch, dtype)), drawn(seed, len(gates), dtype=dtype)
     expected = (functional.silu(gate) * up).numpy()
     tiny = float(torch.finfo(gate.dtype).tiny)  # below it numbers have fewer digits
-    np.testing.assert_allclose(swiglu(gate.numpy(), up.numpy()), expected, rtol=8 * EPS[dtype], atol=8 * tiny)
+    off = 8 * EPS[dtype] + EPS["float64"] * np.abs(gate.double().numpy())
+    assert (np.abs(swiglu(gate.numpy(), up.numpy()) - expected) <= off * np.abs(expected) + 8 * tiny).all()
+
+
+@both
+@given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=40))
+def test_gelu_is_that_of_pytorch_by_tanh(dtype: str, numbers: list[float]) -> None:
+    """tanh(a) moves by a / cosh²(a) < 1/2 of a's relative error, five roundings; 1 + tanh(a) is at most 2."""
+    x = torch.tensor(numbers, dtype=getattr(torch, dtype))
+    expected = functional.gelu(x, approximate="tanh").numpy()
+    wide = x.double().numpy()
+    assert (np.abs(gelu(x.numpy()) - expected) <= 8 * EPS[dtype] * np.abs(wide)).all()
 
 
 @given(sizes, st.integers(1, 4), st.integers(1, 8), seeds)
@@ -181,3 +211,63 @@ def test_a_layer_of_experts_is_a_loop_over_them(
     # a gate is off by hidden eps of its sum, silu (whose slope is below 1.1) by as much, an up likewise, then sums
     off = 2 * (3 * (hidden + 4) + inter + experts + 8) * EPS[dtype]
     assert (np.abs(found - expected.numpy()) <= off * magnitude.numpy()).all()
+
+
+def both_windows(windows: Any, dim: int, outside: float) -> Any:
+    """Return the first channels of the window before, `outside` where there is none, and the others of each window."""
+    before = functional.pad(windows[:-1, :, :dim], (0, 0, 0, 0, 1, 0), value=outside)[: len(windows)]
+    return torch.cat([before, windows[:, :, dim:]], dim=1)
+
+
+@given(st.integers(1, 4), st.integers(0, 17), st.integers(1, 4), st.booleans(), seeds)
+def test_an_entry_is_a_softmax_of_pytorch_over_its_windows(
+    ratio: int, tokens: int, dim: int, overlap: bool, seed: int
+) -> None:
+    """The gates of a window before the first are minus infinity, and its numbers nothing."""
+    width = 2 * dim if overlap else dim
+    kv, gates, bias = drawn(seed, tokens, width), drawn(seed + 1, tokens, width), drawn(seed + 2, ratio, width)
+    windows = tokens // ratio
+    values, logits = (a[: windows * ratio].unflatten(0, (windows, ratio)) for a in (kv, gates))
+    logits = logits + bias
+    if overlap:
+        values, logits = (both_windows(a, dim, outside) for a, outside in ((values, 0.0), (logits, -torch.inf)))
+    expected = (logits.softmax(dim=1) * values).sum(dim=1)
+    largest = [float(a.abs().max()) if windows else 0.0 for a in (kv, gates, bias)]
+    bound = (4 * ratio + 16 + 8 * (largest[1] + largest[2])) * EPS["float64"] * largest[0]
+    found = compress(kv.numpy(), gates.numpy(), bias.numpy(), overlap)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=bound)
+
+
+@given(sizes, st.integers(1, 4), st.integers(1, 8), st.integers(1, 8), seeds)
+def test_streams_are_weighed_by_sigmoids_and_rounds_of_normalisation(
+    tokens: int, n: int, dim: int, iterations: int, seed: int
+) -> None:
+    """A logit is a sum of n dim products, off by (n dim + 8) eps of their magnitudes; a round adds (n + 2) eps."""
+    streams, fn = drawn(seed, tokens, n, dim), drawn(seed + 1, (2 + n) * n, n * dim, scale=0.3)
+    base, scales = drawn(seed + 2, (2 + n) * n), drawn(seed + 3, 3)
+    x = functional.rms_norm(streams.flatten(1), (n * dim,), eps=1e-6)
+    parts = [functional.linear(x, rows) for rows in fn.split([n, n, n * n])]
+    logits = [s * part + b for s, part, b in zip(scales, parts, base.split([n, n, n * n]), strict=True)]
+    mix = logits[2].unflatten(1, (n, n)).softmax(dim=2) + 1e-6  # the first round's rows
+    for number in range(iterations):
+        mix = mix if number == 0 else mix / (mix.sum(dim=2, keepdim=True) + 1e-6)
+        mix = mix / (mix.sum(dim=1, keepdim=True) + 1e-6)
+    expected = logits[0].sigmoid() + 1e-6, 2 * logits[1].sigmoid(), mix
+    magnitude = float((x.abs() @ fn.abs().T).max() * scales.abs().max() + base.abs().max())
+    bound = 8 * EPS["float64"] * ((n * dim + 8) * magnitude + 2 * iterations * (n + 2))
+    found = stream_weights(streams.numpy(), fn.numpy(), base.numpy(), scales.numpy(), iterations, 1e-6)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=bound)
+
+
+@given(sizes, st.integers(1, 4), st.integers(1, 8), seeds)
+def test_a_block_reads_and_writes_streams_by_batched_products(tokens: int, n: int, dim: int, seed: int) -> None:
+    streams, out = drawn(seed, tokens, n, dim), drawn(seed + 1, tokens, dim)
+    weights, mix = drawn(seed + 2, 2, tokens, n), drawn(seed + 3, tokens, n, n)
+    bound = 2 * (n + 2) * EPS["float64"] * float(n * mix.abs().max() + weights.abs().max())
+    bound *= float(streams.abs().max() + out.abs().max())
+    read = torch.bmm(weights[0][:, None], streams)[:, 0]
+    np.testing.assert_allclose(collapse(streams.numpy(), weights[0].numpy()), read.numpy(), rtol=0, atol=n * bound)
+    written = torch.baddbmm(weights[1][:, :, None] * out[:, None], mix.mT, streams)
+    found = expand(streams.numpy(), out.numpy(), weights[1].numpy(), mix.numpy())
+    np.testing.assert_allclose(found, written.numpy(), rtol=0, atol=bound)

@@ -24,7 +24,9 @@ class Kernel:
     kernel `needs` (of "model" and "batch") and the sizes named in `options` and `optional`, which have a default, a
     number or, of what is a choice among names, a name; `canonical(problem, knobs)` gives a key that is equal for knobs
     of one meaning, `compile(problem, knobs, machine, seed)` the program; `candidates(problem, machine)` knobs to try
-    where none are given, the best first.
+    where none are given, the best first. `sizes`: what every size means, by its name. `gives(model)`: the sizes that a
+    model gives where they are not among the options; of a kernel that needs no model. `typed`: whether a model gives
+    the dtype.
     """
 
     name: str
@@ -37,6 +39,9 @@ class Kernel:
     compile: Callable[[Any, Any, Machine, int], Program]
     optional: Mapping[str, int | str] = field(default_factory=dict)
     candidates: Callable[[Any, Machine], Iterator[Any]] | None = None
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    gives: Callable[[Model], Mapping[str, int]] | None = None
+    typed: bool = True
 
     def suggested(self, problem: Any, machine: Machine) -> Any:
         """Return knobs that suit a problem: the first candidates whose program fits the machine, or else the first."""
@@ -50,10 +55,10 @@ class Kernel:
         return found[0]
 
 
-def kernel_of(name: str, description: str, module: Any, *needs: str) -> Kernel:
-    """Return the kernel of a module that names all its parts as `Kernel` does."""
+def kernel_of(name: str, description: str, module: Any, *needs: str, **more: Any) -> Kernel:
+    """Return the kernel of a module that names all its parts as `Kernel` does; `more`: other fields of it."""
     made = module.Knobs, needs, module.OPTIONS, module.shape, module.canonical, module.compile, module.OPTIONAL
-    return Kernel(name, description, *made)
+    return Kernel(name, description, *made, **more)
 
 
 MAX_SIZE = 1 << 24  # assumed: a problem size beyond it is a slip
@@ -61,9 +66,13 @@ MAX_KNOB = 1 << 20  # assumed, likewise
 
 
 def require_options(
-    kernel: str, options: Mapping[str, int], required: Sequence[str], optional: Mapping[str, int] | None = None
+    kernel: str,
+    options: Mapping[str, int],
+    required: Sequence[str],
+    optional: Mapping[str, int] | None = None,
+    given: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Return the sizes of a problem: `options`, and for those of `optional` that are not given their defaults.
+    """Return the sizes of a problem: `options`, for those that are not there what a model has `given`, or defaults.
 
     Raises ValueError unless `options` are all of `required` and some of `optional`, in 1 to MAX_SIZE or, where the
     default is 0, from 0.
@@ -74,9 +83,11 @@ def require_options(
         if name not in allowed:
             known = nearest_first(name, allowed) or "the sizes of the model and the batch"
             raise ValueError(f"options: kernel {kernel} takes no size {name!r}; it takes {known}")
+    options = {name: size for name, size in (given or {}).items() if name in allowed} | dict(options)
     for name in required:
         if name not in options:
-            raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(required)}")
+            other = "" if given is None else ", or a model that has them"
+            raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(required)}{other}")
     found = {name: options.get(name, optional.get(name, 0)) for name in allowed}
     for name, value in found.items():
         least = 0 if optional.get(name) == 0 else 1

@@ -33,6 +33,7 @@ from workloads.kernels.attention_parts import first_pages, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent_cache import Pool, field_tensor, place_with, plain_pool
 from workloads.kernels.mla_decode import check_queries
+from workloads.kernels.model_sizes import indexer_sizes
 from workloads.kernels.queries import Queries, last_tokens
 from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
@@ -106,12 +107,12 @@ class Knobs:
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one layer over `batch`, which is required; a model gives the dtype only.
+    """Return the problem of one layer over `batch`, which is required; a model gives sizes and dtype.
 
     Options: index heads (64) of `dim` (128) elements, top_k (2048), q_len tokens per sequence (1), ratio of tokens
     to a key (1).
     """
-    sizes = require_options("indexer", options, (), OPTIONAL)
+    sizes = require_options("indexer", options, (), OPTIONAL, indexer_sizes(model) if model else {})
     if batch is None:
         raise ValueError("batch: kernel indexer needs one, with a context or a trace")
     check_queries(sizes["q_len"], batch.contexts)

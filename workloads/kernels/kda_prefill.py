@@ -28,6 +28,7 @@ from workloads.kernels.linear_prefill import (
     tasks_of,
     tensors_of,
 )
+from workloads.kernels.model_sizes import linear
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import schedule
@@ -44,11 +45,14 @@ class Knobs(ChunkKnobs):
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one layer over the contexts of `batch`, which is required; a model gives the dtype only.
+    """Return the problem of one layer over the contexts of `batch`, which is required; a model gives heads and dtype.
 
-    Sizes: heads; key_dim and value_dim of a head (128).
+    Sizes: heads; key_dim and value_dim of a head (128). Raises ValueError for a model with a decay per head.
     """
-    sizes = require_options("kda-prefill", options, OPTIONS, OPTIONAL)
+    given = linear(model) if model else {}
+    if model and given.get("per_channel") == 0:
+        raise ValueError(f"model: kernel kda-prefill knows a decay per channel only; {model.name} has one per head")
+    sizes = require_options("kda-prefill", options, OPTIONS, OPTIONAL, given)
     if batch is None:
         raise ValueError("batch: kernel kda-prefill needs one, with a context or a trace")
     known = problem_of("kda-prefill", {"sequences": 1, "per_channel": 1, "key_heads": 0} | sizes, model)

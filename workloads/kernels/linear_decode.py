@@ -26,6 +26,7 @@ from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import allocate
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.kernels.model_sizes import linear
 from workloads.model import Model
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
@@ -74,12 +75,13 @@ class Knobs:
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of the sizes in `options`; a model gives the dtype only, the batch is not used.
+    """Return the problem of the sizes in `options`; a model gives heads and dtype, the batch is not used.
 
     Sizes: sequences, value heads; key_heads (as many), key_dim and value_dim of a head (128), per_channel: 1 for a
     decay per key channel (0). Raises ValueError where key heads do not divide heads.
     """
-    return problem_of("linear-decode", require_options("linear-decode", options, OPTIONS, OPTIONAL), model)
+    sizes = require_options("linear-decode", options, OPTIONS, OPTIONAL, linear(model) if model else {})
+    return problem_of("linear-decode", sizes, model)
 
 
 def problem_of(kernel: str, sizes: Mapping[str, int], model: Model | None) -> Problem:

@@ -31,6 +31,7 @@ from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
 from workloads.kernels.linear_decode import problem_of
+from workloads.kernels.model_sizes import linear
 from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
 from workloads.placement import place
@@ -78,11 +79,15 @@ class Knobs(ChunkKnobs):
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one layer over the contexts of `batch`, which is required; a model gives the dtype only.
+    """Return the problem of one layer over the contexts of `batch`, which is required; a model gives heads and dtype.
 
-    Sizes: value heads; key_heads (as many), key_dim and value_dim of a head (128).
+    Sizes: value heads; key_heads (as many), key_dim and value_dim of a head (128). Raises ValueError for a model with a
+    decay per channel.
     """
-    sizes = require_options("linear-prefill", options, OPTIONS, OPTIONAL)
+    given = linear(model) if model else {}
+    if model and given.get("per_channel"):
+        raise ValueError(f"model: kernel linear-prefill knows a decay per head only; {model.name} has one per channel")
+    sizes = require_options("linear-prefill", options, OPTIONS, OPTIONAL, given)
     if batch is None:
         raise ValueError("batch: kernel linear-prefill needs one, with a context or a trace")
     known = problem_of("linear-prefill", {"sequences": 1, "per_channel": 0} | sizes, model)

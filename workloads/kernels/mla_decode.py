@@ -29,6 +29,7 @@ from workloads.kernels.attention_parts import first_pages, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent import Attend, Heads, Plan, combine
 from workloads.kernels.latent_cache import RECORDS, Pool, check_record, place_with, plain_pool, record_pool
+from workloads.kernels.model_sizes import absorbed
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
@@ -72,12 +73,12 @@ class Knobs:
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one layer over `batch`, which is required; a model gives the dtype only.
+    """Return the problem of one layer over `batch`, which is required; a model gives sizes and dtype.
 
     Options: heads; q_len tokens per sequence (1), rank and rope columns of a key (512, 64), columns of a value (those
     of rank), and nope, what the expanded heads have beside rope (128), for the scale 1/√(nope + rope).
     """
-    sizes = require_options("mla-decode", options, OPTIONS, OPTIONAL)
+    sizes = require_options("mla-decode", options, OPTIONS, OPTIONAL, absorbed(model) if model else {})
     heads = heads_of("mla-decode", sizes, model)
     if batch is None:
         raise ValueError("batch: kernel mla-decode needs one, with a context or a trace")

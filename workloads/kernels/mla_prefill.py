@@ -27,6 +27,7 @@ from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
+from workloads.kernels.model_sizes import expanded
 from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
 from workloads.placement import place
@@ -72,11 +73,11 @@ class Knobs:
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one layer over the contexts of `batch`, which is required; a model gives the dtype only.
+    """Return the problem of one layer over the contexts of `batch`, which is required; a model gives sizes and dtype.
 
     Sizes: heads; rank of a latent (512), rope and nope columns of a key (64, 128), value columns (128).
     """
-    sizes = require_options("mla-prefill", options, OPTIONS, OPTIONAL)
+    sizes = require_options("mla-prefill", options, OPTIONS, OPTIONAL, expanded(model) if model else {})
     if batch is None:
         raise ValueError("batch: kernel mla-prefill needs one, with a context or a trace")
     dtype = require_16_bit("mla-prefill", model.dtype if model else "bf16")

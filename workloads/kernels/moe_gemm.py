@@ -31,6 +31,7 @@ from workloads.kernels.gemm_expansion import Tile, expansion
 from workloads.kernels.gemm_grid import Grid, number_of
 from workloads.kernels.gemm_tiles import Axes, Expansion, Multiply, Recipe, Stream
 from workloads.kernels.gemm_w8a8 import scale_squares
+from workloads.kernels.model_sizes import expert_product
 from workloads.kernels.moe_formats import (
     FORMATS,
     Format,
@@ -129,9 +130,10 @@ class Product:
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
-    """Return the problem of tokens, experts, topk, n and k, in the model's dtype or bf16 or in a `format`."""
-    form, sizes = named_option(options, "format", tuple(FORMATS))
-    problem = Problem(**routed_sizes("grouped-gemm", sizes, model, ("n", "k"), {"max_rows": 0}), format=form)
+    """Return the problem of tokens, experts, topk, n and k (a model's: of gate and up), in its dtype or a `format`."""
+    form, given = named_option(options, "format", tuple(FORMATS))
+    sizes = routed_sizes("grouped-gemm", given, model, ("n", "k"), {"max_rows": 0}, expert_product)
+    problem = Problem(**sizes, format=form)
     check_format(form, problem.dtype)
     return problem
 

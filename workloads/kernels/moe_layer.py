@@ -25,6 +25,7 @@ from workloads.batch import Batch
 from workloads.kernels.activation import swiglu_rows
 from workloads.kernels.base import knob, knob_layout, named_option
 from workloads.kernels.gemm_grid import number_of
+from workloads.kernels.model_sizes import expert_layer
 from workloads.kernels.moe_finalize import finalize
 from workloads.kernels.moe_formats import (
     FORMATS,
@@ -93,14 +94,16 @@ class Knobs(TileKnobs, RoutingKnobs):
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | str]) -> Problem:
-    """Return the problem of tokens, experts, topk and inter, of `hidden` or the model's, in a `format`."""
+    """Return the problem of tokens and of the sizes that a model gives: experts, topk, hidden, inter and shared.
+
+    The `format` is that of the weights and activations of experts.
+    """
     form, given = named_option(options, "format", tuple(FORMATS))
-    sizes = routed_sizes("moe", given, model, ("inter",), {"hidden": 0, "shared": 0, "max_rows": 0})
+    optional = {"hidden": 0, "shared": 0, "max_rows": 0}
+    sizes = routed_sizes("moe", given, model, ("inter",), optional, expert_layer)
     check_format(form, sizes["dtype"])
     if not sizes["hidden"]:
-        if model is None:
-            raise ValueError("options: size hidden is missing; kernel moe needs it, or a model")
-        sizes["hidden"] = model.hidden
+        raise ValueError("options: size hidden is missing; kernel moe needs it, or a model")
     return Problem(**sizes, format=form)
 
 

@@ -17,6 +17,7 @@ from hwmodel.program import NONE, Program, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
 from workloads.kernels.base import knob, knob_layout
+from workloads.kernels.model_sizes import expert_rows
 from workloads.kernels.moe_problem import (
     GROUPINGS,
     Routed,
@@ -63,11 +64,9 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def hidden_sizes(kernel: str, options: Mapping[str, int], model: Model | None) -> dict[str, Any]:
     """Return the fields of a problem of routed tokens with `columns` elements, by default the model's hidden size."""
-    sizes = routed_sizes(kernel, options, model, (), {"columns": 0, "max_rows": 0})
+    sizes = routed_sizes(kernel, options, model, (), {"columns": 0, "max_rows": 0}, expert_rows)
     if not sizes["columns"]:
-        if model is None:
-            raise ValueError(f"options: size columns is missing; kernel {kernel} needs it, or a model")
-        sizes["columns"] = model.hidden
+        raise ValueError(f"options: size columns is missing; kernel {kernel} needs it, or a model")
     return sizes
 
 

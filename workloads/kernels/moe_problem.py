@@ -5,7 +5,7 @@ A routing is given with the problem (recorded, or computed from logits), or draw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from hwmodel.program import NONE, Tensor
 from layouts.notation import named
 from workloads.kernels.base import check_knobs, knob, require_16_bit, require_options
+from workloads.kernels.model_sizes import experts
 from workloads.model import Model
 from workloads.routing import DISTRIBUTIONS, Groups, Routing, contiguous, draw, masked, popularity, repeated
 
@@ -56,10 +57,19 @@ class RoutingKnobs:
 
 
 def routed_sizes(
-    kernel: str, options: Mapping[str, int], model: Model | None, required: Sequence[str], optional: Mapping[str, int]
+    kernel: str,
+    options: Mapping[str, int],
+    model: Model | None,
+    required: Sequence[str],
+    optional: Mapping[str, int],
+    gives: Callable[[Model], Mapping[str, int]] = experts,
 ) -> dict[str, Any]:
-    """Return the fields of a problem: tokens, experts, topk, those of `required` and `optional`, and the dtype."""
-    sizes: dict[str, Any] = require_options(kernel, options, ("tokens", "experts", "topk", *required), optional)
+    """Return the fields of a problem: tokens, experts, topk, those of `required` and `optional`, and the dtype.
+
+    A model `gives` the sizes that are not among the options.
+    """
+    given = gives(model) if model else {}
+    sizes: dict[str, Any] = require_options(kernel, options, ("tokens", "experts", "topk", *required), optional, given)
     return sizes | {"dtype": require_16_bit(kernel, model.dtype if model else "bf16")}
 
 

@@ -14,6 +14,7 @@ from hwmodel.machine import Machine
 from hwmodel.program import NONE, Program, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
+from workloads.kernels import model_sizes
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_options
 from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, bands
 from workloads.model import Model
@@ -44,7 +45,8 @@ class Knobs(RowKnobs):
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
     """Return the problem of the sizes tokens, experts and topk."""
-    sizes = require_options("moe-route", options, ("tokens", "experts", "topk"))
+    given = model_sizes.experts(model) if model else {}
+    sizes = require_options("moe-route", options, ("tokens", "experts", "topk"), given=given)
     if sizes["topk"] > sizes["experts"]:
         raise ValueError(f"options: size topk is {sizes['topk']}; allowed: at most the experts ({sizes['experts']})")
     return Problem(**sizes)

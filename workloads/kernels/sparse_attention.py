@@ -28,6 +28,7 @@ from workloads.kernels.latent import Attend, Heads, Plan, combine
 from workloads.kernels.latent_cache import RECORDS, Pool, by_token, check_record, place_with, plain_pool, record_pool
 from workloads.kernels.mla_decode import OPTIONAL as MLA_OPTIONAL
 from workloads.kernels.mla_decode import check_queries, heads_of
+from workloads.kernels.model_sizes import selected
 from workloads.kernels.queries import Queries, last_tokens
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
@@ -116,11 +117,11 @@ class Knobs(GatherKnobs):
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of one layer over `batch`, which is required; a model gives the dtype only.
+    """Return the problem of one layer over `batch`, which is required; a model gives sizes and dtype.
 
     Options: those of mla-decode, and top_k tokens per query (2048).
     """
-    sizes = require_options("sparse-attention", options, OPTIONS, OPTIONAL)
+    sizes = require_options("sparse-attention", options, OPTIONS, OPTIONAL, selected(model) if model else {})
     heads = heads_of("sparse-attention", sizes, model)
     if batch is None:
         raise ValueError("batch: kernel sparse-attention needs one, with a context or a trace")
