@@ -177,7 +177,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     return [
         Tensor("q", q, problem.dtype if knobs.record == "plain" else "fp8_e4m3", NONE, "cache"),
         Tensor("weights", weights, "fp32", NONE, "cache"),
-        table_tensor(knobs, problem.contexts, seed),
+        table_tensor(knobs, problem.keys, seed),
         Tensor("scores", scores, "fp32", NONE, "cache"),
         Tensor("positions", positions, "int32", NONE, "cache"),
     ]
