@@ -106,8 +106,15 @@ def test_a_step_takes_the_sum_of_its_kernels_and_none_is_below_its_bound() -> No
     assert sum(line.count for line in result.lines) == sum(step.count for step in steps)
 
 
-@pytest.mark.parametrize(("name", "prefill"), [("tiny", False), ("tiny", True), ("llama-3.1-70b", False)])
-def test_every_program_of_a_step_is_compiled_once(name: str, prefill: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+V4 = "deepseek-ai--DeepSeek-V4-Flash.json"  # residual streams, compressed entries, experts
+
+
+@pytest.mark.parametrize(
+    ("name", "prefill"), [("tiny", False), ("tiny", True), ("llama-3.1-70b", False), (V4, False), (V4, True)]
+)
+def test_every_program_of_a_step_is_compiled_once(
+    name: str, prefill: bool, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fitted: list[tuple[str, Any, Any]] = []
 
     def counted(kernel: Kernel) -> Kernel:
@@ -120,7 +127,8 @@ def test_every_program_of_a_step_is_compiled_once(name: str, prefill: bool, monk
 
     for kernel in list(KERNELS.values()):
         monkeypatch.setitem(KERNELS, kernel.name, counted(kernel))
-    steps = model_steps(load_model(name), (40, 7), NPU, prefill=prefill, seed=3)
+    model = load_model(data_dir / "models" / name if name == V4 else name)
+    steps = model_steps(model, (40, 7), NPU, prefill=prefill, seed=3)
     call = plan(steps, NPU, 3)
     assert len(fitted) == len(steps) == len(call.steps)
     for step, (title, problem, knobs) in zip(steps[1:], fitted, strict=False):  # the embedding is compiled by the plan
@@ -163,7 +171,7 @@ def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
 
 
 def test_products_of_few_rows_split_k_where_most_cores_were_idle_and_k_is_long(data_dir: Path) -> None:
-    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V4-Flash.json")
+    model = load_model(data_dir / "models" / V4)
     steps = {step.name.split(": ")[-1]: step for step in model_steps(model, (64,), NPU)}
     logits = steps["stream logits"]
     assert (logits.problem.n, logits.problem.k, logits.knobs.split_k) == (24, 4 * 4096, 8)  # parts of four loads of 512
@@ -204,7 +212,7 @@ def test_the_weights_of_a_model_of_several_streams_are_all_but_those_of_sinks_an
     data_dir: Path,
 ) -> None:
     """Beside the expert biases of 40 layers, and where no entry of 128 tokens is complete, its bias and norm."""
-    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V4-Flash.json")
+    model = load_model(data_dir / "models" / V4)
     assert model.streams == 4
     for contexts, prefill, open_windows in (((64,), False, 20), ((128,), False, 0), ((300,), True, 0)):
         found = sum(step.count * weights(step) for step in model_steps(model, contexts, NPU, prefill=prefill))
@@ -213,7 +221,7 @@ def test_the_weights_of_a_model_of_several_streams_are_all_but_those_of_sinks_an
 
 
 def test_an_entry_is_made_when_its_window_is_full(data_dir: Path) -> None:
-    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V4-Flash.json")
+    model = load_model(data_dir / "models" / V4)
 
     def windows(*contexts: int, prefill: bool = False) -> dict[str, tuple[int, ...]]:
         steps = model_steps(model, contexts, NPU, prefill=prefill)
