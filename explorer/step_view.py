@@ -19,8 +19,8 @@ def step_facts(
     from workloads.sequence_result import simulate_call
     from workloads.step import model_steps
 
-    run = simulator(engine)
-    steps = model_steps(load_model(model), batch_of(batch).contexts, machine, prefill=prefill, parallel=parallel)
+    run, contexts = simulator(engine), batch_of(batch).contexts
+    steps = model_steps(load_model(model), contexts, machine, prefill=prefill, parallel=parallel, seed=batch.seed)
     knobs = {step.name: _knobs(step.knobs) for step in steps}
     result = simulate_call(plan(steps, machine, batch.seed), machine, run=run)
     lines = [

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from hwmodel.limits import MAX_AXES, MAX_LOOPS
 from hwmodel.program import (
     DTYPES,
     INSTRUCTION,
-    MAX_LOOPS,
     NONE,
     QUEUES,
     TILE,
@@ -37,7 +37,6 @@ from layouts import Layout
 from layouts.notation import nearest_first
 
 UNCLIPPED = np.iinfo(np.int64).max
-MAX_AXES = 6  # of a tensor: what TILE has room for
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,38 @@
 Each execution of a load or store is a box of a tensor's coordinates. Along every axis a largest set of intervals that
 do not overlap is kept, and the boxes made of these: two of them that differ are disjoint, so the sizes of the distinct
 ones add up. Tiles that are cut from one grid, as kernels do, lose nothing by it. Behind a page table a box lies in the
-order of the table's entries, provided that no page stands in it twice. Where nothing can be said (an overlapping
-layout, shared pages, starts that depend on a running index) the answer is nought.
+order of the table's entries; where a page stands in it twice (sequences that begin alike), and where every token is
+looked up, boxes are cut into pieces of pages that lie where the table says. Where nothing can be said (an overlapping
+layout, too many pieces, starts that depend on a running index) the answer is nought.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hwmodel.program import NONE, Expression, Phase, Program
+from layouts import Layout, is_injective
 
 Array = np.ndarray[Any, Any]
 DIRECT = NONE  # instead of an index tensor
+MOST_PIECES = 1 << 22  # assumed: of one instruction; they take some 500 MB
+
+
+class Access(NamedTuple):
+    """How instructions reach a tensor: through which index tensor (`table`), if any, and along which axes."""
+
+    tensor: int
+    table: int
+    page_axis: int
+    position_axis: int
+
+    @property
+    def by_position(self) -> bool:
+        """Whether every position is looked up, and not the page that it lies in."""
+        return self.page_axis == self.position_axis
 
 
 class Footprint:
@@ -24,52 +42,78 @@ class Footprint:
 
     def __init__(self, program: Program, phase: Phase) -> None:
         self._program, self._phase = program, phase
-        self._boxes: dict[tuple[int, int], list[Array]] = {}  # by tensor and index: int64[n, axes, (start, extent)]
+        self._repeated: dict[int, bool] = {}
+        self._boxes: dict[Access, list[Array]] = {}  # int64[n, axes, (start, extent)]
 
     @property
     def tensors(self) -> set[int]:
         """The tensors that the instructions name."""
-        return {tensor for tensor, _ in self._boxes}
+        return {access.tensor for access in self._boxes}
 
     def add(self, number: int, variables: Array) -> None:
         """Add the executions of an instruction on tile `number`; `variables` int64[executions, variables]."""
         tile = self._phase.tiles[number]
-        tensor = int(tile["tensor"])
-        boxes = self._boxes.setdefault((tensor, int(tile["index"])), [])
-        axes = range(len(self._program.tensors[tensor].layout.axes))
+        access = Access(*(int(tile[name]) for name in ("tensor", "index", "page_axis", "position_axis")))
+        boxes = self._boxes.setdefault(access, [])
+        axes = range(len(self._program.tensors[access.tensor].layout.axes))
         expressions = [[self._phase.expression(tile[part][axis]) for part in ("start", "extent")] for axis in axes]
         index_start = self._phase.expression(tile["index_start"])
         if _running(self._phase, [e for pair in expressions for e in pair] + [index_start], variables.shape[1]):
             return
         box = np.stack([np.stack([_values(e, variables) for e in pair], axis=1) for pair in expressions], axis=1)
-        if tile["index"] != NONE:
-            layout, position = self._program.tensors[tensor].layout, tile["position_axis"]
-            page_size = layout.size(layout.axes[position])
-            box[:, position, 0] += page_size * _values(index_start, variables)
-            box[:, tile["page_axis"]] = 0, 1
-        boxes.append(box)
+        used = (box[:, :, 1] > 0).all(axis=1)
+        if access.table == DIRECT:
+            boxes.append(box[used])
+        else:
+            boxes += self._looked_up(box[used], _values(index_start, variables[used]), access)
+
+    def _looked_up(self, boxes: Array, first: Array, access: Access) -> list[Array]:
+        """Return the boxes along one axis of positions in all pages; none if there are too many.
+
+        `boxes` int64[n, axes, 2] begin at the entries `first` of the index tensor.
+        """
+        layout, position = self._program.tensors[access.tensor].layout, access.position_axis
+        page_size = 1 if access.by_position else layout.size(layout.axes[position])
+        boxes[:, position, 0] += page_size * first
+        if not access.by_position:
+            boxes[:, access.page_axis] = 0, 1
+            if not self._repeats(access.table):
+                return [boxes]
+        boxes = _distinct_boxes(boxes)
+        if len(boxes) and int(_pages(boxes[:, position], page_size)[1].sum()) > MOST_PIECES:
+            return []
+        pages = self._program.tensors[access.table].values
+        assert pages is not None  # tiles name index tensors only
+        return [_in_memory(boxes, pages.astype(np.int64), position, page_size)]
 
     def distinct_bytes(self, without: set[int], in_cache: bool) -> int:
         """Return a number of bytes which are surely touched, of no tensor in `without` and, unless `in_cache`, of none
         that resides in the shared cache.
         """
         least: dict[int, int] = {}
-        for (tensor, index), boxes in self._boxes.items():
-            description = self._program.tensors[tensor]
-            hidden = tensor in without or (description.resident == "cache" and not in_cache)
-            if boxes and not hidden and self._injective(tensor, index):
-                elements = _disjoint_elements(np.concatenate(boxes))
-                size = min(elements * description.element_bytes, description.size_bytes)
-                least[tensor] = max(least.get(tensor, 0), size)
+        for access, boxes in self._boxes.items():
+            tensor = self._program.tensors[access.tensor]
+            hidden = access.tensor in without or (tensor.resident == "cache" and not in_cache)
+            if boxes and not hidden and _keeps_apart(tensor.layout.layout):
+                size = min(_disjoint_elements(np.concatenate(boxes)) * tensor.element_bytes, tensor.size_bytes)
+                least[access.tensor] = max(least.get(access.tensor, 0), size)
         return sum(least.values())
 
-    def _injective(self, tensor: int, index: int) -> bool:
-        layout = self._program.tensors[tensor].layout
-        size = int(np.prod([layout.size(axis) for axis in layout.axes], dtype=object))
-        if layout.cosize < size:
-            return False
-        table = None if index == DIRECT else self._program.tensors[index].values
-        return table is None or len(np.unique(table)) == len(table)
+    def _repeats(self, table: int) -> bool:
+        """Return whether a page stands in an index tensor more than once."""
+        if table not in self._repeated:
+            pages = self._program.tensors[table].values
+            self._repeated[table] = pages is not None and len(np.unique(pages)) < len(pages)
+        return self._repeated[table]
+
+
+@lru_cache(maxsize=1024)
+def _keeps_apart(layout: Layout) -> bool:
+    """Return whether a layout surely puts no two elements in one place."""
+    try:
+        return is_injective(layout)
+    except ValueError:  # nobody can say
+        return False
 
 
 def _running(phase: Phase, expressions: list[Expression], variables: int) -> bool:
@@ -82,6 +126,35 @@ def _values(expression: Expression, variables: Array) -> Array:
     for variable, coefficient in expression.terms:
         value += coefficient * variables[:, variable]
     return value % expression.modulo if expression.modulo else np.minimum(value, expression.maximum)
+
+
+def _pages(intervals: Array, page_size: int) -> tuple[Array, Array]:
+    """Return the first page of every interval (start, extent), and how many pages it touches."""
+    first = intervals[:, 0] // page_size
+    return first, (intervals.sum(axis=1) - 1) // page_size - first + 1
+
+
+def _in_memory(boxes: Array, table: Array, axis: int, page_size: int) -> Array:
+    """Return boxes whose `axis` counts positions in the order of a table as pieces of pages in the order of memory.
+
+    `boxes` int64[n, axes, (start, extent)], none of them empty; `table`: which page of memory every page is.
+    """
+    first, count = _pages(boxes[:, axis], page_size)
+    which = np.repeat(np.arange(len(boxes)), count)
+    page = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    pieces = boxes[which]
+    start = np.maximum(pieces[:, axis, 0], page * page_size)
+    stop = np.minimum(pieces[:, axis].sum(axis=1), (page + 1) * page_size)
+    pieces[:, axis, 0], pieces[:, axis, 1] = start + (table[page] - page) * page_size, stop - start
+    return pieces
+
+
+def _distinct_boxes(boxes: Array) -> Array:
+    """Return the distinct ones of int64[n, axes, (start, extent)]."""
+    same = np.zeros(len(boxes), np.int64)
+    for axis in range(boxes.shape[1]):
+        same = _distinct(same, _distinct(boxes[:, axis, 0], boxes[:, axis, 1])[1])[1]
+    return boxes[np.unique(same, return_index=True)[1]]
 
 
 def _disjoint_elements(boxes: Array) -> int:
@@ -113,6 +186,8 @@ def _distinct(left: Array, right: Array) -> tuple[Array, Array]:
 def _apart(intervals: Array) -> Array:
     """Return which intervals (start, extent) to keep so that none overlap: always the one that ends first."""
     ends = intervals.sum(axis=1)
+    if (intervals[1:, 0] >= ends[:-1]).all():  # in order: the usual case
+        return np.ones(len(intervals), bool)
     keep = np.zeros(len(intervals), bool)
     reached = np.iinfo(np.int64).min
     for i in np.lexsort((-intervals[:, 0], ends)):

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from hwmodel.assembler import UNCLIPPED
+from hwmodel.limits import MAX_LOOPS
 from hwmodel.machine import Machine
-from hwmodel.program import MAX_LOOPS, NONE, QUEUES, Buffer, Expression, Instruction, Op, Phase, Program, variable_count
+from hwmodel.program import NONE, QUEUES, Buffer, Expression, Instruction, Op, Phase, Program, variable_count
 
 
 def listing(program: Program) -> str:

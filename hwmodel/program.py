@@ -18,7 +18,7 @@ Three executors read a program: `functional` computes values, `reference` time; 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -27,6 +27,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
+from hwmodel.limits import MAX_AXES, MAX_LOOPS, MAX_OPERANDS, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
 from layouts import Layout, NamedLayout, is_injective
 from layouts.shape import size
 from layouts.span import loose_span
@@ -48,8 +49,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "fp4_scaled": np.dtype(ml_dtypes.bfloat16),
 }
 APPLIED = ("fp8_scaled", "fp4_scaled")
-MAX_LOOPS = 3  # nested or in sequence, per queue and phase: more than any template needs
-MAX_SIZES = 6  # of an instruction: what a masked tile of attention needs
 NONE = -1
 
 
@@ -69,11 +68,11 @@ class Op(IntEnum):
 INSTRUCTION = np.dtype(
     [
         ("op", "i4"),
-        ("wait_counter", "i4", 4),
-        ("wait_value", "i4", 4),
-        ("signal", "i4", 4),
-        ("buffer", "i4", 8),
-        ("slot", "i4", 8),
+        ("wait_counter", "i4", MAX_WAITS),
+        ("wait_value", "i4", MAX_WAITS),
+        ("signal", "i4", MAX_SIGNALS),
+        ("buffer", "i4", MAX_OPERANDS),
+        ("slot", "i4", MAX_OPERANDS),
         ("size", "i4", MAX_SIZES),
         ("tile", "i4"),  # LOAD, STORE: row of `tiles`
         ("function", "i4"),  # VECTOR: index into `functions`
@@ -91,8 +90,8 @@ INSTRUCTION = np.dtype(
 TILE = np.dtype(
     [
         ("tensor", "i4"),
-        ("start", "i4", 6),  # expression per axis of the tensor
-        ("extent", "i4", 6),
+        ("start", "i4", MAX_AXES),  # expression per axis of the tensor
+        ("extent", "i4", MAX_AXES),
         ("index", "i4"),
         ("index_start", "i4"),
         ("page_axis", "i4"),
@@ -103,13 +102,37 @@ TILE = np.dtype(
 Cause = Literal["memory", "buffer", "dependency"]
 
 
+Values = np.ndarray[Any, np.dtype[np.int32]]
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """Contents of an index tensor that are made when they are first read, and then kept: `make(*arguments)`, int32.
+
+    Building, comparing and pickling a program need none of them. `make` is a function of a module that gives the same
+    values for the same arguments; these can be compared and hashed, and stand for the values in comparisons.
+    """
+
+    make: Callable[..., Values]
+    arguments: tuple[Any, ...]
+
+    @cached_property
+    def values(self) -> Values:
+        values = self.make(*self.arguments)
+        values.flags.writeable = False
+        return values
+
+    def __reduce__(self) -> tuple[type[Deferred], tuple[Any, ...]]:
+        return Deferred, (self.make, self.arguments)
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor in memory: a named layout (element offsets) at a byte address.
 
     `resident` says where its bytes are when the kernel starts: in main memory, "hbm" or "sram", or "cache" for small
     activations that the kernel before has just written and the kernel after reads next, on machines with a shared
-    cache. `values` holds the contents of index tensors (page tables), on which addresses depend; int32.
+    cache. `contents` is what index tensors (page tables) hold, on which addresses depend, or how it is made; int32.
     ValueError for a layout with an offset or with stages, such as swizzles: DMA engines know strides.
     """
 
@@ -118,12 +141,17 @@ class Tensor:
     dtype: str
     base_bytes: int
     resident: Literal["hbm", "sram", "cache"] = "hbm"
-    values: np.ndarray[Any, np.dtype[np.int32]] | None = None
+    contents: Values | Deferred | None = None
 
     def __post_init__(self) -> None:
         layout = self.layout.layout
         if layout.offset or layout.stages:
             raise ValueError(f"tensor {self.name}: layout {layout}; allowed are strides, beginning at `base_bytes`")
+
+    @property
+    def values(self) -> Values | None:
+        """The contents of an index tensor, made if need be; None of any other."""
+        return self.contents.values if isinstance(self.contents, Deferred) else self.contents
 
     @property
     def element_bytes(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-PARTS = 12  # of a femtosecond: the least common multiple of 1, 2, 3 and 4 users
+PARTS = 12  # of a femtosecond: least common multiple of 1, 2, 3 and 4 users; the engine is compiled with it
 
 
 class SharedSram:

@@ -20,7 +20,6 @@ from typing import Any
 
 from hwmodel.machine import Machine
 from workloads.kernels import (
-    KERNELS,
     activation,
     compress,
     compressed_attention,
@@ -58,13 +57,17 @@ ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-w
 
 @dataclass(frozen=True)
 class Setting:
-    """What the layers of a step have in common: KV tokens per sequence, of which one is new, or in a prefill all."""
+    """What the layers of a step have in common: KV tokens per sequence, of which one is new, or in a prefill all.
+
+    `seed` draws what kernels leave to chance.
+    """
 
     contexts: tuple[int, ...]
     prefill: bool
     parallel: int
     dtype: str
     machine: Machine
+    seed: int = 0
 
     @property
     def tokens(self) -> int:
@@ -91,22 +94,18 @@ def layer_steps(layer: Layer, setting: Setting, name: str, count: int) -> list[S
     added = layer.streams == 1  # the norm before a mixer adds up what the mixer before has computed
     mixers = _attention(layer.attention, setting, added), _feed_forward(layer.feed_forward, setting, added)
     steps = [*_in_streams(layer, "", mixers[0], setting), *_in_streams(layer, "mlp ", mixers[1], setting)]
-    return [Step(f"{name} {title}", kernel, problem, knobs, count) for title, kernel, problem, knobs in steps]
+    return [replace(step, name=f"{name} {step.name}", count=count) for step in steps]
 
 
-Part = tuple[str, str, Any, Any]  # name, kernel, problem, knobs
-
-
-def fitting(title: str, kernel: str, problem: Any, candidates: Iterable[Any], machine: Machine) -> Part:
+def fitting(title: str, kernel: str, problem: Any, candidates: Iterable[Any], setting: Setting) -> Step:
     """Return a step with the first knobs whose program fits the machine. Raises ValueError naming it if none do."""
     last: ValueError | None = None
     for knobs in candidates:
+        step = Step(title, kernel, problem, knobs)
         try:
-            KERNELS[kernel].compile(problem, knobs, machine, 0)
+            return replace(step, made=step.compile(setting.machine, setting.seed))
         except ValueError as error:
             last = error
-        else:
-            return title, kernel, problem, knobs
     raise ValueError(f"step {title}: {last}")
 
 
@@ -126,11 +125,11 @@ def shrinking(knobs: Any) -> Iterator[Any]:
         yield replace(knobs, **sizes)
 
 
-def _fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting) -> Part:
-    return fitting(title, kernel, problem, shrinking(knobs), setting.machine)
+def _fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting) -> Step:
+    return fitting(title, kernel, problem, shrinking(knobs), setting)
 
 
-def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, batch: int | None = None) -> Part:
+def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, batch: int | None = None) -> Step:
     """Return a matrix product of the new tokens (or `m` rows) with weights of `n` rows and `k` columns.
 
     Few rows take the kernel that reads weights once, their k split where idle cores are enough for four parts of four
@@ -144,33 +143,33 @@ def product(title: str, setting: Setting, n: int, k: int, m: int | None = None, 
         parts = min(cores // -(-n // few.tile_n), k // (4 * few.tile_k))
         few = replace(few, split_k=parts if parts >= 4 else 1)
         try:
-            return fitting(title, "gemv", problem, [few], setting.machine)
+            return fitting(title, "gemv", problem, [few], setting)
         except ValueError:  # all rows of a core's tile must fit
             pass
     kernel = "gemm" if batch is None else "batched-gemm"
-    return fitting(title, kernel, problem, gemm.candidates(problem, setting.machine), setting.machine)
+    return fitting(title, kernel, problem, gemm.candidates(problem, setting.machine), setting)
 
 
-def by_rows(title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting) -> Part:
+def by_rows(title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting) -> Step:
     """Return a step of a row-wise kernel, in tiles of fewer rows where more do not fit."""
     candidates = (knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
-    return fitting(title, kernel, problem, candidates, setting.machine)
+    return fitting(title, kernel, problem, candidates, setting)
 
 
-def rms_norm(title: str, setting: Setting, columns: int, *, residual: bool = True, rows: int | None = None) -> Part:
+def rms_norm(title: str, setting: Setting, columns: int, *, residual: bool = True, rows: int | None = None) -> Step:
     """Return a norm of the new tokens (or `rows`), with the addition of what the layer before has computed."""
     problem = norm.Problem(setting.tokens if rows is None else rows, columns, setting.dtype, residual)
     return by_rows(title, "rms-norm", problem, norm.Knobs, setting)
 
 
-def collapse(title: str, setting: Setting, streams: int, hidden: int, *, head: bool = False) -> Iterator[Part]:
+def collapse(title: str, setting: Setting, streams: int, hidden: int, *, head: bool = False) -> Iterator[Step]:
     """Yield the steps that read residual streams: their logits, the weights and the sum; before a `head`, the sum."""
     problem = stream_collapse.Problem(setting.tokens, streams, hidden, 0 if head else ROUNDS, setting.dtype)
     yield product(f"{title}stream logits", setting, problem.weights, streams * hidden)
     yield by_rows(f"{title}streams in", "collapse-streams", problem, stream_collapse.Knobs, setting)
 
 
-def _in_streams(layer: Layer, title: str, mixer: Iterator[Part], s: Setting) -> Iterator[Part]:
+def _in_streams(layer: Layer, title: str, mixer: Iterator[Step], s: Setting) -> Iterator[Step]:
     """Yield the steps of a mixer, between those that read and write residual streams where there are several."""
     hidden, streams = layer.attention.hidden, layer.streams
     if streams > 1:
@@ -181,7 +180,7 @@ def _in_streams(layer: Layer, title: str, mixer: Iterator[Part], s: Setting) -> 
         yield by_rows(f"{title}streams out", "expand-streams", problem, stream_expand.Knobs, s)
 
 
-def _attention(attention: Any, setting: Setting, residual: bool) -> Iterator[Part]:
+def _attention(attention: Any, setting: Setting, residual: bool) -> Iterator[Step]:
     yield rms_norm("norm", setting, attention.hidden, residual=residual)
     if isinstance(attention, SoftmaxAttention):
         yield from _softmax(attention, setting)
@@ -195,7 +194,7 @@ def _attention(attention: Any, setting: Setting, residual: bool) -> Iterator[Par
         raise ValueError(f"model: attention {attention.kind} has no kernels")
 
 
-def _softmax(a: SoftmaxAttention, s: Setting) -> Iterator[Part]:
+def _softmax(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
     heads_q, heads_kv = s.share(a.heads_q, "heads_q"), s.share(a.heads_kv, "heads_kv", copied=True)
     width = heads_q * a.head_dim_qk + heads_kv * (a.head_dim_qk + (0 if a.shared_kv else a.head_dim_v))
     width += heads_q * a.head_dim_v if a.gate else 0
@@ -238,7 +237,7 @@ def _split(s: Setting, items: int, longest: int) -> int:
     return 0 if parts == 1 else max(256, -(-longest // parts))
 
 
-def _latent(a: LatentAttention, s: Setting) -> Iterator[Part]:
+def _latent(a: LatentAttention, s: Setting) -> Iterator[Step]:
     heads = s.share(a.heads, "heads")
     queries = heads * (a.nope_dim + a.rope_dim)
     if a.q_rank is not None:
@@ -262,7 +261,7 @@ def _latent(a: LatentAttention, s: Setting) -> Iterator[Part]:
     yield product("out", s, a.hidden, heads * a.v_dim)
 
 
-def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Part]:
+def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Step]:
     if a.indexer is None:
         latent = mla_decode.Knobs(split_tokens=_split(s, -(-heads.count // HEAD_TILE), max(s.contexts)))
         yield _fitted("attention", "mla-decode", mla_decode.Problem(heads, 1, s.contexts), latent, s)
@@ -275,7 +274,7 @@ def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Part]:
     yield _fitted("attention", "sparse-attention", sparse, knobs, s)
 
 
-def _index(a: Indexer, s: Setting, ratio: int) -> Iterator[Part]:
+def _index(a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
     """Yield the step that selects among keys for `ratio` tokens each, if a sequence has one."""
     contexts = tuple(context for context in s.contexts if context >= ratio)
     if contexts:
@@ -283,7 +282,7 @@ def _index(a: Indexer, s: Setting, ratio: int) -> Iterator[Part]:
         yield _fitted("index", "indexer", problem, indexer.Knobs(split_tokens=_split(s, 1, max(problem.keys))), s)
 
 
-def _compressed(a: CompressedAttention, s: Setting) -> Iterator[Part]:
+def _compressed(a: CompressedAttention, s: Setting) -> Iterator[Step]:
     heads, groups = s.share(a.heads, "heads"), s.share(a.out_groups, "o_groups")
     yield product("q down", s, a.q_rank, a.hidden)
     yield rms_norm("q norm", s, a.q_rank, residual=False)
@@ -306,7 +305,7 @@ def _compressed(a: CompressedAttention, s: Setting) -> Iterator[Part]:
     yield product("out", s, a.hidden, groups * a.out_rank)
 
 
-def _compress(title: str, c: Compressor, s: Setting) -> Iterator[Part]:
+def _compress(title: str, c: Compressor, s: Setting) -> Iterator[Step]:
     """Yield the projection of the new tokens, and the entries whose windows they complete."""
     yield product(f"{title} kv and gates", s, 2 * c.width, c.hidden)
     done = [context // c.ratio if s.prefill else int(context % c.ratio == 0) for context in s.contexts]
@@ -317,7 +316,7 @@ def _compress(title: str, c: Compressor, s: Setting) -> Iterator[Part]:
         yield rms_norm(f"{title} norm", s, c.head_dim, residual=False, rows=sum(windows))
 
 
-def _linear(a: LinearAttention, s: Setting) -> Iterator[Part]:
+def _linear(a: LinearAttention, s: Setting) -> Iterator[Step]:
     key_heads, heads = s.share(a.heads_k, "heads_k"), s.share(a.heads_v, "heads_v")
     if a.decay == "head":
         yield product("in", s, 2 * key_heads * a.dim_k + 2 * heads * a.dim_v + 2 * heads, a.hidden)
@@ -335,7 +334,7 @@ def _linear(a: LinearAttention, s: Setting) -> Iterator[Part]:
     yield product("out", s, a.hidden, heads * a.dim_v)
 
 
-def _feed_forward(f: Any, s: Setting, residual: bool) -> Iterator[Part]:
+def _feed_forward(f: Any, s: Setting, residual: bool) -> Iterator[Step]:
     yield rms_norm("mlp norm", s, f.hidden, residual=residual)
     if isinstance(f, Dense):
         inner = s.share(f.intermediate, "intermediate")
@@ -351,6 +350,6 @@ def _feed_forward(f: Any, s: Setting, residual: bool) -> Iterator[Part]:
             tokens=s.tokens, experts=f.routed, topk=f.top_k, dtype=s.dtype, hidden=f.hidden, inter=inner, shared=shared
         )
         tiles = (*moe_layer.candidates(problem, s.machine), *shrinking(moe_layer.Knobs()))
-        yield fitting("experts", "moe", problem, tiles, s.machine)
+        yield fitting("experts", "moe", problem, tiles, s)
     else:
         raise ValueError(f"model: feed forward {f.kind} has no kernels")

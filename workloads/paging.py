@@ -90,6 +90,11 @@ def page_table(
     return PageTable(page_size, pages, rows.first_page, pool, rows.shared)
 
 
+def page_numbers(order: str, contexts: Sequence[int], page_size: int, seed: int) -> NDArray[np.int32]:
+    """Return the pages of all sequences one after another, as in `page_table`, drawn from a generator with `seed`."""
+    return page_table(order, contexts, page_size, np.random.default_rng(seed)).pages
+
+
 def pool_pages(order: str, contexts: Sequence[int], page_size: int, prefixes: Prefixes | None = None) -> int:
     """Return how many pages the pool of `page_table` has: those in use, and for the churned orders some free ones."""
     check_order(order)

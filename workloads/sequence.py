@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from hwmodel.machine import Machine
 from hwmodel.program import Phase, Program, Tensor
@@ -31,9 +31,19 @@ from workloads.streams import LOAD, STORE, renumbered, touched
 from workloads.subspace import ALIGNMENT_BYTES
 
 
+class Made(NamedTuple):
+    """A program, and what it was compiled from: kernel, problem, knobs, machine, seed."""
+
+    inputs: tuple[Any, ...]
+    program: Program
+
+
 @dataclass(frozen=True)
 class Step:
-    """`count` runs of a kernel; `values`: which of its tensors, by name, are values of the call, by name."""
+    """`count` runs of a kernel; `values`: which of its tensors, by name, are values of the call, by name.
+
+    `made`: a program that need not be compiled again, as long as the step is run for the same machine and seed.
+    """
 
     name: str
     kernel: str
@@ -41,6 +51,15 @@ class Step:
     knobs: Any
     count: int = 1
     values: Mapping[str, str] = field(default_factory=dict)
+    made: Made | None = field(default=None, repr=False, compare=False)
+
+    def compile(self, machine: Machine, seed: int, kernels: Mapping[str, Kernel] = KERNELS) -> Made:
+        """Return the program, and what it is made from. Raises ValueError as the kernel's `compile`."""
+        kernel = kernels[self.kernel]
+        inputs = kernel, self.problem, self.knobs, machine, seed
+        if self.made is not None and self.made.inputs == inputs:
+            return self.made
+        return Made(inputs, kernel.compile(self.problem, self.knobs, machine, seed))
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,7 @@ def plan(
         if step.kernel not in kernels:
             known = nearest_first(step.kernel, kernels)
             raise ValueError(f"step {step.name}: unknown kernel {step.kernel!r}; known: {known}")
-        planner.add(step, kernels[step.kernel].compile(step.problem, step.knobs, machine, seed))
+        planner.add(step, step.compile(machine, seed, kernels).program)
     return placed(planner.steps, machine, kept)
 
 

@@ -17,26 +17,27 @@ from workloads.sequence import Step
 
 
 def model_steps(
-    model: Model, contexts: Sequence[int], machine: Machine, *, prefill: bool = False, parallel: int = 1
+    model: Model, contexts: Sequence[int], machine: Machine, *, prefill: bool = False, parallel: int = 1, seed: int = 0
 ) -> list[Step]:
     """Return the steps of one decode step, or of the prefill, of sequences with these KV tokens.
 
     `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the head's vocabulary; the
-    steps are those of one of them, without the exchange between them. Raises ValueError for a model with parts that no
-    kernel computes, or that the group does not divide.
+    steps are those of one of them, without the exchange between them. `seed`: what `sequence.plan` will be called
+    with, so that it finds programs compiled. Raises ValueError for a model with parts that no kernel computes, or that
+    the group does not divide.
     """
     check_contexts(contexts)
     if parallel < 1:
         raise ValueError(f"parallel: {parallel}; allowed: from 1")
     dtype = require_16_bit("step", model.dtype)
-    setting = Setting(tuple(contexts), prefill, parallel, dtype, machine)
+    setting = Setting(tuple(contexts), prefill, parallel, dtype, machine, seed)
     rows = setting.tokens
     first = embedding.Problem(rows, model.vocabulary, model.hidden, dtype)
     steps = [Step("embedding", "embedding", first, embedding.Knobs())]
     for group in model.groups:
         steps += layer_steps(group.layer, setting, f"{group.layer.kind}, layer {group.positions[0]}:", group.count)
     if model.streams > 1:
-        steps += [Step(*part) for part in collapse("last ", setting, model.streams, model.hidden, head=True)]
-    steps.append(Step(*rms_norm("last norm", setting, model.hidden, residual=model.streams == 1)))
+        steps += collapse("last ", setting, model.streams, model.hidden, head=True)
+    steps.append(rms_norm("last norm", setting, model.hidden, residual=model.streams == 1))
     vocabulary = -(-model.vocabulary // parallel)
-    return [*steps, Step(*product("head", setting, vocabulary, model.hidden, m=len(contexts)))]
+    return [*steps, product("head", setting, vocabulary, model.hidden, m=len(contexts))]

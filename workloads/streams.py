@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from hwmodel.assembler import UNCLIPPED
+from hwmodel.limits import MAX_LOOPS
 from hwmodel.program import (
     INSTRUCTION,
-    MAX_LOOPS,
     NONE,
     QUEUES,
     TILE,

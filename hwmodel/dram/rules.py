@@ -15,7 +15,7 @@ from itertools import product
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.timing import Timing
 
-COMMANDS = ("ACT", "PRE", "PREab", "RD", "WR", "REFpb", "REFab")  # a command's number is its place here
+COMMANDS = ("ACT", "PRE", "PREab", "RD", "WR", "REFpb", "REFab")  # numbered by place; the checker is compiled with it
 LEVELS = ("channel", "pseudo_channel", "stack_id", "bank_group", "bank")
 
 ROW = ("ACT", "PRE", "PREab", "REFpb", "REFab")

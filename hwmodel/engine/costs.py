@@ -9,8 +9,6 @@ from hwmodel.engine.state import (
     INSTRUCTION,
     KEY,
     KEY_FIELDS,
-    MAX_AXES,
-    MAX_SIZES,
     NONE,
     OPERATION_KEY_FIELDS,
     OPERATION_KEYS,
@@ -34,6 +32,7 @@ from hwmodel.engine.state import (
     variables_at,
 )
 from hwmodel.engine.walk import value_of
+from hwmodel.limits import MAX_AXES, MAX_SIZES
 
 GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, odd: Knuth's multiplicative hashing
 

@@ -20,8 +20,6 @@ from hwmodel.engine.state import (
     IS_REGISTERED,
     LEDGER,
     MARK_FS,
-    MAX_SIGNALS,
-    MAX_WAITS,
     NEVER,
     NONE,
     NOW,
@@ -42,6 +40,7 @@ from hwmodel.engine.state import (
     variables_at,
 )
 from hwmodel.engine.walk import value_of
+from hwmodel.limits import MAX_SIGNALS, MAX_WAITS
 
 
 @inlined

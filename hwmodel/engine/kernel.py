@@ -43,7 +43,6 @@ from hwmodel.engine.state import (
     INDEX_START,
     LEAVE,
     LONGER_TILE,
-    MAX_AXES,
     MEASURE,
     MEASURED,
     MORE_TRIPS,
@@ -89,6 +88,7 @@ from hwmodel.engine.state import (
     variables_at,
 )
 from hwmodel.engine.walk import value_of
+from hwmodel.limits import MAX_AXES
 
 
 @compiled

@@ -10,6 +10,7 @@ from hwmodel.engine import state as k
 from hwmodel.engine.costs import insert
 from hwmodel.engine.kernel import run
 from hwmodel.engine.tables import Tensors, instruction_table, queue_tables, schedule_tables, tile_table
+from hwmodel.limits import MAX_AXES
 from hwmodel.machine import Machine
 from hwmodel.memory_side import FIRST_WIDTH, MemorySide
 from hwmodel.operands import Operands, UnitCost
@@ -49,7 +50,7 @@ class PhaseRun:
         self._program, self._machine, self._memory = program, machine, memory
         self._cores = cores = machine.spec.cores.count
         self._tensors = Tensors.of(program)
-        self._room = np.zeros(k.MAX_AXES, np.int64), np.zeros(k.MAX_AXES, np.int64)
+        self._room = np.zeros(MAX_AXES, np.int64), np.zeros(MAX_AXES, np.int64)
         self._tables: dict[str, Array] = {}
         self._used: list[tuple[int, object, int]] = []  # queue, cost, times
         self.scalars = np.zeros(k.SCALARS, np.int64)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import Row, number_of, pointer, pointer_of, row_at
+from hwmodel.limits import MAX_AXES, MAX_LOOPS, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
 
 Array = np.ndarray[Any, Any]
 NONE, NEVER = -1, 2**62
@@ -48,18 +49,19 @@ SCALARS = KEY + KEY_FIELDS
 ADVANCE, FULL, DONE, OPERATION_COST, TILE_COST, LONGER_TILE, MORE_TRIPS, LONGER_RING = range(8)
 MEASURE = 8  # handled by `run` itself: the bursts of a tile
 
-MAX_AXES, MAX_SIZES, MAX_WAITS, MAX_SIGNALS, MAX_LOOPS = 6, 6, 4, 4, 3
 # An instruction; sizes and values are numbers of expressions
-OP, WAIT_COUNTER, WAIT_VALUE, SIGNAL, SIZE = 0, 1, 5, 9, 13
-TILE, LOOP, PARTNER = 19, 20, 21
-INSTRUCTION_FIELDS = 22
+OP, WAIT_COUNTER, WAIT_VALUE = 0, 1, 1 + MAX_WAITS
+SIGNAL = WAIT_VALUE + MAX_WAITS
+SIZE = SIGNAL + MAX_SIGNALS
+TILE, LOOP, PARTNER, INSTRUCTION_FIELDS = range(SIZE + MAX_SIZES, SIZE + MAX_SIZES + 4)
 LOOP_OP, END_OP = 0, 1
 # An expression: maximum, modulo, coefficients
 MAXIMUM, MODULO, COEFFICIENTS = range(3)
 # A tile; PERIOD is nought where a start does not matter for the cost
-TENSOR, START, EXTENT, PERIOD = 0, 1, 7, 13
-PAGE_AXIS, POSITION_AXIS, PAGE_SIZE, INDEX_START, TABLE_AT, ELEMENT_BYTES = range(19, 25)
-TILE_FIELDS = 25
+TENSOR, START, EXTENT, PERIOD = 0, 1, 1 + MAX_AXES, 1 + 2 * MAX_AXES
+(
+    PAGE_AXIS, POSITION_AXIS, PAGE_SIZE, INDEX_START, TABLE_AT, ELEMENT_BYTES, TILE_FIELDS,
+) = range(1 + 3 * MAX_AXES, 8 + 3 * MAX_AXES)  # fmt: skip
 # A queue
 (
     FIRST, LENGTH, POSITION, TASK_AT, BEGUN, STATE, INSTRUCTION, WAIT, WAITS_FOR, TARGET, SEQUENCE, IS_REGISTERED, COST,

@@ -9,6 +9,7 @@ import numpy as np
 
 from hwmodel.dma import Leaves
 from hwmodel.engine import state as k
+from hwmodel.limits import MAX_AXES, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
 from hwmodel.program import NONE, Op, Phase, Program, task_lists, variable_count
 
 Array = k.Array
@@ -29,13 +30,13 @@ class Tensors:
     def of(program: Program) -> Tensors:
         leaves = [Leaves.of(tensor) for tensor in program.tensors]
         digits = max(one.extents.shape[1] for one in leaves)
-        shape = len(leaves), k.MAX_AXES, digits
+        shape = len(leaves), MAX_AXES, digits
         extents, strides = np.ones(shape, np.int64), np.zeros(shape, np.int64)
         orders = np.zeros(shape[:2], np.int64)
         for number, one in enumerate(leaves):
             axes, own = one.extents.shape
             extents[number, :axes, :own], strides[number, :axes, :own] = one.extents, one.strides
-            orders[number] = [*one.order.tolist(), *range(axes, k.MAX_AXES)]
+            orders[number] = [*one.order.tolist(), *range(axes, MAX_AXES)]
         values = [np.zeros(0, np.int32) if t.values is None else t.values.reshape(-1) for t in program.tensors]
         first = np.cumsum([0, *map(len, values)]).tolist()
         bases = np.array([tensor.base_bytes for tensor in program.tensors], np.int64)
@@ -50,10 +51,10 @@ def instruction_table(phase: Phase) -> tuple[Array, list[int]]:
         for row, instruction in zip(rows[at:], stream, strict=False):
             op = int(instruction["op"])
             row[k.OP] = op
-            row[k.WAIT_COUNTER : k.WAIT_COUNTER + k.MAX_WAITS] = instruction["wait_counter"]
-            row[k.WAIT_VALUE : k.WAIT_VALUE + k.MAX_WAITS] = instruction["wait_value"]
-            row[k.SIGNAL : k.SIGNAL + k.MAX_SIGNALS] = instruction["signal"]
-            row[k.SIZE : k.SIZE + k.MAX_SIZES] = instruction["size"]
+            row[k.WAIT_COUNTER : k.WAIT_COUNTER + MAX_WAITS] = instruction["wait_counter"]
+            row[k.WAIT_VALUE : k.WAIT_VALUE + MAX_WAITS] = instruction["wait_value"]
+            row[k.SIGNAL : k.SIGNAL + MAX_SIGNALS] = instruction["signal"]
+            row[k.SIZE : k.SIZE + MAX_SIZES] = instruction["size"]
             row[k.TILE if op in (Op.LOAD, Op.STORE) else k.LOOP] = instruction["tile"]
             row[k.PARTNER] = instruction["function"]
     return rows, first
@@ -65,9 +66,9 @@ def tile_table(program: Program, phase: Phase, tensors: Tensors) -> Array:
     for row, tile in zip(rows, phase.tiles, strict=True):
         tensor = program.tensors[tile["tensor"]]
         row[k.TENSOR], row[k.ELEMENT_BYTES] = tile["tensor"], tensor.element_bytes
-        row[k.START : k.START + k.MAX_AXES] = tile["start"]
-        row[k.EXTENT : k.EXTENT + k.MAX_AXES] = tile["extent"]
-        row[k.PERIOD : k.PERIOD + k.MAX_AXES] = 0
+        row[k.START : k.START + MAX_AXES] = tile["start"]
+        row[k.EXTENT : k.EXTENT + MAX_AXES] = tile["extent"]
+        row[k.PERIOD : k.PERIOD + MAX_AXES] = 0
         for axis, name in enumerate(tensor.layout.axes):
             period = prod(extent for extent, _ in tensor.layout.leaves(name)[:-1])
             row[k.PERIOD + axis] = period if period > 1 else 0

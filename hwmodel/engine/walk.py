@@ -17,7 +17,6 @@ from hwmodel.engine.state import (
     LENGTH,
     LOOP,
     LOOP_OP,
-    MAX_LOOPS,
     MAXIMUM,
     MODULO,
     NEXT_TASK,
@@ -39,6 +38,7 @@ from hwmodel.engine.state import (
     table,
     variables_at,
 )
+from hwmodel.limits import MAX_LOOPS
 
 
 @inlined

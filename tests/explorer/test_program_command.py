@@ -24,14 +24,18 @@ def test_the_text_shows_the_program_and_a_map_of_its_scratchpad(rowhit: Rowhit, 
     assert f"program gemm {compiled.hash}" in done.stdout
     assert "  tensor a: bf16 m k, hbm at 0\n" in done.stdout
     assert "tile_k=32" in done.stdout
-    ranges = re.findall(r"^ +(\d+) to +(\d+)  (.+): (\d+) x (\d+) B$", done.stdout, re.MULTILINE)
-    assert [name for _, _, name, _, _ in ranges] == ["a", "b", "accumulator", "out"]
-    end = 0
-    for first, last, _, slots, pitch in ranges:
+    ranges = re.findall(r"^ +(\d+) to +(\d+)  (.+): (\d+) x (\d+) B(, in accumulators)?$", done.stdout, re.MULTILINE)
+    assert [name for _, _, name, *_ in ranges] == ["a", "b", "accumulator", "out"]
+    assert [name for _, _, name, *_, apart in ranges if apart] == ["accumulator"]
+    end = apart_bytes = 0
+    for first, last, _, slots, pitch, apart in ranges:
         assert int(first) == end
         end = int(last)
         assert end - int(first) == int(slots) * int(pitch)
-    assert f"high-water mark {end} B, {2097152 - end} B of 2097152 B free" in done.stdout
+        apart_bytes += end - int(first) if apart else 0
+    used = end - apart_bytes
+    assert f"high-water mark {used} B, {2097152 - used} B of 2097152 B free\n" in done.stdout
+    assert f"  accumulators {apart_bytes} B\n" in done.stdout
 
 
 def machine() -> Machine:
@@ -57,7 +61,12 @@ def test_json_gives_the_facts_of_the_text(rowhit: Rowhit, tmp_path: Path, comman
         assert [name for name, lines in phase["queues"].items() if lines] == ["load", "store", "matrix", "vector"]
         assert all(f"    {line}\n" in text for lines in phase["queues"].values() for line in lines)
         pad = phase["scratchpad"]
-        assert pad["high_water_bytes"] == max(buffer["end"] for buffer in phase["buffers"])
+        taken = {True: 0, False: 0}  # apart, in the scratchpad
+        for buffer in phase["buffers"]:
+            taken[buffer["in_accumulators"]] += buffer["end"] - buffer["address"]
+        assert pad["high_water_bytes"] == taken[False]
+        assert pad["accumulator_bytes"] == taken[True] > 0
+        assert sum(taken.values()) == max(buffer["end"] for buffer in phase["buffers"])
         assert pad["high_water_bytes"] + pad["free_bytes"] == pad["capacity_bytes"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -42,3 +43,25 @@ def test_of_processes_that_need_a_function_at_once_one_compiles_it(tmp_path: Pat
     answers, compiled = zip(*[line.rsplit(" ", 1) for line in lines], strict=True)
     assert set(answers) == {"[10, 20, 10.0, 20.0]"}
     assert sum(map(int, compiled)) == 2 * 2  # two functions for two types
+
+
+def numbers_from(tree: ast.Module) -> set[Path]:
+    """Return the files from which compiled functions of a module, or its own numbers, take numbers (in capitals)."""
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    numbers = [node for node in tree.body if isinstance(node, ast.Assign)]
+    used = {name.id for node in (*functions, *numbers) for name in ast.walk(node) if isinstance(name, ast.Name)}
+    return {
+        (ROOT / node.module.replace(".", "/")).with_suffix(".py")
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hwmodel.")
+        if any(name.name.isupper() and (name.asname or name.name) in used for name in node.names)
+    }
+
+
+def test_every_file_with_a_number_that_functions_are_compiled_with_is_watched() -> None:
+    """A change there makes kept code stale; watched are the files that speak of compiled code."""
+    sources = {path: path.read_text() for path in (ROOT / "hwmodel").rglob("*.py")}
+    users = [path for path, text in sources.items() if "@compiled" in text or "@inlined" in text]
+    files = set().union(*(numbers_from(ast.parse(sources[path])) for path in users))
+    assert {path.stem for path in files} >= {"state", "limits", "sram"}
+    assert [path.stem for path in files if "compiled" not in sources[path]] == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,16 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodel import engine, footprint
 from hwmodel.bounds import lower_bound
-from hwmodel.footprint import _disjoint_elements
+from hwmodel.footprint import _disjoint_elements, _in_memory, _keeps_apart
 from hwmodel.machine import Machine
+from hwmodel.program import Program
 from hwmodel.reference import simulate
 from hwmodel.spec import load_machine
+from layouts import Layout
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
+from workloads.kernels import sparse_attention as sparse
+from workloads.kernels.latent import Heads
+from workloads.paging import page_table
+from workloads.prefix import Prefixes
 
-TINY_CACHE = {"shared_cache.capacity": "160 KiB", "shared_cache.outstanding_misses": 40}
-MULTICAST = {"noc.multicast_window": "100 ns", "noc.bisection": "500 GB/s"}
+TINY_CACHE: dict[str, object] = {"shared_cache.capacity": "160 KiB", "shared_cache.outstanding_misses": 40}
+MULTICAST: dict[str, object] = {"noc.multicast_window": "100 ns", "noc.bisection": "500 GB/s"}
 MACHINES: dict[str, tuple[str, dict[str, object]]] = {
     "large cache": ("h100-sxm", {}),
     "tiny cache": ("h100-sxm", TINY_CACHE),
@@ -25,7 +33,7 @@ MACHINES: dict[str, tuple[str, dict[str, object]]] = {
         "h100-sxm",
         {"shared_cache.line": "96 B", "shared_cache.ways": 3, "shared_cache.capacity": "2304000 B"},
     ),
-    "tiny cache, slow memory": ("h100-sxm", TINY_CACHE | {"hbm.stacks": 1, "hbm.pin_rate": "1 Gb/s"}),
+    "tiny cache, slow memory": ("h100-sxm", TINY_CACHE | {"hbm.pin_rate": "1 Gb/s"}),
     "multicast": ("npu-hbm3", MULTICAST),
     "multicast and cache": ("h100-sxm", MULTICAST | {"shared_cache.capacity": "1280 KiB"}),
     "on-chip memory": ("npu-sram", {}),
@@ -47,10 +55,30 @@ def decode(machine: Machine, **knobs: Any) -> Any:
     return attention.compile(problem, attention.Knobs(**knobs), machine, 0)
 
 
+def shared_decode(
+    machine: Machine, shared: int = 9, pages: int = 12, sequences: int = 4, heads: int = 2, dim: int = 64
+) -> Program:
+    """Sequences whose first `shared` pages are the same, and whose last is not full."""
+    problem = attention.Problem(4 * heads, heads, dim, "bf16", (pages * 16 - 7,) * sequences)
+    own = [range(pages * (1 + sequence) + shared, pages * (2 + sequence)) for sequence in range(sequences)]
+    prefixes = Prefixes(16, tuple((*range(shared), *blocks) for blocks in own), problem.contexts)
+    table = page_table("shuffled", problem.contexts, 16, np.random.default_rng(2), prefixes=prefixes)
+    program = attention.compile(problem, attention.Knobs(tile=24), machine, 0)
+    tensors = [replace(t, contents=table.pages) if t.name == "page table" else t for t in program.tensors]
+    return replace(program, tensors=tuple(tensors))
+
+
+def sparse_decode(machine: Machine) -> Program:
+    problem = sparse.Problem(Heads(16, 64, 32, 64, 0.1, "bf16"), 100, 3, (300, 37, 190))
+    return sparse.compile(problem, sparse.Knobs(tile=16, stages=2), machine, 0)
+
+
 KERNELS = {
     "gemm": lambda machine: product(machine, tile_m=64, tile_n=64),
     "split gemm": lambda machine: product(machine, tile_m=64, tile_n=64, split_k=3),
     "attention": lambda machine: decode(machine),
+    "attention to a shared prefix": lambda machine: shared_decode(machine),
+    "attention to single tokens": lambda machine: sparse_decode(machine),
     "split attention": lambda machine: decode(machine, split_tokens=48, page_order="shuffled"),
 }
 
@@ -76,13 +104,35 @@ def test_a_tiny_cache_moves_more_bytes_and_takes_longer_than_a_large_one() -> No
     assert tiny.makespan_fs > large.makespan_fs
 
 
-@pytest.mark.parametrize("kernel", ["gemm", "attention"])
+@pytest.mark.parametrize("kernel", ["gemm", "attention", "attention to a shared prefix", "attention to single tokens"])
 def test_the_bound_of_a_cold_cache_is_every_byte_once_at_the_peak(kernel: str) -> None:
     """The grid of tiles loses nothing: what must be moved is what a run with a large cache moves."""
     machine = machine_of("large cache")
     program = KERNELS[kernel](machine)
     moved_fs = simulate(program, machine).hbm_read_bytes / float(machine.hbm_peak_bytes_per_second) * 1e15
     assert moved_fs < lower_bound(program, machine).by_resource["hbm"] < moved_fs + 1e9
+
+
+@pytest.mark.parametrize("shared", [0, 5, 11])
+def test_pages_that_sequences_share_count_once_in_the_bound(shared: int) -> None:
+    machine = machine_of("large cache")
+    tokens = 16 * shared + 4 * (12 * 16 - 7 - 16 * shared)
+    bound = lower_bound(shared_decode(machine, shared), machine)
+    assert bound.bursts["load"] * machine.burst_bytes == tokens * 2 * 2 * 64 * 2  # K and V of two heads, nothing else
+
+
+def test_more_pieces_than_there_is_room_for_count_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = machine_of("large cache")
+    monkeypatch.setattr(footprint, "MOST_PIECES", 40)
+    assert lower_bound(shared_decode(machine), machine).bursts["load"] == 0
+    assert lower_bound(shared_decode(machine, shared=0), machine).bursts["load"] > 0  # there are no pieces
+
+
+def test_where_memory_is_slow_the_bound_of_a_shared_prefix_is_nearly_the_time() -> None:
+    machine = Machine(load_machine("h100-sxm").with_overrides({"hbm.pin_rate": "1 Gb/s"}))
+    result = engine.simulate(shared_decode(machine, shared=12, pages=24, sequences=8, heads=8, dim=128), machine)
+    assert result.bound.limited_by == "hbm"
+    assert 0.85 * result.makespan_fs < result.bound.total_fs <= result.makespan_fs
 
 
 def test_a_later_phase_may_find_all_in_the_cache_and_the_bound_knows() -> None:
@@ -92,6 +142,26 @@ def test_a_later_phase_may_find_all_in_the_cache_and_the_bound_knows() -> None:
     assert lower_bound(twice, machine).by_resource["hbm"] == lower_bound(program, machine).by_resource["hbm"]
     result = simulate(twice, machine)
     assert result.hbm_read_bytes == simulate(program, machine).hbm_read_bytes
+
+
+def test_elements_of_a_layout_that_puts_two_in_one_place_are_not_counted() -> None:
+    overlapping = Layout((3, 3), (2, 2))
+    assert overlapping.cosize == overlapping.size  # wide enough, but every other place is empty
+    assert not _keeps_apart(overlapping)
+    assert _keeps_apart(Layout((3, 3), (4, 1)))
+
+
+@given(data=st.data())
+def test_pieces_of_pages_cover_what_the_boxes_cover_by_the_table(data: st.DataObject) -> None:
+    page_size, pages = data.draw(st.integers(1, 4)), data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+    positions = page_size * len(pages)
+    drawn = data.draw(st.lists(st.tuples(st.integers(0, positions - 1), st.integers(1, positions)), min_size=1))
+    cut = [((7, 2), (start, min(extent, positions - start))) for start, extent in drawn]
+    pieces = _in_memory(np.array(cut, np.int64), np.array(pages, np.int64), 1, page_size)
+    assert all(piece[0].tolist() == [7, 2] for piece in pieces)
+    found = {x for _, (start, extent) in pieces.tolist() for x in range(start, start + extent)}
+    places = {x for _, (start, extent) in cut for x in range(start, start + extent)}
+    assert found == {pages[x // page_size] * page_size + x % page_size for x in places}
 
 
 boxes = st.lists(st.tuples(*[st.tuples(st.integers(0, 6), st.integers(0, 3))] * 2), min_size=1, max_size=12)

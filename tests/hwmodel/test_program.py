@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, QUEUES, Buffer, Phase, Program, Schedule, Tensor, walk
+from hwmodel.program import NONE, QUEUES, Buffer, Deferred, Phase, Program, Schedule, Tensor, Values, walk
 from hwmodel.spec import load_machine
 from layouts import Layout, NamedLayout, named, swizzle
 from workloads.kernels import decode_attention, gemm
@@ -265,7 +265,7 @@ def test_the_hash_changes_with_every_number_of_a_program() -> None:
         assert replace(program, tensors=moved).hash not in seen
     table = program.tensors[decode_attention.TABLE]
     assert table.values is not None
-    swapped = replace(table, values=table.values[::-1].copy())
+    swapped = replace(table, contents=table.values[::-1].copy())
     tensors = tuple(swapped if t is table else t for t in program.tensors)
     assert replace(program, tensors=tensors).hash not in seen
 
@@ -303,3 +303,32 @@ def test_a_tensor_with_a_swizzled_layout_is_refused() -> None:
     swizzled = NamedLayout(("row", "x"), Layout((8, 8), (8, 1)).then(swizzle(3, 0, 3)))
     with pytest.raises(ValueError, match=r"tensor t: layout .*; allowed are strides"):
         Tensor("t", swizzled, "bf16", 0)
+
+
+def rising(count: int) -> Values:
+    return np.arange(count, dtype=np.int32)
+
+
+def test_contents_that_are_made_when_read_hash_like_those_that_are_given() -> None:
+    program = attention(contexts=(20,))
+    table = program.tensors[decode_attention.TABLE]
+    hashes = set()
+    for contents in (rising(2), Deferred(rising, (2,))):
+        tensors = tuple(replace(t, contents=contents) if t is table else t for t in program.tensors)
+        hashes.add(replace(program, tensors=tensors).hash)
+    assert len(hashes) == 1
+
+
+def test_contents_are_made_once_however_often_a_tensor_is_moved() -> None:
+    made = []
+
+    def make(count: int) -> Values:
+        made.append(count)
+        return rising(count)
+
+    tensor = Tensor("index", named("entry", {"entry": 3}), "int32", 0, contents=Deferred(make, (3,)))
+    moved = replace(tensor, base_bytes=64)
+    assert made == []
+    assert tensor.values is moved.values
+    assert made == [3]
+    assert Tensor("q", named("x", {"x": 1}), "bf16", 0).values is None

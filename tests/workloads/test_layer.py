@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hwmodel.machine import Machine
+from hwmodel.program import Program
 from hwmodel.spec import load_machine
-from workloads.kernels import gemm, norm
+from workloads.kernels import KERNELS, Kernel, gemm, norm
 from workloads.layer import Setting, layer_steps, shrinking
 from workloads.model import load_model
 from workloads.model.feed_forward import Dense
@@ -104,6 +106,53 @@ def test_a_step_takes_the_sum_of_its_kernels_and_none_is_below_its_bound() -> No
     assert sum(line.count for line in result.lines) == sum(step.count for step in steps)
 
 
+V4 = "deepseek-ai--DeepSeek-V4-Flash.json"  # residual streams, compressed entries, experts
+
+
+@pytest.mark.parametrize(
+    ("name", "prefill"), [("tiny", False), ("tiny", True), ("llama-3.1-70b", False), (V4, False), (V4, True)]
+)
+def test_every_program_of_a_step_is_compiled_once(
+    name: str, prefill: bool, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[tuple[str, Any, Any]] = []
+
+    def counted(kernel: Kernel) -> Kernel:
+        def compile(problem: Any, knobs: Any, machine: Machine, seed: int) -> Program:
+            program = kernel.compile(problem, knobs, machine, seed)  # does not return where it does not fit
+            fitted.append((kernel.name, problem, knobs))
+            return program
+
+        return replace(kernel, compile=compile)
+
+    for kernel in list(KERNELS.values()):
+        monkeypatch.setitem(KERNELS, kernel.name, counted(kernel))
+    model = load_model(data_dir / "models" / name if name == V4 else name)
+    steps = model_steps(model, (40, 7), NPU, prefill=prefill, seed=3)
+    call = plan(steps, NPU, 3)
+    assert len(fitted) == len(steps) == len(call.steps)
+    for step, (title, problem, knobs) in zip(steps[1:], fitted, strict=False):  # the embedding is compiled by the plan
+        assert (step.kernel, step.problem, step.knobs) == (title, problem, knobs)
+
+
+def test_a_step_that_was_compiled_for_another_seed_or_with_other_knobs_is_compiled_again() -> None:
+    steps = model_steps(load_model("tiny"), (40, 7), NPU, seed=3)
+    number, attend = next((n, step) for n, step in enumerate(steps) if step.kernel == "decode-attention")
+    same, seed, tile = (
+        plan(given, NPU, seed).steps[number].program.hash
+        for given, seed in ((steps, 3), (steps, 4), ([*steps[:number], _retiled(attend), *steps[number + 1 :]], 3))
+    )
+    fresh = KERNELS["decode-attention"].compile(attend.problem, attend.knobs, NPU, 3)
+    assert [replace(tensor, base_bytes=0) for tensor in fresh.tensors] == [
+        replace(tensor, base_bytes=0) for tensor in plan(steps, NPU, 3).steps[number].program.tensors
+    ]
+    assert len({same, seed, tile}) == 3
+
+
+def _retiled(step: Step) -> Step:
+    return replace(step, knobs=replace(step.knobs, tile=16))
+
+
 def test_sizes_that_a_group_does_not_divide_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"parallel: 3 does not divide heads_q \(64\)"):
         model_steps(load_model("llama-3.1-70b"), (16,), NPU, parallel=3)
@@ -122,7 +171,7 @@ def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
 
 
 def test_products_of_few_rows_split_k_where_most_cores_were_idle_and_k_is_long(data_dir: Path) -> None:
-    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V4-Flash.json")
+    model = load_model(data_dir / "models" / V4)
     steps = {step.name.split(": ")[-1]: step for step in model_steps(model, (64,), NPU)}
     logits = steps["stream logits"]
     assert (logits.problem.n, logits.problem.k, logits.knobs.split_k) == (24, 4 * 4096, 8)  # parts of four loads of 512
@@ -163,7 +212,7 @@ def test_the_weights_of_a_model_of_several_streams_are_all_but_those_of_sinks_an
     data_dir: Path,
 ) -> None:
     """Beside the expert biases of 40 layers, and where no entry of 128 tokens is complete, its bias and norm."""
-    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V4-Flash.json")
+    model = load_model(data_dir / "models" / V4)
     assert model.streams == 4
     for contexts, prefill, open_windows in (((64,), False, 20), ((128,), False, 0), ((300,), True, 0)):
         found = sum(step.count * weights(step) for step in model_steps(model, contexts, NPU, prefill=prefill))
@@ -172,7 +221,7 @@ def test_the_weights_of_a_model_of_several_streams_are_all_but_those_of_sinks_an
 
 
 def test_an_entry_is_made_when_its_window_is_full(data_dir: Path) -> None:
-    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V4-Flash.json")
+    model = load_model(data_dir / "models" / V4)
 
     def windows(*contexts: int, prefill: bool = False) -> dict[str, tuple[int, ...]]:
         steps = model_steps(model, contexts, NPU, prefill=prefill)

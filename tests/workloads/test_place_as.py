@@ -18,7 +18,7 @@ from layouts.notation import NamedLayout
 from workloads.placement import Interleaved, Partitioned, Pinned, Placement, Replicated, place, place_as
 
 NPU = Machine(load_machine("npu-hbm3"))  # 4 stacks, dealt every 4 KiB; hashed channels
-FIVE = Machine(load_machine("h100-sxm"))  # 5 stacks
+FIVE = Machine(load_machine("npu-hbm3").with_overrides({"hbm.stacks": 5}))
 KV = {"page": 6, "kv": 2, "head": 8, "token": 16, "dim": 128}
 GRANULE = 4096
 

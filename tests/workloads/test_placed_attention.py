@@ -65,7 +65,7 @@ def test_sequences_that_share_pages_read_them_all_the_same() -> None:
     assert table.shared_pages.tolist() == [4, 2, 4, 1]
     program = compile(PROBLEM, KNOBS, NPU, 0)
     tensors = list(program.tensors)
-    tensors[TABLE] = replace(tensors[TABLE], values=table.pages)
+    tensors[TABLE] = replace(tensors[TABLE], contents=table.pages)
     program = replace(program, tensors=tuple(tensors))
     memory = Memory(program)
     rng = np.random.default_rng(3)

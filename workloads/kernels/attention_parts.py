@@ -14,7 +14,7 @@ import numpy as np
 
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Phase, Schedule, Tensor
+from hwmodel.program import NONE, Deferred, Phase, Schedule, Tensor
 from layouts.notation import named
 from workloads import paging
 from workloads.buffers import allocate
@@ -134,9 +134,9 @@ def extra_tensors(problem: Any, types: Types) -> list[Tensor]:
 
 def table_tensor(knobs: Any, contexts: Sequence[int], seed: int) -> Tensor:
     """Return the page table of the sequences one after another; `knobs` has `page_order` and `page_size`."""
-    table = paging.page_table(knobs.page_order, contexts, knobs.page_size, np.random.default_rng(seed))
-    entries = named("entry", {"entry": len(table.pages)})
-    return Tensor("page table", entries, "int32", NONE, "cache", table.pages)
+    entries = named("entry", {"entry": sum(-(-context // knobs.page_size) for context in contexts)})
+    pages = Deferred(paging.page_numbers, (knobs.page_order, tuple(contexts), knobs.page_size, seed))
+    return Tensor("page table", entries, "int32", NONE, "cache", pages)
 
 
 def first_pages(contexts: Sequence[int], page_size: int) -> Array:

@@ -152,7 +152,6 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     require_products(types_of(problem, knobs.products), machine)
     _sequences(problem, knobs)
-    place(_caches(problem, knobs), machine)  # before a page table of a hopeless size is made
     shared, own = _prefix_tasks(problem, knobs), _own_tasks(problem, knobs)
     parts = int(own["part"].max()) + 1
     tensors = place(_tensors(problem, knobs, seed, parts), machine)

@@ -20,13 +20,22 @@ from typing import Any
 import numpy as np
 
 from hwmodel.machine import Machine
-from hwmodel.program import Program
+from hwmodel.program import Deferred, Program, Values
 from workloads.batch import Batch
 from workloads.kernels.base import check_knobs, require_16_bit, require_options
 from workloads.kernels.latent import Heads
 from workloads.kernels.latent_cache import place_with
 from workloads.kernels.queries import Queries, last_tokens
-from workloads.kernels.sparse_attention import Gathering, GatherKnobs, draw_positions, gather, gather_key, gather_pool
+from workloads.kernels.sparse_attention import (
+    Gathering,
+    GatherKnobs,
+    draw_positions,
+    gather,
+    gather_key,
+    gather_pool,
+    lengths,
+    slots_of,
+)
 from workloads.model import Model
 
 OPTIONS = ("heads",)
@@ -114,15 +123,15 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
-    """Return the program over entries that are drawn, where not all are attended to. Raises ValueError as `program`.
+    """Return the program over entries that are drawn, where not all are attended to, when their slots are read.
 
-    `seed` draws the page order and the entries.
+    Raises ValueError as `program`. `seed` draws the page order and the entries.
     """
     check_knobs(knobs)
-    place_with([], gather_pool(problem.heads, problem.stored, knobs), machine)  # before a hopeless size is drawn
-    rng = np.random.default_rng([seed, 1])  # apart from the stream of the page order
-    seen = problem.seen()
-    return program(problem, knobs, machine, seed, draw_positions(seen, problem.top_k or seen, knobs.selection, rng))
+    place_with([], gather_pool(problem.heads, problem.stored, knobs), machine)  # before a hopeless size is listed
+    slots = Deferred(_drawn_slots, (problem, knobs, seed))
+    what = Gathering(problem.heads, problem.stored, problem.attended(), slots, sinks=True)
+    return gather("compressed-attention", what, knobs, machine)
 
 
 def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, entries: Sequence[Array]) -> Program:
@@ -131,18 +140,33 @@ def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, entries
     Raises ValueError naming a knob that is out of range, entries that a query does not see, or what does not fit and by
     how much. `seed` draws the page order.
     """
+    check_knobs(knobs)
     check_chosen(entries, problem.seen())
+    positions = _positions(problem, entries)
+    slots = slots_of(problem.stored, problem.queries.sequence, positions, knobs, seed)
+    what = Gathering(problem.heads, problem.stored, lengths(positions), slots, sinks=True)
+    return gather("compressed-attention", what, knobs, machine)
+
+
+def _drawn_slots(problem: Problem, knobs: Knobs, seed: int) -> Values:
+    """Return the slots of the tokens of the windows and of the entries that the knob `selection` draws."""
+    rng = np.random.default_rng([seed, 1])  # apart from the stream of the page order
+    seen = problem.seen()
+    entries = draw_positions(seen, problem.top_k or seen, knobs.selection, rng)
+    return slots_of(problem.stored, problem.queries.sequence, _positions(problem, entries), knobs, seed)
+
+
+def _positions(problem: Problem, entries: Sequence[Array]) -> list[Array]:
+    """Return where in its cache every query finds the tokens of its window, then its entries."""
     sequence, last = problem.queries.sequence, problem.queries.position
     kept = problem.kept[sequence]
     begin = np.array(problem.contexts)[sequence] - kept  # the first token that is still in the cache
     first = np.maximum(last - problem.window + 1, 0) - begin
     tokens = zip(first.tolist(), (last - begin + 1).tolist(), strict=True)
-    positions = tuple(
+    return [
         np.concatenate([np.arange(*here), behind + chosen])
         for here, behind, chosen in zip(tokens, kept.tolist(), entries, strict=True)
-    )
-    what = Gathering(problem.heads, problem.stored, sequence, positions, sinks=True)
-    return gather("compressed-attention", what, knobs, machine, seed)
+    ]
 
 
 def check_chosen(entries: Sequence[Array], seen: Array) -> None:

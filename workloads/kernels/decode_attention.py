@@ -159,7 +159,6 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     tasks = _tasks(problem, knobs)
     parts = len(tasks["owner"])
     is_split = parts > len(problem.contexts) * problem.heads_kv
-    place(_caches(problem, knobs), machine)  # before a page table of a hopeless size is made
     tensors = place(_tensors(problem, knobs, seed, parts if is_split else 0), machine)
     phases = [_attend(problem, knobs, machine, tensors, tasks, is_split)]
     machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})

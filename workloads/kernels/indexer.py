@@ -29,6 +29,7 @@ from layouts.notation import named
 from workloads import paging
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
+from workloads.kernels.attention_parts import first_pages, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent_cache import Pool, field_tensor, place_with, plain_pool
 from workloads.kernels.mla_decode import check_queries
@@ -146,7 +147,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     """
     check_knobs(knobs)
     pool = _pool(problem, knobs)
-    place_with([], pool, machine)  # before a page table of a hopeless size is made
+    place_with([], pool, machine)  # before queries of a hopeless size are listed
     tensors = place_with(_tensors(problem, knobs, seed), pool, machine)
     tasks = _score_tasks(problem, knobs)
     order = schedule(knobs.schedule, tasks["tokens"] * tasks["queries"], machine.spec.cores.count)
@@ -168,7 +169,6 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     """Return all tensors but the keys'; a row is an index head of a query, queries are those of all sequences."""
-    table = paging.page_table(knobs.page_order, problem.keys, knobs.page_size, np.random.default_rng(seed))
     queries = len(problem.queries.sequence)
     q = named("row dim", {"row": queries * problem.heads, "dim": problem.dim})
     weights = named("query head", {"query": queries, "head": problem.heads})
@@ -177,7 +177,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     return [
         Tensor("q", q, problem.dtype if knobs.record == "plain" else "fp8_e4m3", NONE, "cache"),
         Tensor("weights", weights, "fp32", NONE, "cache"),
-        Tensor("page table", named("entry", {"entry": len(table.pages)}), "int32", NONE, "cache", table.pages),
+        table_tensor(knobs, problem.keys, seed),
         Tensor("scores", scores, "fp32", NONE, "cache"),
         Tensor("positions", positions, "int32", NONE, "cache"),
     ]
@@ -197,11 +197,10 @@ def _score_tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     owner = np.repeat(np.arange(len(sequence)), parts)
     begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
     tokens = np.minimum(seen[owner] - begin, limit)
-    first_page = np.cumsum(np.append(0, -(-keys // knobs.page_size)))[:-1]
     return {
         "query": first[owner],
         "queries": count[owner],
-        "first_page": first_page[sequence[owner]],
+        "first_page": first_pages(problem.keys, knobs.page_size)[sequence[owner]],
         "begin": begin,
         "tokens": tokens,
         "tiles": -(-tokens // knobs.tile),

@@ -22,8 +22,8 @@ from hwmodel.program import NONE, Program, Tensor
 from layouts.notation import NamedLayout, named
 from workloads import paging
 from workloads.batch import Batch
+from workloads.kernels.attention_parts import first_pages, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
-from workloads.kernels.moe_problem import index_tensor
 from workloads.kernels.rope import TABLES, angle_tensors, angles
 from workloads.kernels.rowwise import Items, RowKnobs, RowPhase, Step, Strip, Tile
 from workloads.model import Model
@@ -121,15 +121,14 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     if knobs.rope != "none" and problem.head_dim % 2:
         raise ValueError(f"model: head_dim is {problem.head_dim}; kernel kv-append needs an even one for rope")
-    table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
-    tensors = place(_tensors(problem, knobs, table), machine)
-    items = _items(problem, knobs, table, machine.spec.cores.count)
+    tensors = place(_tensors(problem, knobs, seed), machine)
+    items = _items(problem, knobs, machine.spec.cores.count)
     phase = _Append(problem, knobs, tensors).kernel().assemble(tensors, items, machine)
     machine.require_fit(phase, {"tile_rows": knobs.tile_rows, "stages": knobs.stages})
     return Program("kv-append", tensors, (phase,))
 
 
-def _items(problem: Problem, knobs: Knobs, table: paging.PageTable, cores: int) -> Items:
+def _items(problem: Problem, knobs: Knobs, cores: int) -> Items:
     """Return the columns of the items: pieces of sequences, whole tiles of them, small enough for all cores."""
     height, _ = _tiles(problem, knobs)
     piece = max(1, problem.tokens // (cores * height)) * height
@@ -141,7 +140,7 @@ def _items(problem: Problem, knobs: Knobs, table: paging.PageTable, cores: int) 
         "rows": np.minimum(problem.new - skipped, piece),
         "column": np.zeros_like(sequence),
         "position": np.array(problem.contexts)[sequence] - problem.new + skipped,
-        "first_page": table.first_page[:-1][sequence],
+        "first_page": first_pages(problem.contexts, knobs.page_size)[sequence],
     }
 
 
@@ -164,13 +163,14 @@ def _new_layout(problem: Problem, knobs: Knobs) -> NamedLayout:
     return knob_layout(knobs, "layout_new", {"head": heads, "token": problem.tokens, "dim": problem.head_dim})
 
 
-def _tensors(problem: Problem, knobs: Knobs, table: paging.PageTable) -> list[Tensor]:
+def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
     quantised = knobs.cache_dtype != "model"
-    cache = _cache_layout(problem, knobs, table.pool_pages)
+    pages = paging.pool_pages(knobs.page_order, problem.contexts, knobs.page_size)
+    cache = _cache_layout(problem, knobs, pages)
     tensors = [
         Tensor("new", _new_layout(problem, knobs), problem.dtype, NONE, "cache"),
         Tensor("kv", cache, knobs.cache_dtype if quantised else problem.dtype, NONE),
-        index_tensor("page table", table.pages),
+        table_tensor(knobs, problem.contexts, seed),
     ]
     if knobs.rope != "none":
         tensors += angle_tensors(problem.positions, problem.head_dim, _table_dtype(problem, knobs))

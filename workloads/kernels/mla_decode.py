@@ -25,6 +25,7 @@ from layouts.notation import named
 from workloads import paging
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS
+from workloads.kernels.attention_parts import first_pages, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.latent import Attend, Heads, Plan, combine
 from workloads.kernels.latent_cache import RECORDS, Pool, check_record, place_with, plain_pool, record_pool
@@ -131,7 +132,6 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     check_record(knobs.record, problem.heads.dim, problem.heads.dtype)
     pool = _pool(problem, knobs)
-    place_with([], pool, machine)  # before a page table of a hopeless size is made
     tasks = _tasks(problem, knobs)
     rows = min(knobs.head_tile, problem.rows)
     parts = len(tasks["owner"])
@@ -161,12 +161,10 @@ def _pool(problem: Problem, knobs: Knobs) -> Pool:
 
 def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, rows: int) -> list[Tensor]:
     """Return all tensors but the cache's; rows are those of all sequences, by sequence, query and head."""
-    table = paging.page_table(knobs.page_order, problem.contexts, knobs.page_size, np.random.default_rng(seed))
     heads, count = problem.heads, len(problem.contexts) * problem.rows
-    entries = named("entry", {"entry": len(table.pages)})
     tensors = [
         Tensor("q", named("row dim", {"row": count, "dim": heads.dim}), heads.dtype, NONE, "cache"),
-        Tensor("page table", entries, "int32", NONE, "cache", table.pages),
+        table_tensor(knobs, problem.contexts, seed),
         Tensor("out", named("row dim", {"row": count, "dim": heads.value_dim}), heads.dtype, NONE, "cache"),
     ]
     if parts:
@@ -184,7 +182,6 @@ def _tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
     contexts = np.array(problem.contexts, np.int64)
     seen_by_all = contexts - problem.q_len + 1
     limit = knobs.split_tokens or int(seen_by_all.max())
-    first_page = np.cumsum(np.append(0, -(-contexts // knobs.page_size)))[:-1]
     rows = min(knobs.head_tile, problem.rows)
     per_sequence = -(-problem.rows // rows)
     owner = np.arange(len(contexts) * per_sequence)
@@ -199,7 +196,7 @@ def _tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
         "row": sequence * problem.rows + first_row,
         "rows": np.minimum(problem.rows - first_row, rows),
         "first row": first_row,
-        "first": first_page[sequence],
+        "first": first_pages(problem.contexts, knobs.page_size)[sequence],
         "begin": begin,
         "tokens": tokens,
         "visible": visible,

@@ -173,8 +173,6 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     _positions(problem, knobs)
     require_products(types_of(problem, knobs.products), machine)
-    if knobs.page_size:
-        place(_keys_and_values(problem, knobs), machine)  # before a page table of a hopeless size is made
     tasks = _tasks(problem, knobs)
     parts = len(tasks["part"]) if "part" in tasks else 0
     tensors = place(_tensors(problem, knobs, seed, parts), machine)

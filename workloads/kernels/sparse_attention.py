@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Program, Tensor
+from hwmodel.program import NONE, Deferred, Program, Tensor, Values
 from layouts.notation import named
 from workloads import paging
 from workloads.batch import Batch
@@ -59,6 +59,22 @@ class Problem:
         """Return how many tokens every query sees, by sequence and query."""
         return self.queries.position + 1
 
+    def attended(self) -> Array:
+        """Return how many tokens every query attends to."""
+        return np.minimum(self.seen(), self.top_k)
+
+
+class Selecting(Protocol):
+    """A problem whose queries attend to `top_k` of the tokens that they see, or to all of fewer."""
+
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def contexts(self) -> tuple[int, ...]: ...
+    @property
+    def queries(self) -> Queries: ...
+    def seen(self) -> Array: ...
+
 
 class PageKnobs(Protocol):
     """Knobs of any kernel over a paged cache."""
@@ -67,6 +83,13 @@ class PageKnobs(Protocol):
     def page_size(self) -> int: ...
     @property
     def page_order(self) -> str: ...
+
+
+class SelectionKnobs(PageKnobs, Protocol):
+    """Knobs of any kernel whose tokens are drawn."""
+
+    @property
+    def selection(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -108,20 +131,19 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
-    most = int(np.minimum(problem.seen(), problem.top_k).max())
-    return gather_key(problem.heads, problem.contexts, most, knobs)
+    return gather_key(problem.heads, problem.contexts, int(problem.attended().max()), knobs)
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
-    """Return the program over tokens that are drawn. Raises ValueError as `program`.
+    """Return the program over tokens that are drawn when their slots are read. Raises ValueError as `program`.
 
     `seed` draws the page order and the selection.
     """
     check_knobs(knobs)
-    place_with([], gather_pool(problem.heads, problem.contexts, knobs), machine)  # before a hopeless size is drawn
-    rng = np.random.default_rng([seed, 1])  # apart from the stream of the page order
-    chosen = draw_positions(problem.seen(), problem.top_k, knobs.selection, rng)
-    return program(problem, knobs, machine, seed, chosen)
+    place_with([], gather_pool(problem.heads, problem.contexts, knobs), machine)  # before a hopeless size is listed
+    slots = Deferred(drawn_slots, (problem, knobs, seed))
+    gathering = Gathering(problem.heads, problem.contexts, problem.attended(), slots)
+    return gather("sparse-attention", gathering, knobs, machine)
 
 
 def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positions: Sequence[Array]) -> Program:
@@ -130,40 +152,38 @@ def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positio
     Raises ValueError naming a knob that is out of range, positions that a query does not see, or what does not fit and
     by how much. `seed` draws the page order.
     """
+    check_knobs(knobs)
     check_positions(positions, problem.seen())
-    gathering = Gathering(problem.heads, problem.contexts, problem.queries.sequence, tuple(positions))
-    return gather("sparse-attention", gathering, knobs, machine, seed)
+    slots = slots_of(problem.contexts, problem.queries.sequence, positions, knobs, seed)
+    gathering = Gathering(problem.heads, problem.contexts, lengths(positions), slots)
+    return gather("sparse-attention", gathering, knobs, machine)
 
 
 @dataclass(frozen=True, eq=False)
 class Gathering:
     """Attention of many queries over tokens of a paged cache with `stored` tokens of every sequence.
 
-    Query i belongs to sequence `sequence[i]` and attends to the tokens `positions[i]` of these; `sinks`: exp(sink) of
-    its head joins the denominator.
+    Query i attends to `counts[i]` tokens; `slots` are where they lie in the pool, query after query. `sinks`: exp(sink)
+    of its head joins the denominator.
     """
 
     heads: Heads
     stored: tuple[int, ...]
-    sequence: Array
-    positions: tuple[Array, ...]
+    counts: Array
+    slots: Values | Deferred
     sinks: bool = False
 
 
-def gather(name: str, what: Gathering, knobs: GatherKnobs, machine: Machine, seed: int) -> Program:
-    """Return the program `name`. Raises ValueError as `program`, positions apart; `seed` draws the page order."""
+def gather(name: str, what: Gathering, knobs: GatherKnobs, machine: Machine) -> Program:
+    """Return the program `name`. Raises ValueError as `program`, positions apart."""
     check_knobs(knobs)
     check_record(knobs.record, what.heads.dim, what.heads.dtype)
     pool = gather_pool(what.heads, what.stored, knobs)
     rows = min(knobs.head_tile, what.heads.count)
     tasks = _tasks(what, knobs)
     parts = len(tasks["owner"])
-    split = parts > len(what.positions) * -(-what.heads.count // rows)
-    tensors = place_with(
-        _tensors(what, slots_of(what.stored, what.sequence, what.positions, knobs, seed), parts if split else 0, rows),
-        pool,
-        machine,
-    )
+    split = parts > len(what.counts) * -(-what.heads.count // rows)
+    tensors = place_with(_tensors(what, parts if split else 0, rows), pool, machine)
     plan = Plan(
         rows,
         knobs.tile,
@@ -211,6 +231,11 @@ def draw_positions(seen: Array, count: int | Array, selection: str, rng: np.rand
     return [np.arange(n - k, n) for n, k in zip(seen.tolist(), wanted, strict=True)]
 
 
+def lengths(positions: Sequence[Array]) -> Array:
+    """Return how many positions every query has."""
+    return np.array([len(chosen) for chosen in positions], np.int64)
+
+
 def check_positions(positions: Sequence[Array], seen: Array) -> None:
     """Raise ValueError unless every query has positions among those that it sees."""
     if len(positions) != len(seen):
@@ -230,24 +255,31 @@ def gather_pool(heads: Heads, stored: tuple[int, ...], knobs: GatherKnobs) -> Po
     return by_token(plain_pool(knob_layout(knobs, "layout", sizes), heads.dtype))
 
 
+def drawn_slots(problem: Selecting, knobs: SelectionKnobs, seed: int) -> Values:
+    """Return the slots of the positions that the knob `selection` draws, as `slots_of`."""
+    rng = np.random.default_rng([seed, 1])  # apart from the stream of the page order
+    chosen = draw_positions(problem.seen(), problem.top_k, knobs.selection, rng)
+    return slots_of(problem.contexts, problem.queries.sequence, chosen, knobs, seed)
+
+
 def slots_of(
     stored: tuple[int, ...], sequence: Array, positions: Sequence[Array], knobs: PageKnobs, seed: int
-) -> Array:
+) -> Values:
     """Return the slots in the pool of the positions of queries of a `sequence` each, int32, query after query."""
     table = paging.page_table(knobs.page_order, stored, knobs.page_size, np.random.default_rng(seed))
-    first = np.repeat(table.first_page[sequence], [len(chosen) for chosen in positions])
+    first = np.repeat(table.first_page[sequence], lengths(positions))
     position = np.concatenate(positions)
     pages = table.pages[first + position // knobs.page_size]
-    slots: Array = (pages * knobs.page_size + position % knobs.page_size).astype(np.int32)
+    slots: Values = (pages * knobs.page_size + position % knobs.page_size).astype(np.int32)
     return slots
 
 
-def _tensors(what: Gathering, slots: Array, parts: int, rows: int) -> list[Tensor]:
+def _tensors(what: Gathering, parts: int, rows: int) -> list[Tensor]:
     """Return all tensors but the cache's; rows are those of all queries, by sequence, query and head."""
-    heads, count = what.heads, len(what.positions) * what.heads.count
+    heads, count = what.heads, len(what.counts) * what.heads.count
     tensors = [
         Tensor("q", named("row dim", {"row": count, "dim": heads.dim}), heads.dtype, NONE, "cache"),
-        Tensor("slots", named("entry", {"entry": len(slots)}), "int32", NONE, "cache", slots),
+        Tensor("slots", named("entry", {"entry": int(what.counts.sum())}), "int32", NONE, "cache", what.slots),
         Tensor("out", named("row dim", {"row": count, "dim": heads.value_dim}), heads.dtype, NONE, "cache"),
     ]
     if parts:
@@ -260,7 +292,7 @@ def _tensors(what: Gathering, slots: Array, parts: int, rows: int) -> list[Tenso
 
 def _tasks(what: Gathering, knobs: GatherKnobs) -> dict[str, Array]:
     """Return the columns of the work items, ordered by query, tile of heads and part."""
-    selected = np.array([len(chosen) for chosen in what.positions], np.int64)
+    selected = what.counts
     first = np.cumsum(np.append(0, selected))[:-1]
     limit = knobs.split_tokens or int(selected.max())
     rows = min(knobs.head_tile, what.heads.count)

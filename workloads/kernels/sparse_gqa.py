@@ -19,7 +19,7 @@ import numpy as np
 
 from hwmodel.assembler import PhaseAssembler, Region
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Phase, Program, Tensor
+from hwmodel.program import NONE, Deferred, Phase, Program, Tensor, Values
 from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
@@ -39,7 +39,7 @@ from workloads.kernels.base import check_knobs, knob, require_16_bit, require_op
 from workloads.kernels.latent_cache import joined
 from workloads.kernels.mla_decode import check_queries
 from workloads.kernels.queries import Queries, last_tokens
-from workloads.kernels.sparse_attention import SELECTIONS, check_positions, draw_positions, slots_of
+from workloads.kernels.sparse_attention import SELECTIONS, check_positions, drawn_slots, lengths, slots_of
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
@@ -76,6 +76,10 @@ class Problem:
     def seen(self) -> Array:
         """Return how many tokens every query sees, by sequence and query."""
         return self.queries.position + 1
+
+    def attended(self) -> Array:
+        """Return how many tokens every query attends to."""
+        return np.minimum(self.seen(), self.top_k)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
     check_knobs(knobs)
-    most = int(np.minimum(problem.seen(), problem.top_k).max())
+    most = int(problem.attended().max())
     return (
         repr(_cache(problem, knobs).layout.key),
         knobs.page_size,
@@ -132,15 +136,14 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
-    """Return the program over tokens that are drawn. Raises ValueError as `program`.
+    """Return the program over tokens that are drawn when their slots are read. Raises ValueError as `program`.
 
     `seed` draws the page order and the selection.
     """
     check_knobs(knobs)
-    place([_cache(problem, knobs)], machine)  # before positions and pages of a hopeless size are drawn
-    rng = np.random.default_rng([seed, 1])  # apart from the stream of the page order
-    chosen = draw_positions(problem.seen(), problem.top_k, knobs.selection, rng)
-    return program(problem, knobs, machine, seed, chosen)
+    place([_cache(problem, knobs)], machine)  # before a hopeless size is listed
+    slots = Deferred(drawn_slots, (problem, knobs, seed))
+    return _program(problem, knobs, machine, problem.attended(), slots)
 
 
 def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positions: Sequence[Array]) -> Program:
@@ -151,11 +154,17 @@ def program(problem: Problem, knobs: Knobs, machine: Machine, seed: int, positio
     """
     check_knobs(knobs)
     check_positions(positions, problem.seen())
-    tasks = _tasks(problem, knobs, np.array([len(chosen) for chosen in positions]))
-    parts = len(tasks["owner"])
-    is_split = parts > len(positions) * problem.heads_kv
     slots = slots_of(problem.contexts, problem.queries.sequence, positions, knobs, seed)
-    tensors = place(_tensors(problem, knobs, slots, parts if is_split else 0), machine)
+    return _program(problem, knobs, machine, lengths(positions), slots)
+
+
+def _program(problem: Problem, knobs: Knobs, machine: Machine, counts: Array, slots: Values | Deferred) -> Program:
+    """Return the program whose queries attend to `counts` tokens each, which lie in `slots` of the pool."""
+    tasks = _tasks(problem, knobs, counts)
+    parts = len(tasks["owner"])
+    is_split = parts > len(counts) * problem.heads_kv
+    index = Tensor("slots", named("entry", {"entry": int(counts.sum())}), "int32", NONE, "cache", slots)
+    tensors = place(_tensors(problem, knobs, index, parts if is_split else 0), machine)
     phases = [_attend(problem, knobs, machine, tensors, tasks, is_split)]
     machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
     if is_split:
@@ -171,13 +180,13 @@ def _cache(problem: Problem, knobs: Knobs) -> Tensor:
     return replace(cache, layout=joined(cache.layout))
 
 
-def _tensors(problem: Problem, knobs: Knobs, slots: Array, parts: int) -> list[Tensor]:
+def _tensors(problem: Problem, knobs: Knobs, slots: Tensor, parts: int) -> list[Tensor]:
     sizes = {"token": len(problem.queries.sequence), "head": problem.heads_q, "dim": problem.head_dim}
     rows = named("token head dim", sizes)
     tensors = [
         Tensor("q", rows, problem.dtype, NONE, "cache"),
         _cache(problem, knobs),
-        Tensor("slots", named("entry", {"entry": len(slots)}), "int32", NONE, "cache", slots),
+        slots,
         Tensor("out", rows, problem.dtype, NONE, "cache"),
     ]
     if parts:

@@ -35,7 +35,7 @@ def differences(one: Result, other: Result) -> list[str]:
 @st.composite
 def machines(draw: st.DrawFn) -> Machine:
     """A shipped machine with few cores and other sizes."""
-    name = draw(st.sampled_from(["npu-hbm3", "h100-sxm", "b200-sxm", "tpu-v5e"]))
+    name = draw(st.sampled_from(["npu-hbm3", "npu-sram", "h100-sxm", "b200-sxm", "mi300x", "tpu-v5e"]))
     spec = load_machine(name)
     changes: dict[str, Any] = {
         "cores.count": draw(CORES),
@@ -43,8 +43,13 @@ def machines(draw: st.DrawFn) -> Machine:
         "cores.dma.request_bytes": draw(st.sampled_from(["256 B", "512 B", "8 KiB"])),
         "cores.dma.max_runs": draw(st.sampled_from([1, 3, 64])),
         "cores.dma.request_cycles": draw(st.integers(1, 70)),
+        "cores.dma.min_transfer": draw(st.sampled_from(["32 B", "64 B", "256 B"])),  # a burst, or more
+        "cores.dma.gather": draw(st.booleans()),
+        "cores.dma.dimensions": draw(st.integers(1, 5)),
+        "cores.matrix.accumulators": draw(st.sampled_from(["own", "scratchpad"])),
         "noc.port_bytes_per_cycle": draw(st.sampled_from([16, 64, 257])),
         "noc.latency": draw(st.sampled_from(["40 ns", "1 ps", "333 ns"])),
+        "noc.multicast_window": None,  # which the engine leaves to the reference
         "launch.latency": draw(st.sampled_from(["1 us", "0 s"])),
     }
     if draw(st.booleans()):

@@ -125,7 +125,7 @@ ODD = Problem(3, 32, 7, 2, "bf16", (61, 2))
 
 @settings(max_examples=20)
 @given(cases())
-@example((replace(ODD, q_len=0, ratio=4, contexts=(61, 5)), Knobs(query_tile=5, tile=9, split_tokens=4)))
+@example((replace(ODD, q_len=0, ratio=4, contexts=(61, 5)), Knobs(query_tile=5, tile=9, split_tokens=4, page_size=5)))
 @example((ODD, Knobs(record="indexer_fp8", page_size=32, tile=9, stages=1, split_tokens=20, select_tile=8)))
 def test_scores_and_positions_are_those_of_the_formula(case: tuple[Problem, Knobs]) -> None:
     check_scores(*case)

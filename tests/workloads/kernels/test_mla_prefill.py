@@ -183,5 +183,5 @@ def test_problems_and_knobs_out_of_range_are_named() -> None:
     with pytest.raises(ValueError, match=r"^tile_q: 0; allowed: an integer from 1 to"):
         compile(problem, Knobs(tile_q=0), NPU, 0)
     large = replace(problem, tokens=(4000,))
-    with pytest.raises(ValueError, match=r"phase attend needs .* sized by tile_q=1024, tile=64, stages=3"):
-        compile(large, Knobs(tile_q=1024, sram_layout="row-major"), NPU, 0)
+    with pytest.raises(ValueError, match=r"phase attend needs .* sized by tile_q=4096, tile=64, stages=3"):
+        compile(large, Knobs(tile_q=4096, sram_layout="row-major"), NPU, 0)
