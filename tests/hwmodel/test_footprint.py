@@ -16,8 +16,9 @@ from hwmodel.program import Program
 from hwmodel.reference import simulate
 from hwmodel.spec import load_machine
 from layouts import Layout
+from workloads.kernels import compressed_attention as compressed
 from workloads.kernels import decode_attention as attention
-from workloads.kernels import gemm
+from workloads.kernels import gemm, sparse_gqa
 from workloads.kernels import sparse_attention as sparse
 from workloads.kernels.latent import Heads
 from workloads.paging import page_table
@@ -73,12 +74,25 @@ def sparse_decode(machine: Machine) -> Program:
     return sparse.compile(problem, sparse.Knobs(tile=16, stages=2), machine, 0)
 
 
+def sparse_grouped_decode(machine: Machine) -> Program:
+    problem = sparse_gqa.Problem(8, 2, 64, 50, 3, "bf16", (300, 37, 190))
+    return sparse_gqa.compile(problem, sparse_gqa.Knobs(tile=16), machine, 0)
+
+
+def compressed_decode(machine: Machine) -> Program:
+    heads = compressed.heads_of(16, 128, 32, "bf16")
+    problem = compressed.Problem(heads, 24, 4, 20, 3, (300, 37, 190))
+    return compressed.compile(problem, compressed.Knobs(tile=16, stages=2), machine, 0)
+
+
 KERNELS = {
     "gemm": lambda machine: product(machine, tile_m=64, tile_n=64),
     "split gemm": lambda machine: product(machine, tile_m=64, tile_n=64, split_k=3),
     "attention": lambda machine: decode(machine),
     "attention to a shared prefix": lambda machine: shared_decode(machine),
     "attention to single tokens": lambda machine: sparse_decode(machine),
+    "attention to single tokens of heads": lambda machine: sparse_grouped_decode(machine),
+    "attention to a window and entries": lambda machine: compressed_decode(machine),
     "split attention": lambda machine: decode(machine, split_tokens=48, page_order="shuffled"),
 }
 
@@ -104,7 +118,7 @@ def test_a_tiny_cache_moves_more_bytes_and_takes_longer_than_a_large_one() -> No
     assert tiny.makespan_fs > large.makespan_fs
 
 
-@pytest.mark.parametrize("kernel", ["gemm", "attention", "attention to a shared prefix", "attention to single tokens"])
+@pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if not kernel.startswith("split")])
 def test_the_bound_of_a_cold_cache_is_every_byte_once_at_the_peak(kernel: str) -> None:
     """The grid of tiles loses nothing: what must be moved is what a run with a large cache moves."""
     machine = machine_of("large cache")
