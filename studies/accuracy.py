@@ -115,13 +115,17 @@ def predicted(table: pd.DataFrame, jobs: int) -> pd.DataFrame:
 
 
 def fastest(table: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
-    """Return the scored rows of `table`: those of which no library in `every` was faster at the same shape."""
-    keys = ["device", *SHAPE]
-    least = every.groupby(keys, dropna=False)["latency_us"].agg(["min", "size"]).reset_index()
-    libraries = every.groupby(keys, dropna=False)["framework"].nunique().reset_index(name="libraries")
-    found = table.merge(least, on=keys, how="left").merge(libraries, on=keys, how="left")
-    found["latency_us"] = found["min"]
-    return found.drop_duplicates(keys)
+    """Return the scored rows of `table`: one per shape, with the time of the fastest library in `every`."""
+    shapes = shape_of(every)
+    least, libraries = every["latency_us"].groupby(shapes).min(), every["framework"].groupby(shapes).nunique()
+    shape = shape_of(table)
+    found = table.assign(latency_us=shape.map(least), libraries=shape.map(libraries))
+    return found[~shape.duplicated()]
+
+
+def shape_of(table: pd.DataFrame) -> pd.Series:
+    """Return device, operator, types and sizes of every row as one text."""
+    return table[["device", *SHAPE]].astype("string").fillna("").agg("|".join, axis=1)
 
 
 def score(rows: pd.DataFrame) -> dict[str, Any]:
@@ -144,7 +148,9 @@ def by_median(rows: Records) -> Records:
 
 
 def markdown(rows: Records) -> str:
-    """Return records as a table."""
+    """Return records as a table, or a word where there are none."""
+    if not rows:
+        return "none"
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
@@ -159,11 +165,11 @@ def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
     modelled = found["reason"].isna()
     text.append(f"{int(modelled.sum())} of {len(found)} rows modelled ({100 * modelled.mean():.1f} %).\n")
     reasons = found.loc[~modelled, "reason"].str.slice(0, 110).value_counts()
-    text.append(markdown([{"rows": int(n), "reason": reason} for reason, n in reasons.items()]) if len(reasons) else "")
+    text.append(markdown([{"rows": int(n), "reason": reason} for reason, n in reasons.items()]))
     rule = dropped(found)
     counts = rule[rule != ""].value_counts()
     text.append("\nDropped from the score, by rule:\n")
-    text.append(markdown([{"rows": int(n), "rule": name} for name, n in counts.items()]) if len(counts) else "none")
+    text.append(markdown([{"rows": int(n), "rule": name} for name, n in counts.items()]))
     kept = every[dropped(every) == ""]
     scored = fastest(found[modelled & (rule == "")].drop(columns=["simulated"]), kept)
     scored = scored[scored["latency_us"].notna()]
@@ -177,11 +183,11 @@ def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
         records = [
             {"operator": one["op"], "device": one["device"]} | score(rows) for one, rows in groups if len(rows) > 2
         ]
-        text.append(markdown(by_median(records)) if records else "none")
+        text.append(markdown(by_median(records)))
     several = scored[scored["libraries"] > 1]
     text.append("\n### Shapes with two libraries or more\n")
     records = [{"operator": op} | score(rows) for op, rows in several.groupby("op")]
-    text.append(markdown(by_median(records)) if records else "none")
+    text.append(markdown(by_median(records)))
     return "\n".join(text)
 
 
