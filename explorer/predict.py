@@ -6,12 +6,13 @@ schedules are simulated, whole or by windows (`workloads.windows`), and the fast
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hwmodel.bounds import lower_bound
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
+from hwmodel.program import Program
 from workloads import windows
 from workloads.calls import Call, Launch, Variant
 from workloads.calls.roof import Roof
@@ -22,11 +23,12 @@ SCHEDULES = 2  # of a launch that are simulated: the most promising
 
 @dataclass(frozen=True)
 class Run:
-    """One launch: the schedule taken, its time, whether it was run whole, and what limits it."""
+    """One launch: the schedule taken, its time and its bound, whether it was run whole, and what limits it."""
 
     name: str
     variant: Variant
     time_fs: float
+    least_fs: float
     whole: bool
     limited_by: str
 
@@ -56,32 +58,41 @@ class Prediction:
 
 def predict(call: Call, machine: Machine, schedules: int = SCHEDULES) -> Prediction:
     """Return the prediction of a call. Raises `NotModelled` where no schedule of a launch fits the machine."""
-    runs = tuple(fastest(launch, machine, schedules) for launch in call.launches)
+    runs = tuple(fastest(launch, machine, schedules, call.graph) for launch in call.launches)
     gap = machine.spec.launch.graph or 0 if call.graph else 0
-    return Prediction(runs, gap, gap + sum(least_fs(launch, machine) for launch in call.launches))
+    return Prediction(runs, gap, gap + sum(run.least_fs for run in runs))
 
 
-def fastest(launch: Launch, machine: Machine, schedules: int) -> Run:
-    """Return the fastest of the most promising schedules of a launch."""
-    fitting = launch.fitting(machine, schedules)
-    least = least_fs(launch, machine)  # which windows may fall below
-    runs = [run(launch.name, variant, program, machine, least) for variant, program in fitting]
+def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = False) -> Run:
+    """Return the fastest of the most promising schedules of a launch; `replayed` as in `Call.graph`."""
+    runs = [run(launch, *fitting, machine, replayed) for fitting in launch.fitting(machine, schedules)]
     return min(runs, key=lambda found: found.time_fs)
 
 
-def least_fs(launch: Launch, machine: Machine) -> float:
-    """Return what no schedule of a launch can be faster than."""
+def least_fs(launch: Launch, machine: Machine, warm: bool = False) -> float:
+    """Return what no schedule of a launch can be faster than; `warm`: its tensors lie in a shared cache."""
     roof = Roof(machine)
-    work = roof.least_fs(launch.macs, launch.dtype, launch.moved_bytes, launch.on_vector)
+    work = roof.least_fs(launch.macs, launch.dtype, 0 if warm else launch.moved_bytes, launch.on_vector)
     return launch.launches * roof.launch_fs + work
 
 
-def run(name: str, variant: Variant, program: Any, machine: Machine, least: float = 0.0) -> Run:
-    """Simulate one schedule, whole or by windows; its time is not below `least`."""
+def run(launch: Launch, variant: Variant, program: Program, machine: Machine, replayed: bool = False) -> Run:
+    """Simulate one schedule, whole or by windows; its time is not below its bound, below which windows may fall."""
+    warm = replayed and fits_cache(program, machine)
+    if warm:
+        tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
+        program = replace(program, tensors=tensors)
     plan = windows.plan(program, machine.spec.cores.count)
     times = {which: [phase.fs for phase in simulate(plan.window(which), machine).phases] for which in plan.windows}
     limited_by = lower_bound(plan.window(WINDOWS[0]), machine).limited_by
-    return Run(name, variant, max(plan.time(times), least), len(times) == 1, limited_by)
+    least = least_fs(launch, machine, warm)
+    return Run(launch.name, variant, max(plan.time(times), least), least, len(times) == 1, limited_by)
+
+
+def fits_cache(program: Program, machine: Machine) -> bool:
+    """Return whether all tensors of a program fit the machine's shared cache together."""
+    cache = machine.spec.shared_cache
+    return cache is not None and sum(tensor.size_bytes for tensor in program.tensors) <= cache.capacity
 
 
 def _knobs(knobs: Any) -> str:

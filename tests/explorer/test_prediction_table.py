@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from explorer.cli import app
+from explorer.predict import predict
 from explorer.prediction_table import (
     ADDED,
     Answer,
@@ -17,6 +19,9 @@ from explorer.prediction_table import (
     with_answers,
     write_parquet,
 )
+from hwmodel.machine import Machine
+from hwmodel.spec import load_machine
+from workloads.calls import Row, call_of
 
 TABLE = pd.DataFrame(
     {
@@ -66,6 +71,19 @@ def test_a_number_of_the_machine_changes_the_time(answers: list[Answer]) -> None
     assert slower.predicted_us is not None
     assert answers[0].predicted_us is not None
     assert slower.predicted_us == pytest.approx(answers[0].predicted_us + 98.5, rel=1e-3)  # refreshes fall otherwise
+
+
+def test_a_graph_that_is_replayed_finds_in_the_cache_what_fits_it() -> None:
+    names = {"op": "decode_attention", "dtype": "bfloat16", "kv_dtype": "bfloat16"}
+    sizes = {"kv_len": 1024, "heads_q": 32, "heads_kv": 8, "head_dim": 128}
+    small, large = (Row(names, sizes | {"batch": batch}) for batch in (4, 16))  # 16 and 64 MiB of keys and values
+    h100 = Machine(load_machine("h100-sxm"))
+    for row, warm in ((small, True), (large, False)):
+        call = call_of(row, h100)
+        cold, found = predict(replace(call, graph=False), h100, 1), predict(call, h100, 1)
+        assert (found.runs[1].time_fs < cold.runs[1].time_fs) == warm
+        assert (found.runs[1].least_fs < cold.runs[1].least_fs) == warm
+        assert found.time_fs >= found.bound_fs
 
 
 def test_the_file_has_all_columns_of_the_table_and_those_of_the_prediction(

@@ -117,7 +117,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Call:
-    """Launches in order; `graph`: the call is a graph of kernels of its own, which takes a gap to launch."""
+    """Launches in order.
+
+    `graph`: the call is a graph of kernels of its own, which takes a gap to launch and is replayed over the same
+    tensors: what fits a shared cache still lies there from the time before.
+    """
 
     launches: tuple[Launch, ...]
     graph: bool = False
