@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from hwmodel.machine import Machine
-from workloads.calls.call import Call, Launch, NotModelled, Row, Variant, ranked
+from workloads.calls.call import (
+    MAX_QUERIES,
+    MAX_TOKENS,
+    Call,
+    Launch,
+    NotModelled,
+    Row,
+    Variant,
+    ranked,
+    require_within,
+)
 from workloads.calls.roof import Items, Roof
 from workloads.kernels import decode_attention, kv_append, mla_decode, prefill_attention
 from workloads.kernels.attention_problem import FP8
@@ -37,6 +47,8 @@ def decode_call(row: Row, machine: Machine) -> Call:
     """Return the call of a row of op decode_attention."""
     batch, kv_len, heads_q, heads_kv, dim = row.need("batch", "kv_len", "heads_q", "heads_kv", "head_dim")
     dtype, kv_dtype = _dtypes(row)
+    _check_heads(row, heads_q, heads_kv)
+    require_within(row.op, "tokens times KV heads are", batch * kv_len * heads_kv, MAX_TOKENS)
     window = _window(row, kv_len)
     contexts = (kv_len,) * batch
     problem = decode_attention.Problem(heads_q, heads_kv, dim, dtype, contexts, window=window, kv_dtype=kv_dtype)
@@ -76,6 +88,18 @@ def _dtypes(row: Row) -> tuple[str, str]:
     if dtype == "fp32":
         raise NotModelled(f"{row.op}: dtype 'float32' has no kernel")
     return dtype, CACHES[kv]
+
+
+def _check_heads(row: Row, heads_q: int, heads_kv: int) -> None:
+    if heads_q % heads_kv:
+        raise NotModelled(f"{row.op}: heads_q {heads_q} is no multiple of heads_kv {heads_kv}")
+
+
+def _check_queries(row: Row, batch: int, q_len: int, kv_len: int, heads: int) -> None:
+    if q_len > kv_len:
+        raise NotModelled(f"{row.op}: q_len {q_len} is more than kv_len {kv_len}")
+    require_within(row.op, "tokens are", batch * kv_len, MAX_TOKENS)
+    require_within(row.op, "queries times heads are", batch * q_len * heads, MAX_QUERIES)
 
 
 def _window(row: Row, kv_len: int) -> int:
@@ -161,8 +185,8 @@ def _merge_fs(roof: Roof, elements: int) -> float:
 
 def _prefill_call(row: Row, machine: Machine, sizes: tuple[int, ...]) -> Call:
     batch, q_len, kv_len, heads_q, heads_kv, dim, dim_v = sizes
-    if q_len > kv_len:
-        raise NotModelled(f"{row.op}: q_len {q_len} is more than kv_len {kv_len}")
+    _check_queries(row, batch, q_len, kv_len, heads_q)
+    _check_heads(row, heads_q, heads_kv)
     dtype, kv_dtype = _dtypes(row)
     causal = row.sizes.get("causal", 1) != 0
     contexts = (kv_len,) * batch
@@ -253,8 +277,7 @@ def _prefill_fs(
 
 def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int, heads: int) -> Call:
     dtype, kv_dtype = _dtypes(row)
-    if q_len > kv_len:
-        raise NotModelled(f"{row.op}: q_len {q_len} is more than kv_len {kv_len}")
+    _check_queries(row, batch, q_len, kv_len, heads)
     contexts, roof = (kv_len,) * batch, Roof(machine)
     record = "fp8_ds_mla" if kv_dtype == FP8 else "plain"
     token_bytes = 656 if record != "plain" else 1152

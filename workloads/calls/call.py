@@ -21,6 +21,10 @@ SIZES = (
 NAMES = ("op", "dtype", "kv_dtype", "kernel", "framework", "distribution")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 MAX_SIZE = 1 << 24  # assumed: a size beyond it is a slip
+MAX_RESULTS = 1 << 36  # elements of a product; assumed, four times the largest measured one
+MAX_TOKENS = 1 << 28  # in all caches of a call; assumed, ten times the largest measured ones
+MAX_QUERIES = 1 << 28  # times heads, of a prefill; assumed, twenty times the largest measured one
+MAX_CHOICES = 1 << 27  # tokens times experts; assumed, five times the largest measured layer
 
 
 class NotModelled(ValueError):
@@ -125,6 +129,12 @@ class Call:
 
     launches: tuple[Launch, ...]
     graph: bool = False
+
+
+def require_within(op: str, what: str, count: int, most: int) -> None:
+    """Raise NotModelled where a call is larger than what is worked on."""
+    if count > most:
+        raise NotModelled(f"{op}: {what} {count}; allowed: up to {most}")
 
 
 def ranked(variants: Iterable[Variant]) -> tuple[Variant, ...]:

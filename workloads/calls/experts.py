@@ -9,7 +9,17 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hwmodel.machine import Machine
-from workloads.calls.call import Call, Launch, NotModelled, Row, Variant, ranked
+from workloads.calls.call import (
+    MAX_CHOICES,
+    MAX_RESULTS,
+    Call,
+    Launch,
+    NotModelled,
+    Row,
+    Variant,
+    ranked,
+    require_within,
+)
 from workloads.calls.roof import Items, Roof
 from workloads.kernels import moe_gemm, moe_layer
 from workloads.routing import Routing, draw, popularity
@@ -39,6 +49,8 @@ def experts_call(row: Row, machine: Machine) -> Call:
         raise NotModelled(f"{row.op}: inter {inter} is not divided by moe_tp {parallel}")
     if topk > experts:
         raise NotModelled(f"{row.op}: topk {topk} is more than the {experts} experts")
+    require_within(row.op, "tokens times experts are", tokens * experts, MAX_CHOICES)
+    require_within(row.op, "chosen rows times columns are", tokens * topk * max(hidden, inter), MAX_RESULTS)
     name, form = _format(row)
     dtype = "fp16" if row.dtype == "float16" else "bf16"
     routing = _routing(row, tokens, experts, topk)
@@ -52,6 +64,8 @@ def experts_call(row: Row, machine: Machine) -> Call:
 def grouped_call(row: Row, machine: Machine) -> Call:
     """Return the call of a row of op grouped_gemm: `m` rows for each of the experts."""
     m, n, k, experts = row.need("m", "n", "k", "experts")
+    require_within(row.op, "tokens times experts are", m * experts * experts, MAX_CHOICES)
+    require_within(row.op, "elements of the result are", m * experts * n, MAX_RESULTS)
     name, form = _format(row)
     routing = _even(m * experts, experts, 1)
     problem = moe_gemm.Problem(

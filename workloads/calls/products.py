@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwmodel.machine import Machine
-from workloads.calls.call import Call, Launch, NotModelled, Row, Variant, ranked
+from workloads.calls.call import MAX_RESULTS, Call, Launch, NotModelled, Row, Variant, ranked, require_within
 from workloads.calls.roof import Items, Roof
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise
 
@@ -137,6 +137,7 @@ def _nvfp4(m: int, n: int, k: int, cut: Cut) -> tuple[Any, Any]:
 def product(name: str, found: Format, m: int, n: int, k: int, machine: Machine, batch: int | None = None) -> Launch:
     """Return a product with its schedules."""
     roof, count = Roof(machine), batch or 1
+    require_within(name, "elements of the result are", m * n * count, MAX_RESULTS)
     variants = []
     for cut in _cuts(found, m, n, k, machine, count):
         problem, knobs = found.make(m, n, k, cut)
