@@ -82,7 +82,7 @@ def run(launch: Launch, variant: Variant, program: Program, machine: Machine, re
     if warm:
         tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
         program = replace(program, tensors=tensors)
-    plan = windows.plan(program, machine.spec.cores.count)
+    plan = windows.plan(program, machine)
     times = {which: [phase.fs for phase in simulate(plan.window(which), machine).phases] for which in plan.windows}
     limited_by = lower_bound(plan.window(WINDOWS[0]), machine).limited_by
     least = least_fs(launch, machine, warm)

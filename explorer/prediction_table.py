@@ -7,6 +7,10 @@ which is predicted once. Rows are independent, so the number of worker processes
 from __future__ import annotations
 
 import io
+import lzma
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +27,13 @@ from hwmodel.units import FS_PER_US
 from workloads.calls import NotModelled, Row, call_of
 from workloads.calls.call import NAMES, SIZES
 
+UNREADABLE = (
+    pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, ImportError, zlib.error,
+    lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
+)  # fmt: skip
 MAX_ROWS = 1_000_000  # assumed: a table beyond it is taken for a slip
 ADDED = ("predicted_us", "bound_us", "limited_by", "knobs", "simulated", "reason")
+NAMED_BY_KERNEL = ("elementwise", "fp8_absmax")  # whose `kernel` says what they do
 Overrides = tuple[tuple[str, str], ...]
 
 
@@ -43,8 +52,8 @@ class Answer:
 def read_rows(path: Path) -> pd.DataFrame:
     """Read a CSV, compressed or not. Raises ValueError naming what it lacks: the column `op`, rows, or their number."""
     try:
-        table = pd.read_csv(path, low_memory=False, nrows=MAX_ROWS + 1)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pd.read_csv(path, low_memory=False, nrows=MAX_ROWS + 1, index_col=False)
+    except UNREADABLE as error:
         raise ValueError(f"{path}: is no CSV table: {' '.join(str(error).split())}") from None
     if "op" not in table.columns:
         raise ValueError(f"{path}: has no column op; it has {', '.join(map(str, table.columns[:12]))}")
@@ -103,7 +112,8 @@ def predict_rows(
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    named = tuple(sorted((name, text) for name, text in row.names.items() if name != "framework"))
+    kept = [name for name in row.names if name not in ("framework", "kernel") or row.op in NAMED_BY_KERNEL]
+    named = tuple((name, row.names[name]) for name in sorted(kept))
     return named, tuple(sorted(row.sizes.items()))
 
 
@@ -117,8 +127,8 @@ def _answer(task: tuple[str, Overrides, Row]) -> Answer:
         found = predict(call_of(row, machine), machine)
     except NotModelled as error:
         return Answer(reason=str(error))
-    except ValueError as error:
-        return Answer(reason=f"{row.op}: {' '.join(str(error).split())}")
+    except (ValueError, ArithmeticError, MemoryError) as error:  # one row's fault is not that of the others
+        return Answer(reason=f"{row.op}: {' '.join(str(error).split()) or type(error).__name__}")
     return Answer(
         predicted_us=found.time_fs / FS_PER_US,
         bound_us=found.bound_fs / FS_PER_US,

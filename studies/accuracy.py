@@ -43,7 +43,7 @@ OPERATORS = {  # names in the tables, worst groups first within
     "gemm": "GEMM", "decode_attention": "decode", "flash_prefill": "prefill", "mla_decode": "MLA decode",
     "mla_prefill": "MLA prefill", "moe_grouped_gemm": "MoE",
 }  # fmt: skip
-SMALL_US = 20.0  # kernels whose roofline takes less are reported apart
+SMALL_US = 20.0  # calls whose bound is less are reported apart
 
 
 def dropped(table: pd.DataFrame) -> pd.Series:
@@ -73,6 +73,7 @@ def dropped(table: pd.DataFrame) -> pd.Series:
             (op == "mla_decode") & hopper & (library == "vllm") & kernel.str.contains("flash_attn_mla|flashmla")
         ),
         "MLA decode: SGLang fp8 on Hopper": (op == "mla_decode") & hopper & (library == "sglang") & fp8_cache,
+        "absmax: the difference of two kernels": (op == "fp8_absmax") & kernel.str.contains("minus"),
         "MoE: vLLM FlashInfer-CUTLASS fp8 on Hopper": (
             (op == "moe_grouped_gemm") & hopper & (library == "vllm") & kernel.str.contains("flashinfer_cutlass")
         ),
@@ -124,8 +125,9 @@ def fastest(table: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
 
 
 def shape_of(table: pd.DataFrame) -> pd.Series:
-    """Return device, operator, types and sizes of every row as one text."""
-    return table[["device", *SHAPE]].astype("string").fillna("").agg("|".join, axis=1)
+    """Return device, operator, types and sizes of every row as one text, of `elementwise` its function, too."""
+    shape = table[["device", *SHAPE]].astype("string").fillna("").agg("|".join, axis=1)
+    return shape + table["kernel"].where(table["op"] == "elementwise", "").fillna("")
 
 
 def score(rows: pd.DataFrame) -> dict[str, Any]:

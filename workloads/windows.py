@@ -10,19 +10,21 @@ needs, `Plan.time` what their times come to:
 - items of unequal length, as with a causal mask: the time of a core is affine in its items and in all their tiles; the
   busiest core counts (three windows).
 
-A phase within the budget is kept whole and is in the first window only, so that short programs are simply run. What
-windows cannot see: what changes on the way, such as a cache that fills up after thousands of tiles.
+A phase within the budget is kept whole and is in the first window only, so that short programs are simply run. A
+phase that stores much has windows that write twice what a shared cache keeps back. What windows cannot see: what
+changes on the way, such as a cache that fills up after thousands of tiles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from hwmodel.expansion import executions, tile_bytes
+from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Phase, Program, Schedule
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -30,6 +32,7 @@ Which: TypeAlias = tuple[bool, bool]  # of a window: whether it keeps more waves
 WINDOWS: tuple[Which, ...] = ((False, False), (True, False), (False, True), (True, True))
 BUDGET_BYTES = 64 << 20  # assumed: loads and stores of a phase that is run whole, a third of a second of the engine
 FEW_WAVES = 2  # items of a core up to which none is left out
+STORES = 0.25  # assumed: part of a phase's bytes from which its stores must reach main memory in a window, too
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
 
@@ -58,7 +61,7 @@ class Axis:
 class PhasePlan:
     """How a phase is cut: `waves` are items of its busiest core, `tiles` those of its longest item.
 
-    `counts` and `sums` are the items and the tiles of every core.
+    `counts` and `sums` are the items and the tiles of every core, `kept` those of each window of a ragged phase.
     """
 
     waves: Axis
@@ -66,6 +69,7 @@ class PhasePlan:
     ragged: bool
     counts: Array
     sums: Array
+    kept: Mapping[Which, tuple[Array, Array]] = field(default_factory=dict)
 
     @property
     def windows(self) -> list[Which]:
@@ -77,7 +81,7 @@ class PhasePlan:
     def time(self, times: Mapping[Which, float]) -> float:
         """Return the time of the whole phase from those of its `windows`."""
         base = times[False, False]
-        if self.ragged and not self.tiles.is_whole:
+        if self.ragged and len(times) > 1:
             return self._busiest(times)
         by_wave = times.get((True, False), base) - base
         by_tile = times.get((False, True), base) - base
@@ -87,14 +91,26 @@ class PhasePlan:
 
     def _busiest(self, times: Mapping[Which, float]) -> float:
         """Return start + the largest of item x items + tile x tiles over the cores."""
-        few, many = self.waves.kept(False), self.waves.kept(True)
-        short, long = self.tiles.kept(False), self.tiles.kept(True)
-        per_tile = (times[False, True] - times[False, False]) / (few * (long - short))
-        per_item = 0.0  # what items begin with is in the start
-        if many > few:
-            per_item = (times[True, False] - times[False, False]) / (many - few) - per_tile * short
-        start = times[False, False] - few * per_item - few * short * per_tile
+        busiest = {which: self._most_tiles(which) for which in times}
+        items, tiles = busiest[False, False]
+        base, per_item, per_tile = times[False, False], 0.0, 0.0
+        if (False, True) in times:
+            per_tile = (times[False, True] - base) / (busiest[False, True][1] - tiles)
+        if (True, False) in times:
+            more_items, more_tiles = busiest[True, False]
+            rise = times[True, False] - base - per_tile * (more_tiles - tiles)
+            if per_tile:
+                per_item = rise / (more_items - items)
+            else:  # what items begin with is in the tiles
+                per_tile = rise / (more_tiles - tiles)
+        start = base - items * per_item - tiles * per_tile
         return float(start + (per_item * self.counts + per_tile * self.sums).max())
+
+    def _most_tiles(self, which: Which) -> tuple[float, float]:
+        """Return the items and the tiles of the core that has most tiles in a window."""
+        counts, sums = self.kept[which]
+        core = int(sums.argmax())
+        return float(counts[core]), float(sums[core])
 
 
 @dataclass(frozen=True)
@@ -132,28 +148,42 @@ class Plan:
         return sum(plan.time(own) for plan, own in zip(self.phases, found, strict=True))
 
 
-def plan(program: Program, cores: int, budget_bytes: int = BUDGET_BYTES) -> Plan:
-    """Return the windows of a program for a machine with so many cores."""
-    return Plan(program, tuple(_plan(program, phase, cores, budget_bytes) for phase in program.phases))
+def plan(program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES) -> Plan:
+    """Return the windows of a program for a machine."""
+    return Plan(program, tuple(_plan(program, phase, machine, budget_bytes) for phase in program.phases))
 
 
-def _plan(program: Program, phase: Phase, cores: int, budget_bytes: int) -> PhasePlan:
-    tiles = _tiles(phase)
-    owner = _owners(phase, cores, tiles)
-    counts = np.bincount(owner, minlength=cores)
-    sums = np.bincount(owner, weights=tiles, minlength=cores)
+def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -> PhasePlan:
+    tiles, cores = _tiles(phase), machine.spec.cores.count
+    counts, sums = _loads(phase, cores)
     most, longest = int(counts.max(initial=0)), int(tiles.max(initial=0))
     whole = PhasePlan(Axis(most, most, most), Axis(longest, longest, longest), False, counts, sums)
     if len(tiles) == 0:
         return whole
-    item_bytes, one_tile_bytes = _bytes(program, phase, int(tiles.argmax()))
-    if item_bytes * len(tiles) + one_tile_bytes * float(tiles.sum()) <= budget_bytes:
+    item, tile = _bytes(program, phase, int(tiles.argmax()))
+    moved = sum(item) * len(tiles) + sum(tile) * float(tiles.sum())
+    if moved <= budget_bytes:
         return whole
     stages = max(buffer.slots for buffer in phase.buffers)
-    short = max(2 * stages, 4)
+    short, few = max(2 * stages, 4), FEW_WAVES - 1
+    stored = item[1] * len(tiles) + tile[1] * float(tiles.sum())
+    cache = machine.spec.shared_cache
+    if cache is not None and stored > STORES * moved:  # a window must write more than the cache keeps back
+        short = max(short, -(-2 * cache.capacity // (min(len(tiles), cores) * tile[1])) if tile[1] else 0)
+        few = max(few, -(-2 * cache.capacity // (cores * item[1])) if item[1] else 0)
     tile_axis = Axis(longest, short, 2 * short) if longest > 3 * short else whole.tiles
-    wave_axis = Axis(most, FEW_WAVES - 1, FEW_WAVES) if most > FEW_WAVES else whole.waves
-    return PhasePlan(wave_axis, tile_axis, float(tiles.mean()) < RAGGED * longest, counts, sums)
+    wave_axis = Axis(most, few, 2 * few) if most > 2 * few else whole.waves
+    found = PhasePlan(wave_axis, tile_axis, float(tiles.mean()) < RAGGED * longest, counts, sums)
+    if not found.ragged:
+        return found
+    windows = {which: _cut(phase, found, wave_axis.kept(which[0]), tile_axis.kept(which[1])) for which in found.windows}
+    return replace(found, kept={which: _loads(window, cores) for which, window in windows.items()})
+
+
+def _loads(phase: Phase, cores: int) -> tuple[Array, Array]:
+    """Return the items and the tiles of every core."""
+    owner = _owners(phase, cores)
+    return np.bincount(owner, minlength=cores), np.bincount(owner, weights=_tiles(phase), minlength=cores)
 
 
 def _tiles(phase: Phase) -> Array:
@@ -163,7 +193,7 @@ def _tiles(phase: Phase) -> Array:
     return np.maximum(phase.tasks[:, phase.columns.index("tiles")], 0)
 
 
-def _owners(phase: Phase, cores: int, tiles: Array) -> Array:
+def _owners(phase: Phase, cores: int) -> Array:
     """Return the core of every task; in a dynamic schedule the one that would take it if tiles took equally long."""
     order, start = phase.schedule.order, phase.schedule.start
     owner = np.zeros(len(phase.tasks), np.int64)
@@ -174,38 +204,47 @@ def _owners(phase: Phase, cores: int, tiles: Array) -> Array:
     return owner
 
 
-def _bytes(program: Program, phase: Phase, item: int) -> tuple[int, int]:
-    """Return the bytes that an item moves besides its tiles, and with each of its tiles."""
+def _bytes(program: Program, phase: Phase, item: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the bytes loaded and stored that an item moves besides its tiles, and with each of its tiles."""
     moved = []
     for tiles in (1, 2):
         tasks = _shortened(phase, phase.tasks[item : item + 1], tiles)
         one = replace(phase, tasks=tasks, schedule=Schedule(np.zeros(1, np.int64), np.zeros(0, np.int64)))
-        total = 0
-        for queue in (QUEUES.index("load"), QUEUES.index("store")):
-            for instruction, _, variables in executions(one, queue):
-                if instruction.op in (Op.LOAD, Op.STORE):
-                    total += int(tile_bytes(program, one, instruction, variables).sum())
-        moved.append(total)
-    return max(0, 2 * moved[0] - moved[1]), moved[1] - moved[0]
+        moved.append([_moved(program, one, QUEUES.index(name)) for name in ("load", "store")])
+    (load, store), (more_load, more_store) = moved
+    return (max(0, 2 * load - more_load), max(0, 2 * store - more_store)), (more_load - load, more_store - store)
+
+
+def _moved(program: Program, phase: Phase, queue: int) -> int:
+    return sum(
+        int(tile_bytes(program, phase, instruction, variables).sum())
+        for instruction, _, variables in executions(phase, queue)
+        if instruction.op in (Op.LOAD, Op.STORE)
+    )
 
 
 def _shortened(phase: Phase, tasks: Array, tiles: int) -> Array:
-    """Return tasks with at most so many tiles; of those of attention, tiles that all queries see whole are left out."""
+    """Return tasks with at most so many tiles: of attention those in full view are left out first, then masked ones."""
     if "tiles" not in phase.columns:
         return tasks
     tasks = tasks.copy()
     column = phase.columns.index("tiles")
     left_out = np.maximum(tasks[:, column] - tiles, 0)
     if "full" in phase.columns:
-        full = phase.columns.index("full")
-        left_out = np.minimum(left_out, tasks[:, full])
-        tasks[:, full] -= left_out
+        full, edge = phase.columns.index("full"), phase.columns.index("edge")
+        of_full = np.minimum(left_out, tasks[:, full])
+        diagonal = tasks[:, column] - tasks[:, edge] - tasks[:, full]
+        tasks[:, full] -= of_full
+        tasks[:, edge] -= np.maximum(left_out - of_full - diagonal, 0)
     tasks[:, column] -= left_out
     return tasks
 
 
 def _cut(phase: Phase, plan: PhasePlan, waves: int, tiles: int) -> Phase:
-    """Return a window: of every core's items all but as many as the busiest core leaves out, of these some tiles."""
+    """Return a window: of every core's items all but as many as the busiest core leaves out, of these some tiles.
+
+    Of items of unequal length the first ones of every core are kept.
+    """
     if waves == plan.waves.whole and tiles == plan.tiles.whole:
         return phase
     cores, order, left_out = len(plan.counts), phase.schedule.order, plan.waves.whole - waves
@@ -213,7 +252,7 @@ def _cut(phase: Phase, plan: PhasePlan, waves: int, tiles: int) -> Phase:
         kept, start = order[: max(0, len(order) - left_out * cores)], phase.schedule.start
     else:
         shares = [
-            order[begin : max(begin, end - left_out)]
+            order[begin : min(end, begin + waves) if plan.ragged else max(begin, end - left_out)]
             for begin, end in zip(phase.schedule.start[:-1], phase.schedule.start[1:], strict=True)
         ]
         kept = np.concatenate(shares)

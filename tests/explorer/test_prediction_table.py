@@ -28,6 +28,7 @@ TABLE = pd.DataFrame(
         "op": ["gemm", "allreduce", "rmsnorm", "gemm", "gemm"],
         "device": "h100_sxm",
         "framework": ["trtllm", "nccl", "vllm", "vllm", "vllm"],
+        "kernel": ["a", "b", "c", "d", "e"],
         "dtype": "bfloat16",
         "m": [64, None, None, 64, 1.5],
         "n": [256, None, None, 256, 256],
@@ -95,6 +96,14 @@ def test_the_file_has_all_columns_of_the_table_and_those_of_the_prediction(
     assert found["m"].tolist()[:1] == [64]
     assert found["reason"].notna().tolist() == [False, True, False, False, True]
     assert list(tmp_path.iterdir()) == [tmp_path / "out.parquet"]
+
+
+def test_a_compressed_table_that_breaks_off_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv.gz"
+    TABLE.to_csv(path, index=False)
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(ValueError, match="is no CSV table"):
+        read_rows(path)
 
 
 def test_the_summary_counts_reasons_and_measures_the_error(answers: list[Answer]) -> None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
+from hwmodel.program import QUEUES
 from hwmodel.spec import load_machine
 from workloads import windows
-from workloads.kernels import KERNELS, decode_attention, gemm, prefill_attention
+from workloads.kernels import KERNELS, decode_attention, elementwise, gemm, prefill_attention
 from workloads.windows import WINDOWS, Axis, PhasePlan, plan
 
 MACHINE = Machine(load_machine("h100-sxm").with_overrides({"cores.count": 8}))
@@ -25,7 +26,7 @@ def compiled(kernel: str, problem: Any, knobs: Any) -> Any:
 
 def by_windows(program: Any, budget_bytes: int) -> tuple[float, int]:
     """Return the time by windows, and how many there were."""
-    found = plan(program, CORES, budget_bytes)
+    found = plan(program, MACHINE, budget_bytes)
     times = {w: [phase.fs for phase in simulate(found.window(w), MACHINE).phases] for w in found.windows}
     return found.time(times), len(times)
 
@@ -48,15 +49,30 @@ CAUSAL = compiled(
 )
 
 
+SHORT_CAUSAL = compiled(
+    "prefill-attention",
+    prefill_attention.Problem(8, 8, 128, "bf16", (256,) * 24),
+    prefill_attention.Knobs(schedule="balanced"),
+)
+WIDE_DIAGONAL = compiled(
+    "prefill-attention",
+    prefill_attention.Problem(8, 8, 128, "bf16", (4096,)),
+    prefill_attention.Knobs(tile_q=128, tile_kv=16, schedule="balanced", packing="head"),
+)
+STORING = compiled("elementwise", elementwise.Problem(1 << 17, 2048, "fp32", "relu"), elementwise.Knobs(tile_rows=2))
+
+
 def test_a_short_program_is_one_window_that_is_itself() -> None:
-    found = plan(GEMM, CORES, 1 << 40)
+    found = plan(GEMM, MACHINE, 1 << 40)
     assert found.windows == [WINDOWS[0]]
     assert found.window(WINDOWS[0]).hash == GEMM.hash
     assert by_windows(GEMM, 1 << 40) == (whole(GEMM), 1)
 
 
 @pytest.mark.parametrize(
-    ("program", "count"), [(GEMM, 4), (SPLIT, 2), (DECODE, 4), (CAUSAL, 3)], ids=["gemm", "split", "decode", "causal"]
+    ("program", "count"),
+    [(GEMM, 4), (SPLIT, 2), (DECODE, 4), (CAUSAL, 3), (SHORT_CAUSAL, 2), (WIDE_DIAGONAL, 3)],
+    ids=["gemm", "split", "decode", "causal", "short causal", "wide diagonal"],
 )
 def test_windows_tell_the_time_of_the_whole_within_a_few_percent(program: Any, count: int) -> None:
     time, used = by_windows(program, 1 << 20)
@@ -65,10 +81,10 @@ def test_windows_tell_the_time_of_the_whole_within_a_few_percent(program: Any, c
 
 
 def test_a_window_keeps_the_remainder_of_the_last_wave() -> None:
-    found = plan(GEMM, CORES, 1 << 20)  # 40 items on 8 cores, 5 each
+    found = plan(GEMM, MACHINE, 1 << 20)  # 40 items on 8 cores, 5 each
     assert found.phases[0].waves == Axis(5, 1, 2)
     assert [len(found.window(which).phases[0].tasks) for which in WINDOWS] == [8, 16, 8, 16]
-    uneven = plan(replace(GEMM, phases=(replaced(GEMM.phases[0], 35),)), CORES, 1 << 20)
+    uneven = plan(replace(GEMM, phases=(replaced(GEMM.phases[0], 35),)), MACHINE, 1 << 20)
     assert [len(uneven.window(which).phases[0].tasks) for which in WINDOWS] == [3, 11, 3, 11]
 
 
@@ -81,7 +97,7 @@ def replaced(phase: Any, items: int) -> Any:
 
 
 def test_masked_tiles_stay_and_tiles_in_full_view_are_left_out() -> None:
-    found = plan(CAUSAL, CORES, 1 << 20)
+    found = plan(CAUSAL, MACHINE, 1 << 20)
     phase = found.window(WINDOWS[0]).phases[0]
     columns = {name: phase.tasks[:, phase.columns.index(name)] for name in ("tiles", "edge", "full")}
     assert columns["tiles"].max() == found.phases[0].tiles.short
@@ -108,24 +124,42 @@ def test_what_is_affine_in_waves_and_tiles_comes_out_exactly(
     assert found.time(times) == pytest.approx(time(*sizes))
 
 
-@settings(deadline=None)
-@given(
-    st.tuples(*[st.floats(1, 100)] * 3),
-    st.lists(st.tuples(st.integers(3, 20), st.integers(3, 300)), min_size=1, max_size=8),
-)
-def test_of_items_of_unequal_length_the_busiest_core_counts(
-    law: tuple[float, float, float], cores: list[tuple[int, int]]
-) -> None:
-    start, per_item, per_tile = law
-    counts, sums = (np.array(column) for column in zip(*cores, strict=True))
-    waves, tiles = Axis(int(counts.max()), 1, 2), Axis(100, 4, 8)
-    found = PhasePlan(waves, tiles, True, counts, sums)
-    times = {(a, b): start + waves.kept(a) * (per_item + per_tile * tiles.kept(b)) for a, b in found.windows}
-    assert (True, True) not in times
-    assert found.time(times) == pytest.approx(start + (per_item * counts + per_tile * sums).max())
+@pytest.mark.parametrize("program", [CAUSAL, SHORT_CAUSAL, WIDE_DIAGONAL], ids=["long", "short", "wide diagonal"])
+def test_of_items_of_unequal_length_the_busiest_core_counts(program: Any) -> None:
+    start, per_item, per_tile = 1000.0, 70.0, 30.0
+    found = plan(program, MACHINE, 1 << 18)
+    (phase,) = found.phases
+    assert phase.ragged
+    assert len(found.windows) > 1
+    if phase.tiles.is_whole:
+        per_item = 0.0  # two windows cannot tell items from tiles
+
+    def law(window: Any) -> float:
+        counts, sums = windows._loads(window.phases[0], CORES)
+        return float(start + (per_item * counts + per_tile * sums).max())
+
+    assert found.time({which: [law(found.window(which))] for which in found.windows}) == pytest.approx(law(program))
+
+
+def test_masked_tiles_are_left_out_where_there_are_more_of_them_than_a_window_has() -> None:
+    found = plan(WIDE_DIAGONAL, MACHINE, 1 << 18)
+    phase = found.window(WINDOWS[0]).phases[0]
+    tiles, edge, full = (phase.tasks[:, phase.columns.index(name)] for name in ("tiles", "edge", "full"))
+    assert tiles.max() == found.phases[0].tiles.short
+    assert (edge >= 0).all()
+    assert (edge + full <= tiles).all()
+
+
+def test_a_phase_that_stores_much_writes_more_than_the_cache_keeps_in_every_window() -> None:
+    found = plan(STORING, MACHINE, 1 << 20)
+    assert len(found.windows) > 1
+    assert MACHINE.spec.shared_cache is not None
+    window = found.window(WINDOWS[0])
+    stored = windows._moved(window, window.phases[0], QUEUES.index("store"))
+    assert stored >= 2 * MACHINE.spec.shared_cache.capacity
 
 
 def test_phases_that_are_whole_are_in_the_first_window_only() -> None:
-    found = plan(SPLIT, CORES, 1 << 20)
+    found = plan(SPLIT, MACHINE, 1 << 20)
     assert [found.phases_of(which) for which in WINDOWS] == [[0, 1], [], [0], []]
     assert windows.BUDGET_BYTES > 1 << 20

@@ -51,8 +51,12 @@ def decode_call(row: Row, machine: Machine) -> Call:
     require_within(row.op, "tokens times KV heads are", batch * kv_len * heads_kv, MAX_TOKENS)
     window = _window(row, kv_len)
     contexts = (kv_len,) * batch
-    problem = decode_attention.Problem(heads_q, heads_kv, dim, dtype, contexts, window=window, kv_dtype=kv_dtype)
-    append = _append(heads_q, heads_kv, dim, dtype, kv_dtype, contexts, 1)
+    q_len = row.optional("q_len", 1)
+    _check_queries(row, batch, q_len, kv_len, heads_q)
+    problem = decode_attention.Problem(
+        heads_q, heads_kv, dim, dtype, contexts, q_len=q_len, window=window, kv_dtype=kv_dtype
+    )
+    append = _append(heads_q, heads_kv, dim, dtype, kv_dtype, contexts, q_len)
     return Call((append, _decode(problem, machine)), graph=True)
 
 
@@ -61,7 +65,7 @@ def prefill_call(row: Row, machine: Machine) -> Call:
     batch, q_len, kv_len, heads_q, heads_kv, dim = row.need(
         "batch", "q_len", "kv_len", "heads_q", "heads_kv", "head_dim"
     )
-    dim_v = row.sizes.get("head_dim_v") or (128 if dim == 192 else dim)  # no model has 192 with values as long
+    dim_v = row.optional("head_dim_v", 128 if dim == 192 else dim)  # no model has 192 with values as long
     return _prefill_call(row, machine, (batch, q_len, kv_len, heads_q, heads_kv, dim, dim_v))
 
 
@@ -70,13 +74,13 @@ def latent_prefill_call(row: Row, machine: Machine) -> Call:
     batch, q_len, kv_len, heads, dim = row.need("batch", "q_len", "kv_len", "heads_q", "head_dim")
     if dim == 576:
         return _latent_call(row, machine, batch, q_len, kv_len, heads)
-    return _prefill_call(row, machine, (batch, q_len, kv_len, heads, heads, dim, row.sizes.get("head_dim_v") or 128))
+    return _prefill_call(row, machine, (batch, q_len, kv_len, heads, heads, dim, row.optional("head_dim_v", 128)))
 
 
 def latent_decode_call(row: Row, machine: Machine) -> Call:
     """Return the call of a row of op mla_decode."""
     batch, kv_len, heads = row.need("batch", "kv_len", "heads_q")
-    return _latent_call(row, machine, batch, row.sizes.get("q_len") or 1, kv_len, heads)
+    return _latent_call(row, machine, batch, row.optional("q_len", 1), kv_len, heads)
 
 
 def _dtypes(row: Row) -> tuple[str, str]:
@@ -103,8 +107,10 @@ def _check_queries(row: Row, batch: int, q_len: int, kv_len: int, heads: int) ->
 
 
 def _window(row: Row, kv_len: int) -> int:
-    window = row.sizes.get("window") or 0
-    return window if 0 < window < kv_len else 0
+    window = row.sizes.get("window", 0)
+    if window < 0:
+        raise NotModelled(f"{row.op}: window is {window}; allowed: from 0, which stands for none")
+    return window if window < kv_len else 0
 
 
 def _append(
@@ -128,7 +134,7 @@ def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
     roof, sequences = Roof(machine), len(p.contexts)
     seen = min(p.contexts[0], p.window or p.contexts[0])
     kv_bytes = 1 if p.kv_dtype == FP8 else 2
-    group, moved = p.heads_q // p.heads_kv, sequences * p.heads_kv * seen * 2 * p.head_dim * kv_bytes
+    group, moved = p.q_len * (p.heads_q // p.heads_kv), sequences * p.heads_kv * seen * 2 * p.head_dim * kv_bytes
     products = _products(machine)
     rate = FP8 if kv_bytes == 1 and products == "fp8" else p.dtype
     rows = -(-group // machine.spec.cores.matrix.m) * machine.spec.cores.matrix.m
@@ -153,7 +159,13 @@ def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
                 tile=tile, stages=stages, split_tokens=split, products=products, epilogue="exposed", **PAGES
             )
             variants.append(Variant("decode-attention", p, knobs, estimate, "split" if split else "whole"))
-    return Launch("attention", ranked(variants), rate, 2 * sequences * p.heads_q * seen * p.head_dim, moved)
+    return Launch("attention", ranked(variants), rate, _decode_macs(p), moved)
+
+
+def _decode_macs(p: decode_attention.Problem) -> int:
+    """Return the multiply-accumulates of the pairs of a query and a key that it sees."""
+    pairs = sum(min(p.contexts[0] - ahead, p.window or p.contexts[0]) for ahead in range(p.q_len))
+    return 2 * len(p.contexts) * p.heads_q * pairs * p.head_dim
 
 
 def _softmax_ops(machine: Machine, scores: int) -> float:

@@ -55,6 +55,10 @@ class Row:
                 raise NotModelled(f"{self.op}: {name} is {shown}")
         return [self.sizes[name] for name in names]
 
+    def optional(self, name: str, default: int) -> int:
+        """Return a size that may be missing. Raises NotModelled where it is not in 1 to MAX_SIZE."""
+        return self.need(name)[0] if name in self.sizes else default
+
     def float_dtype(self) -> str:
         """Return the dtype of a row of 16 or 32 bits in this project's words. Raises NotModelled for others."""
         if self.dtype not in DTYPES:

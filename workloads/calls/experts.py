@@ -44,7 +44,9 @@ SEED = 0  # of the routing that is drawn
 def experts_call(row: Row, machine: Machine) -> Call:
     """Return the call of a row of op moe_grouped_gemm; `inter` is divided by `moe_tp`."""
     tokens, hidden, inter, experts, topk = row.need("tokens", "hidden", "inter", "experts", "topk")
-    parallel = row.sizes.get("moe_tp") or 1
+    parallel = row.optional("moe_tp", 1)
+    if row.sizes.get("gated", 1) != 1:
+        raise NotModelled(f"{row.op}: gated is {row.sizes['gated']}; allowed: 1")
     if inter % parallel:
         raise NotModelled(f"{row.op}: inter {inter} is not divided by moe_tp {parallel}")
     if topk > experts:
@@ -79,7 +81,7 @@ def grouped_call(row: Row, machine: Machine) -> Call:
         )
         for tile, cost in _tiles(machine, counts, ((n, k),), form)
     ]
-    moved = experts * (n * k * form[1] + m * k * form[0] + m * n * 16) // 8
+    moved = experts * n * k * form[1] // 8  # rows of tokens may lie in a shared cache
     return Call((Launch("grouped gemm", ranked(variants), form[2], m * experts * n * k, moved),))
 
 
