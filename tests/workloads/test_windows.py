@@ -70,14 +70,21 @@ def test_a_short_program_is_one_window_that_is_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "count"),
-    [(GEMM, 4), (SPLIT, 2), (DECODE, 4), (CAUSAL, 3), (SHORT_CAUSAL, 2), (WIDE_DIAGONAL, 3)],
+    ("program", "count", "within"),
+    [
+        (GEMM, 4, 0.06),
+        (SPLIT, 2, 0.06),
+        (DECODE, 4, 0.06),
+        (CAUSAL, 3, 0.06),
+        (SHORT_CAUSAL, 2, 0.1),  # two windows cannot tell items from tiles
+        (WIDE_DIAGONAL, 3, 0.06),
+    ],
     ids=["gemm", "split", "decode", "causal", "short causal", "wide diagonal"],
 )
-def test_windows_tell_the_time_of_the_whole_within_a_few_percent(program: Any, count: int) -> None:
+def test_windows_tell_the_time_of_the_whole_within_a_few_percent(program: Any, count: int, within: float) -> None:
     time, used = by_windows(program, 1 << 20)
     assert used == count
-    assert time == pytest.approx(whole(program), rel=0.06)
+    assert time == pytest.approx(whole(program), rel=within)
 
 
 def test_a_window_keeps_the_remainder_of_the_last_wave() -> None:
