@@ -11,7 +11,7 @@ needs, `Plan.time` what their times come to:
   busiest core counts (three windows).
 
 A phase within the budget is kept whole and is in the first window only, so that short programs are simply run. A
-phase that stores much has windows that write twice what a shared cache keeps back. What windows cannot see: what
+phase that stores much has windows that write more than a shared cache keeps back. What windows cannot see: what
 changes on the way, such as a cache that fills up after thousands of tiles.
 """
 
@@ -169,10 +169,11 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
     stored = item[1] * len(tiles) + tile[1] * float(tiles.sum())
     cache = machine.spec.shared_cache
     if cache is not None and stored > STORES * moved:  # a window must write more than the cache keeps back
-        short = max(short, -(-2 * cache.capacity // (min(len(tiles), cores) * tile[1])) if tile[1] else 0)
-        few = max(few, -(-2 * cache.capacity // (cores * item[1])) if item[1] else 0)
-    tile_axis = Axis(longest, short, 2 * short) if longest > 3 * short else whole.tiles
-    wave_axis = Axis(most, few, 2 * few) if most > 2 * few else whole.waves
+        short = max(short, -(-5 * cache.capacity // (4 * min(len(tiles), cores) * tile[1])) if tile[1] else 0)
+        few = max(few, -(-5 * cache.capacity // (4 * cores * item[1])) if item[1] else 0)
+    long, many = short + max(short // 2, stages), few + max(few // 2, 1)
+    tile_axis = Axis(longest, short, long) if longest > 3 * short else whole.tiles
+    wave_axis = Axis(most, few, many) if most > 2 * few else whole.waves
     found = PhasePlan(wave_axis, tile_axis, float(tiles.mean()) < RAGGED * longest, counts, sums)
     if not found.ragged:
         return found
