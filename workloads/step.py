@@ -11,7 +11,10 @@ from hwmodel.machine import Machine
 from workloads.batch import check_contexts
 from workloads.kernels import embedding
 from workloads.kernels.base import require_16_bit
-from workloads.layer import Setting, collapse, layer_steps, product, rms_norm
+from workloads.layers.products import product
+from workloads.layers.residual import collapse, rms_norm
+from workloads.layers.setting import Setting
+from workloads.layers.steps import layer_steps
 from workloads.model import Model
 from workloads.sequence import Step
 

@@ -10,7 +10,8 @@ from hwmodel.machine import Machine
 from hwmodel.program import Program
 from hwmodel.spec import load_machine
 from workloads.kernels import KERNELS, Kernel, gemm, norm
-from workloads.layer import Setting, layer_steps, shrinking
+from workloads.layers.setting import Setting, shrinking
+from workloads.layers.steps import layer_steps
 from workloads.model import load_model
 from workloads.model.feed_forward import Dense
 from workloads.model.linear import LinearAttention

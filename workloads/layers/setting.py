@@ -1,0 +1,91 @@
+"""What the layers of a step have in common, and how their kernels find tiles that fit the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from hwmodel.machine import Machine
+from workloads.sequence import Step
+
+ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the layers of a step have in common: KV tokens per sequence, of which one is new, or in a prefill all.
+
+    `seed` draws what kernels leave to chance.
+    """
+
+    contexts: tuple[int, ...]
+    prefill: bool
+    parallel: int
+    dtype: str
+    machine: Machine
+    seed: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """The new tokens of all sequences."""
+        return sum(self.contexts) if self.prefill else len(self.contexts)
+
+    @property
+    def q_len(self) -> int:
+        """The new tokens of a sequence, 0 for all of it."""
+        return 0 if self.prefill else 1
+
+    def share(self, count: int, what: str, *, copied: bool = False) -> int:
+        """Return a device's part of a count that the group divides; of fewer heads that may be copied, one."""
+        if count % self.parallel and not (copied and self.parallel % count == 0):
+            raise ValueError(f"parallel: {self.parallel} does not divide {what} ({count})")
+        return max(1, count // self.parallel)
+
+
+def fitting(title: str, kernel: str, problem: Any, candidates: Iterable[Any], setting: Setting) -> Step:
+    """Return a step with the first knobs whose program fits the machine. Raises ValueError naming it if none do."""
+    last: ValueError | None = None
+    for knobs in candidates:
+        step = Step(title, kernel, problem, knobs)
+        try:
+            return replace(step, made=step.compile(setting.machine, setting.seed))
+        except ValueError as error:
+            last = error
+    raise ValueError(f"step {title}: {last}")
+
+
+def shrinking(knobs: Any) -> Iterator[Any]:
+    """Yield knobs, then with fewer stages, then with tiles halved again and again, the largest first."""
+    yield knobs
+    sizes = {f.name: getattr(knobs, f.name) for f in fields(knobs) if "tile" in f.name or f.name == "chunk"}
+    least = {name: 16 if size > 16 else 1 for name, size in sizes.items()}
+    stages = getattr(knobs, "stages", 2)
+    while stages > 2:
+        stages -= 1
+        yield replace(knobs, stages=stages)
+    knobs = replace(knobs, stages=stages) if hasattr(knobs, "stages") else knobs
+    while any(sizes[name] > least[name] for name in sizes):
+        name = max((name for name in sizes if sizes[name] > least[name]), key=lambda name: sizes[name])
+        sizes[name] //= 2
+        yield replace(knobs, **sizes)
+
+
+def fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting) -> Step:
+    return fitting(title, kernel, problem, shrinking(knobs), setting)
+
+
+def by_rows(title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting) -> Step:
+    """Return a step of a row-wise kernel, in tiles of fewer rows where more do not fit."""
+    candidates = (knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
+    return fitting(title, kernel, problem, candidates, setting)
+
+
+def split(s: Setting, items: int, longest: int) -> int:
+    """Return how many tokens an item of split-KV takes, so that all cores have some; 0 where items are enough.
+
+    `items`: those of a query.
+    """
+    cores = s.machine.spec.cores.count
+    parts = -(-cores // (items * s.tokens))
+    return 0 if parts == 1 else max(256, -(-longest // parts))
