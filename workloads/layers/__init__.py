@@ -9,8 +9,9 @@ values from latents: once for prompts, which expand them, and once for all that 
 
 Not modelled: the exchange between devices, the convolution of linear attention, drafts with linear attention, the
 append of latents, of compressed entries and of index keys, the part of a chunk's first compressed entry that waits in
-fp32, the selection in a prefill of latents that its indexer's top-k covers, the multiplication by gates, rotary embedding of latents, norms of single heads and those beyond
-one before attention and one before the feed forward, biases, the append of values narrower than keys at their own
-width, and weights and caches narrower than 16 bits. Of DeepSeek V4, also the copies of the embedding to all streams,
-and the table by which the first layers choose experts, for which they take the router's choice.
+fp32, the selection in a prefill of latents that its indexer's top-k covers, the multiplication by gates, rotary
+embedding of latents, norms of single heads and those beyond one before attention and one before the feed forward,
+biases, the append of values narrower than keys at their own width, and weights and caches narrower than 16 bits. Of
+DeepSeek V4, also the copies of the embedding to all streams, and the table by which the first layers choose experts,
+for which they take the router's choice.
 """
