@@ -20,28 +20,45 @@ def step(
     prefill: Annotated[
         bool, typer.Option("--prefill", help="All tokens of the contexts, instead of one more.")
     ] = False,
+    draft: Annotated[int, typer.Option(min=0, help="Tokens of every context that are verified beside its one.")] = 0,
+    chunk: Annotated[
+        list[str] | None,
+        typer.Option(help="NEW or NEW@CONTEXT: a prompt, or NEW tokens of one up to its KV token CONTEXT; repeatable."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Serve --trace with so many tokens a step; a mixed step of it.")
+    ] = None,
+    at: Annotated[float, typer.Option(min=0, help="With --budget: seconds after which the step begins.")] = 60,
     parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
     sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
-    """Simulate a step of a whole model, kernel by kernel: a decode step, or a prefill."""
+    """Simulate a step of a whole model, kernel by kernel: decode, prefill, drafts to verify, or several of these."""
     from explorer import evaluate, settings
-    from explorer.step_view import step_facts
+    from explorer.step_view import step_facts, title_of
+    from explorer.step_work import SERVED_SEQUENCES, served_work, work_of
 
-    lengths = lengths_of(batch, context, trace, seed)
-    if lengths is None:
-        raise ValueError("step: give --context or --trace")
+    chunks = chunk or []
+    if budget is None:
+        work, source = work_of(lengths_of(batch, context, trace, seed), chunks, prefill=prefill, draft=draft)
+    elif trace is None or prefill or draft or chunks:
+        raise ValueError("--budget: allowed with --trace, and without --context, --prefill, --draft and --chunk")
+    else:
+        most = min(SERVED_SEQUENCES, budget) if batch is None else batch
+        work, source = served_work(lengths_of(most, context, trace, seed), budget, at)
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = evaluate.machine_of(machine, changes)
-    text, facts = step_facts(target, model, lengths, prefill=prefill, parallel=parallel, engine=engine)
+    text, facts = step_facts(target, model, work, parallel=parallel, seed=seed, engine=engine)
     say_engine(target, machine, engine)
     if as_json:
-        print_json(facts)
+        print_json(facts | {"batch": source})
     else:
-        kind = "prefill" if prefill else "decode step"
         devices = f" · one of {parallel} devices" if parallel > 1 else ""
         numbers = "".join(f" · {path} = {value}" for path, value in changes)
-        print(f"{kind} · {model} · {machine}{numbers}{devices} · every kernel by itself, weights 16 bits wide")
+        print(
+            f"{title_of(work)} · {model} · {machine}{numbers}{devices} · every kernel by itself, weights 16 bits wide"
+        )
+        print(source)
         print(text)

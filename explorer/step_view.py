@@ -1,31 +1,31 @@
-"""What `rowhit step` shows: a step of a model as a table of kernels, from a query to text and to JSON."""
+"""What `rowhit step` shows: a step of a model as a table of kernels, as text and as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from explorer.query import BatchSpec, Scalar
+from explorer.query import Scalar
+
+if TYPE_CHECKING:
+    from workloads.scheduled import Scheduled
 
 
 def step_facts(
-    machine: Any, model: str, batch: BatchSpec, *, prefill: bool, parallel: int, engine: str = "compiled"
+    machine: Any, model: str, work: Scheduled, *, parallel: int, seed: int, engine: str = "compiled"
 ) -> tuple[str, dict[str, Any]]:
     """Return the table of a step's kernels on a machine as text, and its numbers with the knobs of each kernel."""
-    from explorer.evaluate import batch_of, simulator
+    from explorer.evaluate import simulator
     from hwmodel.units import FS_PER_US
     from workloads.model import load_model
-    from workloads.scheduled import decode
-    from workloads.scheduled import prefill as whole
     from workloads.sequence import plan
     from workloads.sequence_result import simulate_call
     from workloads.step import model_steps
 
-    run, contexts = simulator(engine), batch_of(batch).contexts
-    work = whole(contexts) if prefill else decode(contexts)
-    steps = model_steps(load_model(model), work, machine, parallel=parallel, seed=batch.seed)
+    run = simulator(engine)
+    steps = model_steps(load_model(model), work, machine, parallel=parallel, seed=seed)
     knobs = {step.name: _knobs(step.knobs) for step in steps}
-    result = simulate_call(plan(steps, machine, batch.seed), machine, run=run)
+    result = simulate_call(plan(steps, machine, seed), machine, run=run)
     lines = [
         {
             "step": line.name,
@@ -35,12 +35,20 @@ def step_facts(
             "bound_us": line.result.bound.total_fs / FS_PER_US,
             "limited_by": line.result.bound.limited_by,
             "memory_bytes": line.count * line.moved_bytes,
-            "knobs": knobs[line.name],
+            "knobs": knobs.get(line.name, {}),  # a conversion has none of its own
         }
         for line in result.lines
     ]
+    kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
-    return result.text(), {"steps": lines, **total, "memory_bytes": result.moved_bytes}
+    return result.text(), {**kind, "steps": lines, **total, "memory_bytes": result.moved_bytes}
+
+
+def title_of(work: Scheduled) -> str:
+    """Return what kind of step it is and what it computes, in words."""
+    sequences = f"{len(work.new)} sequences" if len(work.new) > 1 else "1 sequence"
+    kind = work.kind if work.kind == "prefill" else f"{work.kind} step"
+    return f"{kind} · {work.tokens} new of {sum(work.contexts)} KV tokens in {sequences}"
 
 
 def _knobs(knobs: Any) -> dict[str, Scalar]:

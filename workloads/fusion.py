@@ -29,8 +29,8 @@ from hwmodel.machine import Machine
 from hwmodel.program import NONE, QUEUES, Buffer, Counter, Op, Phase, Program, Tensor, task_lists, variable_count
 from workloads.buffers import allocate
 from workloads.handover import Side, check_progress, consumed, produced
-from workloads.sequence import flat
 from workloads.streams import LOAD, STORE, Line, Row, Space, instructions, read, shifted, touched, write
+from workloads.values import flat
 
 Array = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -162,7 +162,7 @@ def _spot(tensor: Tensor, placement: Placement, address_map: AddressMap) -> _Spo
     if isinstance(placement, Replicated):
         moved = _strided(tensor.layout, line, tensor.element_bytes)
         modes = [(digit.size, stride)] if digit.size > 1 else [(1, 0)]
-        layout = _of_leaves((REPLICA, *moved.axes), [modes, *(list(moved.leaves(axis)) for axis in moved.axes)])
+        layout = of_leaves((REPLICA, *moved.axes), [modes, *(list(moved.leaves(axis)) for axis in moved.axes)])
         return _Spot(replace(tensor, layout=layout), line, tensor.size_bytes, _cells(address_map, {}), digit.size)
     part = _part(tensor.layout, placement, digit)
     moved = _strided(part, line, tensor.element_bytes)
@@ -238,7 +238,7 @@ def _part(layout: NamedLayout, placement: Partitioned, digit: FieldDigit) -> Nam
     leaves[axis][where] = (rest, stride if where else stride * parts)
     for name, modes in leaves.items():
         leaves[name] = [(n, _closed(d, step, parts) if n > 1 else d) for n, d in modes]
-    return _of_leaves(layout.axes, [leaves[name] for name in layout.axes])
+    return of_leaves(layout.axes, [leaves[name] for name in layout.axes])
 
 
 def _closed(stride: int, step: int, parts: int) -> int:
@@ -254,10 +254,10 @@ def _with_digit(part: NamedLayout, placement: Partitioned, digit: tuple[int, int
     leaves = {name: list(part.leaves(name)) for name in part.axes}
     own = leaves[placement.axis]
     leaves[placement.axis] = [*own, digit] if placement.order == "blocked" else [digit, *own]
-    return _of_leaves(part.axes, [leaves[name] for name in part.axes])
+    return of_leaves(part.axes, [leaves[name] for name in part.axes])
 
 
-def _of_leaves(axes: tuple[str, ...], leaves: list[list[tuple[int, int]]]) -> NamedLayout:
+def of_leaves(axes: tuple[str, ...], leaves: list[list[tuple[int, int]]]) -> NamedLayout:
     """Return the layout whose axes have these digits, fastest first."""
     kept = [[mode for mode in modes if mode[0] > 1] or [(1, 0)] for modes in leaves]
     shape = tuple(tuple(n for n, _ in modes) if len(modes) > 1 else modes[0][0] for modes in kept)

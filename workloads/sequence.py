@@ -7,28 +7,31 @@ puts a layout conversion in front of a step that takes a value in another layout
 an address: bytes of values that are no longer read are given to later ones (`bufferise`).
 
 Two tensors that are one value have the same elements in the order of their template's axes, the last one fastest, and
-one element type; the names of the axes may differ. Values that steps only load exist before the call, those that no
-later step loads are its results; both keep their bytes from their first use on, as do the values in `kept`, such as
-caches that a step stores a part of.
+one element type; the names of the axes may differ. A tensor that is only a part of a value, or has its axes in another
+order, says so by a `Part` instead of the value's name; where it fits, it takes the strides of the whole. Values that
+steps only load exist before the call, those that no later step loads are its results; both keep their bytes from their
+first use on, as do the values in `kept`, such as caches that a step stores a part of.
 
-Not modelled: a value that is a part of another, or steps that run side by side.
+A step that runs several times has its tensors once: weights and caches of equal layers are one set of bytes here, and
+`held_bytes` says what all runs hold. Not modelled: steps that run side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from hwmodel.machine import Machine
 from hwmodel.program import Phase, Program, Tensor
-from layouts import Layout, NamedLayout, composition
+from layouts import Layout, NamedLayout
 from layouts.notation import nearest_first
 from workloads.bufferise import Allocation, Request, bufferise
 from workloads.kernels import KERNELS, Kernel
 from workloads.kernels.convert_layout import TileKnobs, between
 from workloads.streams import LOAD, STORE, renumbered, touched
 from workloads.subspace import ALIGNMENT_BYTES
+from workloads.values import Laid, Part, flat, matrices, packed, part_of, reordered
 
 
 class Made(NamedTuple):
@@ -40,7 +43,7 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """`count` runs of a kernel; `values`: which of its tensors, by name, are values of the call, by name.
+    """`count` runs of a kernel; `values`: which of its tensors, by name, are values of the call, or parts of them.
 
     `made`: a program that need not be compiled again, as long as the step is run for the same machine and seed.
     """
@@ -50,7 +53,7 @@ class Step:
     problem: Any
     knobs: Any
     count: int = 1
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str | Part] = field(default_factory=dict)
     made: Made | None = field(default=None, repr=False, compare=False)
 
     def compile(self, machine: Machine, seed: int, kernels: Mapping[str, Kernel] = KERNELS) -> Made:
@@ -64,21 +67,54 @@ class Step:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A step as a program at its addresses. `values`: the value of every tensor of it; its own are `step.tensor`."""
+    """A step as a program at its addresses. `values`: the value of every tensor of it; its own are `step.tensor`.
+
+    `offsets`: where in its value each tensor begins, in bytes.
+    """
 
     name: str
     kernel: str
     count: int
     program: Program
     values: tuple[str, ...]
+    offsets: tuple[int, ...]
+
+    @property
+    def held(self) -> set[str]:
+        """The tensors of its own that a run has before it begins: what it loads first, or never touches."""
+        first = {tensor: queue for queue, tensor in reversed(_touches(self.program))}
+        own = [f"{self.name}.{tensor.name}" for tensor in self.program.tensors]
+        pairs = enumerate(zip(self.values, own, strict=True))
+        return {value for number, (value, name) in pairs if value == name and first.get(number, LOAD) == LOAD}
+
+    @property
+    def spans(self) -> Iterator[tuple[str, int]]:
+        """The value of every tensor, with the byte of it behind which nothing of the tensor lies."""
+        for value, offset, tensor in zip(self.values, self.offsets, self.program.tensors, strict=True):
+            yield value, offset + tensor.size_bytes
 
 
 @dataclass(frozen=True)
 class Call:
-    """Steps in order, with where their tensors lie in main memory."""
+    """Steps in order, with where their tensors lie in main memory; `held`: values that every run has for itself."""
 
     steps: tuple[Compiled, ...]
     memory: Allocation
+    held: frozenset[str] = frozenset()
+
+    @property
+    def held_bytes(self) -> int:
+        """What all runs hold from the beginning to the end: weights and caches of every layer, each as often as it is.
+
+        These are the values that are `held`, and what a step does not share and loads without having stored it.
+        """
+        sizes: dict[str, int] = {}
+        for step in self.steps:
+            own = self.held | step.held
+            for value, end in step.spans:
+                if value in own:
+                    sizes[value] = max(sizes.get(value, 0), step.count * end)
+        return sum(sizes.values())
 
     def program(self, name: str = "call") -> Program:
         """Return the call as one program, each step once; its tensors are named `step.tensor`."""
@@ -111,12 +147,14 @@ def plan(
             known = nearest_first(step.kernel, kernels)
             raise ValueError(f"step {step.name}: unknown kernel {step.kernel!r}; known: {known}")
         planner.add(step, step.compile(machine, seed, kernels).program)
-    return placed(planner.steps, machine, kept)
+    return placed(planner.steps, machine, kept, frozenset(planner.held))
 
 
-def placed(steps: Sequence[Compiled], machine: Machine, kept: Sequence[str] = ()) -> Call:
+def placed(
+    steps: Sequence[Compiled], machine: Machine, kept: Sequence[str] = (), held: frozenset[str] = frozenset()
+) -> Call:
     """Return the call of compiled steps with addresses for their tensors."""
-    memory = _allocate(steps, kept)
+    memory = _allocate(steps, {*kept, *held})
     capacity = machine.memory_capacity_bytes
     if memory.high_water_bytes > capacity:
         raise ValueError(
@@ -127,11 +165,19 @@ def placed(steps: Sequence[Compiled], machine: Machine, kept: Sequence[str] = ()
     moved = []
     for step in steps:
         tensors = [
-            replace(tensor, base_bytes=address[value])
-            for tensor, value in zip(step.program.tensors, step.values, strict=True)
+            replace(tensor, base_bytes=address[value] + offset)
+            for tensor, value, offset in zip(step.program.tensors, step.values, step.offsets, strict=True)
         ]
         moved.append(replace(step, program=replace(step.program, tensors=tuple(tensors))))
-    return Call(tuple(moved), memory)
+    return Call(tuple(moved), memory, held)
+
+
+class _Taken(NamedTuple):
+    """A tensor of a step as it lies in a value, and where in it that begins."""
+
+    tensor: Tensor
+    value: str
+    offset_bytes: int = 0
 
 
 class _Planner:
@@ -139,9 +185,10 @@ class _Planner:
 
     def __init__(self, machine: Machine) -> None:
         self.steps: list[Compiled] = []
+        self.held: set[str] = set()  # values that every run has for itself
         self._machine = machine
         self._tensors: dict[str, Tensor] = {}  # of values
-        self._copies: dict[tuple[str, Any], str] = {}  # value, key of a layout -> value in that layout
+        self._copies: dict[tuple[str, Any, Any], str] = {}  # value, part of it, key of a layout -> that in this layout
 
     def add(self, step: Step, program: Program) -> None:
         names = [tensor.name for tensor in program.tensors]
@@ -151,87 +198,78 @@ class _Planner:
         if step.name in (other.name for other in self.steps):
             raise ValueError(f"step {step.name}: there is another of this name")
         stored = {tensor for queue, tensor in _touches(program) if queue == STORE}
-        values = []
+        taken = []
         for number, tensor in enumerate(program.tensors):
-            value = step.values.get(tensor.name)
-            if value is None:
-                values.append(f"{step.name}.{tensor.name}")
-            else:
-                values.append(self._take(step, tensor, value, number in stored))
-        self.steps.append(Compiled(step.name, step.kernel, step.count, program, tuple(values)))
+            given = step.values.get(tensor.name)
+            if given is None:
+                taken.append(_Taken(tensor, f"{step.name}.{tensor.name}"))
+                continue
+            try:
+                taken.append(self._take(step, tensor, given, number in stored))
+            except ValueError as error:
+                raise ValueError(f"step {step.name}: {error}") from None
+        self._append(step.name, step.kernel, step.count, program, taken)
 
-    def _take(self, step: Step, tensor: Tensor, value: str, is_stored: bool) -> str:
-        """Return the value to use: itself, or a copy of it in the layout of `tensor`, converted here if need be."""
-        known = self._tensors.setdefault(value, tensor)
-        sizes = [(t.layout.layout.size, t.dtype) for t in (known, tensor)]
-        if sizes[0] != sizes[1]:
-            shown = [f"{size} elements of {dtype}" for size, dtype in sizes]
-            raise ValueError(f"step {step.name}: tensor {tensor.name} has {shown[1]}, value {value} has {shown[0]}")
-        key = flat(tensor.layout).key
-        if key == flat(known.layout).key:
+    def _append(self, name: str, kernel: str, count: int, program: Program, taken: Sequence[_Taken]) -> None:
+        program = replace(program, tensors=tuple(one.tensor for one in taken))
+        values, offsets = tuple(one.value for one in taken), tuple(one.offset_bytes for one in taken)
+        self.steps.append(Compiled(name, kernel, count, program, values, offsets))
+
+    def _take(self, step: Step, tensor: Tensor, given: str | Part, is_stored: bool) -> _Taken:
+        """Return the tensor as a part of its value, or of a copy that is converted here to the layout it needs."""
+        part = given if isinstance(given, Part) else Part(given)
+        known = self._tensors.setdefault(part.value, _whole(part, tensor))
+        if known.dtype != tensor.dtype:
+            raise ValueError(f"tensor {tensor.name} is of {tensor.dtype}, value {part.value} of {known.dtype}")
+        if part.held:
+            self.held.add(part.value)
+        lies = part_of(known, part, tensor)
+        if packed(lies.layout) == tensor.layout:
             if is_stored:  # copies are of what was there before
-                self._copies = {pair: copy for pair, copy in self._copies.items() if pair[0] != value}
-            return value
+                self._copies = {key: copy for key, copy in self._copies.items() if key[0] != part.value}
+            return _Taken(_with(tensor, lies.layout), part.value, lies.offset * tensor.element_bytes)
         if is_stored:
             raise ValueError(
-                f"step {step.name}: tensor {tensor.name} stores {tensor.layout.text}, value {value} lies as "
-                f"{known.layout.text}; give what is stored a name of its own"
+                f"tensor {tensor.name} stores {tensor.layout.text}, value {part.value} lies as {lies.layout.text}; "
+                "give what is stored a name of its own"
             )
-        if (value, key) not in self._copies:
-            self._copies[value, key] = self._convert(step, known, tensor, value)
-        return self._copies[value, key]
+        axes = part.axes or tensor.layout.axes
+        key = part.value, (part.shape, part.row, part.rows, part.column), flat(reordered(tensor.layout, axes)).key
+        if key not in self._copies:
+            self._copies[key] = self._convert(step, tensor, lies, part, axes)
+        return _Taken(tensor, self._copies[key])
 
-    def _convert(self, step: Step, known: Tensor, tensor: Tensor, value: str) -> str:
-        source, target = matrices(known.layout, tensor.layout)
+    def _convert(self, step: Step, tensor: Tensor, lies: Laid, part: Part, axes: tuple[str, ...]) -> str:
+        source, target = matrices(reordered(lies.layout, axes), reordered(tensor.layout, axes))
         program = between(source, target, tensor.dtype, TileKnobs(), self._machine)
-        copy = f"{value} for {step.name}.{tensor.name}"
-        name = f"{value} to {step.name}"
-        self.steps.append(Compiled(name, "convert-layout", step.count, program, (value, copy)))
+        copy = f"{part.value} for {step.name}.{tensor.name}"
+        begin, end = program.tensors
+        taken = _Taken(begin, part.value, lies.offset * tensor.element_bytes), _Taken(end, copy)
+        self._append(f"{part.value} to {step.name}", "convert-layout", step.count, program, taken)
         return copy
 
 
-def flat(layout: NamedLayout) -> Layout:
-    """Return the layout over the elements in order, the last axis fastest."""
-    inner = layout.layout
-    if not isinstance(inner.shape, tuple) or not isinstance(inner.stride, tuple):
-        return inner
-    return Layout(inner.shape[::-1], inner.stride[::-1], inner.offset, inner.stages)
+def _whole(part: Part, tensor: Tensor) -> Tensor:
+    """Return the value as its first tensor tells how it lies: as that tensor, or row by row where it is only a part."""
+    if part.shape is None:
+        return replace(tensor, layout=reordered(tensor.layout, part.axes)) if part.axes else tensor
+    rows, columns = part.shape
+    return replace(tensor, layout=NamedLayout(("row", "column"), Layout((rows, columns), (columns, 1))))
 
 
-def matrices(one: NamedLayout, other: NamedLayout) -> tuple[NamedLayout, NamedLayout]:
-    """Return two layouts of the same elements as layouts of one matrix, as near to a square as their axes allow."""
-    total = one.layout.size
-    tails = {1}
-    for layout in (one, other):
-        tail = 1
-        for axis in reversed(layout.axes):
-            tail *= layout.size(axis)
-            tails.add(tail)
-    for columns in sorted(tails, key=lambda tail: max(tail, total // tail)):
-        try:
-            return _matrix(one, columns), _matrix(other, columns)
-        except ValueError:  # these columns cut a digit of one of the layouts
-            continue
-    raise ValueError(f"layouts {one.text} and {other.text} are not layouts of one matrix")
+def _with(tensor: Tensor, layout: NamedLayout) -> Tensor:
+    return tensor if layout == tensor.layout else replace(tensor, layout=layout)
 
 
-def _matrix(layout: NamedLayout, columns: int) -> NamedLayout:
-    rows = layout.layout.size // columns
-    found = composition(flat(layout), Layout((columns, rows), (1, columns)))
-    assert isinstance(found.shape, tuple)
-    assert isinstance(found.stride, tuple)
-    return NamedLayout(("row", "column"), Layout(found.shape[::-1], found.stride[::-1], found.offset, found.stages))
-
-
-def _allocate(steps: Sequence[Compiled], kept: Sequence[str]) -> Allocation:
+def _allocate(steps: Sequence[Compiled], kept: Set[str]) -> Allocation:
     """Return addresses for all values, each in use for a span of steps."""
     events: dict[str, list[tuple[int, int]]] = {}  # in order: step, queue
     sizes: dict[str, int] = {}
     for number, step in enumerate(steps):
         for queue, tensor in _touches(step.program):
             events.setdefault(step.values[tensor], []).append((number, queue))
-        for value, tensor_ in zip(step.values, step.program.tensors, strict=True):
-            sizes[value] = max(sizes.get(value, 0), tensor_.size_bytes)
+        for value, end in step.spans:
+            sizes[value] = max(sizes.get(value, 0), end)
     requests = []
     for value, size in sizes.items():
         happened, first, last = events.get(value, []), 0, len(steps) - 1

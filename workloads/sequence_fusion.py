@@ -8,8 +8,9 @@ are placed anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from hwmodel.machine import Machine
 from hwmodel.program import Program
@@ -37,7 +38,7 @@ def fuse_steps(call: Call, machine: Machine, kept: Sequence[str] = ()) -> FusedC
     saved_bytes = saved_fs = 0
     while left:
         step = left.pop(0)
-        values = _between([*done, step, *left], len(done), kept) if left else []
+        values = _between([*done, step, *left], len(done), {*kept, *call.held}) if left else []
         for value in values:
             pair = f"{step.name} + {left[0].name}"
             try:
@@ -51,10 +52,10 @@ def fuse_steps(call: Call, machine: Machine, kept: Sequence[str] = ()) -> FusedC
             break
         else:
             done.append(step)
-    return FusedCall(placed(done, machine, kept), tuple(notes), saved_bytes, saved_fs)
+    return FusedCall(placed(done, machine, kept, call.held), tuple(notes), saved_bytes, saved_fs)
 
 
-def _between(steps: Sequence[Compiled], number: int, kept: Sequence[str]) -> list[str]:
+def _between(steps: Sequence[Compiled], number: int, kept: Set[str]) -> list[str]:
     """Return the values that step `number` stores and the next one loads, and no other step or end of the call uses."""
     step, following = steps[number : number + 2]
     if step.count != following.count:
@@ -75,19 +76,20 @@ def _fused(step: Compiled, following: Compiled, machine: Machine) -> tuple[Compi
     They are looked at with every value at an address of its own: bytes that a plan has given to two values in turn
     would look like one tensor.
     """
-    address: dict[str, int] = {}
-    end = 0
+    sizes: dict[str, int] = {}
+    for value, size in (*step.spans, *following.spans):
+        sizes[value] = max(sizes.get(value, 0), size)
+    address = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+    place_at: dict[int, tuple[str, int]] = {}
     tensors = []
     for part in (step, following):
-        for tensor, value in zip(part.program.tensors, part.values, strict=True):
-            if value not in address:
-                address[value], end = end, end + tensor.size_bytes
-            tensors.append(replace(tensor, base_bytes=address[value]))
+        for tensor, value, offset in zip(part.program.tensors, part.values, part.offsets, strict=True):
+            tensors.append(replace(tensor, base_bytes=address[value] + offset))
+            place_at[tensors[-1].base_bytes] = value, offset
     behind = len(step.program.tensors)
     phases = [*step.program.phases, *(renumbered(phase, behind) for phase in following.program.phases)]
     name = f"{step.kernel} + {following.kernel}"
     found = fuse(Program(name, tuple(tensors), tuple(phases)), len(step.program.phases) - 1, machine)
-    value_at = {base: value for value, base in address.items()}
-    values = tuple(value_at[tensor.base_bytes] for tensor in found.program.tensors)
-    fused = Compiled(f"{step.name} + {following.name}", name, step.count, found.program, values)
+    values, offsets = zip(*(place_at[tensor.base_bytes] for tensor in found.program.tensors), strict=True)
+    fused = Compiled(f"{step.name} + {following.name}", name, step.count, found.program, values, offsets)
     return fused, found.saved_bytes, found.saved_launch_fs

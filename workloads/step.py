@@ -9,8 +9,8 @@ from hwmodel.machine import Machine
 from workloads.kernels import embedding
 from workloads.kernels.base import require_16_bit
 from workloads.layers.products import product
-from workloads.layers.residual import collapse, rms_norm
-from workloads.layers.setting import Setting
+from workloads.layers.residual import collapse, residual_norm, rms_norm
+from workloads.layers.setting import RESULT, Setting
 from workloads.layers.steps import layer_steps
 from workloads.model import Model
 from workloads.scheduled import Scheduled
@@ -31,11 +31,13 @@ def model_steps(model: Model, work: Scheduled, machine: Machine, *, parallel: in
     setting = Setting(work, parallel, dtype, machine, seed)
     rows = setting.tokens
     first = embedding.Problem(rows, model.vocabulary, model.hidden, dtype)
-    steps = [Step("embedding", "embedding", first, embedding.Knobs())]
+    steps = [Step("embedding", "embedding", first, embedding.Knobs(), values={"out": RESULT})]
     for group in model.groups:
         steps += layer_steps(group.layer, setting, f"{group.layer.kind}, layer {group.positions[0]}:", group.count)
     if model.streams > 1:
         steps += collapse("last ", setting, model.streams, model.hidden, head=True)
-    steps.append(rms_norm("last norm", setting, model.hidden, residual=model.streams == 1))
-    vocabulary = -(-model.vocabulary // parallel)
-    return [*steps, product("head", setting, vocabulary, model.hidden, m=work.sampled)]
+        steps.append(rms_norm("last norm", setting, model.hidden, "last collapsed", "last normed"))
+    else:
+        steps.append(residual_norm("last norm", setting, model.hidden, "last normed"))
+    vocabulary, takes = -(-model.vocabulary // parallel), "last normed" if work.sampled == rows else ""
+    return [*steps, product("head", setting, vocabulary, model.hidden, takes, m=work.sampled)]

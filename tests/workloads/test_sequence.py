@@ -19,8 +19,9 @@ from layouts import named
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
 from workloads.placement import ALIGNMENT_BYTES
-from workloads.sequence import Call, Step, matrices, plan
+from workloads.sequence import Call, Step, plan
 from workloads.sequence_result import anywhere, simulate_call
+from workloads.values import matrices
 
 CORES = 3
 NPU = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))

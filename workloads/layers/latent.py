@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from workloads.kernels import indexer, mla_decode, mla_prefill, sparse_attention
 from workloads.kernels.latent import Heads
 from workloads.layers.products import product
 from workloads.layers.residual import rms_norm
-from workloads.layers.setting import Setting, fitted, split
+from workloads.layers.setting import RESULT, Setting, Values, fitted, split
 from workloads.model.attention import Indexer, LatentAttention
 from workloads.scheduled import of
 from workloads.sequence import Step
+from workloads.values import Part
 
+HEADS = "token", "head", "dim"
 HEAD_TILE = mla_decode.Knobs().head_tile
 
 
 def latent_steps(a: LatentAttention, s: Setting) -> Iterator[Step]:
     heads = s.share(a.heads, "heads")
-    queries = heads * (a.nope_dim + a.rope_dim)
+    narrow = "normed"
     if a.q_rank is not None:
-        yield product("q down", s, a.q_rank, a.hidden)
-        yield rms_norm("q norm", s, a.q_rank, residual=False)
-    yield product("q up", s, queries, a.q_rank or a.hidden)
-    yield product("kv down", s, a.kv_rank + a.rope_dim, a.hidden)
-    yield rms_norm("kv norm", s, a.kv_rank, residual=False)
+        yield product("q down", s, a.q_rank, a.hidden, "normed", "q latent")
+        narrow = "q latent normed"
+        yield rms_norm("q norm", s, a.q_rank, "q latent", narrow)
+    yield product("q up", s, heads * (a.nope_dim + a.rope_dim), a.q_rank or a.hidden, narrow, "q")
+    yield product("kv down", s, a.kv_rank + a.rope_dim, a.hidden, "normed", "kv")
+    yield rms_norm("kv norm", s, a.kv_rank, s.part("kv", a.kv_rank + a.rope_dim), "latent")
     if a.indexer is not None:
-        yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank)
-        yield product("index k and weights", s, a.indexer.head_dim + a.indexer.heads, a.hidden)
+        yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank, narrow, "index q")
+        yield product("index k and weights", s, a.indexer.head_dim + a.indexer.heads, a.hidden, "normed")
     parts = list(s.parts())
-    absorbed = [(which, part) for which, part in parts if not _expands(a, part)]
     for which, part in parts:
         if _expands(a, part):
             yield _expanded(f"attention{which}", a, part, heads)
+    absorbed = [(which, part) for which, part in parts if not _expands(a, part)]
     if absorbed:
-        rows = sum(part.tokens for _, part in absorbed)
-        yield product("absorb", s, a.kv_rank, a.nope_dim, m=rows, batch=heads)
-        scale = float((a.nope_dim + a.rope_dim) ** -0.5)
-        for which, part in absorbed:
-            yield from _absorbed(which, a, part, Heads(heads, a.kv_rank, a.rope_dim, a.kv_rank, scale, s.dtype))
-        yield product("value up", s, a.v_dim, a.kv_rank, m=rows, batch=heads)
-    yield product("out", s, a.hidden, heads * a.v_dim)
+        yield from _absorbed(a, s, absorbed, heads)
+    yield product("out", s, a.hidden, heads * a.v_dim, "heads", RESULT)
 
 
 def _expands(a: LatentAttention, s: Setting) -> bool:
@@ -52,21 +51,52 @@ def _expanded(title: str, a: LatentAttention, s: Setting, heads: int) -> Step:
     sizes = heads, a.kv_rank, a.rope_dim, a.nope_dim, a.v_dim
     queries = () if s.work.is_whole else s.work.new
     problem = mla_prefill.Problem(*sizes, s.dtype, s.work.contexts, queries)
-    return fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s)
+    values = {
+        "q": s.part("q", heads * (a.nope_dim + a.rope_dim), *HEADS),
+        "out": s.part("heads", heads * a.v_dim, *HEADS),
+    }
+    if s.work.is_whole:  # else latents of earlier chunks are among them
+        values["latent"] = s.part("latent", a.kv_rank)
+        values["rotary"] = s.part("kv", a.kv_rank + a.rope_dim, column=a.kv_rank)
+    return fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s, values)
 
 
-def _absorbed(which: str, a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Step]:
+def _absorbed(a: LatentAttention, s: Setting, parts: list[tuple[str, Setting]], count: int) -> Iterator[Step]:
+    """Yield attention in the absorbed form over parts that lie together, between the products before and after it."""
+    first, tokens = parts[0][1].first, sum(part.tokens for _, part in parts)
+    here = replace(s, first=first, whole=s.tokens)  # rows of what all tokens of the step have
+
+    def rows(value: str, width: int, axis: str) -> Part:
+        return replace(here.part(value, width, "m", "batch", axis, rows=count), rows=count * tokens)
+
+    inside = (count * tokens, a.kv_rank + a.rope_dim), (count * tokens, a.kv_rank)  # rows of the parts alone
+    leaves = Part("absorbed", inside[0], ("m", "batch", "n"))
+    yield product(
+        "absorb", s, a.kv_rank, a.nope_dim, rows("q", a.nope_dim + a.rope_dim, "k"), leaves, m=tokens, batch=count
+    )
+    scale = float((a.nope_dim + a.rope_dim) ** -0.5)
+    heads = Heads(count, a.kv_rank, a.rope_dim, a.kv_rank, scale, s.dtype)
+    for which, part in parts:
+        begin, own = count * (part.first - first), count * part.tokens
+        tensors = (("q", "absorbed", inside[0]), ("out", "attended", inside[1]))
+        values = {name: Part(value, shape, row=begin, rows=own) for name, value, shape in tensors}
+        yield from _attend(which, a, part, heads, values)
+    takes = Part("attended", inside[1], ("m", "batch", "k"))
+    yield product("value up", s, a.v_dim, a.kv_rank, takes, rows("heads", a.v_dim, "n"), m=tokens, batch=count)
+
+
+def _attend(which: str, a: LatentAttention, s: Setting, heads: Heads, values: Values) -> Iterator[Step]:
     contexts, items = s.work.contexts, -(-heads.count // HEAD_TILE)
     if a.indexer is None:
         latent = mla_decode.Knobs(split_tokens=split(s, items, max(contexts)))
         problem = mla_decode.Problem(heads, s.work.new[0], contexts)
-        yield fitted(f"attention{which}", "mla-decode", problem, latent, s)
+        yield fitted(f"attention{which}", "mla-decode", problem, latent, s, values)
         return
     yield from index(f"index{which}", a.indexer, s, 1)
     top_k = a.indexer.top_k
     sparse = sparse_attention.Problem(heads, top_k, s.work.each, contexts)
     knobs = sparse_attention.Knobs(split_tokens=split(s, items, min(top_k, max(contexts))))
-    yield fitted(f"attention{which}", "sparse-attention", sparse, knobs, s)
+    yield fitted(f"attention{which}", "sparse-attention", sparse, knobs, s, values)
 
 
 def index(title: str, a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
@@ -75,4 +105,6 @@ def index(title: str, a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
     if keyed:
         work = of(keyed)
         problem = indexer.Problem(a.heads, a.head_dim, a.top_k, work.each, s.dtype, work.contexts, ratio)
-        yield fitted(title, "indexer", problem, indexer.Knobs(split_tokens=split(s, 1, max(problem.keys))), s)
+        knobs = indexer.Knobs(split_tokens=split(s, 1, max(problem.keys)))
+        values = {"q": s.part("index q", a.heads * a.head_dim)} if work == s.work else {}
+        yield fitted(title, "indexer", problem, knobs, s, values)

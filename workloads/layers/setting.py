@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from hwmodel.machine import Machine
 from workloads.scheduled import Scheduled
 from workloads.sequence import Step
+from workloads.values import Part
 
+RESULT, STREAM = "result", "stream"  # what a mixer computes, and the residual stream (or streams): of all layers
+Values: TypeAlias = Mapping[str, str | Part]
 ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the layers of a step, or of a part of it, have in common; `seed` draws what kernels leave to chance."""
+    """What the layers of a step, or of a part of it, have in common.
+
+    `seed` draws what kernels leave to chance. `first`: the first token of the part among the `whole` tokens of the
+    step; 0 for its own.
+    """
 
     work: Scheduled
     parallel: int
     dtype: str
     machine: Machine
     seed: int = 0
+    first: int = 0
+    whole: int = 0
 
     @property
     def tokens(self) -> int:
@@ -34,8 +43,19 @@ class Setting:
         Each is what an attention kernel takes by itself.
         """
         parts = list((work or self.work).parts())
+        first = self.first
         for part in parts:
-            yield _of_part(part) if len(parts) > 1 else "", replace(self, work=part)
+            here = replace(self, work=part, first=first, whole=self.whole or self.tokens)
+            yield _of_part(part) if len(parts) > 1 else "", here
+            first += part.tokens
+
+    def part(self, value: str, width: int, *axes: str, column: int = 0, rows: int = 1) -> Part:
+        """Return what a tensor is of a value with rows of `width` for all tokens of the step, or `rows` for each.
+
+        It has those of the tokens here, from a `column` on; `axes` as in `Part`.
+        """
+        shape = rows * (self.whole or self.tokens), width
+        return Part(value, shape, axes, rows * self.first, rows * self.tokens, column)
 
     def share(self, count: int, what: str, *, copied: bool = False) -> int:
         """Return a device's part of a count that the group divides; of fewer heads that may be copied, one."""
@@ -50,11 +70,13 @@ def _of_part(part: Scheduled) -> str:
     return " of decode" if part.each == 1 else f" of {part.each} tokens"
 
 
-def fitting(title: str, kernel: str, problem: Any, candidates: Iterable[Any], setting: Setting) -> Step:
+def fitting(
+    title: str, kernel: str, problem: Any, candidates: Iterable[Any], setting: Setting, values: Values | None = None
+) -> Step:
     """Return a step with the first knobs whose program fits the machine. Raises ValueError naming it if none do."""
     last: ValueError | None = None
     for knobs in candidates:
-        step = Step(title, kernel, problem, knobs)
+        step = Step(title, kernel, problem, knobs, values=values or {})
         try:
             return replace(step, made=step.compile(setting.machine, setting.seed))
         except ValueError as error:
@@ -78,14 +100,16 @@ def shrinking(knobs: Any) -> Iterator[Any]:
         yield replace(knobs, **sizes)
 
 
-def fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting) -> Step:
-    return fitting(title, kernel, problem, shrinking(knobs), setting)
+def fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting, values: Values | None = None) -> Step:
+    return fitting(title, kernel, problem, shrinking(knobs), setting, values)
 
 
-def by_rows(title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting) -> Step:
+def by_rows(
+    title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting, values: Values | None = None
+) -> Step:
     """Return a step of a row-wise kernel, in tiles of fewer rows where more do not fit."""
     candidates = (knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
-    return fitting(title, kernel, problem, candidates, setting)
+    return fitting(title, kernel, problem, candidates, setting, values)
 
 
 def split(s: Setting, items: int, longest: int) -> int:

@@ -7,27 +7,49 @@ from typing import Any
 
 from workloads.kernels import decode_attention, kv_append, prefill_attention
 from workloads.layers.products import product
-from workloads.layers.setting import Setting, fitted, split
+from workloads.layers.setting import RESULT, Setting, Values, fitted, split
 from workloads.model.attention import SoftmaxAttention
 from workloads.scheduled import Scheduled, of
 from workloads.sequence import Step
+from workloads.values import Part
+
+HEADS = "token", "head", "dim"  # the axes of heads as they stand in a row
 
 
 def softmax_steps(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
-    heads_q, heads_kv = s.share(a.heads_q, "heads_q"), s.share(a.heads_kv, "heads_kv", copied=True)
+    heads = s.share(a.heads_q, "heads_q"), s.share(a.heads_kv, "heads_kv", copied=True)
+    heads_q, heads_kv = heads
     width = heads_q * a.head_dim_qk + heads_kv * (a.head_dim_qk + (0 if a.shared_kv else a.head_dim_v))
     width += heads_q * a.head_dim_v if a.gate else 0
-    yield product("qkv", s, width, a.hidden)
+    yield product("qkv", s, width, a.hidden, "normed", "qkv")
     for which, part in s.parts():
-        sizes = heads_q, heads_kv, a.head_dim_qk, s.dtype, part.work.contexts
-        append = kv_append.Problem(*sizes, part.work.each)
-        yield fitted(f"append{which}", "kv-append", append, kv_append.Knobs(rope="neox"), part)
+        append = kv_append.Problem(*heads, a.head_dim_qk, s.dtype, part.work.contexts, part.work.each)
+        values = {"q": part.part("q", heads_q * a.head_dim_qk, *HEADS)} | _cache(a, which)
+        if a.head_dim_v == a.head_dim_qk and not a.shared_kv:
+            values["new"] = part.part("qkv", width, *HEADS)
+        yield fitted(f"append{which}", "kv-append", append, kv_append.Knobs(rope="neox"), part, values)
     for which, part in s.parts(_seen(a, s.work)):
-        yield _attend(f"attention{which}", a, (heads_q, heads_kv), part)
-    yield product("out", s, a.hidden, heads_q * a.head_dim_v)
+        values = {
+            "q": part.part("q", heads_q * a.head_dim_qk, *HEADS),
+            "out": part.part("heads", heads_q * a.head_dim_v, *HEADS),
+        }
+        if part.work.decodes or not part.work.is_whole:
+            values |= {} if a.chunked else _cache(a, which)
+        else:
+            keys = heads_q * a.head_dim_qk
+            begin = {"k": keys, "v": keys + (0 if a.shared_kv else heads_kv * a.head_dim_qk)}
+            values |= {name: part.part("qkv", width, *HEADS, column=column) for name, column in begin.items()}
+        yield _attend(f"attention{which}", a, heads, part, values)
+    yield product("out", s, a.hidden, heads_q * a.head_dim_v, "heads", RESULT)
 
 
-def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting) -> Step:
+def _cache(a: SoftmaxAttention, which: str) -> dict[str, Part]:
+    """Return the cache of a part of the step as a value: one tensor where keys and values are equally long."""
+    return {"kv": Part(f"cache{which}", held=True)} if a.head_dim_v == a.head_dim_qk else {}
+
+
+def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting, values: Values) -> Step:
+    """Return the attention of a part of the step: over what is cached, or of whole prompts over what is computed."""
     contexts, window = s.work.contexts, 0 if a.chunked else a.window or 0
     sizes = *heads, a.head_dim_qk, s.dtype, contexts
     value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
@@ -36,13 +58,13 @@ def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting)
         longest = min(max(contexts), window or max(contexts))
         decoding = decode_attention.Knobs(split_tokens=split(s, heads[1], longest))
         problem: Any = decode_attention.Problem(*sizes, s.work.new[0], **more)
-        return fitted(title, "decode-attention", problem, decoding, s)
+        return fitted(title, "decode-attention", problem, decoding, s, values)
     if s.work.is_whole:
         problem = prefill_attention.Problem(*sizes, **more)
-        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(), s)
+        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(), s, values)
     problem = prefill_attention.Problem(*sizes, s.work.each, **more)
     paged = prefill_attention.Knobs(page_size=kv_append.Knobs().page_size)
-    return fitted(title, "prefill-attention", problem, paged, s)
+    return fitted(title, "prefill-attention", problem, paged, s, values)
 
 
 def _seen(a: SoftmaxAttention, work: Scheduled) -> Scheduled:

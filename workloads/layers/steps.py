@@ -10,14 +10,15 @@ from workloads.layers.compressed import compressed_steps
 from workloads.layers.feed_forward import feed_forward_steps
 from workloads.layers.latent import latent_steps
 from workloads.layers.linear import linear_steps
-from workloads.layers.residual import in_streams, rms_norm
-from workloads.layers.setting import Setting
+from workloads.layers.residual import before, in_streams
+from workloads.layers.setting import RESULT, STREAM, Setting
 from workloads.layers.softmax import softmax_steps
 from workloads.model.attention import LatentAttention, SoftmaxAttention
 from workloads.model.compressed import CompressedAttention
 from workloads.model.linear import LinearAttention
 from workloads.model.model import Layer
 from workloads.sequence import Step
+from workloads.values import Part
 
 
 def layer_steps(layer: Layer, setting: Setting, name: str, count: int) -> list[Step]:
@@ -25,14 +26,34 @@ def layer_steps(layer: Layer, setting: Setting, name: str, count: int) -> list[S
 
     Raises ValueError for an attention that has no kernels, or sizes that the group does not divide.
     """
-    added = layer.streams == 1  # the norm before a mixer adds up what the mixer before has computed
-    mixers = _attention(layer.attention, setting, added), feed_forward_steps(layer.feed_forward, setting, added)
-    steps = [*in_streams(layer, "", mixers[0], setting), *in_streams(layer, "mlp ", mixers[1], setting)]
-    return [replace(step, name=f"{name} {step.name}", count=count) for step in steps]
+    steps = [
+        *in_streams(layer, "", _attention(layer, setting), setting),
+        *in_streams(layer, "mlp ", _feed_forward(layer, setting), setting),
+    ]
+    return [_named(step, name, count) for step in steps]
 
 
-def _attention(attention: Any, setting: Setting, residual: bool) -> Iterator[Step]:
-    yield rms_norm("norm", setting, attention.hidden, residual=residual)
+def _named(step: Step, name: str, count: int) -> Step:
+    """Return a step of a kind of layers, with values of its own but for those that pass from layer to layer."""
+
+    def own(value: str) -> str:
+        return value if value in (RESULT, STREAM) else f"{name} {value}"
+
+    values = {
+        tensor: replace(value, value=own(value.value)) if isinstance(value, Part) else own(value)
+        for tensor, value in step.values.items()
+    }
+    return replace(step, name=f"{name} {step.name}", count=count, values=values)
+
+
+def _feed_forward(layer: Layer, setting: Setting) -> Iterator[Step]:
+    yield before("mlp ", setting, layer, "mlp normed")
+    yield from feed_forward_steps(layer.feed_forward, setting)
+
+
+def _attention(layer: Layer, setting: Setting) -> Iterator[Step]:
+    attention: Any = layer.attention
+    yield before("", setting, layer, "normed")
     if isinstance(attention, SoftmaxAttention):
         yield from softmax_steps(attention, setting)
     elif isinstance(attention, LatentAttention):
