@@ -25,7 +25,8 @@ def step_facts(
     run = simulator(engine)
     steps = model_steps(load_model(model), work, machine, parallel=parallel, seed=seed)
     knobs = {step.name: _knobs(step.knobs) for step in steps}
-    result = simulate_call(plan(steps, machine, seed), machine, run=run)
+    call = plan(steps, machine, seed)
+    result = simulate_call(call, machine, run=run)
     lines = [
         {
             "step": line.name,
@@ -41,7 +42,15 @@ def step_facts(
     ]
     kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
-    return result.text(), {**kind, "steps": lines, **total, "memory_bytes": result.moved_bytes}
+    held = {"held_bytes": call.held_bytes, "capacity_bytes": machine.memory_capacity_bytes}
+    facts = {**kind, "steps": lines, **total, "memory_bytes": result.moved_bytes, **held}
+    return f"{result.text()}\n{_held(**held)}", facts
+
+
+def _held(held_bytes: int, capacity_bytes: int) -> str:
+    """Return in words what the layers hold together, each its own weights and caches."""
+    more = "" if held_bytes <= capacity_bytes else ": more than there is"
+    return f"weights and caches of all layers: {held_bytes / 1e9:.2f} GB of {capacity_bytes / 1e9:.2f} GB{more}"
 
 
 def title_of(work: Scheduled) -> str:

@@ -1,9 +1,10 @@
 """What a call takes: the time of every step and of all of them, and a table for people.
 
-Steps that are one program but for the addresses of their tensors are simulated once, at the addresses of the first of
-them. Each begins on an idle machine whose memory is at rest, as after the one before has drained; what an earlier step
-has left in a shared cache is what the tensors of its template say that resides there. Every phase of a step pays the
-machine's launch; `call_fs` is what a call pays once before its first step, such as the launch of a graph.
+Steps that are one program but for the addresses of their tensors, each as far from a page's begin, are simulated once,
+at the addresses of the first of them. Each begins on an idle machine whose memory is at rest, as after the one before
+has drained; what an earlier step has left in a shared cache is what the tensors of its template say that resides there.
+Every phase of a step pays the machine's launch; `call_fs` is what a call pays once before its first step, such as the
+launch of a graph.
 
 Not modelled: kernels that begin while the one before still runs.
 """
@@ -19,6 +20,7 @@ from hwmodel.program import Program
 from hwmodel.result import Result
 from hwmodel.units import FS_PER_US
 from workloads.sequence import Call
+from workloads.subspace import ALIGNMENT_BYTES
 
 
 @dataclass(frozen=True)
@@ -103,5 +105,6 @@ def simulate_call(
 
 
 def anywhere(program: Program) -> str:
-    """Return the hash of a program that does not tell where its tensors lie."""
-    return replace(program, tensors=tuple(replace(tensor, base_bytes=0) for tensor in program.tensors)).hash
+    """Return the hash of a program that does not tell where its tensors lie, but how far behind an aligned address."""
+    tensors = (replace(tensor, base_bytes=tensor.base_bytes % ALIGNMENT_BYTES) for tensor in program.tensors)
+    return replace(program, tensors=tuple(tensors)).hash

@@ -1,6 +1,7 @@
 """A step of a whole model as a sequence of kernels: embedding, layers by kind, head.
 
-Layers that are alike are one set of steps with a count, so that each kind is simulated once.
+Layers that are alike are one set of steps with a count, so that each kind is simulated once. What a layer computes is
+added to the residual stream by the norm of the next one; before the first layer that is a stream of nothing.
 """
 
 from __future__ import annotations

@@ -3,9 +3,11 @@
 From a `model.Layer` and what is `scheduled` to the steps of a `sequence`: heads, and the inner sizes of MLP and
 experts, are divided by the degree of tensor parallelism. Products, norms and experts run over all new tokens at once;
 attention and the append run by parts: sequences that decode, by how many tokens of theirs are new, and prompts and
-their chunks. Each step is a kernel over tensors of its own, with its template's candidates or default knobs, or the
-first smaller tiles that fit the machine. Weights are read once per step whatever is in it, but those that make keys and
-values from latents: once for prompts, which expand them, and once for all that attends in the absorbed form.
+their chunks. Each step is a kernel with its template's candidates or default knobs, or the first smaller tiles that fit
+the machine. Its tensors are values that steps before it store, or parts of them, wherever types and layouts allow; the
+names `RESULT` and `STREAM` pass from layer to layer. Weights are read once per step whatever is in it, but those that
+make keys and values from latents: once for prompts, which expand them, and once for all that attends in the absorbed
+form.
 
 Not modelled: the exchange between devices, the convolution of linear attention, drafts with linear attention, the
 append of latents, of compressed entries and of index keys, the part of a chunk's first compressed entry that waits in

@@ -244,3 +244,78 @@ def test_an_entry_is_made_when_its_window_is_full(data_dir: Path) -> None:
     assert windows(127, 3) == {}
     assert windows(128, 12, 13) == {"4 512": (1, 1), "4 128": (1, 1), "128 512": (1,)}
     assert windows(300, 3, prefill=True) == {"4 512": (75,), "4 128": (75,), "128 512": (2,)}
+
+
+KINDS = {
+    "decode": decode((300, 64)),
+    "drafts": decode((300, 64), 3),
+    "prompts": whole((64, 33)),
+    "chunk": of([(300, 100)]),
+    "mixed": of([(300, 1), (64, 5), (64, 64), (300, 100)]),
+}
+
+
+@pytest.mark.parametrize("name", ["tiny", "llama-3.1-70b", "mistralai--Mixtral-8x7B-v0.1", "openai--gpt-oss-20b"])
+def test_the_weights_that_a_step_reads_do_not_depend_on_what_is_in_it(name: str, data_dir: Path) -> None:
+    model = load_model(data_dir / "models" / f"{name}.json" if "--" in name else name)
+    found = {
+        kind: sum(step.count * weights(step) for step in model_steps(model, steps, NPU, parallel=4))
+        for kind, steps in KINDS.items()
+    }
+    assert len(set(found.values())) == 1, found
+
+
+def test_prompts_beside_sequences_that_decode_read_the_weights_of_latents_once_more(data_dir: Path) -> None:
+    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V3.json")
+    found = {
+        kind: sum(step.count * weights(step) for step in model_steps(model, steps, NPU, parallel=8))
+        for kind, steps in KINDS.items()
+    }
+    latents = len(model.layers) * 512 * 128 // 8 * (128 + 128)
+    assert found["decode"] == found["drafts"] == found["prompts"] == found["chunk"] == found["mixed"] - latents
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_mixed_step_takes_at_least_as_long_as_each_of_its_parts(machine: str) -> None:
+    def total_fs(steps: Scheduled) -> int:
+        target = MACHINES[machine]
+        return simulate_call(plan(model_steps(load_model("tiny"), steps, target), target), target).total_fs
+
+    mixed = KINDS["mixed"]
+    assert total_fs(mixed) >= max(map(total_fs, mixed.parts()))
+
+
+def test_products_run_over_all_new_tokens_and_attention_over_each_part(data_dir: Path) -> None:
+    steps = {step.name.split(": ")[-1]: step for step in model_steps(load_model("llama-3.1-8b"), KINDS["mixed"], NPU)}
+    assert {steps[name].problem.m for name in ("qkv", "out", "gate and up", "down")} == {1 + 5 + 64 + 100}
+    assert steps["head"].problem.m == 1 + 5 + 1 + 1
+    attention = {name: step for name, step in steps.items() if "attention" in name}
+    assert list(attention) == ["attention of decode", "attention of 5 tokens", "attention of prefill"]
+    problems = [step.problem for step in attention.values()]
+    assert [problem.contexts for problem in problems] == [(300,), (64,), (64, 300)]
+    assert [problem.q_len for problem in problems] == [1, 5, (64, 100)]
+    appended = [step.problem for name, step in steps.items() if name.startswith("append")]
+    assert [problem.contexts for problem in appended] == [(300,), (64,), (64, 300)]
+    assert [problem.new for problem in appended] == [1, 5, (64, 100)]
+
+
+def test_drafts_are_verified_by_every_kind_of_attention_but_linear(data_dir: Path) -> None:
+    for file in published(data_dir):
+        model, drafts = load_model(file), decode((300, 96), 7)
+        if any(isinstance(layer.attention, LinearAttention) for layer in model.layers):
+            with pytest.raises(ValueError, match=r"^model: attention \w+ has no kernel that verifies drafts;"):
+                model_steps(model, drafts, NPU, parallel=8)
+            continue
+        steps = model_steps(model, drafts, NPU, parallel=8)
+        kernels = ("decode-attention", "mla-decode", "sparse-attention", "compressed-attention")
+        attention = [step for step in steps if step.kernel in kernels]
+        assert attention, file.stem
+        assert {step.problem.q_len for step in attention} == {8}, file.stem
+        assert next(step for step in steps if step.name == "head").problem.m == 16
+
+
+def test_a_chunk_of_latents_expands_those_of_earlier_chunks_and_attends_with_its_own(data_dir: Path) -> None:
+    model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V3.json")
+    steps = model_steps(model, of([(300, 100), (64, 64)]), NPU, parallel=8)
+    attention = next(step for step in steps if step.kernel == "mla-prefill")
+    assert (attention.problem.tokens, attention.problem.new) == ((300, 64), (100, 64))

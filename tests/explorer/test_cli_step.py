@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from hwmodel.machine import Machine
+from hwmodel.spec import load_machine
+
+Rowhit = Callable[..., CompletedProcess[str]]
+SMALL_MODEL = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 64}
+SMALL_MODEL |= {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64, "torch_dtype": "bfloat16"}
+STEP = ("step", "--machine", "npu-hbm3", "--model", "small.json")
+
+
+def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    step = ("step", "--machine", "npu-hbm3", "--model", "small.json", "--json")
+
+    def facts(*arguments: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(rowhit(*step, *arguments, cwd=tmp_path).stdout)
+        del found["batch"]
+        return found
+
+    decoding = facts("--batch", "2", "--context", "64")
+    assert decoding == facts("--chunk", "1@64", "--chunk", "1@64")
+    assert decoding == facts("--batch", "2", "--context", "64", "--draft", "0")
+    assert facts("--context", "64", "--prefill") == facts("--chunk", "64") == facts("--chunk", "64@64")
+    drafts = facts("--context", "64", "--draft", "3")
+    assert drafts == facts("--chunk", "4@64")
+    mixed = facts("--context", "64", "--chunk", "32@48")
+    kinds = [(found["kind"], found["new_tokens"]) for found in (decoding, drafts, mixed)]
+    assert kinds == [("decode", 2), ("speculative", 4), ("mixed", 33)]
+    assert mixed["capacity_bytes"] == Machine(load_machine("npu-hbm3")).memory_capacity_bytes
+    assert 0 < mixed["held_bytes"] < mixed["capacity_bytes"]
+    assert (mixed["contexts"], mixed["new"]) == ([64, 48], [1, 32])
+    text = rowhit(*step[:-1], "--context", "64", "--chunk", "32@48", cwd=tmp_path).stdout
+    title, source = text.splitlines()[:2]
+    assert title.startswith("mixed step · 33 new of 112 KV tokens in 2 sequences · small.json · npu-hbm3 · ")
+    assert source == "uniform: every sequence has 64 tokens; chunks: 32@48"
+
+
+TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
+    f"2023-11-16 18:17:0{second}.0000000,{prompt},{answer}\n" for second, prompt, answer in ((0, 90, 9), (0, 200, 5))
+)
+
+
+def test_a_served_trace_gives_a_mixed_step_within_its_budget(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    (tmp_path / "data" / "requests").mkdir(parents=True)
+    with gzip.open(tmp_path / "data" / "requests" / "azure-2023-conversation.csv.gz", "wt") as file:
+        file.write(TRACE)
+    step = ("step", "--machine", "npu-hbm3", "--model", "small.json", "--trace", "azure", "--budget", "128")
+    data = {"ROWHIT_DATA": str(tmp_path / "data")}
+    facts = json.loads(rowhit(*step, "--at", "0", "--json", cwd=tmp_path, **data).stdout)
+    assert (facts["kind"], facts["contexts"], facts["new"]) == ("mixed", [91, 165], [1, 127])
+    assert facts["batch"].endswith(" s, 128 tokens a step, 128 sequences")
+    late = rowhit(*step, cwd=tmp_path, **data)
+    assert late.returncode == 2
+    assert late.stderr.startswith("rowhit: --at 60: no step with prompts and answers begins so late; Azure ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "step: give --context, --trace or --chunk"),
+        (("--context", "64", "--prefill", "--draft", "2"), "step: --draft is of sequences that decode"),
+        (("--context", "64", "--draft", "16"), "draft: 16 tokens; allowed: 0 to 15"),
+        (("--context", "3", "--draft", "3"), "batch: sequence 0: 4 new tokens; allowed: 1 to its context, 3"),
+        (("--context", "64", "--chunk", "9@8"), "9 new tokens; allowed: 1 to its context, 8"),
+        (("--chunk", "9@"), "--chunk 9@: allowed: NEW tokens, or NEW@CONTEXT with the KV tokens after them"),
+        (("--chunk", "0"), "batch: sequence 0: context is 0; allowed: "),
+        (("--context", "64", "--budget", "128"), "--budget: allowed with --trace, and without --context, --prefill"),
+        (
+            ("--trace", "azure", "--budget", "8", "--batch", "9"),
+            "max_sequences is 9; allowed: 1 to the token_budget, 8",
+        ),
+        (
+            ("--trace", "mooncake", "--budget", "8"),
+            "--budget: no file of mooncake-conversation is here; set ROWHIT_DATA",
+        ),
+    ],
+)
+def test_what_no_step_can_be_is_refused_in_one_line(
+    rowhit: Rowhit, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    (tmp_path / "data" / "requests").mkdir(parents=True)
+    with gzip.open(tmp_path / "data" / "requests" / "azure-2023-conversation.csv.gz", "wt") as file:
+        file.write(TRACE)
+    done = rowhit(*STEP, *arguments, cwd=tmp_path, ROWHIT_DATA=str(tmp_path / "data"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
