@@ -31,6 +31,10 @@ def step(
     at: Annotated[float, typer.Option(min=0, help="With --budget: seconds after which the step begins.")] = 60,
     parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
     sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option("--knob", help="STEP.KNOB=VALUE, for steps of that title: 'qkv.stages=2'."),
+    ] = None,
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
@@ -50,7 +54,7 @@ def step(
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = evaluate.machine_of(machine, changes)
-    text, facts = step_facts(target, model, work, parallel=parallel, seed=seed, engine=engine)
+    text, facts = step_facts(target, model, work, parallel=parallel, seed=seed, engine=engine, knobs=knobs or [])
     say_engine(target, machine, engine)
     if as_json:
         print_json(facts | {"batch": source})

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from explorer.names import unknown
 from explorer.query import Scalar
+from explorer.settings import check, convert
 
 if TYPE_CHECKING:
     from workloads.scheduled import Scheduled
+    from workloads.sequence import Step
 
 
 def step_facts(
-    machine: Any, model: str, work: Scheduled, *, parallel: int, seed: int, engine: str = "compiled"
+    machine: Any,
+    model: str,
+    work: Scheduled,
+    *,
+    parallel: int,
+    seed: int,
+    engine: str = "compiled",
+    knobs: Sequence[str] = (),
 ) -> tuple[str, dict[str, Any]]:
-    """Return the table of a step's kernels on a machine as text, and its numbers with the knobs of each kernel."""
+    """Return the table of a step's kernels on a machine as text, and its numbers with the knobs of each kernel.
+
+    `knobs`: STEP.KNOB=VALUE, for every step of that title. Raises ValueError naming the one that cannot be.
+    """
     from explorer.evaluate import simulator
     from hwmodel.units import FS_PER_US
     from workloads.model import load_model
@@ -24,7 +38,9 @@ def step_facts(
 
     run = simulator(engine)
     steps = model_steps(load_model(model), work, machine, parallel=parallel, seed=seed)
-    knobs = {step.name: _knobs(step.knobs) for step in steps}
+    for text in knobs:
+        steps = _with_knob(steps, text)
+    chosen = {step.name: _knobs(step.knobs) for step in steps}
     call = plan(steps, machine, seed)
     result = simulate_call(call, machine, run=run)
     lines = [
@@ -36,7 +52,7 @@ def step_facts(
             "bound_us": line.result.bound.total_fs / FS_PER_US,
             "limited_by": line.result.bound.limited_by,
             "memory_bytes": line.count * line.moved_bytes,
-            "knobs": knobs.get(line.name, {}),  # a conversion has none of its own
+            "knobs": chosen.get(line.name, {}),  # a conversion has none of its own
         }
         for line in result.lines
     ]
@@ -58,6 +74,28 @@ def title_of(work: Scheduled) -> str:
     sequences = f"{len(work.new)} sequences" if len(work.new) > 1 else "1 sequence"
     kind = work.kind if work.kind == "prefill" else f"{work.kind} step"
     return f"{kind} · {work.tokens} new of {sum(work.contexts)} KV tokens in {sequences}"
+
+
+def _with_knob(steps: list[Step], text: str) -> list[Step]:
+    """Return the steps with a knob of all those of one title changed."""
+    where = f"--knob {text[:80]}"
+    path, equals, value = text.partition("=")
+    title, dot, name = path.strip().rpartition(".")
+    if not (equals and dot):
+        raise ValueError(f"{where}: allowed: STEP.KNOB=VALUE")
+    titles = {step.name: step.name.split(": ")[-1] for step in steps}
+    if title not in titles.values():
+        raise ValueError(f"{where}: {unknown('step', title, list(dict.fromkeys(titles.values())))}")
+
+    def changed(step: Step) -> Step:
+        known = _knobs(step.knobs)
+        if name not in known:
+            raise ValueError(f"{where}: {unknown(f'knob of {step.kernel}', name, list(known))}")
+        new = convert(value.strip(), known[name], where)
+        check(new, known[name], where)
+        return replace(step, knobs=replace(step.knobs, **{name: new}))
+
+    return [changed(step) if titles[step.name] == title else step for step in steps]
 
 
 def _knobs(knobs: Any) -> dict[str, Scalar]:

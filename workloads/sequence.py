@@ -245,7 +245,8 @@ class _Planner:
         copy = f"{part.value} for {step.name}.{tensor.name}"
         begin, end = program.tensors
         taken = _Taken(begin, part.value, lies.offset * tensor.element_bytes), _Taken(end, copy)
-        self._append(f"{part.value} to {step.name}", "convert-layout", step.count, program, taken)
+        which = f"{tensor.name} of " if part.shape else ""  # a step may take several parts of one value
+        self._append(f"{which}{part.value} to {step.name}", "convert-layout", step.count, program, taken)
         return copy
 
 

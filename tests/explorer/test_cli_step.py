@@ -45,6 +45,19 @@ def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit:
     assert source == "uniform: every sequence has 64 tokens; chunks: 32@48"
 
 
+def test_a_layout_that_is_changed_by_its_knob_shows_as_a_conversion(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    before, after = (
+        json.loads(rowhit(*STEP, "--context", "64", "--batch", "9", *more, "--json", cwd=tmp_path).stdout)
+        for more in ((), ("--knob", "gate and up.layout_c=n m"))
+    )
+    added = [line for line in after["steps"] if line["kernel"] == "convert-layout"]
+    assert [line["step"].count("gate and up to ") for line in added] == [1]
+    assert len(after["steps"]) == len(before["steps"]) + 1
+    assert added[0]["time_us"] > 0
+    assert after["time_us"] == pytest.approx(sum(line["count"] * line["time_us"] for line in after["steps"]))
+
+
 TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2023-11-16 18:17:0{second}.0000000,{prompt},{answer}\n" for second, prompt, answer in ((0, 90, 9), (0, 200, 5))
 )
@@ -75,6 +88,11 @@ def test_a_served_trace_gives_a_mixed_step_within_its_budget(rowhit: Rowhit, tmp
         (("--context", "64", "--chunk", "9@8"), "9 new tokens; allowed: 1 to its context, 8"),
         (("--chunk", "9@"), "--chunk 9@: allowed: NEW tokens, or NEW@CONTEXT with the KV tokens after them"),
         (("--chunk", "0"), "batch: sequence 0: context is 0; allowed: "),
+        (("--context", "64", "--knob", "qkv=3"), "--knob qkv=3: allowed: STEP.KNOB=VALUE"),
+        (("--context", "64", "--knob", "qvk.tile_n=3"), "unknown step 'qvk': did you mean 'qkv'?"),
+        (("--context", "64", "--knob", "qkv.tile=3"), "unknown knob of gemv 'tile': did you mean 'tile_"),
+        (("--context", "64", "--knob", "qkv.tile_n=0"), "--knob qkv.tile_n=0: must be at least 1"),
+        (("--context", "64", "--knob", "qkv.layout_c=n q"), "layout_c: "),
         (("--context", "64", "--budget", "128"), "--budget: allowed with --trace, and without --context, --prefill"),
         (
             ("--trace", "azure", "--budget", "8", "--batch", "9"),

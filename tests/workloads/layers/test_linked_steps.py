@@ -213,15 +213,16 @@ def test_a_layout_that_differs_shows_as_a_conversion_of_its_own_whose_time_count
 def test_a_conversion_of_a_part_moves_that_part_alone() -> None:
     steps = layer(MIXERS["prompts alone"][0], prefill((64, 64)))
     turned = [
-        replace(step, knobs=replace(step.knobs, layout_k="head dim token"), made=None)
+        replace(step, knobs=replace(step.knobs, layout_k="head dim token", layout_v="head token dim"), made=None)
         if step.kernel == "prefill-attention"
         else step
         for step in steps
     ]
-    (conversion,) = (step for step in plan(turned, SMALL).steps if step.kernel == "convert-layout")
-    source, target = conversion.program.tensors
-    assert source.layout.layout.size == target.layout.layout.size == 128 * 2 * 16
-    assert conversion.offsets == (4 * 16 * 2, 0)
+    conversions = [step for step in plan(turned, SMALL).steps if step.kernel == "convert-layout"]
+    assert [step.name for step in conversions] == [f"{side} of layer qkv to layer attention" for side in "kv"]
+    assert [step.offsets for step in conversions] == [(4 * 16 * 2, 0), (6 * 16 * 2, 0)]
+    for step in conversions:
+        assert {tensor.layout.layout.size for tensor in step.program.tensors} == {128 * 2 * 16}
 
 
 def test_every_published_model_is_linked_without_conversions(data_dir: Path) -> None:
