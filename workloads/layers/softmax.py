@@ -68,7 +68,10 @@ def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting,
 
 
 def _seen(a: SoftmaxAttention, work: Scheduled) -> Scheduled:
-    """Return the sequences that attention runs over: of a chunked one, every chunk is one."""
+    """Return the sequences that attention runs over: of a chunked one, every chunk is one.
+
+    Where a draft goes on in a new chunk, the rows of the step are counted in the order of these.
+    """
     if a.window is None or not a.chunked:
         return work
     pieces = []
