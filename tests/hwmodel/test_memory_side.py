@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
+from hwmodel.main_memory import SramMemory
 from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.noc import Server
 from hwmodel.reference import make_dram, simulate
@@ -259,6 +260,18 @@ def test_a_request_to_its_cores_own_slice_takes_neither_the_networks_latency_nor
         here = side("npu-sram-local")
         here.engines(2)[core].send(0, 64 * 1024, 32, is_write=True)
         assert here.run() == [20 * NS + slice_fs + crossing_fs]
+
+
+def test_the_slice_that_serves_an_address_is_the_stack_of_the_address_map() -> None:
+    machine = Machine(load_machine("npu-sram-local"))
+    assert machine.spec.distributed_sram is not None
+    addresses = np.random.default_rng(0).integers(0, machine.memory_capacity_bytes // 32, 200) * 32
+    for address, stack in zip(addresses, machine.address_map.decode(addresses).stack.tolist(), strict=True):
+        memory = SramMemory(machine.spec.distributed_sram)
+        memory.slices.serve(np.array([address]), 0, 1, 0)
+        assert np.flatnonzero(memory.slices.state.free_fs).tolist() == [stack]
+        assert memory.holds(stack, np.array([address]))
+        assert not memory.holds((stack + 1) % 64, np.array([address]))
 
 
 def test_a_request_that_touches_another_slice_crosses_the_network_whole(side: Callable[..., Side]) -> None:

@@ -235,6 +235,25 @@ def test_copies_beside_cores_even_out_a_skewed_load_and_cost_a_seat_each() -> No
     assert sizes == [(16 + copies) * expert for copies in (0, 8, 16)]
 
 
+def test_copies_in_stacks_even_out_what_the_stacks_are_asked_for() -> None:
+    machine, uneven, sizes = npu(16), [], []
+    problem = replace(PROBLEM, n=128, k=512, tokens=800, routing=skewed(800, 16, 2))
+    for copies in (0, 16):
+        program = moe_gemm.compile(problem, replace(KNOBS, placement="stacks", copies=copies), machine, 0)
+        weights = next(t for t in program.tensors if t.name == "b")
+        stack = places(weights, machine)[:, 0]
+        phase = program.phases[0]
+        by_seat = np.bincount(phase.tasks[:, phase.columns.index("expert")], minlength=len(stack))
+        asked = np.bincount(stack, weights=by_seat)  # tiles of weights, each as long
+        uneven.append(float(asked.max() / asked.mean()))
+        sizes.append(weights.layout.size("expert"))
+        bursts = np.asarray(simulate(program, machine).banks["bursts"]).reshape(4, -1).sum(axis=1)
+        assert np.argmax(bursts) == np.argmax(asked)
+    assert uneven[0] > 1.3
+    assert uneven[1] < 1.1
+    assert sizes == [16, 32]
+
+
 def test_an_expert_too_many_for_a_core_is_refused_with_the_bytes_that_are_missing() -> None:
     problem = replace(PROBLEM, n=1024, k=1024)  # 2 MiB each: two beside each of eight cores
     moe_gemm.compile(problem, replace(KNOBS, copies=8), local(8), 0)
