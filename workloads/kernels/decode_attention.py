@@ -6,7 +6,8 @@ loads them and streams K and V tiles through `stages` buffers (`attention_phase`
 partial results with their log-sum-exp, and a second phase merges them. With a window only its pages are loaded. The
 cache may be e4m3 (`attention_problem`), and values longer or shorter than keys.
 
-The layout of the KV cache is a knob in the notation of `layouts.catalog`. Queries, results and partial results reside
+The layout of the KV cache is a knob in the notation of `layouts.catalog`; where SRAM lies beside the cores, so is its
+place (`attention_placement`). Queries, results and partial results reside
 in the shared cache where a machine has one and they fit: the kernels before and after have just touched them.
 Page-table entries cost issue cycles but no traffic.
 """
