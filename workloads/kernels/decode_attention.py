@@ -7,9 +7,8 @@ partial results with their log-sum-exp, and a second phase merges them. With a w
 cache may be e4m3 (`attention_problem`), and values longer or shorter than keys.
 
 The layout of the KV cache is a knob in the notation of `layouts.catalog`; where SRAM lies beside the cores, so is its
-place (`attention_placement`). Queries, results and partial results reside
-in the shared cache where a machine has one and they fit: the kernels before and after have just touched them.
-Page-table entries cost issue cycles but no traffic.
+place (`attention_placement`). Queries, results and partial results reside in the shared cache where a machine has one
+and they fit: the kernels before and after have just touched them. Page-table entries cost issue cycles but no traffic.
 """
 
 from __future__ import annotations
