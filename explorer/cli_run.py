@@ -13,6 +13,7 @@ from explorer.cli_query import (
     Kernel,
     Machine,
     Model,
+    Routing,
     Seed,
     Sets,
     Size,
@@ -44,6 +45,7 @@ def run(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
@@ -52,7 +54,8 @@ def run(
     """Simulate one kernel on one machine."""
     from explorer import evaluate, run_view, tables
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
     query = _with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
@@ -82,6 +85,7 @@ def program(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     sets: Sets = None,
     suggest: Suggest = False,
     as_json: Json = False,
@@ -89,7 +93,8 @@ def program(
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
     from explorer import evaluate, tables
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     query = _with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
         facts, text = evaluate.program_facts(query)
@@ -113,6 +118,7 @@ def whatif(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +127,8 @@ def whatif(
     from explorer.whatif import what_if
     from explorer.workers import workers
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
     if not sets:
         raise ValueError("whatif needs at least one --set path=value")

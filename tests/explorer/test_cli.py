@@ -259,24 +259,6 @@ def test_suggested_knobs_are_shown_and_those_that_are_set_stay(rowhit: Rowhit, t
     assert suggested["time_us"] < plain["time_us"]
 
 
-@pytest.mark.parametrize("command", ["run", "program"])
-def test_what_does_not_fit_says_what_suggest_takes_where_that_fits(
-    rowhit: Rowhit, tmp_path: Path, command: str
-) -> None:
-    small = (command, "--machine", "mi300x", *GEMM[3:])
-    error = rowhit(*small, cwd=tmp_path).stderr
-    tiles = re.search(
-        r"; sized by tile_m=128, .*; --suggest takes what fits: (tile_[mnk]=\d+, )*tile_[mnk]=\d+\n", error
-    )
-    assert tiles is not None, error
-    taken = tiles[0].rpartition(": ")[2].strip().replace(" ", "")
-    shown = rowhit("program", *small[1:], "--set", taken, "--json", cwd=tmp_path)
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout == rowhit("program", *small[1:], "--suggest", "--json", cwd=tmp_path).stdout
-    set_too_large = rowhit(*small, "--set", "tile_m=4096", cwd=tmp_path)  # which no other tiles make up for
-    assert (set_too_large.returncode, "--suggest" in set_too_large.stderr) == (2, False)
-
-
 def test_gemm_runs_on_its_three_sizes(rowhit: Rowhit, tmp_path: Path) -> None:
     alone = json.loads(rowhit(*GEMM, "--json", cwd=tmp_path).stdout)
     assert alone["hbm_useful_bytes"] >= (256 * 128) * 2  # the weights, once, in bf16
