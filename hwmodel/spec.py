@@ -34,7 +34,7 @@ from hwmodel import units
 from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.energy_sets import with_sets
 from hwmodel.like import WORDS, groups, leaves, no_source, with_base
-from hwmodel.validation import first_problem, unknown
+from hwmodel.validation import first_problem, keys_at, unknown
 from hwmodel.yaml_file import read_scalar, read_yaml
 
 MACHINES = Path(__file__).parent / "machines"
@@ -368,9 +368,13 @@ def load_machine(name: str) -> MachineSpec:
         path, where = MACHINES / f"{name}.yaml", f"machine {name}"
     elif name.endswith((".yaml", ".yml")):
         path, where = Path(name), name
+    elif "/" in name or name.startswith("."):
+        raise ValueError(f"machine {units.shown(name)}: a path of a machine file ends in .yaml")
     else:
         raise ValueError(unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
     tree = _read(path)
+    if misspelt := next(_unknown_keys(tree), None):
+        raise ValueError(f"{where}: {misspelt}")
     try:
         whole = with_sets(with_base(tree, _shipped, (name,)))
     except ValueError as error:
@@ -417,6 +421,19 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
         if path not in known:
             raise ValueError(f"{where}: sources: {unknown('path', path, known)}")
     return spec
+
+
+def _unknown_keys(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is said of each key that descriptions do not have; whose value is wrong is said elsewhere."""
+    for path, _ in leaves({key: value for key, value in tree.items() if key not in {*WORDS, "like"}}):
+        parts = path.split(".")
+        for depth, key in enumerate(parts):
+            known = keys_at(MachineSpec, parts[:depth])
+            if key == "like" or not known:
+                break
+            if key not in known:
+                yield unknown("key", ".".join(parts[: depth + 1]), [".".join([*parts[:depth], k]) for k in known])
+                break
 
 
 def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -44,12 +44,14 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
 
 
 def keys_at(model: type[BaseModel], path: Iterable[str] = ()) -> list[str]:
-    """Return the keys, as a file spells them, of the part of `model` at a path."""
+    """Return the keys, as a file spells them, of the part of `model` at a path, none where a number stands."""
     part: Any = model
     for key in path:
         annotation = next(f.annotation for name, f in part.model_fields.items() if key == (f.alias or name))
         candidates = [annotation, *getattr(annotation, "__args__", ())]
-        part = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        part = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if part is None:
+            return []
     return [field.alias or name for name, field in part.model_fields.items()]
 
 
