@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from explorer.cli_query import (
     Kernel,
     Machine,
     Model,
+    Routing,
     Seed,
     Sets,
     Size,
@@ -25,6 +26,9 @@ from explorer.cli_query import (
     warn,
 )
 from explorer.json_text import Json, print_json
+
+if TYPE_CHECKING:
+    from explorer.query import Query
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 
@@ -41,21 +45,21 @@ def run(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
-    from explorer import evaluate, run_view, settings, tables
+    from explorer import evaluate, run_view, tables
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    if suggest:
-        query = evaluate.suggested(query)
-    metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
         source = evaluate.batch_source(query)
@@ -81,19 +85,19 @@ def program(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     sets: Sets = None,
     suggest: Suggest = False,
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
-    from explorer import evaluate, settings, tables
+    from explorer import evaluate, tables
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    if suggest:
-        query = evaluate.suggested(query)
-    facts, text = evaluate.program_facts(query)
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
     if as_json:
         print_json(facts | {"knobs": knobs})
@@ -114,6 +118,7 @@ def whatif(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
@@ -122,7 +127,8 @@ def whatif(
     from explorer.whatif import what_if
     from explorer.workers import workers
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
     if not sets:
         raise ValueError("whatif needs at least one --set path=value")
@@ -134,3 +140,12 @@ def whatif(
     else:
         print(evaluate.describe(query))
         print(tables.whatif_table(record))
+
+
+def _with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
+    """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
+    from explorer import evaluate, settings
+
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    return evaluate.suggested(query) if suggest else query
