@@ -224,7 +224,7 @@ class _Planner:
         if part.held:
             self.held.add(part.value)
         lies = part_of(known, part, tensor)
-        if packed(lies.layout) == tensor.layout:
+        if tensor.layout in (lies.layout, packed(lies.layout)):
             if is_stored:  # copies are of what was there before
                 self._copies = {key: copy for key, copy in self._copies.items() if key[0] != part.value}
             return _Taken(_with(tensor, lies.layout), part.value, lies.offset * tensor.element_bytes)

@@ -15,9 +15,9 @@ from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
 from hwmodel.result import Result
 from hwmodel.spec import load_machine
-from layouts import named
+from layouts import Layout, NamedLayout, named
+from workloads.kernels import KERNELS, gemm
 from workloads.kernels import decode_attention as attention
-from workloads.kernels import gemm
 from workloads.placement import ALIGNMENT_BYTES
 from workloads.sequence import Call, Step, plan
 from workloads.sequence_result import anywhere, simulate_call
@@ -217,3 +217,17 @@ def test_a_call_that_memory_has_no_room_for_is_refused() -> None:
     tight = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
     with pytest.raises(ValueError, match=r"^the call needs \d+ B of HBM, \d+ B more than the \d+ B of npu-hbm3$"):
         plan(small, tight)
+
+
+def test_a_value_that_lies_with_gaps_is_one_to_steps_that_agree_on_them() -> None:
+    gaps = NamedLayout(("m", "k"), Layout((24, 32), (40, 1)))
+
+    def compile(problem: Any, knobs: Any, machine: Machine, seed: int) -> Program:
+        program = KERNELS["gemm"].compile(problem, knobs, machine, seed)
+        tensors = [replace(one, layout=gaps) if one.name == "a" else one for one in program.tensors]
+        return replace(program, tensors=tuple(tensors))
+
+    kernels = {"gemm": replace(KERNELS["gemm"], compile=compile)}
+    call = plan([product(name, 24, 16, 32, "x", name) for name in "qk"], NPU, kernels=kernels)
+    assert [step.name for step in call.steps] == ["q", "k"]
+    assert len({tensor(step.program.tensors, "a").base_bytes for step in call.steps}) == 1
