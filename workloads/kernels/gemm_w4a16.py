@@ -2,9 +2,10 @@
 
 | kernel | elements | scale |
 |---|---|---|
-| `gemm-w4a16` | integers of 4 bits, two to a byte along k, unsigned numbers that stand for -8 to 7 | 16 bits per group of k |
+| `gemm-w4a16` | 4 bits, two to a byte along k, unsigned numbers that stand for -8 to 7 | 16 bits per group of k |
 | `gemm-w8a16` | integers of 8 bits | 16 bits per row, that is, output channel, which comes with every tile of it |
 | `gemm-w8a16-fp8` | e4m3 | 16 bits per group of k, or per row |
+| `gemm-w8a16-mxfp8` | e4m3 | e8m0 per 32 of k |
 | `gemm-w4a16-mxfp4` | e2m1, two to a byte | e8m0 per 32 of k |
 | `gemm-w4a16-nvfp4` | e2m1, two to a byte | e4m3 per 16 of k, and an fp32 scale per tensor, which multiplies the sum |
 
@@ -64,10 +65,11 @@ WEIGHTS = {
     "int4": Weights("gemm-w4a16", 2, "uint8", "expand_int4"),
     "int8": Weights("gemm-w8a16", 1, "int8", "expand_blocks"),
     "fp8": Weights("gemm-w8a16-fp8", 1, "fp8_e4m3", "expand_blocks"),
+    "mxfp8": Weights("gemm-w8a16-mxfp8", 1, "fp8_e4m3", "expand_blocks", "e8m0"),
     "mxfp4": Weights("gemm-w4a16-mxfp4", 2, "uint8", "expand_fp4", "e8m0"),
     "nvfp4": Weights("gemm-w4a16-nvfp4", 2, "uint8", "expand_fp4", "fp8_e4m3", has_tensor_scale=True),
 }
-MICROSCALED = {"mxfp4": 32, "nvfp4": 16}
+MICROSCALED = {"mxfp8": 32, "mxfp4": 32, "nvfp4": 16}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ have the format, and nothing more is excluded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -71,6 +71,7 @@ MODULES = {  # by title of a product: modules of a layer, in the names of publis
     "kv": ("attn.wkv",),
     "index q": ("self_attn.indexer.wq_b", "attn.indexer.wq_b"),
     "index k": ("self_attn.indexer.wk",),
+    "kv up": _LATENT,
     "absorb": _LATENT,
     "value up": _LATENT,
     "out groups": ("attn.wo_a",),
@@ -83,6 +84,7 @@ MODULES = {  # by title of a product: modules of a layer, in the names of publis
     "shared gate and up": tuple(f"{name}.gate_proj" for name in _SHARED),
     "shared down": tuple(f"{name}.down_proj" for name in _SHARED),
 }
+READ_IN_16_BITS = ("kv up", "absorb", "value up", "out groups")  # whatever they are stored in: products in batches
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,17 @@ def _known(dtype: str, block: tuple[int, ...]) -> Weights | None:
     return known.get((dtype, block))
 
 
+def weights_text(formats: Iterable[Formats], titles: Collection[str]) -> str:
+    """Return in words which of the products of these titles have weights of fewer than 16 bits, in which formats."""
+    found: dict[str, list[str]] = {}
+    for title in MODULES:
+        if title in titles and title not in READ_IN_16_BITS:
+            for weights in dict.fromkeys(each.of(title) for each in formats):
+                found.setdefault(weights.text, []).append(title)
+    narrow = [f"{text} ({', '.join(of)})" for text, of in found.items() if text != SIXTEEN.text]
+    return "; ".join([*narrow, "all else 16 bits"]) if narrow else SIXTEEN.text
+
+
 class _Patterns:
     """The patterns of excluded modules, those that name a layer by that."""
 
@@ -204,7 +217,9 @@ def _expression(text: str) -> re.Pattern[str] | None:
     return re.compile(text)
 
 
-def by_formats(positions: tuple[int, ...], formats: dict[Formats, tuple[int, ...]]) -> Iterator[tuple[Formats, list[int]]]:
+def by_formats(
+    positions: tuple[int, ...], formats: dict[Formats, tuple[int, ...]]
+) -> Iterator[tuple[Formats, list[int]]]:
     """Yield the formats of some layers, and which of these have them."""
     for each, having in formats.items():
         if common := sorted(set(positions) & set(having)):

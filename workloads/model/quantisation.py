@@ -66,9 +66,7 @@ def _excluded(fields: Fields) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _integers(
-    block: Fields, method: str, excluded: tuple[str, ...]
-) -> tuple[Quantisation | None, tuple[str, ...]]:
+def _integers(block: Fields, method: str, excluded: tuple[str, ...]) -> tuple[Quantisation | None, tuple[str, ...]]:
     """Return the four bits of AWQ and GPTQ, whose groups of k have a 16-bit scale."""
     bits, group = block.size("bits", 4), block.size("group_size", 128, least=-1)
     for key in ("zero_point", "sym", "desc_act", "version", "backend", "checkpoint_format", "damp_percent", "meta"):
@@ -78,9 +76,7 @@ def _integers(
     return Quantisation("int4", (group,), "16-bit", excluded=excluded), block.unknown()
 
 
-def _grouped(
-    block: Fields, method: str, excluded: tuple[str, ...]
-) -> tuple[Quantisation | None, tuple[str, ...]]:
+def _grouped(block: Fields, method: str, excluded: tuple[str, ...]) -> tuple[Quantisation | None, tuple[str, ...]]:
     """Return what the groups of `compressed-tensors` and `modelopt` say of weights, where they say one thing."""
     if not block.has("config_groups"):
         return None, (_unknown(block, "quant_method", method),)

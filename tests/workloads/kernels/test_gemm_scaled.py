@@ -176,7 +176,7 @@ def test_many_weights_of_eight_bits_multiply_as_what_they_stand_for(case: Any) -
 
 @st.composite
 def float_weight_cases(draw: st.DrawFn) -> tuple[gemm_w4a16.Problem, gemm_w4a16.Knobs]:
-    weights, k = draw(st.sampled_from(["fp8", "mxfp4", "nvfp4"])), draw(depths)
+    weights, k = draw(st.sampled_from(["fp8", "mxfp8", "mxfp4", "nvfp4"])), draw(depths)
     group = draw(st.sampled_from([128, k])) if weights == "fp8" else gemm_w4a16.MICROSCALED[weights]
     tile_k = 48 if group == k else group * draw(st.integers(1, 4))
     problem = gemm_w4a16.Problem(draw(sizes), draw(sizes), k, "bf16", group, weights)
@@ -191,6 +191,9 @@ def float_weights(problem: gemm_w4a16.Problem, w: Floats) -> tuple[Operand, floa
         elements, scales, tensor = quant.nvfp4(w)
         packed = quant.pack(quant.e2m1_codes(elements))
         return ({"b": packed, "scales b": scales}, elements * quant.spread(scales, group, k)), float(np.float32(tensor))
+    if problem.weights == "mxfp8":
+        elements, scales = quant.mx(w, quant.E4M3)
+        return ({"b": elements, "scales b": scales}, elements * quant.spread(scales, group, k)), 1.0
     if problem.weights == "mxfp4":
         elements, scales = quant.mx(w, quant.E2M1)
         packed = quant.pack(quant.e2m1_codes(elements))

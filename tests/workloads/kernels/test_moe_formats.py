@@ -244,7 +244,7 @@ def check_layer(form: str, data: st.DataObject) -> None:
         for order, (name, shape) in enumerate(pairs, 1):
             made[prefix + name] = b = experts(form, shape, rng, problem.dtype)
             values |= {prefix + name: b.elements, f"scales {prefix}{name}": b.scales}
-            given_scale = np.full(number, np.float32(GIVEN))
+            given_scale = np.full(number, np.float32(GIVEN if FORMATS[form].quantise else 1))  # of activations
             values[f"{prefix}scales {order}"] = np.stack([given_scale, b.tensor * np.ones(number)], axis=1)
     values |= {t.name: np.array([[GIVEN]]) for t in program.tensors if t.name.startswith("scale of ")}
     memory = computed(program, machine, values)

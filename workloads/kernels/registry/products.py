@@ -108,6 +108,7 @@ KERNELS = (
     _narrow("int4", "4-bit weights with scales of groups of k"),
     _narrow("int8", "8-bit weights with scales of output channels"),
     _narrow("fp8", "e4m3 weights with scales of groups of k"),
+    _narrow("mxfp8", "e4m3 weights with a power of two per 32 of k"),
     _narrow("mxfp4", "e2m1 weights with a power of two per 32 of k"),
     _narrow("nvfp4", "e2m1 weights with an e4m3 scale per 16 of k and one per tensor"),
     Kernel(
