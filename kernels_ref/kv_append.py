@@ -20,7 +20,8 @@ def kv_append(
 
     Shapes: pool [pages, 2, heads, page_size, dim] (keys, then values), keys and values [tokens, heads, dim], slots
     [tokens] = page · page_size + place. With `scales` [2] what is stored is divided by the scale of keys, or of values,
-    and held within ±`largest`. Raises ValueError when shapes do not fit together, or a slot is outside the pool or taken twice.
+    and held within ±`largest`. Raises ValueError when shapes do not fit together, or a slot is outside the pool or
+    taken twice.
     """
     pages, _, heads, page_size, dim = pool.shape
     for name, rows in (("keys", keys), ("values", values)):

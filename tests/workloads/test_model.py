@@ -169,7 +169,7 @@ def test_what_is_stored_in_fewer_bits_is_read(tmp_path: Path) -> None:
         assert model == plain
         assert model.warnings == (f"quantization_config.{unknown} is not known: stored types are passed over",)
     for wrong in ("lm_head", ["lm_head", 3]):
-        with pytest.raises(ValueError, match="quantization_config.ignore is .*; allowed: a list of at most"):
+        with pytest.raises(ValueError, match=r"quantization_config.ignore is .*; allowed: a list of at most"):
             load_model(written(tmp_path, quantization_config={"quant_method": "fp8", "ignore": wrong}))
 
 

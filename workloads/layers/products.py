@@ -21,32 +21,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product as product_of
 from typing import Any
 
 from hwmodel.machine import Machine
 from layouts.catalog.scales import BLOCK
 from layouts.catalog.sizes import round_up
+from workloads.calls.roof import Items, Roof
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv, quantise, quantise_scaled
 from workloads.layers.formats import SIXTEEN, Weights
 from workloads.layers.setting import Setting, by_rows, fitting, noted
 from workloads.sequence import Step
 
 FEW_ROWS = 64  # assumed: up to here `gemv` beats tiles of 128 rows on the shipped machines
-# tiles of n and k with their stages for few rows, where reading the weights is all the work: long along k
-FEW_TILES = ((32, 512, 4), (32, 256, 4), (64, 128, 6), (32, 128, 3))
+# for few rows of narrow weights, where reading these is all the work: tiles of n and of k, parts of k, and stages
+FEW_N, FEW_K, FEW_PARTS, FEW_STAGES = (32, 64, 128), (512, 256, 128), (1, 2, 3, 4, 6, 8, 12, 16), 4
 
 
 @dataclass(frozen=True)
 class Narrow:
     """A template for narrow weights: its kernel, problem and knobs, and the type whose rate counts.
 
-    `unit`: elements of k in a tile are a multiple of it. `expands`: whether it has a knob for expanded tiles.
+    `bits`: of an element of weights and of activations. `unit`: elements of k in a tile are a multiple of it.
+    `expands`: whether weights are expanded by the vector unit, with a knob for expanded tiles.
     """
 
     kernel: str
     problem: Callable[[int, int, int], Any]
     knobs: Callable[..., Any]
     rate: str
+    bits: tuple[int, int]
     unit: int
     expands: bool = False
 
@@ -101,17 +105,20 @@ def _way(weights: Weights, setting: Setting, k: int) -> Narrow:
     if dtype == "bf16" and name in ("fp8", "fp8-block") and matrix.fp8 is not None:
         if name == "fp8":
             plain = partial(gemm.Problem, dtype="fp8_e4m3")
-            return Narrow("gemm-fp8", plain, gemm.Knobs, "fp8_e4m3", 1)
-        return Narrow("gemm-w8a8-block", gemm_w8a8.Problem, _w8a8_knobs, "fp8_e4m3", BLOCK)
+            return Narrow("gemm-fp8", plain, gemm.Knobs, "fp8_e4m3", (8, 8), 1)
+        return Narrow("gemm-w8a8-block", gemm_w8a8.Problem, _w8a8_knobs, "fp8_e4m3", (8, 8), BLOCK)
     scaled = {"mxfp8": matrix.fp8_scaled, "nvfp4": matrix.fp4_scaled}.get(name)
     if dtype == "bf16" and scaled is not None:
-        return Narrow(f"gemm-{name}", partial(gemm_mx.Problem, format=name), gemm_mx.Knobs, dtype, 4 * weights.group)
+        bits = (8, 8) if name == "mxfp8" else (4, 4)
+        problem = partial(gemm_mx.Problem, format=name)
+        return Narrow(f"gemm-{name}", problem, gemm_mx.Knobs, dtype, bits, 4 * weights.group)
     stored, group = name, weights.group
     if name in ("fp8", "fp8-block"):
         stored, group = "fp8", group or k
     expanded = partial(gemm_w4a16.Problem, dtype=dtype, group=group, weights=stored)
-    kernel = gemm_w4a16.WEIGHTS[stored].kernel
-    return Narrow(kernel, expanded, gemm_w4a16.Knobs, dtype, group if group < k else 2, expands=True)
+    known = gemm_w4a16.WEIGHTS[stored]
+    bits = 8 // known.per_byte, 16
+    return Narrow(known.kernel, expanded, gemm_w4a16.Knobs, dtype, bits, group if group < k else 2, expands=True)
 
 
 def _w8a8_knobs(tile_k: int, **tiles: Any) -> gemm_w8a8.Knobs:
@@ -129,14 +136,36 @@ def _knobs(way: Narrow, m: int, n: int, k: int, machine: Machine) -> Iterator[An
 
 def _tiles(way: Narrow, m: int, n: int, k: int, machine: Machine) -> Iterator[dict[str, int]]:
     if m <= FEW_ROWS:
-        height = round_up(m, machine.spec.cores.matrix.m)
-        for tile_n, wanted, stages in FEW_TILES:
-            tile_k = BLOCK if way.kernel == "gemm-w8a8-block" else round_up(min(wanted, k), way.unit)
-            split = _split(n, k, tile_n, tile_k, machine)
-            yield {"tile_m": height, "tile_n": tile_n, "tile_k": tile_k, "stages": stages, "split_k": split}
+        yield from _few(way, m, n, k, machine)
     for found in gemm.candidates(gemm.Problem(m, n, k, way.rate), machine):
         tiles = {name: getattr(found, name) for name in ("tile_m", "tile_n", "stages", "split_k")}
         yield tiles | {"tile_k": round_up(found.tile_k, way.unit)}
+
+
+def _few(way: Narrow, m: int, n: int, k: int, machine: Machine) -> list[dict[str, int]]:
+    """Return tiles for few rows, those of the least estimate first."""
+    height, roof = round_up(m, machine.spec.cores.matrix.m), Roof(machine)
+    tiles_k = (BLOCK,) if way.kernel == "gemm-w8a8-block" else {round_up(min(wanted, k), way.unit) for wanted in FEW_K}
+    convert = machine.spec.cores.vector.alu / machine.spec.cores.vector.convert
+    found = []
+    for tile_n, tile_k, parts in product_of(FEW_N, sorted(tiles_k), FEW_PARTS):
+        if parts > 1 and k < 2 * parts * tile_k:
+            continue
+        items = Items(
+            count=-(-n // tile_n) * parts,
+            tiles=-(-k // (tile_k * parts)),
+            macs=height * tile_n * tile_k,
+            dtype=way.rate,
+            tile_bytes=(tile_n * way.bits[0] + m * way.bits[1]) * tile_k / 8,
+            unique_bytes=n * k * way.bits[0] / 8,
+            stages=FEW_STAGES,
+            vector_ops=2 * tile_n * tile_k * convert if way.expands else 0,
+            loads=3 if way.expands else 4,
+        )
+        estimate = roof.phase_fs(items) + (roof.launch_fs + 2 * roof.latency_fs if parts > 1 else 0)
+        tiles = {"tile_m": height, "tile_n": tile_n, "tile_k": tile_k, "stages": FEW_STAGES, "split_k": parts}
+        found.append((estimate, tiles))
+    return [tiles for _, tiles in sorted(found, key=lambda pair: pair[0])]
 
 
 def with_passes(steps: Iterable[Step], setting: Setting) -> Iterator[Step]:
