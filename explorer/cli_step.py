@@ -25,7 +25,9 @@ def step(
         str,
         typer.Option(help="Weights of products and experts: model, 16-bit, fp8, mxfp8, mxfp4, nvfp4 or w4a16."),
     ] = "model",
-    cache: Annotated[str, typer.Option("--kv-cache-dtype", help="Keys, values and latents: model or fp8.")] = "model",
+    cache: Annotated[
+        str, typer.Option("--kv-dtype", "--kv-cache-dtype", help="Keys, values and latents: model or fp8.")
+    ] = "model",
     sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
     engine: Engine = "compiled",
     as_json: Json = False,

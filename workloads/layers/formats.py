@@ -57,7 +57,7 @@ CHOICES = {  # what a study may ask for instead of the model's
 }
 WEIGHTS = (MODEL, *CHOICES)
 FP8 = "fp8_e4m3"
-CACHES = {"model": "", "fp8": FP8}
+CACHES = {MODEL: "", "fp8": FP8, FP8: FP8}
 
 _EXPERTS = "mlp.experts", "block_sparse_moe.experts", "feed_forward.experts", "ffn.experts"
 _SHARED = "mlp.shared_experts", "mlp.shared_expert", "feed_forward.shared_expert", "ffn.shared_experts"
@@ -114,8 +114,9 @@ def formats_of(model: Model, weights: str = MODEL, cache: str = MODEL) -> dict[F
     if weights not in WEIGHTS:
         raise ValueError(f"weights: unknown {weights!r}; known: {nearest_first(weights, WEIGHTS)}")
     if cache not in CACHES:
-        raise ValueError(f"kv-cache-dtype: unknown {cache!r}; known: {nearest_first(cache, CACHES)}")
-    stored = CACHES[cache] or (FP8 if model.kv_dtype == FP8 else "")
+        raise ValueError(f"kv-dtype: unknown {cache!r}; known: {nearest_first(cache, CACHES)}")
+    own = "" if model.kv_dtype == model.dtype else model.kv_dtype or ""
+    stored = own if cache == MODEL else CACHES[cache]
     positions = range(len(model.layers))
     if weights != MODEL or model.quantisation is None:
         chosen = CHOICES.get(weights, SIXTEEN)

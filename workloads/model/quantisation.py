@@ -5,7 +5,7 @@ So a method that is not known is warned of, not refused. Read are fp8, mxfp4 and
 Sources: fp8 with a scale per block of 128 x 128, README_WEIGHTS.md of deepseek-ai/DeepSeek-V3; MXFP4 and MXFP8, 32
 elements of e2m1 or e4m3 to an e8m0 scale, OCP Microscaling Formats 1.0; fp4 experts of DeepSeek V4, alike; NVFP4, 16
 of e2m1 to an e4m3 scale, cuBLAS documentation.
-Not modelled: zero points, groups of modules in formats of their own.
+Not modelled: zero points, groups of modules in formats of their own, quantised caches.
 """
 
 from __future__ import annotations
@@ -86,7 +86,11 @@ def _grouped(block: Fields, method: str, excluded: tuple[str, ...]) -> tuple[Qua
         return None, (f"{block.name('config_groups')} are not known: stored types are passed over",)
     (known,) = found
     assert known is not None
-    return Quantisation(*known, excluded=excluded), ()
+    of_caches = f"{block.name('kv_cache_scheme')} is passed over: caches have the type of activations"
+    warnings = (of_caches,) if block.has("kv_cache_scheme") else ()
+    for key in ("format", "quant_algo", "producer", "quantization_status", "global_compression_ratio", "version"):
+        block.has(key)
+    return Quantisation(*known, excluded=excluded), (*warnings, *block.unknown())
 
 
 def _weights(fields: Fields) -> tuple[str, tuple[int, ...], str] | None:
