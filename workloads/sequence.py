@@ -42,8 +42,8 @@ class Made(NamedTuple):
 class Step:
     """`count` runs of a kernel; `values`: which of its tensors, by name, are values of the call, by name.
 
-    `note`: what a reader should know of it beside its kernel.
-    `made`: a program that need not be compiled again, as long as the step is run for the same machine and seed.
+    `note`: what a reader should know of it beside its kernel. `made`: a program that need not be compiled again, as
+    long as the step is run for the same machine and seed.
     """
 
     name: str

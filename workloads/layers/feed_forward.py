@@ -73,6 +73,8 @@ def expert_format(weights: Weights, s: Setting) -> tuple[str, str]:
         if bf16 and matrix.fp8 is not None:
             return ("fp8" if weights.name == "fp8" else "w8a8-block"), ""
         return "w8a16-fp8", "" if weights.name == "fp8-block" else "read with a scale per 128 of k"
+    if weights.name == "int4" and weights.group not in (32, 128):
+        return "none", "read in 16 bits: experts have kernels for groups of 32 and of 128"
     form = {
         "mxfp8": "mxfp8",
         "mxfp4": "w4a16-mxfp4" if matrix.fp8_scaled is None else "w4a8-mxfp4-mxfp8",

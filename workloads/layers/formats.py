@@ -5,7 +5,8 @@ its weights are stored; `products` and `feed_forward` choose kernels by that, an
 kind stands for modules of the names that published checkpoints use, so that the names and patterns of modules that a
 quantisation block excludes decide what stays in 16 bits, layer by layer. Whatever the block says, embeddings, the
 output head, routers, weights of index heads, projections before compressors, logits of residual streams and all norms
-are in 16 bits: no published method converts them.
+are in 16 bits: no published method converts them. Scales of 128 x 128 blocks are read in fp32, as most checkpoints have
+them, also where one stores only their exponents.
 
 The weights of a step other than the model's ("fp8" and so on) are an online conversion: all other products and experts
 have the format, and nothing more is excluded.
@@ -146,7 +147,7 @@ def unknown_format(q: Quantisation | None) -> str:
 
 def _known(dtype: str, block: tuple[int, ...]) -> Weights | None:
     """Return the format of a type of elements and of the block that shares a scale."""
-    if dtype == "int4" and block in ((32,), (128,)):
+    if dtype == "int4" and len(block) == 1 and block[0] % 2 == 0:
         return Weights("int4", block[0])
     known = {
         (FP8, ()): Weights("fp8"),
@@ -204,7 +205,7 @@ def excludes(pattern: str, module: str) -> bool:
         return compiled is not None and compiled.match(module) is not None
     wanted = [part for part in pattern.split(".") if part not in ("language_model", "weight")]
     parts = module.split(".")
-    return any(
+    return bool(wanted) and any(
         all(want in ("*", part) for want, part in zip(wanted, parts[start:], strict=False))
         for start in range(len(parts) - len(wanted) + 1)
     )

@@ -11,9 +11,10 @@
 
 The kernels of the other machines, and of the last row, expand weights on the vector unit, as Marlin does. Those whose
 activations are not of 16 bits have a step of their own before them that quantises these, as vLLM has without fusion; it
-is not fused with the norm or activation before, and not shared by products of the same activations. Activations in fp16
-take the kernels of the other machines, as results of the others are bf16. Products in batches, of a head or a group
-each, have weights that serving stacks dequantise when they load them: they are read in 16 bits, and a note says so.
+is not fused with the norm or activation before, not shared by products of the same activations, and finds scales also
+where a checkpoint gives them. Activations in fp16 take the kernels of the other machines, as results of the others are
+bf16. Products in batches, of a head or a group each, have weights that serving stacks dequantise when they load them:
+they are read in 16 bits, and a note says so.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ def texts(model: Model) -> dict[str, tuple[int, ...]]:
         (r"re:.*mlp\.(gate|up)_proj$", "model.layers.17.mlp.up_proj", True),
         (r"re:.*mlp\.(gate|up)_proj$", "model.layers.17.mlp.down_proj", False),
         ("re:(a+)+$", "model.layers.17.mlp.down_proj", False),
+        ("language_model", "model.layers.17.mlp.down_proj", False),
         ("re:[", "model.layers.17.mlp.down_proj", False),
     ],
 )
@@ -133,7 +134,7 @@ def test_blocks_of_known_methods_give_a_format(block: dict[str, Any], name: str,
     [
         ({"quant_method": "fp8", "weight_block_size": [64, 64]}, "fp8_e4m3 with a scale per 64 x 64"),
         ({"quant_method": "fp8", "fmt": "e5m2"}, "fp8_e5m2 with a scale per a matrix"),
-        ({"quant_method": "awq", "group_size": 64}, "int4 with a scale per 64"),
+        ({"quant_method": "awq", "group_size": 63}, "int4 with a scale per 63"),
     ],
 )
 def test_stored_weights_without_a_kernel_are_read_in_16_bits_and_a_line_says_so(

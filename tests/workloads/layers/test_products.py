@@ -12,7 +12,7 @@ from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 from workloads.kernels.moe_formats import FORMATS
 from workloads.layers.feed_forward import expert_format
-from workloads.layers.formats import CHOICES, FP8, WEIGHTS
+from workloads.layers.formats import CHOICES, FP8, WEIGHTS, Weights
 from workloads.layers.setting import Setting
 from workloads.model import Model, load_model
 from workloads.scheduled import Scheduled, decode, prefill
@@ -171,6 +171,12 @@ def test_narrow_weights_read_with_activations_in_fp16_do_not_become_bf16(weights
     form, why = expert_format(CHOICES[weights], setting)
     assert FORMATS[form].quantise == ""
     assert ("16 bits" in why) == (form == "none" and weights != "16-bit")
+
+
+def test_experts_in_groups_that_no_kernel_has_are_read_in_16_bits_and_say_so() -> None:
+    form, why = expert_format(Weights("int4", 64), Setting(decode((64,)), 1, "bf16", H100))
+    assert (form, why.startswith("read in 16 bits: ")) == ("none", True)
+    assert expert_format(Weights("int4", 32), Setting(decode((64,)), 1, "bf16", H100)) == ("w4a16-g32", "")
 
 
 def test_products_in_batches_are_read_in_16_bits_and_a_note_says_so(data_dir: Path) -> None:
