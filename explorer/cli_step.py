@@ -30,6 +30,13 @@ def step(
     ] = None,
     at: Annotated[float, typer.Option(min=0, help="With --budget: seconds after which the step begins.")] = 60,
     parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
+    weights: Annotated[
+        str,
+        typer.Option(help="Weights of products and experts: model, 16-bit, fp8, mxfp8, mxfp4, nvfp4 or w4a16."),
+    ] = "model",
+    cache: Annotated[
+        str, typer.Option("--kv-dtype", "--kv-cache-dtype", help="Keys, values and latents: model or fp8.")
+    ] = "model",
     sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
     knobs: Annotated[
         list[str] | None,
@@ -54,15 +61,16 @@ def step(
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = evaluate.machine_of(machine, changes)
-    text, facts = step_facts(target, model, work, parallel=parallel, seed=seed, engine=engine, knobs=knobs or [])
+    formats = {"weights": weights, "cache": cache}
+    text, facts = step_facts(
+        target, model, work, parallel=parallel, seed=seed, engine=engine, knobs=knobs or [], **formats
+    )
     say_engine(target, machine, engine)
     if as_json:
         print_json(facts | {"batch": source})
     else:
         devices = f" · one of {parallel} devices" if parallel > 1 else ""
         numbers = "".join(f" · {path} = {value}" for path, value in changes)
-        print(
-            f"{title_of(work)} · {model} · {machine}{numbers}{devices} · every kernel by itself, weights 16 bits wide"
-        )
+        print(f"{title_of(work)} · {model} · {machine}{numbers}{devices} · every kernel by itself")
         print(source)
         print(text)

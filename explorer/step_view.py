@@ -23,21 +23,29 @@ def step_facts(
     parallel: int,
     seed: int,
     engine: str = "compiled",
+    weights: str = "model",
+    cache: str = "model",
     knobs: Sequence[str] = (),
 ) -> tuple[str, dict[str, Any]]:
-    """Return the table of a step's kernels on a machine as text, and its numbers with the knobs of each kernel.
+    """Return a step's kernels on a machine as text, and its numbers with the knobs of each kernel.
 
-    `knobs`: STEP.KNOB=VALUE, for every step of that title. Raises ValueError naming the one that cannot be.
+    The text is a line about how weights are stored, a table, what all layers hold, and notes. `knobs`: STEP.KNOB=VALUE,
+    for every step of that title. Raises ValueError naming the one that cannot be.
     """
     from explorer.evaluate import simulator
     from hwmodel.units import FS_PER_US
+    from workloads.layers.formats import formats_of, unknown_format, weights_text
     from workloads.model import load_model
     from workloads.sequence import plan
     from workloads.sequence_result import simulate_call
     from workloads.step import model_steps
 
-    run = simulator(engine)
-    steps = model_steps(load_model(model), work, machine, parallel=parallel, seed=seed)
+    run, known = simulator(engine), load_model(model)
+    steps = model_steps(known, work, machine, parallel=parallel, seed=seed, weights=weights, cache=cache)
+    stored = weights_text(formats_of(known, weights, cache), {step.name.split(": ")[-1] for step in steps})
+    notes = [*dict.fromkeys(step.note for step in steps if step.note)]
+    if weights == "model" and (unknown_one := unknown_format(known.quantisation)):
+        notes.append(unknown_one)
     for text in knobs:
         steps = _with_knob(steps, text)
     chosen = {step.name: _knobs(step.knobs) for step in steps}
@@ -59,8 +67,17 @@ def step_facts(
     kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
     held = {"held_bytes": call.held_bytes, "capacity_bytes": machine.memory_capacity_bytes}
-    facts = {**kind, "steps": lines, **total, "memory_bytes": result.moved_bytes, **held}
-    return f"{result.text()}\n{_held(**held)}", facts
+    facts = {
+        **kind,
+        "weights": stored,
+        "notes": notes,
+        "steps": lines,
+        **total,
+        "memory_bytes": result.moved_bytes,
+        **held,
+    }
+    said = (f"note: {note}" for note in notes)
+    return "\n".join([f"weights: {stored}", result.text(), _held(**held), *said]), facts
 
 
 def _held(held_bytes: int, capacity_bytes: int) -> str:

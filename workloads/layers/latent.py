@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from workloads.kernels import indexer, mla_decode, mla_prefill, sparse_attention
+from workloads.kernels import indexer, latent_cache, mla_decode, mla_prefill, sparse_attention
 from workloads.kernels.latent import Heads
-from workloads.layers.products import product
+from workloads.layers.products import in_16_bits, product
 from workloads.layers.residual import rms_norm
-from workloads.layers.setting import RESULT, Setting, Values, fitted, split
+from workloads.layers.setting import RESULT, Setting, Values, fitted, noted, split
 from workloads.model.attention import Indexer, LatentAttention
 from workloads.scheduled import of
 from workloads.sequence import Step
@@ -31,7 +31,8 @@ def latent_steps(a: LatentAttention, s: Setting) -> Iterator[Step]:
     yield rms_norm("kv norm", s, a.kv_rank, s.part("kv", a.kv_rank + a.rope_dim), "latent")
     if a.indexer is not None:
         yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank, narrow, "index q")
-        yield product("index k and weights", s, a.indexer.head_dim + a.indexer.heads, a.hidden, "normed")
+        yield product("index k", s, a.indexer.head_dim, a.hidden, "normed")
+        yield product("index weights", s, a.indexer.heads, a.hidden, "normed")
     parts = list(s.parts())
     for which, part in parts:
         if _expands(a, part):
@@ -58,7 +59,10 @@ def _expanded(title: str, a: LatentAttention, s: Setting, heads: int) -> Step:
     if s.work.is_whole:  # else latents of earlier chunks are among them
         values["latent"] = s.part("latent", a.kv_rank)
         values["rotary"] = s.part("kv", a.kv_rank + a.rope_dim, column=a.kv_rank)
-    return fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s, values)
+    step = in_16_bits(fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s, values), "kv up", s)
+    if s.work.is_whole or not s.formats.cache:
+        return step
+    return noted(step, "cache: the latents before a chunk are read in 16 bits: mla-prefill knows no records")
 
 
 def _absorbed(a: LatentAttention, s: Setting, parts: list[tuple[str, Setting]], count: int) -> Iterator[Step]:
@@ -87,16 +91,33 @@ def _absorbed(a: LatentAttention, s: Setting, parts: list[tuple[str, Setting]], 
 
 def _attend(which: str, a: LatentAttention, s: Setting, heads: Heads, values: Values) -> Iterator[Step]:
     contexts, items = s.work.contexts, -(-heads.count // HEAD_TILE)
+    record, note = record_of(heads.dim, s)
     if a.indexer is None:
-        latent = mla_decode.Knobs(split_tokens=split(s, items, max(contexts)))
+        latent = mla_decode.Knobs(record, split_tokens=split(s, items, max(contexts)))
         problem = mla_decode.Problem(heads, s.work.new[0], contexts)
-        yield fitted(f"attention{which}", "mla-decode", problem, latent, s, values)
+        yield noted(fitted(f"attention{which}", "mla-decode", problem, latent, s, values), note)
         return
     yield from index(f"index{which}", a.indexer, s, 1)
     top_k = a.indexer.top_k
     sparse = sparse_attention.Problem(heads, top_k, s.work.each, contexts)
-    knobs = sparse_attention.Knobs(split_tokens=split(s, items, min(top_k, max(contexts))))
-    yield fitted(f"attention{which}", "sparse-attention", sparse, knobs, s, values)
+    knobs = sparse_attention.Knobs(record, split_tokens=split(s, items, min(top_k, max(contexts))))
+    yield noted(fitted(f"attention{which}", "sparse-attention", sparse, knobs, s, values), note)
+
+
+def record_of(columns: int, s: Setting) -> tuple[str, str]:
+    """Return how keys of so many columns lie in the cache: as they are, or as a record of eight bits; and a note.
+
+    The records are those of FlashMLA, 656 and 584 bytes per token.
+    """
+    if not s.formats.cache:
+        return "plain", ""
+    for name in latent_cache.FORMATS:
+        try:
+            latent_cache.check_record(name, columns, s.dtype)
+        except ValueError:
+            continue
+        return name, f"cache: latents are records of {name}: e4m3 with scales, the rotary columns in bf16"
+    return "plain", f"cache: latents are read in 16 bits: no record holds {columns} columns of {s.dtype}"
 
 
 def index(title: str, a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
@@ -105,6 +126,11 @@ def index(title: str, a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
     if keyed:
         work = of(keyed)
         problem = indexer.Problem(a.heads, a.head_dim, a.top_k, work.each, s.dtype, work.contexts, ratio)
-        knobs = indexer.Knobs(split_tokens=split(s, 1, max(problem.keys)))
-        values = {"q": s.part("index q", a.heads * a.head_dim)} if work == s.work else {}
-        yield fitted(title, "indexer", problem, knobs, s, values)
+        has_fp8 = s.machine.spec.cores.matrix.fp8 is not None
+        record = "indexer_fp8" if s.formats.cache and has_fp8 else "plain"
+        knobs = indexer.Knobs(record, split_tokens=split(s, 1, max(problem.keys)))
+        is_linked = work == s.work and record == "plain"  # others take queries in e4m3
+        values = {"q": s.part("index q", a.heads * a.head_dim)} if is_linked else {}
+        step = fitted(title, "indexer", problem, knobs, s, values)
+        note = f"cache: index keys are read in 16 bits: {s.machine.spec.name} multiplies no fp8"
+        yield noted(step, "" if has_fp8 or not s.formats.cache else note)

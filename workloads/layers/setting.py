@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from hwmodel.machine import Machine
+from workloads.layers.formats import Formats
 from workloads.scheduled import Scheduled
 from workloads.sequence import Step
 from workloads.values import Part
@@ -20,8 +21,8 @@ ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-w
 class Setting:
     """What the layers of a step, or of a part of it, have in common.
 
-    `seed` draws what kernels leave to chance. `first`: the first token of the part among the `whole` tokens of the
-    step; 0 for its own.
+    `seed` draws what kernels leave to chance. `formats`: how their weights and caches are stored. `first`: the first
+    token of the part among the `whole` tokens of the step; 0 for its own.
     """
 
     work: Scheduled
@@ -29,6 +30,7 @@ class Setting:
     dtype: str
     machine: Machine
     seed: int = 0
+    formats: Formats = field(default_factory=Formats)
     first: int = 0
     whole: int = 0
 
@@ -98,6 +100,11 @@ def shrinking(knobs: Any) -> Iterator[Any]:
         name = max((name for name in sizes if sizes[name] > least[name]), key=lambda name: sizes[name])
         sizes[name] //= 2
         yield replace(knobs, **sizes)
+
+
+def noted(step: Step, note: str) -> Step:
+    """Return a step with one note more, if there is one."""
+    return replace(step, note="; ".join(filter(None, (step.note, note))))
 
 
 def fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting, values: Values | None = None) -> Step:

@@ -27,7 +27,8 @@ def softmax_steps(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
         values = {"q": part.part("q", heads_q * a.head_dim_qk, *HEADS)} | _cache(a, which)
         if a.head_dim_v == a.head_dim_qk and not a.shared_kv:
             values["new"] = part.part("qkv", width, *HEADS)
-        yield fitted(f"append{which}", "kv-append", append, kv_append.Knobs(rope="neox"), part, values)
+        appending = kv_append.Knobs(rope="neox", cache_dtype=s.formats.cache or "model")
+        yield fitted(f"append{which}", "kv-append", append, appending, part, values)
     for which, part in s.parts(_seen(a, s.work)):
         values = {
             "q": part.part("q", heads_q * a.head_dim_qk, *HEADS),
@@ -35,7 +36,7 @@ def softmax_steps(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
         }
         if part.work.decodes or not part.work.is_whole:
             values |= {} if a.chunked else _cache(a, which)
-        else:
+        elif not s.formats.cache:  # keys and values are read in its type
             keys = heads_q * a.head_dim_qk
             begin = {"k": keys, "v": keys + (0 if a.shared_kv else heads_kv * a.head_dim_qk)}
             values |= {name: part.part("qkv", width, *HEADS, column=column) for name, column in begin.items()}
@@ -54,16 +55,18 @@ def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting,
     sizes = *heads, a.head_dim_qk, s.dtype, contexts
     value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
     more: dict[str, Any] = {"window": window, "sinks": int(a.sinks), "head_dim_v": value_dim}
+    more["kv_dtype"] = s.formats.cache
+    products: Any = "16-bit" if s.machine.spec.cores.matrix.fp8 is None else "fp8"
     if s.work.decodes:
         longest = min(max(contexts), window or max(contexts))
-        decoding = decode_attention.Knobs(split_tokens=split(s, heads[1], longest))
+        decoding = decode_attention.Knobs(split_tokens=split(s, heads[1], longest), products=products)
         problem: Any = decode_attention.Problem(*sizes, s.work.new[0], **more)
         return fitted(title, "decode-attention", problem, decoding, s, values)
     if s.work.is_whole:
         problem = prefill_attention.Problem(*sizes, **more)
-        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(), s, values)
+        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(products=products), s, values)
     problem = prefill_attention.Problem(*sizes, s.work.each, **more)
-    paged = prefill_attention.Knobs(page_size=kv_append.Knobs().page_size)
+    paged = prefill_attention.Knobs(page_size=kv_append.Knobs().page_size, products=products)
     return fitted(title, "prefill-attention", problem, paged, s, values)
 
 

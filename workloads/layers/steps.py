@@ -10,6 +10,7 @@ from workloads.layers.compressed import compressed_steps
 from workloads.layers.feed_forward import feed_forward_steps
 from workloads.layers.latent import latent_steps
 from workloads.layers.linear import linear_steps
+from workloads.layers.products import with_passes
 from workloads.layers.residual import before, in_streams
 from workloads.layers.setting import RESULT, STREAM, Setting
 from workloads.layers.softmax import softmax_steps
@@ -30,7 +31,7 @@ def layer_steps(layer: Layer, setting: Setting, name: str, count: int) -> list[S
         *in_streams(layer, "", _attention(layer, setting), setting),
         *in_streams(layer, "mlp ", _feed_forward(layer, setting), setting),
     ]
-    return [_named(step, name, count) for step in steps]
+    return [_named(step, name, count) for step in with_passes(steps, setting)]
 
 
 def _named(step: Step, name: str, count: int) -> Step:
