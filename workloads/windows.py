@@ -10,13 +10,16 @@ needs, `Plan.time` what their times come to:
 - items of unequal length, as with a causal mask: the time of a core is affine in its items and in all their tiles; the
   busiest core counts (three windows).
 
-A phase within the budget is kept whole and is in the first window only, so that short programs are simply run. A
-phase that stores much has windows that write more than a shared cache keeps back. What windows cannot see: what
-changes on the way, such as a cache that fills up after thousands of tiles.
+A phase within the budget, or whose windows would be most of it, is kept whole and is in the first window only, so that
+short programs are simply run. Windows are too short to fill a shared cache; where a phase that stores much overflows
+it, they find it full of an older stream (`Program.earlier_stores`) and none of their tensors in it, so that main memory
+takes stores from the start. What windows cannot see: what else changes on the way, such as the reuse of tiles that
+came thousands of tiles before.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -25,14 +28,17 @@ import numpy as np
 
 from hwmodel.expansion import executions, tile_bytes
 from hwmodel.machine import Machine
-from hwmodel.program import QUEUES, Op, Phase, Program, Schedule
+from hwmodel.program import QUEUES, Op, Phase, Program, Schedule, Tensor
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Which: TypeAlias = tuple[bool, bool]  # of a window: whether it keeps more waves, more tiles
 WINDOWS: tuple[Which, ...] = ((False, False), (True, False), (False, True), (True, True))
-BUDGET_BYTES = 64 << 20  # assumed: loads and stores of a phase that is run whole, a third of a second of the engine
-FEW_WAVES = 2  # items of a core up to which none is left out
-STORES = 0.25  # assumed: part of a phase's bytes from which its stores must reach main memory in a window, too
+BUDGET_BYTES = 16 << 20  # assumed: of a phase that is run whole, a tenth to half of a second of the engine
+TILE_BYTES = 4096  # assumed: what a tile costs the engine besides its bytes, as so many more
+LEAST_TILES = 4  # of a window, in all items of a core
+LEAST_BYTES = 4 << 20  # assumed: of a window of short items, so that latencies and refreshes are a small part of it
+WORTHWHILE = 0.5  # of a phase that its windows may come to; more, and it is run whole
+STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
 
@@ -69,7 +75,18 @@ class PhasePlan:
     ragged: bool
     counts: Array
     sums: Array
+    loaded: float = 0.0
+    stored: float = 0.0
     kept: Mapping[Which, tuple[Array, Array]] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.waves.is_whole and self.tiles.is_whole
+
+    @property
+    def moved(self) -> float:
+        """Bytes that the phase loads and stores."""
+        return self.loaded + self.stored
 
     @property
     def windows(self) -> list[Which]:
@@ -77,6 +94,12 @@ class PhasePlan:
         waves, tiles = not self.waves.is_whole, not self.tiles.is_whole
         needed = {(True, False): waves, (False, True): tiles, (True, True): waves and tiles and not self.ragged}
         return [which for which in WINDOWS if needed.get(which, True)]
+
+    @property
+    def part(self) -> float:
+        """What all windows together have of the phase's tiles, about."""
+        kept = sum(self.waves.kept(waves) * self.tiles.kept(tiles) for waves, tiles in self.windows)
+        return kept / max(self.waves.whole * self.tiles.whole, 1)
 
     def time(self, times: Mapping[Which, float]) -> float:
         """Return the time of the whole phase from those of its `windows`."""
@@ -119,6 +142,7 @@ class Plan:
 
     program: Program
     phases: tuple[PhasePlan, ...]
+    earlier_stores: float | None = None  # of a window
 
     @property
     def windows(self) -> list[Which]:
@@ -137,7 +161,8 @@ class Plan:
             for number, plan in enumerate(self.phases)
             if number in self.phases_of(which)
         ]
-        return replace(self.program, phases=tuple(phases))
+        tensors = _found_in_cache(self.program, phases, self.earlier_stores is not None)
+        return replace(self.program, tensors=tensors, phases=tuple(phases), earlier_stores=self.earlier_stores)
 
     def time(self, times: Mapping[Which, Sequence[float]]) -> float:
         """Return the time of the program from those of the phases of each window."""
@@ -150,7 +175,38 @@ class Plan:
 
 def plan(program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES) -> Plan:
     """Return the windows of a program for a machine."""
-    return Plan(program, tuple(_plan(program, phase, machine, budget_bytes) for phase in program.phases))
+    phases = tuple(_plan(program, phase, machine, budget_bytes) for phase in program.phases)
+    return Plan(program, phases, _earlier_stores(phases, machine))
+
+
+def _found_in_cache(program: Program, phases: Sequence[Phase], streams: bool) -> tuple[Tensor, ...]:
+    """Return the tensors; those in the shared cache only where a phase loads them, and none where a stream has passed.
+
+    It takes time to put them there.
+    """
+    loads = QUEUES.index("load")
+    loaded: set[int] = set()
+    for phase in () if streams else phases:
+        stream = phase.queues[loads]
+        loaded.update(phase.tiles["tensor"][stream["tile"][stream["op"] == Op.LOAD]].tolist())
+    return tuple(
+        replace(tensor, resident="hbm") if tensor.resident == "cache" and number not in loaded else tensor
+        for number, tensor in enumerate(program.tensors)
+    )
+
+
+def _earlier_stores(phases: Sequence[PhasePlan], machine: Machine) -> float | None:
+    """Return the part of a stream that is stored, where phases that store much overflow the shared cache on their way.
+
+    Windows are too short to fill it, so they find it as the middle of the stream does.
+    """
+    cache = machine.spec.shared_cache
+    if cache is None:
+        return None
+    streams = [phase for phase in phases if not phase.is_whole and phase.moved > cache.capacity]
+    if not any(phase.stored > STORES * phase.moved for phase in streams):
+        return None
+    return sum(phase.stored for phase in streams) / sum(phase.moved for phase in streams)
 
 
 def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -> PhasePlan:
@@ -161,24 +217,33 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
     if len(tiles) == 0:
         return whole
     item, tile = _bytes(program, phase, int(tiles.argmax()))
-    moved = sum(item) * len(tiles) + sum(tile) * float(tiles.sum())
-    if moved <= budget_bytes:
+    total = float(tiles.sum())
+    loaded, stored = (item[i] * len(tiles) + tile[i] * total for i in (0, 1))
+    if loaded + stored + TILE_BYTES * total <= budget_bytes:
         return whole
-    stages = max(buffer.slots for buffer in phase.buffers)
-    short, few = max(2 * stages, 4), FEW_WAVES - 1
-    stored = item[1] * len(tiles) + tile[1] * float(tiles.sum())
-    cache = machine.spec.shared_cache
-    if cache is not None and stored > STORES * moved:  # a window must write more than the cache keeps back
-        short = max(short, -(-5 * cache.capacity // (4 * min(len(tiles), cores) * tile[1])) if tile[1] else 0)
-        few = max(few, -(-5 * cache.capacity // (4 * cores * item[1])) if item[1] else 0)
-    long, many = short + max(short // 2, stages), few + max(few // 2, 1)
-    tile_axis = Axis(longest, short, long) if longest > 3 * short else whole.tiles
-    wave_axis = Axis(most, few, many) if most > 2 * few else whole.waves
-    found = PhasePlan(wave_axis, tile_axis, float(tiles.mean()) < RAGGED * longest, counts, sums)
-    if not found.ragged:
+    stages, wave_bytes = max(buffer.slots for buffer in phase.buffers), (loaded + stored) / max(most, 1)
+    waves, kept = _axes(stages, most, longest, wave_bytes)
+    ragged = total < RAGGED * longest * len(tiles)
+    found = PhasePlan(waves, kept, ragged, counts, sums, loaded, stored)
+    if found.part > WORTHWHILE:
+        return whole
+    if not ragged:
         return found
-    windows = {which: _cut(phase, found, wave_axis.kept(which[0]), tile_axis.kept(which[1])) for which in found.windows}
+    windows = {which: _cut(phase, found, waves.kept(which[0]), kept.kept(which[1])) for which in found.windows}
     return replace(found, kept={which: _loads(window, cores) for which, window in windows.items()})
+
+
+def _axes(stages: int, waves: int, tiles: int, wave_bytes: float) -> tuple[Axis, Axis]:
+    """Return what windows keep of the items of a core and of the tiles of an item: enough to fill `stages` buffers."""
+    short = max(stages, LEAST_TILES)
+    if tiles > 2 * short:
+        return _axis(waves, 1, 2), _axis(tiles, short, 3 * short)
+    few = max(-(-short // max(tiles, 1)), math.ceil(LEAST_BYTES / max(wave_bytes, 1)))
+    return _axis(waves, few, 3 * few), _axis(tiles, tiles, tiles)
+
+
+def _axis(whole: int, short: int, long: int) -> Axis:
+    return Axis(whole, short, long) if whole > long else Axis(whole, whole, whole)
 
 
 def _loads(phase: Phase, cores: int) -> tuple[Array, Array]:

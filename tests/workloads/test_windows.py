@@ -157,13 +157,34 @@ def test_masked_tiles_are_left_out_where_there_are_more_of_them_than_a_window_ha
     assert (edge + full <= tiles).all()
 
 
-def test_a_phase_that_stores_much_writes_more_than_the_cache_keeps_in_every_window() -> None:
-    found = plan(STORING, MACHINE, 1 << 20)
-    assert len(found.windows) > 1
-    assert MACHINE.spec.shared_cache is not None
+def test_a_window_of_a_stream_that_overflows_the_cache_writes_back_what_it_stores() -> None:
+    found = plan(STORING, MACHINE)
+    assert found.earlier_stores == 0.5
     window = found.window(WINDOWS[0])
-    stored = windows._moved(window, window.phases[0], QUEUES.index("store"))
-    assert stored > MACHINE.spec.shared_cache.capacity
+    cache = simulate(window, MACHINE).levels["shared cache"]
+    assert cache.stored == windows._moved(window, window.phases[0], QUEUES.index("store"))
+    assert cache.stored < cache.dirty / 10  # far less than what an empty cache would keep back
+    assert cache.written_back == pytest.approx(cache.stored, rel=0.2)
+
+
+def test_a_phase_that_the_cache_has_room_for_finds_it_empty() -> None:
+    small = compiled("elementwise", elementwise.Problem(2048, 2048, "fp32", "relu"), elementwise.Knobs(tile_rows=2))
+    found = plan(small, MACHINE, 1 << 20)
+    assert len(found.windows) == 2
+    assert found.earlier_stores is None
+
+
+def test_only_tensors_that_a_window_loads_lie_in_the_cache_and_none_where_a_stream_has_passed() -> None:
+    tensors = tuple(replace(tensor, resident="cache") for tensor in GEMM.tensors)
+    window = plan(replace(GEMM, tensors=tensors), MACHINE, 1 << 20).window(WINDOWS[0])
+    assert [tensor.resident for tensor in window.tensors] == ["cache", "cache", "hbm"]
+    stream = plan(replace(STORING, tensors=tuple(replace(t, resident="cache") for t in STORING.tensors)), MACHINE)
+    assert {tensor.resident for tensor in stream.window(WINDOWS[0]).tensors} == {"hbm"}
+
+
+def test_a_phase_whose_windows_would_be_most_of_it_is_run_whole() -> None:
+    short = compiled("gemm", gemm.Problem(1024, 640, 512, "bf16"), gemm.Knobs(order="grouped"))
+    assert plan(short, MACHINE, 0).windows == [WINDOWS[0]]
 
 
 def test_phases_that_are_whole_are_in_the_first_window_only() -> None:
