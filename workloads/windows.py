@@ -11,10 +11,10 @@ needs, `Plan.time` what their times come to:
   busiest core counts (three windows).
 
 A phase within the budget, or whose windows would be most of it, is kept whole and is in the first window only, so that
-short programs are simply run. Windows are too short to fill a shared cache; where a phase that stores much overflows
-it, they find it full of an older stream (`Program.earlier_stores`) and none of their tensors in it, so that main memory
-takes stores from the start. What windows cannot see: what else changes on the way, such as the reuse of tiles that
-came thousands of tiles before.
+short programs are simply run. Windows are too short to fill a shared cache. Where a phase that stores much begins to
+overflow it on its way, the phase is run whole; where it overflows it more than twice, its windows find it full of an
+older stream (`Program.earlier_stores`) and none of their tensors in it, so that main memory takes stores from the
+start. What windows cannot see: what else changes on the way, such as the reuse of tiles that came long before.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ LEAST_TILES = 4  # of a window, in all items of a core
 LEAST_BYTES = 4 << 20  # assumed: of a window of short items, so that latencies and refreshes are a small part of it
 WORTHWHILE = 0.5  # of a phase that its windows may come to; more, and it is run whole
 STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
+STREAM = 2  # assumed: capacities of a shared cache beyond which nothing of a phase's beginning is in it at its end
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
 
@@ -203,7 +204,7 @@ def _earlier_stores(phases: Sequence[PhasePlan], machine: Machine) -> float | No
     cache = machine.spec.shared_cache
     if cache is None:
         return None
-    streams = [phase for phase in phases if not phase.is_whole and phase.moved > cache.capacity]
+    streams = [phase for phase in phases if not phase.is_whole and phase.moved > STREAM * cache.capacity]
     if not any(phase.stored > STORES * phase.moved for phase in streams):
         return None
     return sum(phase.stored for phase in streams) / sum(phase.moved for phase in streams)
@@ -219,7 +220,7 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
     item, tile = _bytes(program, phase, int(tiles.argmax()))
     total = float(tiles.sum())
     loaded, stored = (item[i] * len(tiles) + tile[i] * total for i in (0, 1))
-    if loaded + stored + TILE_BYTES * total <= budget_bytes:
+    if loaded + stored + TILE_BYTES * total <= budget_bytes or _fills_cache(loaded, stored, machine):
         return whole
     stages, wave_bytes = max(buffer.slots for buffer in phase.buffers), (loaded + stored) / max(most, 1)
     waves, kept = _axes(stages, most, longest, wave_bytes)
@@ -231,6 +232,12 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
         return found
     windows = {which: _cut(phase, found, waves.kept(which[0]), kept.kept(which[1])) for which in found.windows}
     return replace(found, kept={which: _loads(window, cores) for which, window in windows.items()})
+
+
+def _fills_cache(loaded: float, stored: float, machine: Machine) -> bool:
+    """Return whether the shared cache begins to write back on the way of a phase, of which windows know nothing."""
+    cache, moved = machine.spec.shared_cache, loaded + stored
+    return cache is not None and stored > STORES * moved and cache.capacity < moved <= STREAM * cache.capacity
 
 
 def _axes(stages: int, waves: int, tiles: int, wave_bytes: float) -> tuple[Axis, Axis]:
