@@ -234,6 +234,7 @@ class DistributedSramSpec(_Part):
     access: Bytes  # the least that is moved
     bandwidth: BytesPerSecond  # of all slices
     latency: Femtoseconds
+    local: Flag | None = None  # whether slice i is core i's own, see `hwmodel.noc`; lines are then dealt in turn
 
 
 class LaunchSpec(_Part):
@@ -369,9 +370,13 @@ def load_machine(name: str) -> MachineSpec:
         path, where = MACHINES / f"{name}.yaml", f"machine {name}"
     elif name.endswith((".yaml", ".yml")):
         path, where = Path(name), name
+    elif "/" in name or name.startswith("."):
+        raise ValueError(f"machine {units.shown(name)}: a path of a machine file ends in .yaml")
     else:
         raise ValueError(_unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
     tree = _read(path)
+    if unknown := next(_unknown_keys(tree), None):
+        raise ValueError(f"{where}: {unknown}")
     try:
         whole = with_sets(with_base(tree, _shipped, (name,)))
     except ValueError as error:
@@ -432,12 +437,28 @@ def _first_problem(error: ValidationError) -> str:
     return wrong(problem, _fields_at(parts) if problem["type"] == "model_type" else ())
 
 
+def _unknown_keys(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is said of each key that descriptions do not have; whose value is wrong is said elsewhere."""
+    for path, _ in leaves({key: value for key, value in tree.items() if key not in {*WORDS, "like"}}):
+        parts = path.split(".")
+        for depth, key in enumerate(parts):
+            known = _fields_at(parts[:depth])
+            if key == "like" or not known:
+                break
+            if key not in known:
+                yield _unknown("key", ".".join(parts[: depth + 1]), [".".join([*parts[:depth], k]) for k in known])
+                break
+
+
 def _fields_at(path: Iterable[str]) -> list[str]:
+    """Return the keys of the mapping at a path, none where a number stands."""
     model: Any = MachineSpec
     for key in path:
         annotation = model.model_fields[key].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
     return list(model.model_fields)
 
 
