@@ -276,7 +276,7 @@ def _owners(phase: Phase, cores: int) -> Array:
 
 
 def _bytes(program: Program, phase: Phase) -> tuple[float, float]:
-    """Return the bytes that a phase loads and stores, from a sample of items; their first tiles may differ from others."""
+    """Return the bytes that a phase loads and stores, by a sample of items: first tiles may differ from others."""
     tiles = _tiles(phase)
     sample = np.random.default_rng(0).choice(len(tiles), min(SAMPLE, len(tiles)), replace=False)
     several = max(1, int((tiles[sample] > 1).sum()))

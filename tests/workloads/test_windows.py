@@ -128,8 +128,12 @@ def test_what_is_affine_in_waves_and_tiles_comes_out_exactly(
     def time(w: int, t: int) -> float:
         return start + by_wave * w + by_tile * t + both * w * t
 
-    times = {(a, b): time(waves.kept(a), tiles.kept(b)) for a, b, _ in found.windows}
+    times = {(a, b, late): time(waves.kept(a), tiles.kept(b)) for a, b, late in found.windows}
     assert found.time(times) == pytest.approx(time(*sizes))
+    mixed = replace(found, early=0.25)
+    times = {(a, b, late): (1 + 2 * late) * time(waves.kept(a), tiles.kept(b)) for a, b, late in mixed.windows}
+    assert len(times) == 2 * len(found.windows)
+    assert mixed.time(times) == pytest.approx(2.5 * time(*sizes))
 
 
 @pytest.mark.parametrize("program", [CAUSAL, SHORT_CAUSAL, WIDE_DIAGONAL], ids=["long", "short", "wide diagonal"])
