@@ -4,7 +4,7 @@ Beside `layouts.address_map`, which takes ``hashes: [irreducible]`` for it.  The
 over F2, its remainder by an irreducible one of degree d has d bits; of numbers a power of two apart, any aligned 2^d
 have all 2^d remainders, and other strides come out as if at random (Rau, Pseudo-randomly interleaved memory, ISCA
 1991).  Stacks, channels and pseudo-channels are XORed with the remainder of all higher bits; bank groups and banks
-with that of the bits of the row, by another polynomial, so that addresses which meet in a channel part in its banks.
+with that of the bits of the row, by a reciprocal polynomial, so that addresses which meet in a channel part in banks.
 
 The odd factor of a size, three of twelve stacks, has no bits.  It is turned by the same higher bits, each with a
 weight: those of the recurrence ``w[k] = a w[k-1] + b w[k-2]`` modulo the factor which has the longest period.  Modulo
@@ -34,22 +34,22 @@ def irreducible_hashes(digits: Sequence[Digit], sizes: Sequence[int]) -> tuple[t
     below, above = _bits(digits[: last + 1]), _bits(digits[last + 1 :])
     channels = [bit for bit in below if bit.field in CHANNELS]
     banks = [bit for bit in (*below, *above) if bit.field in BANKS]
-    polynomial = irreducible(len(channels))
-    hashes = _hashes(channels, above, polynomial)
-    hashes += _hashes(banks, [bit for bit in above if bit.field == ROW], irreducible(len(banks), polynomial))
+    rows = [bit for bit in above if bit.field == ROW]
+    hashes = _hashes(channels, above, irreducible(len(channels)))
+    hashes += _hashes(banks, rows, _reciprocal(irreducible(len(banks))))
     return tuple(hashes), tuple(turn for field in CHANNELS for turn in _turns(field, sizes[field], above))
 
 
-def irreducible(degree: int, other: int = 0) -> int:
-    """Return the smallest irreducible polynomial over F2 but x and `other`, bit k for x^k; where none is left, x^d + 1.
-
-    The polynomial x has no remainder but a single bit.
-    """
+def irreducible(degree: int) -> int:
+    """Return the smallest irreducible polynomial over F2 but x, bit k for x^k: 19, x^4 + x + 1, of degree 4."""
     divisors = range(2, 1 << (degree // 2 + 1))
-    for number in range((1 << degree) | 1, 2 << degree, 2):
-        if number != other and all(_remainder(number, divisor) for divisor in divisors):
-            return number
-    return (1 << degree) | 1
+    odd = range((1 << degree) | 1, 2 << degree, 2)
+    return next(number for number in odd if all(_remainder(number, divisor) for divisor in divisors))
+
+
+def _reciprocal(polynomial: int) -> int:
+    """Return a polynomial with its coefficients the other way round, which is irreducible, too."""
+    return int(f"{polynomial:b}"[::-1], 2)
 
 
 def _remainder(number: int, divisor: int) -> int:

