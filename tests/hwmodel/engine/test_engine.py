@@ -18,7 +18,7 @@ from hwmodel.result import Result
 from hwmodel.spec import load_machine
 from layouts import named
 from workloads.buffers import allocate
-from workloads.kernels import decode_attention, gemm
+from workloads.kernels import decode_attention, gemm, moe_gemm
 from workloads.schedule import SCHEDULES, schedule
 
 MANY = 2_000  # examples of each kind in the nightly run
@@ -35,7 +35,9 @@ def differences(one: Result, other: Result) -> list[str]:
 @st.composite
 def machines(draw: st.DrawFn) -> Machine:
     """A shipped machine with few cores and other sizes."""
-    name = draw(st.sampled_from(["npu-hbm3", "npu-sram", "h100-sxm", "b200-sxm", "mi300x", "tpu-v5e"]))
+    name = draw(
+        st.sampled_from(["npu-hbm3", "npu-sram", "npu-sram-local", "h100-sxm", "b200-sxm", "mi300x", "tpu-v5e"])
+    )
     spec = load_machine(name)
     changes: dict[str, Any] = {
         "cores.count": draw(CORES),
@@ -52,6 +54,10 @@ def machines(draw: st.DrawFn) -> Machine:
         "noc.multicast_window": None,  # which the engine leaves to the reference
         "launch.latency": draw(st.sampled_from(["1 us", "0 s"])),
     }
+    if name == "npu-sram-local":  # a slice per core
+        cores = changes["cores.count"]
+        changes |= {"distributed_sram.slices": cores, "distributed_sram.capacity": f"{8 * cores} MiB"}
+        changes["distributed_sram.interleave"] = draw(st.sampled_from(["256 B", "4 KiB"]))
     if draw(st.booleans()):
         changes["noc.bisection"] = draw(st.sampled_from(["1 TB/s", "77 GB/s"]))
     if spec.tlb is not None:
@@ -212,3 +218,18 @@ def test_a_machine_with_multicast_runs_on_the_reference() -> None:
     program = gemm.compile(gemm.Problem(40, 30, 50, "bf16"), gemm.Knobs(tile_m=16, tile_n=16), machine, 0)
     assert not engine.supports(machine)
     assert differences(engine.simulate(program, machine), reference.simulate(program, machine)) == []
+
+
+@pytest.mark.parametrize("schedule", ["static", "dynamic"])
+def test_what_stays_beside_its_core_takes_the_same_time_in_both(schedule: str) -> None:
+    changes = {"cores.count": 4, "distributed_sram.slices": 4, "distributed_sram.capacity": "32 MiB"}
+    slow = {"noc.multicast_window": None, "noc.bisection": "200 GB/s"}
+    machine = Machine(load_machine("npu-sram-local").with_overrides(changes | slow))
+    problem = moe_gemm.Problem(tokens=40, experts=8, topk=2, dtype="bf16", n=64, k=128)
+    knobs = moe_gemm.Knobs(schedule=schedule, placement="cores")
+    program = moe_gemm.compile(problem, knobs, machine, 0)
+    one, other = engine.simulate(program, machine), reference.simulate(program, machine)
+    assert differences(one, other) == []
+    network = one.levels["network"]
+    assert network.hit > 0
+    assert network.fetched > 0
