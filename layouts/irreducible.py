@@ -8,8 +8,8 @@ with that of the bits of the row, by a reciprocal polynomial, so that addresses 
 
 The odd factor of a size, three of twelve stacks, has no bits.  It is turned by the same higher bits, each with a
 weight: those of the recurrence ``w[k] = a w[k-1] + b w[k-2]`` modulo the factor which has the longest period.  Modulo
-a prime that is a remainder by an irreducible polynomial, too, and no weights repeat or double along the bits, which
-addresses of some stride would follow.
+a prime that is a remainder by an irreducible polynomial, too.  Weights that double from bit to bit would give the
+number itself modulo the factor, and then all addresses of some stride lie in one stack.
 
 Not modelled: hashes that differ between regions of memory, and tables in place of polynomials.
 """

@@ -18,7 +18,7 @@ from hwmodel.spec import load_machine, machine_names
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "studies/memory_plateaus.py"
-NO_GPUS = ("npu-hbm3", "npu-sram", "tpu-v5e", "tpu-v6e")
+GPUS = [name for name in machine_names() if not name.startswith(("npu", "tpu"))]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_tiles_of_weights_are_read_as_fast_as_pieces_at_random(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in machine_names() if name not in NO_GPUS])
+@pytest.mark.parametrize("name", GPUS)
 def test_no_pitch_of_weights_is_slow_on_any_gpu(study: ModuleType, name: str) -> None:
     assert slow_pitches(study, name, study.PITCHES) == {}
 
