@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +27,9 @@ from explorer.cli_query import (
 )
 from explorer.json_text import Json, print_json
 
+if TYPE_CHECKING:
+    from explorer.query import Query
+
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 
 
@@ -49,16 +52,14 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
-    from explorer import evaluate, run_view, settings, tables
+    from explorer import evaluate, run_view, tables
 
     options = sizes_of(sizes, {"m": m, "n": n, "k": k})
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    if suggest:
-        query = evaluate.suggested(query)
-    metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
         source = evaluate.batch_source(query)
@@ -90,15 +91,13 @@ def program(
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
-    from explorer import evaluate, settings, tables
+    from explorer import evaluate, tables
 
     options = sizes_of(sizes, {"m": m, "n": n, "k": k})
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    if suggest:
-        query = evaluate.suggested(query)
-    facts, text = evaluate.program_facts(query)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
     if as_json:
         print_json(facts | {"knobs": knobs})
@@ -141,3 +140,12 @@ def whatif(
     else:
         print(evaluate.describe(query))
         print(tables.whatif_table(record))
+
+
+def _with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
+    """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
+    from explorer import evaluate, settings
+
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    return evaluate.suggested(query) if suggest else query
