@@ -9,16 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from hwmodel.bounds import lower_bound
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
 from hwmodel.program import Program
 from workloads import windows
 from workloads.calls import Call, Launch, Variant
 from workloads.calls.roof import Roof
-from workloads.windows import WINDOWS
 
-SCHEDULES = 2  # of a launch that are simulated: the most promising
+SCHEDULES = 2  # of a launch that are simulated at most: the most promising
+CLOSE = 1.2  # assumed: schedules whose estimate is more than so many times the least one are not simulated
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,13 @@ def predict(call: Call, machine: Machine, schedules: int = SCHEDULES) -> Predict
 
 def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = False) -> Run:
     """Return the fastest of the most promising schedules of a launch; `replayed` as in `Call.graph`."""
-    runs = [run(launch, *fitting, machine, replayed) for fitting in launch.fitting(machine, schedules)]
+    fitting = launch.fitting(machine, schedules)
+    first, _ = fitting[0]
+    runs = [
+        run(launch, variant, program, machine, replayed)
+        for variant, program in fitting
+        if variant.estimate_fs <= CLOSE * first.estimate_fs
+    ]
     return min(runs, key=lambda found: found.time_fs)
 
 
@@ -83,10 +88,11 @@ def run(launch: Launch, variant: Variant, program: Program, machine: Machine, re
         tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
         program = replace(program, tensors=tensors)
     plan = windows.plan(program, machine)
-    times = {which: [phase.fs for phase in simulate(plan.window(which), machine).phases] for which in plan.windows}
-    limited_by = lower_bound(plan.window(WINDOWS[0]), machine).limited_by
+    found = {which: simulate(plan.window(which), machine) for which in plan.windows}
+    time = plan.time({which: [phase.fs for phase in result.phases] for which, result in found.items()})
+    longest = max(found.values(), key=lambda result: result.makespan_fs)
     least = least_fs(launch, machine, warm)
-    return Run(launch.name, variant, max(plan.time(times), least), least, len(times) == 1, limited_by)
+    return Run(launch.name, variant, max(time, least), least, len(found) == 1, longest.bound.limited_by)
 
 
 def fits_cache(program: Program, machine: Machine) -> bool:

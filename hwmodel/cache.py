@@ -52,6 +52,7 @@ Array = np.ndarray[Any, Any]
     ROW,
 ) = range(23)
 COUNTS = ROW + 1
+RUN = 1024  # assumed: lines of an older stream that are stored and loaded in turn, 128 KiB as by a wave of items
 VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line's row: masks of bursts, then the fetch of each sector
 
 
@@ -248,11 +249,33 @@ def _hold(state: CacheState, first: int, stop: int) -> None:
         way = _find(state, here, line)
         if way < 0:
             way = _allocate(state, here, line)
+            scalars[EVICTED] = scalars[ALL_EVICTED] = 0  # was written before the run begins
         scalars[CLOCK] += 1
         state.sets[here + scalars[WAYS] + way] = scalars[CLOCK]
         row = here + 2 * scalars[WAYS] + way * scalars[ROW]
-        for burst in range(max(first, line * bursts), min(stop, (line + 1) * bursts)):
-            state.sets[row + VALID] |= 1 << (burst - line * bursts)
+        begin, end = max(first - line * bursts, 0), min(stop - line * bursts, bursts)
+        state.sets[row + VALID] |= (1 << end) - (1 << begin)
+
+
+@compiled
+def _age(state: CacheState, first: int, stored_lines: int) -> None:
+    """Fill an empty cache with the lines from number `first` on, least recently used first.
+
+    Of every RUN lines the first `stored_lines` are dirty. `first` is a multiple of slices x sets, so that as many lines
+    take one way of each set.
+    """
+    scalars = state.scalars
+    block = scalars[SLICES] * scalars[SETS]
+    everything = (1 << scalars[LINE_BURSTS]) - 1
+    for way in range(scalars[WAYS]):
+        for line in range(first + way * block, first + (way + 1) * block):
+            here = _set_of(scalars, line)
+            scalars[CLOCK] += 1
+            state.sets[here + way] = line + 1
+            state.sets[here + scalars[WAYS] + way] = scalars[CLOCK]
+            row = here + 2 * scalars[WAYS] + way * scalars[ROW]
+            state.sets[row + VALID] = everything
+            state.sets[row + DIRTY] = everything if line % RUN < stored_lines else 0
 
 
 class SharedCache:
@@ -320,6 +343,13 @@ class SharedCache:
     def hold(self, base_bytes: int, size_bytes: int) -> None:
         """Put the bursts of a range of addresses into the cache, as if they had just been read."""
         _hold(self.state, base_bytes // self._burst_bytes, -(-(base_bytes + size_bytes) // self._burst_bytes))
+
+    def age(self, base_bytes: int, stores: float) -> None:
+        """Fill an empty cache with what a stream from `base_bytes` on has left, of which the part `stores` is dirty."""
+        scalars = self.state.scalars
+        block = int(scalars[SLICES] * scalars[SETS])
+        first = -(-base_bytes // (int(scalars[LINE_BYTES]) * block)) * block
+        _age(self.state, first, round(RUN * stores))
 
     @property
     def busy_fs(self) -> int:

@@ -29,6 +29,7 @@ from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
 from hwmodel.main_memory import TICK, DramMemory, SramMemory
 from hwmodel.noc import Cut, Multicast
+from hwmodel.program import Program
 from hwmodel.slices import no_slices
 from hwmodel.tlb import Tlb
 from hwmodel.traffic import LevelTraffic
@@ -154,6 +155,12 @@ class MemorySide:
         if self._cache:
             for base_bytes, size_bytes in ranges:
                 self._cache.hold(base_bytes, size_bytes)
+
+    def begin(self, program: Program) -> None:
+        """Put into the shared cache what a program says it finds there."""
+        if self._cache and program.earlier_stores is not None:
+            self._cache.age(max(t.base_bytes + t.size_bytes for t in program.tensors), program.earlier_stores)
+        self.hold((t.base_bytes, t.size_bytes) for t in program.tensors if t.resident == "cache")
 
     def submit(self, request: Request, bursts: Any, first: int, stop: int, is_write: bool) -> None:
         """Send a request from its core now; bursts[first:stop] are its addresses."""

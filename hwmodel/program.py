@@ -291,15 +291,23 @@ class Phase:
 
 @dataclass(frozen=True)
 class Program:
-    """Phases over one set of tensors. `hash` identifies everything that a run can depend on."""
+    """Phases over one set of tensors. `hash` identifies everything that a run can depend on.
+
+    A shared cache is empty when the program begins, but for tensors that reside in it. With `earlier_stores` it is full
+    of other data, as in the middle of a long stream of loads and stores: that part of it, 0 to 1, is not yet written to
+    main memory.
+    """
 
     name: str
     tensors: tuple[Tensor, ...]
     phases: tuple[Phase, ...]
+    earlier_stores: float | None = None
 
     @cached_property
     def hash(self) -> str:
         digest = hashlib.sha256()
+        if self.earlier_stores is not None:
+            digest.update(repr(self.earlier_stores).encode())
         for tensor in self.tensors:
             digest.update(repr((tensor.name, tensor.layout, tensor.dtype, tensor.base_bytes, tensor.resident)).encode())
             if tensor.values is not None:

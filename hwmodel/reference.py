@@ -157,7 +157,7 @@ def simulate(program: Program, machine: Machine) -> Result:
     env = Clock()
     dram = make_dram(machine) if machine.memory == "hbm" else None
     memory = MemorySide(env, machine, dram)
-    memory.hold((tensor.base_bytes, tensor.size_bytes) for tensor in program.tensors if tensor.resident == "cache")
+    memory.begin(program)
     cores = machine.spec.cores.count
     ledgers = [[Ledger() for _ in QUEUES] for _ in range(cores)]
     traffic = Traffic(program, machine.burst_bytes)

@@ -262,7 +262,8 @@ def make_result(
     for kind, causes in stalls.items():
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
     tensors = _tensor_traffic(program, traffic)
-    _check_bytes(tensors, levels)
+    found = machine.spec.shared_cache.capacity if machine.spec.shared_cache and program.earlier_stores else 0
+    _check_bytes(tensors, levels, found)
     actions = _actions(program, machine, makespan_fs, tensors, levels, statistics)
     energy, energy_bound = _energies(machine, actions, bound)
     return Result(
@@ -306,8 +307,11 @@ def _rows(dram: DramStatistics, burst_bytes: int) -> LevelTraffic:
     )
 
 
-def _check_bytes(tensors: tuple[TensorTraffic, ...], levels: dict[str, LevelTraffic]) -> None:
-    """Follow every byte from the descriptors outwards: each level is asked for what the one before it sends on."""
+def _check_bytes(tensors: tuple[TensorTraffic, ...], levels: dict[str, LevelTraffic], found: int) -> None:
+    """Follow every byte from the descriptors outwards: each level is asked for what the one before it sends on.
+
+    `found`: up to so many bytes were in the shared cache and not yet in main memory when the run began.
+    """
     network = levels["network"]
     sent = sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors)
     assert sent == network.asked, f"descriptors sent for {sent} B, the network carried {network.asked} B"
@@ -317,7 +321,9 @@ def _check_bytes(tensors: tuple[TensorTraffic, ...], levels: dict[str, LevelTraf
         assert cache.asked == asked, f"the shared cache was asked for {cache.asked} B of {asked} B"
         stored = sum(t.store_written_bytes for t in tensors)
         assert cache.stored == stored, f"the shared cache took {cache.stored} B of {stored} B stored"
-        assert cache.dirty + cache.written_back <= cache.stored, "the shared cache wrote back more than was stored"
+        assert cache.dirty + cache.written_back <= cache.stored + found, (
+            "the shared cache wrote back more than was stored"
+        )
         asked = cache.fetched + cache.written_back
     memory = levels.get("hbm") or levels["distributed sram"]
     assert memory.asked == asked, f"main memory moved {memory.asked} B of {asked} B"

@@ -8,12 +8,13 @@ row and column; all three compose.
     floor_form, xor_form, canonical        its two normal forms, and the key by which layouts are equal
     bulk, span, injective                  many offsets at once; where they lie; whether they differ
     algebra, tiling, f2, swizzles          CuTe's operations, bit matrices, swizzles
-    notation, address_map                  named axes; DRAM
+    notation, address_map, irreducible     named axes; DRAM; the hashes by which addresses are spread over it
     analysis/ synthesis/ space/            what a layout costs; the best swizzle; the legal layouts
     catalog/ interop/ draw/, explain       the layouts of serving stacks; other systems' notations; pictures and words
 """
 
-from layouts.address_map import FIELDS, AddressMap, Location
+from layouts.address_fields import FIELDS
+from layouts.address_map import AddressMap, Location
 from layouts.algebra import (
     coalesce,
     complement,

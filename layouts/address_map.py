@@ -7,7 +7,8 @@ Hashes read the fields as they are before any hash; together they are a linear m
 bits, and the map is a bijection exactly when that matrix has full rank.  Digits are division and
 remainder, so five stacks or three channels are as good as four.  A field whose size is no power of two has
 no bits to hash; it is turned instead, as any other may be: ``stack += row[2:0] bank_group[1:0]`` adds the
-number that these bits spell, the most significant first, modulo its size.
+number that these bits spell, the most significant first, modulo its size.  In place of a list of hashes may stand
+the rule by which GPUs are assumed to spread addresses, ``irreducible`` (`layouts.irreducible`).
 
 Not modelled: remapped (spare) rows, holes in the physical address space, and maps that differ between
 regions.
@@ -23,14 +24,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from layouts.address_fields import FIELDS, Bit, Digit, Hash, Turn
 from layouts.algebra import coalesce
 from layouts.bulk import IntArray, as_index_array
+from layouts.irreducible import RULE, irreducible_hashes
 from layouts.layout import Layout, flat_layout
 from layouts.notation import nearest_first
 from layouts.shape import as_int
 from layouts.stride import E, X, vector
 
-FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
 MAX_ADDRESS_BITS = 62  # so that every address and intermediate product fits int64
 
 _DIGIT = re.compile(r"([a-z_]+)(?::([0-9]{1,3}))?")
@@ -48,40 +50,6 @@ class Location(NamedTuple):
     bank: IntArray
     row: IntArray
     column: IntArray
-
-
-class Digit(NamedTuple):
-    """field += (address // divisor % modulus) * multiplier."""
-
-    divisor: int
-    modulus: int
-    field: int
-    multiplier: int
-
-
-class Bit(NamedTuple):
-    """One bit of a field, by the field's place in FIELDS."""
-
-    field: int
-    bit: int
-
-    def __str__(self) -> str:
-        return f"{FIELDS[self.field]}[{self.bit}]"
-
-
-class Hash(NamedTuple):
-    """field[target] ^= bit `source` of the unhashed fields."""
-
-    target: Bit
-    source: Bit
-
-
-class Turn(NamedTuple):
-    """field = (field + weight * bit `source` of the unhashed fields) modulo its size."""
-
-    field: int
-    weight: int
-    source: Bit
 
 
 @dataclass(frozen=True)
@@ -110,23 +78,15 @@ class AddressMap:
         A field of 2^n can also be placed by naming its bits, ``bank[2]`` and ``bank[1:0]``, in any order.
 
         The first entry is the offset within a burst, ``offset:5`` for 32 bytes.  `sizes` gives the size
-        of each of FIELDS.  ValueError names the map and what is wrong: a field not covered exactly, an
-        unknown name, an offset that is not the burst, a hash of a bit that does not exist, hashes that
-        cannot be inverted.
+        of each of FIELDS; ``["irreducible"]`` as `hashes` is a rule.  ValueError names the map and what is
+        wrong: a field not covered exactly, an unknown name, an offset that is not the burst, a hash of a bit
+        that does not exist, hashes that cannot be inverted.
         """
         try:
             checked = _check_sizes(sizes, burst_bytes)
             digits = _read_digits(fields, checked, burst_bytes)
-            turns = tuple(turn for text in hashes if "+=" in text for turn in _read_turn(text, checked))
-            rows = tuple(row for text in hashes if "+=" not in text for row in _read_hash(text, checked))
-            if twice := [row for row in rows if rows.count(row) > 1]:
-                raise ValueError(f"hash of {twice[0].target}: the source {twice[0].source} appears twice")
-            turned = {turn.field for turn in turns}
-            sources = [row.source for row in rows] + [turn.source for turn in turns]
-            if target := next((row.target for row in rows if row.target.field in turned), None):
-                raise ValueError(f"hash of {target}: {FIELDS[target.field]} is turned, it cannot be hashed, too")
-            if read := next((source for source in sources if source.field in turned), None):
-                raise ValueError(f"hash of {read}: {FIELDS[read.field]} is turned, no hash may read it")
+            follow = list(hashes) == [RULE]
+            rows, turns = irreducible_hashes(digits, checked) if follow else _read_hashes(hashes, checked)
             return cls(name, burst_bytes, checked, digits, rows, _invert(rows), turns)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
@@ -342,6 +302,20 @@ def _read_digit(text: str, sizes: tuple[int, ...], covered: list[int], named: li
         whole = "" if rest & (rest - 1) == 0 else f" (write {match[1]!r} without bits for the factor {rest >> left})"
         raise ValueError(f"digit {text!r}: {bits - left} bits too many, {left} bits of size {size} are left{whole}")
     return field, 1 << bits, covered[field]
+
+
+def _read_hashes(hashes: Sequence[str], sizes: tuple[int, ...]) -> tuple[tuple[Hash, ...], tuple[Turn, ...]]:
+    turns = tuple(turn for text in hashes if "+=" in text for turn in _read_turn(text, sizes))
+    rows = tuple(row for text in hashes if "+=" not in text for row in _read_hash(text, sizes))
+    if twice := [row for row in rows if rows.count(row) > 1]:
+        raise ValueError(f"hash of {twice[0].target}: the source {twice[0].source} appears twice")
+    turned = {turn.field for turn in turns}
+    sources = [row.source for row in rows] + [turn.source for turn in turns]
+    if target := next((row.target for row in rows if row.target.field in turned), None):
+        raise ValueError(f"hash of {target}: {FIELDS[target.field]} is turned, it cannot be hashed, too")
+    if read := next((source for source in sources if source.field in turned), None):
+        raise ValueError(f"hash of {read}: {FIELDS[read.field]} is turned, no hash may read it")
+    return rows, turns
 
 
 def _read_hash(text: str, sizes: tuple[int, ...]) -> list[Hash]:

@@ -7,6 +7,8 @@ the machines in `hwmodel/machines` give:
   two blocks at a time, each reading 32 pieces of 16 KiB that lie as far apart as all blocks' pieces side by side;
 * the plateau of HBM alone: the same requests, straight into the DRAM channels, with either way of refreshing;
 * the rate at which BabelStream's Dot reads two arrays, and the fastest measured kernels, which it must exceed;
+* the rate of tiles of a weight matrix, 128 bytes of each of 128 rows, against the pitch of the rows, beside that of
+  pieces of 128 bytes that lie at random: no pitch may be much slower (`--pitches`, a minute for all machines);
 * latency against footprint: one core chases a pointer round the range, one burst at a time;
 * bytes per cycle of L1 loads against the stride between lanes and the shape of a block: banks and tags.
 
@@ -51,6 +53,12 @@ PIECE_BYTES, PIECES = 16 << 10, 32  # of a block: two reads of 1024 doubles each
 DOT_ARRAY_BYTES, DOT_BLOCK_BYTES, DOT_BLOCKS = 1 << 28, 8 << 10, 4  # BabelStream: two of 2^25 doubles, blocks per core
 READING = ("gemm", "decode_attention", "mla_decode")  # kernels whose bytes in the measurements are those they must read
 KERNEL_BYTES = 4e9  # of kernels that count as bounds from below: far more than a cache keeps from one call to the next
+GATHER_BYTES = 16 << 20  # assumed: twice as much changes the rate of a gather by less than 1 %
+TILE_ROWS, TILE_BYTES = 128, 128  # of a matrix unit's operand: rows, and bytes of each, in one stage
+PITCHES = (  # bytes: hidden and intermediate sizes of published models in 8 and 16 bits, and powers of two
+    1024, 1408, 2048, 2816, 2880, 3072, 4096, 5120, 5632, 5760, 6144, 7168, 8192, 10240, 12288, 14336, 16384, 18432,
+    24576, 25600, 28672, 32768, 36864, 51200, 53248, 57344, 65536, 106496,
+)  # fmt: skip
 SHIFTS = (0, 4, 8, 12, 20, 16, 24, 28)  # elements by which the loads of a loop of gpu-strides differ
 CHASED = 512  # assumed: loads of which a latency is the mean
 PLATEAU_TOLERANCE, SRAM_TOLERANCE = 0.07, 0.10
@@ -152,6 +160,42 @@ def dot_requests(machine: Machine, core: int) -> Iterator[Any]:
             first = ((turn * DOT_BLOCKS + slot) * cores + core) * block % array
             for part in range(0, block, len(offsets) * BURST_BYTES):
                 yield from (start + first + part + offsets for start in (0, array))
+
+
+def tile_requests(machine: Machine, core: int, pitch: int) -> Iterator[Any]:
+    """Yield the burst addresses of every request of a core: tiles along the rows of a matrix, core after core its own.
+
+    `pitch`: bytes from one row to the next. A request takes as many rows of a tile as the copy engine lets it.
+    """
+    cores, size = machine.spec.cores.count, machine.spec.cores.dma.request_bytes
+    lines = np.arange(max(1, min(TILE_ROWS, size // TILE_BYTES)))
+    for turn in count():
+        first = (turn * cores + core) * TILE_ROWS * pitch
+        for column in range(0, pitch - TILE_BYTES + 1, TILE_BYTES):
+            for line in range(0, TILE_ROWS, len(lines)):
+                yield _pieces(machine, first + column + (line + lines) * pitch)
+
+
+def gather_requests(machine: Machine, core: int) -> Iterator[Any]:
+    """Yield the burst addresses of every request of a core: as many pieces as of tiles, anywhere in memory."""
+    rng, lines = np.random.default_rng(core), max(1, machine.spec.cores.dma.request_bytes // TILE_BYTES)
+    while True:
+        yield _pieces(machine, rng.integers(machine.memory_capacity_bytes // TILE_BYTES, size=lines) * TILE_BYTES)
+
+
+def _pieces(machine: Machine, starts: Any) -> Any:
+    offsets = np.arange(0, TILE_BYTES, BURST_BYTES)
+    return (starts[:, None] % machine.memory_capacity_bytes + offsets).ravel()
+
+
+def gather_bandwidth(machine: Machine) -> float:
+    """Return the bytes per second at which pieces at random are read, none of them from the cache."""
+    return bandwidth(machine, 0, GATHER_BYTES, gather_requests)
+
+
+def tile_bandwidth(machine: Machine, pitch: int) -> float:
+    """Return the bytes per second at which tiles of a matrix of this pitch are read, none of them from the cache."""
+    return bandwidth(machine, 0, GATHER_BYTES, lambda machine, core: tile_requests(machine, core, pitch))
 
 
 def dot_bandwidth(machine: Machine) -> float:
@@ -344,6 +388,16 @@ def print_strides() -> None:
                 print(row("a100-sxm", f"L1 {name}", here, there, "B/cyc", SRAM_TOLERANCE))
 
 
+def print_pitches(name: str) -> None:
+    """Print what part of the peak a stream and pieces at random reach, and what part of the latter each pitch."""
+    machine = Machine(load_machine(name))
+    peak = float(machine.hbm_peak_bytes_per_second)
+    gathered, streamed = gather_bandwidth(machine), bandwidth(machine, 0, GATHER_BYTES)
+    print(f"{name}: of the peak a stream {streamed / peak:.3f}, at random {gathered / peak:.3f}; of that, by pitch:")
+    found = ((pitch, tile_bandwidth(machine, pitch) / gathered) for pitch in PITCHES)
+    print(" ", *(f"{pitch}:{part:.2f}" for pitch, part in found), flush=True)
+
+
 REASONS = """
 Where the model is off, and why
   between: half of an L2 is near a core and half far from it, and what cores of both halves read stands in both: the
@@ -368,11 +422,17 @@ Where the model is off, and why
 
 def main() -> int:
     """Print the tables; return 1 where the measurements are missing."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m studies.memory_plateaus",
         description="Print bandwidth, latency and L1 stride figures of machines beside measured ones, from the folder"
         " ROWHIT_DATA or ../shared/data.",
-    ).parse_args()
+    )
+    parser.add_argument("--pitches", nargs="+", metavar="MACHINE", help="print only rates by pitch, of these machines")
+    given = parser.parse_args()
+    if given.pitches:
+        for name in given.pitches:
+            print_pitches(name)
+        return 0
     if not DATA.is_dir():
         print(f"memory_plateaus: no measurements in {DATA}: set ROWHIT_DATA to the folder that holds kernels/")
         return 1

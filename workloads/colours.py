@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hwmodel.program import Tensor
 from layouts import AddressMap
-from layouts.address_map import FIELDS
+from layouts.address_fields import FIELDS
 from layouts.notation import nearest_first
 from workloads.paging import PageTable
 

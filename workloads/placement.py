@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from hwmodel.machine import Machine
 from hwmodel.program import Tensor
 from layouts import AddressMap, Layout, composition
-from layouts.address_map import FIELDS
+from layouts.address_fields import FIELDS
 from layouts.notation import NamedLayout
 from workloads.subspace import ALIGNMENT_BYTES, FieldDigit, Subspace, field_digit, restrict
 

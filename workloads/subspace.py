@@ -15,7 +15,7 @@ from math import prod
 from typing import NamedTuple
 
 from layouts import AddressMap, Layout
-from layouts.address_map import FIELDS
+from layouts.address_fields import FIELDS
 from layouts.notation import nearest_first
 
 ALIGNMENT_BYTES = 4096  # assumed: what an allocator of device memory gives at least

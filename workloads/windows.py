@@ -10,13 +10,17 @@ needs, `Plan.time` what their times come to:
 - items of unequal length, as with a causal mask: the time of a core is affine in its items and in all their tiles; the
   busiest core counts (three windows).
 
-A phase within the budget is kept whole and is in the first window only, so that short programs are simply run. A
-phase that stores much has windows that write more than a shared cache keeps back. What windows cannot see: what
-changes on the way, such as a cache that fills up after thousands of tiles.
+A phase within the budget, or whose windows would be most of it, is kept whole and is in the first window only, so that
+short programs are simply run. Windows are too short to fill a shared cache. A phase that stores much and overflows it
+has windows of two kinds: early ones find it as the phase does, late ones full of an older stream
+(`Program.earlier_stores`) and none of their tensors in it, so that main memory takes stores from the start. As many
+bytes as the cache has room for pass early; where these are most of the phase, it is run whole. What windows cannot see:
+what else changes on the way, such as the reuse of tiles that came long before.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -25,14 +29,21 @@ import numpy as np
 
 from hwmodel.expansion import executions, tile_bytes
 from hwmodel.machine import Machine
-from hwmodel.program import QUEUES, Op, Phase, Program, Schedule
+from hwmodel.program import QUEUES, Op, Phase, Program, Schedule, Tensor
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Which: TypeAlias = tuple[bool, bool]  # of a window: whether it keeps more waves, more tiles
-WINDOWS: tuple[Which, ...] = ((False, False), (True, False), (False, True), (True, True))
-BUDGET_BYTES = 64 << 20  # assumed: loads and stores of a phase that is run whole, a third of a second of the engine
-FEW_WAVES = 2  # items of a core up to which none is left out
-STORES = 0.25  # assumed: part of a phase's bytes from which its stores must reach main memory in a window, too
+Which: TypeAlias = tuple[bool, bool, bool]  # of a window: whether it keeps more waves, more tiles; whether it is late
+WINDOWS: tuple[Which, ...] = tuple(
+    (waves, tiles, late) for late in (False, True) for tiles in (False, True) for waves in (False, True)
+)
+BUDGET_BYTES = 16 << 20  # assumed: of a phase that is run whole, a tenth to half of a second of the engine
+TILE_BYTES = 4096  # assumed: what a tile costs the engine besides its bytes, as so many more
+LEAST_TILES = 4  # of a window, in all items of a core
+LEAST_BYTES = 4 << 20  # assumed: of a window of short items, so that latencies and refreshes are a small part of it
+WORTHWHILE = 0.5  # of a phase that its windows may come to; more, and it is run whole
+STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
+LATE = 0.5  # assumed: part of a phase that passes before the shared cache is full, beyond which it is run whole
+SAMPLE = 256  # items of which bytes are counted
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
 
@@ -69,36 +80,60 @@ class PhasePlan:
     ragged: bool
     counts: Array
     sums: Array
+    loaded: float = 0.0
+    stored: float = 0.0
+    early: float = 1.0  # part of its bytes that pass before a shared cache is full
     kept: Mapping[Which, tuple[Array, Array]] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.waves.is_whole and self.tiles.is_whole
+
+    @property
+    def moved(self) -> float:
+        """Bytes that the phase loads and stores."""
+        return self.loaded + self.stored
 
     @property
     def windows(self) -> list[Which]:
         """The windows in which the phase differs."""
         waves, tiles = not self.waves.is_whole, not self.tiles.is_whole
         needed = {(True, False): waves, (False, True): tiles, (True, True): waves and tiles and not self.ragged}
-        return [which for which in WINDOWS if needed.get(which, True)]
+        return [which for which in WINDOWS if needed.get(which[:2], True) and (self.early < 1 or not which[2])]
+
+    @property
+    def part(self) -> float:
+        """What all windows together have of the phase's tiles, about."""
+        kept = sum(self.waves.kept(waves) * self.tiles.kept(tiles) for waves, tiles, _ in self.windows)
+        return kept / max(self.waves.whole * self.tiles.whole, 1)
 
     def time(self, times: Mapping[Which, float]) -> float:
         """Return the time of the whole phase from those of its `windows`."""
-        base = times[False, False]
+        early, late = ({which: fs for which, fs in times.items() if which[2] == late} for late in (False, True))
+        time = self._extended(early, False)
+        return self.early * time + (1 - self.early) * self._extended(late, True) if late else time
+
+    def _extended(self, times: Mapping[Which, float], late: bool) -> float:
+        """Return the time of the whole phase if all of it were early, or late."""
+        base = times[False, False, late]
         if self.ragged and len(times) > 1:
-            return self._busiest(times)
-        by_wave = times.get((True, False), base) - base
-        by_tile = times.get((False, True), base) - base
-        both = times.get((True, True), base + by_wave + by_tile) - base - by_wave - by_tile
+            return self._busiest(times, late)
+        by_wave = times.get((True, False, late), base) - base
+        by_tile = times.get((False, True, late), base) - base
+        both = times.get((True, True, late), base + by_wave + by_tile) - base - by_wave - by_tile
         waves, tiles = self.waves.beyond, self.tiles.beyond
         return base + waves * by_wave + tiles * by_tile + waves * tiles * both
 
-    def _busiest(self, times: Mapping[Which, float]) -> float:
+    def _busiest(self, times: Mapping[Which, float], late: bool) -> float:
         """Return start + the largest of item x items + tile x tiles over the cores."""
         busiest = {which: self._most_tiles(which) for which in times}
-        items, tiles = busiest[False, False]
-        base, per_item, per_tile = times[False, False], 0.0, 0.0
-        if (False, True) in times:
-            per_tile = (times[False, True] - base) / (busiest[False, True][1] - tiles)
-        if (True, False) in times:
-            more_items, more_tiles = busiest[True, False]
-            rise = times[True, False] - base - per_tile * (more_tiles - tiles)
+        items, tiles = busiest[False, False, late]
+        base, per_item, per_tile = times[False, False, late], 0.0, 0.0
+        if (False, True, late) in times:
+            per_tile = (times[False, True, late] - base) / (busiest[False, True, late][1] - tiles)
+        if (True, False, late) in times:
+            more_items, more_tiles = busiest[True, False, late]
+            rise = times[True, False, late] - base - per_tile * (more_tiles - tiles)
             if per_tile:
                 per_item = rise / (more_items - items)
             else:  # what items begin with is in the tiles
@@ -131,13 +166,19 @@ class Plan:
 
     def window(self, which: Which) -> Program:
         """Return one of the `windows`."""
-        more_waves, more_tiles = which
+        more_waves, more_tiles, late = which
         phases = [
             _cut(self.program.phases[number], plan, plan.waves.kept(more_waves), plan.tiles.kept(more_tiles))
             for number, plan in enumerate(self.phases)
             if number in self.phases_of(which)
         ]
-        return replace(self.program, phases=tuple(phases))
+        tensors = _found_in_cache(self.program, () if late else phases)
+        return replace(self.program, tensors=tensors, phases=tuple(phases), earlier_stores=self._stores(which))
+
+    def _stores(self, which: Which) -> float | None:
+        """Return what part of the phases of a late window is stored."""
+        phases = [self.phases[number] for number in self.phases_of(which)]
+        return sum(phase.stored for phase in phases) / sum(phase.moved for phase in phases) if which[2] else None
 
     def time(self, times: Mapping[Which, Sequence[float]]) -> float:
         """Return the time of the program from those of the phases of each window."""
@@ -153,6 +194,19 @@ def plan(program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES) -
     return Plan(program, tuple(_plan(program, phase, machine, budget_bytes) for phase in program.phases))
 
 
+def _found_in_cache(program: Program, phases: Sequence[Phase]) -> tuple[Tensor, ...]:
+    """Return the tensors; those in the shared cache only where one of the phases loads them: to put them takes time."""
+    loads = QUEUES.index("load")
+    loaded: set[int] = set()
+    for phase in phases:
+        stream = phase.queues[loads]
+        loaded.update(phase.tiles["tensor"][stream["tile"][stream["op"] == Op.LOAD]].tolist())
+    return tuple(
+        replace(tensor, resident="hbm") if tensor.resident == "cache" and number not in loaded else tensor
+        for number, tensor in enumerate(program.tensors)
+    )
+
+
 def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -> PhasePlan:
     tiles, cores = _tiles(phase), machine.spec.cores.count
     counts, sums = _loads(phase, cores)
@@ -160,25 +214,41 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
     whole = PhasePlan(Axis(most, most, most), Axis(longest, longest, longest), False, counts, sums)
     if len(tiles) == 0:
         return whole
-    item, tile = _bytes(program, phase, int(tiles.argmax()))
-    moved = sum(item) * len(tiles) + sum(tile) * float(tiles.sum())
-    if moved <= budget_bytes:
+    total, (loaded, stored) = float(tiles.sum()), _bytes(program, phase)
+    early = _early(loaded, stored, machine)
+    if loaded + stored + TILE_BYTES * total <= budget_bytes or LATE < early < 1:
         return whole
-    stages = max(buffer.slots for buffer in phase.buffers)
-    short, few = max(2 * stages, 4), FEW_WAVES - 1
-    stored = item[1] * len(tiles) + tile[1] * float(tiles.sum())
-    cache = machine.spec.shared_cache
-    if cache is not None and stored > STORES * moved:  # a window must write more than the cache keeps back
-        short = max(short, -(-5 * cache.capacity // (4 * min(len(tiles), cores) * tile[1])) if tile[1] else 0)
-        few = max(few, -(-5 * cache.capacity // (4 * cores * item[1])) if item[1] else 0)
-    long, many = short + max(short // 2, stages), few + max(few // 2, 1)
-    tile_axis = Axis(longest, short, long) if longest > 3 * short else whole.tiles
-    wave_axis = Axis(most, few, many) if most > 2 * few else whole.waves
-    found = PhasePlan(wave_axis, tile_axis, float(tiles.mean()) < RAGGED * longest, counts, sums)
-    if not found.ragged:
+    stages, wave_bytes = max(buffer.slots for buffer in phase.buffers), (loaded + stored) / max(most, 1)
+    waves, kept = _axes(stages, most, longest, wave_bytes)
+    ragged = total < RAGGED * longest * len(tiles)
+    found = PhasePlan(waves, kept, ragged, counts, sums, loaded, stored, early)
+    if found.part > WORTHWHILE:
+        return whole
+    if not ragged:
         return found
-    windows = {which: _cut(phase, found, wave_axis.kept(which[0]), tile_axis.kept(which[1])) for which in found.windows}
+    windows = {which: _cut(phase, found, waves.kept(which[0]), kept.kept(which[1])) for which in found.windows}
     return replace(found, kept={which: _loads(window, cores) for which, window in windows.items()})
+
+
+def _early(loaded: float, stored: float, machine: Machine) -> float:
+    """Return the part of a phase that passes before the shared cache is full, where it matters."""
+    cache, moved = machine.spec.shared_cache, loaded + stored
+    if cache is None or stored <= STORES * moved:
+        return 1.0
+    return min(1.0, cache.capacity / moved)
+
+
+def _axes(stages: int, waves: int, tiles: int, wave_bytes: float) -> tuple[Axis, Axis]:
+    """Return what windows keep of the items of a core and of the tiles of an item: enough to fill `stages` buffers."""
+    short = max(stages, LEAST_TILES)
+    if tiles > 2 * short:
+        return _axis(waves, 1, 2), _axis(tiles, short, 3 * short)
+    few = max(-(-short // max(tiles, 1)), math.ceil(LEAST_BYTES / max(wave_bytes, 1)))
+    return _axis(waves, few, 3 * few), _axis(tiles, tiles, tiles)
+
+
+def _axis(whole: int, short: int, long: int) -> Axis:
+    return Axis(whole, short, long) if whole > long else Axis(whole, whole, whole)
 
 
 def _loads(phase: Phase, cores: int) -> tuple[Array, Array]:
@@ -205,15 +275,24 @@ def _owners(phase: Phase, cores: int) -> Array:
     return owner
 
 
-def _bytes(program: Program, phase: Phase, item: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the bytes loaded and stored that an item moves besides its tiles, and with each of its tiles."""
-    moved = []
-    for tiles in (1, 2):
-        tasks = _shortened(phase, phase.tasks[item : item + 1], tiles)
-        one = replace(phase, tasks=tasks, schedule=Schedule(np.zeros(1, np.int64), np.zeros(0, np.int64)))
-        moved.append([_moved(program, one, QUEUES.index(name)) for name in ("load", "store")])
-    (load, store), (more_load, more_store) = moved
-    return (max(0, 2 * load - more_load), max(0, 2 * store - more_store)), (more_load - load, more_store - store)
+def _bytes(program: Program, phase: Phase) -> tuple[float, float]:
+    """Return the bytes that a phase loads and stores, by a sample of items: first tiles may differ from others."""
+    tiles = _tiles(phase)
+    sample = np.random.default_rng(0).choice(len(tiles), min(SAMPLE, len(tiles)), replace=False)
+    several = max(1, int((tiles[sample] > 1).sum()))
+    found = []
+    for name in ("load", "store"):
+        one, two = (_moved_by(program, phase, np.sort(sample), kept, QUEUES.index(name)) for kept in (1, 2))
+        tile = (two - one) / several
+        found.append(max(0.0, one / len(sample) - tile) * len(tiles) + tile * float(tiles.sum()))
+    return found[0], found[1]
+
+
+def _moved_by(program: Program, phase: Phase, items: Array, tiles: int, queue: int) -> int:
+    """Return the bytes that some items move if they have at most so many tiles."""
+    tasks = _shortened(phase, phase.tasks[items], tiles)
+    schedule = Schedule(np.arange(len(tasks), dtype=np.int64), np.zeros(0, np.int64))
+    return _moved(program, replace(phase, tasks=tasks, schedule=schedule), queue)
 
 
 def _moved(program: Program, phase: Phase, queue: int) -> int:

@@ -254,7 +254,7 @@ def _address_map(tables: tuple[Array, Array], sizes: dict[str, int]) -> tuple[Ar
         if turned:
             continue
         size = sizes[_FIELDS[target]]
-        if _log2(size) < 0 or size >> bit < 2:
+        if size % (2 << bit):
             raise ValueError(f"address map: hash into bit {bit} of {_FIELDS[target]}, whose size is {size}")
     table = np.zeros((len(rows) + len(hashes), 6), np.int64)
     table[: len(rows)] = rows

@@ -34,7 +34,7 @@ def simulate(program: Program, machine: Machine) -> Result:
         machine.require_fit(phase)
     dram = make_dram(machine) if machine.memory == "hbm" else None
     memory = MemorySide(Clock(), machine, dram)
-    memory.hold((tensor.base_bytes, tensor.size_bytes) for tensor in program.tensors if tensor.resident == "cache")
+    memory.begin(program)
     run = PhaseRun(program, machine, memory)
     times = []
     for phase in program.phases:

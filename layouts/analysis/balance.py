@@ -16,7 +16,8 @@ from math import prod
 
 import numpy as np
 
-from layouts.address_map import FIELDS, AddressMap
+from layouts.address_fields import FIELDS
+from layouts.address_map import AddressMap
 from layouts.analysis.buffer import Affine, Buffer
 from layouts.analysis.bursts import granule_intervals
 from layouts.bulk import IntArray, xor_extremes

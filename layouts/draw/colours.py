@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layouts.address_map import FIELDS, AddressMap
+from layouts.address_fields import FIELDS
+from layouts.address_map import AddressMap
 from layouts.bulk import IntArray
 from layouts.notation import nearest_first
 from layouts.shape import as_int

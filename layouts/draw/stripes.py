@@ -13,7 +13,8 @@ from math import prod
 
 import numpy as np
 
-from layouts.address_map import FIELDS, AddressMap
+from layouts.address_fields import FIELDS
+from layouts.address_map import AddressMap
 from layouts.bulk import IntArray
 from layouts.draw.cells import heading, mode_sizes, plain, values_at
 from layouts.draw.svg import FONT, MAX_LABEL, PALE, Picture, width_of

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from explorer import predict as predict_module
 from explorer.cli import app
 from explorer.predict import predict
 from explorer.prediction_table import (
@@ -85,6 +86,22 @@ def test_a_graph_that_is_replayed_finds_in_the_cache_what_fits_it() -> None:
         assert (found.runs[1].time_fs < cold.runs[1].time_fs) == warm
         assert (found.runs[1].least_fs < cold.runs[1].least_fs) == warm
         assert found.time_fs >= found.bound_fs
+
+
+@pytest.mark.parametrize(("second", "simulated"), [(1.1, 2), (1.3, 1)])
+def test_a_second_schedule_is_simulated_only_where_its_estimate_is_close(
+    second: float, simulated: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h100 = Machine(load_machine("h100-sxm"))
+    sizes = {"m": 64, "n": 256, "k": 512}
+    (launch,) = call_of(Row({"op": "gemm", "dtype": "bfloat16"}, sizes), h100).launches
+    best = launch.variants[0]
+    variants = tuple(replace(best, estimate_fs=fs, family=str(fs)) for fs in (1.0, second))
+    tried = []
+    real = predict_module.run
+    monkeypatch.setattr(predict_module, "run", lambda *args: tried.append(args) or real(*args))
+    predict_module.fastest(replace(launch, variants=variants), h100, 2)
+    assert len(tried) == simulated
 
 
 def test_the_file_has_all_columns_of_the_table_and_those_of_the_prediction(

@@ -187,6 +187,22 @@ def test_held_data_does_not_bring_its_neighbours_of_the_same_line() -> None:
     assert found.fetched.tolist() == addresses([0, 1, 2, 6, 7]).tolist()
 
 
+@pytest.mark.parametrize("slices", [8, 5])
+def test_an_aged_cache_is_full_and_writes_back_the_part_of_it_that_was_stored(slices: int) -> None:
+    capacity = slices * 4 * 512 * 128
+    cache = SharedCache(spec_of(capacity=capacity, ways=4, slices=slices), BURST)
+    cache.age(1000, 0.25)
+    assert cache.traffic().dirty == capacity // 4
+    cache.hold(0, 64 * 128)  # what it pushes out had been written before
+    assert cache.traffic().written_back == 0
+    left = cache.traffic().dirty
+    far = addresses(range(100 * capacity // BURST, 101 * capacity // BURST))  # a multiple of all sets
+    for first in range(0, len(far), 1024):
+        cache.access(far, first, first + 1024, True)
+    assert cache.traffic().written_back == left
+    assert cache.traffic().dirty == capacity
+
+
 def test_a_line_that_is_held_twice_takes_one_place() -> None:
     cache = SharedCache(spec_of(capacity=512, ways=4, slices=1), BURST)
     for _ in range(3):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from layouts.address_map import FIELDS, AddressMap
+from layouts.address_fields import FIELDS
+from layouts.address_map import AddressMap
 from layouts.layout import Layout
 
 HBM = dict(zip(FIELDS, (5, 16, 2, 4, 4, 2**15, 32), strict=True))

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.spec import load_machine
+from hwmodel.spec import load_machine, machine_names
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "studies/memory_plateaus.py"
+OTHER_HASHES = ("npu", "tpu", "h100-pcie")  # banks are not hashed, as their files say
+GPUS = [name for name in machine_names() if not name.startswith(OTHER_HASHES)]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,43 @@ def test_the_resident_blocks_of_a_dot_read_half_of_both_arrays_before_they_begin
     assert len(set(read)) == len(read)
     assert {start // array for start in read} == {0, 1}
     assert all(start % array % grid < grid // 2 for start in read)
+
+
+def test_the_tiles_of_all_cores_read_every_byte_of_their_rows_once(study: ModuleType) -> None:
+    machine = Machine(load_machine("a40"))
+    cores, pitch = machine.spec.cores.count, 1280
+    requests = pitch // 128 * 128 * 128 // machine.spec.cores.dma.request_bytes
+    read = [a for core in range(cores) for b in islice(study.tile_requests(machine, core, pitch), requests) for a in b]
+    assert sorted(read) == list(range(0, cores * 128 * pitch, 32))
+
+
+def slow_pitches(study: ModuleType, name: str, pitches: Sequence[int]) -> dict[int, float]:
+    """Return the pitches at which tiles arrive at less than 0.9 of the rate of pieces at random, and that part."""
+    machine = Machine(load_machine(name))
+    gathered = study.gather_bandwidth(machine)
+    parts = {pitch: study.tile_bandwidth(machine, pitch) / gathered for pitch in pitches}
+    return {pitch: part for pitch, part in parts.items() if part < 0.9}
+
+
+@pytest.mark.parametrize(
+    ("name", "pitches"), [("a100-sxm", (10240, 16384)), ("a40", (8192, 10240)), ("h200-sxm", (51200,))]
+)
+def test_tiles_of_weights_are_read_as_fast_as_pieces_at_random(
+    study: ModuleType, name: str, pitches: tuple[int, ...]
+) -> None:
+    assert slow_pitches(study, name, pitches) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GPUS)
+def test_no_pitch_of_weights_is_slow_on_any_gpu(study: ModuleType, name: str) -> None:
+    assert slow_pitches(study, name, study.PITCHES) == {}
+
+
+def test_without_hashes_of_banks_the_same_tiles_are_slow(study: ModuleType) -> None:
+    spec = load_machine("a100-sxm").with_overrides({"hbm.address_map.hashes": ["stack += bank[1:0] bank_group[1:0]"]})
+    machine = Machine(spec)
+    assert study.tile_bandwidth(machine, 10240) < 0.5 * study.gather_bandwidth(machine)
 
 
 @pytest.mark.parametrize(

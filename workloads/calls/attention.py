@@ -236,7 +236,7 @@ def _prefill(p: prefill_attention.Problem, machine: Machine, q_len: int, dim_v: 
                         products=products, epilogue="exposed", stages=stages,
                     )  # fmt: skip
                     estimate = _prefill_fs(p, machine, (rows, lanes, tile, heads), q_len, dim_v, rate)
-                    variants.append(Variant("prefill-attention", p, knobs, estimate, pipeline))
+                    variants.append(Variant("prefill-attention", p, knobs, estimate))
     pairs = _scores(p, q_len)
     macs = len(p.contexts) * p.heads_q * pairs * (p.head_dim + dim_v)
     return Launch("attention", ranked(variants), rate, macs, 0)

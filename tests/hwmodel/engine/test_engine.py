@@ -184,6 +184,14 @@ NIGHTLY = settings(
 )  # fmt: skip
 
 
+@settings(max_examples=20)
+@given(streams(), machines(), st.floats(0, 1))
+def test_streams_that_find_the_cache_full_of_others_take_the_time_of_the_reference(
+    make: Any, machine: Machine, stores: float
+) -> None:
+    check(replace(make(machine), earlier_stores=stores), machine)
+
+
 @pytest.mark.nightly
 @NIGHTLY
 @given(kernels(), machines())
