@@ -1,0 +1,64 @@
+"""The commands that search the space of a study, `explore`, and write its report again, `report`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer.cli_query import trace_path
+from explorer.json_text import Json, print_json
+
+Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
+
+
+def explore(
+    study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
+    jobs: Jobs = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Search seed instead of the study's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/NAME]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the space of a study; run it again to continue."""
+    from explorer import tables
+    from explorer.evaluate import EVALUATOR
+    from explorer.explore import explore as search
+    from explorer.progress import bar
+    from explorer.report import write_report
+    from explorer.study import load_study
+
+    question = load_study(study).with_seed(seed)
+    folder = out or Path("results") / question.name
+    trace = trace_path(question.batch.trace if question.batch else None)
+    try:
+        with bar(wanted=not as_json) as progress:
+            summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, trace)
+        page = write_report(folder)
+    except KeyboardInterrupt:
+        print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(summary.record() | {"report": str(page)})
+    else:
+        print(summary.identity.title)
+        print(tables.result_table(summary))
+        print(tables.verdict(summary))
+        print(page)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    as_json: Json = False,
+) -> None:
+    """Write the report of a results folder again."""
+    from explorer.report import write_report
+    from explorer.summary import summarise
+
+    page = write_report(folder)
+    if as_json:
+        print_json(summarise(folder).record() | {"report": str(page)})
+    else:
+        print(page)
