@@ -1,4 +1,4 @@
-"""The commands that ask about one kernel: `run`, `program` and `whatif`."""
+"""The commands that ask about one kernel: `run`, `explain`, `program` and `whatif`."""
 
 from __future__ import annotations
 
@@ -67,6 +67,41 @@ def run(
             print(line)
         print()
         print(run_view.run_text(metrics))
+
+
+def explain(
+    machine: Machine,
+    kernel: Kernel,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    sets: Sets = None,
+    suggest: Suggest = False,
+    engine: Engine = "compiled",
+    as_json: Json = False,
+) -> None:
+    """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
+    from explorer import evaluate, run_view, settings, tables
+
+    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    warn(model)
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    if suggest:
+        query = evaluate.suggested(query)
+    found = evaluate.explanation(query, engine)
+    say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    if as_json:
+        print_json(found.record())
+    else:
+        print("\n".join([evaluate.describe(query), tables.knobs_line(evaluate.knobs(query)), ""]))
+        print(run_view.explanation_text(found))
 
 
 def program(

@@ -24,6 +24,8 @@ from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
 if TYPE_CHECKING:
     import numpy as np
 
+    from explorer.explain import Explanation
+
 FLOORS = ("layouts", "hwmodel", "workloads")
 
 Metric = int | float | str | dict[str, "Metric"] | None
@@ -232,6 +234,16 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
         result = run(program, machine)
     bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
     return Outcome(result.metrics(), bandwidth, result.banks)
+
+
+def explanation(query: Query, engine: str = "compiled") -> Explanation:
+    """Return the run of the query, and what it gains on machines with one obstacle less."""
+    from explorer.explain import explain
+
+    program, machine = _program(query)
+    run = simulator(engine)
+    with _no_refusal():
+        return explain(program, machine, run)
 
 
 def simulator(engine: str) -> Callable[[Any, Any], Any]:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hwmodel.ideal import IDEALS
+from hwmodel.ideal import IDEALS, idealised
 from hwmodel.machine import Machine
 from hwmodel.program import Program
+from hwmodel.result import Result
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Gain:
 class Explanation:
     """A run, and what it would gain: `gains` with the largest first. Times in microseconds."""
 
-    result: Any
+    result: Result
     gains: tuple[Gain, ...]
 
     @property
     def time_us(self) -> float:
-        return float(self.result.time_us)
+        return self.result.time_us
 
     def record(self) -> dict[str, Any]:
         """Return the explanation as JSON-able values; `change` is relative, -0.1 is 10 % less time."""
@@ -42,15 +43,15 @@ class Explanation:
         }
 
 
-def explain(program: Program, machine: Machine, run: Callable[[Program, Machine], Any]) -> Explanation:
+def explain(program: Program, machine: Machine, run: Callable[[Program, Machine], Result]) -> Explanation:
     """Run a program on a machine and on each of its idealisations.
 
     A program compiled for the machine runs on all: they differ in times only, not in what fits.
     """
     result = run(program, machine)
-    gains = []
-    for name, ideal in IDEALS.items():
-        changed = ideal.of(machine)
-        if changed is not None:
-            gains.append(Gain(name, ideal.title, run(program, changed).time_us))
+    gains = [
+        Gain(name, ideal.title, run(program, idealised(machine, [name])).time_us)
+        for name, ideal in IDEALS.items()
+        if ideal.applies(machine)
+    ]
     return Explanation(result, tuple(sorted(gains, key=lambda gain: (gain.time_us, gain.name))))

@@ -8,34 +8,46 @@ one another, each alone gains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hwmodel.engine.phase import MOST_OUTSTANDING
 from hwmodel.machine import Machine
+from layouts.notation import nearest_first
 
 BEYOND = 1 << 20  # assumed: more per cycle than any kernel asks for, and the most that a description takes
 
 
 @dataclass(frozen=True)
 class Ideal:
-    """An idealisation. `title`: in words; `numbers`: of the description, by path; `rows`, `banks`: as in `Machine`.
-
-    Numbers whose part a machine does not have are left out; an idealisation of which nothing is left does not apply.
-    """
+    """An idealisation. `title`: in words; `numbers`: of the description, by path; the flags are those of `Machine`."""
 
     title: str
     numbers: Mapping[str, int | str | None] = field(default_factory=dict)
     ideal_rows: bool = False
     conflict_free: bool = False
 
-    def of(self, machine: Machine) -> Machine | None:
-        """Return the machine without the obstacle, None where it has none."""
-        known = {path: value for path, value in self.numbers.items() if _has(machine, path)}
+    def applies(self, machine: Machine) -> bool:
+        """Return whether a machine has the obstacle."""
         rows = self.ideal_rows and machine.memory == "hbm"
-        if not known and not rows and not self.conflict_free:
-            return None
-        return Machine(machine.spec.with_overrides(known), ideal_rows=rows, conflict_free=self.conflict_free)
+        return rows or self.conflict_free or any(_has(machine, path) for path in self.numbers)
+
+
+def idealised(machine: Machine, names: Iterable[str]) -> Machine:
+    """Return a machine without these obstacles. Raises ValueError for a name that is not in `IDEALS`."""
+    chosen = [_ideal(name) for name in names]
+    numbers = {path: value for ideal in chosen for path, value in ideal.numbers.items() if _has(machine, path)}
+    return Machine(
+        machine.spec.with_overrides(numbers),
+        ideal_rows=any(ideal.ideal_rows for ideal in chosen),
+        conflict_free=any(ideal.conflict_free for ideal in chosen),
+    )
+
+
+def _ideal(name: str) -> Ideal:
+    if name not in IDEALS:
+        raise ValueError(f"idealisation: unknown {name!r}; known: {nearest_first(name, IDEALS)}")
+    return IDEALS[name]
 
 
 def _has(machine: Machine, path: str) -> bool:
@@ -70,7 +82,8 @@ IDEALS: dict[str, Ideal] = {
         | {f"{_MATRIX}.{dtype}_scaled.macs_per_cycle": BEYOND for dtype in ("fp8", "fp4")},
     ),
     "vector": Ideal(
-        "vector units of unlimited rate", {f"cores.vector.{name}": BEYOND for name in ("alu", "exp", "reduce", "convert")}
+        "vector units of unlimited rate",
+        {f"cores.vector.{name}": BEYOND for name in ("alu", "exp", "reduce", "convert")},
     ),
     "launch": Ideal("launches that take no time", {"launch.latency": "0 s"}),
 }

@@ -108,7 +108,8 @@ class Timing:
 
     def without_rows(self) -> Timing:
         """Return the timing with what opening and closing a row takes set to a tick each, two for both."""
-        return replace(self, **dict.fromkeys(ROW_TIMES, 1), nRC=2)
+        short: dict[str, Any] = dict.fromkeys(ROW_TIMES, 1)
+        return replace(self, **short, nRC=2)
 
     @property
     def burst_interval_ticks(self) -> int:
