@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +27,10 @@ from explorer.cli_query import (
 )
 from explorer.json_text import Json, print_json
 
+if TYPE_CHECKING:
+    from explorer.explain import Explanation
+    from hwmodel.saving import Saved
+
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 
 
@@ -44,6 +49,7 @@ def run(
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
+    save: Annotated[Path | None, typer.Option(help="A file to write the program and its result to.")] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
@@ -55,7 +61,13 @@ def run(
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
     if suggest:
         query = evaluate.suggested(query)
-    metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
+    if save is not None and not save.parent.is_dir():
+        raise ValueError(f"--save: {save.parent} is no folder")
+    saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
+    assert saved.result is not None
+    metrics = saved.result.metrics()
+    if save is not None:
+        write_saved(save, saved)
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
         source = evaluate.batch_source(query)
@@ -69,9 +81,21 @@ def run(
         print(run_view.run_text(metrics))
 
 
+def write_saved(path: Path, saved: Saved) -> None:
+    """Write a run to a file that is whole or absent."""
+    from explorer.files import write_atomically
+    from hwmodel.saving import archive
+
+    try:
+        write_atomically(path, archive(saved))
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def explain(
     machine: Machine,
-    kernel: Kernel,
+    kernel: Kernel = "",
+    file: Annotated[Path | None, typer.Argument(help="What `rowhit run --save` wrote, in place of a kernel.")] = None,
     model: Model = None,
     batch: BatchSize = None,
     context: Context = None,
@@ -87,8 +111,18 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
-    from explorer import evaluate, run_view, settings, tables
+    from explorer import evaluate, settings, tables
 
+    if file is not None:
+        if kernel or sizes or suggest or (model, batch, context, trace, m, n, k) != (None,) * 7:
+            raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
+        overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
+        found, saved = evaluate.explanation_of(file, machine, overrides, engine)
+        title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
+        _say_explanation(found, title, as_json)
+        return
+    if not kernel:
+        raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
     query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
     warn(model)
     if sets:
@@ -97,11 +131,16 @@ def explain(
         query = evaluate.suggested(query)
     found = evaluate.explanation(query, engine)
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    _say_explanation(found, f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}", as_json)
+
+
+def _say_explanation(found: Explanation, title: str, as_json: bool) -> None:
+    from explorer import run_view
+
     if as_json:
         print_json(found.record())
     else:
-        print("\n".join([evaluate.describe(query), tables.knobs_line(evaluate.knobs(query)), ""]))
-        print(run_view.explanation_text(found))
+        print(f"{title}\n\n{run_view.explanation_text(found)}")
 
 
 def program(

@@ -5,8 +5,8 @@ number is looked at before compiled code reads it: records, loops, schedules and
 can take in `hwmodel.program_ranges`. Stricter than need be where that is simpler: tensors may not overlap, and a loop
 has a number of its own in its queue.
 
-Not checked: what depends on the machine (`Machine.require_fit`, rates of types), whether a queue waits for ever, which
-the executors say, and what buffers hold.
+Not checked: whether a queue waits for ever, and whether a machine has a rate for a type, both of which the executors
+say, and what buffers hold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from hwmodel.limits import MAX_AXES, MAX_LOOPS
-from hwmodel.program import NONE, QUEUES, Op, Phase, Program, Tensor
+from hwmodel.machine import Machine
+from hwmodel.program import NONE, QUEUES, Op, Phase, Program, Tensor, task_lists
 from hwmodel.program_ranges import check_ranges
 from hwmodel.vector import OPERATIONS
 from layouts import is_injective
@@ -55,6 +56,18 @@ def check_program(program: Program) -> None:
         except ValueError as error:
             where = f"phase {phase.name}: "
             raise ValueError(f"{where}{str(error).removeprefix(where)}") from None
+
+
+def check_fits(program: Program, machine: Machine) -> None:
+    """Raise ValueError where a program that others wrote cannot run on a machine, by its size or its cores."""
+    for phase in program.phases:
+        machine.require_fit(phase)
+        if not phase.schedule.dynamic:
+            task_lists(phase.schedule, machine.spec.cores.count)
+    for tensor in program.tensors:
+        end, room = tensor.base_bytes + tensor.size_bytes, machine.memory_capacity_bytes
+        if end > room:
+            raise ValueError(f"tensor {tensor.name}: ends at {end} B; {machine.spec.name} has {room} B of memory")
 
 
 def _check_tensor(tensor: Tensor) -> None:
