@@ -76,6 +76,12 @@ def check_ranges(program: Program, phase: Phase) -> None:
                     raise ValueError(f"{where}: {value:.3g} {what} up to here; allowed: up to {most}")
 
 
+def executions_at_most(phase: Phase) -> float:
+    """Return a number of instructions that all queues together run no more of in a phase that has passed the check."""
+    scopes = (scope for queue in range(len(QUEUES)) for _, scope in _scopes(phase, queue))
+    return float(sum(scope.times.sum() for scope in scopes))
+
+
 def _scopes(phase: Phase, queue: int) -> Iterator[tuple[int, _Scope]]:
     """Yield every instruction but loops that some task gets to: its position, and its scope."""
     columns = len(phase.columns)

@@ -115,9 +115,7 @@ def _check_result(result: Result) -> None:
     for kind, causes in result.stalls.items():
         whole_fs = result.makespan_fs * result.units[kind]
         if result.units[kind] < 1 or min(causes.values(), default=0) < 0 or sum(causes.values()) != whole_fs:
-            raise wrong(
-                f"result.stalls.{kind}", causes, f"femtoseconds from 0 that add up to {whole_fs}, of some units"
-            )
+            raise wrong(f"result.stalls.{kind}", causes, f"times from 0 that add up to {whole_fs} fs, of some units")
     moved_bytes = result.hbm_read_bytes + result.hbm_write_bytes
     if moved_bytes and (result.makespan_fs == 0 or result.hbm_peak_bytes_per_second <= 0):
         raise wrong("result.hbm_peak_bytes_per_second", result.hbm_peak_bytes_per_second, "more than 0, in some time")
