@@ -15,12 +15,15 @@ def step_facts(
     from explorer.evaluate import batch_of, simulator
     from hwmodel.units import FS_PER_US
     from workloads.model import load_model
+    from workloads.scheduled import decode
+    from workloads.scheduled import prefill as whole
     from workloads.sequence import plan
     from workloads.sequence_result import simulate_call
     from workloads.step import model_steps
 
     run, contexts = simulator(engine), batch_of(batch).contexts
-    steps = model_steps(load_model(model), contexts, machine, prefill=prefill, parallel=parallel, seed=batch.seed)
+    work = whole(contexts) if prefill else decode(contexts)
+    steps = model_steps(load_model(model), work, machine, parallel=parallel, seed=batch.seed)
     knobs = {step.name: _knobs(step.knobs) for step in steps}
     result = simulate_call(plan(steps, machine, batch.seed), machine, run=run)
     lines = [

@@ -5,10 +5,7 @@ Layers that are alike are one set of steps with a count, so that each kind is si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from hwmodel.machine import Machine
-from workloads.batch import check_contexts
 from workloads.kernels import embedding
 from workloads.kernels.base import require_16_bit
 from workloads.layers.products import product
@@ -16,24 +13,22 @@ from workloads.layers.residual import collapse, rms_norm
 from workloads.layers.setting import Setting
 from workloads.layers.steps import layer_steps
 from workloads.model import Model
+from workloads.scheduled import Scheduled
 from workloads.sequence import Step
 
 
-def model_steps(
-    model: Model, contexts: Sequence[int], machine: Machine, *, prefill: bool = False, parallel: int = 1, seed: int = 0
-) -> list[Step]:
-    """Return the steps of one decode step, or of the prefill, of sequences with these KV tokens.
+def model_steps(model: Model, work: Scheduled, machine: Machine, *, parallel: int = 1, seed: int = 0) -> list[Step]:
+    """Return the steps of a pass through the model that computes the new tokens of `work`.
 
     `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the head's vocabulary; the
     steps are those of one of them, without the exchange between them. `seed`: what `sequence.plan` will be called
     with, so that it finds programs compiled. Raises ValueError for a model with parts that no kernel computes, or that
     the group does not divide.
     """
-    check_contexts(contexts)
     if parallel < 1:
         raise ValueError(f"parallel: {parallel}; allowed: from 1")
     dtype = require_16_bit("step", model.dtype)
-    setting = Setting(tuple(contexts), prefill, parallel, dtype, machine, seed)
+    setting = Setting(work, parallel, dtype, machine, seed)
     rows = setting.tokens
     first = embedding.Problem(rows, model.vocabulary, model.hidden, dtype)
     steps = [Step("embedding", "embedding", first, embedding.Knobs())]
@@ -43,4 +38,4 @@ def model_steps(
         steps += collapse("last ", setting, model.streams, model.hidden, head=True)
     steps.append(rms_norm("last norm", setting, model.hidden, residual=model.streams == 1))
     vocabulary = -(-model.vocabulary // parallel)
-    return [*steps, product("head", setting, vocabulary, model.hidden, m=len(contexts))]
+    return [*steps, product("head", setting, vocabulary, model.hidden, m=work.sampled)]

@@ -78,11 +78,12 @@ def require_types(problem: Typed) -> None:
         raise ValueError(f"options: size q_fp8 is 1; allowed where the cache is {problem.kv_dtype or problem.dtype}: 0")
 
 
-def require_context(contexts: Sequence[int], q_len: int) -> None:
-    """Raise ValueError for a sequence that is shorter than its `q_len` newest tokens."""
-    for sequence, context in enumerate(contexts):
-        if context < q_len:
-            raise ValueError(f"batch: sequence {sequence}: context is {context}; allowed: q_len ({q_len}) or more")
+def require_context(contexts: Sequence[int], q_len: int | Sequence[int]) -> None:
+    """Raise ValueError for a sequence that is shorter than its newest tokens, `q_len` of all or one number for each."""
+    lengths = [q_len] * len(contexts) if isinstance(q_len, int) else q_len
+    for sequence, (context, new) in enumerate(zip(contexts, lengths, strict=True)):
+        if context < new:
+            raise ValueError(f"batch: sequence {sequence}: context is {context}; allowed: q_len ({new}) or more")
 
 
 def require_flags(**flags: int) -> None:

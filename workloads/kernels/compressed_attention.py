@@ -55,7 +55,7 @@ class Problem:
     window: int
     ratio: int
     top_k: int
-    q_len: int
+    q_len: int | tuple[int, ...]
     contexts: tuple[int, ...]
 
     @property

@@ -57,7 +57,7 @@ class Problem:
     heads: int
     dim: int
     top_k: int
-    q_len: int
+    q_len: int | tuple[int, ...]
     dtype: str
     contexts: tuple[int, ...]
     ratio: int = 1

@@ -41,7 +41,7 @@ NEW, KV, TABLE = range(3)
 class Problem:
     """One layer: `contexts` are the KV tokens of every sequence with the `new` ones, which are the last.
 
-    Raises ValueError for a sequence that is shorter than what is new.
+    `new`: one number for all sequences, or one for each. Raises ValueError for a sequence shorter than what is new.
     """
 
     heads_q: int
@@ -49,22 +49,28 @@ class Problem:
     head_dim: int
     dtype: str
     contexts: tuple[int, ...]
-    new: int = 1
+    new: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
-        short = min(self.contexts)
-        if short < self.new:
-            raise ValueError(f"batch: a context of {short} tokens is shorter than the {self.new} new ones")
+        for context, new in zip(self.contexts, self.lengths, strict=True):
+            if context < new:
+                raise ValueError(f"batch: a context of {context} tokens is shorter than the {new} new ones")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The new tokens of every sequence."""
+        return (self.new,) * len(self.contexts) if isinstance(self.new, int) else self.new
 
     @property
     def tokens(self) -> int:
         """All new tokens."""
-        return len(self.contexts) * self.new
+        return sum(self.lengths)
 
     @property
     def positions(self) -> tuple[int, ...]:
         """The position of every new token in its sequence."""
-        return tuple(context - self.new + i for context in self.contexts for i in range(self.new))
+        ends = zip(self.contexts, self.lengths, strict=True)
+        return tuple(position for context, new in ends for position in range(context - new, context))
 
 
 @dataclass(frozen=True)
@@ -132,20 +138,21 @@ def _items(problem: Problem, knobs: Knobs, cores: int) -> Items:
     """Return the columns of the items: pieces of sequences, whole tiles of them, small enough for all cores."""
     height, _ = _tiles(problem, knobs)
     piece = max(1, problem.tokens // (cores * height)) * height
-    pieces = -(-problem.new // piece)
-    sequence, number = np.divmod(np.arange(len(problem.contexts) * pieces), pieces)
-    skipped = number * piece
+    new = np.array(problem.lengths, np.int64)
+    pieces = -(-new // piece)
+    sequence = np.repeat(np.arange(len(new)), pieces)
+    skipped = (np.arange(len(sequence)) - (np.cumsum(pieces) - pieces)[sequence]) * piece
     return {
-        "row": sequence * problem.new + skipped,
-        "rows": np.minimum(problem.new - skipped, piece),
+        "row": (np.cumsum(new) - new)[sequence] + skipped,
+        "rows": np.minimum(new[sequence] - skipped, piece),
         "column": np.zeros_like(sequence),
-        "position": np.array(problem.contexts)[sequence] - problem.new + skipped,
+        "position": (np.array(problem.contexts) - new)[sequence] + skipped,
         "first_page": first_pages(problem.contexts, knobs.page_size)[sequence],
     }
 
 
 def _tiles(problem: Problem, knobs: Knobs) -> tuple[int, int]:
-    return min(knobs.tile_rows, problem.new), knobs.stages
+    return min(knobs.tile_rows, max(problem.lengths)), knobs.stages
 
 
 def _table_dtype(problem: Problem, knobs: Knobs) -> str:

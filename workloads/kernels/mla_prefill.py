@@ -7,9 +7,12 @@ online softmax. A key is the head's projected part and the rotary part that all 
 a score is the sum of two products. Every tile is masked, though only the last ones of an item need it.
 
 Expanded heads have nope + rope (192) columns of keys and `value_dim` (128) of values, and the weights as a model ships
-them; decode over the same cache is absorbed instead (`mla_decode`). Not modelled: a prefix from earlier chunks, which
-would come out of the paged cache; the projection of queries; tiles of keys kept for several heads or query tiles, other
-than in a shared cache.
+them; decode over the same cache is absorbed instead (`mla_decode`). Where only the last tokens of a sequence are
+queries, as in a chunk of a longer prefill, the latents of all its tokens are projected, as if those of earlier chunks
+lay beside the new ones.
+
+Not modelled: how latents come out of the paged cache; the projection of queries; tiles of keys kept for several heads
+or query tiles, other than in a shared cache.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from hwmodel.program import NONE, Cause, Phase, Program, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, allocate, contiguous_axis, operand
+from workloads.kernels.attention_problem import require_context
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.model_sizes import expanded
 from workloads.kernels.writer import PhaseWriter
@@ -43,7 +47,10 @@ Axes: TypeAlias = dict[str, tuple[Affine | int, Affine | int]]
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer's prefill: `tokens` of every sequence, `heads` with keys of nope + rope and values of value_dim."""
+    """One layer's prefill: `tokens` of every sequence, `heads` with keys of nope + rope and values of value_dim.
+
+    `new`: how many tokens of every sequence, its last ones, are queries; (): all. Raises ValueError for more than all.
+    """
 
     heads: int
     rank: int
@@ -52,6 +59,15 @@ class Problem:
     value_dim: int
     dtype: str
     tokens: tuple[int, ...]
+    new: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_context(self.tokens, self.queries)
+
+    @property
+    def queries(self) -> tuple[int, ...]:
+        """The tokens of every sequence that attend."""
+        return self.new or self.tokens
 
     @property
     def scale(self) -> float:
@@ -93,7 +109,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         repr(tensors[V].layout.key),
         min(knobs.tile_m, sum(problem.tokens)),
         min(knobs.tile_k, problem.rank),
-        min(knobs.tile_q, max(problem.tokens)),
+        min(knobs.tile_q, max(problem.queries)),
         min(knobs.tile, max(problem.tokens)),
         knobs.stages,
         knobs.sram_layout,
@@ -121,21 +137,22 @@ def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:
     """Return the tensors; tokens are those of all sequences, one after another."""
     count, heads, dtype = sum(problem.tokens), problem.heads, problem.dtype
 
-    def per_head(dim: int) -> dict[str, int]:
-        return {"token": count, "head": heads, "dim": dim}
+    def per_head(dim: int, tokens: int = count) -> dict[str, int]:
+        return {"token": tokens, "head": heads, "dim": dim}
 
     def weight(dim: int) -> dict[str, int]:
         return {"head": heads, "dim": dim, "rank": problem.rank}
 
+    new = sum(problem.queries)
     return [
-        Tensor("q", named("token head dim", per_head(problem.nope + problem.rope)), dtype, NONE),
+        Tensor("q", named("token head dim", per_head(problem.nope + problem.rope, new)), dtype, NONE),
         Tensor("latent", named("token rank", {"token": count, "rank": problem.rank}), dtype, NONE),
         Tensor("rotary", named("token dim", {"token": count, "dim": problem.rope}), dtype, NONE),
         Tensor("w_uk", named("head dim rank", weight(problem.nope)), dtype, NONE),
         Tensor("w_uv", named("head dim rank", weight(problem.value_dim)), dtype, NONE),
         Tensor("k", knob_layout(knobs, "layout", per_head(problem.nope)), dtype, NONE),
         Tensor("v", knob_layout(knobs, "layout", per_head(problem.value_dim)), dtype, NONE),
-        Tensor("out", named("token head dim", per_head(problem.value_dim)), dtype, NONE),
+        Tensor("out", named("token head dim", per_head(problem.value_dim, new)), dtype, NONE),
     ]
 
 
@@ -202,17 +219,18 @@ def _project(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Te
 
 def _tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     """Return the columns of the items of the attention, ordered by sequence, head and tile of queries."""
-    lengths = np.array(problem.tokens, np.int64)
-    tile_q, tile = min(knobs.tile_q, max(problem.tokens)), min(knobs.tile, max(problem.tokens))
-    per_head = -(-lengths // tile_q)
+    lengths, new = np.array(problem.tokens, np.int64), np.array(problem.queries, np.int64)
+    tile_q, tile = min(knobs.tile_q, max(problem.queries)), min(knobs.tile, max(problem.tokens))
+    per_head = -(-new // tile_q)
     items = per_head * problem.heads
     sequence = np.repeat(np.arange(len(lengths)), items)
     within = np.arange(len(sequence)) - np.repeat(np.cumsum(items) - items, items)
-    head, query = within // per_head[sequence], within % per_head[sequence] * tile_q
-    rows = np.minimum(lengths[sequence] - query, tile_q)
+    head, skipped = within // per_head[sequence], within % per_head[sequence] * tile_q
+    rows, query = np.minimum(new[sequence] - skipped, tile_q), (lengths - new)[sequence] + skipped
     return {
         "first": (np.cumsum(lengths) - lengths)[sequence],
         "head": head,
+        "row": (np.cumsum(new) - new)[sequence] + skipped,
         "query": query,
         "rows": rows,
         "tokens": query + rows,
@@ -227,7 +245,7 @@ class _Attend(PhaseWriter):
         self, problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], tasks: dict[str, Array]
     ) -> None:
         self._problem, self._stages = problem, knobs.stages
-        tq, self._tile = min(knobs.tile_q, max(problem.tokens)), min(knobs.tile, max(problem.tokens))
+        tq, self._tile = min(knobs.tile_q, max(problem.queries)), min(knobs.tile, max(problem.tokens))
         tile, dtype, kind, stages = self._tile, problem.dtype, knobs.sram_layout, knobs.stages
         along = [contiguous_axis(tensors[number], ("token", "dim")) for number in (K, V)]
         k, v = block("k", tile, problem.nope, dtype, stages), block("v", tile, problem.value_dim, dtype, stages)
@@ -256,8 +274,7 @@ class _Attend(PhaseWriter):
         return (self._p.column("tokens") - index * self._tile).clip(self._tile)
 
     def _queries(self) -> Axes:
-        p = self._p
-        return {"token": (p.column("first") + p.column("query"), self._rows), "head": (self._head, 1)}
+        return {"token": (self._p.column("row"), self._rows), "head": (self._head, 1)}
 
     def load(self) -> None:
         """Both parts of the queries once per item, then tiles of both parts of the keys, and of the values."""

@@ -1,7 +1,7 @@
 """Prefill attention: many queries per sequence against the keys up to theirs, tile by tile with an online softmax.
 
-The queries are the last `q_len` tokens of every sequence: all of it in a plain prefill, a chunk of it where the KV
-cache holds what came before. A work item is a tile of queries of one KV head, or a pair of tiles that take turns
+The queries are the last tokens of every sequence: all of it in a plain prefill, a chunk of it where the KV cache holds
+what came before. A work item is a tile of queries of one KV head, or a pair of tiles that take turns
 (`attention_phase`), against all tiles of keys that any of its rows sees: the triangle below the diagonal, and the
 window's band, are counted by whole tiles, and only the tiles on an edge are masked. Both tiles of a pair walk the tiles
 of keys of the pair. The rows of a tile are the query heads of a group, position by position, so that K and V are loaded
@@ -80,9 +80,9 @@ Array = np.ndarray[Any, Any]
 class Problem:
     """One layer's prefill attention: `contexts` are the tokens of every sequence, the new ones at the end.
 
-    `q_len`: the new tokens of every sequence, 0 for all of it. `bidirectional`: 1 where every query sees all keys, as
-    in encoders. The others as for decode attention. Raises ValueError for a context shorter than `q_len`, a flag
-    beyond 1, a window of bidirectional attention, or types that do not go together.
+    `q_len`: the new tokens of every sequence, 0 for all of it, or a number for each. `bidirectional`: 1 where every
+    query sees all keys, as in encoders. The others as for decode attention. Raises ValueError for a context shorter
+    than `q_len`, a flag beyond 1, a window of bidirectional attention, or types that do not go together.
     """
 
     heads_q: int
@@ -90,7 +90,7 @@ class Problem:
     head_dim: int
     dtype: str
     contexts: tuple[int, ...]
-    q_len: int = 0
+    q_len: int | tuple[int, ...] = 0
     window: int = 0
     sinks: int = 0
     soft_cap: int = 0
@@ -117,6 +117,8 @@ class Problem:
     @property
     def lengths(self) -> tuple[int, ...]:
         """The queries of every sequence."""
+        if isinstance(self.q_len, tuple):
+            return self.q_len
         return tuple(self.q_len or context for context in self.contexts)
 
 

@@ -1,4 +1,4 @@
-"""Which tokens of a batch are queries: the last `q_len` of every sequence, or all of a prefill, one after another."""
+"""Which tokens of a batch are queries: the last ones of every sequence, or all of a prefill, one after another."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ class Queries:
     position: Array
 
 
-def last_tokens(contexts: Sequence[int], q_len: int) -> Queries:
-    """Return the last `q_len` tokens of sequences of these lengths, or all of those that are shorter; 0: all tokens."""
+def last_tokens(contexts: Sequence[int], q_len: int | Sequence[int]) -> Queries:
+    """Return the last `q_len` tokens of sequences of these lengths, or all of those that are shorter; 0: all tokens.
+
+    `q_len` is one number for all sequences, or one for each.
+    """
     tokens = np.array(contexts, np.int64)
-    lengths = np.minimum(tokens, q_len) if q_len else tokens
+    lengths = np.minimum(tokens, q_len) if np.any(q_len) else tokens
     sequence = np.repeat(np.arange(len(tokens)), lengths)
     skipped = (tokens - np.cumsum(lengths))[sequence]  # of a sequence, less the queries of those before it
     return Queries(lengths, sequence, skipped + np.arange(len(sequence)))

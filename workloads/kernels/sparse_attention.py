@@ -47,7 +47,7 @@ class Problem:
 
     heads: Heads
     top_k: int
-    q_len: int
+    q_len: int | tuple[int, ...]
     contexts: tuple[int, ...]
 
     @property

@@ -26,12 +26,15 @@ def compressed_steps(a: CompressedAttention, s: Setting) -> Iterator[Step]:
         yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank)
         yield product("index weights", s, a.indexer.heads, a.hidden)
         yield from _compress("index entries", a.index_compressor, s)
-        yield from index(a.indexer, s, a.index_compressor.ratio)
+        for which, part in s.parts():
+            yield from index(f"index{which}", a.indexer, part, a.index_compressor.ratio)
     ratio, top_k = a.compressor.ratio if a.compressor else 0, a.indexer.top_k if a.indexer else 0
     shared = compressed_attention.heads_of(heads, a.head_dim, a.rope_dim, s.dtype)
-    problem = compressed_attention.Problem(shared, a.window, ratio, top_k, s.q_len, s.contexts)
-    parts = split(s, -(-heads // HEAD_TILE), int(problem.attended().max()))
-    yield fitted("attention", "compressed-attention", problem, compressed_attention.Knobs(split_tokens=parts), s)
+    for which, part in s.parts():
+        problem = compressed_attention.Problem(shared, a.window, ratio, top_k, part.work.each, part.work.contexts)
+        tokens = split(part, -(-heads // HEAD_TILE), int(problem.attended().max()))
+        knobs = compressed_attention.Knobs(split_tokens=tokens)
+        yield fitted(f"attention{which}", "compressed-attention", problem, knobs, part)
     yield product("out groups", s, a.out_rank, heads // groups * a.head_dim, batch=groups)
     yield product("out", s, a.hidden, groups * a.out_rank)
 
@@ -39,9 +42,13 @@ def compressed_steps(a: CompressedAttention, s: Setting) -> Iterator[Step]:
 def _compress(title: str, c: Compressor, s: Setting) -> Iterator[Step]:
     """Yield the projection of the new tokens, and the entries whose windows they complete."""
     yield product(f"{title} kv and gates", s, 2 * c.width, c.hidden)
-    done = [context // c.ratio if s.prefill else int(context % c.ratio == 0) for context in s.contexts]
-    if any(done):
-        windows = tuple(count for count in done if count)
-        problem = compress.Problem(windows, c.ratio, c.head_dim, c.overlap, not s.prefill, s.dtype)
-        yield by_rows(title, "compress", problem, compress.Knobs, s)
-        yield rms_norm(f"{title} norm", s, c.head_dim, residual=False, rows=sum(windows))
+    made = 0
+    for which, part in s.parts():
+        ends = zip(part.work.contexts, part.work.new, strict=True)
+        windows = tuple(done for context, new in ends if (done := context // c.ratio - (context - new) // c.ratio))
+        if windows:
+            problem = compress.Problem(windows, c.ratio, c.head_dim, c.overlap, part.work.decodes, s.dtype)
+            yield by_rows(f"{title}{which}", "compress", problem, compress.Knobs, part)
+        made += sum(windows)
+    if made:
+        yield rms_norm(f"{title} norm", s, c.head_dim, residual=False, rows=made)

@@ -10,6 +10,7 @@ from workloads.layers.products import product
 from workloads.layers.residual import rms_norm
 from workloads.layers.setting import Setting, fitted, split
 from workloads.model.attention import Indexer, LatentAttention
+from workloads.scheduled import of
 from workloads.sequence import Step
 
 HEAD_TILE = mla_decode.Knobs().head_tile
@@ -27,34 +28,51 @@ def latent_steps(a: LatentAttention, s: Setting) -> Iterator[Step]:
     if a.indexer is not None:
         yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank)
         yield product("index k and weights", s, a.indexer.head_dim + a.indexer.heads, a.hidden)
-    scale = float((a.nope_dim + a.rope_dim) ** -0.5)
-    if s.prefill and (a.indexer is None or max(s.contexts) <= a.indexer.top_k):
-        sizes = heads, a.kv_rank, a.rope_dim, a.nope_dim, a.v_dim
-        expanded = mla_prefill.Problem(*sizes, s.dtype, s.contexts)
-        yield fitted("attention", "mla-prefill", expanded, mla_prefill.Knobs(), s)
-    else:
-        yield product("absorb", s, a.kv_rank, a.nope_dim, batch=heads)
-        yield from _absorbed(a, s, Heads(heads, a.kv_rank, a.rope_dim, a.kv_rank, scale, s.dtype))
-        yield product("value up", s, a.v_dim, a.kv_rank, batch=heads)
+    parts = list(s.parts())
+    absorbed = [(which, part) for which, part in parts if not _expands(a, part)]
+    for which, part in parts:
+        if _expands(a, part):
+            yield _expanded(f"attention{which}", a, part, heads)
+    if absorbed:
+        rows = sum(part.tokens for _, part in absorbed)
+        yield product("absorb", s, a.kv_rank, a.nope_dim, m=rows, batch=heads)
+        scale = float((a.nope_dim + a.rope_dim) ** -0.5)
+        for which, part in absorbed:
+            yield from _absorbed(which, a, part, Heads(heads, a.kv_rank, a.rope_dim, a.kv_rank, scale, s.dtype))
+        yield product("value up", s, a.v_dim, a.kv_rank, m=rows, batch=heads)
     yield product("out", s, a.hidden, heads * a.v_dim)
 
 
-def _absorbed(a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Step]:
+def _expands(a: LatentAttention, s: Setting) -> bool:
+    """Return whether keys and values of all heads are made from the latents: of prompts whose keys all are attended."""
+    return not s.work.decodes and (a.indexer is None or max(s.work.contexts) <= a.indexer.top_k)
+
+
+def _expanded(title: str, a: LatentAttention, s: Setting, heads: int) -> Step:
+    sizes = heads, a.kv_rank, a.rope_dim, a.nope_dim, a.v_dim
+    queries = () if s.work.is_whole else s.work.new
+    problem = mla_prefill.Problem(*sizes, s.dtype, s.work.contexts, queries)
+    return fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s)
+
+
+def _absorbed(which: str, a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Step]:
+    contexts, items = s.work.contexts, -(-heads.count // HEAD_TILE)
     if a.indexer is None:
-        latent = mla_decode.Knobs(split_tokens=split(s, -(-heads.count // HEAD_TILE), max(s.contexts)))
-        yield fitted("attention", "mla-decode", mla_decode.Problem(heads, 1, s.contexts), latent, s)
+        latent = mla_decode.Knobs(split_tokens=split(s, items, max(contexts)))
+        problem = mla_decode.Problem(heads, s.work.new[0], contexts)
+        yield fitted(f"attention{which}", "mla-decode", problem, latent, s)
         return
-    yield from index(a.indexer, s, 1)
+    yield from index(f"index{which}", a.indexer, s, 1)
     top_k = a.indexer.top_k
-    sparse = sparse_attention.Problem(heads, top_k, s.q_len, s.contexts)
-    selected = min(top_k, max(s.contexts))
-    knobs = sparse_attention.Knobs(split_tokens=split(s, -(-heads.count // HEAD_TILE), selected))
-    yield fitted("attention", "sparse-attention", sparse, knobs, s)
+    sparse = sparse_attention.Problem(heads, top_k, s.work.each, contexts)
+    knobs = sparse_attention.Knobs(split_tokens=split(s, items, min(top_k, max(contexts))))
+    yield fitted(f"attention{which}", "sparse-attention", sparse, knobs, s)
 
 
-def index(a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
+def index(title: str, a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
     """Yield the step that selects among keys for `ratio` tokens each, if a sequence has one."""
-    contexts = tuple(context for context in s.contexts if context >= ratio)
-    if contexts:
-        problem = indexer.Problem(a.heads, a.head_dim, a.top_k, s.q_len, s.dtype, contexts, ratio)
-        yield fitted("index", "indexer", problem, indexer.Knobs(split_tokens=split(s, 1, max(problem.keys))), s)
+    keyed = [(context, new) for context, new in zip(s.work.contexts, s.work.new, strict=True) if context >= ratio]
+    if keyed:
+        work = of(keyed)
+        problem = indexer.Problem(a.heads, a.head_dim, a.top_k, work.each, s.dtype, work.contexts, ratio)
+        yield fitted(title, "indexer", problem, indexer.Knobs(split_tokens=split(s, 1, max(problem.keys))), s)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hwmodel.machine import Machine
+from workloads.scheduled import Scheduled
 from workloads.sequence import Step
 
 ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
@@ -14,13 +15,9 @@ ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-w
 
 @dataclass(frozen=True)
 class Setting:
-    """What the layers of a step have in common: KV tokens per sequence, of which one is new, or in a prefill all.
+    """What the layers of a step, or of a part of it, have in common; `seed` draws what kernels leave to chance."""
 
-    `seed` draws what kernels leave to chance.
-    """
-
-    contexts: tuple[int, ...]
-    prefill: bool
+    work: Scheduled
     parallel: int
     dtype: str
     machine: Machine
@@ -29,18 +26,28 @@ class Setting:
     @property
     def tokens(self) -> int:
         """The new tokens of all sequences."""
-        return sum(self.contexts) if self.prefill else len(self.contexts)
+        return self.work.tokens
 
-    @property
-    def q_len(self) -> int:
-        """The new tokens of a sequence, 0 for all of it."""
-        return 0 if self.prefill else 1
+    def parts(self, work: Scheduled | None = None) -> Iterator[tuple[str, Setting]]:
+        """Yield the settings of the parts of the step, or of `work`, and what titles say of them where there are more.
+
+        Each is what an attention kernel takes by itself.
+        """
+        parts = list((work or self.work).parts())
+        for part in parts:
+            yield _of_part(part) if len(parts) > 1 else "", replace(self, work=part)
 
     def share(self, count: int, what: str, *, copied: bool = False) -> int:
         """Return a device's part of a count that the group divides; of fewer heads that may be copied, one."""
         if count % self.parallel and not (copied and self.parallel % count == 0):
             raise ValueError(f"parallel: {self.parallel} does not divide {what} ({count})")
         return max(1, count // self.parallel)
+
+
+def _of_part(part: Scheduled) -> str:
+    if not part.decodes:
+        return " of prefill"
+    return " of decode" if part.each == 1 else f" of {part.each} tokens"
 
 
 def fitting(title: str, kernel: str, problem: Any, candidates: Iterable[Any], setting: Setting) -> Step:

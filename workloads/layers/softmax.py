@@ -9,6 +9,7 @@ from workloads.kernels import decode_attention, kv_append, prefill_attention
 from workloads.layers.products import product
 from workloads.layers.setting import Setting, fitted, split
 from workloads.model.attention import SoftmaxAttention
+from workloads.scheduled import Scheduled, of
 from workloads.sequence import Step
 
 
@@ -16,30 +17,41 @@ def softmax_steps(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
     heads_q, heads_kv = s.share(a.heads_q, "heads_q"), s.share(a.heads_kv, "heads_kv", copied=True)
     width = heads_q * a.head_dim_qk + heads_kv * (a.head_dim_qk + (0 if a.shared_kv else a.head_dim_v))
     width += heads_q * a.head_dim_v if a.gate else 0
-    seen, window = _seen(a, s)
-    sinks = int(a.sinks)
     yield product("qkv", s, width, a.hidden)
-    new = max(s.contexts) if s.prefill else 1
-    if not s.prefill or len(set(s.contexts)) == 1:
-        append = kv_append.Problem(heads_q, heads_kv, a.head_dim_qk, s.dtype, s.contexts, new)
-        yield fitted("append", "kv-append", append, kv_append.Knobs(rope="neox"), s)
-    sizes = heads_q, heads_kv, a.head_dim_qk, s.dtype, seen
-    value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
-    if s.prefill:
-        problem: Any = prefill_attention.Problem(*sizes, window=window, sinks=sinks, head_dim_v=value_dim)
-        yield fitted("attention", "prefill-attention", problem, prefill_attention.Knobs(), s)
-    else:
-        problem = decode_attention.Problem(*sizes, window=window, sinks=sinks, head_dim_v=value_dim)
-        knobs = decode_attention.Knobs(split_tokens=split(s, heads_kv, min(max(seen), window or max(seen))))
-        yield fitted("attention", "decode-attention", problem, knobs, s)
+    for which, part in s.parts():
+        sizes = heads_q, heads_kv, a.head_dim_qk, s.dtype, part.work.contexts
+        append = kv_append.Problem(*sizes, part.work.each)
+        yield fitted(f"append{which}", "kv-append", append, kv_append.Knobs(rope="neox"), part)
+    for which, part in s.parts(_seen(a, s.work)):
+        yield _attend(f"attention{which}", a, (heads_q, heads_kv), part)
     yield product("out", s, a.hidden, heads_q * a.head_dim_v)
 
 
-def _seen(a: SoftmaxAttention, s: Setting) -> tuple[tuple[int, ...], int]:
-    """Return the lengths that attention runs over, and its window: a chunk is a sequence of its own."""
+def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting) -> Step:
+    contexts, window = s.work.contexts, 0 if a.chunked else a.window or 0
+    sizes = *heads, a.head_dim_qk, s.dtype, contexts
+    value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
+    more: dict[str, Any] = {"window": window, "sinks": int(a.sinks), "head_dim_v": value_dim}
+    if s.work.decodes:
+        longest = min(max(contexts), window or max(contexts))
+        decoding = decode_attention.Knobs(split_tokens=split(s, heads[1], longest))
+        problem: Any = decode_attention.Problem(*sizes, s.work.new[0], **more)
+        return fitted(title, "decode-attention", problem, decoding, s)
+    if s.work.is_whole:
+        problem = prefill_attention.Problem(*sizes, **more)
+        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(), s)
+    problem = prefill_attention.Problem(*sizes, s.work.each, **more)
+    paged = prefill_attention.Knobs(page_size=kv_append.Knobs().page_size)
+    return fitted(title, "prefill-attention", problem, paged, s)
+
+
+def _seen(a: SoftmaxAttention, work: Scheduled) -> Scheduled:
+    """Return the sequences that attention runs over: of a chunked one, every chunk is one."""
     if a.window is None or not a.chunked:
-        return s.contexts, a.window or 0
-    if not s.prefill:
-        return tuple((context - 1) % a.window + 1 for context in s.contexts), 0
-    whole = [a.window] * sum(context // a.window for context in s.contexts)
-    return (*whole, *(context % a.window for context in s.contexts if context % a.window)), 0
+        return work
+    pieces = []
+    for context, new in zip(work.contexts, work.new, strict=True):
+        for begin in range((context - new) // a.window * a.window, context, a.window):
+            end = min(begin + a.window, context)
+            pieces.append((end - begin, end - max(begin, context - new)))
+    return of(pieces)

@@ -103,6 +103,29 @@ def test_the_program_computes_attention_within_the_roundings_of_its_dtype(case: 
     check_values(*case)
 
 
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=3), st.sampled_from([3, 16]))
+@settings(max_examples=12)
+def test_a_chunk_behind_earlier_tokens_gives_what_these_tokens_give_in_a_whole_prefill(
+    lengths: list[tuple[int, int]], tile_q: int
+) -> None:
+    tokens = tuple(new + before for new, before in lengths)
+    sizes, knobs = (2, 24, 8, 16, 12, "bf16", tokens), Knobs(tile_k=8, tile_q=tile_q, tile=7)
+    whole, chunk = (compile(Problem(*sizes, new), knobs, NPU, 0) for new in ((), tuple(new for new, _ in lengths)))
+    inside = np.concatenate([np.arange(new + before) >= before for new, before in lengths])
+    memories = filled(whole), Memory(chunk)
+    for tensor in whole.tensors[:5]:
+        values = memories[0].read(tensor.name)
+        memories[1].write(tensor.name, values[inside] if tensor.name == "q" else values)
+    for program, memory in zip((whole, chunk), memories, strict=True):
+        run(program, memory, CORES)
+    assert (memories[1].read("out") == memories[0].read("out")[inside]).all()
+
+
+def test_more_queries_than_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^batch: sequence 1: context is 3; allowed: q_len \(4\) or more$"):
+        Problem(2, 24, 8, 16, 12, "bf16", (5, 3), (5, 4))
+
+
 @pytest.mark.nightly
 @settings(max_examples=250)
 @given(cases())

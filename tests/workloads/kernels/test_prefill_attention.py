@@ -74,13 +74,17 @@ def expected(problem: Problem, knobs: Knobs, program: Program) -> tuple[Values, 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
     group, heads_kv, bidirectional = draw(st.integers(1, 5)), draw(st.integers(1, 2)), draw(st.sampled_from([0, 0, 1]))
-    q_len = draw(st.sampled_from([0, 0, 1, 5, 17]))
+    q_len: int | tuple[int, ...] = draw(st.sampled_from([0, 0, 1, 5, 17]))
+    least = q_len or 1
+    contexts = draw(st.lists(st.one_of(st.just(least), st.integers(least, 60)), min_size=1, max_size=3))
+    if draw(st.integers(0, 2)) == 2:
+        q_len = tuple(draw(st.integers(1, context)) for context in contexts)
     problem = Problem(
         heads_kv * group,
         heads_kv,
         draw(st.sampled_from([8, 16])),
         draw(st.sampled_from(["bf16", "fp16"])),
-        tuple(draw(st.lists(st.one_of(st.just(q_len or 1), st.integers(q_len or 1, 60)), min_size=1, max_size=3))),
+        tuple(contexts),
         q_len,
         0 if bidirectional else draw(st.sampled_from([0, 1, 4, 19])),
         draw(st.integers(0, 1)),
@@ -116,6 +120,7 @@ def check_values(tolerance: Tolerance, case: tuple[Problem, Knobs]) -> None:
 @settings(max_examples=30)
 @given(cases())
 @example((Problem(3, 1, 16, "bf16", (41, 1)), Knobs(tile_q=7, tile_kv=16, pipeline="warp-specialised")))
+@example((Problem(2, 1, 16, "bf16", (50, 9, 33), (20, 9, 1)), Knobs(tile_q=6, tile_kv=4, page_size=4, stages=1)))
 @example((Problem(2, 1, 16, "fp16", (50,), 20, 9, 1, 30), Knobs(tile_q=6, tile_kv=4, page_size=4, stages=1)))
 def test_the_program_computes_attention_within_the_roundings_of_its_dtype(
     attention_tolerance: Tolerance, case: tuple[Problem, Knobs]

@@ -205,8 +205,10 @@ def expect_embedding(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
 
 
 def draw_append(draw: st.DrawFn) -> tuple[Any, Any]:
-    heads_kv, new = draw(st.integers(1, 3)), draw(st.integers(1, 11))
-    contexts = draw(st.lists(st.integers(new, 40), min_size=1, max_size=5))
+    heads_kv, least = draw(st.integers(1, 3)), draw(st.integers(1, 11))
+    contexts = draw(st.lists(st.integers(least, 40), min_size=1, max_size=5))
+    ragged = tuple(draw(st.integers(1, context)) for context in contexts)
+    new = draw(st.sampled_from([least, ragged]))
     heads_q, dim = heads_kv * draw(st.integers(1, 3)), 2 * draw(st.integers(1, 9))
     problem = kv_append.Problem(heads_q, heads_kv, dim, draw(dtypes), tuple(contexts), new)
     layouts = ["page kv token head dim", "page kv head token dim", "kv page head dim token", "head kv page token dim"]
@@ -234,8 +236,8 @@ def expect_append(problem: Any, knobs: Any, ran: Ran) -> dict[str, Array]:
         turned = {"q": q.transpose(1, 0, 2)}
     table = ran.values(kv_append.TABLE)
     slots, first = [], 0
-    for context in problem.contexts:
-        for position in range(context - problem.new, context):
+    for context, new_tokens in zip(problem.contexts, problem.lengths, strict=True):
+        for position in range(context - new_tokens, context):
             page = int(table[first + position // knobs.page_size])
             slots.append(page * knobs.page_size + position % knobs.page_size)
         first += -(-context // knobs.page_size)

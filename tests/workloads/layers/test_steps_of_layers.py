@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,18 @@ from workloads.model import load_model
 from workloads.model.feed_forward import Dense
 from workloads.model.linear import LinearAttention
 from workloads.model.model import Layer
+from workloads.scheduled import Scheduled, decode, of
+from workloads.scheduled import prefill as whole
 from workloads.sequence import Step, plan
 from workloads.sequence_result import simulate_call
 from workloads.step import model_steps
 
 MACHINES = {name: Machine(load_machine(name)) for name in ("h100-sxm", "npu-hbm3")}
 NPU = MACHINES["npu-hbm3"]
+
+
+def work(contexts: Sequence[int], prefill: bool) -> Scheduled:
+    return whole(contexts) if prefill else decode(contexts)
 
 
 def weights(step: Step) -> int:
@@ -48,16 +55,16 @@ def weights(step: Step) -> int:
 @pytest.mark.parametrize("prefill", [False, True])
 def test_the_weights_of_all_kernels_of_a_step_are_those_of_the_model(name: str, prefill: bool) -> None:
     model = load_model(name)
-    steps = model_steps(model, (16, 16), NPU, prefill=prefill)
+    steps = model_steps(model, work((16, 16), prefill), NPU)
     assert sum(step.count * weights(step) for step in steps) == model.parameters
 
 
 def test_the_weights_of_a_mixture_of_experts_are_those_of_the_model_but_the_norms_of_heads(data_dir: Path) -> None:
     model = load_model(data_dir / "models" / "mistralai--Mixtral-8x7B-v0.1.json")
-    steps = model_steps(model, (16,), NPU)
+    steps = model_steps(model, decode((16,)), NPU)
     assert sum(step.count * weights(step) for step in steps) == model.parameters
     qwen = load_model(data_dir / "models" / "Qwen--Qwen3-30B-A3B.json")
-    found = sum(step.count * weights(step) for step in model_steps(qwen, (16,), NPU))
+    found = sum(step.count * weights(step) for step in model_steps(qwen, decode((16,)), NPU))
     assert qwen.parameters - found == 2 * 128 * 48  # a norm of head_dim on queries and one on keys, per layer
 
 
@@ -66,7 +73,7 @@ def test_what_no_kernel_of_a_step_reads_is_a_fraction_of_the_weights(prefill: bo
     """Biases, convolutions, and norms but the two of a layer: less than a thousandth."""
     for file in published(data_dir):
         model = load_model(file)
-        steps = model_steps(model, (64,), NPU, prefill=prefill)
+        steps = model_steps(model, work((64,), prefill), NPU)
         found = sum(step.count * weights(step) for step in steps)
         found -= model.vocabulary * model.hidden if model.tied_embeddings else 0  # the head reads the embedding again
         assert 0 <= model.parameters - found < model.parameters / 1000, file.stem
@@ -76,7 +83,7 @@ def test_what_no_kernel_of_a_step_reads_is_a_fraction_of_the_weights(prefill: bo
 def test_a_device_of_a_group_has_its_part_of_the_weights(parallel: int) -> None:
     model = load_model("llama-3.1-70b")
     alone, part = (
-        [step for step in model_steps(model, (16,), NPU, parallel=degree) if step.kernel in ("gemm", "gemv")]
+        [step for step in model_steps(model, decode((16,)), NPU, parallel=degree) if step.kernel in ("gemm", "gemv")]
         for degree in (1, parallel)
     )
     assert sum(map(weights, alone)) == parallel * sum(map(weights, part))
@@ -94,13 +101,13 @@ def test_every_published_model_compiles_to_a_step(machine: str, prefill: bool, d
     for file in files:
         target, contexts = MACHINES[machine], (96,) if prefill else (96, 33)
         model = load_model(file)
-        steps = model_steps(model, contexts, target, prefill=prefill, parallel=8)
+        steps = model_steps(model, work(contexts, prefill), target, parallel=8)
         assert plan(steps, target).steps
         assert sum(step.count for step in steps if step.name.endswith(": norm")) == len(model.layers)
 
 
 def test_a_step_takes_the_sum_of_its_kernels_and_none_is_below_its_bound() -> None:
-    steps = model_steps(load_model("tiny"), (40, 7), NPU)
+    steps = model_steps(load_model("tiny"), decode((40, 7)), NPU)
     result = simulate_call(plan(steps, NPU), NPU)
     assert result.total_fs == sum(line.count * line.result.makespan_fs for line in result.lines)
     assert all(line.result.bound.total_fs <= line.result.makespan_fs for line in result.lines)
@@ -129,7 +136,7 @@ def test_every_program_of_a_step_is_compiled_once(
     for kernel in list(KERNELS.values()):
         monkeypatch.setitem(KERNELS, kernel.name, counted(kernel))
     model = load_model(data_dir / "models" / name if name == V4 else name)
-    steps = model_steps(model, (40, 7), NPU, prefill=prefill, seed=3)
+    steps = model_steps(model, work((40, 7), prefill), NPU, seed=3)
     call = plan(steps, NPU, 3)
     assert len(fitted) == len(steps) == len(call.steps)
     for step, (title, problem, knobs) in zip(steps[1:], fitted, strict=False):  # the embedding is compiled by the plan
@@ -137,7 +144,7 @@ def test_every_program_of_a_step_is_compiled_once(
 
 
 def test_a_step_that_was_compiled_for_another_seed_or_with_other_knobs_is_compiled_again() -> None:
-    steps = model_steps(load_model("tiny"), (40, 7), NPU, seed=3)
+    steps = model_steps(load_model("tiny"), decode((40, 7)), NPU, seed=3)
     number, attend = next((n, step) for n, step in enumerate(steps) if step.kernel == "decode-attention")
     same, seed, tile = (
         plan(given, NPU, seed).steps[number].program.hash
@@ -156,11 +163,11 @@ def _retiled(step: Step) -> Step:
 
 def test_sizes_that_a_group_does_not_divide_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"parallel: 3 does not divide heads_q \(64\)"):
-        model_steps(load_model("llama-3.1-70b"), (16,), NPU, parallel=3)
+        model_steps(load_model("llama-3.1-70b"), decode((16,)), NPU, parallel=3)
     with pytest.raises(ValueError, match=r"parallel: 128 does not divide heads_q \(64\)"):
-        model_steps(load_model("llama-3.1-70b"), (16,), NPU, parallel=128)
+        model_steps(load_model("llama-3.1-70b"), decode((16,)), NPU, parallel=128)
     with pytest.raises(ValueError, match="parallel: 0; allowed: from 1"):
-        model_steps(load_model("tiny"), (16,), NPU, parallel=0)
+        model_steps(load_model("tiny"), decode((16,)), NPU, parallel=0)
 
 
 def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
@@ -173,7 +180,7 @@ def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
 
 def test_products_of_few_rows_split_k_where_most_cores_were_idle_and_k_is_long(data_dir: Path) -> None:
     model = load_model(data_dir / "models" / V4)
-    steps = {step.name.split(": ")[-1]: step for step in model_steps(model, (64,), NPU)}
+    steps = {step.name.split(": ")[-1]: step for step in model_steps(model, decode((64,)), NPU)}
     logits = steps["stream logits"]
     assert (logits.problem.n, logits.problem.k, logits.knobs.split_k) == (24, 4 * 4096, 8)  # parts of four loads of 512
     assert steps["router"].knobs.split_k == steps["q up"].knobs.split_k == 1
@@ -181,25 +188,27 @@ def test_products_of_few_rows_split_k_where_most_cores_were_idle_and_k_is_long(d
 
 def test_chunks_are_sequences_of_their_own(data_dir: Path) -> None:
     model = load_model(data_dir / "models" / "meta-llama--Llama-4-Scout-17B-16E-Instruct.json")
-    chunked = next(step for step in model_steps(model, (8200,), NPU) if step.kernel == "decode-attention")
+    chunked = next(step for step in model_steps(model, decode((8200,)), NPU) if step.kernel == "decode-attention")
     assert (chunked.problem.contexts, chunked.problem.window) == ((8,), 0)
-    whole = next(step for step in model_steps(model, (8200,), NPU, prefill=True) if step.kernel == "prefill-attention")
-    assert whole.problem.contexts == (8192, 8)
+    prompt = next(step for step in model_steps(model, whole((8200,)), NPU) if step.kernel == "prefill-attention")
+    assert (prompt.problem.contexts, prompt.problem.q_len) == ((8192, 8), 0)
+    across = next(step for step in model_steps(model, of([(8200, 30)]), NPU) if step.kernel == "prefill-attention")
+    assert (across.problem.contexts, across.problem.q_len) == ((8192, 8), (22, 8))
 
 
 def test_a_prefill_longer_than_an_indexer_selects_attends_sparsely(data_dir: Path) -> None:
     model = load_model(data_dir / "models" / "deepseek-ai--DeepSeek-V3.2.json")
     for tokens, kernels in ((2048, {"mla-prefill"}), (2049, {"indexer", "sparse-attention"})):
-        steps = model_steps(model, (tokens,), NPU, prefill=True)
+        steps = model_steps(model, whole((tokens,)), NPU)
         assert {step.kernel for step in steps} & {"mla-prefill", "indexer", "sparse-attention"} == kernels
-        assert all(step.problem.q_len == 0 for step in steps if step.kernel in ("indexer", "sparse-attention"))
+        assert all(step.problem.q_len == tokens for step in steps if step.kernel in ("indexer", "sparse-attention"))
 
 
 @pytest.mark.parametrize("prefill", [False, True])
 def test_kimi_delta_attention_has_its_own_prefill_and_reads_all_its_weights_but_small_ones(prefill: bool) -> None:
     """Sizes of Kimi-Linear-48B-A3B; not read: the convolution, biases and logarithms of decays, the norm of a head."""
     kda = LinearAttention(2304, 32, 32, 128, 128, 4, decay="channel")
-    setting = Setting((70, 33), prefill, 1, "bf16", NPU)
+    setting = Setting(work((70, 33), prefill), 1, "bf16", NPU)
     steps = layer_steps(Layer(kda, Dense(2304, 9216)), setting, "layer", 1)
     (attention,) = (step for step in steps if step.name == "layer attention")
     assert attention.kernel == ("kda-prefill" if prefill else "linear-decode")
@@ -216,7 +225,7 @@ def test_the_weights_of_a_model_of_several_streams_are_all_but_those_of_sinks_an
     model = load_model(data_dir / "models" / V4)
     assert model.streams == 4
     for contexts, prefill, open_windows in (((64,), False, 20), ((128,), False, 0), ((300,), True, 0)):
-        found = sum(step.count * weights(step) for step in model_steps(model, contexts, NPU, prefill=prefill))
+        found = sum(step.count * weights(step) for step in model_steps(model, work(contexts, prefill), NPU))
         unread = 43 * 64 + 40 * 256 + open_windows * (128 * 512 + 512)
         assert model.parameters - found == unread < model.active_parameters / 1000
 
@@ -225,7 +234,7 @@ def test_an_entry_is_made_when_its_window_is_full(data_dir: Path) -> None:
     model = load_model(data_dir / "models" / V4)
 
     def windows(*contexts: int, prefill: bool = False) -> dict[str, tuple[int, ...]]:
-        steps = model_steps(model, contexts, NPU, prefill=prefill)
+        steps = model_steps(model, work(contexts, prefill), NPU)
         return {
             f"{step.problem.ratio} {step.problem.dim}": step.problem.windows
             for step in steps
