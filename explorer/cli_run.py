@@ -61,8 +61,8 @@ def run(
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
     if suggest:
         query = evaluate.suggested(query)
-    if save is not None and not save.parent.is_dir():
-        raise ValueError(f"--save: {save.parent} is no folder")
+    if save is not None and (not save.parent.is_dir() or save.is_dir()):
+        raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
     saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
     assert saved.result is not None
     metrics = saved.result.metrics()

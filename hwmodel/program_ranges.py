@@ -21,7 +21,7 @@ from hwmodel.vector import OPERATIONS
 Array = np.ndarray[Any, Any]
 Interval: TypeAlias = tuple[Any, Any]  # lowest and highest value: of all tasks, or int64[task]
 # All assumed: more than can be simulated in a day; sums of femtoseconds stay within 64 bits.
-MAX_EXECUTED = 1 << 26  # instructions of a phase
+MAX_EXECUTED = 1 << 25  # instructions of a queue in a phase: four times a decode step of 256 x 131,072 tokens
 MAX_MOVED = 1 << 48  # elements of all tiles of a queue
 MAX_WORK = 1 << 46  # operations of a class, or multiply-accumulates, of a phase
 MAX_VALUE = 1 << 61  # of an amount on its way

@@ -148,7 +148,7 @@ def _phase(value: Any, number: int, arrays: Mapping[str, Array]) -> Phase:
     columns = tuple(text(column, f"{path}.columns") for column in entries(value["columns"], f"{path}.columns", 64))
     count = integer(value["tasks"], f"{path}.tasks", 0, MAX_TABLE)
     functions = entries(value["functions"], f"{path}.functions", 256)
-    buffers = entries(value["buffers"], f"{path}.buffers", 256)
+    buffers = entries(value["buffers"], f"{path}.buffers", 64)
     counters = entries(value["counters"], f"{path}.counters", 256)
     return Phase(
         text(value["name"], f"{path}.name"),
