@@ -28,6 +28,9 @@ Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", help="NAME=VALUE[,NAME=VALUE]: sizes or choices, as `rowhit kernels NAME` lists them."),
 ]
+Routing = Annotated[
+    str | None, typer.Option(help="A CSV or .npz file of recorded choices of experts, for kernels of experts.")
+]
 Suggest = Annotated[bool, typer.Option("--suggest", help="Take knobs that suit the problem for those not set.")]
 Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
 Sets = Annotated[
@@ -64,6 +67,7 @@ def query_of(
     trace: str | None,
     seed: int,
     options: dict[str, int | str],
+    routing: str | None = None,
 ) -> Query:
     """Return the question that the options of a command ask; ValueError names the option that cannot be."""
     from explorer import evaluate
@@ -74,7 +78,8 @@ def query_of(
     for option, value in {"batch": batch, "context": context}.items():
         if value is not None and value < 1:
             raise ValueError(f"--{option} {value}: must be at least 1")
-    return Query(machine, kernel, model, lengths_of(batch, context, trace, seed), tuple(options.items()), seed=seed)
+    lengths = lengths_of(batch, context, trace, seed)
+    return Query(machine, kernel, model, lengths, tuple(options.items()), seed=seed, routing=routing)
 
 
 def lengths_of(sequences: int | None, context: int | None, trace: str | None, seed: int) -> Any:

@@ -14,6 +14,7 @@ from explorer.cli_query import (
     Kernel,
     Machine,
     Model,
+    Routing,
     Seed,
     Sets,
     Size,
@@ -46,6 +47,7 @@ def run(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
@@ -55,7 +57,8 @@ def run(
     """Simulate one kernel on one machine."""
     from explorer import evaluate, run_view, settings, tables
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
@@ -155,6 +158,7 @@ def program(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     sets: Sets = None,
     suggest: Suggest = False,
     as_json: Json = False,
@@ -162,7 +166,8 @@ def program(
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
     from explorer import evaluate, settings, tables
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
     if suggest:
@@ -188,6 +193,7 @@ def whatif(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
@@ -196,7 +202,8 @@ def whatif(
     from explorer.whatif import what_if
     from explorer.workers import workers
 
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
     if not sets:
         raise ValueError("whatif needs at least one --set path=value")

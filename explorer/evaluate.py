@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.saving import Saved
 
+Options = tuple[tuple[str, int | str], ...]
 FLOORS = ("layouts", "hwmodel", "workloads")
 
 Metric = int | float | str | dict[str, "Metric"] | None
@@ -93,8 +94,16 @@ def _knobs(query: Query) -> Any:
 
 
 def knobs(query: Query) -> dict[str, Scalar]:
-    """Return every knob of the query's kernel with the value the query gives it."""
-    return defaults(query.kernel) | dict(query.knobs)
+    """Return every knob of the query's kernel with the value the query gives it.
+
+    Where choices of experts are recorded, those that would draw them are none.
+    """
+    found = defaults(query.kernel) | dict(query.knobs)
+    if query.routing is None:
+        return found
+    from workloads.kernels.moe_problem import RoutingKnobs
+
+    return {name: value for name, value in found.items() if name not in {knob.name for knob in fields(RoutingKnobs)}}
 
 
 def suggested(query: Query) -> Query:
@@ -150,26 +159,26 @@ def batch_of(spec: BatchSpec) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _problem(
-    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
-) -> Any:
+def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: Options, routing: str | None) -> Any:
     from workloads.model import load_model
 
     if batch is not None:
         check_takes_batch(kernel)
     facts = load_model(model) if model is not None else None
+    if routing is not None:
+        return _kernel(kernel).recorded(facts, dict(options), routing)
     return _kernel(kernel).shape(facts, batch_of(batch) if batch is not None else None, dict(options))
 
 
 @lru_cache(maxsize=64)
 def _problem_digest(
-    kernel: str, model: str | None, batch: BatchSpec | None, options: tuple[tuple[str, int | str], ...]
+    kernel: str, model: str | None, batch: BatchSpec | None, options: Options, routing: str | None
 ) -> str:
-    return _digest([kernel, repr(_problem(kernel, model, batch, options))])
+    return _digest([kernel, repr(_problem(kernel, model, batch, options, routing))])
 
 
 def _problem_of(query: Query) -> Any:
-    return _problem(query.kernel, query.model, query.batch, query.options)
+    return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
 def _program(query: Query) -> tuple[Any, Any]:
@@ -197,7 +206,7 @@ def _digest(value: object) -> str:
 def key(query: Query) -> str:
     """Return 16 hexadecimal digits of machine, kernel, problem, the meaning of the knobs, and seed."""
     canonical = _kernel(query.kernel).canonical(_problem_of(query), _knobs(query))
-    problem = _problem_digest(query.kernel, query.model, query.batch, query.options)
+    problem = _problem_digest(query.kernel, query.model, query.batch, query.options, query.routing)
     return _digest([_spec(query.machine, query.machine_overrides).hash, problem, canonical, query.seed])
 
 
@@ -327,7 +336,7 @@ def _no_refusal() -> Iterator[None]:
 
 
 def inputs(query: Query) -> dict[str, str]:
-    """Return the digests of the machine, the model, the lengths in the batch and the simulator itself."""
+    """Return the digests of the machine, the model, the lengths in the batch, the routing and the simulator itself."""
     from workloads.model import load_model
 
     machine_of(query.machine, ())  # a description whose parts do not fit is refused by its name
@@ -340,6 +349,8 @@ def inputs(query: Query) -> dict[str, str]:
     if query.batch is not None:
         found["batch"] = _digest(list(batch_of(query.batch).contexts))
         found["batch_source"] = str(batch_source(query))
+    if query.routing is not None:
+        found["routing"] = str(_problem_of(query).routing)
     return found
 
 
@@ -360,6 +371,8 @@ def describe(query: Query) -> str:
         parts.append(_describe_model(_kernel(query.kernel), load_model(query.model), dict(query.options)))
     if query.batch is not None:
         parts.append(_describe_batch(query.batch))
+    if query.routing is not None:
+        parts.append(_describe_routing(query))
     parts += [f"{name} = {size}" for name, size in query.options]
     changes = [f"{path} = {value}" for path, value in query.machine_overrides]
     return " · ".join([*parts, _spec(query.machine, ()).name, *changes])
@@ -380,6 +393,11 @@ def _describe_batch(batch: BatchSpec) -> str:
     name = "Azure" if batch.trace == AZURE else "Mooncake"
     source = "shipped quantiles" if batch.trace_path is None else "file"
     return f"{sequences} from the {name} conversation trace ({source})"
+
+
+def _describe_routing(query: Query) -> str:
+    problem = _problem_of(query)
+    return f"{problem.tokens} tokens to {problem.topk} of {problem.experts} experts as in {query.routing}"
 
 
 def batch_source(query: Query) -> str | None:

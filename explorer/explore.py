@@ -69,7 +69,7 @@ def check_problem(study: Study, evaluator: Evaluator, trace_path: str | None) ->
     evaluator.defaults(study.kernel)
     there = study.located()
     batch = study.batch.spec(trace_path) if study.batch else None
-    query = Query(there.machine, study.kernel, there.model, batch, tuple(study.options.items()))
+    query = Query(there.machine, study.kernel, there.model, batch, tuple(study.options.items()), routing=there.routing)
     evaluator.inputs(query)
     evaluator.key(query)
 

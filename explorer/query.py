@@ -45,6 +45,7 @@ class Query:
     knobs: tuple[tuple[str, Scalar], ...] = ()  # sorted by name
     machine_overrides: tuple[tuple[str, str], ...] = ()  # sorted by path
     seed: int = 0  # of the program: the order of shuffled pages
+    routing: str | None = None  # the file of recorded choices of experts
 
     def with_knob(self, name: str, value: Scalar) -> Query:
         """Return this query with knob `name` set; `machine.PATH` overrides a number of the machine."""

@@ -170,6 +170,7 @@ def _base_query(study: Study, evaluator: Evaluator, defaults: Mapping[str, Scala
         tuple(study.options.items()),
         tuple(sorted(defaults.items())),
         seed=study.batch.seed if study.batch else 0,
+        routing=study.routing,
     )
     for name, value in study.fixed.items():
         query = query.with_knob(name, value)

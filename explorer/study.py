@@ -66,7 +66,8 @@ class Budget(_Section):
 class Study(_Section):
     """One search. `knobs` are searched, `fixed` hold for every point, `baseline` is what to compare with.
 
-    A knob is a knob of the kernel, or a number of the machine written `machine.PATH`.
+    A knob is a knob of the kernel, or a number of the machine written `machine.PATH`. `routing` is the path of a file
+    of recorded choices of experts.
     """
 
     name: _Name
@@ -75,6 +76,7 @@ class Study(_Section):
     model: str | None = None
     batch: BatchSection | None = None
     options: dict[str, _Count | Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]] = {}
+    routing: Annotated[str, Field(min_length=1)] | None = None
     knobs: dict[str, list[Scalar]]
     fixed: dict[str, Scalar] = {}
     baseline: dict[str, Scalar] = {}
@@ -122,7 +124,7 @@ class Study(_Section):
         return self._file
 
     def located(self) -> Study:
-        """Return this study with the paths of its machine and model, which start at its file, as seen from here.
+        """Return this study with the paths of machine, model and routing, which start at its file, as seen from here.
 
         The study itself keeps them as written: what it is does not depend on where it is read from.
         """
@@ -130,7 +132,7 @@ class Study(_Section):
             return self
         folder = self._file.parent
         paths = {"machine": _beside(folder, self.machine), "model": self.model and _beside(folder, self.model)}
-        return self.model_copy(update=paths)
+        return self.model_copy(update=paths | {"routing": self.routing and str(folder / self.routing)})
 
 
 def _beside(folder: Path, name: str) -> str:

@@ -7,7 +7,8 @@ and the shared cache, and bursts on the HBM data buses, spread evenly over all p
 through main memory's slices of SRAM. Behind a shared cache or multicast, memory must move only what is distinct
 (`footprint`), and in later phases only what the cache cannot have kept. The first request must also make its way
 through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for counters and
-the tail after the last byte are not in it: they can only make a run longer.
+the tail after the last byte are not in it: they can only make a run longer. Where slices of SRAM are the cores' own,
+all requests might stay beside their cores, so that the network gives no bound.
 
 Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
 computed once per distinct set of sizes.
@@ -128,7 +129,7 @@ def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:
     if noc.multicast_window is not None:
         loaded = -(-loaded // cores)  # no load serves more cores than there are
     resources = {}
-    if noc.bisection is not None and loaded + stored:
+    if noc.bisection is not None and loaded + stored and not machine.is_local:
         there, back = (transfer_fs(size, noc.bisection) for size in (stored, loaded))
         resources["network"] = max(there, back + _first_data_fs(machine) if loaded else 0)
     if machine.spec.shared_cache is not None and loaded + stored:
@@ -184,7 +185,7 @@ def _first_data_fs(machine: Machine) -> int:
     """Return the earliest time, after a launch, at which data of a load can reach a core's port."""
     dma = machine.spec.cores.dma
     issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
-    return issue + 2 * machine.spec.noc.latency  # a load that the shared cache answers
+    return issue + 2 * machine.least_network_fs  # a load that the shared cache answers
 
 
 def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int:

@@ -67,6 +67,7 @@ class DmaEngine:
     def __init__(self, core: Core, number: int, is_write: bool) -> None:
         machine = core.machine
         self._core = core
+        self.core = core.number
         self._number = number
         self._is_write = is_write
         self._dma = machine.spec.cores.dma

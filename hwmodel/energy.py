@@ -53,7 +53,7 @@ class Actions:
     hbm_write_bytes: int
     distributed_sram_bytes: int  # read from or written to a main memory of SRAM
     cache_bytes: int  # read from or written to a shared cache, by cores and by memory
-    noc_bytes: int  # between cores and the shared memory side
+    noc_bytes: int  # between cores and the shared memory side; not what stays beside its core
     time_fs: int
 
 
@@ -128,7 +128,7 @@ def least_of(done: Instructions, machine: Machine, bound: Bound) -> Energy | Non
         hbm_write_bytes=stored if in_hbm else 0,
         distributed_sram_bytes=0 if in_hbm else loaded + stored,
         cache_bytes=least_loaded + done.stored_bytes if machine.spec.shared_cache is not None else 0,
-        noc_bytes=done.loaded_bytes + done.stored_bytes,
+        noc_bytes=0 if machine.is_local else done.loaded_bytes + done.stored_bytes,
         time_fs=bound.total_fs,
     )
     return spent(spec, actions)

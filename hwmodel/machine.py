@@ -79,7 +79,7 @@ class Machine:
         self._conflict_free = conflict_free
         self._hbm = Hbm.of(spec.hbm, spec.where, ideal_rows=ideal_rows) if spec.hbm else None
         if spec.distributed_sram:
-            check_sram(spec.distributed_sram, spec.where)
+            check_sram(spec, spec.distributed_sram)
         self._check_core()
         if spec.shared_cache:
             try:
@@ -140,9 +140,22 @@ class Machine:
     def organisation(self) -> Organisation:
         return self.hbm.organisation
 
-    @property
+    @cached_property
     def address_map(self) -> AddressMap:
-        return self.hbm.address_map
+        """Where an address lies; a slice of SRAM is a stack of the map. Raises ValueError where slices are hashed."""
+        if self._hbm:
+            return self._hbm.address_map
+        if not self.is_local:
+            raise ValueError(
+                f"{self.spec.where}: distributed_sram: its slices are hashed, so that no layout keeps to some of them; "
+                "allowed: a machine with hbm, or with distributed_sram.local"
+            )
+        return _sram_map(self._sram)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether main memory is made of slices that are the cores' own."""
+        return self._hbm is None and bool(self._sram.local)
 
     @property
     def hbm_peak_bytes_per_second(self) -> Fraction:
@@ -215,9 +228,14 @@ class Machine:
 
     @cached_property
     def memory_request_fs(self) -> int:
-        """From a core's DMA engine to main memory: network, and the shared cache's miss path."""
+        """From a core's DMA engine to main memory, at least: network, and the shared cache's miss path."""
         cache = self.spec.shared_cache
-        return self.spec.noc.latency + (cache.miss_latency if cache else 0)
+        return self.least_network_fs + (cache.miss_latency if cache else 0)
+
+    @property
+    def least_network_fs(self) -> int:
+        """The network's latency, one way; none where a request may stay beside its core."""
+        return 0 if self.is_local else self.spec.noc.latency
 
     @property
     def sram_line_bytes(self) -> int:
@@ -280,16 +298,35 @@ def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
         )
 
 
-def check_sram(spec: DistributedSramSpec, where: str) -> None:
-    """Raise ValueError where the numbers of a main memory of SRAM do not fit each other."""
-    if spec.access > MAX_TRANSFER_BYTES:
-        raise ValueError(f"{where}: distributed_sram.access: {spec.access} B; allowed: up to {MAX_TRANSFER_BYTES} B")
-    if spec.interleave % spec.access:
+def check_sram(spec: MachineSpec, sram: DistributedSramSpec) -> None:
+    """Raise ValueError where the numbers of a main memory of SRAM do not fit each other, or the cores."""
+    where = f"{spec.where}: distributed_sram"
+    if sram.access > MAX_TRANSFER_BYTES:
+        raise ValueError(f"{where}.access: {sram.access} B; allowed: up to {MAX_TRANSFER_BYTES} B")
+    if sram.interleave % sram.access:
+        raise ValueError(f"{where}.interleave: {sram.interleave} B is no multiple of an access of {sram.access} B")
+    if sram.capacity % (sram.slices * sram.interleave):
         raise ValueError(
-            f"{where}: distributed_sram.interleave: {spec.interleave} B is no multiple of an access of {spec.access} B"
+            f"{where}.capacity: {sram.capacity} B is no multiple of {sram.slices} slices of {sram.interleave} B"
         )
-    if spec.capacity % (spec.slices * spec.interleave):
+    if not sram.local:
+        return
+    if sram.slices != spec.cores.count:
         raise ValueError(
-            f"{where}: distributed_sram.capacity: {spec.capacity} B is no multiple of {spec.slices} slices of "
-            f"{spec.interleave} B"
+            f"{where}.slices: {sram.slices}; allowed where they are local: one per core, {spec.cores.count}"
         )
+    if spec.shared_cache:
+        raise ValueError(f"{where}.local: beside a shared cache, which all requests pass; allowed: without one")
+    try:
+        _sram_map(sram)
+    except ValueError as error:
+        raise ValueError(f"{where}.local: {error}") from None
+
+
+def _sram_map(sram: DistributedSramSpec) -> AddressMap:
+    """Return the address map of slices that have their lines in turn: a slice is a stack of it, an access a burst."""
+    columns = sram.interleave // sram.access
+    sizes = {"stack": sram.slices, "row": sram.capacity // (sram.slices * sram.interleave), "column": columns}
+    others = dict.fromkeys(("channel", "pseudo_channel", "bank_group", "bank"), 1)
+    order = (f"offset:{sram.access.bit_length() - 1}", "column", "stack", "row")
+    return AddressMap.create(order, (), sizes | others, sram.access)

@@ -68,8 +68,13 @@ class SramMemory:
 
     def __init__(self, spec: DistributedSramSpec) -> None:
         self.latency_fs = spec.latency
-        self.slices = Slices(spec.slices, spec.interleave, spec.access, spec.bandwidth)
+        self.slices = Slices(spec.slices, spec.interleave, spec.access, spec.bandwidth, in_turn=bool(spec.local))
         self._access_bytes = spec.access
+        self._line_bytes, self._count = spec.interleave, spec.slices
+
+    def holds(self, number: int, bursts: Array) -> bool:
+        """Return whether the bursts at these addresses all lie in one of the slices, which are dealt in turn."""
+        return bool((bursts // self._line_bytes % self._count == number).all())
 
     @property
     def moved_bytes(self) -> int:

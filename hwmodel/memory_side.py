@@ -72,6 +72,9 @@ def _succeed(event: simpy.Event) -> None:
 class Engine(Protocol):
     """What sends requests: takes the data of loads at its port, and is told when a store is complete."""
 
+    @property
+    def core(self) -> int: ...
+
     def receive(self, request: Any, now_fs: int) -> None: ...
 
     def complete(self, event: simpy.Event) -> None: ...
@@ -96,6 +99,7 @@ class Trip:
     first: int
     stop: int
     is_write: bool
+    is_local: bool = False  # it stays beside its core
     followers: list[Trip] = field(default_factory=list)  # equal loads that get their data with this one's
 
     @property
@@ -119,18 +123,19 @@ class MemorySide:
         self._tlbs: dict[Engine, Tlb] = {}
         self._multicast, self._there, self._back = Multicast(spec.noc), Cut(spec.noc), Cut(spec.noc)
         self._back_fs = spec.noc.latency
+        self._mixes = machine.is_local  # some requests cross the network and some do not
         self._quiet: simpy.Event | None = None
         self._under_way: list[Trip | None] = []  # by number
         self._free: list[int] = []  # numbers
         self._next_fs = k.NEVER  # nothing happens to those before
-        self._asked_bytes = self._untranslated_bytes = 0
+        self._asked_bytes = self._untranslated_bytes = self._local_bytes = 0
         cache = spec.shared_cache
         self._trips = k.trips_of(cache.line // machine.burst_bytes if cache else 1)
         self._widen(min(spec.cores.dma.request_bytes // machine.burst_bytes, FIRST_WIDTH))
         scalars = self._trips.scalars
         scalars[k.HAS_CACHE], scalars[k.HAS_DRAM] = cache is not None, dram is not None
-        scalars[k.BACK_FS] = spec.noc.latency
-        scalars[k.LAST_LEG_FS] = cache.miss_latency if cache else spec.noc.latency
+        scalars[k.BACK_FS] = machine.least_network_fs
+        scalars[k.LAST_LEG_FS] = cache.miss_latency if cache else machine.least_network_fs
         scalars[k.REACTION_FS] = 0 if cache else spec.noc.latency
         scalars[k.LOOKAHEAD_FS] = int(dram.lookahead_ticks * machine.tick_fs) if dram else 0
         scalars[k.SRAM_FS] = self._sram.latency_fs if self._sram else 0
@@ -154,6 +159,9 @@ class MemorySide:
         """Send a request from its core now; bursts[first:stop] are its addresses."""
         trip = Trip(request, bursts, first, stop, is_write)
         self._asked_bytes += trip.size_bytes
+        if self._mixes and self._sram and self._sram.holds(request.engine.core, bursts[first:stop]):
+            trip.is_local = True
+            self._local_bytes += trip.size_bytes
         if self._tlb_spec is None:
             self._leave_now(trip)
             return
@@ -172,13 +180,15 @@ class MemorySide:
         self._leave_now(trip)
 
     def _leave_now(self, trip: Trip) -> None:
-        """Send a translated request into the network, unless it joins another."""
-        now_fs = self._env.now
-        if not trip.is_write and self._multicast.join(trip, now_fs):
-            return
-        arrival_fs = self._there.cross(now_fs, trip.size_bytes) if trip.is_write else now_fs
-        if self._cache:
-            arrival_fs += self._back_fs
+        """Send a translated request into the network, unless it joins another or stays where it is."""
+        arrival_fs = now_fs = self._env.now
+        if not trip.is_local:
+            if not trip.is_write and self._multicast.join(trip, now_fs):
+                return
+            if trip.is_write:
+                arrival_fs = self._there.cross(now_fs, trip.size_bytes)
+            if self._cache or self._mixes:
+                arrival_fs += self._back_fs
         order = self._env.place()
         if arrival_fs == now_fs and not self._cache:  # before all else of this time
             order -= k.NEVER
@@ -288,11 +298,14 @@ class MemorySide:
         assert trip is not None
         self._free.append(number)
         if trip.is_write:
-            self.at(served_fs + self._back_fs - self._env.now, trip.request.engine.complete, trip.request)
+            back_fs = 0 if trip.is_local else self._back_fs
+            self.at(served_fs + back_fs - self._env.now, trip.request.engine.complete, trip.request)
             return
         self._multicast.close(trip)
         if self._cache:  # its slices may have served one that came later before
             self.at(served_fs - self._env.now, self._go_back, (trip, served_fs))
+        elif trip.is_local:
+            self.at(served_fs - self._env.now, self._arrive, trip)
         else:
             self._send_back(trip, served_fs)
 
@@ -302,6 +315,15 @@ class MemorySide:
     def _send_back(self, trip: Trip, now_fs: int) -> None:
         """Send a load's data, which is there now or soon, to those that asked for it; in order of time."""
         there_fs = self._back.cross(now_fs, trip.size_bytes) + self._back_fs
+        if self._mixes:  # data that stays beside its core may be at the port before
+            self.at(there_fs - self._env.now, self._arrive, trip)
+        else:
+            self._receive(trip, there_fs)
+
+    def _arrive(self, event: simpy.Event) -> None:
+        self._receive(event.value, self._env.now)  # type: ignore[arg-type]
+
+    def _receive(self, trip: Trip, there_fs: int) -> None:
         for receiver in (trip, *trip.followers):
             receiver.request.engine.receive(receiver.request, there_fs)
 
@@ -320,15 +342,19 @@ class MemorySide:
         event.callbacks, event._ok, event._value = [callback], True, value
         self._env.schedule(event, delay=delay_fs)
 
-    def count(self, asked_bytes: int, untranslated_bytes: int) -> None:
-        """Count bytes of requests that came another way than `submit`, and of those the ones that waited for a page."""
+    def count(self, asked_bytes: int, untranslated_bytes: int, local_bytes: int) -> None:
+        """Count bytes of requests that came another way than `submit`.
+
+        Of those the ones that waited for a page, and the ones that stayed beside their cores.
+        """
         self._asked_bytes += asked_bytes
         self._untranslated_bytes += untranslated_bytes
+        self._local_bytes += local_bytes
 
     def levels(self) -> dict[str, LevelTraffic]:
         """Return the bytes of every level of memory so far but those of DRAM, whose statistics have more."""
-        asked, joined = self._asked_bytes, self._multicast.merged_bytes
-        levels = {"network": LevelTraffic(asked=asked, merged=joined, fetched=asked - joined)}
+        asked, local, joined = self._asked_bytes, self._local_bytes, self._multicast.merged_bytes
+        levels = {"network": LevelTraffic(asked=asked, hit=local, merged=joined, fetched=asked - local - joined)}
         if self._tlb_spec:
             missed = self._untranslated_bytes
             levels["tlb"] = LevelTraffic(asked=asked, hit=asked - missed, missed=missed)

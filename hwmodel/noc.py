@@ -4,8 +4,12 @@ Each core has one port per direction, a server that passes bytes in the order in
 description gives a bisection bandwidth, all cores' data passes one more server per direction. With multicast, a load
 that asks for the same bursts as one that left another core shortly before joins it: memory is asked once, and the data
 crosses the cut once and then every core's port. It reaches a core once: a core that asks again is answered again, so
-no load serves more requests than there are cores, which `bounds` counts on. Links between switches and their routing
-are not modelled.
+no load serves more requests than there are cores, which `bounds` counts on.
+
+Where slices of a main memory of SRAM are the cores' own (`distributed_sram.local`), a request that lies in its own
+core's slice as a whole stays there: it takes neither the network's latency nor the cut, and only its core's port. One
+that touches another slice crosses the network with all of its bytes. Links between switches, their routing, and how
+far apart two cores are, are not modelled.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ def _array(archive: zipfile.ZipFile, path: Path, wanted: Wanted, chosen: Sequenc
     """Return one array of the archive, read no further than its type and size allow."""
     name = wanted.name
     if f"{name}.npy" not in archive.namelist():
-        there = ", ".join(entry.removesuffix(".npy")[:40] for entry in itertools.islice(archive.namelist(), 8))
+        names = (entry.removesuffix(".npy")[:40] for entry in itertools.islice(archive.namelist(), 8))
+        there = ", ".join(entry if entry.isprintable() else ascii(entry) for entry in names)
         needed = ", ".join(array.name for array in itertools.islice(chosen, 8))
         raise ValueError(f"{path}: no array {name}; it has {there or 'none'}, needed are {needed}")
     with archive.open(f"{name}.npy") as file:

@@ -79,8 +79,9 @@ class PhaseParts:
 class Core:
     """One core during one phase: a process per queue, around one scratchpad."""
 
-    def __init__(self, env: Clock, parts: PhaseParts) -> None:
+    def __init__(self, env: Clock, parts: PhaseParts, number: int) -> None:
         self.env = env
+        self.number = number
         self.machine = parts.machine
         self.memory = parts.memory
         self.sram_use = parts.sram_use
@@ -203,8 +204,8 @@ def _run_phase(env: Clock, parts: PhaseParts, ledgers: list[list[Ledger]]) -> Pr
     yield env.timeout(parts.machine.spec.launch.latency)
     processes = []
     shares = _shares(parts.phase, len(ledgers))
-    for core_ledgers, share in zip(ledgers, shares, strict=True):
-        core = Core(env, parts)
+    for place, (core_ledgers, share) in enumerate(zip(ledgers, shares, strict=True)):
+        core = Core(env, parts, place)
         for number, ledger in enumerate(core_ledgers):
             ledger.spend("launch", env.now)
             processes.append(env.process(core.queue(number, share(), ledger)))

@@ -311,7 +311,7 @@ def _check_bytes(tensors: tuple[TensorTraffic, ...], levels: dict[str, LevelTraf
     network = levels["network"]
     sent = sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors)
     assert sent == network.asked, f"descriptors sent for {sent} B, the network carried {network.asked} B"
-    asked = network.fetched
+    asked = network.fetched + network.hit
     cache = levels.get("shared cache")
     if cache is not None:
         assert cache.asked == asked, f"the shared cache was asked for {cache.asked} B of {asked} B"
@@ -375,7 +375,7 @@ def _actions(
         hbm_write_bytes=(statistics.writes - statistics.merged_writes) * machine.burst_bytes,
         distributed_sram_bytes=levels.get("distributed sram", LevelTraffic()).asked,
         cache_bytes=cache.asked + cache.fetched + cache.written_back,
-        noc_bytes=sum(t.load_fetched_bytes + t.store_written_bytes for t in tensors),
+        noc_bytes=levels["network"].asked - levels["network"].hit,
         time_fs=makespan_fs,
     )
 

@@ -3,7 +3,8 @@
 The shared cache and a main memory of SRAM are made of slices, each a first-come-first-served server. A line's slice is
 the sum of its number's digits in base `slices`: the exclusive or of groups of bits where that is a power of two, modulo
 `slices` where it is not. So the lines of every run of addresses, and of every stride that is a power of `slices`, lie
-in the slices evenly.
+in the slices evenly. Slices that are the cores' own have their lines in turn instead, so that a strided layout keeps to
+one of them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def fold(number: int, base: int) -> int:
     return total % base
 
 
-LINE_BYTES, BURST_FS, BURSTS = range(3)
+LINE_BYTES, BURST_FS, BURSTS, IN_TURN = range(4)
 
 
 class SlicesState(NamedTuple):
@@ -61,18 +62,23 @@ def serve_slices(slices: SlicesState, bursts: Array, first: int, stop: int, now_
         while at < stop and 0 <= bursts[at] - base < line_bytes:
             count += 1
             at += 1
-        here = fold(line, len(free_fs))
+        here = line % len(free_fs) if slices.scalars[IN_TURN] else fold(line, len(free_fs))
         free_fs[here] = max(free_fs[here], now_fs) + count * burst_fs
         done_fs = max(done_fs, free_fs[here])
     return int(done_fs)
 
 
 class Slices:
-    """Slices of one memory. `bytes_per_second` is that of all together, `line_bytes` what one slice holds in a row."""
+    """Slices of one memory. `bytes_per_second` is that of all together, `line_bytes` what one slice holds in a row.
 
-    def __init__(self, count: int, line_bytes: int, burst_bytes: int, bytes_per_second: int) -> None:
+    `in_turn`: whether lines are dealt round, unhashed.
+    """
+
+    def __init__(
+        self, count: int, line_bytes: int, burst_bytes: int, bytes_per_second: int, in_turn: bool = False
+    ) -> None:
         burst_fs = slice_burst_fs(count, burst_bytes, bytes_per_second)
-        self.state = SlicesState(np.array([line_bytes, burst_fs, 0]), np.zeros(count, np.int64))
+        self.state = SlicesState(np.array([line_bytes, burst_fs, 0, in_turn], np.int64), np.zeros(count, np.int64))
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Pass bursts through; see `serve_slices`."""
@@ -91,7 +97,7 @@ class Slices:
 
 def no_slices() -> SlicesState:
     """Return what stands for slices where there are none."""
-    return SlicesState(np.zeros(3, np.int64), np.zeros(0, np.int64))
+    return SlicesState(np.zeros(4, np.int64), np.zeros(0, np.int64))
 
 
 def shift(size: int) -> int:

@@ -234,6 +234,7 @@ class DistributedSramSpec(_Part):
     access: Bytes  # the least that is moved
     bandwidth: BytesPerSecond  # of all slices
     latency: Femtoseconds
+    local: Flag | None = None  # whether slice i is core i's own, see `hwmodel.noc`; lines are then dealt in turn
 
 
 class LaunchSpec(_Part):

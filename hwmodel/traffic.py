@@ -11,7 +11,7 @@ class LevelTraffic:
 
     A merged byte waited for what another request had already asked for. `fetched` came from the level below and
     `written_back` went there; `dirty` bytes are still to go when the run ends. In DRAM, hits and misses are those of
-    open rows, writes among them.
+    open rows, writes among them. In the network, hits are loads and stores that stayed beside their core.
     """
 
     asked: int = 0

@@ -1,24 +1,29 @@
-"""Placement: where in main memory each tensor lies, down to the stack and the channel.
+"""Placement: where in main memory each tensor lies, down to the stack and the channel, or beside which core.
 
 Between layouts and the address map. `place` puts tensors one after another from address 0, so that the map interleaves
 them over everything; `place_as` takes a `Placement` per tensor:
 
 - `Interleaved`: as `place` does, or round the stacks in pieces of `granule_bytes`,
 - `Pinned`: all bytes in some stacks, channels or pseudo-channels,
-- `Partitioned`: one axis (head, sequence, expert) cut into equal parts, each in a stack of its own,
+- `Partitioned`: one axis (head, sequence, expert) cut into equal parts, each in a stack of its own, or in some,
 - `Replicated`: a copy in each stack; the tensor gets an axis "replica" that comes first, for kernels to choose from.
 
 A field whose digit lies low in the address, as stacks do in every machine that is shipped, comes round again every few
 KiB, so that a tensor that avoids some of its values is strided (`workloads.subspace`): its layout changes, its axes do
 not. Addresses are given out from 0 upwards, first to what lies everywhere, then to what lies in fewer places.
-Not modelled: channels of a map that hashes them, a main memory of SRAM (its slices are hashed), distances between
-cores and stacks, and tensors that move.
+Where SRAM lies beside the cores (`distributed_sram.local`), slice i is stack i of the address map, and "core" another
+name of the field: `Partitioned("expert", "core", "cyclic")` puts expert e beside core e modulo the cores, and
+`Partitioned("head", "core", parts=8, within=Partitioned("page", "core", "cyclic"))` head h of page p, on 64 cores,
+beside core 8 h + p modulo 8. Work that is to find it there is dealt by `workloads.schedule.beside`.
+Not modelled: channels of a map that hashes them, SRAM whose slices are hashed, distances between cores and stacks,
+and tensors that move.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -31,7 +36,7 @@ from layouts.address_map import FIELDS
 from layouts.notation import NamedLayout
 from workloads.subspace import ALIGNMENT_BYTES, FieldDigit, Subspace, field_digit, restrict
 
-Field: TypeAlias = Literal["stack", "channel", "pseudo_channel"]
+Field: TypeAlias = Literal["stack", "channel", "pseudo_channel", "core"]
 REPLICA = "replica"  # the axis of a replicated tensor
 
 
@@ -49,18 +54,23 @@ class Pinned:
     stack: tuple[int, ...] | None = None
     channel: tuple[int, ...] | None = None
     pseudo_channel: tuple[int, ...] | None = None
+    core: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Partitioned:
-    """Equal parts of an axis, part p where field `over` has value p.
+    """Equal parts of an axis, part p where field `over` has its p-th value, or run of values.
 
     `order`: "blocked", part p has the p-th run of coordinates, or "cyclic", coordinate c lies in part c % parts.
+    `parts`: how many, None for one per value; each of fewer has a run of values, over which it is interleaved, or cut
+    by another axis `within`, whose own `over` and `parts` do not count.
     """
 
     axis: str
     over: Field = "stack"
     order: Literal["blocked", "cyclic"] = "blocked"
+    parts: int | None = None
+    within: Partitioned | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ def place_as(tensors: Sequence[Tensor], placements: Sequence[Placement], machine
     spots = []
     for tensor, placement in zip(_residing(tensors, machine), placements, strict=True):
         try:
-            spots.append(_spot(tensor, placement, machine.address_map))
+            spots.append(_spot(tensor, _on_map(placement, machine), machine.address_map))
         except ValueError as error:
             raise ValueError(f"tensor {tensor.name}: {error}") from None
     free_from = np.zeros(machine.address_map.sizes[: len(_CELLS)], dtype=np.int64)
@@ -128,6 +138,25 @@ def _residing(tensors: Sequence[Tensor], machine: Machine) -> list[Tensor]:
 
 
 _CELLS = FIELDS[:3]  # stack, channel, pseudo-channel: what a placement can choose
+
+
+def _on_map(placement: Placement, machine: Machine) -> Placement:
+    """Return a placement by the fields of the address map: a core's own slice is a stack of it."""
+    if isinstance(placement, Interleaved):
+        return placement
+    of_cores = placement.core is not None if isinstance(placement, Pinned) else placement.over == "core"
+    if not of_cores:
+        return placement
+    if not machine.is_local:
+        raise ValueError(
+            f"core: {machine.spec.name} has no memory that is a core's own (distributed_sram.local); "
+            f"allowed: {', '.join(_CELLS)}"
+        )
+    if not isinstance(placement, Pinned):
+        return replace(placement, over="stack")
+    if placement.stack is not None:
+        raise ValueError(f"stack is {placement.stack} beside core {placement.core}; allowed: one of them")
+    return replace(placement, stack=placement.core, core=None)
 
 
 class _Spot(NamedTuple):
@@ -164,11 +193,29 @@ def _spot(tensor: Tensor, placement: Placement, address_map: AddressMap) -> _Spo
         modes = [(digit.size, stride)] if digit.size > 1 else [(1, 0)]
         layout = _of_leaves((REPLICA, *moved.axes), [modes, *(list(moved.leaves(axis)) for axis in moved.axes)])
         return _Spot(replace(tensor, layout=layout), line, tensor.size_bytes, _cells(address_map, {}), digit.size)
-    part = _part(tensor.layout, placement, digit)
-    moved = _strided(part, line, tensor.element_bytes)
-    layout = _with_digit(moved, placement, (digit.size, stride))
-    size = part.cosize * tensor.element_bytes
-    return _Spot(replace(tensor, layout=layout), line, size, _cells(address_map, {}), digit.size)
+    cuts = _cuts(placement, digit)
+    rest = digit.size // prod(cut.size for _, cut in cuts)
+    line = restrict(address_map, {digit.name: range(rest)})
+    part = tensor.layout
+    for by, cut in cuts:
+        part = _part(part, by, cut)
+    layout = _strided(part, line, tensor.element_bytes)
+    for by, cut in reversed(cuts):
+        layout = _with_digit(layout, by, (cut.size, cut.divisor // tensor.element_bytes))
+    size, parts = part.cosize * tensor.element_bytes, digit.size // rest
+    return _Spot(replace(tensor, layout=layout), line, size, _cells(address_map, {}), parts)
+
+
+def _cuts(placement: Partitioned, digit: FieldDigit) -> list[tuple[Partitioned, FieldDigit]]:
+    """Return what a tensor is partitioned by, and the part of the field's digit that numbers the parts."""
+    parts = digit.size if placement.parts is None else placement.parts
+    if parts < 1 or digit.size % parts:
+        raise ValueError(f"parts is {parts}; allowed: what divides the {digit.size} of {digit.name}")
+    rest = digit.size // parts
+    found = [(placement, FieldDigit(digit.name, digit.divisor * rest, parts))]
+    if placement.within is None:
+        return found
+    return found + _cuts(replace(placement.within, parts=None), FieldDigit(digit.name, digit.divisor, rest))
 
 
 def _interleaved(tensor: Tensor, granule_bytes: int | None, address_map: AddressMap) -> _Spot:

@@ -2,6 +2,7 @@
 
 `static` deals the items round, as a grid of thread blocks on a persistent kernel does; `balanced` gives the next
 largest item to the core with the least work so far; `dynamic` lets free cores take the next largest item from a queue.
+`beside` keeps items with the core that holds their data (`workloads.placement`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ def schedule(name: str, costs: np.ndarray[Any, Any], cores: int) -> Schedule:
         raise ValueError(f"schedule: unknown {name!r}; known: {nearest_first(name, SCHEDULES)}")
     start = np.cumsum([0, *map(len, shares)])
     return Schedule(np.concatenate(shares).astype(np.int64), start.astype(np.int64))
+
+
+def beside(core: np.ndarray[Any, Any], cores: int) -> Schedule:
+    """Return the schedule in which core `core[i]`, below `cores`, runs item i; a core runs its items in their order."""
+    order = np.argsort(core, kind="stable")
+    return Schedule(order.astype(np.int64), np.searchsorted(core[order], np.arange(cores + 1)).astype(np.int64))
 
 
 def _largest_first(costs: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int64]]:

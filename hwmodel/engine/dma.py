@@ -11,6 +11,7 @@ from hwmodel.engine.events import push, signal
 from hwmodel.engine.scratchpad import ask, left
 from hwmodel.engine.state import (
     ALONE_FREE_FS,
+    ARRIVE,
     ASKED_BYTES,
     BACK_FREE_FS,
     BACK_FS,
@@ -27,6 +28,8 @@ from hwmodel.engine.state import (
     LATE_CONFLICT_FS,
     LATE_CONTENTION_FS,
     LEAVE,
+    LOCAL_BYTES,
+    LOCAL_LINE_BYTES,
     NEVER,
     NONE,
     NOW,
@@ -38,12 +41,14 @@ from hwmodel.engine.state import (
     PAGES,
     PORT_FREE_FS,
     PORT_FS,
+    QUEUE_COUNT,
     QUEUES_PER_CORE,
     R_ALONE_FS,
     R_BURSTS,
     R_CONFLICT_FS,
     R_CONTENTION_FS,
     R_ENGINE,
+    R_LOCAL,
     R_NEXT,
     R_PORT_DONE_FS,
     R_SRAM_FS,
@@ -165,12 +170,25 @@ def submit(m: Row, number: int) -> None:
     """Send a request from its core now, when its pages are known."""
     row = request_at(m, number)
     m[ASKED_BYTES] += row[R_BURSTS] * m[BURST_BYTES]
+    row[R_LOCAL] = m[LOCAL_LINE_BYTES] != 0 and _is_local(m, number)
+    m[LOCAL_BYTES] += row[R_LOCAL] * row[R_BURSTS] * m[BURST_BYTES]
     delay = _translation_fs(m, number) if m[TLB_ENTRIES] != 0 else 0
     if delay != 0:
         m[UNTRANSLATED_BYTES] += row[R_BURSTS] * m[BURST_BYTES]
         push(m, m[NOW] + delay, LEAVE, number)
     else:
         leave(m, number)
+
+
+@compiled
+def _is_local(m: Row, number: int) -> bool:
+    """Tell whether a request lies in the slice of its own core; slices have their lines in turn."""
+    row, bursts = request_at(m, number), request_bursts_at(m, number)
+    core, cores = _core_of(row[R_ENGINE]), m[QUEUE_COUNT] // QUEUES_PER_CORE
+    elsewhere = 0
+    for at in range(row[R_BURSTS]):
+        elsewhere += bursts[at] // m[LOCAL_LINE_BYTES] % cores != core
+    return elsewhere == 0
 
 
 @compiled
@@ -214,10 +232,11 @@ def leave(m: Row, number: int) -> None:
     """Send a translated request into the network; `run` hands it to the memory side."""
     row, now = request_at(m, number), m[NOW]
     arrival = now
-    if row[R_ENGINE] % ENGINES_PER_CORE == 1 and m[HAS_CUT]:
-        arrival = m[THERE_FREE_FS] = max(now, m[THERE_FREE_FS]) + table(m, CUT_FS)[row[R_BURSTS]]
-    if m[HAS_CACHE]:
-        arrival += m[BACK_FS]
+    if row[R_LOCAL] == 0:
+        if row[R_ENGINE] % ENGINES_PER_CORE == 1 and m[HAS_CUT]:
+            arrival = m[THERE_FREE_FS] = max(now, m[THERE_FREE_FS]) + table(m, CUT_FS)[row[R_BURSTS]]
+        if m[HAS_CACHE] or m[LOCAL_LINE_BYTES]:
+            arrival += m[BACK_FS]
     order = m[ORDER]
     m[ORDER] += 1
     if arrival == now and not m[HAS_CACHE]:  # before all else of this time
@@ -228,10 +247,21 @@ def leave(m: Row, number: int) -> None:
 @compiled
 def send_back(m: Row, number: int, now_fs: int) -> None:
     """Send a load's data, which is there now or soon, to the core that asked for it."""
-    there = now_fs
-    if m[HAS_CUT]:
-        there = m[BACK_FREE_FS] = max(now_fs, m[BACK_FREE_FS]) + table(m, CUT_FS)[request_at(m, number)[R_BURSTS]]
-    pass_port(m, number, there + m[BACK_FS])
+    row, there = request_at(m, number), now_fs
+    if row[R_LOCAL] == 0:
+        if m[HAS_CUT]:
+            there = m[BACK_FREE_FS] = max(now_fs, m[BACK_FREE_FS]) + table(m, CUT_FS)[row[R_BURSTS]]
+        there += m[BACK_FS]
+    if m[LOCAL_LINE_BYTES]:  # data that stays beside its core may be at the port before
+        push(m, there, ARRIVE, number)
+    else:
+        arrive(m, number, there)
+
+
+@compiled
+def arrive(m: Row, number: int, there_fs: int) -> None:
+    """A load's data is at its core's port, now or soon."""
+    pass_port(m, number, there_fs)
     push(m, request_at(m, number)[R_PORT_DONE_FS], FILLED, number)
 
 

@@ -11,11 +11,12 @@ from hwmodel.compiled import compiled, inlined
 from hwmodel.dma import tile_bursts
 from hwmodel.dram.state import Row, pointer, row_at
 from hwmodel.engine.costs import tile_at
-from hwmodel.engine.dma import complete, is_through, leave, send_back, submit
+from hwmodel.engine.dma import arrive, complete, is_through, leave, send_back, submit
 from hwmodel.engine.events import pop, push, spend, upcoming
 from hwmodel.engine.queues import engine_of, resume, stop_after
 from hwmodel.engine.state import (
     ADVANCE,
+    ARRIVE,
     BACK_FS,
     BURST_BYTES,
     C_LAUNCH,
@@ -58,6 +59,7 @@ from hwmodel.engine.state import (
     QUEUES_ENDED,
     R_BURSTS,
     R_ENGINE,
+    R_LOCAL,
     RESUME,
     SEND,
     START,
@@ -160,6 +162,8 @@ def _step(m: Row, memory: Array) -> None:
         complete(m, what)
     elif kind == GO_BACK:
         send_back(m, what, m[NOW])
+    elif kind == ARRIVE:
+        arrive(m, what, m[NOW])
     elif kind == QUEUES_ENDED:
         push(m, m[NOW], PHASE_ENDS, 0)
     elif kind == FALLS_QUIET:
@@ -204,7 +208,8 @@ def _deliver(m: Row, memory: Array, trips: Array, answers: Array, count: int) ->
         m[FREE_TRIP_COUNT] += 1
         number = table(m, TRIP_REQUEST)[trip]
         if trips[trip, k.IS_WRITE] != 0:
-            push(m, served + m[BACK_FS], COMPLETE, number)
+            local = request_at(m, number)[R_LOCAL] != 0
+            push(m, served if local else served + m[BACK_FS], COMPLETE, number)
         elif m[HAS_CACHE]:  # its slices may have served one that came later before
             push(m, served, GO_BACK, number)
         else:

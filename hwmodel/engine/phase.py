@@ -90,6 +90,8 @@ class PhaseRun:
         m[k.TRANSFER_BURSTS] = max(1, dma.min_transfer // burst_bytes)
         m[k.HAS_CACHE], m[k.BACK_FS] = spec.shared_cache is not None, spec.noc.latency
         m[k.HAS_CUT] = spec.noc.bisection is not None
+        if self._machine.is_local and spec.distributed_sram:
+            m[k.LOCAL_LINE_BYTES] = spec.distributed_sram.interleave
         if tlb is not None:
             m[k.TLB_ENTRIES], m[k.TLB_PAGE_BYTES], m[k.TLB_MISS_FS] = tlb.entries, tlb.page, tlb.miss_latency
         m[k.LATER_ROOM] = 2 * dma.max_outstanding + k.QUEUES_PER_CORE
@@ -258,7 +260,8 @@ class PhaseRun:
             sram_use.count(kind, cost, *accesses, times)
         for kind, waited_fs in enumerate(self._tables["waited"].tolist()):
             sram_use.wait(kind, waited_fs)
-        self._memory.count(int(self.scalars[k.ASKED_BYTES]), int(self.scalars[k.UNTRANSLATED_BYTES]))
+        counted = k.ASKED_BYTES, k.UNTRANSLATED_BYTES, k.LOCAL_BYTES
+        self._memory.count(*(int(self.scalars[number]) for number in counted))
 
     def ledgers(self) -> list[list[Ledger]]:
         """Return the accounts of all queues, by core."""

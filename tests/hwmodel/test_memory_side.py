@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
+from hwmodel.main_memory import SramMemory
 from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.noc import Server
 from hwmodel.reference import make_dram, simulate
@@ -30,9 +31,10 @@ class Request:
 class Engine:
     """Sends requests at given times and notes when each is complete."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, core: int) -> None:
         self.port = Server()
         self.side = side
+        self.core = core
 
     def send(self, at_fs: int, first_byte: int, size_bytes: int, is_write: bool = False) -> None:
         def submit(_: Any) -> None:
@@ -62,7 +64,7 @@ class Side:
         self.done_fs: dict[int, int] = {}
 
     def engines(self, count: int) -> list[Engine]:
-        return [Engine(self) for _ in range(count)]
+        return [Engine(self, core) for core in range(count)]
 
     def run(self) -> list[int]:
         """Run all events; return when each request was complete, in the order of sending."""
@@ -239,6 +241,68 @@ def test_a_memory_of_sram_takes_its_latency_and_its_bandwidth(side: Callable[...
     moved_fs = 64 * 16 * 4096 * 10**15 // (24 * 10**12)
     assert moved_fs < max(busy.run()) < moved_fs + 200 * NS
     assert busy.memory.levels()["distributed sram"].asked == 64 * 16 * 4096
+
+
+def test_a_request_to_its_cores_own_slice_takes_neither_the_networks_latency_nor_its_bandwidth(
+    side: Callable[..., Side],
+) -> None:
+    slice_fs = -(-64 * 32 * 10**15 // (24 * 10**12))
+    port_fs = -(-(10**15) // 1_500_000_000)
+    cut_fs = -(-32 * 10**15 // (12 * 10**12))
+    for core, crossing_fs, hit in ((0, 0, 32), (1, 2 * 30 * NS + cut_fs, 0)):
+        here = side("npu-sram-local")
+        here.engines(2)[core].send(0, 64 * 1024, 32)  # slice 0, once round
+        assert here.run() == [20 * NS + slice_fs + port_fs + crossing_fs]
+        assert here.memory.levels()["network"].metrics() | {"hit_bytes": hit, "fetched_bytes": 32 - hit} == (
+            here.memory.levels()["network"].metrics()
+        )
+        assert here.memory.levels()["distributed sram"].asked == 32
+        here = side("npu-sram-local")
+        here.engines(2)[core].send(0, 64 * 1024, 32, is_write=True)
+        assert here.run() == [20 * NS + slice_fs + crossing_fs]
+
+
+def test_the_slice_that_serves_an_address_is_the_stack_of_the_address_map() -> None:
+    machine = Machine(load_machine("npu-sram-local"))
+    assert machine.spec.distributed_sram is not None
+    addresses = np.random.default_rng(0).integers(0, machine.memory_capacity_bytes // 32, 200) * 32
+    for address, stack in zip(addresses, machine.address_map.decode(addresses).stack.tolist(), strict=True):
+        memory = SramMemory(machine.spec.distributed_sram)
+        memory.slices.serve(np.array([address]), 0, 1, 0)
+        assert np.flatnonzero(memory.slices.state.free_fs).tolist() == [stack]
+        assert memory.holds(stack, np.array([address]))
+        assert not memory.holds((stack + 1) % 64, np.array([address]))
+
+
+def test_a_request_that_touches_another_slice_crosses_the_network_whole(side: Callable[..., Side]) -> None:
+    here = side("npu-sram-local")
+    (engine,) = here.engines(1)
+    engine.send(0, 1024 - 32, 64)
+    here.run()
+    network = here.memory.levels()["network"]
+    assert (network.asked, network.hit, network.fetched) == (64, 0, 64)
+
+
+def test_what_lies_beside_a_core_does_not_wait_for_what_is_on_its_way(side: Callable[..., Side]) -> None:
+    here = side("npu-sram-local")
+    zero, one = here.engines(2)
+    one.send(0, 0, 1024)  # reaches slice 0 after 30 ns, and its data the port 30 ns after that
+    zero.send(1 * NS, 64 * 1024, 32)  # from the same slice
+    one.send(60 * NS, 1024, 32)  # to the port between
+    far_fs, near_fs, between_fs = here.run()
+    assert near_fs < 30 * NS
+    assert between_fs - 60 * NS < 30 * NS
+    assert between_fs < far_fs
+
+
+def test_multicast_leaves_alone_what_stays_beside_its_core(side: Callable[..., Side]) -> None:
+    here = side("npu-sram-local")
+    for engine in here.engines(3):
+        engine.send(0, 0, 1024)
+    here.run()
+    network = here.memory.levels()["network"]
+    assert (network.asked, network.hit, network.merged, network.fetched) == (3 * 1024, 1024, 1024, 1024)
+    assert here.memory.levels()["distributed sram"].asked == 2 * 1024
 
 
 @pytest.mark.parametrize("name", machine_names())

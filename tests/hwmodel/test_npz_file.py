@@ -71,3 +71,10 @@ def test_an_archive_that_holds_more_than_allowed_is_refused_before_it_is_read(tm
     path.write_bytes(archive_bytes({"a": np.zeros(10_000_000, np.int64)}, {}))  # 80 MB in less than 1 MB
     with pytest.raises(ValueError, match=r"bomb.npz: \d+ B in it; allowed: up to 1000000 B"):
         read_npz(path, [Wanted("a", ("int64",), 10_000_000)], most_bytes=1_000_000)
+
+
+def test_names_in_an_archive_do_not_break_the_line_of_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "odd.npz"
+    path.write_bytes(archive_bytes({"a\nb": np.zeros(1)}, {}))
+    with pytest.raises(ValueError, match=r"^.*odd.npz: no array list; it has 'a\\nb', needed are list$"):
+        read_npz(path, [Wanted("list", ("float64",), MOST)])

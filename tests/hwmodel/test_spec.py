@@ -75,7 +75,8 @@ def refusal(load: Any, content: object) -> str:
 def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
     ampere, hopper = ("a100-pcie-40gb", "a100-pcie-80gb", "a100-sxm", "a100-sxm-40gb"), ("h100-pcie", "h100-sxm", "h20")
     hopper += ("h200-sxm", "h800-sxm")
-    others = ("mi100", "mi300a", "mi300x", "mi355x", "npu-hbm3", "npu-sram", "tpu-v5e", "tpu-v6e", "v100-pcie")
+    others = ("mi100", "mi300a", "mi300x", "mi355x", "npu-hbm3", "npu-sram", "npu-sram-local", "tpu-v5e", "tpu-v6e")
+    others += ("v100-pcie",)
     gddr = ("a40", "l4", "l40", "l40s", "rtx-4090", "rtx-pro-6000-server", "t4")
     hbm = (*ampere, "b200-sxm", "b300-sxm", "gb200", "gh200", *hopper, *others)
     assert machine_names() == tuple(sorted((*hbm, *gddr)))
@@ -164,6 +165,8 @@ def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
     machine = Machine(load(sram))
     assert (machine.memory, machine.burst_bytes, machine.memory_capacity_bytes) == ("sram", 32, 512 * 2**20)
     with pytest.raises(ValueError, match=r"hbm: this machine has none; its main memory is distributed_sram"):
+        _ = machine.hbm
+    with pytest.raises(ValueError, match=r"distributed_sram: its slices are hashed, so that no layout keeps"):
         _ = machine.address_map
     with pytest.raises(ValueError, match=r"unknown machine path 'hbm\.stacks'"):
         machine.spec.with_overrides({"hbm.stacks": 2})
@@ -188,6 +191,13 @@ def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
             "distributed_sram.access: 1099511627776 B; allowed: up to ",
         ),
         ("npu-sram", "distributed_sram.slices", 60, "distributed_sram.capacity: 536870912 B is no multiple of 60"),
+        (
+            "npu-sram-local",
+            "cores.count",
+            32,
+            "distributed_sram.slices: 64; allowed where they are local: one per core",
+        ),
+        ("npu-sram-local", "distributed_sram.access", "96 B", "distributed_sram.interleave: 1024 B is no multiple of"),
     ],
 )
 def test_memories_whose_numbers_do_not_fit_each_other_are_refused(
@@ -539,3 +549,16 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> Non
     path.write_text("name: x\ncores:\n  count: 4\n  count: 2\n")
     with pytest.raises(ValueError, match=r"twice\.yaml:4:3: not YAML: 'count' stands twice"):
         load_machine(str(path))
+
+
+def test_slices_that_are_the_cores_own_have_an_address_map_and_no_shared_cache_before_them(load: Any) -> None:
+    machine = Machine(load_machine("npu-sram-local"))
+    assert machine.address_map.sizes[0] == machine.spec.cores.count == 64
+    where = machine.address_map.decode([0, 1023, 1024, 64 * 1024, 512 * 2**20 - 1])
+    assert where.stack.tolist() == [0, 0, 1, 0, 63]
+    tree, h100 = tree_of("npu-sram-local"), tree_of("h100-sxm")
+    tree["shared_cache"] = h100["shared_cache"]
+    tree["sources"] |= {path: text for path, text in h100["sources"].items() if path.startswith("shared_cache")}
+    tree["energy"] = None
+    with pytest.raises(ValueError, match=r"distributed_sram\.local: beside a shared cache, which all requests pass"):
+        Machine(load(tree))

@@ -12,7 +12,7 @@ from layouts import named
 from layouts.analysis import Buffer, balance
 from workloads.colours import imbalance, page_bursts, page_colours
 from workloads.paging import contiguous, page_table, shuffled
-from workloads.placement import place
+from workloads.placement import Partitioned, place, place_as
 
 NPU = Machine(load_machine("npu-hbm3"))
 MAP = NPU.address_map
@@ -87,3 +87,13 @@ def test_a_tensor_without_pages_and_one_that_is_too_large_are_refused() -> None:
         page_colours(Tensor("q", named("x", {"x": 4}), "bf16", 0), MAP, CHANNELS)
     with pytest.raises(ValueError, match="tensor kv: 200000 pages of 32768 elements; allowed: 1073741824 elements"):
         page_bursts(cache(200_000), MAP, CHANNELS)
+
+
+def test_where_sram_lies_beside_cores_a_pages_colour_is_its_core() -> None:
+    local = Machine(load_machine("npu-sram-local"))
+    sizes = {"page": 128, "kv": 2, "head": 2, "token": 16, "dim": 64}
+    tensor = Tensor("kv", named("page kv token head dim", sizes), "bf16", NONE)
+    (placed,) = place_as([tensor], [Partitioned("page", "core", "cyclic")], local)
+    assert page_colours(placed, local.address_map, ("stack",)).tolist() == [page % 64 for page in range(128)]
+    bursts = page_bursts(placed, local.address_map, ("stack",))
+    assert (np.count_nonzero(bursts, axis=1) == 1).all()

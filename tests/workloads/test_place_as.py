@@ -19,6 +19,7 @@ from workloads.placement import Interleaved, Partitioned, Pinned, Placement, Rep
 
 NPU = Machine(load_machine("npu-hbm3"))  # 4 stacks, dealt every 4 KiB; hashed channels
 FIVE = Machine(load_machine("npu-hbm3").with_overrides({"hbm.stacks": 5}))
+LOCAL = Machine(load_machine("npu-sram-local"))  # 64 cores, 1 KiB of each in turn
 KV = {"page": 6, "kv": 2, "head": 8, "token": 16, "dim": 128}
 GRANULE = 4096
 
@@ -270,5 +271,77 @@ def test_one_placement_per_tensor_is_needed_and_hbm_for_any_but_the_plain_one() 
         place_as([vector(8), vector(8)], [Interleaved()], NPU)
     sram = Machine(load_machine("npu-sram"))
     assert place_as([vector(8)], [Interleaved()], sram) == place([vector(8)], sram)
-    with pytest.raises(ValueError, match="hbm: this machine has none; its main memory is distributed_sram"):
+    with pytest.raises(ValueError, match="tensor x: machine npu-sram: distributed_sram: its slices are hashed"):
         place_as([vector(8)], [Pinned(stack=(0,))], sram)
+
+
+def core_of(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The core beside which every element lies, which must be one for its first and its last byte."""
+    where = addresses(tensor)
+    first, last = (LOCAL.address_map.decode(where + byte).stack for byte in (0, tensor.element_bytes - 1))
+    assert np.array_equal(first, last)
+    return np.asarray(first)
+
+
+@pytest.mark.parametrize("order", ["blocked", "cyclic"])
+def test_every_expert_lies_beside_the_core_that_owns_it(order: Any) -> None:
+    weights = Tensor("w", named("expert n k", {"expert": 128, "n": 24, "k": 64}), "bf16", NONE)
+    (placed,) = place_as([weights], [Partitioned("expert", "core", order)], LOCAL)
+    for expert, core in enumerate(core_of(placed)):
+        assert np.unique(core).tolist() == [expert // 2 if order == "blocked" else expert % 64]
+
+
+def test_of_fewer_experts_than_cores_each_lies_evenly_over_cores_of_its_own() -> None:
+    weights = Tensor("w", named("expert n k", {"expert": 8, "n": 64, "k": 512}), "bf16", NONE)
+    (placed,) = place_as([weights], [Partitioned("expert", "core", parts=8)], LOCAL)
+    for expert, core in enumerate(core_of(placed)):
+        found, times = np.unique(core, return_counts=True)
+        assert found.tolist() == list(range(8 * expert, 8 * expert + 8))
+        assert set(times.tolist()) == {64 * 512 // 8}
+
+
+@pytest.mark.parametrize("text", ["page kv token head dim", "page kv head token dim", "head page kv token dim"])
+def test_heads_have_runs_of_cores_and_sequences_are_dealt_round_each_run(text: str) -> None:
+    placement = Partitioned("head", "core", parts=8, within=Partitioned("page", "core", "cyclic"))
+    first, second = place_as([cache(text, page=24), cache(text, page=16)], [placement] * 2, LOCAL)
+    check_apart((first, second))
+    for placed in (first, second):
+        core = core_of(placed)
+        for page in range(core.shape[0]):
+            for head in range(8):
+                assert np.unique(core[page, :, head]).tolist() == [8 * head + page % 8]
+
+
+def test_a_tensor_is_pinned_to_cores_and_replicated_beside_each() -> None:
+    tensors = [vector(2048, "pinned"), vector(512, "copied")]
+    pinned, copied = place_as(tensors, [Pinned(core=(3, 5)), Replicated("core")], LOCAL)
+    assert np.unique(core_of(pinned)).tolist() == [3, 5]
+    assert [np.unique(core).tolist() for core in core_of(copied)] == [[core] for core in range(64)]
+    check_apart((copied, pinned))
+
+
+def test_a_core_that_is_full_takes_no_byte_more() -> None:
+    slice_bytes = 8 * 2**20
+    half = vector(slice_bytes // 4, "half")
+    for tensor in place_as([half, half], [Pinned(core=(9,))] * 2, LOCAL):
+        assert np.unique(core_of(tensor)).tolist() == [9]
+    with pytest.raises(ValueError, match=f"tensor half: {slice_bytes // 2} B from byte {slice_bytes} on need"):
+        place_as([half, half, half], [Pinned(core=(9,))] * 3, LOCAL)
+
+
+@pytest.mark.parametrize(
+    ("placement", "on", "message"),
+    [
+        (Pinned(core=(0,)), NPU, r"tensor x: core: npu-hbm3 has no memory that is a core's own \(distributed_sram.loc"),
+        (Partitioned("x", "core"), NPU, "tensor x: core: npu-hbm3 has no memory that is a core's own"),
+        (Replicated("core"), NPU, "tensor x: core: npu-hbm3 has no memory"),
+        (Pinned(core=(64,)), LOCAL, r"tensor x: stack is \(64,\); allowed: values from 0 to 63"),
+        (Pinned(core=(1,), stack=(1,)), LOCAL, r"tensor x: stack is \(1,\) beside core \(1,\); allowed: one of them"),
+        (Partitioned("x", "core", parts=6), LOCAL, "tensor x: parts is 6; allowed: what divides the 64 of stack"),
+        (Partitioned("x", parts=0), NPU, "tensor x: parts is 0; allowed: what divides the 4 of stack"),
+    ],
+)
+def test_a_core_that_is_none_is_refused(placement: Placement, on: Machine, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        place_as([vector(1024)], [placement], on)
+    assert "\n" not in str(refusal.value)

@@ -84,3 +84,71 @@ def test_sequences_that_share_pages_read_them_all_the_same() -> None:
     assert np.abs(memory.read("out").astype(float) - expected).max() < 0.03  # bf16 weights and results of size 3
     result = simulate(program, NPU)
     assert result.bound.total_fs / 1e9 <= result.time_us
+
+
+LOCAL = Machine(
+    load_machine("npu-sram-local").with_overrides(
+        {"cores.count": 8, "distributed_sram.slices": 8, "distributed_sram.capacity": "64 MiB"}
+    )
+)
+BESIDE = replace(KNOBS, placement="cores", schedule="beside", page_order="shuffled")
+
+
+def written(problem: Problem, knobs: Knobs) -> np.ndarray[Any, Any]:
+    """The results for caches whose tokens hold the same values, wherever their pages are."""
+    program = compile(problem, knobs, LOCAL, 0)
+    memory = Memory(program)
+    table = program.tensors[TABLE].values
+    assert table is not None
+    pool = np.zeros([program.tensors[KV].layout.size(axis) for axis in program.tensors[KV].layout.axes])
+    rng = np.random.default_rng(4)
+    pool[table] = rng.standard_normal((len(table), *pool.shape[1:]))
+    memory.write("kv", pool)
+    memory.write("q", rng.standard_normal((len(problem.contexts), problem.heads_q, problem.head_dim)))
+    run(program, memory, LOCAL.spec.cores.count)
+    return memory.read("out")
+
+
+@pytest.mark.parametrize("split_tokens", [0, 32])
+@pytest.mark.parametrize("heads_kv", [1, 2, 4, 8, 16])
+def test_attention_beside_its_cache_computes_the_same_values(heads_kv: int, split_tokens: int) -> None:
+    problem = replace(PROBLEM, heads_kv=heads_kv)
+    beside = replace(BESIDE, split_tokens=split_tokens)
+    away = replace(beside, placement="interleaved", schedule="static")
+    assert np.array_equal(written(problem, beside), written(problem, away))
+
+
+@pytest.mark.parametrize(
+    ("heads_kv", "order"), [(1, "shuffled"), (4, "first-fit"), (8, "contiguous"), (16, "shuffled")]
+)
+def test_of_attention_beside_its_cache_only_queries_and_results_cross_the_network(heads_kv: int, order: str) -> None:
+    problem = Problem(16, heads_kv, 128, "bf16", (100, 37, 64, 20, 90, 128, 16, 70, 33, 64))
+    for placement in ("cores", "interleaved"):
+        program = compile(problem, replace(BESIDE, page_order=order, placement=placement), LOCAL, 0)
+        result = simulate(program, LOCAL)
+        moved = {t.name: t.load_fetched_bytes + t.store_written_bytes for t in result.traffic}
+        rest = sum(size for name, size in moved.items() if name != "kv")
+        crossing = result.levels["network"].asked - result.levels["network"].hit
+        assert crossing <= rest if placement == "cores" else crossing > moved["kv"] // 2
+
+
+def test_attention_beside_its_cache_takes_less_time_and_half_the_energy() -> None:
+    machine = Machine(load_machine("npu-sram-local"))
+    problem = Problem(32, 8, 128, "bf16", (512,) * 8)
+    times, energies = {}, {}
+    for dealt, placement in (("static", "interleaved"), ("beside", "cores")):
+        result = simulate(compile(problem, Knobs(schedule=dealt, placement=placement), machine, 0), machine)
+        times[placement] = result.makespan_fs - machine.spec.launch.latency
+        assert result.energy is not None
+        energies[placement] = result.energy.total_fj
+        assert result.bound.total_fs <= result.makespan_fs
+    assert times["cores"] < 0.75 * times["interleaved"]
+    assert energies["cores"] < energies["interleaved"] / 2
+
+
+def test_heads_that_do_not_share_the_cores_are_refused() -> None:
+    for knobs in (replace(BESIDE, schedule="static"), replace(BESIDE, placement="interleaved")):
+        with pytest.raises(ValueError, match="placement: 3 heads of keys and values on 8 cores; allowed: a multiple"):
+            compile(Problem(6, 3, 128, "bf16", (40,)), knobs, LOCAL, 0)
+    with pytest.raises(ValueError, match="placement: cores: tensor kv: core: npu-hbm3 has no memory that is a core's"):
+        compile(PROBLEM, BESIDE, NPU, 0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodel.program import task_lists
-from workloads.schedule import SCHEDULES, schedule
+from workloads.schedule import SCHEDULES, beside, schedule
 
 Costs = st.lists(st.integers(1, 1000), min_size=1, max_size=60)
 
@@ -71,3 +71,12 @@ def test_dynamic_hands_out_the_largest_first_and_equal_ones_in_order(costs: list
 def test_an_unknown_schedule_is_refused_with_the_known_ones_nearest_first() -> None:
     with pytest.raises(ValueError, match="schedule: unknown 'balance'; known: balanced, "):
         schedule("balance", np.ones(3), 2)
+
+
+@given(st.lists(st.integers(0, 6), max_size=40))
+def test_items_beside_their_cores_are_run_there_in_their_order(core: list[int]) -> None:
+    found = beside(np.array(core, np.int64), 7)
+    assert len(found.start) == 8
+    for number in range(7):
+        mine = found.order[found.start[number] : found.start[number + 1]].tolist()
+        assert mine == [item for item, owner in enumerate(core) if owner == number]

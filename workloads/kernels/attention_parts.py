@@ -103,13 +103,15 @@ def edges(first: Array, last: Array, begin: Array, tokens: Array, tile: int, win
 
 
 def cache_tensors(
-    knobs: Any, heads_kv: int, dims: tuple[int, int], dtype: str, contexts: Sequence[int]
+    knobs: Any, heads_kv: int, dims: tuple[int, int], dtype: str, contexts: Sequence[int], pages: int | None = None
 ) -> tuple[Tensor, ...]:
     """Return the KV cache of sequences of these lengths; `knobs` has `layout` and `page_size`.
 
-    It is one tensor where keys and values, of `dims` elements, are equally long; else each has one, in the same order.
+    It has so many `pages`, by default those of the pool of the knob `page_order`. It is one tensor where keys and
+    values, of `dims` elements, are equally long; else each has one, in the same order.
     """
-    pages = paging.pool_pages(knobs.page_order, contexts, knobs.page_size)
+    if pages is None:
+        pages = paging.pool_pages(knobs.page_order, contexts, knobs.page_size)
 
     def cache(name: str, sides: int, dim: int) -> Tensor:
         sizes = {"page": pages, "kv": sides, "head": heads_kv, "token": knobs.page_size, "dim": dim}

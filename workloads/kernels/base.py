@@ -6,7 +6,7 @@ Every error begins with what is at fault: the knob, or `model`, `batch`, `option
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from hwmodel.machine import Machine
@@ -14,6 +14,7 @@ from hwmodel.program import Program
 from layouts.notation import NamedLayout, named, nearest_first
 from workloads.batch import Batch
 from workloads.model import Model
+from workloads.routing import read_routing
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Kernel:
     of one meaning, `compile(problem, knobs, machine, seed)` the program; `candidates(problem, machine)` knobs to try
     where none are given, the best first. `sizes`: what every size means, by its name. `gives(model)`: the sizes that a
     model gives where they are not among the options; of a kernel that needs no model. `typed`: whether a model gives
-    the dtype.
+    the dtype. `routed`: whether its problem may have a recorded `routing`.
     """
 
     name: str
@@ -42,6 +43,26 @@ class Kernel:
     sizes: Mapping[str, str] = field(default_factory=dict)
     gives: Callable[[Model], Mapping[str, int]] | None = None
     typed: bool = True
+    routed: bool = False
+
+    def recorded(self, model: Model | None, options: Mapping[str, Any], path: str) -> Any:
+        """Return the problem whose tokens go to the experts that a file says, see `workloads.routing.read_routing`.
+
+        Tokens and topk are those of the file where neither options nor the model give them; the number of experts they
+        give. Raises ValueError for a kernel that takes no routing, and naming a file that is none or has other sizes.
+        """
+        if not self.routed:
+            raise ValueError(f"routing: kernel {self.name} takes none; kernels of experts do, such as moe")
+        given = (dict(self.gives(model)) if model and self.gives else {}) | dict(options)
+        if "experts" not in given:
+            raise ValueError(f"options: size experts is missing; {path} says which experts, and not how many there are")
+        routing = read_routing(path, given["experts"])
+        sizes = {"tokens": routing.tokens, "topk": given.get("topk", routing.topk)}
+        problem = self.shape(model, None, sizes | dict(options))
+        try:
+            return replace(problem, routing=routing)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def suggested(self, problem: Any, machine: Machine) -> Any:
         """Return knobs that suit a problem: the first candidates whose program fits the machine, or else the first."""

@@ -6,9 +6,9 @@ loads them and streams K and V tiles through `stages` buffers (`attention_phase`
 partial results with their log-sum-exp, and a second phase merges them. With a window only its pages are loaded. The
 cache may be e4m3 (`attention_problem`), and values longer or shorter than keys.
 
-The layout of the KV cache is a knob in the notation of `layouts.catalog`. Queries, results and partial results reside
-in the shared cache where a machine has one and they fit: the kernels before and after have just touched them.
-Page-table entries cost issue cycles but no traffic.
+The layout of the KV cache is a knob in the notation of `layouts.catalog`; where SRAM lies beside the cores, so is its
+place (`attention_placement`). Queries, results and partial results reside in the shared cache where a machine has one
+and they fit: the kernels before and after have just touched them. Page-table entries cost issue cycles but no traffic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from hwmodel.assembler import PhaseAssembler, Region
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Phase, Program, Tensor
+from hwmodel.program import NONE, Phase, Program, Schedule, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS, contiguous_axis
@@ -44,6 +44,7 @@ from workloads.kernels.attention_parts import (
     table_tensor,
 )
 from workloads.kernels.attention_phase import AttendPhase
+from workloads.kernels.attention_placement import DEALT, PLACEMENTS, Homes
 from workloads.kernels.attention_problem import (
     MODEL_SIZES,
     problem_sizes,
@@ -59,7 +60,7 @@ from workloads.kernels.gemm_grid import number_of
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
-from workloads.schedule import SCHEDULES, schedule
+from workloads.schedule import beside, schedule
 
 Q, KV, TABLE, OUT = range(4)
 OPTIONAL = {"q_len": 1, "soft_cap": 0, "q_fp8": 0, **MODEL_SIZES}
@@ -117,7 +118,12 @@ class Knobs:
     tile: int = knob(64, "tokens of K and V in one load", least=1)
     stages: int = knob(4, "tiles of K and of V in flight", least=1)
     split_tokens: int = knob(0, "longest piece of a sequence that one core takes; 0: the whole sequence", least=0)
-    schedule: str = knob("static", "items dealt round, to the least loaded core, or to a free one", choices=SCHEDULES)
+    schedule: str = knob(
+        "static", "items dealt round, to the least loaded core, to a free one, or beside their cache", choices=DEALT
+    )
+    placement: str = knob(
+        "interleaved", "where the cache lies: over all of memory, or beside cores", choices=PLACEMENTS
+    )
     sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
     epilogue: str = knob("overlapped", "the next item's loads run during an item's end, or wait", choices=EPILOGUES)
     products: str = products_knob()
@@ -144,6 +150,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
         knobs.split_tokens if 0 < knobs.split_tokens < longest else 0,
         knobs.sram_layout,
         knobs.schedule,
+        knobs.placement,
         knobs.epilogue,
         types_of(problem, knobs.products),
     )
@@ -159,7 +166,9 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     tasks = _tasks(problem, knobs)
     parts = len(tasks["owner"])
     is_split = parts > len(problem.contexts) * problem.heads_kv
-    tensors = place(_tensors(problem, knobs, seed, parts if is_split else 0), machine)
+    homes = Homes(problem.heads_kv, machine.spec.cores.count) if knobs.placement == "cores" else None
+    wanted = _tensors(problem, knobs, seed, parts if is_split else 0, homes)
+    tensors = homes.place(wanted, machine) if homes else place(wanted, machine)
     phases = [_attend(problem, knobs, machine, tensors, tasks, is_split)]
     machine.require_fit(phases[0], {"tile": knobs.tile, "stages": knobs.stages})
     if is_split:
@@ -174,19 +183,25 @@ def _keys(problem: Problem, knobs: Knobs) -> tuple[np.ndarray[Any, Any], np.ndar
     return seen(contexts - problem.q_len, contexts - 1, problem.window, knobs.page_size, True, contexts)
 
 
-def _caches(problem: Problem, knobs: Knobs) -> tuple[Tensor, ...]:
-    dtype = types_of(problem, knobs.products).kv
-    return cache_tensors(knobs, problem.heads_kv, (problem.head_dim, problem.dim_v), dtype, problem.contexts)
+def _caches(problem: Problem, knobs: Knobs, pages: int | None = None) -> tuple[Tensor, ...]:
+    dims, dtype = (problem.head_dim, problem.dim_v), types_of(problem, knobs.products).kv
+    return cache_tensors(knobs, problem.heads_kv, dims, dtype, problem.contexts, pages)
 
 
-def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int) -> list[Tensor]:
-    types, (cache, *more) = types_of(problem, knobs.products), _caches(problem, knobs)
+def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, homes: Homes | None) -> list[Tensor]:
+    types, contexts = types_of(problem, knobs.products), problem.contexts
+    table = table_tensor(knobs, contexts, seed)
+    pages = None
+    if homes is not None:
+        pages = homes.pages(contexts, knobs.page_size)
+        table = homes.table(knobs.page_order, contexts, knobs.page_size, seed)
+    cache, *more = _caches(problem, knobs, pages)
     sizes = {"token": len(problem.contexts) * problem.q_len, "head": problem.heads_q}
     q, out = (named("token head dim", sizes | {"dim": dim}) for dim in (problem.head_dim, problem.dim_v))
     tensors = [
         Tensor("q", q, types.q, NONE, "cache"),
         cache,
-        table_tensor(knobs, problem.contexts, seed),
+        table,
         Tensor("out", out, types.out, NONE, "cache"),
         *more,
     ]
@@ -259,8 +274,14 @@ def _attend(
         k_along=contiguous_axis(tensors[caches[0]], ("token", "dim")),
         v_along=contiguous_axis(tensors[caches[-1]], ("token", "dim")),
     )
-    order = schedule(knobs.schedule, tasks["tokens"], machine.spec.cores.count)
-    return AttendPhase(attention, p, tasks, places).write(machine, order)
+    return AttendPhase(attention, p, tasks, places).write(machine, _order(problem, knobs, machine, tasks))
+
+
+def _order(problem: Problem, knobs: Knobs, machine: Machine, tasks: Columns) -> Schedule:
+    cores = machine.spec.cores.count
+    if knobs.schedule == "beside":
+        return beside(Homes(problem.heads_kv, cores).core(tasks["sequence"], tasks["head"]), cores)
+    return schedule(knobs.schedule, tasks["tokens"], cores)
 
 
 def _combine(problem: Problem, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:

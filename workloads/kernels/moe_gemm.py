@@ -41,7 +41,7 @@ from workloads.kernels.moe_formats import (
     expert_scales,
     weight_tensors,
 )
-from workloads.kernels.moe_placement import PLACEMENTS, place_experts
+from workloads.kernels.moe_placement import PINNED, PLACEMENTS, WEIGHTS, Homes, homes_of, place_experts, place_weights
 from workloads.kernels.moe_problem import (
     GROUPINGS,
     Routed,
@@ -55,7 +55,6 @@ from workloads.kernels.moe_problem import (
     sorted_tokens,
 )
 from workloads.model import Model
-from workloads.placement import place
 from workloads.routing import Groups, Routing
 
 PADDINGS = ("skipped", "computed")
@@ -90,6 +89,9 @@ class TileKnobs:
     padding: str = knob("skipped", "whether rows that pad a tile are taken along", choices=PADDINGS)
     schedule: str = knob("static", "items dealt round, balanced, to a free core, or to owners", choices=PLACEMENTS)
     copies: int = knob(0, "more copies of hot experts, for pinned schedules", least=0)
+    placement: str = knob(
+        "interleaved", "weights lie over all of memory, by expert in stacks, or beside cores", choices=tuple(WEIGHTS)
+    )
     sram_layout: str = knob("swizzled", "where tiles of a and b lie in the scratchpad", choices=OPERAND_LAYOUTS)
 
 
@@ -170,10 +172,10 @@ def tile_candidates(problem: Routed, form: Format) -> Iterator[dict[str, Any]]:
 
 def tile_key(knobs: TileKnobs, form: Format) -> tuple[Any, ...]:
     """Return a key of the knobs of tiles that is equal for those of one meaning."""
-    copies = knobs.copies if knobs.schedule.startswith("pinned") else 0
+    copies = knobs.copies if knobs.schedule in PINNED else 0
     tiles = (knobs.tile_m, knobs.tile_n, form.tile_k(knobs.tile_k), knobs.stages)
     kept = (knobs.expanded if form.expands else 0, knobs.accumulators if form.promoted else 0)
-    return (*tiles, *kept, knobs.padding, knobs.schedule, copies, knobs.sram_layout)
+    return (*tiles, *kept, knobs.padding, knobs.schedule, copies, knobs.placement, knobs.sram_layout)
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -186,22 +188,25 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     form, gathered = problem.form, knobs.rows == "gathered"
     groups = groups_of(problem, routing, "contiguous" if gathered else knobs.rows, knobs.tile_m)
     rows, c = problem.tokens if gathered else groups.rows, named("row n", {"row": groups.rows, "n": problem.n})
-    weights = knob_layout(knobs, "layout_b", _weight_sizes(problem))
-    tensors = place(
+    homes = homes_of(knobs.schedule, knobs.placement, routing.counts, knobs.copies, machine)
+    weights = knob_layout(knobs, "layout_b", _weight_sizes(problem) | {"expert": homes.seats})
+    tensors = place_weights(
         [
             *activation_tensors(form, "a", rows, problem.k, problem.dtype, gathered=gathered),
             *weight_tensors(form, "b", weights, problem.n, problem.k, problem.dtype),
             Tensor("c", c, problem.dtype, NONE, "cache"),
-            *([expert_scales("scales", problem.experts)] if form.scaled else []),
+            *([expert_scales("scales", homes.seats)] if form.scaled else []),
             *([sorted_tokens(routing)] if gathered else []),
         ],
+        ("b", "scales b", "scales"),
+        knobs.placement,
         machine,
     )
     names = ("a", "b", "c", "scales a", "scales b", "scales", "sorted tokens")
     a, b, out, scales_a, scales_b, scales, table = (number_of(tensors, name) for name in names)
     stored = form.gathered() if gathered else form
     product = Product("multiply", a, b, out, problem.k, stored, scales_a, scales_b, scales, table=table)
-    phase = multiply(product, tensors, routing, groups, knobs, machine)
+    phase = multiply(product, tensors, (routing, groups, homes), knobs, machine)
     return Program("grouped-gemm", tensors, (phase,))
 
 
@@ -212,21 +217,19 @@ def _weight_sizes(problem: Problem) -> dict[str, int]:
 def multiply(
     product: Product,
     tensors: tuple[Tensor, ...],
-    routing: Routing,
-    groups: Groups,
+    routed: tuple[Routing, Groups, Homes],
     knobs: TileKnobs,
     machine: Machine,
 ) -> Phase:
-    """Return the phase of a grouped product. Raises ValueError if its buffers do not fit, with by how much."""
-    form = product.format
+    """Return the phase of a grouped product of `routed` rows. Raises ValueError for buffers that do not fit."""
+    form, (routing, groups, homes) = product.format, routed
     if form.promoted and product.fused and (knobs.tile_n % BLOCK or _outputs(product, tensors) % BLOCK):
         raise ValueError(f"fused: both halves of tile_n {knobs.tile_n} have scales of {BLOCK} rows; allowed: multiples")
     items = work_items(product, tensors, routing, groups, knobs)
-    writer = _Multiply(product, tensors, items, knobs, machine)
     costs = items["computed"] * np.minimum(knobs.tile_n, _outputs(product, tensors) - items["n"])
-    order = place_experts(
-        knobs.schedule, items["expert"], costs, routing.counts, machine.spec.cores.count, knobs.copies
-    )
+    order = place_experts(knobs.schedule, items["expert"], costs, homes, machine.spec.cores.count)
+    items["expert"] = homes.seat[homes.copies(items["expert"])]
+    writer = _Multiply(product, tensors, items, knobs, machine)
     phase = writer.written().finish(np.stack(list(items.values()), axis=1), order)
     sizes = {"tile_m": knobs.tile_m, "tile_n": knobs.tile_n, "tile_k": form.tile_k(knobs.tile_k)}
     kept = {"expanded": knobs.expanded} if form.expands else {}

@@ -37,6 +37,7 @@ from workloads.kernels.moe_formats import (
 )
 from workloads.kernels.moe_gemm import SOURCES, Product, TileKnobs, multiply, tile_candidates, tile_key
 from workloads.kernels.moe_permute import permute
+from workloads.kernels.moe_placement import PINNED, Homes, homes_of, place_weights
 from workloads.kernels.moe_problem import (
     Routed,
     RoutingKnobs,
@@ -53,10 +54,11 @@ from workloads.kernels.moe_quantise import quantise_rows
 from workloads.kernels.moe_route import RENORMALISE, SCORINGS, choice_tensors, route
 from workloads.kernels.rowwise import RowKnobs, RowPhase, bands
 from workloads.model import Model
-from workloads.placement import place
 from workloads.routing import Groups, Routing, contiguous
 
 FUSED = ("no", "yes")
+# What of an expert a placement keeps together.
+PLACED = ("w13", "scales w13", "scales 1", "w2", "scales w2", "scales 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int | 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function."""
-    layouts = [repr(layout.key) for layout in _weight_layouts(problem, knobs)]
+    layouts = [repr(layout.key) for layout in _weight_layouts(problem, knobs, problem.experts)]
     ways = (knobs.rows, knobs.fused, knobs.scoring, knobs.renormalise)
     widest = max(problem.hidden, problem.inter, problem.shared)
     rows = (knobs.tile_rows, min(knobs.tile_columns, widest), knobs.row_stages)
@@ -125,12 +127,14 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     routing = routing_of(problem, knobs, seed)
     grouping = "masked" if knobs.rows == "masked" else "contiguous"
     groups = groups_of(problem, routing, grouping, knobs.tile_m)
-    tensors = place(_tensors(problem, knobs, routing, groups), machine)
+    homes = homes_of(knobs.schedule, knobs.placement, routing.counts, knobs.copies, machine)
+    wanted = _tensors(problem, knobs, routing, groups, homes.seats)
+    tensors = place_weights(wanted, PLACED, knobs.placement, machine)
     layer = _Layer(problem, knobs, machine, tensors)
     phases = [
         layer.route(),
         *([] if knobs.rows == "gathered" else [layer.permute(routing, groups)]),
-        *layer.experts(routing, groups),
+        *layer.experts(routing, groups, homes),
         *(layer.shared() if problem.shared else []),
         layer.finalize(),
     ]
@@ -142,14 +146,14 @@ def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
     yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form))
 
 
-def _weight_layouts(problem: Problem, knobs: Knobs) -> tuple[NamedLayout, NamedLayout]:
+def _weight_layouts(problem: Problem, knobs: Knobs, seats: int) -> tuple[NamedLayout, NamedLayout]:
     per_byte = problem.form.b.per_byte
-    sizes = {"expert": problem.experts, "half": 2, "n": problem.inter, "k": -(-problem.hidden // per_byte)}
-    down = {"expert": problem.experts, "n": problem.hidden, "k": -(-problem.inter // per_byte)}
+    sizes = {"expert": seats, "half": 2, "n": problem.inter, "k": -(-problem.hidden // per_byte)}
+    down = {"expert": seats, "n": problem.hidden, "k": -(-problem.inter // per_byte)}
     return knob_layout(knobs, "layout_w13", sizes), knob_layout(knobs, "layout_w2", down)
 
 
-def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups) -> list[Tensor]:
+def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups, seats: int) -> list[Tensor]:
     logits = named("token expert", {"token": problem.tokens, "expert": problem.experts})
     permuted = Tensor("permuted", _rows(groups.rows, problem.hidden), problem.dtype, NONE, "cache")
     gathered = knobs.rows == "gathered"
@@ -159,7 +163,7 @@ def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups) -
         *choice_tensors(problem.tokens, problem.topk),
         sorted_tokens(routing),
         choice_rows(routing, groups),
-        *_weights(problem, "", *_weight_layouts(problem, knobs), problem.inter),
+        *_weights(problem, "", *_weight_layouts(problem, knobs, seats), problem.inter),
         *([] if gathered else [permuted]),
         *_quantised(problem, "x" if gathered else "permuted", groups.rows, problem.hidden, gathered=gathered),
         *_activations(problem, knobs, "", groups.rows, problem.inter),
@@ -255,14 +259,16 @@ class _Layer:
             *permute(routing, groups, numbers, self._tile(self._problem.hidden), self._knobs.row_stages)
         )
 
-    def experts(self, routing: Routing, groups: Groups) -> list[Phase]:
+    def experts(self, routing: Routing, groups: Groups, homes: Homes) -> list[Phase]:
         gathered = self._knobs.rows == "gathered"
         table = self._number["sorted tokens"] if gathered else NONE
-        return self._mlp(routing, groups, "", "x" if gathered else "permuted", table, self._problem.inter)
+        return self._mlp(routing, groups, homes, "", "x" if gathered else "permuted", table, self._problem.inter)
 
     def shared(self) -> list[Phase]:
         """The same for an expert that has every token."""
-        return self._mlp(*self._everyone(), "shared ", "x", NONE, self._problem.shared)
+        routing, groups = self._everyone()
+        homes = homes_of("static", "interleaved", routing.counts, 0, self._machine)
+        return self._mlp(routing, groups, homes, "shared ", "x", NONE, self._problem.shared)
 
     def _everyone(self) -> tuple[Routing, Groups]:
         """Return the routing of every token to one expert."""
@@ -270,9 +276,11 @@ class _Layer:
         everyone = Routing(1, np.zeros((tokens, 1), np.int32), np.ones((tokens, 1), np.float32))
         return everyone, contiguous(everyone, 1)
 
-    def _mlp(self, routing: Routing, groups: Groups, prefix: str, source: str, table: int, inter: int) -> list[Phase]:
+    def _mlp(
+        self, routing: Routing, groups: Groups, homes: Homes, prefix: str, source: str, table: int, inter: int
+    ) -> list[Phase]:
         knobs = self._knobs
-        if routing.experts == 1 and knobs.schedule.startswith("pinned"):
+        if routing.experts == 1 and knobs.schedule in PINNED:
             knobs = replace(knobs, schedule="static")  # one expert on one core would leave the others idle
         fused = knobs.fused == "yes"
         activated, hidden = f"{prefix}activated", self._problem.hidden
@@ -283,10 +291,10 @@ class _Layer:
         everyone = self._everyone() if source == "x" else tokens
         return [
             *self._quantise(source, *everyone, hidden),
-            multiply(replace(first, fused=fused, table=table), self._tensors, *tokens, knobs, self._machine),
+            multiply(replace(first, fused=fused, table=table), self._tensors, (*tokens, homes), knobs, self._machine),
             *([] if fused else [self._activate(*tokens, prefix, inter)]),
             *self._quantise(activated, *tokens, inter),
-            multiply(second, self._tensors, *tokens, knobs, self._machine),
+            multiply(second, self._tensors, (*tokens, homes), knobs, self._machine),
         ]
 
     def _product(self, name: str, source: str, weights: str, to: str, k: int, *, halves: bool = False) -> Product:

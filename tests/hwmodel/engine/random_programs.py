@@ -31,7 +31,9 @@ def differences(one: Result, other: Result) -> list[str]:
 @st.composite
 def machines(draw: st.DrawFn) -> Machine:
     """A shipped machine with few cores and other sizes."""
-    name = draw(st.sampled_from(["npu-hbm3", "npu-sram", "h100-sxm", "b200-sxm", "mi300x", "tpu-v5e"]))
+    name = draw(
+        st.sampled_from(["npu-hbm3", "npu-sram", "npu-sram-local", "h100-sxm", "b200-sxm", "mi300x", "tpu-v5e"])
+    )
     spec = load_machine(name)
     changes: dict[str, Any] = {
         "cores.count": draw(CORES),
@@ -48,6 +50,10 @@ def machines(draw: st.DrawFn) -> Machine:
         "noc.multicast_window": None,  # which the engine leaves to the reference
         "launch.latency": draw(st.sampled_from(["1 us", "0 s"])),
     }
+    if name == "npu-sram-local":  # a slice per core
+        cores = changes["cores.count"]
+        changes |= {"distributed_sram.slices": cores, "distributed_sram.capacity": f"{8 * cores} MiB"}
+        changes["distributed_sram.interleave"] = draw(st.sampled_from(["256 B", "4 KiB"]))
     if draw(st.booleans()):
         changes["noc.bisection"] = draw(st.sampled_from(["1 TB/s", "77 GB/s"]))
     if spec.tlb is not None:

@@ -13,7 +13,7 @@ from hwmodel import engine, reference
 from hwmodel.machine import Machine
 from hwmodel.program import Program
 from hwmodel.spec import load_machine
-from workloads.kernels import gemm
+from workloads.kernels import gemm, moe_gemm
 
 MANY = 2_000  # examples of each kind in the nightly run
 
@@ -80,3 +80,18 @@ def test_a_machine_with_multicast_runs_on_the_reference() -> None:
     program = gemm.compile(gemm.Problem(40, 30, 50, "bf16"), gemm.Knobs(tile_m=16, tile_n=16), machine, 0)
     assert not engine.supports(machine)
     assert differences(engine.simulate(program, machine), reference.simulate(program, machine)) == []
+
+
+@pytest.mark.parametrize("schedule", ["static", "dynamic"])
+def test_what_stays_beside_its_core_takes_the_same_time_in_both(schedule: str) -> None:
+    changes = {"cores.count": 4, "distributed_sram.slices": 4, "distributed_sram.capacity": "32 MiB"}
+    slow = {"noc.multicast_window": None, "noc.bisection": "200 GB/s"}
+    machine = Machine(load_machine("npu-sram-local").with_overrides(changes | slow))
+    problem = moe_gemm.Problem(tokens=40, experts=8, topk=2, dtype="bf16", n=64, k=128)
+    knobs = moe_gemm.Knobs(schedule=schedule, placement="cores")
+    program = moe_gemm.compile(problem, knobs, machine, 0)
+    one, other = engine.simulate(program, machine), reference.simulate(program, machine)
+    assert differences(one, other) == []
+    network = one.levels["network"]
+    assert network.hit > 0
+    assert network.fetched > 0

@@ -18,7 +18,7 @@ from hwmodel.spec import load_machine
 from kernels_ref import moe as exact
 from kernels_ref.activation import swiglu
 from workloads.kernels import KERNELS, moe_finalize, moe_gemm, moe_layer, moe_permute, moe_route
-from workloads.kernels.moe_placement import PLACEMENTS, place_experts
+from workloads.kernels.moe_placement import PLACEMENTS
 from workloads.kernels.moe_problem import routing_of
 from workloads.model import load_model
 from workloads.routing import DISTRIBUTIONS, Routing, contiguous, draw, masked, popularity
@@ -336,52 +336,6 @@ def test_padding_that_is_computed_costs_whole_tiles() -> None:
         assert column["computed"].tolist() == [64] * TOUCHED
         real = ROUTING.counts[ROUTING.counts > 0].tolist()
         assert column["rows"].tolist() == ([64] * TOUCHED if rows == "contiguous" else real)
-
-
-@given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 6), st.integers(0, 2**31), st.sampled_from(PLACEMENTS))
-def test_every_item_runs_once_and_pinned_experts_stay_with_their_owners(
-    cores: int, experts: int, copies: int, seed: int, name: str
-) -> None:
-    rng = np.random.default_rng(seed)
-    counts = rng.integers(0, 9, experts)
-    expert = np.repeat(np.arange(experts), counts)
-    order = place_experts(name, expert, np.ones(len(expert), np.int64), counts, cores, copies)
-    assert sorted(order.order.tolist()) == list(range(len(expert)))
-    if order.dynamic:
-        return
-    core = np.empty(len(expert), np.int64)
-    core[order.order] = np.repeat(np.arange(cores), np.diff(order.start))
-    owners = [len(np.unique(core[expert == e])) for e in range(experts)]
-    if name.startswith("pinned"):
-        assert sum(max(n - 1, 0) for n in owners) <= copies
-        if name == "pinned" and copies == 0:
-            np.testing.assert_array_equal(core, expert % cores)
-
-
-def test_copies_go_to_the_hottest_expert_and_share_its_tiles() -> None:
-    counts = np.array([90, 10, 10, 40])
-    expert = np.repeat(np.arange(4), counts // 10)
-    costs = np.ones(len(expert), np.int64)
-
-    def loads(name: str, copies: int) -> list[int]:
-        return np.diff(place_experts(name, expert, costs, counts, 4, copies).start).tolist()
-
-    assert loads("pinned", 0) == [9, 1, 1, 4]
-    # the hottest has three copies of 30 tokens; experts 0 0 0 1 2 3 belong to cores 0 1 2 3 0 1
-    assert loads("pinned", 2) == [3 + 1, 3 + 4, 3, 1]
-    assert max(loads("pinned-balanced", 2)) <= 5
-
-
-def test_a_balanced_owner_has_no_more_than_the_plain_one() -> None:
-    problem = moe_gemm.Problem(**SIZES, n=24, k=48)
-    times = {}
-    for name in ("pinned", "pinned-balanced"):
-        knobs = moe_gemm.Knobs(tile_m=4, tile_n=8, schedule=name)
-        phase = moe_gemm.compile(problem, knobs, NPU, 0).phases[0]
-        rows = phase.tasks[:, phase.columns.index("rows")][phase.schedule.order]
-        shares = np.split(rows, phase.schedule.start[1:-1])
-        times[name] = max(int(share.sum()) for share in shares)
-    assert times["pinned-balanced"] <= times["pinned"]
 
 
 def test_the_seed_draws_the_routing_unless_it_is_given() -> None:

@@ -31,6 +31,7 @@ KERNELS = (
             "shared": "channels inside a shared expert; by default the model's, or none",
         },
         gives=model_sizes.expert_layer,
+        routed=True,
     ),
     Kernel(
         "moe-route",
@@ -57,6 +58,7 @@ KERNELS = (
         optional={"columns": 0, "max_rows": 0},
         sizes={**ROUTED, **ROOM, **COLUMNS},
         gives=model_sizes.expert_rows,
+        routed=True,
     ),
     Kernel(
         "grouped-gemm",
@@ -71,6 +73,7 @@ KERNELS = (
         candidates=moe_gemm.candidates,
         sizes={**ROUTED, **ROOM, **FORMAT, "n": "columns of the result", "k": "elements of a row that are summed over"},
         gives=model_sizes.expert_product,
+        routed=True,
     ),
     Kernel(
         "moe-finalize",
@@ -84,5 +87,6 @@ KERNELS = (
         optional={"columns": 0, "max_rows": 0},
         sizes={**ROUTED, **ROOM, **COLUMNS},
         gives=model_sizes.expert_rows,
+        routed=True,
     ),
 )
