@@ -286,3 +286,18 @@ def test_a_file_with_numbers_changed_is_refused_in_a_line_or_runs_alike_on_both_
         assert differences(one, other) == []
     else:
         assert one == other
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_file_with_bytes_changed_is_refused_in_a_line_or_says_the_same(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    data = bytearray(archive(Saved(PROGRAMS[0], None)))
+    for place, value in changes:
+        data[place % len(data)] = value
+    found = outcome(load, written(tmp_path_factory.mktemp("runs"), bytes(data)))
+    if isinstance(found, str):
+        assert "\n" not in found
+    else:
+        assert same_program(found.program, PROGRAMS[0])
