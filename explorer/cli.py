@@ -7,8 +7,9 @@ ends with 130. Heavy libraries are imported inside the commands, so that `rowhit
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -60,8 +61,11 @@ def main() -> None:
     arguments = sys.argv[1:]
     try:
         status = app(args=arguments or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:  # an unknown option, a missing argument
         _fail(error.format_message())
+    except BrokenPipeError:  # who reads has read enough, as `head` does
+        _let_go()
     except (ValueError, OSError) as error:
         _fail(_one_line(error))
     except MemoryError:
@@ -72,6 +76,12 @@ def main() -> None:
     if not arguments:
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _let_go() -> NoReturn:
+    """End without a word; what is left in the buffer goes nowhere, instead of failing once more on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _fail(message: str) -> None:

@@ -30,6 +30,7 @@ from explorer.json_text import Json, print_json
 
 if TYPE_CHECKING:
     from explorer.explain import Explanation
+    from explorer.query import Query
     from hwmodel.saving import Saved
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
@@ -55,18 +56,16 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
-    from explorer import evaluate, run_view, settings, tables
+    from explorer import evaluate, run_view, tables
 
     options = sizes_of(sizes, {"m": m, "n": n, "k": k})
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    if suggest:
-        query = evaluate.suggested(query)
     if save is not None and (not save.parent.is_dir() or save.is_dir()):
         raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
-    saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
     assert saved.result is not None
     metrics = saved.result.metrics()
     if save is not None:
@@ -108,6 +107,7 @@ def explain(
     n: Size = None,
     k: Size = None,
     sizes: Sizes = None,
+    routing: Routing = None,
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
@@ -117,7 +117,7 @@ def explain(
     from explorer import evaluate, settings, tables
 
     if file is not None:
-        if kernel or sizes or suggest or (model, batch, context, trace, m, n, k) != (None,) * 7:
+        if kernel or sizes or suggest or (model, batch, context, trace, m, n, k, routing) != (None,) * 8:
             raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
         overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
         found, saved = evaluate.explanation_of(file, machine, overrides, engine)
@@ -126,13 +126,12 @@ def explain(
         return
     if not kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
-    query = query_of(machine, kernel, model, batch, context, trace, seed, sizes_of(sizes, {"m": m, "n": n, "k": k}))
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    if suggest:
-        query = evaluate.suggested(query)
-    found = evaluate.explanation(query, engine)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        found = evaluate.explanation(query, engine)
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     _say_explanation(found, f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}", as_json)
 
@@ -164,15 +163,13 @@ def program(
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
-    from explorer import evaluate, settings, tables
+    from explorer import evaluate, tables
 
     options = sizes_of(sizes, {"m": m, "n": n, "k": k})
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    if suggest:
-        query = evaluate.suggested(query)
-    facts, text = evaluate.program_facts(query)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
     if as_json:
         print_json(facts | {"knobs": knobs})
@@ -215,3 +212,12 @@ def whatif(
     else:
         print(evaluate.describe(query))
         print(tables.whatif_table(record))
+
+
+def _with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
+    """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
+    from explorer import evaluate, settings
+
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    return evaluate.suggested(query) if suggest else query

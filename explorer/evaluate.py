@@ -116,6 +116,24 @@ def suggested(query: Query) -> Query:
     return query
 
 
+@contextmanager
+def suggesting(query: Query) -> Iterator[None]:
+    """Let an error for want of scratchpad say which knobs `suggested` takes instead, where the query fits with them."""
+    from hwmodel.machine import DoesNotFit
+
+    try:
+        yield
+    except DoesNotFit as error:
+        other = suggested(query)
+        try:
+            _program(other)
+        except ValueError:
+            raise error from None
+        before = knobs(query)
+        taken = ", ".join(f"{name}={value}" for name, value in knobs(other).items() if value != before[name])
+        raise DoesNotFit(f"{error}; --suggest takes what fits: {taken}") from None
+
+
 def check_takes_batch(kernel: str) -> None:
     """Raise ValueError unless the kernel works on a batch."""
     template = _kernel(kernel)

@@ -166,6 +166,9 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
 
 def summary(answers: Sequence[Answer], table: pd.DataFrame) -> Iterator[str]:
     """Yield lines: how many rows are modelled, and the reasons of the others with their number, most frequent first."""
+    if not answers:
+        yield "the table has no rows, only a heading"
+        return
     modelled = sum(answer.reason is None for answer in answers)
     yield f"{modelled} of {len(answers)} rows modelled"
     reasons = pd.Series([answer.reason for answer in answers if answer.reason is not None], dtype="string")

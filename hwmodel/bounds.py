@@ -5,10 +5,10 @@ largest holds: matrix and vector units and DMA issue of the busiest core, all ac
 core (those of DMA in full lines at least), bytes through the busiest core's port, bytes through the network's bisection
 and the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case), or
 through main memory's slices of SRAM. Behind a shared cache or multicast, memory must move only what is distinct
-(`footprint`), and in later phases only what the cache cannot have kept. The first request must also make its way
-through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for counters and
-the tail after the last byte are not in it: they can only make a run longer. Where slices of SRAM are the cores' own,
-all requests might stay beside their cores, so that the network gives no bound.
+(`footprint`), and of what earlier phases have touched only what the cache cannot have kept. The first request must also
+make its way through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for
+counters and the tail after the last byte are not in it: they can only make a run longer. Where slices of SRAM are the
+cores' own, all requests might stay beside their cores, so that the network gives no bound.
 
 Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
 computed once per distinct set of sizes.
@@ -16,6 +16,7 @@ computed once per distinct set of sizes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_b
 from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands, UnitCost
-from hwmodel.program import QUEUES, Op, Phase, Program
+from hwmodel.program import QUEUES, Op, Phase, Program, Tensor
 from hwmodel.slices import slice_burst_fs
 from hwmodel.units import transfer_fs
 
@@ -60,8 +61,9 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     by_resource: dict[str, int] = {}
     limiting: dict[str, int] = {}
     all_bursts = {"load": 0, "store": 0}
+    touched = _Touched(machine)
     for number, phase in enumerate(program.phases):
-        resources, moved = _phase(program, phase, machine, rows_closed=number == 0)
+        resources, moved = _phase(program, phase, machine, touched, rows_closed=number == 0)
         limit = max(resources, key=lambda name: resources[name])
         limiting[limit] = limiting.get(limit, 0) + resources[limit]
         total += machine.spec.launch.latency + resources[limit]
@@ -72,10 +74,31 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     return Bound(total, by_resource, limiting, all_bursts)
 
 
+class _Touched:
+    """The bytes that the phases so far may have brought into a shared cache, as ranges of whole lines and transfers."""
+
+    def __init__(self, machine: Machine) -> None:
+        cache = machine.spec.shared_cache
+        self._piece = max(cache.line if cache is not None else 1, machine.spec.cores.dma.min_transfer)
+        self._ranges: list[tuple[int, int]] = []
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        self._ranges += [self._range(tensor) for tensor in tensors]
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Return whether a byte of a tensor may have been touched."""
+        begin, end = self._range(tensor)
+        return any(begin < other_end and other_begin < end for other_begin, other_end in self._ranges)
+
+    def _range(self, tensor: Tensor) -> tuple[int, int]:
+        begin, end = tensor.base_bytes, tensor.base_bytes + tensor.size_bytes
+        return begin // self._piece, -(-end // self._piece)
+
+
 def _phase(
-    program: Program, phase: Phase, machine: Machine, rows_closed: bool
+    program: Program, phase: Phase, machine: Machine, touched: _Touched, rows_closed: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the bound of every resource, and the bursts that main memory moves at least."""
+    """Return the bound of every resource, and the bursts that main memory moves at least; adds to `touched`."""
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
     sram = np.zeros(len(phase.tasks), np.int64)
@@ -114,7 +137,10 @@ def _phase(
             resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
     resources |= _shared(machine, *(int(moved[name].sum()) for name in ("load", "store")))
     if reuses:
-        bursts = _unavoidable(machine, bursts, footprints, first=rows_closed, merges=merges)
+        seen = {number for number, tensor in enumerate(program.tensors) if touched.holds(tensor)}
+        bursts = _unavoidable(machine, bursts, footprints, seen, merges=merges)
+        named = footprints["load"].tensors | footprints["store"].tensors
+        touched.add(program.tensors[number] for number in sorted(named))
     if any(bursts.values()):
         if machine.memory == "hbm":
             resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
@@ -138,19 +164,22 @@ def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:
 
 
 def _unavoidable(
-    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], first: bool, merges: bool
+    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], seen: set[int], merges: bool
 ) -> dict[str, int]:
     """Return the bursts that main memory moves at least where not every request reaches its data buses.
 
-    A shared cache answers loads, multicast and a controller that merges leave one of several equal accesses.
+    A shared cache answers loads, multicast and a controller that merges leave one of several equal accesses. Tensors
+    that earlier phases have `seen` may lie in the cache, as far as it goes.
     """
     cache = machine.spec.shared_cache
     kept = cache.capacity if cache is not None else 0
     stored = footprints["store"].tensors if cache is not None or merges else set()
-    fetched = footprints["load"].distinct_bytes(without=stored, in_cache=cache is None) - (0 if first else kept)
-    least = {"load": max(0, -(-fetched // machine.burst_bytes)), "store": bursts["store"]}
+    loaded = footprints["load"].distinct_bytes(without=stored, in_cache=cache is None)
+    again = sum(size for tensor, size in loaded.items() if tensor in seen)
+    fetched = sum(loaded.values()) - min(again, kept)
+    least = {"load": -(-fetched // machine.burst_bytes), "store": bursts["store"]}
     if cache is not None or merges:
-        written = footprints["store"].distinct_bytes(without=set(), in_cache=True) - kept
+        written = sum(footprints["store"].distinct_bytes(without=set(), in_cache=True).values()) - kept
         least["store"] = max(0, -(-written // machine.burst_bytes))
     return least
 

@@ -86,9 +86,9 @@ class Footprint:
         assert pages is not None  # tiles name index tensors only
         return [_in_memory(boxes, pages.astype(np.int64), position, page_size)]
 
-    def distinct_bytes(self, without: set[int], in_cache: bool) -> int:
-        """Return a number of bytes which are surely touched, of no tensor in `without` and, unless `in_cache`, of none
-        that resides in the shared cache.
+    def distinct_bytes(self, without: set[int], in_cache: bool) -> dict[int, int]:
+        """Return by tensor a number of bytes which are surely touched, of none in `without` and, unless `in_cache`, of
+        none that resides in the shared cache.
         """
         least: dict[int, int] = {}
         for access, boxes in self._boxes.items():
@@ -97,7 +97,7 @@ class Footprint:
             if boxes and not hidden and _keeps_apart(tensor.layout.layout):
                 size = min(_disjoint_elements(np.concatenate(boxes)) * tensor.element_bytes, tensor.size_bytes)
                 least[access.tensor] = max(least.get(access.tensor, 0), size)
-        return sum(least.values())
+        return least
 
     def _repeats(self, table: int) -> bool:
         """Return whether a page stands in an index tensor more than once."""

@@ -23,6 +23,10 @@ from layouts.analysis import Banks
 from layouts.analysis.conflicts import MAX_BANKS
 
 
+class DoesNotFit(ValueError):
+    """A phase needs more scratchpad, or more accumulators, than a core has; smaller tiles may need less."""
+
+
 @dataclass(frozen=True)
 class Hbm:
     """The HBM of a machine, resolved: timing in ticks, what a stack consists of, where an address lies."""
@@ -177,7 +181,7 @@ class Machine:
         return self.spec.distributed_sram
 
     def require_fit(self, phase: Phase, knobs: Mapping[str, object] | None = None) -> None:
-        """Raise ValueError if a phase needs more scratchpad, or more accumulators, than a core has.
+        """Raise DoesNotFit if a phase needs more scratchpad, or more accumulators, than a core has.
 
         The message says by how many bytes, which buffers take them, and `knobs`: the settings that size them.
         """
@@ -195,7 +199,7 @@ class Machine:
                 buffers = (phase.buffers[number] for number in sorted(numbers))
                 names = ", ".join(f"{b.name} {b.slots} x {b.pitch_bytes} B" for b in buffers)
                 sized = ", ".join(f"{name}={value}" for name, value in (knobs or {}).items())
-                raise ValueError(
+                raise DoesNotFit(
                     f"phase {phase.name} needs {needed} B of {what}, {needed - room} B more "
                     f"than the {room} B of a core of {self.spec.name} ({path}); buffers: {names}"
                     + (f"; sized by {sized}" if sized else "")

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -35,9 +34,8 @@ from hwmodel import units
 from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.energy_sets import with_sets
 from hwmodel.like import WORDS, groups, leaves, no_source, with_base
-from hwmodel.validation import wrong
-from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
-from layouts.notation import nearest_first
+from hwmodel.validation import first_problem, keys_at, unknown
+from hwmodel.yaml_file import read_scalar, read_yaml
 
 MACHINES = Path(__file__).parent / "machines"
 
@@ -336,14 +334,14 @@ class MachineSpec(_Part):
         for path, value in changes.items():
             if path not in leaves:
                 numbers = [name for name, there in leaves.items() if not isinstance(there, tuple)]
-                raise ValueError(_unknown("machine path", path, numbers))
+                raise ValueError(unknown("machine path", path, numbers))
             if isinstance(leaves[path], tuple) and isinstance(value, str):
                 raise ValueError(f"machine path {path!r} is a list, and lists cannot be set: write a machine file")
             *parents, last = path.split(".")
             node = tree
             for key in parents:
                 node = node[key]
-            node[last] = _scalar(value)
+            node[last] = read_scalar(value)
             tree["sources"][path] = "what-if"
         return _validated(tree, self.where)
 
@@ -370,9 +368,13 @@ def load_machine(name: str) -> MachineSpec:
         path, where = MACHINES / f"{name}.yaml", f"machine {name}"
     elif name.endswith((".yaml", ".yml")):
         path, where = Path(name), name
+    elif "/" in name or name.startswith("."):
+        raise ValueError(f"machine {units.shown(name)}: a path of a machine file ends in .yaml")
     else:
-        raise ValueError(_unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
+        raise ValueError(unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
     tree = _read(path)
+    if misspelt := next(_unknown_keys(tree), None):
+        raise ValueError(f"{where}: {misspelt}")
     try:
         whole = with_sets(with_base(tree, _shipped, (name,)))
     except ValueError as error:
@@ -392,7 +394,7 @@ def _shipped(name: object) -> dict[str, Any]:
     """Return the file of a machine that another one is like."""
     if not isinstance(name, str) or name not in machine_names():
         text = name if isinstance(name, str) else units.shown(name)
-        raise ValueError(f"like: {_unknown('machine', text, machine_names())}")
+        raise ValueError(f"like: {unknown('machine', text, machine_names())}")
     return _read(MACHINES / f"{name}.yaml")
 
 
@@ -400,7 +402,7 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
     try:
         spec = MachineSpec.model_validate(tree)
     except ValidationError as error:
-        raise ValueError(f"{where}: {_first_problem(error)}") from None
+        raise ValueError(f"{where}: {first_problem(error, MachineSpec)}") from None
     spec._where = where
     if spec.hbm is None and spec.distributed_sram is None:
         raise ValueError(f"{where}: hbm: missing; a machine has hbm or distributed_sram")
@@ -417,29 +419,21 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
     known = {group: None for path, _ in _settable(spec) if path not in WORDS for group in groups(path)}
     for path in spec.sources:
         if path not in known:
-            raise ValueError(f"{where}: sources: {_unknown('path', path, known)}")
+            raise ValueError(f"{where}: sources: {unknown('path', path, known)}")
     return spec
 
 
-def _first_problem(error: ValidationError) -> str:
-    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # before what it misspelt
-    parts = [str(part) for part in problem["loc"]]
-    path = ".".join(parts)
-    if problem["type"] == "extra_forbidden":
-        parents = parts[:-1]
-        return _unknown("key", path, [".".join([*parents, k]) for k in _fields_at(parents)])
-    if problem["type"] == "missing":
-        return f"{path}: missing"
-    return wrong(problem, _fields_at(parts) if problem["type"] == "model_type" else ())
-
-
-def _fields_at(path: Iterable[str]) -> list[str]:
-    model: Any = MachineSpec
-    for key in path:
-        annotation = model.model_fields[key].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+def _unknown_keys(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is said of each key that descriptions do not have; whose value is wrong is said elsewhere."""
+    for path, _ in leaves({key: value for key, value in tree.items() if key not in {*WORDS, "like"}}):
+        parts = path.split(".")
+        for depth, key in enumerate(parts):
+            known = keys_at(MachineSpec, parts[:depth])
+            if key == "like" or not known:
+                break
+            if key not in known:
+                yield unknown("key", ".".join(parts[: depth + 1]), [".".join([*parts[:depth], k]) for k in known])
+                break
 
 
 def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -456,17 +450,3 @@ def _resolved(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _resolved(value) for key, value in tree.items()}
     return _Resolved(tree) if type(tree) is int else tree
-
-
-def _scalar(value: object) -> object:
-    """Read an override as YAML would, so that `4`, `"4"` and `6.4 Gb/s` mean what they mean in a file."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, *CONSTRUCTOR_ERRORS):
-        return value
-
-
-def _unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
-    return f"unknown {kind} {units.shown(value)}; known: {nearest_first(value, allowed, 12)}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hwmodel import units
+from layouts.notation import nearest_first
 
 _KINDS = {
     "int": "an integer",
@@ -20,6 +23,36 @@ _KINDS = {
     "model": "a mapping of keys to values",
 }
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the line for the first problem that pydantic has found in a tree for `model`."""
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # before what it misspelt
+    parts = [str(part) for part in problem["loc"]]
+    path = ".".join(parts)
+    if problem["type"] == "extra_forbidden":
+        parents = parts[:-1]
+        return unknown("key", path, [".".join([*parents, key]) for key in keys_at(model, parents)])
+    if problem["type"] == "missing":
+        return f"{path}: missing"
+    return wrong(problem, keys_at(model, parts) if problem["type"] == "model_type" else ())
+
+
+def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
+    """Return the line for a name that is none of the allowed ones, of which the nearest are shown."""
+    return f"unknown {kind} {units.shown(value)}; known: {nearest_first(value, allowed, 12)}"
+
+
+def keys_at(model: type[BaseModel], path: Iterable[str] = ()) -> list[str]:
+    """Return the keys, as a file spells them, of the part of `model` at a path, none where a number stands."""
+    part: Any = model
+    for key in path:
+        annotation = next(f.annotation for name, f in part.model_fields.items() if key == (f.alias or name))
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        part = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if part is None:
+            return []
+    return [field.alias or name for name, field in part.model_fields.items()]
 
 
 def wrong(problem: ErrorDetails, keys: Sequence[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Reading YAML that a person wrote: the one bounded and strict reader, for machine descriptions and for studies.
+"""Reading YAML that a person wrote: the one bounded and strict reader, for machines, controllers and studies.
 
 The file may be hostile: its size is bounded, objects are never constructed, and aliases (which can grow without bound),
 keys that are no text and keys that stand twice are errors. Every error is one line with the file and the place.
@@ -41,6 +41,16 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
+
+
+def read_scalar(value: object) -> object:
+    """Read an override as a file would be, so that `4`, `"4"` and `6.4 Gb/s` mean what they mean there."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, RecursionError, *CONSTRUCTOR_ERRORS):
+        return value
 
 
 def read_yaml(path: Path) -> object:

@@ -33,9 +33,14 @@ _FACTOR = re.compile(r"([A-Za-z_]\w*)(?:%([0-9]{1,18}))?(?://([0-9]{1,18}))?", r
 
 
 def nearest_first(name: str, allowed: Iterable[str], most: int | None = None) -> str:
-    """Return the allowed names (at most `most`) as text for an error message, those most like `name` first."""
+    """Return the allowed names as text for an error message, those most like `name` first.
+
+    Of more than `most` the others are counted.
+    """
     short = name[:80]
-    return ", ".join(sorted(allowed, key=lambda other: (-SequenceMatcher(None, short, other).ratio(), other))[:most])
+    names = sorted(allowed, key=lambda other: (-SequenceMatcher(None, short, other).ratio(), other))
+    shown = names[:most]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """What all tests share: the folder of reference data, and hypothesis without a clock and without luck.
 
-The same tests get the same examples everywhere; new ones are looked for in the nightly runs.
+The same tests get the same examples everywhere; new ones are looked for in the nightly runs, and by every test that
+names no number of examples with `--hypothesis-profile=thorough`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
-settings.register_profile("rowhit", deadline=None, derandomize=True)  # a busy machine is no reason to fail
+# without a deadline: a busy machine is no reason to fail
+settings.register_profile("rowhit", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("thorough", deadline=None, derandomize=False, max_examples=1000)
 settings.load_profile("rowhit")
 
 

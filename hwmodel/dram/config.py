@@ -9,14 +9,13 @@ Not described here: several stacks (a machine's business), and policies that `hw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from hwmodel import units
@@ -26,9 +25,9 @@ from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.dram.standards import Rule, Standard, check_sources, rules, standard
 from hwmodel.dram.timing import TICKS, Limit, Timing
 from hwmodel.spec import AddressMapSpec, BitsPerSecond
-from hwmodel.yaml_file import CONSTRUCTOR_ERRORS, read_yaml
+from hwmodel.validation import first_problem, keys_at, unknown
+from hwmodel.yaml_file import read_scalar, read_yaml
 from layouts import AddressMap
-from layouts.notation import nearest_first
 
 if TYPE_CHECKING:
     from hwmodel.dram.controller import Dram
@@ -145,12 +144,12 @@ class DramConfig(_Part):
             if path in ("address_map.fields", "address_map.hashes"):
                 raise ValueError(f"config path {path!r} is a list, and lists cannot be set: write a config file")
             if path not in SETTABLE:
-                raise ValueError(_unknown("config path", path, SETTABLE))
+                raise ValueError(unknown("config path", path, SETTABLE))
             head, _, last = path.partition(".")
             if last:
-                tree.setdefault(head, {})[last] = _scalar(value)
+                tree.setdefault(head, {})[last] = read_scalar(value)
             else:
-                tree[head] = _scalar(value)
+                tree[head] = read_scalar(value)
             tree["sources"][path] = "what-if"
         return _validated(tree, self.where)
 
@@ -192,10 +191,11 @@ def load_config(name: str) -> DramConfig:
     elif name.endswith((".yaml", ".yml")):
         path, where = Path(name), name
     else:
-        raise ValueError(_unknown("config", name, config_names()) + ", or a path ending in .yaml")
+        raise ValueError(unknown("config", name, config_names()) + ", or a path ending in .yaml")
     tree = read_yaml(path)
     if not isinstance(tree, dict):
-        raise ValueError(f"{path}: a controller configuration is a mapping of keys to values")
+        found = "nothing" if tree is None else units.shown(tree)
+        raise ValueError(f"{path}: {found}; allowed: a mapping with the keys {', '.join(keys_at(DramConfig))}")
     return _validated(tree, where)
 
 
@@ -204,7 +204,7 @@ def _validated(tree: dict[str, Any], where: str) -> DramConfig:
     try:
         config = DramConfig.model_validate(tree)
     except ValidationError as error:
-        raise ValueError(f"{where}: {_first_problem(error)}") from None
+        raise ValueError(f"{where}: {first_problem(error, DramConfig)}") from None
     try:
         _check_names(config)
         _check_sources(config)
@@ -234,7 +234,7 @@ def _check_names(config: DramConfig) -> None:
     ):
         for name in changes:
             if name not in known:
-                raise ValueError(_unknown("key", f"{key}.{name}", [f"{key}.{other}" for other in known]))
+                raise ValueError(unknown("key", f"{key}.{name}", [f"{key}.{other}" for other in known]))
 
 
 def _check_sources(config: DramConfig) -> None:
@@ -256,39 +256,10 @@ def _ticks(name: str, value: object, timing: Timing) -> int:
         time_fs = units.parse(value, "time")
     except ValueError:
         raise ValueError(
-            f"timing.{name}: {units.shown(value)}: give an integer of ticks, or a time such as 15 ns"
+            f"timing.{name}: {units.shown(value)}; allowed: an integer of ticks, or a time such as 15 ns"
         ) from None
     ck_hz = timing.tick_hz / timing.ticks_per_ck
     limit = Limit(time_fs=time_fs)
     if name in _INTERVALS:
         return int(limit.exact_ck(ck_hz) // 1) * timing.ticks_per_ck
     return limit.ticks(ck_hz, timing.ticks_per_ck)
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # before what it misspelt
-    parts = [str(part) for part in problem["loc"]]
-    path = ".".join(parts)
-    if problem["type"] == "extra_forbidden":
-        parents = parts[:-1]
-        models: dict[str, type[BaseModel]] = {"policy": PolicySpec, "address_map": AddressMapSpec}
-        model = models.get(parts[0], DramConfig) if parents else DramConfig
-        names = [field.alias or name for name, field in model.model_fields.items()]
-        return _unknown("key", path, [".".join([*parents, name]) for name in names])
-    if problem["type"] == "missing":
-        return f"{path}: missing"
-    return f"{path}: {units.shown(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
-
-
-def _scalar(value: object) -> object:
-    """Read an override as YAML would, so that `4`, `"4"` and `6.4 Gb/s` mean what they mean in a file."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, *CONSTRUCTOR_ERRORS):
-        return value
-
-
-def _unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
-    return f"unknown {kind} {units.shown(value)}; known: {nearest_first(value, allowed, 40)}"

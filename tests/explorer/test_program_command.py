@@ -86,3 +86,21 @@ def test_what_does_not_fit_is_one_line(rowhit: Rowhit, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "B more than the 2097152 B of a core of npu-hbm3" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run", "program"])
+def test_what_does_not_fit_says_what_suggest_takes_where_that_fits(
+    rowhit: Rowhit, tmp_path: Path, command: str
+) -> None:
+    small = (command, "--machine", "mi300x", "--kernel", "gemm", "--size", "m=64,n=256,k=128")
+    error = rowhit(*small, cwd=tmp_path).stderr
+    tiles = re.search(
+        r"; sized by tile_m=128, .*; --suggest takes what fits: (tile_[mnk]=\d+, )*tile_[mnk]=\d+\n", error
+    )
+    assert tiles is not None, error
+    taken = tiles[0].rpartition(": ")[2].strip().replace(" ", "")
+    shown = rowhit("program", *small[1:], "--set", taken, "--json", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == rowhit("program", *small[1:], "--suggest", "--json", cwd=tmp_path).stdout
+    set_too_large = rowhit(*small, "--set", "tile_m=4096", cwd=tmp_path)  # which no other tiles make up for
+    assert (set_too_large.returncode, "--suggest" in set_too_large.stderr) == (2, False)

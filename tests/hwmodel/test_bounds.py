@@ -16,6 +16,7 @@ from hwmodel.program import QUEUES, Op, Program, walk
 from hwmodel.reference import simulate
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
+from workloads.sequence import Step, plan
 
 MachineMaker = Callable[..., Machine]
 
@@ -54,6 +55,18 @@ def test_a_dynamic_schedule_is_bounded_by_its_mean_and_its_largest_task(
     for sizes, least in (([3200, 320, 320], 1600), ([640, 640, 640, 640], 640)):
         program = matmuls(make_program, placed, tasks=[[k] for k in sizes], dynamic=True, cores=2)
         assert lower_bound(program, machine).by_resource["matrix"] == pytest.approx(cycles(least), abs=8)
+
+
+def test_a_later_phase_must_fetch_what_none_before_it_has_touched(make_machine: MachineMaker) -> None:
+    machine = make_machine("h100-sxm")
+    knobs, size = gemm.Knobs(), 1024 * 1024 * 2
+    problem = gemm.Problem(16, 1024, 1024, "bf16")
+    fresh = plan([Step("one", "gemm", problem, knobs), Step("two", "gemm", problem, knobs)], machine).program()
+    again = plan([Step(name, "gemm", problem, knobs, 1, {"b": "w"}) for name in ("one", "two")], machine).program()
+    read = {name: lower_bound(p, machine).bursts["load"] for name, p in (("fresh", fresh), ("again", again))}
+    assert read["fresh"] * machine.burst_bytes >= 2 * size
+    assert size <= read["again"] * machine.burst_bytes < 2 * size  # the shared cache may have kept it
+    assert simulate(fresh, machine).makespan_fs > simulate(again, machine).makespan_fs
 
 
 def test_phases_add_up(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:

@@ -136,3 +136,54 @@ def test_cores_stacks_and_caches_are_those_of_the_datasheet(name: str, sheet: Ca
     assert spec.shared_cache.capacity == found.get("l3_mb", found["l2_mb"]) * 2**20
     if "max_smem_kb" in found:  # of which one block may use all but 1 KiB
         assert spec.cores.sram.capacity == (found["max_smem_kb"] - 1) * 2**10
+
+
+def test_h100_reaches_the_flops_bandwidth_and_capacity_of_its_datasheet() -> None:
+    machine = Machine(load_machine("h100-sxm"))
+    assert machine.peak_flops == pytest.approx(989.4e12, rel=1e-3)  # dense bf16
+    assert float(machine.hbm_peak_bytes_per_second) == pytest.approx(3352e9, rel=1e-3)
+    assert machine.address_map.capacity_bytes == 80 * 2**30 == 5 * 16 * 2**30
+    assert machine.spec.hbm.stacks == 5
+    assert machine.spec.cores.count == 132
+
+
+PUBLISHED = {  # dense 16-bit TFLOP/s, other rates by type, GB/s, bytes of the shared cache: datasheets, documentation
+    "a100-sxm": (312, {"int8": 624, "fp32": 156}, 2039, 40 * 2**20),
+    "h100-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 3352, 50 * 2**20),
+    "h200-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 4800, 50 * 2**20),
+    "b200-sxm": (2250, {"fp8_e4m3": 4500, "int8": 4500, "fp8_scaled": 4500, "fp4_scaled": 9000}, 7700, 126 * 2**20),
+    "mi300x": (1307.4, {"fp8_e4m3": 2614.9, "int8": 2614.9, "fp32": 163.4}, 5325, 256 * 2**20),
+    "tpu-v5e": (197, {"int8": 394}, 819, 0),
+    "tpu-v6e": (918, {"int8": 1836}, 1640, 0),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_part_reaches_the_rates_the_bandwidth_and_the_cache_that_are_published(name: str) -> None:
+    flops, others, gigabytes, cache_bytes = PUBLISHED[name]
+    spec = load_machine(name)
+    per_mac = 2 * spec.cores.clock * spec.cores.count / 1e12
+    assert spec.cores.matrix.macs_per_cycle * per_mac == pytest.approx(flops, rel=1e-3)
+    for dtype, teraops in others.items():
+        assert spec.cores.matrix.rate(dtype).macs_per_cycle * per_mac == pytest.approx(teraops, rel=1e-3)
+    assert (spec.shared_cache.capacity if spec.shared_cache else 0) == cache_bytes
+    assert spec.hbm is not None
+    pins = 1024 * spec.hbm.stacks  # of HBM2 to HBM3E
+    assert pins * spec.hbm.pin_rate / 8e9 == pytest.approx(gigabytes, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in machine_names() if name.endswith("-sxm")])
+def test_nvidias_matrix_units_multiply_tf32_at_half_the_rate_of_16_bits(name: str) -> None:
+    unit = load_machine(name).cores.matrix
+    assert 2 * unit.rate("fp32").macs_per_cycle == unit.macs_per_cycle
+
+
+def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
+    for name in machine_names():
+        unit = load_machine(name).cores.matrix
+        for dtype in ("bf16", "fp16") if unit.bf16 is None else ("fp16",):
+            assert unit.rate(dtype).macs_per_cycle == unit.macs_per_cycle
+            assert unit.rate(dtype).sustained_percent == unit.sustained_percent
+    assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
+    assert [load_machine("mi100").cores.matrix.rate(dtype).macs_per_cycle for dtype in ("fp16", "bf16")] == [512, 256]
+    assert load_machine("h100-sxm").cores.matrix.fp8_scaled is None  # block scales are not the unit's business

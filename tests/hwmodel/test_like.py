@@ -147,7 +147,8 @@ def test_a_file_gives_no_number_and_no_source_that_it_would_inherit(name: str) -
         ),
         ({"tlb": None}, {"tlb.entries": "sheet"}, "sources: unknown path 'tlb.entries'"),
         ({"cores": {"count": None}}, None, "cores.count: missing"),
-        ({"cores": {"cuont": None}}, None, "cores.cuont: null removes nothing: h100-sxm has none"),
+        ({"cores": {"cuont": 3}}, None, "unknown key 'cores.cuont'; known: cores.count"),  # rather than: has no source
+        ({"cores": {"cuont": None}}, None, "unknown key 'cores.cuont'; known: cores.count"),
         ({"distributed_sram": None}, None, "distributed_sram: null removes nothing: h100-sxm has none"),
         ({"distributed_sram": {"access": None}}, None, "distributed_sram.access: null removes nothing"),
         ({}, 5, "sources: 5; allowed: a mapping of keys to values"),

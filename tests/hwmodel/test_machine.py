@@ -109,3 +109,14 @@ def test_a_product_takes_the_rate_of_its_type_and_the_part_of_it_that_lasts() ->
         "int8": -(-macs // 4096),
         "fp32": -(-macs // 1024),
     }
+
+
+def test_npu_has_four_stacks_of_hbm3_at_its_highest_rate() -> None:
+    machine = Machine(load_machine("npu-hbm3"))
+    assert machine.hbm_peak_bytes_per_second == 4 * 819_200_000_000  # 1024 pins at 6.4 Gb/s each
+    assert machine.peak_flops == pytest.approx(393e12, rel=1e-3)  # as its source line says
+
+
+def test_the_peak_is_that_of_all_data_pins(machine: Machine) -> None:
+    pins = machine.spec.hbm.stacks * 1024  # JESD238: 16 channels of 64 bits per stack
+    assert machine.hbm_peak_bytes_per_second * 8 == pins * machine.spec.hbm.pin_rate

@@ -17,7 +17,7 @@ from hwmodel.spec import MACHINES, MachineSpec, load_machine, machine_names
 
 @cache
 def _read(name: str) -> dict[str, Any]:
-    tree: dict[str, Any] = yaml.safe_load((MACHINES / f"{name}.yaml").read_text(encoding="utf-8"))
+    tree: dict[str, Any] = yaml.load((MACHINES / f"{name}.yaml").read_bytes(), Loader=yaml.CSafeLoader)
     return tree
 
 
@@ -47,6 +47,23 @@ def numbers(tree: Any, prefix: str = "") -> list[str]:
         if prefix or key not in ("like", "name", "description", "sources"):
             paths += numbers(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
     return paths
+
+
+def covering() -> set[str]:
+    """Return a few machines that between them give every number that any gives."""
+    given = {name: set(numbers(tree_of(name))) for name in machine_names()}
+    left, chosen = set().union(*given.values()), set()
+    while left:
+        name = max(given, key=lambda name: len(given[name] & left))
+        chosen.add(name)
+        left -= given[name]
+    return chosen
+
+
+FEW = covering()
+each_machine = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW)) for name in machine_names()]
+)
 
 
 @pytest.fixture
@@ -82,57 +99,6 @@ def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
     assert machine_names() == tuple(sorted((*hbm, *gddr)))
     for name in machine_names():
         assert load_machine(name).name == name
-
-
-def test_h100_reaches_the_flops_bandwidth_and_capacity_of_its_datasheet() -> None:
-    machine = Machine(load_machine("h100-sxm"))
-    assert machine.peak_flops == pytest.approx(989.4e12, rel=1e-3)  # dense bf16
-    assert float(machine.hbm_peak_bytes_per_second) == pytest.approx(3352e9, rel=1e-3)
-    assert machine.address_map.capacity_bytes == 80 * 2**30 == 5 * 16 * 2**30
-    assert machine.spec.hbm.stacks == 5
-    assert machine.spec.cores.count == 132
-
-
-PUBLISHED = {  # dense 16-bit TFLOP/s, other rates by type, GB/s, bytes of the shared cache: datasheets, documentation
-    "a100-sxm": (312, {"int8": 624, "fp32": 156}, 2039, 40 * 2**20),
-    "h100-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 3352, 50 * 2**20),
-    "h200-sxm": (989.4, {"fp8_e4m3": 1978.9, "int8": 1978.9, "fp32": 494.7}, 4800, 50 * 2**20),
-    "b200-sxm": (2250, {"fp8_e4m3": 4500, "int8": 4500, "fp8_scaled": 4500, "fp4_scaled": 9000}, 7700, 126 * 2**20),
-    "mi300x": (1307.4, {"fp8_e4m3": 2614.9, "int8": 2614.9, "fp32": 163.4}, 5325, 256 * 2**20),
-    "tpu-v5e": (197, {"int8": 394}, 819, 0),
-    "tpu-v6e": (918, {"int8": 1836}, 1640, 0),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_part_reaches_the_rates_the_bandwidth_and_the_cache_that_are_published(name: str) -> None:
-    flops, others, gigabytes, cache_bytes = PUBLISHED[name]
-    spec = load_machine(name)
-    per_mac = 2 * spec.cores.clock * spec.cores.count / 1e12
-    assert spec.cores.matrix.macs_per_cycle * per_mac == pytest.approx(flops, rel=1e-3)
-    for dtype, teraops in others.items():
-        assert spec.cores.matrix.rate(dtype).macs_per_cycle * per_mac == pytest.approx(teraops, rel=1e-3)
-    assert (spec.shared_cache.capacity if spec.shared_cache else 0) == cache_bytes
-    assert spec.hbm is not None
-    pins = 1024 * spec.hbm.stacks  # of HBM2 to HBM3E
-    assert pins * spec.hbm.pin_rate / 8e9 == pytest.approx(gigabytes, rel=2e-3)
-
-
-@pytest.mark.parametrize("name", [name for name in machine_names() if name.endswith("-sxm")])
-def test_nvidias_matrix_units_multiply_tf32_at_half_the_rate_of_16_bits(name: str) -> None:
-    unit = load_machine(name).cores.matrix
-    assert 2 * unit.rate("fp32").macs_per_cycle == unit.macs_per_cycle
-
-
-def test_types_without_a_rate_of_their_own_have_that_of_16_bits() -> None:
-    for name in machine_names():
-        unit = load_machine(name).cores.matrix
-        for dtype in ("bf16", "fp16") if unit.bf16 is None else ("fp16",):
-            assert unit.rate(dtype).macs_per_cycle == unit.macs_per_cycle
-            assert unit.rate(dtype).sustained_percent == unit.sustained_percent
-    assert load_machine("npu-hbm3").cores.matrix.rate("int8").macs_per_cycle == 8192
-    assert [load_machine("mi100").cores.matrix.rate(dtype).macs_per_cycle for dtype in ("fp16", "bf16")] == [512, 256]
-    assert load_machine("h100-sxm").cores.matrix.fp8_scaled is None  # block scales are not the unit's business
 
 
 @pytest.mark.parametrize(
@@ -217,18 +183,7 @@ def test_a_number_that_a_machine_leaves_out_can_be_set_and_a_part_that_it_has_no
         load_machine("npu-hbm3").with_overrides({"tlb.entries": 4})
 
 
-def test_npu_has_four_stacks_of_hbm3_at_its_highest_rate() -> None:
-    machine = Machine(load_machine("npu-hbm3"))
-    assert machine.hbm_peak_bytes_per_second == 4 * 819_200_000_000  # 1024 pins at 6.4 Gb/s each
-    assert machine.peak_flops == pytest.approx(393e12, rel=1e-3)  # as its source line says
-
-
-def test_the_peak_is_that_of_all_data_pins(machine: Machine) -> None:
-    pins = machine.spec.hbm.stacks * 1024  # JESD238: 16 channels of 64 bits per stack
-    assert machine.hbm_peak_bytes_per_second * 8 == pins * machine.spec.hbm.pin_rate
-
-
-@pytest.mark.parametrize("name", machine_names())
+@each_machine
 def test_every_number_has_a_source_and_loses_the_description_without_it(name: str, load: Any) -> None:
     tree = tree_of(name)
     for source in tree["sources"]:
@@ -328,32 +283,18 @@ def test_null_and_a_file_that_is_no_mapping_are_named_as_they_stand(load: Any) -
     assert ": [1]: a machine description is a mapping with the keys name, description, cores, " in refusal(load, [1])
 
 
-def test_a_syntax_error_names_the_file_and_the_line(load: Any) -> None:
-    message = refusal(load, b"name: x\ncores:\n  count: 4\n  clock: [1, 2\nnoc: 3\n")
-    assert "machine.yaml:5:" in message
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (b"", "a machine description is a mapping"),
         (b"- 1\n- 2\n", "a machine description is a mapping"),
-        (b"\xff\xfe\x00", "not UTF-8 text"),
-        (b"a: 1\n#" + b"x" * (2 << 20), "larger than 262144 bytes"),
-        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "aliases are not allowed"),
-        (b"[" * 100_000, "not YAML"),
-        (b"name: !!python/object/apply:os.system [ls]\n", "not YAML"),
-        (b"name: 2020-99-99\n", "not YAML"),
-        (b"cores: " + b"9" * 5000 + b"\n", "not YAML"),
-        (b"cores: !!int ''\n", "not YAML"),
-        (b"cores: !!timestamp x\n", "not YAML"),
         (b"name: x\n" + b"z" * 1000 + b": 1\n", "unknown key 'zzz"),
         (b"name: x\n? [1, 2]\n: 1\n", "machine.yaml:2:3: not YAML"),
         (b"1: 2\n", "machine.yaml: "),
         (b"hbm.stacks: 4\n", "unknown key 'hbm.stacks'"),
     ],
 )
-def test_a_hostile_file_gives_one_short_line(content: bytes, expected: str, load: Any) -> None:
+def test_a_file_of_other_keys_gives_one_short_line(content: bytes, expected: str, load: Any) -> None:
     assert expected in refusal(load, content)
 
 
@@ -473,7 +414,7 @@ def test_an_unknown_standard_and_a_request_below_a_burst_are_refused() -> None:
         Machine(spec.with_overrides({"hbm.pin_rate": "7 Gb/s"}))
 
 
-@pytest.mark.parametrize("name", machine_names())
+@each_machine
 def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: Any) -> None:
     tree = tree_of(name)
     original = load(tree)
@@ -542,13 +483,6 @@ def test_a_slip_of_a_prefix_is_refused_with_the_range(path: str, value: str, all
 def test_a_rate_at_which_refreshes_leave_no_time_is_refused() -> None:
     with pytest.raises(ValueError, match=r"hbm\.pin_rate: HBM3: pin rate 10000000 b/s is outside 1000000000"):
         Machine(load_machine("npu-hbm3").with_overrides({"hbm.pin_rate": "10 Mb/s"}))
-
-
-def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "twice.yaml"
-    path.write_text("name: x\ncores:\n  count: 4\n  count: 2\n")
-    with pytest.raises(ValueError, match=r"twice\.yaml:4:3: not YAML: 'count' stands twice"):
-        load_machine(str(path))
 
 
 def test_slices_that_are_the_cores_own_have_an_address_map_and_no_shared_cache_before_them(load: Any) -> None:

@@ -286,7 +286,7 @@ def holds(law, examples):
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_the_law_holds(law):
-    holds(law, 100)
+    holds(law, 50)
 
 
 @pytest.mark.nightly

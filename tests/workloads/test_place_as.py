@@ -179,7 +179,7 @@ KINDS: list[Placement] = [
 mixes = st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from(KINDS)), min_size=1, max_size=6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(mixes)
 def test_no_two_tensors_share_a_byte_whatever_their_placements(drawn: list[tuple[int, Placement]]) -> None:
     check_mix(drawn)

@@ -20,6 +20,7 @@ SIZES = (
 )  # fmt: skip
 NAMES = ("op", "dtype", "kv_dtype", "kernel", "framework", "distribution")
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+SPELLINGS = {own: name for name, own in DTYPES.items()}  # this project's words, taken as those of measurements
 MAX_SIZE = 1 << 24  # assumed: a size beyond it is a slip
 MAX_RESULTS = 1 << 36  # elements of a product; assumed, four times the largest measured one
 MAX_TOKENS = 1 << 28  # in all caches of a call; assumed, ten times the largest measured ones
@@ -44,7 +45,9 @@ class Row:
 
     @property
     def dtype(self) -> str:
-        return self.names.get("dtype", "")
+        """The type in the words of measurements, `bfloat16` for `bf16`; nothing where it is missing."""
+        name = self.names.get("dtype", "")
+        return SPELLINGS.get(name, name)
 
     def need(self, *names: str) -> list[int]:
         """Return sizes. Raises NotModelled naming one that is missing or not in 1 to MAX_SIZE."""
@@ -59,10 +62,15 @@ class Row:
         """Return a size that may be missing. Raises NotModelled where it is not in 1 to MAX_SIZE."""
         return self.need(name)[0] if name in self.sizes else default
 
+    def unknown_dtype(self, known: Iterable[str]) -> NotModelled:
+        """Return what is said of a type for which there is no kernel."""
+        said = f"{self.dtype!r} has no kernel" if self.dtype else "is missing"
+        return NotModelled(f"{self.op}: dtype {said}; known: {', '.join(known)}")
+
     def float_dtype(self) -> str:
         """Return the dtype of a row of 16 or 32 bits in this project's words. Raises NotModelled for others."""
         if self.dtype not in DTYPES:
-            raise NotModelled(f"{self.op}: dtype {self.dtype!r} has no kernel; known: {', '.join(DTYPES)}")
+            raise self.unknown_dtype(DTYPES)
         return DTYPES[self.dtype]
 
 

@@ -87,7 +87,7 @@ def grouped_call(row: Row, machine: Machine) -> Call:
 
 def _format(row: Row) -> tuple[str, Bits]:
     if row.dtype not in FORMATS:
-        raise NotModelled(f"{row.op}: dtype {row.dtype!r} has no kernel; known: {', '.join(FORMATS)}")
+        raise row.unknown_dtype(FORMATS)
     return FORMATS[row.dtype]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwmodel.machine import Machine
-from workloads.calls.call import MAX_RESULTS, Call, Launch, NotModelled, Row, Variant, ranked, require_within
+from workloads.calls.call import DTYPES, MAX_RESULTS, Call, Launch, NotModelled, Row, Variant, ranked, require_within
 from workloads.calls.roof import Items, Roof
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise
 
@@ -21,6 +21,7 @@ MOST_STAGES = 8
 FEW_ROWS = 64  # up to which operands may change places: more, and the transposed result costs more than it saves
 LINE_BYTES = 128  # of k in a tile: what a swizzled line of operands takes
 QUANTISED = ("fp8", "fp8_block", "sq", "nvfp4")
+NARROW = (*QUANTISED, "int4_wo", "int8_wo")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def format_of(dtype: str) -> Format:
         return Format("gemm-w8a16", (16, 8), "bf16", _weights_of(8), widened_bytes=2, loads=3)
     if dtype == "nvfp4":
         return Format("gemm-nvfp4", (4, 4), "fp4_scaled", _nvfp4, loads=4)
-    raise NotModelled(f"gemm: dtype {dtype!r} has no kernel")
+    said = f"{dtype!r} has no kernel" if dtype else "is missing"
+    raise NotModelled(f"gemm: dtype {said}; known: {', '.join((*DTYPES, *NARROW))}")
 
 
 def _plain(kernel: str, dtype: str, kind: Any, batch: int | None = None) -> Format:

@@ -138,26 +138,34 @@ def test_the_description_survives_as_a_summary_with_its_sources() -> None:
         (without("sources.pin_rate"), "sources: pin_rate has no source"),
         (at("sources.pinrate", "a test"), "sources: unknown 'pinrate'; known: pin_rate"),
         (at("sources.pin_rate", " "), "sources.pin_rate: ' ': name a source"),
-        (at("policy.read_queue", 0), "policy.read_queue: 0: Input should be greater than or equal to 1"),
-        (at("policy.read_queue", True), "policy.read_queue: True: Input should be a valid integer"),
+        (at("policy.read_queue", 0), "policy.read_queue: 0; allowed: at least 1$"),
+        (at("policy.read_queue", True), "policy.read_queue: True; allowed: an integer$"),
         (at("policy.read_queue", 5000), "policy.read_queue: 5000 is outside 1 .. 4096"),
-        (at("policy.scheduler", "frfcfs"), "policy.scheduler: 'frfcfs': known: fr-fcfs"),
-        (at("policy.refresh", "all-bnk"), "policy.refresh: 'all-bnk': known: all-bank"),
+        (at("policy.scheduler", "frfcfs"), "policy.scheduler: 'frfcfs'; known: fr-fcfs"),
+        (at("policy.refresh", "all-bnk"), "policy.refresh: 'all-bnk'; known: all-bank"),
         (at("policy.write_low", 0.9), "policy: write_low 0.9, write_high 0.8"),
         (at("policy.write_high", float("nan")), "policy: write_low 0.2, write_high nan"),
         (at("policy.row_policy", "timeout"), "policy.timeout_ticks: 0 with row policy 'timeout'"),
         (at("pin_rate", "9 Gb/s"), "pin_rate: HBM3: pin rate 9000000000 b/s is outside 1000000000 .. 6400000000 b/s"),
-        (at("pin_rate", 6_400_000_000), "pin_rate: 6400000000: .*bit rate"),
+        (at("pin_rate", 6_400_000_000), "pin_rate: 6400000000 is no bit rate: give a number and a unit"),
         (at("standard", "HBM33"), "standard: unknown DRAM standard 'HBM33'; known: HBM3"),
-        (at("channels", 0), "channels: 0"),
+        (at("channels", 0), "channels: 0; allowed: at least 1$"),
+        (at("channels", 65), "channels: 65; allowed: at most 64$"),
+        (at("name", 5), "name: 5; allowed: a text$"),
+        (at("organisation.rows", "many"), "organisation.rows: 'many'; allowed: an integer$"),
+        (at("organisation", 3), "organisation: 3; allowed: a mapping of keys to values$"),
+        (at("policy", "fcfs"), "policy: 'fcfs'; allowed: a mapping with the keys scheduler, row_policy, "),
+        (at("policy.merge", 1), "policy.merge: 1; allowed: true or false$"),
+        (at("policy.write_high", "half"), "policy.write_high: 'half'; allowed: a number$"),
+        (at("address_map.fields", "row"), "address_map.fields: 'row'; allowed: a list$"),
         (at("address_map.fields", ["offset:5", "column", "row"]), "address_map: address map: digits of pseudo_channel"),
         (at("address_map.hashes", ["bank[9] ^= row[0]"]), "address_map: .* there is no bank"),
         (at("organisation.row_bytes", 1000), "organisation.row_bytes: 1000 is no multiple of burst_bytes 32"),
         (at("organisation.burst_bytes", 64), "timing.tBL: 2 CK of 32 pins .* are not the 64 B of a burst"),
         (at("timing.nRAS", 4000), "timing: nRAS 4000 .* is more than nRC"),
         (at("timing.nRP", 0), "timing: nRP 0 must be an integer"),
-        (at("timing.nRP", "16 parsec"), "timing.nRP: '16 parsec': give an integer of ticks, or a time"),
-        (at("timing.nRP", 3.5), "timing.nRP: 3.5: give an integer of ticks"),
+        (at("timing.nRP", "16 parsec"), "timing.nRP: '16 parsec'; allowed: an integer of ticks, or a time"),
+        (at("timing.nRP", 3.5), "timing.nRP: 3.5; allowed: an integer of ticks"),
         (at("timing.nREFI", "1 ns"), "timing: nREFI"),
         (at("timing.nBL", 1), "timing: nBL 1: a burst takes . ticks on its pins, or more"),
         (at("timing.nREFI", 1160), "timing.nREFI: 1160 ticks leave no time .*; allowed: more than"),
@@ -175,11 +183,19 @@ def test_a_bad_file_is_refused_in_one_line_with_file_path_and_value(tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["- 1\n", "", "a: [", "a: &x 1\nb: *x\n"])
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("- 1\n", r": \[1\]; allowed: a mapping with the keys name, .*, organisation, timing, policy, address_map, "),
+        ("", ": nothing; allowed: a mapping"),
+        ("a: [", ":1:5: not YAML"),
+        ("a: &x 1\nb: *x\n", ":2:4: not YAML: aliases are not allowed"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=str(path)):
+    with pytest.raises(ValueError, match=f"^{path}{problem}"):
         load_config(str(path))
 
 

@@ -28,7 +28,7 @@ def check_kernel(case: tuple[Any, Any, Any], machine: Machine) -> None:
     check(template.compile(problem, knobs, machine, 3), machine)
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(kernels(), machines())
 def test_kernels_take_the_time_of_the_reference_in_every_count(case: tuple[Any, Any, Any], machine: Machine) -> None:
     check_kernel(case, machine)

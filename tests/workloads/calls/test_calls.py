@@ -117,6 +117,15 @@ def test_a_row_without_a_call_says_why(names: dict[str, str], sizes: dict[str, i
     assert reason in str(refused.value)
 
 
+def test_types_may_be_spelt_as_in_this_project_and_a_missing_one_is_said_to_be_missing() -> None:
+    sizes = {"m": 64, "n": 64, "k": 64}
+    machine = Machine(load_machine("h100-sxm"))
+    calls = [call_of(row("gemm", {"dtype": dtype}, sizes), machine) for dtype in ("bf16", "bfloat16")]
+    assert calls[0] == calls[1]
+    with pytest.raises(NotModelled, match=r"gemm: dtype is missing; known: bfloat16, .*nvfp4"):
+        call_of(row("gemm", {}, sizes), machine)
+
+
 def test_the_least_a_launch_must_move_and_multiply_is_that_of_its_shape() -> None:
     (gemm,) = call_of(row("gemm", BF16, {"m": 512, "n": 4096, "k": 1024}), H100).launches
     assert gemm.macs == 512 * 4096 * 1024

@@ -133,7 +133,7 @@ def test_the_program_computes_attention_for_very_many(
     check_values(attention_tolerance, case, seed)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(cases(), st.integers(1, 4), st.sampled_from(["static", "balanced", "dynamic"]), st.sampled_from(LAYOUTS))
 def test_stages_schedule_layout_and_machine_change_no_bit(
     case: tuple[Problem, Knobs], stages: int, schedule: str, layout: str

@@ -117,7 +117,7 @@ def check_values(tolerance: Tolerance, case: tuple[Problem, Knobs]) -> None:
     assert (np.abs(computed(program) - exact) <= tolerance(problem, *operands)).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(cases())
 @example((Problem(3, 1, 16, "bf16", (41, 1)), Knobs(tile_q=7, tile_kv=16, pipeline="warp-specialised")))
 @example((Problem(2, 1, 16, "bf16", (50, 9, 33), (20, 9, 1)), Knobs(tile_q=6, tile_kv=4, page_size=4, stages=1)))
