@@ -21,6 +21,13 @@ def step(
         bool, typer.Option("--prefill", help="All tokens of the contexts, instead of one more.")
     ] = False,
     parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
+    weights: Annotated[
+        str,
+        typer.Option(help="Weights of products and experts: model, 16-bit, fp8, mxfp8, mxfp4, nvfp4 or w4a16."),
+    ] = "model",
+    cache: Annotated[
+        str, typer.Option("--kv-dtype", "--kv-cache-dtype", help="Keys, values and latents: model or fp8.")
+    ] = "model",
     sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
     engine: Engine = "compiled",
     as_json: Json = False,
@@ -35,7 +42,8 @@ def step(
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = evaluate.machine_of(machine, changes)
-    text, facts = step_facts(target, model, lengths, prefill=prefill, parallel=parallel, engine=engine)
+    formats = {"weights": weights, "cache": cache}
+    text, facts = step_facts(target, model, lengths, prefill=prefill, parallel=parallel, engine=engine, **formats)
     say_engine(target, machine, engine)
     if as_json:
         print_json(facts)
@@ -43,5 +51,5 @@ def step(
         kind = "prefill" if prefill else "decode step"
         devices = f" · one of {parallel} devices" if parallel > 1 else ""
         numbers = "".join(f" · {path} = {value}" for path, value in changes)
-        print(f"{kind} · {model} · {machine}{numbers}{devices} · every kernel by itself, weights 16 bits wide")
+        print(f"{kind} · {model} · {machine}{numbers}{devices} · every kernel by itself")
         print(text)

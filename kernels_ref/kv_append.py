@@ -19,8 +19,9 @@ def kv_append(
     """Return a copy of `pool` in float64 with the rows of token t in slot `slots[t]`.
 
     Shapes: pool [pages, 2, heads, page_size, dim] (keys, then values), keys and values [tokens, heads, dim], slots
-    [tokens] = page · page_size + place. With `scales` [2, heads] what is stored is divided by the head's scale and held
-    within ±`largest`. Raises ValueError when shapes do not fit together, or a slot is outside the pool or taken twice.
+    [tokens] = page · page_size + place. With `scales` [2] what is stored is divided by the scale of keys, or of values,
+    and held within ±`largest`. Raises ValueError when shapes do not fit together, or a slot is outside the pool or
+    taken twice.
     """
     pages, _, heads, page_size, dim = pool.shape
     for name, rows in (("keys", keys), ("values", values)):
@@ -33,6 +34,6 @@ def kv_append(
     for part, rows in enumerate((keys, values)):
         wide = rows.astype(np.float64)
         if scales is not None:
-            wide = np.clip(wide / scales[part].astype(np.float64)[None, :, None], -largest, largest)
+            wide = np.clip(wide / float(scales[part]), -largest, largest)
         out[slots // page_size, part, :, slots % page_size] = wide
     return out

@@ -42,7 +42,8 @@ class Made(NamedTuple):
 class Step:
     """`count` runs of a kernel; `values`: which of its tensors, by name, are values of the call, by name.
 
-    `made`: a program that need not be compiled again, as long as the step is run for the same machine and seed.
+    `note`: what a reader should know of it beside its kernel. `made`: a program that need not be compiled again, as
+    long as the step is run for the same machine and seed.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Step:
     knobs: Any
     count: int = 1
     values: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
     made: Made | None = field(default=None, repr=False, compare=False)
 
     def compile(self, machine: Machine, seed: int, kernels: Mapping[str, Kernel] = KERNELS) -> Made:

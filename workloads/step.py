@@ -1,13 +1,17 @@
 """A step of a whole model as a sequence of kernels: embedding, layers by kind, head.
 
-Layers that are alike are one set of steps with a count, so that each kind is simulated once.
+Layers that are alike, down to how their weights are stored, are one set of steps with a count, so that each kind is
+simulated once.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hwmodel.machine import Machine
 from workloads.kernels import embedding
 from workloads.kernels.base import require_16_bit
+from workloads.layers.formats import MODEL, by_formats, formats_of
 from workloads.layers.products import product
 from workloads.layers.residual import collapse, rms_norm
 from workloads.layers.setting import Setting
@@ -17,13 +21,23 @@ from workloads.scheduled import Scheduled
 from workloads.sequence import Step
 
 
-def model_steps(model: Model, work: Scheduled, machine: Machine, *, parallel: int = 1, seed: int = 0) -> list[Step]:
+def model_steps(
+    model: Model,
+    work: Scheduled,
+    machine: Machine,
+    *,
+    parallel: int = 1,
+    seed: int = 0,
+    weights: str = MODEL,
+    cache: str = MODEL,
+) -> list[Step]:
     """Return the steps of a pass through the model that computes the new tokens of `work`.
 
     `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the head's vocabulary; the
     steps are those of one of them, without the exchange between them. `seed`: what `sequence.plan` will be called
-    with, so that it finds programs compiled. Raises ValueError for a model with parts that no kernel computes, or that
-    the group does not divide.
+    with, so that it finds programs compiled. `weights` and `cache`: how weights and caches are stored, as the model has
+    them or one of `formats.WEIGHTS` and `formats.CACHES`. Raises ValueError for a model with parts that no kernel
+    computes, or that the group does not divide.
     """
     if parallel < 1:
         raise ValueError(f"parallel: {parallel}; allowed: from 1")
@@ -32,8 +46,11 @@ def model_steps(model: Model, work: Scheduled, machine: Machine, *, parallel: in
     rows = setting.tokens
     first = embedding.Problem(rows, model.vocabulary, model.hidden, dtype)
     steps = [Step("embedding", "embedding", first, embedding.Knobs())]
+    formats = formats_of(model, weights, cache)
     for group in model.groups:
-        steps += layer_steps(group.layer, setting, f"{group.layer.kind}, layer {group.positions[0]}:", group.count)
+        for each, positions in by_formats(group.positions, formats):
+            name = f"{group.layer.kind}, layer {positions[0]}:"
+            steps += layer_steps(group.layer, replace(setting, formats=each), name, len(positions))
     if model.streams > 1:
         steps += collapse("last ", setting, model.streams, model.hidden, head=True)
     steps.append(rms_norm("last norm", setting, model.hidden, residual=model.streams == 1))

@@ -25,14 +25,11 @@ def _sum(blocks: list[Array], _: float, parts: int, rows: int, columns: int) -> 
 
 
 def _quantise(blocks: list[Array], largest: float, groups: int, rows: int, columns: int) -> None:
-    """out = source / scale, held within ±`largest`.
-
-    Operands: out, source [groups · rows, columns], scale [groups, 1].
-    """
+    """out = source / scale, held within ±`largest`. Operands: out, source [groups · rows, columns], scale [1, 1]."""
     out, source, scale = blocks
-    wide = source[: groups * rows, :columns].astype(np.float32).reshape(groups, rows, columns)
-    scaled = np.clip(wide / scale[:groups, :1, None].astype(np.float32), -largest, largest)
-    out[: groups * rows, :columns] = scaled.reshape(groups * rows, columns).astype(out.dtype)
+    wide = source[: groups * rows, :columns].astype(np.float32)
+    scaled = np.clip(wide / np.float32(scale[0, 0]), -largest, largest)
+    out[: groups * rows, :columns] = scaled.astype(out.dtype)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -51,7 +48,7 @@ OPERATIONS: dict[str, Operation] = {
         lambda _, groups, rows, columns: (
             write(0, groups * rows, columns),
             read(1, groups * rows, columns),
-            read(2, groups, 1),
+            read(2, 1, 1),
         ),
         _quantise,
     ),

@@ -211,6 +211,23 @@ def test_a_step_takes_numbers_of_the_machine_and_an_engine_and_tells_its_knobs(r
     assert " · npu-hbm3 · launch.latency = 900 us · " in rowhit(*slower, cwd=tmp_path).stdout.splitlines()[0]
 
 
+def test_a_step_says_in_which_formats_weights_are_and_takes_others(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    step = ("step", "--machine", "h100-sxm", "--model", "small.json", "--context", "64")
+    assert rowhit(*step, cwd=tmp_path).stdout.splitlines()[1] == "weights: 16 bits"
+    narrow = (*step, "--weights", "fp8", "--kv-dtype", "fp8")
+    facts = json.loads(rowhit(*narrow, "--json", cwd=tmp_path).stdout)
+    assert facts["weights"] == "e4m3, a scale per 128 x 128 (qkv, out, gate and up, down); all else 16 bits"
+    assert facts["notes"] == []
+    assert [line["kernel"] for line in facts["steps"]].count("quantise") == 4
+    appends = [line for line in facts["steps"] if line["kernel"] == "kv-append"]
+    assert {line["knobs"]["cache_dtype"] for line in appends} == {"fp8_e4m3"}
+    for option in ("--weights", "--kv-dtype"):
+        refused = rowhit(*step, option, "fp6", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "unknown 'fp6'; known: " in refused.stderr
+
+
 def test_no_arguments_print_the_help_with_status_2(rowhit: Rowhit, tmp_path: Path) -> None:
     done = rowhit(cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "")

@@ -162,9 +162,9 @@ def test_rows_are_appended_as_pytorch_puts_them_by_index(
     rng = np.random.default_rng(seed)
     slots = rng.permutation(pages * page_size)[: int(rng.integers(0, pages * page_size + 1))]
     pool, rows = drawn(seed, pages, 2, heads, page_size, dim), drawn(seed + 1, 2, len(slots), heads, dim, scale=300.0)
-    scales = drawn(seed + 2, 2, heads).abs() + 0.5 if scaled else None
+    scales = drawn(seed + 2, 2).abs() + 0.5 if scaled else None
     largest = 448.0 if scaled else np.inf
-    stored = rows if scales is None else (rows / scales[:, None, :, None]).clamp(-largest, largest)
+    stored = rows if scales is None else (rows / scales[:, None, None, None]).clamp(-largest, largest)
     slot_major = pool.permute(0, 3, 1, 2, 4).flatten(0, 1).clone()  # [slots, 2, heads, dim]
     slot_major[torch.from_numpy(slots)] = stored.transpose(0, 1)
     expected = slot_major.unflatten(0, (pages, page_size)).permute(0, 2, 3, 1, 4).numpy()

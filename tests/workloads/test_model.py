@@ -159,10 +159,18 @@ def test_what_is_stored_in_fewer_bits_is_read(tmp_path: Path) -> None:
     assert model.warnings == ("quantization_config.bits is not known and was passed over",)
     model = load_model(written(tmp_path, quantization_config={"quant_method": "mxfp4"}))
     assert model.quantisation == Quantisation("fp4_e2m1", (32,), "e8m0")
-    model = load_model(written(tmp_path, quantization_config={"quant_method": "awq", "bits": 4}))
-    assert model == load_model(written(tmp_path))
-    stored = "quantization_config.quant_method 'awq' is not known: stored types are passed over"
-    assert load_model(written(tmp_path, quantization_config={"quant_method": "awq"})).warnings == (stored,)
+    excluding = {"quant_method": "awq", "bits": 4, "modules_to_not_convert": ["lm_head"]}
+    model = load_model(written(tmp_path, quantization_config=excluding))
+    assert model.quantisation == Quantisation("int4", (128,), "16-bit", excluded=("lm_head",))
+    plain = load_model(written(tmp_path))
+    unknowns = {"quant_method 'hqq'": {"quant_method": "hqq"}, "bits 3": {"quant_method": "gptq", "bits": 3}}
+    for unknown, block in unknowns.items():
+        model = load_model(written(tmp_path, quantization_config=block))
+        assert model == plain
+        assert model.warnings == (f"quantization_config.{unknown} is not known: stored types are passed over",)
+    for wrong in ("lm_head", ["lm_head", 3]):
+        with pytest.raises(ValueError, match=r"quantization_config.ignore is .*; allowed: a list of at most"):
+            load_model(written(tmp_path, quantization_config={"quant_method": "fp8", "ignore": wrong}))
 
 
 def test_the_type_of_the_cache_can_be_another_one() -> None:

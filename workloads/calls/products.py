@@ -124,7 +124,7 @@ def _weights_of(bits: int) -> Callable[[int, int, int, Cut], tuple[Any, Any]]:
         knobs = gemm_w4a16.Knobs(
             tile_m=cut.tile_m, tile_n=cut.tile_n, tile_k=128, stages=cut.stages, split_k=cut.split, order="grouped"
         )
-        return gemm_w4a16.Problem(m, n, k, "bf16", bits=bits), knobs
+        return gemm_w4a16.Problem(m, n, k, "bf16", gemm_w4a16.GROUP if bits == 4 else k, f"int{bits}"), knobs
 
     return make
 

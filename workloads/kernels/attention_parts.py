@@ -130,8 +130,12 @@ def cache_numbers(tensors: Sequence[Tensor]) -> tuple[int, ...]:
 def extra_tensors(problem: Any, types: Types) -> list[Tensor]:
     """Return the tensors that some problems have: a sink per query head, and the scales of queries, keys, values."""
     sinks = Tensor("sinks", named("head", {"head": problem.heads_q}), "fp32", NONE, "cache")
-    scales = Tensor("scales", named("operand", {"operand": 3}), "fp32", NONE, "cache")
-    return [sinks] * problem.sinks + [scales] * types.scaled
+    return [sinks] * problem.sinks + [scales_tensor()] * types.scaled
+
+
+def scales_tensor() -> Tensor:
+    """Return the tensor of the scales of queries, of keys and of values, of a layer with an e4m3 cache."""
+    return Tensor("scales", named("operand", {"operand": 3}), "fp32", NONE, "cache")
 
 
 def table_tensor(knobs: Any, contexts: Sequence[int], seed: int) -> Tensor:

@@ -1,9 +1,18 @@
-"""GEMM of 16-bit activations and narrow integer weights: c[m, n] = a[m, k] w[n, k]^T, each weight with its scale.
+"""GEMM of 16-bit activations and narrow weights: c[m, n] = a[m, k] w[n, k]^T, each weight with its scale.
 
-Of 4 bits (`gemm-w4a16`), b is stored two elements to a byte, along k, as unsigned numbers that stand for -8 to 7, with
-a 16-bit scale for each group of 128 (or another `group`) of k in a row. Of 8 bits (`gemm-w8a16`), with a 16-bit scale
-for each row, that is, output channel, which comes with every tile of it. The vector unit unpacks a tile, scales it and
-rounds it to the type of the activations, into one of the `expanded` operands of the matrix unit.
+| kernel | elements | scale |
+|---|---|---|
+| `gemm-w4a16` | 4 bits, two to a byte along k, unsigned numbers that stand for -8 to 7 | 16 bits per group of k |
+| `gemm-w8a16` | integers of 8 bits | 16 bits per row, that is, output channel, which comes with every tile of it |
+| `gemm-w8a16-fp8` | e4m3 | 16 bits per group of k, or per row |
+| `gemm-w8a16-mxfp8` | e4m3 | e8m0 per 32 of k |
+| `gemm-w4a16-mxfp4` | e2m1, two to a byte | e8m0 per 32 of k |
+| `gemm-w4a16-nvfp4` | e2m1, two to a byte | e4m3 per 16 of k, and an fp32 scale per tensor, which multiplies the sum |
+
+A group is 128 of k or another number. e4m3 weights with scales of 128 x 128 blocks have them repeated for every row, in
+16 bits, as Marlin does for machines that multiply no fp8 (vllm/model_executor/layers/quantization/utils/
+marlin_utils_fp8.py). The vector unit unpacks a tile, scales it and rounds it to the type of the activations, into one
+of the `expanded` operands of the matrix unit.
 
 The tile of k is whole groups. Layouts count bytes along k of b, and groups along k of its scales. Not modelled: zero
 points, interleaved orders of the nibbles, and scaling after the product instead of before.
@@ -11,7 +20,7 @@ points, interleaved orders of the nibbles, and scaling after the product instead
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +31,15 @@ from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.gemm_expansion import Stored, Tile, expansion
-from workloads.kernels.gemm_grid import Grid, check_tile_k, group_knob, number_of, order_knob, partial_tensor
+from workloads.kernels.gemm_grid import (
+    Grid,
+    check_tile_k,
+    group_knob,
+    number_of,
+    order_knob,
+    partial_tensor,
+    scales_tensor,
+)
 from workloads.kernels.gemm_tiles import Expansion, Multiply, Recipe, operand_stream, reduce_parts
 from workloads.model import Model
 from workloads.placement import place
@@ -33,20 +50,47 @@ OPTIONAL = {"group": GROUP}
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Elements to a byte, their type in memory, that of scales ("": of activations), and the operation that expands."""
+
+    kernel: str
+    per_byte: int
+    dtype: str
+    function: str
+    scale_dtype: str = ""
+    has_tensor_scale: bool = False
+
+
+WEIGHTS = {
+    "int4": Weights("gemm-w4a16", 2, "uint8", "expand_int4"),
+    "int8": Weights("gemm-w8a16", 1, "int8", "expand_blocks"),
+    "fp8": Weights("gemm-w8a16-fp8", 1, "fp8_e4m3", "expand_blocks"),
+    "mxfp8": Weights("gemm-w8a16-mxfp8", 1, "fp8_e4m3", "expand_blocks", "e8m0"),
+    "mxfp4": Weights("gemm-w4a16-mxfp4", 2, "uint8", "expand_fp4", "e8m0"),
+    "nvfp4": Weights("gemm-w4a16-nvfp4", 2, "uint8", "expand_fp4", "fp8_e4m3", has_tensor_scale=True),
+}
+MICROSCALED = {"mxfp8": 32, "mxfp4": 32, "nvfp4": 16}
+
+
+@dataclass(frozen=True)
 class Problem:
-    """Sizes of one matrix product; `group` elements of k share a scale, an even number, or all k of 8 `bits`."""
+    """Sizes of one matrix product; `weights` are one of WEIGHTS, and `group` elements of k share a scale.
+
+    A group of what shares bytes is an even number.
+    """
 
     m: int
     n: int
     k: int
     dtype: str
     group: int = GROUP
-    bits: int = 4
+    weights: str = "int4"
 
     @property
     def stored(self) -> Stored:
         """How the weights lie in memory."""
-        return Stored(8 // self.bits, "uint8" if self.bits == 4 else "int8", self.group, self.dtype)
+        form = WEIGHTS[self.weights]
+        return Stored(form.per_byte, form.dtype, self.group, form.scale_dtype or self.dtype)
 
 
 @dataclass(frozen=True)
@@ -69,20 +113,22 @@ class Knobs:
     group_m: int = group_knob()
 
 
-def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of the sizes m, n, k and `group` in `options`, in the model's 16-bit dtype or bf16."""
-    found = require_options("gemm-w4a16", options, ("m", "n", "k"), OPTIONAL)
-    if found["group"] % 2:
-        raise ValueError(f"options: size group is {found['group']}; allowed: even numbers, whose pairs share a byte")
-    dtype = require_16_bit("gemm-w4a16", model.dtype if model else "bf16")
-    return Problem(found["m"], found["n"], found["k"], dtype, found["group"])
+def shape_of(weights: str) -> Callable[[Model | None, Batch | None, Mapping[str, int]], Problem]:
+    """Return what makes a problem with such weights of the sizes m, n, k, and of some a `group`, in its options.
 
+    Activations are in the model's 16-bit dtype or bf16; a batch is not used.
+    """
+    kernel = WEIGHTS[weights].kernel
 
-def shape_8_bits(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
-    """Return the problem of the sizes m, n, k in `options` with weights of 8 bits; else as `shape`."""
-    found = require_options("gemm-w8a16", options, ("m", "n", "k"))
-    dtype = require_16_bit("gemm-w8a16", model.dtype if model else "bf16")
-    return Problem(found["m"], found["n"], found["k"], dtype, found["k"], 8)
+    def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
+        found = require_options(kernel, options, ("m", "n", "k"), OPTIONAL if weights in ("int4", "fp8") else {})
+        group = found.get("group", MICROSCALED.get(weights, found["k"]))
+        if weights == "int4" and group % 2:
+            raise ValueError(f"options: size group is {group}; allowed: even numbers, whose pairs share a byte")
+        dtype = require_16_bit(kernel, model.dtype if model else "bf16")
+        return Problem(found["m"], found["n"], found["k"], dtype, group, weights)
+
+    return shape
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
@@ -98,8 +144,8 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     `seed` is not used: nothing is drawn.
     """
     check_knobs(knobs)
-    if problem.bits == 4:
-        check_tile_k(knobs.tile_k, problem.group, "a group of scales")
+    whole = problem.group == problem.k  # its scales come with every tile
+    check_tile_k(knobs.tile_k, problem.stored.per_byte if whole else problem.group, "a group of scales")
     grid = _grid(problem, knobs)
     tensors = place(_tensors(problem, knobs, grid), machine)
     recipe = Recipe(
@@ -107,6 +153,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         _weights(problem, knobs, machine, tensors),
         (number_of(tensors, "c"), problem.dtype),
         number_of(tensors, "partial"),
+        scales=number_of(tensors, "scales"),
     )
     phases = [Multiply(grid, recipe, machine, tensors, knobs.stages).finish(knobs.schedule, machine)]
     sizes = {"tile_m": knobs.tile_m, "tile_n": knobs.tile_n}
@@ -115,7 +162,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     if grid.parts > 1:
         phases.append(reduce_parts(grid, recipe, machine, tensors))
         machine.require_fit(phases[1], sizes | {"split_k": knobs.split_k})
-    return Program(f"gemm-w{problem.bits}a16", tensors, tuple(phases))
+    return Program(WEIGHTS[problem.weights].kernel, tensors, tuple(phases))
 
 
 def _grid(problem: Problem, knobs: Knobs) -> Grid:
@@ -129,14 +176,15 @@ def _tensors(problem: Problem, knobs: Knobs, grid: Grid) -> list[Tensor]:
         Tensor("a", knob_layout(knobs, "layout_a", {"m": m, "k": k}), dtype, NONE),
         Tensor("b", knob_layout(knobs, "layout_b", {"n": n, "k": -(-k // stored.per_byte)}), stored.dtype, NONE),
         Tensor("c", knob_layout(knobs, "layout_c", {"m": m, "n": n}), dtype, NONE),
-        Tensor("scales b", knob_layout(knobs, "layout_scales", groups), dtype, NONE),
+        Tensor("scales b", knob_layout(knobs, "layout_scales", groups), stored.scale_dtype, NONE),
     ]
-    return tensors + ([partial_tensor(grid, "fp32")] if grid.parts > 1 else [])
+    tensors += [partial_tensor(grid, "fp32")] if grid.parts > 1 else []
+    return tensors + ([scales_tensor()] if WEIGHTS[problem.weights].has_tensor_scale else [])
 
 
 def _weights(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> Expansion:
     stored, axes = problem.stored, ("n", "k")
-    scales = block("scales b", knobs.tile_n, max(1, knobs.tile_k // stored.block), problem.dtype, knobs.stages)
+    scales = block("scales b", knobs.tile_n, max(1, knobs.tile_k // stored.block), stored.scale_dtype, knobs.stages)
     tile = Tile(
         "b",
         knobs.tile_n,
@@ -147,5 +195,4 @@ def _weights(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Te
         (number_of(tensors, "b"), number_of(tensors, "scales b")),
         (axes, axes),
     )
-    function = "expand_int4" if problem.bits == 4 else "expand_blocks"
-    return expansion(function, stored, tile, scales, machine, knobs.sram_layout)
+    return expansion(WEIGHTS[problem.weights].function, stored, tile, scales, machine, knobs.sram_layout)

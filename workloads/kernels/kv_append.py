@@ -3,7 +3,9 @@
 A work item is a piece of a sequence: the heads of its new tokens lie in one tensor (token, head, dim) of queries, keys
 and values, as the product with the stacked weights leaves them, and go to the slots that the page table gives. With
 `rope` the keys are turned first, and the queries too, which then are a tensor of their own; with an fp8 cache what is
-stored is divided by a scale per head of keys and of values. What is both turned and quantised is rounded once.
+stored is divided by the scale of all keys, or of all values, of the layer. What is both turned and quantised is rounded
+once. The scales are the tensor of `decode_attention` and `prefill_attention`, so that what is stored here is what these
+read: one number each per layer is what vLLM (`reshape_and_cache_flash`) and SGLang (`set_kv_buffer`) keep.
 
 The cache has the axes and the layout knob of `decode_attention`. Not modelled: scales that are computed from the data.
 """
@@ -22,7 +24,7 @@ from hwmodel.program import NONE, Program, Tensor
 from layouts.notation import NamedLayout, named
 from workloads import paging
 from workloads.batch import Batch
-from workloads.kernels.attention_parts import first_pages, table_tensor
+from workloads.kernels.attention_parts import first_pages, scales_tensor, table_tensor
 from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bit, require_options
 from workloads.kernels.rope import TABLES, angle_tensors, angles
 from workloads.kernels.rowwise import Items, RowKnobs, RowPhase, Step, Strip, Tile
@@ -184,8 +186,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
         queries = {"head": problem.heads_q, "token": problem.tokens, "dim": problem.head_dim}
         tensors.append(Tensor("q", named("token head dim", queries), problem.dtype, NONE, "cache"))
     if quantised:
-        scales = named("kv head one", {"kv": 2, "head": problem.heads_kv, "one": 1})
-        tensors.append(Tensor("scales", scales, "fp32", NONE))
+        tensors.append(scales_tensor())
     return tensors
 
 
@@ -200,8 +201,8 @@ class _Append:
 
     def kernel(self) -> RowPhase:
         inputs, outputs, steps, kept = self._strips()
-        dim = self._problem.head_dim
-        return RowPhase("append", self._height, dim, dim, self._stages, inputs, outputs, steps, kept=kept)
+        dim, scales = self._problem.head_dim, tuple(map(self._scale, range(2))) if self._quantises else ()
+        return RowPhase("append", self._height, dim, dim, self._stages, inputs, outputs, steps, scales, kept)
 
     def _strips(self) -> tuple[Any, ...]:
         heads_q, heads = self._problem.heads_q, self._problem.heads_kv
@@ -219,7 +220,6 @@ class _Append:
         for part, name in enumerate(PARTS):
             source = "k turned" if self._turns and self._quantises and name == "k" else name
             if self._quantises:
-                inputs.append(self._scale(part))
                 steps.append(self._quantise(f"{name} out", source, f"{name} scale"))
             own = self._quantises or (self._turns and name == "k")
             outputs.append(self._cached(part, "" if own else name))
@@ -243,7 +243,7 @@ class _Append:
 
     def _scale(self, part: int) -> Strip:
         number = self._number["scales"]
-        return Strip(f"{PARTS[part]} scale", self._problem.heads_kv, 1, lambda t: Region(number, {"kv": (part, 1)}))
+        return Strip(f"{PARTS[part]} scale", 1, 1, lambda t: Region(number, {"operand": (1 + part, 1)}))
 
     def _turn(self, to: str, source: str, heads: int) -> Step:
         dim = self._problem.head_dim

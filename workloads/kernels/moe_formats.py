@@ -8,7 +8,10 @@
 | nvfp4 | e2m1, e4m3 scales per 16 of k, one given | the same, one per expert | scaled operands; the sum is scaled |
 | mxfp8 | e4m3, e8m0 scales per 32 of k | the same | scaled operands |
 | w4a16 | 16 bits | integers of 4 bits, 16-bit scales per 128 of k | weights expanded |
+| w4a16-g32 | 16 bits | the same with scales per 32 of k | weights expanded |
+| w8a16-fp8 | 16 bits | e4m3, 16-bit scales per 128 of k | weights expanded |
 | w4a16-mxfp4 | bf16 | e2m1, e8m0 scales per 32 of k | weights expanded |
+| w4a16-nvfp4 | bf16 | e2m1, e4m3 scales per 16 of k, one per expert | weights expanded; the sum is scaled |
 | w4a8-mxfp4-mxfp8 | e4m3, e8m0 scales per 32 of k | e2m1, e8m0 scales per 32 of k | scaled operands of 8 bits |
 
 Each is that of a dense template (`gemm_mx`, `gemm_w4a16`, `gemm_w8a8`, `gemm`). Scaled operands are multiplied as they
@@ -113,7 +116,8 @@ PLAIN, FP8 = Operand(), Operand(E4M3)
 MXFP8 = Operand(MICROSCALED["mxfp8"], "128x4", "blocks")
 MXFP4 = Operand(MICROSCALED["mxfp4"], "128x4", "fp4")
 NVFP4 = Operand(MICROSCALED["nvfp4"], "128x4", "fp4")
-INT4 = Operand(Stored(2, "uint8", 128, ""), "groups", "int4")
+INT4, INT4_32 = (Operand(Stored(2, "uint8", group, ""), "groups", "int4") for group in (128, 32))
+E4M3_GROUPS = Operand(Stored(1, "fp8_e4m3", 128, ""), "groups", "blocks")
 FORMATS = {
     "none": Format(PLAIN, PLAIN),
     "fp8": Format(FP8, FP8, scaled=True, quantise="quantise"),
@@ -123,10 +127,13 @@ FORMATS = {
     "nvfp4": Format(NVFP4, NVFP4, 16, "fp4_scaled", scaled=True, quantise="quantise_nvfp4"),
     "mxfp8": Format(MXFP8, MXFP8, 32, "fp8_scaled", quantise="quantise_mx"),
     "w4a16": Format(PLAIN, INT4, 128),
+    "w4a16-g32": Format(PLAIN, INT4_32, 32),
+    "w8a16-fp8": Format(PLAIN, E4M3_GROUPS, 128),
     "w4a16-mxfp4": Format(PLAIN, MXFP4, 32),
+    "w4a16-nvfp4": Format(PLAIN, NVFP4, 16, scaled=True),
     "w4a8-mxfp4-mxfp8": Format(MXFP8, MXFP4, 32, "fp8_scaled", quantise="quantise_mx"),
 }
-OF_FP16 = ("none", "w4a16")  # the others have results in bf16
+OF_FP16 = ("none", "w4a16", "w4a16-g32", "w8a16-fp8")  # the others have results in bf16
 
 
 def check_format(name: str, dtype: str) -> Format:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workloads.kernels import compress, compressed_attention
-from workloads.layers.latent import HEAD_TILE, index
+from workloads.layers.latent import HEAD_TILE, index, record_of
 from workloads.layers.products import product
 from workloads.layers.residual import rms_norm
-from workloads.layers.setting import Setting, by_rows, fitted, split
+from workloads.layers.setting import Setting, by_rows, fitted, noted, split
 from workloads.model.compressed import CompressedAttention, Compressor
 from workloads.sequence import Step
 
@@ -33,8 +33,9 @@ def compressed_steps(a: CompressedAttention, s: Setting) -> Iterator[Step]:
     for which, part in s.parts():
         problem = compressed_attention.Problem(shared, a.window, ratio, top_k, part.work.each, part.work.contexts)
         tokens = split(part, -(-heads // HEAD_TILE), int(problem.attended().max()))
-        knobs = compressed_attention.Knobs(split_tokens=tokens)
-        yield fitted(f"attention{which}", "compressed-attention", problem, knobs, part)
+        record, note = record_of(a.head_dim, s)
+        knobs = compressed_attention.Knobs(record, split_tokens=tokens)
+        yield noted(fitted(f"attention{which}", "compressed-attention", problem, knobs, part), note)
     yield product("out groups", s, a.out_rank, heads // groups * a.head_dim, batch=groups)
     yield product("out", s, a.hidden, groups * a.out_rank)
 

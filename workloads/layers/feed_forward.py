@@ -1,14 +1,22 @@
-"""Feed forward: dense, or of experts."""
+"""Feed forward: dense, or of experts.
+
+The kernel of experts takes the format in which routed experts are stored, as `moe_formats` has it for the machine:
+fp8 and nvfp4 with activations quantised alike where the matrix unit multiplies them, mxfp4 with activations in mxfp8
+where it applies scales to those, as TensorRT-LLM has it on Blackwell, and else weights expanded to 16 bits. A shared
+expert is part of the kernel where it is stored alike, and else products of its own and an addition.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from workloads.kernels import activation, moe_layer
+from workloads.kernels import activation, moe_layer, residual_add
+from workloads.kernels.moe_formats import OF_FP16
+from workloads.layers.formats import SIXTEEN, Weights
 from workloads.layers.products import product
 from workloads.layers.residual import rms_norm
-from workloads.layers.setting import Setting, by_rows, fitting, shrinking
+from workloads.layers.setting import Setting, by_rows, fitting, noted, shrinking
 from workloads.model.feed_forward import Dense, Experts
 from workloads.sequence import Step
 
@@ -16,19 +24,63 @@ from workloads.sequence import Step
 def feed_forward_steps(f: Any, s: Setting, residual: bool) -> Iterator[Step]:
     yield rms_norm("mlp norm", s, f.hidden, residual=residual)
     if isinstance(f, Dense):
-        inner = s.share(f.intermediate, "intermediate")
-        yield product("gate and up", s, 2 * inner, f.hidden)
-        yield by_rows("swiglu", "swiglu", activation.Problem(s.tokens, inner, s.dtype), activation.Knobs, s)
-        yield product("down", s, f.hidden, inner)
+        yield from _mlp(f.hidden, s.share(f.intermediate, "intermediate"), s)
     elif isinstance(f, Experts):
-        inner, shared = s.share(f.intermediate, "intermediate"), 0
-        if f.shared_intermediate:
-            shared = s.share(f.shared_intermediate, "shared_intermediate")
         yield product("router", s, f.routed, f.hidden)
-        problem = moe_layer.Problem(
-            tokens=s.tokens, experts=f.routed, topk=f.top_k, dtype=s.dtype, hidden=f.hidden, inter=inner, shared=shared
-        )
-        tiles = (*moe_layer.candidates(problem, s.machine), *shrinking(moe_layer.Knobs()))
-        yield fitting("experts", "moe", problem, tiles, s)
+        shared = s.share(f.shared_intermediate, "shared_intermediate") if f.shared_intermediate else 0
+        alike = {s.formats.of(title) for title in ("experts", "shared gate and up", "shared down")}
+        if shared and len(alike) > 1:
+            yield from _mlp(f.hidden, shared, s, "shared ")
+            yield _experts(f, s, 0)
+            added = residual_add.Problem(s.tokens, f.hidden, s.dtype)
+            yield by_rows("shared add", "residual-add", added, residual_add.Knobs, s)
+        else:
+            yield _experts(f, s, shared)
     else:
         raise ValueError(f"model: feed forward {f.kind} has no kernels")
+
+
+def _mlp(hidden: int, inner: int, s: Setting, which: str = "") -> Iterator[Step]:
+    yield product(f"{which}gate and up", s, 2 * inner, hidden)
+    yield by_rows(f"{which}swiglu", "swiglu", activation.Problem(s.tokens, inner, s.dtype), activation.Knobs, s)
+    yield product(f"{which}down", s, hidden, inner)
+
+
+def _experts(f: Experts, s: Setting, shared: int) -> Step:
+    weights = s.formats.of("experts")
+    form, why = expert_format(weights, s)
+    problem = moe_layer.Problem(
+        tokens=s.tokens,
+        experts=f.routed,
+        topk=f.top_k,
+        dtype=s.dtype,
+        hidden=f.hidden,
+        inter=s.share(f.intermediate, "intermediate"),
+        shared=shared,
+        format=form,
+    )
+    tiles = (*moe_layer.candidates(problem, s.machine), *shrinking(moe_layer.Knobs()))
+    step = fitting("experts", "moe", problem, tiles, s)
+    return noted(step, f"experts: weights are stored as {weights.text}, {why}" if why else "")
+
+
+def expert_format(weights: Weights, s: Setting) -> tuple[str, str]:
+    """Return the format of `moe_formats` for experts stored so, and what it has otherwise than they are stored."""
+    matrix, bf16 = s.machine.spec.cores.matrix, s.dtype == "bf16"
+    if weights == SIXTEEN:
+        return "none", ""
+    if weights.name in ("fp8", "fp8-block"):
+        if bf16 and matrix.fp8 is not None:
+            return ("fp8" if weights.name == "fp8" else "w8a8-block"), ""
+        return "w8a16-fp8", "" if weights.name == "fp8-block" else "read with a scale per 128 of k"
+    if weights.name == "int4" and weights.group not in (32, 128):
+        return "none", "read in 16 bits: experts have kernels for groups of 32 and of 128"
+    form = {
+        "mxfp8": "mxfp8",
+        "mxfp4": "w4a16-mxfp4" if matrix.fp8_scaled is None else "w4a8-mxfp4-mxfp8",
+        "nvfp4": "w4a16-nvfp4" if matrix.fp4_scaled is None else "nvfp4",
+        "int4": "w4a16" if weights.group == 128 else "w4a16-g32",
+    }[weights.name]
+    if bf16 or form in OF_FP16:
+        return form, ""
+    return "none", f"read in 16 bits: no kernel multiplies them with {s.dtype}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workloads.kernels import indexer, mla_decode, mla_prefill, sparse_attention
+from workloads.kernels import indexer, latent_cache, mla_decode, mla_prefill, sparse_attention
 from workloads.kernels.latent import Heads
-from workloads.layers.products import product
+from workloads.layers.products import in_16_bits, product
 from workloads.layers.residual import rms_norm
-from workloads.layers.setting import Setting, fitted, split
+from workloads.layers.setting import Setting, fitted, noted, split
 from workloads.model.attention import Indexer, LatentAttention
 from workloads.scheduled import of
 from workloads.sequence import Step
@@ -27,7 +27,8 @@ def latent_steps(a: LatentAttention, s: Setting) -> Iterator[Step]:
     yield rms_norm("kv norm", s, a.kv_rank, residual=False)
     if a.indexer is not None:
         yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank)
-        yield product("index k and weights", s, a.indexer.head_dim + a.indexer.heads, a.hidden)
+        yield product("index k", s, a.indexer.head_dim, a.hidden)
+        yield product("index weights", s, a.indexer.heads, a.hidden)
     parts = list(s.parts())
     absorbed = [(which, part) for which, part in parts if not _expands(a, part)]
     for which, part in parts:
@@ -52,21 +53,41 @@ def _expanded(title: str, a: LatentAttention, s: Setting, heads: int) -> Step:
     sizes = heads, a.kv_rank, a.rope_dim, a.nope_dim, a.v_dim
     queries = () if s.work.is_whole else s.work.new
     problem = mla_prefill.Problem(*sizes, s.dtype, s.work.contexts, queries)
-    return fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s)
+    step = in_16_bits(fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s), "kv up", s)
+    if s.work.is_whole or not s.formats.cache:
+        return step
+    return noted(step, "cache: the latents before a chunk are read in 16 bits: mla-prefill knows no records")
 
 
 def _absorbed(which: str, a: LatentAttention, s: Setting, heads: Heads) -> Iterator[Step]:
     contexts, items = s.work.contexts, -(-heads.count // HEAD_TILE)
+    record, note = record_of(heads.dim, s)
     if a.indexer is None:
-        latent = mla_decode.Knobs(split_tokens=split(s, items, max(contexts)))
+        latent = mla_decode.Knobs(record, split_tokens=split(s, items, max(contexts)))
         problem = mla_decode.Problem(heads, s.work.new[0], contexts)
-        yield fitted(f"attention{which}", "mla-decode", problem, latent, s)
+        yield noted(fitted(f"attention{which}", "mla-decode", problem, latent, s), note)
         return
     yield from index(f"index{which}", a.indexer, s, 1)
     top_k = a.indexer.top_k
     sparse = sparse_attention.Problem(heads, top_k, s.work.each, contexts)
-    knobs = sparse_attention.Knobs(split_tokens=split(s, items, min(top_k, max(contexts))))
-    yield fitted(f"attention{which}", "sparse-attention", sparse, knobs, s)
+    knobs = sparse_attention.Knobs(record, split_tokens=split(s, items, min(top_k, max(contexts))))
+    yield noted(fitted(f"attention{which}", "sparse-attention", sparse, knobs, s), note)
+
+
+def record_of(columns: int, s: Setting) -> tuple[str, str]:
+    """Return how keys of so many columns lie in the cache: as they are, or as a record of eight bits; and a note.
+
+    The records are those of FlashMLA, 656 and 584 bytes per token.
+    """
+    if not s.formats.cache:
+        return "plain", ""
+    for name in latent_cache.FORMATS:
+        try:
+            latent_cache.check_record(name, columns, s.dtype)
+        except ValueError:
+            continue
+        return name, f"cache: latents are records of {name}: e4m3 with scales, the rotary columns in bf16"
+    return "plain", f"cache: latents are read in 16 bits: no record holds {columns} columns of {s.dtype}"
 
 
 def index(title: str, a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
@@ -75,4 +96,9 @@ def index(title: str, a: Indexer, s: Setting, ratio: int) -> Iterator[Step]:
     if keyed:
         work = of(keyed)
         problem = indexer.Problem(a.heads, a.head_dim, a.top_k, work.each, s.dtype, work.contexts, ratio)
-        yield fitted(title, "indexer", problem, indexer.Knobs(split_tokens=split(s, 1, max(problem.keys))), s)
+        has_fp8 = s.machine.spec.cores.matrix.fp8 is not None
+        record = "indexer_fp8" if s.formats.cache and has_fp8 else "plain"
+        knobs = indexer.Knobs(record, split_tokens=split(s, 1, max(problem.keys)))
+        step = fitted(title, "indexer", problem, knobs, s)
+        note = f"cache: index keys are read in 16 bits: {s.machine.spec.name} multiplies no fp8"
+        yield noted(step, "" if has_fp8 or not s.formats.cache else note)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from hwmodel.machine import Machine
+from workloads.layers.formats import Formats
 from workloads.scheduled import Scheduled
 from workloads.sequence import Step
 
@@ -15,13 +16,17 @@ ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-w
 
 @dataclass(frozen=True)
 class Setting:
-    """What the layers of a step, or of a part of it, have in common; `seed` draws what kernels leave to chance."""
+    """What the layers of a step, or of a part of it, have in common; `seed` draws what kernels leave to chance.
+
+    `formats`: how their weights and caches are stored.
+    """
 
     work: Scheduled
     parallel: int
     dtype: str
     machine: Machine
     seed: int = 0
+    formats: Formats = field(default_factory=Formats)
 
     @property
     def tokens(self) -> int:
@@ -76,6 +81,11 @@ def shrinking(knobs: Any) -> Iterator[Any]:
         name = max((name for name in sizes if sizes[name] > least[name]), key=lambda name: sizes[name])
         sizes[name] //= 2
         yield replace(knobs, **sizes)
+
+
+def noted(step: Step, note: str) -> Step:
+    """Return a step with one note more, if there is one."""
+    return replace(step, note="; ".join(filter(None, (step.note, note))))
 
 
 def fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting) -> Step:

@@ -21,7 +21,8 @@ def softmax_steps(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
     for which, part in s.parts():
         sizes = heads_q, heads_kv, a.head_dim_qk, s.dtype, part.work.contexts
         append = kv_append.Problem(*sizes, part.work.each)
-        yield fitted(f"append{which}", "kv-append", append, kv_append.Knobs(rope="neox"), part)
+        appending = kv_append.Knobs(rope="neox", cache_dtype=s.formats.cache or "model")
+        yield fitted(f"append{which}", "kv-append", append, appending, part)
     for which, part in s.parts(_seen(a, s.work)):
         yield _attend(f"attention{which}", a, (heads_q, heads_kv), part)
     yield product("out", s, a.hidden, heads_q * a.head_dim_v)
@@ -32,16 +33,18 @@ def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting)
     sizes = *heads, a.head_dim_qk, s.dtype, contexts
     value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
     more: dict[str, Any] = {"window": window, "sinks": int(a.sinks), "head_dim_v": value_dim}
+    more["kv_dtype"] = s.formats.cache
+    products: Any = "16-bit" if s.machine.spec.cores.matrix.fp8 is None else "fp8"
     if s.work.decodes:
         longest = min(max(contexts), window or max(contexts))
-        decoding = decode_attention.Knobs(split_tokens=split(s, heads[1], longest))
+        decoding = decode_attention.Knobs(split_tokens=split(s, heads[1], longest), products=products)
         problem: Any = decode_attention.Problem(*sizes, s.work.new[0], **more)
         return fitted(title, "decode-attention", problem, decoding, s)
     if s.work.is_whole:
         problem = prefill_attention.Problem(*sizes, **more)
-        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(), s)
+        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(products=products), s)
     problem = prefill_attention.Problem(*sizes, s.work.each, **more)
-    paged = prefill_attention.Knobs(page_size=kv_append.Knobs().page_size)
+    paged = prefill_attention.Knobs(page_size=kv_append.Knobs().page_size, products=products)
     return fitted(title, "prefill-attention", problem, paged, s)
 
 

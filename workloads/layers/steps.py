@@ -10,6 +10,7 @@ from workloads.layers.compressed import compressed_steps
 from workloads.layers.feed_forward import feed_forward_steps
 from workloads.layers.latent import latent_steps
 from workloads.layers.linear import linear_steps
+from workloads.layers.products import with_passes
 from workloads.layers.residual import in_streams, rms_norm
 from workloads.layers.setting import Setting
 from workloads.layers.softmax import softmax_steps
@@ -27,7 +28,8 @@ def layer_steps(layer: Layer, setting: Setting, name: str, count: int) -> list[S
     """
     added = layer.streams == 1  # the norm before a mixer adds up what the mixer before has computed
     mixers = _attention(layer.attention, setting, added), feed_forward_steps(layer.feed_forward, setting, added)
-    steps = [*in_streams(layer, "", mixers[0], setting), *in_streams(layer, "mlp ", mixers[1], setting)]
+    mixed = [*in_streams(layer, "", mixers[0], setting), *in_streams(layer, "mlp ", mixers[1], setting)]
+    steps = with_passes(mixed, setting)
     return [replace(step, name=f"{name} {step.name}", count=count) for step in steps]
 
 

@@ -42,6 +42,11 @@ class Fields:
         """Return a field's name as the file's reader knows it."""
         return self._names.get(key, self._prefix + key)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the fields, in the order of the file."""
+        return tuple(self._raw)
+
     def has(self, key: str) -> bool:
         """Return whether the field is there and not null."""
         self._read.add(key)

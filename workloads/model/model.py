@@ -83,12 +83,14 @@ class Quantisation:
     """How a checkpoint stores most of its matrices: type, elements per scale (rows, columns, or a run), scale type.
 
     `experts_dtype`: the type of the routed experts where it is another one (in runs of 32 with e8m0 scales).
+    `excluded`: names of modules, or patterns of names, whose matrices stay in the type of activations.
     """
 
     dtype: str
     block: tuple[int, ...]
     scale: str
     experts_dtype: str | None = None
+    excluded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def test_many_packed_weights_of_four_bits_multiply_as_what_they_stand_for(case: 
 @st.composite
 def w8a16_cases(draw: st.DrawFn) -> tuple[gemm_w4a16.Problem, gemm_w4a16.Knobs]:
     k = draw(depths)
-    problem = gemm_w4a16.Problem(draw(sizes), draw(sizes), k, draw(st.sampled_from(["bf16", "fp16"])), k, 8)
+    problem = gemm_w4a16.Problem(draw(sizes), draw(sizes), k, draw(st.sampled_from(["bf16", "fp16"])), k, "int8")
     chosen = {name: draw(values) for name, values in common.items()}
     tile_k = draw(st.sampled_from([8, 48, 128]))
     return problem, gemm_w4a16.Knobs(tile_n=draw(st.sampled_from([16, 96])), tile_k=tile_k, **chosen)
@@ -174,10 +174,62 @@ def test_many_weights_of_eight_bits_multiply_as_what_they_stand_for(case: Any) -
     check_w8a16(*case)
 
 
+@st.composite
+def float_weight_cases(draw: st.DrawFn) -> tuple[gemm_w4a16.Problem, gemm_w4a16.Knobs]:
+    weights, k = draw(st.sampled_from(["fp8", "mxfp8", "mxfp4", "nvfp4"])), draw(depths)
+    group = draw(st.sampled_from([128, k])) if weights == "fp8" else gemm_w4a16.MICROSCALED[weights]
+    tile_k = 48 if group == k else group * draw(st.integers(1, 4))
+    problem = gemm_w4a16.Problem(draw(sizes), draw(sizes), k, "bf16", group, weights)
+    chosen = {name: draw(values) for name, values in common.items()}
+    return problem, gemm_w4a16.Knobs(tile_n=draw(st.sampled_from([16, 96])), tile_k=tile_k, **chosen)
+
+
+def float_weights(problem: gemm_w4a16.Problem, w: Floats) -> tuple[Operand, float]:
+    """Return weights as they are stored, what they are expanded to, and the scale of the tensor."""
+    group, k, dtype = problem.group, problem.k, DTYPES[problem.dtype]
+    if problem.weights == "nvfp4":
+        elements, scales, tensor = quant.nvfp4(w)
+        packed = quant.pack(quant.e2m1_codes(elements))
+        return ({"b": packed, "scales b": scales}, elements * quant.spread(scales, group, k)), float(np.float32(tensor))
+    if problem.weights == "mxfp8":
+        elements, scales = quant.mx(w, quant.E4M3)
+        return ({"b": elements, "scales b": scales}, elements * quant.spread(scales, group, k)), 1.0
+    if problem.weights == "mxfp4":
+        elements, scales = quant.mx(w, quant.E2M1)
+        packed = quant.pack(quant.e2m1_codes(elements))
+        return ({"b": packed, "scales b": scales}, elements * quant.spread(scales, group, k)), 1.0
+    elements, scales = quant.fp8_rows(w, group)
+    scales = scales.astype(dtype).astype(float)
+    worth = (elements * quant.spread(scales, group, k)).astype(dtype).astype(float)
+    return ({"b": elements, "scales b": scales}, worth), 1.0
+
+
+def check_float_weights(problem: gemm_w4a16.Problem, knobs: gemm_w4a16.Knobs) -> None:
+    a = normal(problem.m, problem.k, 1).astype(DTYPES[problem.dtype]).astype(float)
+    b, tensor = float_weights(problem, normal(problem.n, problem.k, 2))
+    extra = {"scales": np.array([1.0, tensor])} if problem.weights == "nvfp4" else {}
+    program = gemm_w4a16.compile(problem, knobs, NPU, 0)
+    assert program.name == gemm_w4a16.WEIGHTS[problem.weights].kernel
+    check(program, NPU, ({"a": a}, a), b, tensor, extra)
+
+
+@settings(max_examples=40)
+@given(float_weight_cases())
+def test_weights_in_narrow_floats_multiply_as_what_they_stand_for(case: Any) -> None:
+    check_float_weights(*case)
+
+
+@pytest.mark.nightly
+@settings(max_examples=300)
+@given(float_weight_cases())
+def test_many_weights_in_narrow_floats_multiply_as_what_they_stand_for(case: Any) -> None:
+    check_float_weights(*case)
+
+
 def test_scales_of_channels_come_with_every_tile_of_the_weights() -> None:
     m, n, k = 100, 200, 513
     machine = Machine(load_machine("npu-hbm3"))
-    problem, knobs = gemm_w4a16.shape_8_bits(None, None, {"m": m, "n": n, "k": k}), gemm_w4a16.Knobs(tile_n=256)
+    problem, knobs = gemm_w4a16.shape_of("int8")(None, None, {"m": m, "n": n, "k": k}), gemm_w4a16.Knobs(tile_n=256)
     program = gemm_w4a16.compile(problem, knobs, machine, 0)
     assert program.name == "gemm-w8a16"
     _, traffic = simulated(program, machine)
@@ -340,10 +392,10 @@ def test_problems_take_sizes_from_options_and_a_16_bit_type_from_the_model() -> 
     found = {"m": 3, "n": 5, "k": 7}
     assert gemm_w8a8.shape(None, None, found) == gemm_w8a8.Problem(3, 5, 7)
     model = load_model("llama-3.1-8b")
-    assert gemm_w4a16.shape(model, None, found | {"group": 64}) == gemm_w4a16.Problem(3, 5, 7, "bf16", 64)
+    assert gemm_w4a16.shape_of("int4")(model, None, found | {"group": 64}) == gemm_w4a16.Problem(3, 5, 7, "bf16", 64)
     assert gemm_mx.shape_in("gemm-nvfp4", "nvfp4")(None, None, found) == gemm_mx.Problem(3, 5, 7, "nvfp4")
     with pytest.raises(ValueError, match="options: size group is 5; allowed: even numbers"):
-        gemm_w4a16.shape(None, None, found | {"group": 5})
+        gemm_w4a16.shape_of("int4")(None, None, found | {"group": 5})
     with pytest.raises(ValueError, match="options: kernel gemm-nvfp4 takes no size 'kk'"):
         gemm_mx.shape_in("gemm-nvfp4", "nvfp4")(None, None, found | {"kk": 5})
 

@@ -34,8 +34,8 @@ def work(contexts: Sequence[int], prefill: bool) -> Scheduled:
 def weights(step: Step) -> int:
     """Return the weights of a step's kernel, by its problem."""
     problem: Any = step.problem
-    if step.kernel in ("gemm", "gemv", "batched-gemm"):
-        return int((problem.batch or 1) * problem.n * problem.k)
+    if step.kernel.startswith("gem") or step.kernel == "batched-gemm":
+        return int((getattr(problem, "batch", None) or 1) * problem.n * problem.k)
     if step.kernel == "mla-prefill":
         return int(problem.heads * problem.rank * (problem.nope + problem.value_dim))
     if step.kernel == "embedding":
@@ -139,8 +139,9 @@ def test_every_program_of_a_step_is_compiled_once(
     steps = model_steps(model, work((40, 7), prefill), NPU, seed=3)
     call = plan(steps, NPU, 3)
     assert len(fitted) == len(steps) == len(call.steps)
-    for step, (title, problem, knobs) in zip(steps[1:], fitted, strict=False):  # the embedding is compiled by the plan
-        assert (step.kernel, step.problem, step.knobs) == (title, problem, knobs)
+    for step in steps:  # in another order: passes before products are compiled behind them, the embedding by the plan
+        fitted.remove((step.kernel, step.problem, step.knobs))
+    assert not fitted
 
 
 def test_a_step_that_was_compiled_for_another_seed_or_with_other_knobs_is_compiled_again() -> None:

@@ -27,6 +27,24 @@ def _batched(name: str, description: str, shape: Callable[..., gemm.Problem], ty
     return replace(kernel, Knobs=gemm.BatchedKnobs, options=("products", "m", "n", "k"), sizes=sizes)
 
 
+def _narrow(weights: str, description: str) -> Kernel:
+    """Return the template of products of 16-bit activations and narrower weights."""
+    grouped = weights in ("int4", "fp8")
+    sizes = {**PRODUCT, "group": "elements of k that share a scale"} if grouped else PRODUCT
+    return Kernel(
+        gemm_w4a16.WEIGHTS[weights].kernel,
+        f"{description}, expanded to the activations' 16 bits; a model gives the dtype only",
+        gemm_w4a16.Knobs,
+        (),
+        ("m", "n", "k"),
+        gemm_w4a16.shape_of(weights),
+        gemm_w4a16.canonical,
+        gemm_w4a16.compile,
+        optional=gemm_w4a16.OPTIONAL if grouped else {},
+        sizes=sizes,
+    )
+
+
 KERNELS = (
     _product(
         "gemm", "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only", gemm.shape
@@ -87,29 +105,12 @@ KERNELS = (
         sizes=PRODUCT,
         typed=False,
     ),
-    Kernel(
-        "gemm-w4a16",
-        "4-bit weights with scales of groups of k, expanded to the activations' 16 bits; a model gives the dtype only",
-        gemm_w4a16.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm_w4a16.shape,
-        gemm_w4a16.canonical,
-        gemm_w4a16.compile,
-        optional=gemm_w4a16.OPTIONAL,
-        sizes={**PRODUCT, "group": "elements of k that share a scale"},
-    ),
-    Kernel(
-        "gemm-w8a16",
-        "8-bit weights with scales of output channels, expanded to the activations' 16 bits; a model gives the dtype",
-        gemm_w4a16.Knobs,
-        (),
-        ("m", "n", "k"),
-        gemm_w4a16.shape_8_bits,
-        gemm_w4a16.canonical,
-        gemm_w4a16.compile,
-        sizes=PRODUCT,
-    ),
+    _narrow("int4", "4-bit weights with scales of groups of k"),
+    _narrow("int8", "8-bit weights with scales of output channels"),
+    _narrow("fp8", "e4m3 weights with scales of groups of k"),
+    _narrow("mxfp8", "e4m3 weights with a power of two per 32 of k"),
+    _narrow("mxfp4", "e2m1 weights with a power of two per 32 of k"),
+    _narrow("nvfp4", "e2m1 weights with an e4m3 scale per 16 of k and one per tensor"),
     Kernel(
         "gemm-mxfp8",
         "e4m3 operands with a power of two per 32 of k, to bf16",

@@ -8,6 +8,7 @@ from workloads.kernels import (
     model_sizes,
     norm,
     quantise,
+    quantise_scaled,
     residual_add,
     rope,
     sampling,
@@ -21,6 +22,23 @@ TYPE = "type of the numbers, such as fp32; model: the model's, or bf16"
 DTYPE = {"dtype": TYPE}
 ROWS = {"rows": "tokens", "columns": "elements of a row; by default the model's hidden size"}
 ACTIVATIONS = {"m": "tokens", "k": "elements of a token", **DTYPE}
+
+
+def _scaled(form: str, description: str) -> Kernel:
+    """Return the template of the pass that gives activations a microscaled format."""
+    return Kernel(
+        quantise_scaled.NAMES[form],
+        description,
+        quantise_scaled.Knobs,
+        (),
+        ("m", "k"),
+        quantise_scaled.shape_of(form),
+        quantise_scaled.canonical,
+        quantise_scaled.compile,
+        optional={"dtype": "model"},
+        sizes=ACTIVATIONS,
+    )
+
 
 KERNELS = (
     Kernel(
@@ -156,6 +174,8 @@ KERNELS = (
         optional={"dtype": "model"},
         sizes=ACTIVATIONS,
     ),
+    _scaled("mxfp8", "activations to e4m3 with a power of two per 32 of k of a token; a model gives their dtype"),
+    _scaled("nvfp4", "activations to e2m1 with an e4m3 scale per 16 of k and one given; a model gives their dtype"),
     Kernel(
         "quantise-static",
         "activations to e4m3 with a scale that is given, in one pass; a model gives their dtype",

@@ -1,4 +1,4 @@
-"""What the tests of the attention templates share: how far a computed result may be from the exact one."""
+"""What the tests of attention share: how far a computed result may be from the exact one."""
 
 from __future__ import annotations
 
