@@ -17,12 +17,14 @@ from explorer.cli_catalog import kernels, machines, models
 from explorer.cli_dram import dram
 from explorer.cli_layout import layout
 from explorer.cli_predict import predict
-from explorer.cli_run import program, run, whatif
+from explorer.cli_run import explain, program, run, whatif
+from explorer.cli_saved import compare
 from explorer.cli_step import step
 from explorer.cli_study import explore, report
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (run, program, step, whatif, explore, report, predict, layout, kernels, machines, models):
+ABOUT_KERNELS = (run, explain, compare, program, step, whatif, explore, report, predict)
+for command in (*ABOUT_KERNELS, layout, kernels, machines, models):
     app.command()(command)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
 

@@ -1,7 +1,8 @@
-"""The commands that ask about one kernel: `run`, `program` and `whatif`."""
+"""The commands that ask about one kernel: `run`, `explain`, `program` and `whatif`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +29,9 @@ from explorer.cli_query import (
 from explorer.json_text import Json, print_json
 
 if TYPE_CHECKING:
+    from explorer.explain import Explanation
     from explorer.query import Query
+    from hwmodel.saving import Saved
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 
@@ -49,6 +52,7 @@ def run(
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
+    save: Annotated[Path | None, typer.Option(help="A file to write the program and its result to.")] = None,
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
@@ -57,9 +61,15 @@ def run(
     options = sizes_of(sizes, {"m": m, "n": n, "k": k})
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
+    if save is not None and (not save.parent.is_dir() or save.is_dir()):
+        raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
     query = _with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
-        metrics, knobs = evaluate.simulate(query, engine).metrics, evaluate.knobs(query)
+        saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
+    assert saved.result is not None
+    metrics = saved.result.metrics()
+    if save is not None:
+        write_saved(save, saved)
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
         source = evaluate.batch_source(query)
@@ -71,6 +81,68 @@ def run(
             print(line)
         print()
         print(run_view.run_text(metrics))
+
+
+def write_saved(path: Path, saved: Saved) -> None:
+    """Write a run to a file that is whole or absent."""
+    from explorer.files import write_atomically
+    from hwmodel.saving import archive
+
+    try:
+        write_atomically(path, archive(saved))
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def explain(
+    machine: Machine,
+    kernel: Kernel = "",
+    file: Annotated[Path | None, typer.Argument(help="What `rowhit run --save` wrote, in place of a kernel.")] = None,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    routing: Routing = None,
+    sets: Sets = None,
+    suggest: Suggest = False,
+    engine: Engine = "compiled",
+    as_json: Json = False,
+) -> None:
+    """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
+    from explorer import evaluate, settings, tables
+
+    if file is not None:
+        if kernel or sizes or suggest or (model, batch, context, trace, m, n, k, routing) != (None,) * 8:
+            raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
+        overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
+        found, saved = evaluate.explanation_of(file, machine, overrides, engine)
+        title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
+        _say_explanation(found, title, as_json)
+        return
+    if not kernel:
+        raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
+    warn(model)
+    query = _with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        found = evaluate.explanation(query, engine)
+    say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    _say_explanation(found, f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}", as_json)
+
+
+def _say_explanation(found: Explanation, title: str, as_json: bool) -> None:
+    from explorer import run_view
+
+    if as_json:
+        print_json(found.record())
+    else:
+        print(f"{title}\n\n{run_view.explanation_text(found)}")
 
 
 def program(

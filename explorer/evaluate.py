@@ -24,6 +24,9 @@ from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
 if TYPE_CHECKING:
     import numpy as np
 
+    from explorer.explain import Explanation
+    from hwmodel.saving import Saved
+
 Options = tuple[tuple[str, int | str], ...]
 FLOORS = ("layouts", "hwmodel", "workloads")
 
@@ -249,16 +252,61 @@ def bound_pj(query: Query) -> float:
     return energy.total_fj / FJ_PER_PJ
 
 
-def simulate(query: Query, engine: str = "compiled") -> Outcome:
-    """Return the simulated outcome of the query, by the compiled engine or by the SimPy "reference"."""
+def saved_run(query: Query, engine: str = "compiled") -> Saved:
+    """Return the program of the query and its result, by the compiled engine or by the SimPy "reference"."""
     program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
-    import numpy as np
+    from hwmodel.saving import Saved
 
     run = simulator(engine)
     with _no_refusal():
         result = run(program, machine)
+    return Saved(program, result, describe(query), {name: str(value) for name, value in knobs(query).items()})
+
+
+def simulate(query: Query, engine: str = "compiled") -> Outcome:
+    """Return the simulated outcome of the query, by the compiled engine or by the SimPy "reference"."""
+    result = saved_run(query, engine).result
+    assert result is not None
+    import numpy as np
+
     bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
     return Outcome(result.metrics(), bandwidth, result.banks)
+
+
+def explanation(query: Query, engine: str = "compiled") -> Explanation:
+    """Return the run of the query, and what it gains on machines with one obstacle less."""
+    from explorer.explain import explain
+
+    program, machine = _program(query)
+    run = simulator(engine)
+    with _no_refusal():
+        return explain(program, machine, run)
+
+
+def explanation_of(
+    path: Path, machine: str, overrides: tuple[tuple[str, str], ...], engine: str = "compiled"
+) -> tuple[Explanation, Saved]:
+    """Return the same of a saved program, and what else its file holds.
+
+    Raises ValueError for a machine whose numbers are not those of the saved run.
+    """
+    from explorer.explain import explain
+    from hwmodel.program_check import check_fits
+    from hwmodel.saving import load
+
+    saved, on = load(path), machine_of(machine, overrides)
+    if saved.program is None:
+        raise ValueError(f"{path}: no program in it; allowed: what `rowhit run --save` wrote")
+    if saved.result is not None and saved.result.machine_hash != on.spec.hash:
+        raise ValueError(
+            f"{path}: was run on {saved.result.machine} with the hash {saved.result.machine_hash}; --machine {machine} "
+            f"has {on.spec.hash}; allowed: the same numbers, by --set if need be"
+        )
+    try:
+        check_fits(saved.program, on)
+        return explain(saved.program, on, simulator(engine)), saved
+    except (ValueError, RuntimeError) as error:  # whoever wrote it may have written a deadlock
+        raise ValueError(f"{path}: {error}") from None
 
 
 def simulator(engine: str) -> Callable[[Any, Any], Any]:

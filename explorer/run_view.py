@@ -1,4 +1,4 @@
-"""What `rowhit run` shows: the numbers of one simulation under headings, without the zeros.
+"""What `rowhit run` and `explain` show: the numbers of one simulation under headings, without the zeros.
 
 Every number is that of `--json`, but for stalls, which are the average of one unit, so that its causes add up to the
 time. What no heading is known for stands at the end, so that nothing is lost.
@@ -7,9 +7,12 @@ time. What no heading is known for stands at the end, so that nothing is lost.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from explorer.tables import align, number, percent
+
+if TYPE_CHECKING:
+    from explorer.explain import Explanation
 
 _LINES = {
     "time": ("time_us", "bound_us", "limited_by", "cycles"),
@@ -46,6 +49,21 @@ def run_text(metrics: Mapping[str, Any]) -> str:
     known = {*_TABLES, *_ENERGY, *_OWN, *_DIGESTS, *(name for names in _LINES.values() for name in names)}
     sections.append(_lines("other", {name: value for name, value in metrics.items() if name not in known}))
     sections.append(_lines("digests", {name: metrics.get(name) for name in _DIGESTS}))
+    return "\n\n".join(section for section in sections if section)
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """Return why a run took its time: its bound, its stalls, and what reruns without one obstacle each gain."""
+    metrics = explanation.result.metrics()
+    rows = [
+        (f"  {gain.name}", number("_us", gain.time_us), f"{gain.time_us / explanation.time_us - 1:+.1%}", gain.title)
+        for gain in explanation.gains
+    ]
+    sections = [
+        _lines("time", {name: metrics[name] for name in ("time_us", "bound_us", "limited_by")}),
+        _table("stalls, us of one unit", _per_unit(metrics["stalls"], metrics["time_us"])),
+        "the same program without\n" + align(rows),
+    ]
     return "\n\n".join(section for section in sections if section)
 
 

@@ -35,6 +35,7 @@ _PART_UNITS = ("fs", "fJ", "fJ/B", "uW")  # base units with a prefix of their ow
 _UNITS = {
     "*_us": " us",
     "phases.*": " us",
+    "bounds_us.*": " us",
     "stalls.*": " us",
     "*_bytes": " B",
     "*_pj": " pJ",

@@ -39,8 +39,8 @@ class Hbm:
     peak_bytes_per_second: Fraction
 
     @staticmethod
-    def of(spec: HbmSpec, where: str) -> Hbm:
-        """Resolve a description. Raises ValueError naming the part that does not fit."""
+    def of(spec: HbmSpec, where: str, *, ideal_rows: bool = False) -> Hbm:
+        """Resolve a description, with rows as in `Machine`. Raises ValueError naming the part that does not fit."""
         try:
             dram = standard(spec.standard)
         except ValueError as error:
@@ -65,15 +65,23 @@ class Hbm:
         except ValueError as error:
             raise ValueError(f"{where}: hbm.address_map: {error}") from None
         peak = spec.stacks * dram.peak_bytes_per_second(spec.pin_rate)
+        if ideal_rows:
+            timing, policy = timing.without_rows(), replace(policy, refresh="none")
         return Hbm(spec, timing, organisation, address_map, policy, peak)
 
 
 class Machine:
-    """A validated machine. Raises ValueError naming the part of the description that does not fit."""
+    """A validated machine. Raises ValueError naming the part of the description that does not fit.
 
-    def __init__(self, spec: MachineSpec) -> None:
+    Two obstacles that no number of a description says away can be left out, for `hwmodel.ideal`: with `ideal_rows` the
+    rows of its HBM open and close as fast as the command buses allow and need no refresh, with `conflict_free` no two
+    words meet in a bank of a scratchpad.
+    """
+
+    def __init__(self, spec: MachineSpec, *, ideal_rows: bool = False, conflict_free: bool = False) -> None:
         self.spec = spec
-        self._hbm = Hbm.of(spec.hbm, spec.where) if spec.hbm else None
+        self._conflict_free = conflict_free
+        self._hbm = Hbm.of(spec.hbm, spec.where, ideal_rows=ideal_rows) if spec.hbm else None
         if spec.distributed_sram:
             check_sram(spec, spec.distributed_sram)
         self._check_core()
@@ -246,7 +254,7 @@ class Machine:
     def scratchpad(self) -> Scratchpad:
         """The banks of a core's scratchpad."""
         sram = self.spec.cores.sram
-        return Scratchpad(Banks(sram.banks, sram.bank_width), sram.write_granule)
+        return Scratchpad(Banks(sram.banks, sram.bank_width), sram.write_granule, self._conflict_free)
 
     @cached_property
     def l1(self) -> L1:

@@ -32,10 +32,14 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Scratchpad:
-    """The banks of a scratchpad, and how many bytes of a bank a write must cover to be one access."""
+    """The banks of a scratchpad, and how many bytes of a bank a write must cover to be one access.
+
+    `conflict_free`: no two words meet in a bank, and every write covers what it touches.
+    """
 
     banks: Banks
     write_granule_bytes: int
+    conflict_free: bool = False
 
     @property
     def line_bytes(self) -> int:
@@ -142,8 +146,8 @@ def _rows(placement: Layout) -> int:
 
 def _cost(pad: Scratchpad, placement: Layout, element_bytes: int, access: Access, write: bool) -> Cost:
     found = bank_conflicts(placement, access, pad.banks, element_bytes)
-    wavefronts = found.wavefronts
-    if write and element_bytes % pad.write_granule_bytes:
+    wavefronts = found.phases if pad.conflict_free else found.wavefronts
+    if write and not pad.conflict_free and element_bytes % pad.write_granule_bytes:
         wavefronts = _write_wavefronts(pad, placement, element_bytes, access, wavefronts)
     return Cost(found.phases, wavefronts, access.index.size * element_bytes)
 

@@ -10,7 +10,7 @@ how many ticks a command itself takes stands beside them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -106,6 +106,11 @@ class Timing:
                 raise ValueError(f"timing: {name} is missing")
         return cls(**table)
 
+    def without_rows(self) -> Timing:
+        """Return the timing with what opening and closing a row takes set to a tick each, two for both."""
+        short: dict[str, Any] = dict.fromkeys(ROW_TIMES, 1)
+        return replace(self, **short, nRC=2)
+
     @property
     def burst_interval_ticks(self) -> int:
         """The least distance of two columns of a pseudo-channel, whatever their banks."""
@@ -118,6 +123,7 @@ class Timing:
 
 
 FIELDS = tuple(field.name for field in fields(Timing))
+ROW_TIMES = ("nRCDRD", "nRCDWR", "nRP", "nRPab", "nRAS", "nWR", "nRTP", "nRRDS", "nRRDL", "nFAW")
 TICKS = FIELDS[1:]
 # the first must be at least as much as the second
 _ORDER = (

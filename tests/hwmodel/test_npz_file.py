@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel.npz_file import Wanted, read_npz
+from hwmodel.npz_file import Wanted, archive_bytes, read_npz, read_text
 
 MOST = 1000
 KINDS = ("bool", "int16", "uint64", "float16", "float64")
@@ -51,3 +51,30 @@ def test_a_shape_that_is_not_allowed_is_refused_before_there_is_room_for_it(tmp_
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
+
+
+def test_arrays_and_texts_are_written_the_same_to_the_byte_and_read_back(tmp_path: Path) -> None:
+    arrays = {"b": np.arange(6, dtype=np.int32), "a": np.zeros(0, np.int64)}
+    data = archive_bytes(arrays, {"z.json": "{}"})
+    assert data == archive_bytes(dict(reversed(arrays.items())), {"z.json": "{}"})
+    path = tmp_path / "some.npz"
+    path.write_bytes(data)
+    found = read_npz(path, [Wanted("a", ("int64",), 9, least=0), Wanted("b", ("int32",), 9)], most_bytes=1000)
+    assert {name: values.tolist() for name, values in found.items()} == {"a": [], "b": [0, 1, 2, 3, 4, 5]}
+    assert read_text(path, "z.json", 2, "nothing") == "{}"
+    with pytest.raises(ValueError, match=r"some.npz: a: shape \(0,\); allowed: one list of 1 .. 9 values"):
+        read_npz(path, [Wanted("a", ("int64",), 9)])
+
+
+def test_an_archive_that_holds_more_than_allowed_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.npz"
+    path.write_bytes(archive_bytes({"a": np.zeros(10_000_000, np.int64)}, {}))  # 80 MB in less than 1 MB
+    with pytest.raises(ValueError, match=r"bomb.npz: \d+ B in it; allowed: up to 1000000 B"):
+        read_npz(path, [Wanted("a", ("int64",), 10_000_000)], most_bytes=1_000_000)
+
+
+def test_names_in_an_archive_do_not_break_the_line_of_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "odd.npz"
+    path.write_bytes(archive_bytes({"a\nb": np.zeros(1)}, {}))
+    with pytest.raises(ValueError, match=r"^.*odd.npz: no array list; it has 'a\\nb', needed are list$"):
+        read_npz(path, [Wanted("list", ("float64",), MOST)])

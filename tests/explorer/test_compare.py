@@ -1,0 +1,153 @@
+"""Two runs beside each other: the accounts add up to the difference in time, and the cause that was put in is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from explorer import evaluate
+from explorer.cli import app
+from explorer.compare import Comparison, compare, context, summary
+from explorer.compare_view import comparison_text
+from explorer.query import Query
+from hwmodel.saving import Saved, archive
+
+SIZES = (("m", 256), ("n", 256), ("k", 512))
+
+
+def run_of(machine: str = "npu-hbm3", overrides: dict[str, str] | None = None, **knobs: Any) -> Saved:
+    changes = tuple(sorted((overrides or {}).items()))
+    query = Query(machine, "gemm", options=SIZES, knobs=tuple(sorted(knobs.items())), machine_overrides=changes)
+    return evaluate.saved_run(query)
+
+
+BASE = run_of()
+
+
+def against(**changes: Any) -> Comparison:
+    return compare(BASE, run_of(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tile_k": 16},
+        {"stages": 1},
+        {"machine": "npu-sram"},
+        {"machine": "h100-sxm"},
+        {"overrides": {"cores.count": "3"}},
+        {"overrides": {"launch.latency": "3 us"}},
+    ],
+)
+def test_every_account_adds_up_to_the_difference_in_time_exactly(changes: dict[str, Any]) -> None:
+    found = against(**changes)
+    before, after = found.time_fs
+    assert before != after
+    for causes in found.accounts.values():
+        assert sum(causes.values()) == Fraction(after - before)
+    assert set(found.accounts) >= {"load", "store", "matrix", "vector"}
+
+
+def test_a_longer_launch_is_the_whole_cause_and_the_words_say_so() -> None:
+    found = compare(run_of("npu-sram"), run_of("npu-sram", {"launch.latency": "3 us"}))  # which needs no refreshes
+    assert [cause for cause, _ in found.causes] == ["launch"]
+    assert found.time_fs[1] - found.time_fs[0] == 2 * 10**9
+    assert "slower than A (+2 us, " in summary(found)
+    assert summary(found).endswith("launches +2 us")
+
+
+def test_the_account_told_is_of_the_unit_that_had_more_to_do() -> None:
+    assert against(overrides={"cores.matrix.macs_per_cycle": "16"}).told == "matrix"
+    assert against(overrides={"cores.dma.issue_cycles": "3000"}).told in ("load", "store")
+
+
+def test_named_causes_and_the_rest_add_up_in_words_too() -> None:
+    found = against(stages=1)
+    words = summary(found).split(": in the account of the average ")[1]
+    amounts = [float(part.rsplit(" ", 2)[1]) for part in words.split(", ", 1)[1].split(", ")]
+    assert sum(amounts) == pytest.approx((found.time_fs[1] - found.time_fs[0]) / 10**9, rel=0.02)  # three digits each
+
+
+def test_a_run_beside_itself_has_no_difference() -> None:
+    found = compare(BASE, BASE)
+    assert summary(found).startswith("B takes as long as A: ")
+    assert "the lower bound stays at " in context(found)
+    assert comparison_text(found).endswith(f"{len(found.numbers)} numbers are the same in both")
+
+
+def test_the_text_has_every_number_that_differs_and_the_knobs_that_do() -> None:
+    found = against(tile_k=16)
+    text = comparison_text(found)
+    shown = {line.split("   ")[0].strip() for line in text.splitlines()}
+    for name, entry in found.numbers.items():
+        assert (name in shown) == (entry.a != entry.b)
+    assert "(tile_k=64)" in text
+    assert "(tile_k=16)" in text
+
+
+def test_swapped_runs_have_the_opposite_difference() -> None:
+    other = run_of(tile_k=16)
+    there, back = compare(BASE, other), compare(other, BASE)
+    assert [(cause, -fs) for cause, fs in there.causes] == back.causes
+    for name, entry in there.numbers.items():
+        if entry.absolute is not None:
+            assert back.numbers[name].absolute == -entry.absolute
+
+
+def test_a_file_without_a_result_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="B: no result in it; allowed: what `rowhit run --save` wrote"):
+        compare(BASE, replace(BASE, result=None))
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_saved_runs_are_compared_and_explained_by_their_files(tmp_path: Path) -> None:
+    run = ("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--size", "m=256,n=256,k=512")
+    files = [str(tmp_path / name) for name in ("a.run", "b.run")]
+    metrics = json.loads(command(*run, "--save", files[0], "--json").stdout)
+    command(*run, "--set", "tile_k=16", "--save", files[1])
+    assert Path(files[0]).read_bytes() == archive(BASE)
+    found = json.loads(command("compare", *files, "--json").stdout)
+    assert found["numbers"]["time_us"]["a"] == metrics["time_us"]
+    assert found["summary"] == summary(compare(BASE, run_of(tile_k=16)))
+    here = json.loads(command("explain", files[0], "--machine", "npu-hbm3", "--json").stdout)
+    assert here == json.loads(command("explain", *run[1:], "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--machine", "npu-sram"), r"was run on npu-hbm3 with the hash \w+; --machine npu-sram has \w+"),
+        (("--machine", "npu-hbm3", "--set", "hbm.stacks=2"), "allowed: the same numbers, by --set if need be"),
+        (("--machine", "npu-hbm3", "--kernel", "gemm"), "a saved run takes --machine, --set of its numbers"),
+    ],
+)
+def test_what_a_saved_run_cannot_be_asked_is_refused(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    path = tmp_path / "a.run"
+    path.write_bytes(archive(BASE))
+    done = command("explain", str(path), *arguments)
+    assert isinstance(done.exception, ValueError)
+    with pytest.raises(ValueError, match=message):
+        raise done.exception
+
+
+def test_a_saved_deadlock_is_an_error_of_the_file(tmp_path: Path) -> None:
+    assert BASE.program is not None
+    phase = BASE.program.phases[0]
+    expressions = phase.expressions.copy()
+    counters = phase.queues[2]["wait_value"]
+    expressions[counters[counters >= 0], 2] += 1000
+    program = replace(BASE.program, phases=(replace(phase, expressions=expressions),))
+    path = tmp_path / "stuck.run"
+    path.write_bytes(archive(Saved(program, None)))
+    done = command("explain", str(path), "--machine", "npu-hbm3")
+    assert isinstance(done.exception, ValueError)
+    assert str(done.exception).startswith(f"{path}: phase multiply of gemm deadlocks")
