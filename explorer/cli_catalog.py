@@ -15,13 +15,13 @@ def kernels(
     as_json: Json = False,
 ) -> None:
     """List the kernels by family, or describe one: what its sizes and knobs mean."""
-    from explorer import evaluate, tables
+    from explorer import catalog, tables
 
     if name is not None:
-        facts = evaluate.describe_kernel(name)
+        facts = catalog.describe_kernel(name)
         print_json(facts) if as_json else print(tables.kernel_text(facts))
         return
-    print_json(evaluate.list_kernels()) if as_json else print(tables.kernel_list(evaluate.kernel_families()))
+    print_json(catalog.list_kernels()) if as_json else print(tables.kernel_list(catalog.kernel_families()))
 
 
 def machines(
@@ -29,13 +29,13 @@ def machines(
     as_json: Json = False,
 ) -> None:
     """List the machines, or describe one."""
-    from explorer import evaluate, tables
+    from explorer import catalog, tables
 
     if name is not None:
-        facts = evaluate.describe_machine(name)
-        print_json(facts) if as_json else print(tables.sourced_text(facts, evaluate.machine_units()))
+        facts = catalog.describe_machine(name)
+        print_json(facts) if as_json else print(tables.sourced_text(facts, catalog.machine_units()))
         return
-    listed = evaluate.list_machines()
+    listed = catalog.list_machines()
     print_json(listed) if as_json else print(
         tables.align([(name, str(facts["description"])) for name, facts in listed.items()])
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from explorer.names import unknown
 from explorer.progress import announce_compiling
@@ -71,7 +71,8 @@ class Evaluator:
     prepare: tuple[Callable[[Query], None], ...] = ()
 
 
-def _kernel(name: str) -> Any:
+def kernel_of(name: str) -> Any:
+    """Return a kernel by its name. Raises ValueError for an unknown one."""
     from workloads.kernels import KERNELS
 
     if name not in KERNELS:
@@ -81,7 +82,7 @@ def _kernel(name: str) -> Any:
 
 def defaults(kernel: str) -> dict[str, Scalar]:
     """Return the knobs of a kernel with their default values."""
-    knobs = _kernel(kernel).Knobs()
+    knobs = kernel_of(kernel).Knobs()
     return {field.name: getattr(knobs, field.name) for field in fields(knobs)}
 
 
@@ -90,7 +91,7 @@ def _knobs(query: Query) -> Any:
     for name, _ in query.knobs:
         if name not in known:
             raise ValueError(unknown(f"knob of {query.kernel}", name, known))
-    return _kernel(query.kernel).Knobs(**dict(query.knobs))
+    return kernel_of(query.kernel).Knobs(**dict(query.knobs))
 
 
 def knobs(query: Query) -> dict[str, Scalar]:
@@ -109,7 +110,7 @@ def knobs(query: Query) -> dict[str, Scalar]:
 def suggested(query: Query) -> Query:
     """Return the query with the knobs that its kernel suggests for its problem and machine, but for those it sets."""
     machine = machine_of(query.machine, query.machine_overrides)
-    found = _kernel(query.kernel).suggested(_problem_of(query), machine)
+    found = kernel_of(query.kernel).suggested(_problem_of(query), machine)
     for field in fields(found):
         if field.name not in dict(query.knobs):
             query = query.with_knob(field.name, getattr(found, field.name))
@@ -136,7 +137,7 @@ def suggesting(query: Query) -> Iterator[None]:
 
 def check_takes_batch(kernel: str) -> None:
     """Raise ValueError unless the kernel works on a batch."""
-    template = _kernel(kernel)
+    template = kernel_of(kernel)
     if "batch" not in template.needs:
         sizes = ", ".join(template.options)
         raise ValueError(f"batch: kernel {kernel} takes no batch and no context: its sizes are {sizes}")
@@ -184,8 +185,8 @@ def _problem(kernel: str, model: str | None, batch: BatchSpec | None, options: O
         check_takes_batch(kernel)
     facts = load_model(model) if model is not None else None
     if routing is not None:
-        return _kernel(kernel).recorded(facts, dict(options), routing)
-    return _kernel(kernel).shape(facts, batch_of(batch) if batch is not None else None, dict(options))
+        return kernel_of(kernel).recorded(facts, dict(options), routing)
+    return kernel_of(kernel).shape(facts, batch_of(batch) if batch is not None else None, dict(options))
 
 
 @lru_cache(maxsize=64)
@@ -201,7 +202,7 @@ def _problem_of(query: Query) -> Any:
 
 def _program(query: Query) -> tuple[Any, Any]:
     machine = machine_of(query.machine, query.machine_overrides)
-    program = _kernel(query.kernel).compile(_problem_of(query), _knobs(query), machine, query.seed)
+    program = kernel_of(query.kernel).compile(_problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
 
 
@@ -223,7 +224,7 @@ def _digest(value: object) -> str:
 
 def key(query: Query) -> str:
     """Return 16 hexadecimal digits of machine, kernel, problem, the meaning of the knobs, and seed."""
-    canonical = _kernel(query.kernel).canonical(_problem_of(query), _knobs(query))
+    canonical = kernel_of(query.kernel).canonical(_problem_of(query), _knobs(query))
     problem = _problem_digest(query.kernel, query.model, query.batch, query.options, query.routing)
     return _digest([_spec(query.machine, query.machine_overrides).hash, problem, canonical, query.seed])
 
@@ -386,7 +387,7 @@ def describe(query: Query) -> str:
 
     parts = [query.kernel.replace("-", " ")]
     if query.model is not None:
-        parts.append(_describe_model(_kernel(query.kernel), load_model(query.model), dict(query.options)))
+        parts.append(_describe_model(kernel_of(query.kernel), load_model(query.model), dict(query.options)))
     if query.batch is not None:
         parts.append(_describe_batch(query.batch))
     if query.routing is not None:
@@ -424,76 +425,3 @@ def batch_source(query: Query) -> str | None:
 
 
 EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj, (compile_dram, compile_others))
-
-
-def list_kernels() -> dict[str, dict[str, Any]]:
-    """Return the facts of every kernel by name, family by family."""
-    from workloads.kernels import KERNELS
-
-    return {name: describe_kernel(name) for name in KERNELS}
-
-
-def kernel_families() -> dict[str, dict[str, str]]:
-    """Return what every kernel does, by family and name."""
-    from workloads.kernels import FAMILIES
-
-    return {family: {kernel.name: kernel.description for kernel in members} for family, members in FAMILIES.items()}
-
-
-def describe_kernel(name: str) -> dict[str, Any]:
-    """Return what a kernel does and needs, its sizes, and its knobs with default, meaning and allowed values."""
-    from workloads.kernels import FAMILIES
-
-    template = _kernel(name)
-    shown = {
-        knob.name: {"default": knob.default, "meaning": knob.metadata["meaning"], "allowed": knob.metadata["allowed"]}
-        for knob in fields(template.Knobs)
-    }
-    return {
-        "description": template.description,
-        "family": next(family for family, members in FAMILIES.items() if template in members),
-        "needs": list(template.needs),
-        "sizes": list(template.options),
-        "optional_sizes": dict(template.optional),
-        "meanings": dict(template.sizes),
-        "knobs": shown,
-    }
-
-
-def list_machines() -> dict[str, dict[str, Any]]:
-    """Return the summary of every machine by name."""
-    from hwmodel.spec import machine_names
-
-    return {name: describe_machine(name) for name in machine_names()}
-
-
-def describe_machine(name: str) -> dict[str, Any]:
-    """Return the summary of one machine, shipped or in a file; ValueError for one that cannot be run."""
-    return dict(machine_of(name, ()).spec.summary())
-
-
-def machine_units() -> dict[str, str]:
-    """Return the base unit ("B", "Hz", "fs", "fJ", ...) of every number of a machine that has one, by its path."""
-    from hwmodel import spec
-
-    quantities = (
-        (spec.Bytes, "B"),
-        (spec.Hertz, "Hz"),
-        (spec.Femtoseconds, "fs"),
-        (spec.BytesPerSecond, "B/s"),
-        (spec.BitsPerSecond, "b/s"),
-        (spec.Femtojoules, "fJ"),
-        (spec.FemtojoulesPerByte, "fJ/B"),
-        (spec.Microwatts, "uW"),
-    )
-    return dict(_units(spec.MachineSpec, [(list(get_args(kind)[1:]), unit) for kind, unit in quantities], ""))
-
-
-def _units(part: Any, quantities: Sequence[tuple[list[Any], str]], prefix: str) -> Iterator[tuple[str, str]]:
-    for name, field in part.model_fields.items():
-        kinds = field.annotation, *get_args(field.annotation)  # a number or a part, or one that may be missing
-        marked = [field.metadata, *(list(getattr(kind, "__metadata__", ())) for kind in kinds)]
-        yield from ((prefix + name, unit) for marks, unit in quantities if marks in marked)
-        for kind in kinds:
-            if hasattr(kind, "model_fields"):
-                yield from _units(kind, quantities, f"{prefix}{name}.")

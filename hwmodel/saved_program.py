@@ -40,12 +40,13 @@ def plain_program(program: Program, arrays: dict[str, Array]) -> dict[str, Any]:
     """Return a program as JSON takes it; its tables are put into `arrays`, as one list each."""
     tensors = [_plain_tensor(tensor, f"tensor {i}", arrays) for i, tensor in enumerate(program.tensors)]
     phases = [_plain_phase(phase, f"phase {i}", arrays) for i, phase in enumerate(program.phases)]
-    return {"name": program.name, "tensors": tensors, "phases": phases}
+    earlier = program.earlier_stores
+    return {"name": program.name, "tensors": tensors, "phases": phases, "earlier_stores": earlier}
 
 
 def tables_of(value: Any) -> dict[str, tuple[str, int]]:
     """Return the type and the most values of every table of a program that was read as JSON, by name."""
-    check_keys(value, ("name", "tensors", "phases"), "program")
+    check_keys(value, ("name", "tensors", "phases", "earlier_stores"), "program")
     found = {}
     for i, tensor in enumerate(entries(value["tensors"], "program.tensors", MAX_TENSORS)):
         if isinstance(tensor, dict) and tensor.get("has_contents"):
@@ -60,7 +61,14 @@ def program_of(value: Any, arrays: Mapping[str, Array]) -> Program:
     """Return the program that `plain_program` was given. ValueError names the path of what is no part of one."""
     tensors = [_tensor(part, i, arrays) for i, part in enumerate(value["tensors"])]
     phases = [_phase(part, i, arrays) for i, part in enumerate(value["phases"])]
-    return Program(text(value["name"], "program.name"), tuple(tensors), tuple(phases))
+    name, earlier = text(value["name"], "program.name"), _share(value["earlier_stores"], "program.earlier_stores")
+    return Program(name, tuple(tensors), tuple(phases), earlier)
+
+
+def _share(value: Any, path: str) -> float | None:
+    if value is not None and (type(value) is not float or not 0 <= value <= 1):
+        raise wrong(path, value, "a share from 0.0 to 1.0, or null")
+    return value
 
 
 def _plain_tensor(tensor: Tensor, name: str, arrays: dict[str, Array]) -> dict[str, Any]:

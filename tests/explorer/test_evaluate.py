@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from explorer import evaluate
+from explorer import catalog, evaluate
 from explorer.query import BatchSpec, Query
 
 GEMM = Query("npu-hbm3", "gemm", options=(("m", 64), ("n", 64), ("k", 64)))
@@ -30,11 +30,11 @@ def test_the_energy_of_a_run_is_not_below_its_bound() -> None:
 
 
 def test_every_unit_belongs_to_a_whole_number_of_the_machine() -> None:
-    units = evaluate.machine_units()
+    units = catalog.machine_units()
     assert units["noc.latency"] == units["shared_cache.miss_latency"] == "fs"
     assert (units["cores.clock"], units["hbm.pin_rate"]) == ("Hz", "b/s")
     assert (units["energy.hbm.activate"], units["energy.chip.noc"], units["energy.static"]) == ("fJ", "fJ/B", "uW")
-    facts = evaluate.describe_machine("h100-sxm")
+    facts = catalog.describe_machine("h100-sxm")
     for path in units:
         value = facts
         for name in path.split("."):

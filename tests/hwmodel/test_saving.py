@@ -74,11 +74,12 @@ def same_program(one: Program, other: Program) -> bool:
 
 
 @settings(max_examples=60)
-@given(st.one_of(streams(), kernels()), machines())
+@given(st.one_of(streams(), kernels()), machines(), st.none() | st.floats(0, 1))
 def test_a_program_comes_back_field_by_field_and_its_file_byte_by_byte(
-    tmp_path_factory: pytest.TempPathFactory, make: Any, machine: Machine
+    tmp_path_factory: pytest.TempPathFactory, make: Any, machine: Machine, stores: float | None
 ) -> None:
     program = make(machine) if callable(make) else make[0].compile(*make[1:], machine, 3)
+    program = replace(program, earlier_stores=stores)
     data = archive(Saved(program, None, "title", {"knob": "1"}))
     found = load(written(tmp_path_factory.mktemp("runs"), data))
     assert found.program is not None
@@ -163,6 +164,7 @@ def leaf(value: Any, *path: Any) -> Callable[[dict[str, Any], Any], None]:
         (leaf(-1, "program", "tensors", 0, "base_bytes"), "program.tensors[0].base_bytes: -1; allowed: an integer"),
         (leaf("rom", "program", "tensors", 0, "resident"), "program.tensors[0].resident: 'rom'; allowed: hbm, sram"),
         (leaf(0, "program", "tensors", 1, "base_bytes"), "begins at 0 B; allowed: from"),
+        (leaf(1.5, "program", "earlier_stores"), "program.earlier_stores: 1.5; allowed: a share from 0.0 to 1.0"),
         (leaf([1, 1], "program", "tensors", 0, "stride"), "puts two elements in one place"),
         (leaf(0, "program", "phases", 0, "buffers", 0, "slots"), "buffers[0].slots: 0; allowed: an integer from 1"),
         (leaf(2, "program", "phases", 0, "buffers", 0, "pitch_bytes"), "blocks 2 B apart; allowed: from"),

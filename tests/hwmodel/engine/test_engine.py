@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from random_programs import differences, kernels, machines, streams
 
 from hwmodel import engine, reference
