@@ -38,6 +38,7 @@ SHAPE = (
     "head_dim_v", "window", "causal", "tokens", "hidden", "inter", "experts", "topk", "moe_tp", "rows", "cols",
     "distribution", "gated",
 )  # fmt: skip
+LARGE = ("a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm")  # on which other models of these rows were scored
 HOPPER = ("h100_sxm", "h200_sxm", "h100_pcie", "h800_sxm", "h20", "gh200_96gb_hbm3")
 OPERATORS = {  # names in the tables, worst groups first within
     "gemm": "GEMM", "decode_attention": "decode", "flash_prefill": "prefill", "mla_decode": "MLA decode",
@@ -176,10 +177,11 @@ def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
     scored = fastest(found[modelled & (rule == "")].drop(columns=["simulated"]), kept)
     scored = scored[scored["latency_us"].notna()]
     big = scored["bound_us"] > SMALL_US
+    text.append("\n### Error by operator on A100, H100, H200 and B200, bound above 20 us\n")
+    text.append(_by_operator(scored[big & scored["device"].isin(LARGE)]))
     for title, part in (("bound above 20 us", scored[big]), ("bound up to 20 us", scored[~big])):
         text.append(f"\n### Error by operator, {title}\n")
-        records = [{"operator": op} | score(rows) for op, rows in part.groupby("op")]
-        text.append(markdown(by_median(records)))
+        text.append(_by_operator(part))
         text.append(f"\n### Error by operator and device, {title}, groups of three rows and more, worst first\n")
         groups = ((group.iloc[0], group) for _, group in part.groupby(["op", "device"]))
         records = [
@@ -188,9 +190,12 @@ def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
         text.append(markdown(by_median(records)))
     several = scored[scored["libraries"] > 1]
     text.append("\n### Shapes with two libraries or more\n")
-    records = [{"operator": op} | score(rows) for op, rows in several.groupby("op")]
-    text.append(markdown(by_median(records)))
+    text.append(_by_operator(several))
     return "\n".join(text)
+
+
+def _by_operator(scored: pd.DataFrame) -> str:
+    return markdown(by_median([{"operator": op} | score(rows) for op, rows in scored.groupby("op")]))
 
 
 def transfer(every: pd.DataFrame, jobs: int, rows: int) -> str:
