@@ -121,12 +121,12 @@ class Knobs:
     schedule: str = knob(
         "static", "items dealt round, to the least loaded core, to a free one, or beside their cache", choices=DEALT
     )
-    placement: str = knob(
-        "interleaved", "where the cache lies: over all of memory, or beside cores", choices=PLACEMENTS
-    )
     sram_layout: str = knob("swizzled", "where q, K, V, probabilities lie in the scratchpad", choices=OPERAND_LAYOUTS)
     epilogue: str = knob("overlapped", "the next item's loads run during an item's end, or wait", choices=EPILOGUES)
     products: str = products_knob()
+    placement: str = knob(
+        "interleaved", "where the cache lies: over all of memory, or beside cores", choices=PLACEMENTS
+    )
 
 
 def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) -> Problem:
