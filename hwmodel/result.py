@@ -272,11 +272,12 @@ def make_result(
     _check_bytes(tensors, levels, found)
     actions = _actions(program, machine, makespan_fs, tensors, levels, statistics)
     energy, energy_bound = _energies(machine, actions, bound)
+    name, digest = _identity(machine, own)
     return Result(
         program=program.name,
-        machine=f"{machine.spec.name} with {', '.join(own)}" if own else machine.spec.name,
+        machine=name,
         program_hash=program.hash,
-        machine_hash=_hash(machine.spec.hash, *own) if own else machine.spec.hash,
+        machine_hash=digest,
         makespan_fs=makespan_fs,
         cycles=-(-makespan_fs * machine.spec.cores.clock // FS_PER_SECOND),
         bound=bound,
@@ -298,8 +299,12 @@ def make_result(
     )
 
 
-def _hash(*texts: str) -> str:
-    return hashlib.sha256(repr(texts).encode()).hexdigest()[:16]
+def _identity(machine: Machine, own: tuple[str, ...]) -> tuple[str, str]:
+    """Return the name and the hash of a machine with components of one's own, of whose code neither says anything."""
+    name, digest = machine.spec.name, machine.spec.hash
+    if not own:
+        return name, digest
+    return f"{name} with {', '.join(own)}", hashlib.sha256(repr((digest, own)).encode()).hexdigest()[:16]
 
 
 NO_DRAM = DramStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, *[np.zeros(0, np.int64)] * 6)
