@@ -137,8 +137,9 @@ def format_notes(model: Model) -> tuple[str, ...]:
     excluded, targets = _modules(q, len(model.layers))
     for what, modules in (("excluded", excluded), ("quantised", targets)):
         if modules and modules.unread:
-            first = f"{len(modules.unread)} patterns, such as {shown(modules.unread[0])}"
-            notes.append(f"weights: of the {what} modules {first}, are not understood and name none")
+            more = f" and {len(modules.unread) - 1} more" if len(modules.unread) > 1 else ""
+            pattern = shown(modules.unread[0])
+            notes.append(f"weights: patterns of {what} modules are not understood and name none: {pattern}{more}")
     if targets and targets.is_empty:
         notes.append(f"weights: targets such as {shown(q.targets[0])} name no module; all are read in 16 bits")
     return tuple(notes)

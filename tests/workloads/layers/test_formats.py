@@ -167,7 +167,7 @@ def test_weights_without_narrow_activations_say_so(tmp_path: Path) -> None:
 
 def test_patterns_that_are_not_understood_and_targets_that_name_nothing_are_noted(tmp_path: Path) -> None:
     block = {"quant_method": "fp8", "modules_to_not_convert": ["re:(?!mlp)", "re:.*mlp.*", "re:(a+)+$"]}
-    said = "weights: of the excluded modules 2 patterns, such as 're:(?!mlp)', are not understood and name none"
+    said = "weights: patterns of excluded modules are not understood and name none: 're:(?!mlp)' and 1 more"
     assert format_notes(quantised(tmp_path, **block)) == (said,)
     lost = quantised(tmp_path, **groups(["Attention"]))
     assert list(formats_of(lost)) == [Formats(*2 * [Weights("fp8", alone=True)], frozenset(MODULES))]
