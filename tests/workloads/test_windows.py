@@ -155,12 +155,12 @@ def test_of_items_of_unequal_length_the_busiest_core_counts(program: Any) -> Non
 
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_items_may_come_the_longest_last(dynamic: bool) -> None:
-    phase = WIDE_DIAGONAL.phases[0]
+    phase = CAUSAL.phases[0]
     share = np.argsort(windows._tiles(phase), kind="stable")
     shares = [share[core::CORES] for core in range(CORES)]
     start = np.cumsum([0, *map(len, shares)])
     schedule = Schedule(share, np.zeros(0, np.int64)) if dynamic else Schedule(np.concatenate(shares), start)
-    rising = replace(WIDE_DIAGONAL, phases=(replace(phase, schedule=schedule),))
+    rising = replace(CAUSAL, phases=(replace(phase, schedule=schedule),))
     time, used = by_windows(rising, 1 << 20)
     assert used == 3
     assert time == pytest.approx(whole(rising), rel=0.06)
