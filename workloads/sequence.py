@@ -170,8 +170,33 @@ def placed(
             replace(tensor, base_bytes=address[value] + offset)
             for tensor, value, offset in zip(step.program.tensors, step.values, step.offsets, strict=True)
         ]
-        moved.append(replace(step, program=replace(step.program, tensors=tuple(tensors))))
+        moved.append(replace(step, program=replace(step.program, tensors=_residing(tensors, step.values, machine))))
     return Call(tuple(moved), memory, held)
+
+
+def _residing(tensors: Sequence[Tensor], values: Sequence[str], machine: Machine) -> tuple[Tensor, ...]:
+    """Return the placed tensors of a step, in the shared cache only as far as what lies there fits it, the first first.
+
+    Templates decide it by the bytes of each tensor. What parts of one value have lies between the first and the last
+    byte of them, with gaps in which others of them lie: it is there once, all of it or nothing.
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    for tensor, value in zip(tensors, values, strict=True):
+        if tensor.resident == "cache":
+            begin, end = tensor.base_bytes, tensor.base_bytes + tensor.size_bytes
+            first, last = spans.get(value, (begin, end))
+            spans[value] = min(first, begin), max(last, end)
+    left = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    far = set()
+    for value, (begin, end) in spans.items():
+        if end - begin <= left:
+            left -= end - begin
+        else:
+            far.add(value)
+    return tuple(
+        replace(tensor, resident=machine.memory) if tensor.resident == "cache" and value in far else tensor
+        for tensor, value in zip(tensors, values, strict=True)
+    )
 
 
 class _Taken(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwmodel.engine import simulate
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
 from hwmodel.program import Program
@@ -178,6 +179,18 @@ def test_linked_values_take_less_memory_than_each_kernels_own(work: Scheduled) -
     together = plan(steps, NPU).memory
     assert together.high_water_bytes < apart.high_water_bytes
     assert together.live_bytes < apart.live_bytes
+
+
+def test_parts_of_a_value_lie_in_a_shared_cache_once_and_only_where_the_range_of_them_fits() -> None:
+    for capacity, kept in (("320 KiB", {"q", "out"}), ("512 KiB", {"q", "out", "k", "v"})):
+        machine = Machine(load_machine("h100-sxm").with_overrides({"shared_cache.capacity": capacity}))
+        call = plan(model_steps(load_model("llama-3.1-8b"), prefill((32,)), machine, parallel=2), machine)
+        step = next(step for step in call.steps if step.kernel == "prefill-attention")
+        near = [tensor for tensor in step.program.tensors if tensor.resident == "cache"]
+        assert {tensor.name for tensor in near} == kept
+        result = simulate(step.program, machine)
+        fetched = result.metrics()["hbm_read_bytes"]
+        assert fetched == (0 if len(kept) == 4 else 2 * 32 * 4 * 128 * 2)  # keys and values of 4 heads
 
 
 def test_what_all_layers_hold_is_their_weights_and_caches() -> None:
