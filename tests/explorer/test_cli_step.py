@@ -37,7 +37,7 @@ def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit:
     kinds = [(found["kind"], found["new_tokens"]) for found in (decoding, drafts, mixed)]
     assert kinds == [("decode", 2), ("speculative", 4), ("mixed", 33)]
     assert mixed["capacity_bytes"] == Machine(load_machine("npu-hbm3")).memory_capacity_bytes
-    assert 0 < mixed["held_bytes"] < mixed["capacity_bytes"]
+    assert 0 < mixed["transient_bytes"] < mixed["held_bytes"] < mixed["capacity_bytes"]
     assert (mixed["contexts"], mixed["new"]) == ([64, 48], [1, 32])
     text = rowhit(*step[:-1], "--context", "64", "--chunk", "32@48", cwd=tmp_path).stdout
     title, source = text.splitlines()[:2]
@@ -97,6 +97,12 @@ def test_a_served_trace_gives_a_mixed_step_within_its_budget(rowhit: Rowhit, tmp
         (
             ("--trace", "azure", "--budget", "8", "--batch", "9"),
             "max_sequences is 9; allowed: 1 to the token_budget, 8",
+        ),
+        (("--trace", "azure", "--budget", "8", "--at", "nan"), "--at nan: allowed: seconds from 0"),
+        (("--trace", "azure", "--budget", "8", "--at", "inf"), "--at inf: allowed: seconds from 0"),
+        (
+            ("--trace", "azure", "--budget", "9000000000", "--batch", "8000000000"),
+            "--batch 8000000000: allowed with --budget: up to 65536 sequences",
         ),
         (
             ("--trace", "mooncake", "--budget", "8"),
