@@ -127,5 +127,5 @@ def test_what_no_step_can_be_is_refused_in_one_line(
 
 @pytest.mark.parametrize("at_s", [float("nan"), float("inf"), -1.0])
 def test_a_time_that_is_none_is_refused_before_a_trace_is_served(at_s: float) -> None:
-    with pytest.raises(ValueError, match="--at .*: allowed: seconds from 0"):
+    with pytest.raises(ValueError, match=r"--at .*: allowed: seconds from 0"):
         served_work(BatchSpec(sequences=8, trace="azure-2023-conversation", trace_path="none.csv"), 8, at_s)
