@@ -24,10 +24,15 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+import numba
 from numba import config, njit
 from numba.core.compiler_lock import global_compiler_lock
 
-from hwmodel.compiled_part import part
+# Parts are made with functions of numba that are not public: with other versions they are compiled as numba does it,
+# in twice the time and to the same results.
+HAS_PARTS = numba.__version__.startswith("0.68.")
+if HAS_PARTS:
+    from hwmodel.compiled_part import part
 
 # LLVM's third level takes half as long again as the second for code like this, which runs no faster for it.
 config.OPT = type(config.OPT)(2)  # type: ignore[attr-defined]
@@ -45,11 +50,14 @@ def _sources() -> str:
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called, without the global interpreter lock, and keep the code on disk."""
-    return _with_part(_cached(njit(cache=True, nogil=True)(function)), part(function, forceinline=False))
+    entry = _cached(njit(cache=True, nogil=True)(function))
+    return _with_part(entry, part(function, forceinline=False)) if HAS_PARTS else entry
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile `function` into the compiled functions that call it: for the few lines of a hot loop."""
+    if not HAS_PARTS:
+        return _cached(njit(cache=True, nogil=True, forceinline=True)(function))
     return _with_part(njit(nogil=True)(function), part(function, forceinline=True))
 
 
