@@ -80,7 +80,7 @@ def test_knobs_that_are_given_are_kept_in_all_schedules() -> None:
 
 
 def test_what_fits_no_other_tiles_finds_small_ones() -> None:
-    small = Machine(load_machine("npu-hbm3").with_overrides({"cores.sram.capacity": "24 KiB"}))
+    small = Machine(load_machine("npu-hbm3").with_overrides({"cores.sram.capacity": "12 KiB"}))
     problem = gemm.Problem(256, 256, 256, "bf16")
     knobs = KERNELS["gemm"].suggested(problem, small)
     assert knobs.tile_k < 64
