@@ -94,9 +94,8 @@ def _narrow(weights: Weights, setting: Setting, m: int, n: int, k: int) -> tuple
     scaled = {"mxfp8": matrix.fp8_scaled, "nvfp4": matrix.fp4_scaled}.get(name)
     if dtype == "bf16" and scaled is not None:
         return f"gemm-{name}", gemm_mx.Problem(m, n, k, name)
-    stored, group = name, weights.group
-    if name in ("fp8", "fp8-block"):
-        stored, group = "fp8", group or k
+    stored = "fp8" if name in ("fp8", "fp8-block") else name
+    group = min(weights.group or k, k)  # where k is shorter, all of it shares one scale
     return gemm_w4a16.WEIGHTS[stored].kernel, gemm_w4a16.Problem(m, n, k, dtype, group, stored)
 
 
