@@ -90,22 +90,24 @@ def form_of(problem: Any, **given: Any) -> Form:
     if isinstance(problem, gemm.Problem):
         kind, bits = gemm.Knobs if problem.batch is None else gemm.BatchedKnobs, _bits(problem.dtype)
         on_vector = given.get("unit") == "vector"
-        made = partial(kind, order="grouped", **given)
-        return Form(made, (bits, bits), problem.dtype, LINE_BYTES * 8 // bits, on_vector=on_vector)
+        return Form(_of(kind, given), (bits, bits), problem.dtype, LINE_BYTES * 8 // bits, on_vector=on_vector)
     if isinstance(problem, gemm_w8a8.Problem):
-        made = partial(_w8a8_knobs, accumulators=2, order="grouped", **given)
+        made = _of(_w8a8_knobs, {"accumulators": 2} | given)
         return Form(made, (8, 8), "fp8_e4m3", BLOCK, BLOCK, promoted=True, loads=4)
     if isinstance(problem, gemm_w4a16.Problem):
-        stored, whole = problem.stored, problem.group == problem.k
-        unit, made = stored.per_byte if whole else problem.group, partial(gemm_w4a16.Knobs, order="grouped", **given)
-        bits = 16, 8 // stored.per_byte
-        return Form(made, bits, problem.dtype, round_up(BLOCK, unit), unit, widened_bytes=2, loads=3)
+        per_byte, made = problem.stored.per_byte, _of(gemm_w4a16.Knobs, given)
+        unit = per_byte if problem.group == problem.k else problem.group
+        line = round_up(BLOCK, unit)
+        return Form(made, (16, 8 // per_byte), problem.dtype, line, unit, widened_bytes=2, loads=3)
     if isinstance(problem, gemm_mx.Problem):
-        form, made = problem.form, partial(gemm_mx.Knobs, order="grouped", **given)
-        bits = 8 // form.per_byte
-        line = LINE_BYTES * 8 // bits
+        form, bits = problem.form, 8 // problem.form.per_byte
+        line, made = LINE_BYTES * 8 // bits, _of(gemm_mx.Knobs, given)
         return Form(made, (bits, bits), form.native, line, 4 * form.block, loads=4, block=form.block)
     raise ValueError(f"no product: {type(problem).__module__}")
+
+
+def _of(kind: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
+    return partial(kind, order="grouped", **given)
 
 
 def _bits(dtype: str) -> int:

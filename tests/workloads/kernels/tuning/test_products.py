@@ -23,14 +23,18 @@ ROWS = {"gemm": "bfloat16", "gemm-w8a8-block": "fp8_block", "gemm-w4a16": "int4_
 
 
 @pytest.mark.parametrize(
-    ("weights", "kernel"), [("16-bit", "gemm"), ("fp8", "gemm-w8a8-block"), ("w4a16", "gemm-w4a16")]
+    ("machine", "weights", "kernel"),
+    [
+        (H100, "16-bit", "gemm"),
+        (H100, "fp8", "gemm-w8a8-block"),
+        (H100, "w4a16", "gemm-w4a16"),
+        (NPU, "16-bit", "gemm"),
+        (NPU, "w4a16", "gemm-w4a16"),
+    ],
 )
-@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_a_step_and_a_prediction_take_the_same_knobs_for_the_same_product(
     machine: Machine, weights: str, kernel: str
 ) -> None:
-    if machine is NPU and weights == "fp8":
-        pytest.skip("its matrix unit multiplies no fp8")
     steps = model_steps(load_model("llama-3.1-8b"), prefill((200,)), machine, weights=weights, parallel=2)
     found = [step for step in steps if step.kernel == kernel]
     assert len(found) >= 4
@@ -89,7 +93,8 @@ def test_what_fits_no_other_tiles_finds_small_ones() -> None:
 
 def test_few_rows_split_k_where_cores_would_be_idle() -> None:
     wide, narrow = (KERNELS["gemv"].suggested(gemm.Problem(4, n, 8192, "bf16"), H100) for n in (8192, 512))
-    assert (wide, narrow.split_k) == (replace(gemv.Knobs(), unit="matrix"), 4)
+    assert wide == replace(gemv.Knobs(), unit="matrix")
+    assert narrow.split_k > 1
 
 
 def test_a_problem_of_another_template_is_refused() -> None:
