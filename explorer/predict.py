@@ -14,7 +14,7 @@ from hwmodel.machine import Machine
 from hwmodel.program import Program
 from workloads import windows
 from workloads.calls import Call, Launch, Variant
-from workloads.calls.roof import Roof
+from workloads.kernels.tuning.roof import Roof
 
 SCHEDULES = 2  # of a launch that are simulated at most: the most promising
 CLOSE = 1.2  # assumed: schedules whose estimate is more than so many times the least one are not simulated

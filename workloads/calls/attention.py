@@ -25,10 +25,10 @@ from workloads.calls.call import (
     ranked,
     require_within,
 )
-from workloads.calls.roof import Items, Roof
 from workloads.kernels import decode_attention, kv_append, mla_decode, prefill_attention
 from workloads.kernels.attention_problem import FP8
 from workloads.kernels.latent import Heads
+from workloads.kernels.tuning.roof import Items, Roof
 
 PAGE_SIZE = 64
 PAGES: dict[str, Any] = {"page_size": PAGE_SIZE, "page_order": "contiguous"}
@@ -192,7 +192,7 @@ def _stages(machine: Machine, tile_bytes: int, other_bytes: int, most: int = 6) 
 
 def _merge_fs(roof: Roof, elements: int) -> float:
     """Return the estimate of the launch that merges partial results in fp32."""
-    return roof.launch_fs + 2 * roof.latency_fs + 4 * elements * max(roof.cache_fs, roof.port_fs / roof.cores)
+    return roof.launch_fs + 2 * roof.latency_fs + 4 * elements * max(roof.shared_fs, roof.port_fs / roof.cores)
 
 
 def _prefill_call(row: Row, machine: Machine, sizes: tuple[int, ...]) -> Call:
@@ -278,7 +278,7 @@ def _prefill_fs(
     loaded = tile * (p.head_dim + dim_v) * kv_bytes
     overlap = max(matrix_fs, vector_fs) if lanes == 2 else max(matrix_fs, vector_fs) + 0.2 * min(matrix_fs, vector_fs)
     overlap += TILE_CYCLES * roof.cycle_fs
-    tile_fs = max(overlap, loaded * roof.port_fs, loaded * roof.cache_fs * roof.cores)
+    tile_fs = max(overlap, loaded * roof.port_fs, loaded * roof.shared_fs * roof.cores)
     end_fs = roof.latency_fs + rows * lanes * (2 * p.head_dim + 2 * dim_v) * roof.port_fs + matrix_fs + vector_fs
     total = copies * (float(tiles.sum()) * tile_fs + len(tiles) * end_fs)
     longest = float(tiles.max()) * tile_fs + end_fs

@@ -20,8 +20,8 @@ from workloads.calls.call import (
     ranked,
     require_within,
 )
-from workloads.calls.roof import Items, Roof
 from workloads.kernels import moe_gemm, moe_layer
+from workloads.kernels.tuning.roof import Items, Roof
 from workloads.routing import Routing, draw, popularity
 
 Bits: TypeAlias = tuple[int, int, str, bool]  # of activations, of weights; the type whose rate counts; expanded or not

@@ -15,12 +15,11 @@ cache or in multicast loads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hwmodel.machine import Machine
-from hwmodel.program import DTYPES as DTYPE_BYTES
 from hwmodel.program import NONE, Program, Tensor
 from workloads.batch import Batch
 from workloads.buffers import OPERAND_LAYOUTS
@@ -32,9 +31,6 @@ from workloads.placement import place
 from workloads.schedule import SCHEDULES
 
 UNITS = ("matrix", "vector")
-# tiles of m, n and k (of 16 bits) with their stages, the largest first; they fit 227 KiB of scratchpad
-TILES = ((128, 128, 64, 3), (128, 64, 128, 3), (64, 64, 128, 4), (64, 32, 128, 4))
-SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))
 DTYPES = ("bf16", "fp16", "fp32", "fp8_e4m3", "int8")
 
 
@@ -165,33 +161,6 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         phases.append(reduce_parts(grid, recipe, machine, tensors))
         machine.require_fit(phases[1], sizes | {"split_k": knobs.split_k})
     return Program("gemm" if problem.batch is None else "batched-gemm", tensors, tuple(phases))
-
-
-def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
-    """Yield knobs to try: tiles by what the core with the most of them has to do, then small ones that fit.
-
-    A tile costs what multiplying it takes or loading it through the core's port, and k is split where a quarter of the
-    cores had all tiles.
-    """
-    cores, unit = machine.spec.cores, machine.spec.cores.matrix
-    rate, port = unit.rate(problem.dtype), machine.spec.noc.port_bytes_per_cycle
-    element = DTYPE_BYTES[problem.dtype].itemsize
-    macs = rate.macs_per_cycle * (rate.sustained_percent or 100) / 100
-
-    def tiles(m: int, n: int) -> int:
-        return -(-problem.m // m) * -(-problem.n // n) * (problem.batch or 1)
-
-    def cost(shape: tuple[int, int, int, int]) -> float:
-        m, n, *_ = shape
-        return -(-tiles(m, n) // cores.count) * max(m * n / macs, (m + n) * element / port)
-
-    rows = -(-problem.m // unit.m) * unit.m
-    shapes = [(min(m, rows), n, max(1, k * 2 // element), stages) for m, n, k, stages in TILES]
-    for m, n, k, stages in (*sorted(shapes, key=cost), *SMALL_TILES):
-        idle = cores.count // tiles(m, n)
-        split = min(idle, problem.k // (4 * k)) if idle >= 4 else 1
-        kind = Knobs if problem.batch is None else BatchedKnobs
-        yield kind(tile_m=min(m, rows), tile_n=n, tile_k=k, stages=stages, split_k=max(1, split))
 
 
 def _grid(problem: Problem, knobs: Knobs) -> Grid:

@@ -20,42 +20,18 @@ in batches, of a head or a group each, have weights that serving stacks dequanti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import product as product_of
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from hwmodel.machine import Machine
 from layouts.catalog.scales import BLOCK
 from layouts.catalog.sizes import round_up
-from workloads.calls.roof import Items, Roof
-from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv, quantise, quantise_scaled
+from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise, quantise_scaled
+from workloads.kernels.tuning import products
 from workloads.layers.formats import SIXTEEN, Weights
 from workloads.layers.setting import Setting, Values, by_rows, fitting, noted
 from workloads.sequence import Step
 from workloads.values import Part
-
-FEW_ROWS = 64  # assumed: up to here `gemv` beats tiles of 128 rows on the shipped machines
-# for few rows of narrow weights, where reading these is all the work: tiles of n and of k, parts of k, and stages
-FEW_N, FEW_K, FEW_PARTS, FEW_STAGES = (32, 64, 128), (512, 256, 128), (1, 2, 3, 4, 6, 8, 12, 16), 4
-
-
-@dataclass(frozen=True)
-class Narrow:
-    """A template for narrow weights: its kernel, problem and knobs, and the type whose rate counts.
-
-    `bits`: of an element of weights and of activations. `unit`: elements of k in a tile are a multiple of it.
-    `expands`: whether weights are expanded by the vector unit, with a knob for expanded tiles.
-    """
-
-    kernel: str
-    problem: Callable[[int, int, int], Any]
-    knobs: Callable[..., Any]
-    rate: str
-    bits: tuple[int, int]
-    unit: int
-    expands: bool = False
 
 
 def product(
@@ -81,9 +57,8 @@ def product(
     if batch is not None:
         step = _plain(title, setting, gemm.Problem(rows, n, k, setting.dtype, batch), values)
         return in_16_bits(step, title, setting)
-    way = _way(weights, setting, k)
-    knobs = _knobs(way, rows, n, k, setting.machine)
-    return fitting(title, way.kernel, way.problem(rows, n, k), knobs, setting, values)
+    kernel, problem = _narrow(weights, setting, rows, n, k)
+    return fitting(title, kernel, problem, products.candidates(problem, setting.machine), setting, values)
 
 
 def in_16_bits(step: Step, title: str, setting: Setting) -> Step:
@@ -96,95 +71,34 @@ def in_16_bits(step: Step, title: str, setting: Setting) -> Step:
 def _plain(title: str, setting: Setting, problem: gemm.Problem, values: Values) -> Step:
     """Return a product of weights of 16 bits.
 
-    Few rows take the kernel that reads weights once, their k split where idle cores are enough for four parts of four
-    loads or more; others the candidates of `gemm`. A batch lies within each row, as heads do.
+    Few rows take the kernel that reads weights once, where all rows of a core's tile fit. A batch lies within each row,
+    as heads do.
     """
-    if problem.m <= FEW_ROWS and problem.batch is None:
-        few = gemv.Knobs(unit="matrix")
-        few = replace(few, split_k=_split(problem.n, problem.k, few.tile_n, few.tile_k, setting.machine))
+    if problem.batch is not None:
+        within = products.candidates(problem, setting.machine, layout_a="m batch k", layout_c="m batch n")
+        return fitting(title, "batched-gemm", problem, within, setting, values)
+    if problem.m <= products.FEW_ROWS:
         try:
-            return fitting(title, "gemv", problem, [few], setting, values)
+            return fitting(title, "gemv", problem, products.few_rows(problem, setting.machine), setting, values)
         except ValueError:  # all rows of a core's tile must fit
             pass
-    tiles = gemm.candidates(problem, setting.machine)
-    if problem.batch is None:
-        return fitting(title, "gemm", problem, tiles, setting, values)
-    within = (replace(knobs, layout_a="m batch k", layout_c="m batch n") for knobs in tiles)
-    return fitting(title, "batched-gemm", problem, within, setting, values)
+    return fitting(title, "gemm", problem, products.candidates(problem, setting.machine), setting, values)
 
 
-def _split(n: int, k: int, tile_n: int, tile_k: int, machine: Machine) -> int:
-    parts = min(machine.spec.cores.count // -(-n // tile_n), k // (4 * tile_k))
-    return parts if parts >= 4 else 1
-
-
-def _way(weights: Weights, setting: Setting, k: int) -> Narrow:
-    """Return the template for weights of a format."""
+def _narrow(weights: Weights, setting: Setting, m: int, n: int, k: int) -> tuple[str, Any]:
+    """Return the kernel and the problem for weights of a format."""
     matrix, dtype, name = setting.machine.spec.cores.matrix, setting.dtype, weights.name
     narrow = dtype == "bf16" and not weights.alone  # activations
     if narrow and name in ("fp8", "fp8-block") and matrix.fp8 is not None:
         if name == "fp8":
-            plain = partial(gemm.Problem, dtype="fp8_e4m3")
-            return Narrow("gemm-fp8", plain, gemm.Knobs, "fp8_e4m3", (8, 8), 1)
-        return Narrow("gemm-w8a8-block", gemm_w8a8.Problem, _w8a8_knobs, "fp8_e4m3", (8, 8), BLOCK)
+            return "gemm-fp8", gemm.Problem(m, n, k, "fp8_e4m3")
+        return "gemm-w8a8-block", gemm_w8a8.Problem(m, n, k)
     scaled = {"mxfp8": matrix.fp8_scaled, "nvfp4": matrix.fp4_scaled}.get(name)
     if narrow and scaled is not None:
-        bits = (8, 8) if name == "mxfp8" else (4, 4)
-        problem = partial(gemm_mx.Problem, format=name)
-        return Narrow(f"gemm-{name}", problem, gemm_mx.Knobs, dtype, bits, 4 * weights.group)
+        return f"gemm-{name}", gemm_mx.Problem(m, n, k, name)
     stored = "fp8" if name in ("fp8", "fp8-block") else name
     group = min(weights.group or k, k)  # where k is shorter, all of it shares one scale
-    expanded = partial(gemm_w4a16.Problem, dtype=dtype, group=group, weights=stored)
-    known = gemm_w4a16.WEIGHTS[stored]
-    bits = 8 // known.per_byte, 16
-    return Narrow(known.kernel, expanded, gemm_w4a16.Knobs, dtype, bits, group if group < k else 2, expands=True)
-
-
-def _w8a8_knobs(tile_k: int, **tiles: Any) -> gemm_w8a8.Knobs:
-    """Return knobs of the template whose tile of k is a block."""
-    return gemm_w8a8.Knobs(**tiles)
-
-
-def _knobs(way: Narrow, m: int, n: int, k: int, machine: Machine) -> Iterator[Any]:
-    """Yield knobs to try, the best first, as `_plain` and `gemm` have them."""
-    for tiles in _tiles(way, m, n, k, machine):
-        yield way.knobs(**tiles)
-        if way.expands:
-            yield way.knobs(**tiles, expanded=1)
-
-
-def _tiles(way: Narrow, m: int, n: int, k: int, machine: Machine) -> Iterator[dict[str, int]]:
-    if m <= FEW_ROWS:
-        yield from _few(way, m, n, k, machine)
-    for found in gemm.candidates(gemm.Problem(m, n, k, way.rate), machine):
-        tiles = {name: getattr(found, name) for name in ("tile_m", "tile_n", "stages", "split_k")}
-        yield tiles | {"tile_k": round_up(found.tile_k, way.unit)}
-
-
-def _few(way: Narrow, m: int, n: int, k: int, machine: Machine) -> list[dict[str, int]]:
-    """Return tiles for few rows, those of the least estimate first."""
-    height, roof = round_up(m, machine.spec.cores.matrix.m), Roof(machine)
-    tiles_k = (BLOCK,) if way.kernel == "gemm-w8a8-block" else {round_up(min(wanted, k), way.unit) for wanted in FEW_K}
-    convert = machine.spec.cores.vector.alu / machine.spec.cores.vector.convert
-    found = []
-    for tile_n, tile_k, parts in product_of(FEW_N, sorted(tiles_k), FEW_PARTS):
-        if parts > 1 and k < 2 * parts * tile_k:
-            continue
-        items = Items(
-            count=-(-n // tile_n) * parts,
-            tiles=-(-k // (tile_k * parts)),
-            macs=height * tile_n * tile_k,
-            dtype=way.rate,
-            tile_bytes=(tile_n * way.bits[0] + m * way.bits[1]) * tile_k / 8,
-            unique_bytes=n * k * way.bits[0] / 8,
-            stages=FEW_STAGES,
-            vector_ops=2 * tile_n * tile_k * convert if way.expands else 0,
-            loads=3 if way.expands else 4,
-        )
-        estimate = roof.phase_fs(items) + (roof.launch_fs + 2 * roof.latency_fs if parts > 1 else 0)
-        tiles = {"tile_m": height, "tile_n": tile_n, "tile_k": tile_k, "stages": FEW_STAGES, "split_k": parts}
-        found.append((estimate, tiles))
-    return [tiles for _, tiles in sorted(found, key=lambda pair: pair[0])]
+    return gemm_w4a16.WEIGHTS[stored].kernel, gemm_w4a16.Problem(m, n, k, dtype, group, stored)
 
 
 def with_passes(steps: Iterable[Step], setting: Setting) -> Iterator[Step]:

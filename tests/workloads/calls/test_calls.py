@@ -11,7 +11,7 @@ from hwmodel.spec import load_machine
 from workloads.calls import BUILDERS, NotModelled, Row, call_of
 from workloads.calls.call import Variant
 from workloads.calls.experts import _routing
-from workloads.calls.roof import Items, Roof
+from workloads.kernels.tuning.roof import Items, Roof
 
 H100, A100, L40S = (Machine(load_machine(name)) for name in ("h100-sxm", "a100-sxm", "l40s"))
 ATTENTION = {"batch": 4, "q_len": 1, "kv_len": 4096, "heads_q": 32, "heads_kv": 8, "head_dim": 128}

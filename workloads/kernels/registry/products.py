@@ -7,16 +7,25 @@ from dataclasses import replace
 
 from workloads.kernels import gemm, gemm_mx, gemm_stream_k, gemm_w4a16, gemm_w8a8, gemv
 from workloads.kernels.base import Kernel
+from workloads.kernels.tuning import products
 
 PRODUCT = {"m": "rows of a and of the result", "n": "rows of b, columns of the result", "k": "what is summed over"}
 
 
 def _product(name: str, description: str, shape: Callable[..., gemm.Problem], typed: bool = True) -> Kernel:
     """Return the template of products of one pair of matrices, for operands that `shape` says."""
-    functions = (shape, gemm.canonical, gemm.compile)
-    options = ("m", "n", "k")
     return Kernel(
-        name, description, gemm.Knobs, (), options, *functions, candidates=gemm.candidates, sizes=PRODUCT, typed=typed
+        name,
+        description,
+        gemm.Knobs,
+        (),
+        ("m", "n", "k"),
+        shape,
+        gemm.canonical,
+        gemm.compile,
+        candidates=products.candidates,
+        sizes=PRODUCT,
+        typed=typed,
     )
 
 
@@ -40,6 +49,7 @@ def _narrow(weights: str, description: str) -> Kernel:
         gemm_w4a16.shape_of(weights),
         gemm_w4a16.canonical,
         gemm_w4a16.compile,
+        candidates=products.candidates,
         optional=gemm_w4a16.OPTIONAL if grouped else {},
         sizes=sizes,
     )
@@ -102,6 +112,7 @@ _PRODUCTS = (
         gemm_w8a8.shape,
         gemm_w8a8.canonical,
         gemm_w8a8.compile,
+        candidates=products.candidates,
         sizes=PRODUCT,
         typed=False,
     ),
@@ -120,6 +131,7 @@ _PRODUCTS = (
         gemm_mx.shape_in("gemm-mxfp8", "mxfp8"),
         gemm_mx.canonical,
         gemm_mx.compile,
+        candidates=products.candidates,
         sizes=PRODUCT,
         typed=False,
     ),
@@ -132,6 +144,7 @@ _PRODUCTS = (
         gemm_mx.shape_in("gemm-mxfp4", "mxfp4"),
         gemm_mx.canonical,
         gemm_mx.compile,
+        candidates=products.candidates,
         sizes=PRODUCT,
         typed=False,
     ),
@@ -144,6 +157,7 @@ _PRODUCTS = (
         gemm_mx.shape_in("gemm-nvfp4", "nvfp4"),
         gemm_mx.canonical,
         gemm_mx.compile,
+        candidates=products.candidates,
         sizes=PRODUCT,
         typed=False,
     ),
@@ -156,6 +170,7 @@ _PRODUCTS = (
         gemv.shape,
         gemv.canonical,
         gemv.compile,
+        candidates=products.few_rows,
         sizes=PRODUCT,
     ),
 )

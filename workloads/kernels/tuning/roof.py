@@ -43,9 +43,10 @@ class Roof:
         self.cycle_fs = FS_PER_SECOND / cores.clock
         self.port_fs = self.cycle_fs / spec.noc.port_bytes_per_cycle
         cache = spec.shared_cache
-        self.cache_fs = FS_PER_SECOND / cache.bandwidth if cache else 0.0
         peak = machine.hbm_peak_bytes_per_second if machine.memory == "hbm" else 0
         self.memory_fs = FS_PER_SECOND / float(peak) if peak else 0.0
+        # of a byte that any core loads: without a cache, each core's tiles come from main memory by themselves
+        self.shared_fs = FS_PER_SECOND / cache.bandwidth if cache else self.memory_fs
         self.latency_fs = 2 * spec.noc.latency + (cache.miss_latency if cache else 0)
         self.launch_fs = spec.launch.latency
 
@@ -72,7 +73,7 @@ class Roof:
             items.macs * mac_fs,
             items.vector_ops * self.cycle_fs / vector,
             items.tile_bytes * self.port_fs,
-            items.tile_bytes * self.cache_fs * active,
+            items.tile_bytes * self.shared_fs * active,
             items.unique_bytes * self.memory_fs / (waves * max(1, items.tiles)),
             (self.latency_fs + items.tile_bytes * self.port_fs) / items.stages,
         )

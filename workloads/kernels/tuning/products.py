@@ -1,0 +1,255 @@
+"""How matrix products are cut: tiles, stages and parts of k for a problem on a machine, the most promising first.
+
+`ranked` orders what libraries would try by an estimate (`roof`) of its time; `candidates` are the knobs to try in that
+order, and behind them what fits very small scratchpads. Few rows are another matter: reading the weights is all the
+work, and tiles are long along k, along which a row lies in memory. All templates of one pair of operands are here, told
+apart by their problems; `gemv`, whose problem is that of `gemm`, has `few_rows`.
+
+Where all cores share a cache, a tile is 128 bytes along k and as large as accumulators in registers allow. Where they
+share none, each tile comes from main memory: tiles may be as large as the scratchpad lets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product as product_of
+from typing import Any
+
+from hwmodel.machine import Machine
+from hwmodel.program import DTYPES as DTYPE_BYTES
+from layouts.catalog.scales import BLOCK
+from layouts.catalog.sizes import round_up
+from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv
+from workloads.kernels.tuning.roof import Items, Roof
+
+TILES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 256)  # those libraries have, not only powers of two
+LARGE_TILES = (320, 384, 512)  # more, where no cache is shared
+MOST_AREA, MOST_EDGES = 256 * 192, 448  # of a tile whose sums lie in registers
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+MOST_STAGES = 8
+LINE_BYTES = 128  # of k in a tile: what a swizzled line of operands takes
+LONG_LINES = (4, 2, 1)  # times the line, where no cache is shared: fewer banks of memory are met in long runs
+FEW_ROWS = 64  # assumed: up to here reading the weights is all the work on the shipped machines
+# for few rows: tiles of n and of k, and stages
+FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
+CLOSE = 1.03  # assumed: estimates so many times the least one do not tell which is best
+SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a product is tiled."""
+
+    tile_m: int
+    tile_n: int
+    tile_k: int
+    stages: int
+    split_k: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Knobs and the estimate of their time. Of each `family` the best should be looked at: estimates compare within."""
+
+    knobs: Any
+    estimate_fs: float
+    family: str
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the operands of a template mean for its tiles.
+
+    `bits` of an element of a and of b, the `rate` that counts, the `line` of k in a tile and the `unit` of which it is
+    a multiple. `knobs` makes those of the template of a cut. `widened_bytes`: of an element of b that is expanded.
+    """
+
+    knobs: Callable[..., Any]
+    bits: tuple[int, int]
+    rate: str
+    line: int
+    unit: int = 1
+    widened_bytes: int = 0
+    promoted: bool = False  # sums are added up in fp32 by the vector unit, tile by tile
+    on_vector: bool = False
+    loads: int = 2  # descriptors of a tile: operands, and scales that come with them
+    block: int = 0  # elements that share a scale, of scales in tiles of 128 rows
+
+    def made(self, cut: Cut) -> Any:
+        """Return the template's knobs."""
+        return self.knobs(**vars(cut))
+
+
+def form_of(problem: Any, **given: Any) -> Form:
+    """Return the form of a problem of one of the templates of products, with some knobs `given`.
+
+    Raises ValueError for a problem of another template.
+    """
+    if isinstance(problem, gemm.Problem):
+        kind, bits = gemm.Knobs if problem.batch is None else gemm.BatchedKnobs, _bits(problem.dtype)
+        on_vector = given.get("unit") == "vector"
+        return Form(_of(kind, given), (bits, bits), problem.dtype, LINE_BYTES * 8 // bits, on_vector=on_vector)
+    if isinstance(problem, gemm_w8a8.Problem):
+        made = _of(_w8a8_knobs, {"accumulators": 2} | given)
+        return Form(made, (8, 8), "fp8_e4m3", BLOCK, BLOCK, promoted=True, loads=4)
+    if isinstance(problem, gemm_w4a16.Problem):
+        per_byte, made = problem.stored.per_byte, _of(gemm_w4a16.Knobs, given)
+        unit = per_byte if problem.group == problem.k else problem.group
+        line = round_up(BLOCK, unit)
+        return Form(made, (16, 8 // per_byte), problem.dtype, line, unit, widened_bytes=2, loads=3)
+    if isinstance(problem, gemm_mx.Problem):
+        form, bits = problem.form, 8 // problem.form.per_byte
+        line, made = LINE_BYTES * 8 // bits, _of(gemm_mx.Knobs, given)
+        return Form(made, (bits, bits), form.native, line, 4 * form.block, loads=4, block=form.block)
+    raise ValueError(f"no product: {type(problem).__module__}")
+
+
+def _of(kind: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
+    return partial(kind, order="grouped", **given)
+
+
+def _bits(dtype: str) -> int:
+    return 8 * DTYPE_BYTES[dtype].itemsize
+
+
+def _w8a8_knobs(tile_k: int, **knobs: Any) -> gemm_w8a8.Knobs:
+    """Return knobs of the template whose tile of k is a block."""
+    return gemm_w8a8.Knobs(**knobs)
+
+
+def ranked(problem: Any, machine: Machine, **given: Any) -> tuple[Choice, ...]:
+    """Return schedules of a product by their estimates, the best first, with some knobs `given`."""
+    form, roof = form_of(problem, **given), Roof(machine)
+    choices = (
+        Choice(form.made(cut), _estimate(form, problem, cut, roof), "split" if cut.split_k > 1 else "whole")
+        for cut in _cuts(form, problem, machine)
+    )
+    return tuple(sorted(choices, key=lambda choice: choice.estimate_fs))
+
+
+def candidates(problem: Any, machine: Machine, **given: Any) -> Iterator[Any]:
+    """Yield knobs to try, the most promising first, with some `given`; small tiles behind them."""
+    form = form_of(problem, **given)
+    if problem.m <= FEW_ROWS and form.bits[1] < 16 and _products(problem) == 1:
+        yield from (form.made(cut) for cut in _few(form, problem, machine))
+    yield from (choice.knobs for choice in ranked(problem, machine, **given))
+    rows = round_up(problem.m, machine.spec.cores.matrix.m)
+    last = {"expanded": 1} if form.widened_bytes else {}
+    for tile_m, tile_n, tile_k, stages in SMALL_TILES:
+        cut = Cut(min(tile_m, rows), tile_n, round_up(max(1, tile_k * 16 // max(form.bits)), form.unit), stages)
+        yield form.knobs(**vars(cut), **last)
+
+
+def few_rows(problem: gemm.Problem, machine: Machine) -> Iterator[gemv.Knobs]:
+    """Yield knobs of `gemv` to try, the most promising first."""
+    bits = _bits(problem.dtype)
+    form = Form(_gemv_knobs, (bits, bits), problem.dtype, LINE_BYTES * 8 // bits)
+    yield from (form.made(cut) for cut in _few(form, problem, machine))
+
+
+def _gemv_knobs(tile_m: int, **knobs: Any) -> gemv.Knobs:
+    """Return knobs of the template whose tiles have all rows."""
+    return gemv.Knobs(unit="matrix", **knobs)
+
+
+def _cuts(form: Form, problem: Any, machine: Machine) -> Iterator[Cut]:
+    cores, shared = machine.spec.cores, machine.spec.shared_cache is not None
+    products, k = _products(problem), problem.k
+    sizes = TILES if shared else TILES + LARGE_TILES
+    rows, columns = _tiles(problem.m, cores.matrix.m, sizes), _tiles(problem.n, cores.matrix.n, sizes)
+    lines = (1,) if shared or form.promoted else LONG_LINES
+    for times, tile_m, tile_n in product_of(lines, rows, columns):
+        tile_k = times * form.line
+        if shared and (tile_m * tile_n > MOST_AREA or tile_m + tile_n > MOST_EDGES):
+            continue
+        stages = _stages(form, tile_m, tile_n, tile_k, machine)
+        if stages < 2:
+            continue
+        tiles = -(-problem.m // tile_m) * -(-problem.n // tile_n) * products
+        for split in SPLITS:
+            if split > 1 and (tiles * split > 2 * cores.count or k < split * 4 * tile_k):
+                break
+            yield Cut(tile_m, tile_n, tile_k, stages, split)
+
+
+def _products(problem: Any) -> int:
+    return getattr(problem, "batch", None) or 1
+
+
+def _tiles(size: int, unit: int, sizes: tuple[int, ...]) -> list[int]:
+    """Return the sizes of a tile along an axis: multiples of the unit up to what covers the axis."""
+    enough = -(-size // unit) * unit
+    whole = min(enough, sizes[-1] // unit * unit)
+    found = sorted({tile for tile in sizes if tile % unit == 0 and tile < enough} | {whole})
+    return [tile for tile in found if tile >= 32 or tile == enough or len(found) == 1] or found
+
+
+def _stages(form: Form, tile_m: int, tile_n: int, tile_k: int, machine: Machine) -> int:
+    """Return how many stages the scratchpad has room for."""
+    cores = machine.spec.cores
+    out = tile_m * tile_n * (4 if form.rate == "fp32" else 2)
+    widened = 2 * tile_n * tile_k * form.widened_bytes
+    per_stage = (tile_m * form.bits[0] + tile_n * form.bits[1]) * tile_k // 8 + (tile_m + tile_n) * 8
+    if cores.matrix.accumulators == "scratchpad":
+        out += tile_m * tile_n * 4
+    room = cores.sram.capacity - out - widened - 4096
+    if form.block:  # scales in tiles of 128 rows, and operands in 16 bits where no unit applies them
+        per_stage += (-(-tile_m // 128) + -(-tile_n // 128)) * 128 * tile_k // form.block
+        room -= 0 if getattr(cores.matrix, form.rate) else 2 * (tile_m + tile_n) * tile_k
+    return min(MOST_STAGES, int(room // per_stage)) if room > 0 else 0
+
+
+def _estimate(form: Form, problem: Any, cut: Cut, roof: Roof) -> float:
+    unit, products = roof.machine.spec.cores.matrix, _products(problem)
+    m, n, k = problem.m, problem.n, problem.k
+    area, split = cut.tile_m * cut.tile_n, cut.split_k > 1
+    items = Items(
+        count=-(-m // cut.tile_m) * -(-n // cut.tile_n) * cut.split_k * products,
+        tiles=-(-k // (cut.tile_k * cut.split_k)),
+        macs=round_up(cut.tile_m, unit.m) * round_up(cut.tile_n, unit.n) * cut.tile_k,
+        dtype=form.rate,
+        tile_bytes=(cut.tile_m * form.bits[0] + cut.tile_n * form.bits[1]) * cut.tile_k / 8,
+        unique_bytes=products * (m * form.bits[0] + n * form.bits[1]) * k / 8,
+        stages=cut.stages,
+        vector_ops=(cut.tile_n * cut.tile_k * 4 if form.widened_bytes else 0) + (area * 2 if form.promoted else 0),
+        end_bytes=area * (4 if split else 2),
+        end_ops=area * 2,
+        on_vector=form.on_vector,
+        loads=form.loads,
+    )
+    return roof.phase_fs(items) + (_reduction_fs(4 * m * n * products * cut.split_k, roof) if split else 0)
+
+
+def _reduction_fs(parts_bytes: int, roof: Roof) -> float:
+    return roof.launch_fs + 2 * roof.latency_fs + parts_bytes * max(roof.shared_fs, roof.port_fs / roof.cores)
+
+
+def _few(form: Form, problem: Any, machine: Machine) -> list[Cut]:
+    """Return cuts of few rows: small tiles whose estimate is close to the least one, then the others by theirs."""
+    roof, cores = Roof(machine), machine.spec.cores
+    m, n, k, height = problem.m, problem.n, problem.k, round_up(problem.m, cores.matrix.m)
+    depths = {form.line} if form.promoted else {round_up(min(wanted, k), form.unit) for wanted in FEW_K}
+    found = []
+    for tile_n, tile_k, parts in product_of(FEW_N, sorted(depths, reverse=True), SPLITS):
+        tiles = -(-n // tile_n)
+        if parts > 1 and (k < 2 * parts * tile_k or tiles * parts > 2 * cores.count):
+            continue
+        steps = -(-k // (tile_k * parts))
+        deep = k / (steps * parts)  # the last tile of k is shorter than the others
+        items = Items(
+            count=tiles * parts,
+            tiles=steps,
+            macs=height * tile_n * deep,
+            dtype=form.rate,
+            tile_bytes=(tile_n * form.bits[1] + m * form.bits[0]) * deep / 8,
+            unique_bytes=n * k * form.bits[1] / 8,
+            stages=FEW_STAGES,
+            vector_ops=2 * tile_n * deep * cores.vector.alu / cores.vector.convert if form.widened_bytes else 0,
+            loads=form.loads,
+        )
+        estimate = roof.phase_fs(items) + (_reduction_fs(4 * m * n * parts, roof) if parts > 1 else 0)
+        found.append((estimate, Cut(height, tile_n, tile_k, FEW_STAGES, parts)))
+    close = CLOSE * min(estimate for estimate, _ in found)
+    return [cut for _, cut in sorted(found, key=lambda pair: max(close, pair[0]))]
