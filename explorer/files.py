@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 LOCK = "lock"
 _TEMPORARY = ".tmp"
@@ -18,9 +19,19 @@ _TEMPORARY = ".tmp"
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that at any moment the file is the old one or the new one."""
+    with written_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Write to a file, piece by piece, that takes the place of `path` at the end of the block; of one that fails, not.
+
+    After a failure a temporary file is left, as when a process is killed.
+    """
     temporary = path.with_name(f".{path.name}{_TEMPORARY}")
     with temporary.open("wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
