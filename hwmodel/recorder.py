@@ -21,7 +21,7 @@ from hwmodel.dram.state import MERGE_OUTCOME
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Instruction, Phase, Program
 from hwmodel.result import Ledger, Result
-from hwmodel.timeline import USEFUL, Execution, PhaseSpan, Span, Steps, Timeline, bandwidth, held, stepped
+from hwmodel.timeline import USEFUL, Execution, PhaseSpan, Span, Steps, Timeline, bandwidth, held, stepped, waiting
 
 _IDLE = ("launch", "no work")  # not kept: between spans
 
@@ -164,6 +164,8 @@ class Recorder:
         if self._log is None:
             return
         machine, n_bl = self._machine, self._machine.timing.nBL
+        arrived_fs, done_fs = ([machine.ticks_to_fs(t) for t in self._log[:, column].tolist()] for column in (0, 1))
+        yield waiting("HBM bursts waiting", arrived_fs, done_fs, makespan_fs)
         times_fs = [machine.ticks_to_fs(tick - n_bl) for tick in self._log[:, 1].tolist()]
         yield bandwidth("HBM GB/s", times_fs, [machine.burst_bytes] * len(times_fs), makespan_fs)
         stacks = (self._log[:, 2] // machine.organisation.channels).tolist()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,14 +119,34 @@ def bandwidth(name: str, times_fs: Sequence[int], sizes_bytes: Sequence[int], ma
     One GB/s for 10**6 femtoseconds is a byte, so that the steps add up to the bytes, of every step a whole number.
     A byte counts in the bin in which it begins; bins begin at 0, and bins alike are one step. The last one is to 0.
     """
-    width_fs = round_fs(makespan_fs // MOST_BINS)
     if not times_fs:
         return Steps(-1, name, (), ())
-    bins = np.array([time_fs // width_fs for time_fs in times_fs], np.int64)
+    width_fs = round_fs(makespan_fs // MOST_BINS)
+    bins = np.array(times_fs, np.int64) // width_fs
     sums = np.bincount(bins, np.array(sizes_bytes, np.float64)).tolist()  # whole numbers, exact below 2**53
-    rates = [size * GB_PER_SECOND / width_fs for size in sums] + [0.0]
-    changes = [i for i, rate in enumerate(rates) if rate != (rates[i - 1] if i else 0)]
-    return Steps(-1, name, tuple(i * width_fs for i in changes), tuple(rates[i] for i in changes))
+    return _binned(name, width_fs, [size * GB_PER_SECOND / width_fs for size in sums])
+
+
+def waiting(name: str, arrived_fs: Sequence[int], done_fs: Sequence[int], makespan_fs: int) -> Steps:
+    """Return how many of what arrived and was done at some times were between the two: means of bins."""
+    width_fs = round_fs(makespan_fs // MOST_BINS)
+    edges_fs = np.arange(0, max(done_fs, default=0) + 2 * width_fs, width_fs)
+    waited_fs = np.diff(_since(arrived_fs, edges_fs) - _since(done_fs, edges_fs)).tolist()
+    return _binned(name, width_fs, [time_fs / width_fs for time_fs in waited_fs])
+
+
+def _since(times_fs: Sequence[int], now_fs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return how long ago the times are that are over, added up, at each of some moments."""
+    earlier = np.sort(np.array(times_fs, np.int64))
+    over = np.searchsorted(earlier, now_fs, "right")
+    return np.asarray(over * now_fs - np.append(0, np.cumsum(earlier))[over])
+
+
+def _binned(name: str, width_fs: int, values: list[float]) -> Steps:
+    """Return values of bins from 0 on, and 0 after them, as steps; equal ones that follow one another are one."""
+    values = [*values, 0.0]
+    changes = [i for i, value in enumerate(values) if value != (values[i - 1] if i else 0)]
+    return Steps(-1, name, tuple(i * width_fs for i in changes), tuple(values[i] for i in changes))
 
 
 def held(fills: Sequence[int], uses: Sequence[tuple[int, int]], end_fs: int) -> Iterator[tuple[int, int]]:

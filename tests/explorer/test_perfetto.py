@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from explorer import perfetto
+from hwmodel import reference
 from hwmodel.machine import Machine
-from hwmodel.program import QUEUES
-from hwmodel.recorder import record
-from hwmodel.result import Result
+from hwmodel.program import QUEUES, Program
+from hwmodel.recorder import Recorder, record
+from hwmodel.result import Ledger, Result
 from hwmodel.spec import load_machine
 from hwmodel.timeline import Timeline
 from workloads.kernels import decode_attention as attention
@@ -35,12 +36,28 @@ PLENTY = 10**9
 GEMM = ("timeline", "--machine", "npu-hbm3", "--kernel", "gemm", "--m", "64", "--n", "256", "--k", "128")
 
 
+class Keeping(Recorder):
+    """Keeps the accounts that the units have of their time."""
+
+    def __init__(self, program: Program, machine: Machine) -> None:
+        super().__init__(program, machine)
+        self.kept: dict[tuple[int, int], Ledger] = {}
+
+    def ledger(self, core: int, queue: int) -> Ledger:
+        self.kept[core, queue] = super().ledger(core, queue)
+        return self.kept[core, queue]
+
+
+def program_of(machine: Machine) -> Program:
+    if machine.spec.name == "h100-sxm":
+        problem = attention.Problem(8, 2, 64, "bf16", (200, 37, 90))
+        return attention.compile(problem, attention.Knobs(split_tokens=64), machine, 0)
+    return gemm.compile(gemm.Problem(200, 500, 300, "bf16"), gemm.Knobs(tile_m=64), machine, 0)
+
+
 def run_of(name: str) -> tuple[Result, Timeline]:
     machine = Machine(load_machine(name))
-    problem = attention.Problem(8, 2, 64, "bf16", (200, 37, 90))
-    if name == "h100-sxm":
-        return record(attention.compile(problem, attention.Knobs(split_tokens=64), machine, 0), machine)
-    return record(gemm.compile(gemm.Problem(200, 500, 300, "bf16"), gemm.Knobs(tile_m=64), machine, 0), machine)
+    return record(program_of(machine), machine)
 
 
 @pytest.fixture(scope="module", params=["h100-sxm", "npu-hbm3"])
@@ -149,6 +166,25 @@ def test_what_is_read_back_is_the_useful_time_of_every_unit_and_the_bytes_moved(
     assert moved_bytes(events, "HBM GB/s") == result.hbm_read_bytes + result.hbm_write_bytes
     assert moved_bytes(events, "network GB/s") == result.levels["network"].asked
     assert sum(event["ph"] == "f" for event in events) == len(timeline.links)
+
+
+@pytest.mark.parametrize("most_bytes", [PLENTY, 150_000])
+@pytest.mark.parametrize("name", ["h100-sxm", "npu-hbm3"])
+def test_the_busy_time_of_every_track_is_in_the_account_of_its_unit(name: str, most_bytes: int, tmp_path: Path) -> None:
+    machine = Machine(load_machine(name))
+    recorder = Keeping(program_of(machine), machine)
+    timeline = recorder.finish(reference.simulate(program_of(machine), machine, recorder))
+    events = written(tmp_path / "a.json", timeline, most_bytes=most_bytes)
+    cores = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
+    tracks = {
+        event["tid"]: (cores[event["pid"]], event["args"]["name"]) for event in events if event["name"] == "thread_name"
+    }
+    found: Count[tuple[str, str]] = Count()
+    for event in slices(events):
+        found[tracks[event["tid"]]] += event["args"].get("busy_fs", 0)
+    useful = {(f"core {c}", QUEUES[q]): ledger.causes.get("useful", 0) for (c, q), ledger in recorder.kept.items()}
+    assert found == Count(useful)
+    assert any(event["ph"] == "s" for event in events) == (most_bytes == PLENTY)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hwmodel import reference
 from hwmodel.assembler import PhaseAssembler, Region, Slot
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Program
-from hwmodel.recorder import record
-from hwmodel.timeline import USEFUL, Steps, Timeline, bandwidth, held, round_fs, stepped
+from hwmodel.recorder import Recorder, record
+from hwmodel.timeline import USEFUL, Steps, Timeline, bandwidth, held, round_fs, stepped, waiting
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
 
@@ -78,6 +78,23 @@ def test_bandwidths_add_up_to_the_bytes_moved(machine: Machine, make: Callable[[
     assert moved_bytes(found[-1, "HBM GB/s"]) == moved > 0
     assert sum(moved_bytes(steps) for (_, name), steps in found.items() if name.startswith("HBM stack")) == moved
     assert moved_bytes(found[-1, "network GB/s"]) == result.levels["network"].asked
+
+
+def test_bursts_wait_for_as_long_as_the_controllers_log_says(machine: Machine) -> None:
+    class Keeping(Recorder):
+        kept: Any = None
+
+        def bursts(self, log: Any) -> None:
+            self.kept = log.copy()
+            super().bursts(log)
+
+    recorder = Keeping(multiply(machine), machine)
+    timeline = recorder.finish(reference.simulate(multiply(machine), machine, recorder))
+    steps = counts(timeline)[-1, "HBM bursts waiting"]
+    spans = zip(steps.values, pairwise(steps.times_fs), strict=False)
+    waited_fs = sum(value * (to_fs - from_fs) for value, (from_fs, to_fs) in spans)
+    ticks = [machine.ticks_to_fs(t) for t in recorder.kept[:, :2].reshape(-1).tolist()]
+    assert waited_fs == pytest.approx(sum(ticks[1::2]) - sum(ticks[::2]), rel=1e-12)
 
 
 def test_merged_bursts_are_not_bytes_moved(make_machine: MachineMaker) -> None:
@@ -194,6 +211,13 @@ def test_bandwidth_is_in_bins_of_a_round_width_in_which_a_byte_begins() -> None:
     found = bandwidth("n", [0, 4 * ns - 1, 4 * ns, 9 * ns], [100, 100, 200, 50], 500 * ns)  # bins of 2 ns
     assert found == Steps(-1, "n", (0, 4 * ns, 6 * ns, 8 * ns, 10 * ns), (50, 100, 0, 25, 0))  # equal bins are one
     assert bandwidth("n", [], [], ns) == Steps(-1, "n", (), ())
+
+
+def test_what_waits_is_counted_as_the_mean_of_a_bin() -> None:
+    ns = 10**6
+    found = waiting("n", [0, 3 * ns], [5 * ns, 5 * ns], 500 * ns)  # bins of 2 ns
+    assert found == Steps(-1, "n", (0, 2 * ns, 4 * ns, 6 * ns), (1, 1.5, 1, 0))
+    assert waiting("n", [], [], ns) == Steps(-1, "n", (), ())
 
 
 @pytest.mark.parametrize(("least_ps", "ns"), [(0, 1), (999, 1), (1001, 2), (2001, 5), (5001, 10), (100_001, 200)])
