@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hwmodel.program import NONE, Expression, Phase, Program
+from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 from layouts import Layout, is_injective
 
 Array = np.ndarray[Any, Any]
@@ -88,15 +88,20 @@ class Footprint:
 
     def distinct_bytes(self, without: set[int], in_cache: bool) -> dict[int, int]:
         """Return by tensor a number of bytes which are surely touched, of none in `without` and, unless `in_cache`, of
-        none that resides in the shared cache.
+        none that has bytes where one lies that resides in the shared cache.
+
+        Tensors that begin at one address are one: keys may be values, too.
         """
         least: dict[int, int] = {}
+        names: dict[int, int] = {}  # by address
+        held = [] if in_cache else [tensor for tensor in self._program.tensors if tensor.resident == "cache"]
         for access, boxes in self._boxes.items():
             tensor = self._program.tensors[access.tensor]
-            hidden = access.tensor in without or (tensor.resident == "cache" and not in_cache)
+            hidden = access.tensor in without or any(_overlap(tensor, other) for other in held)
             if boxes and not hidden and _keeps_apart(tensor.layout.layout):
                 size = min(_disjoint_elements(np.concatenate(boxes)) * tensor.element_bytes, tensor.size_bytes)
-                least[access.tensor] = max(least.get(access.tensor, 0), size)
+                number = names.setdefault(tensor.base_bytes, access.tensor)
+                least[number] = max(least.get(number, 0), size)
         return least
 
     def _repeats(self, table: int) -> bool:
@@ -105,6 +110,12 @@ class Footprint:
             pages = self._program.tensors[table].values
             self._repeated[table] = pages is not None and len(np.unique(pages)) < len(pages)
         return self._repeated[table]
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Return whether the address ranges of two tensors, from first to last byte, have bytes in common."""
+    begin, end = max(one.base_bytes, other.base_bytes), (t.base_bytes + t.size_bytes for t in (one, other))
+    return begin < min(end)
 
 
 @lru_cache(maxsize=1024)

@@ -157,11 +157,11 @@ class Plan:
 
     @property
     def windows(self) -> list[Which]:
-        """The windows that must be run: (more waves, more tiles)."""
+        """The windows that must be run: (more waves, more tiles, late)."""
         return [which for which in WINDOWS if self.phases_of(which)]
 
     def phases_of(self, which: Which) -> list[int]:
-        """Return the numbers of the phases that a window has: the first all, the others those that they cut anew."""
+        """Return the numbers of the phases that a window has: the first has all, others those that they cut anew."""
         return [number for number, phase in enumerate(self.phases) if which in phase.windows]
 
     def window(self, which: Which) -> Program:

@@ -158,6 +158,22 @@ def test_a_later_phase_may_find_all_in_the_cache_and_the_bound_knows() -> None:
     assert result.hbm_read_bytes == simulate(program, machine).hbm_read_bytes
 
 
+def test_bytes_that_two_tensors_name_count_once_and_not_at_all_where_one_of_them_is_in_the_cache() -> None:
+    """Keys that are values, too, or that lie between the rows of what is in the cache."""
+    machine = machine_of("large cache")
+    program = product(machine)
+    a, b = (next(t for t in program.tensors if t.name == name) for name in "ab")
+
+    def loads(**changes: Any) -> int:
+        tensors = tuple(replace(t, **changes) if t.name == "b" else t for t in program.tensors)
+        return lower_bound(replace(program, tensors=tensors), machine).bursts["load"] * machine.burst_bytes
+
+    assert loads() == a.size_bytes + b.size_bytes
+    assert loads(base_bytes=a.base_bytes) == max(a.size_bytes, b.size_bytes)
+    assert loads(resident="cache") == a.size_bytes
+    assert loads(resident="cache", base_bytes=a.base_bytes + a.size_bytes - 1) == 0
+
+
 def test_elements_of_a_layout_that_puts_two_in_one_place_are_not_counted() -> None:
     overlapping = Layout((3, 3), (2, 2))
     assert overlapping.cosize == overlapping.size  # wide enough, but every other place is empty

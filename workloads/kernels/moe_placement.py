@@ -44,10 +44,9 @@ class Homes:
 
     def copies(self, expert: Array) -> Array:
         """Return the copy that each item takes, by the items' experts: those of one expert take its copies in turn."""
-        turn = np.zeros(len(expert), np.int64)  # of an item among those of its expert
-        for e in np.unique(expert):
-            mine = np.flatnonzero(expert == e)
-            turn[mine] = np.arange(len(mine))
+        order = np.argsort(expert, kind="stable")
+        turn = np.empty(len(expert), np.int64)  # of an item among those of its expert
+        turn[order] = np.arange(len(expert)) - np.searchsorted(expert[order], expert[order])
         found: Array = (np.cumsum(self.times) - self.times)[expert] + turn % self.times[expert]
         return found
 

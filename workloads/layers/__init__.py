@@ -7,8 +7,7 @@ their chunks. Each step is a kernel with its template's candidates or default kn
 the machine. Its tensors are values that steps before it store, or parts of them, wherever types and layouts allow; the
 names `RESULT` and `STREAM` pass from layer to layer. Weights are read once per step whatever is in it, but those that
 make keys and values from latents: once for prompts, which expand them, and once for all that attends in the absorbed
-form. Weights and
-caches are in the formats that `formats` finds for them.
+form. Weights and caches are in the formats that `formats` finds for them.
 
 Not modelled: the exchange between devices, the convolution of linear attention, drafts with linear attention, the
 append of latents, of compressed entries and of index keys, the part of a chunk's first compressed entry that waits in

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from layouts.notation import nearest_first
@@ -196,9 +197,9 @@ class _Patterns:
 def excludes(pattern: str, module: str) -> bool:
     """Return whether a pattern of a quantisation block names a module, or one that it lies in.
 
-    Patterns are names or parts of names, whole between dots, with `*` for what is between two dots; after `re:` a
-    regular expression as `compressed-tensors` has them, of names, dots, `.*`, `\\d+` and choices in brackets. Others
-    match nothing.
+    Patterns are names or parts of names, whole between dots, with `*` for any part of what is between two dots, as
+    `modelopt` ends them (`layers.0.self_attn*`); after `re:` a regular expression as `compressed-tensors` has them, of
+    names, dots, `.*`, `\\d+` and choices in brackets. Others match nothing.
     """
     if pattern.startswith("re:"):
         compiled = _expression(pattern[3:])
@@ -206,7 +207,7 @@ def excludes(pattern: str, module: str) -> bool:
     wanted = [part for part in pattern.split(".") if part not in ("language_model", "weight")]
     parts = module.split(".")
     return bool(wanted) and any(
-        all(want in ("*", part) for want, part in zip(wanted, parts[start:], strict=False))
+        all(fnmatchcase(part, want) for want, part in zip(wanted, parts[start:], strict=False))
         for start in range(len(parts) - len(wanted) + 1)
     )
 

@@ -130,9 +130,8 @@ def _way(weights: Weights, setting: Setting, k: int) -> Narrow:
         bits = (8, 8) if name == "mxfp8" else (4, 4)
         problem = partial(gemm_mx.Problem, format=name)
         return Narrow(f"gemm-{name}", problem, gemm_mx.Knobs, dtype, bits, 4 * weights.group)
-    stored, group = name, weights.group
-    if name in ("fp8", "fp8-block"):
-        stored, group = "fp8", group or k
+    stored = "fp8" if name in ("fp8", "fp8-block") else name
+    group = min(weights.group or k, k)  # where k is shorter, all of it shares one scale
     expanded = partial(gemm_w4a16.Problem, dtype=dtype, group=group, weights=stored)
     known = gemm_w4a16.WEIGHTS[stored]
     bits = 8 // known.per_byte, 16

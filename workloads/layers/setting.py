@@ -120,10 +120,9 @@ def by_rows(
 
 
 def split(s: Setting, items: int, longest: int) -> int:
-    """Return how many tokens an item of split-KV takes, so that all cores have some; 0 where items are enough.
+    """Return how many tokens an item of split-KV takes, so that most cores have one and none two; 0 for all of them.
 
     `items`: those of a query.
     """
-    cores = s.machine.spec.cores.count
-    parts = -(-cores // (items * s.tokens))
-    return 0 if parts == 1 else max(256, -(-longest // parts))
+    parts = s.machine.spec.cores.count // (items * s.tokens)
+    return max(256, -(-longest // parts)) if parts > 1 else 0

@@ -81,7 +81,8 @@ def _grouped(block: Fields, method: str, excluded: tuple[str, ...]) -> tuple[Qua
     if not block.has("config_groups"):
         return None, (_unknown(block, "quant_method", method),)
     groups = block.section("config_groups")
-    found = {_weights(groups.section(key).section("weights")) for key in groups.keys}
+    parts = [groups.section(key) for key in groups.keys]
+    found = {_weights(part.section("weights")) if part.has("weights") else None for part in parts}
     if len(found) != 1 or None in found:
         return None, (f"{block.name('config_groups')} are not known: stored types are passed over",)
     (known,) = found
@@ -101,7 +102,9 @@ def _weights(fields: Fields) -> tuple[str, tuple[int, ...], str] | None:
         return "int4", (group,), "16-bit"
     if (bits, kind) == (4, "float") and group in (16, 32):
         return "fp4_e2m1", (group,), "fp8_e4m3" if group == 16 else "e8m0"
-    if (bits, kind) == (8, "float"):
+    if (bits, kind, group) == (8, "float", 32):
+        return "fp8_e4m3", MX_BLOCK, "e8m0"
+    if (bits, kind) == (8, "float") and group <= 0:
         structure = "block_structure" if fields.has("block_structure") else ""
         return "fp8_e4m3", _block(fields, structure) if structure else (), "fp32"
     return None

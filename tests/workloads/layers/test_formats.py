@@ -42,6 +42,10 @@ def texts(model: Model) -> dict[str, tuple[int, ...]]:
         ("model.layers.3.mlp", "model.layers.30.mlp.up_proj", False),
         ("model.layers.*.self_attn", "model.layers.17.self_attn.q_proj", True),
         ("model.language_model.layers.3.mlp", "model.layers.3.mlp.up_proj", True),
+        ("model.layers.0.self_attn*", "model.layers.0.self_attn.q_proj", True),
+        ("model.layers.0.self_attn*", "model.layers.10.self_attn.q_proj", False),
+        ("model.layers.92*", "model.layers.92.mlp.up_proj", True),
+        ("*.mlp.shared_experts*", "model.layers.5.mlp.shared_experts.up_proj", True),
         ("re:.*self_attn.*", "model.layers.17.self_attn.q_proj", True),
         (r"re:.*mlp\.(gate|up)_proj$", "model.layers.17.mlp.up_proj", True),
         (r"re:.*mlp\.(gate|up)_proj$", "model.layers.17.mlp.down_proj", False),
@@ -119,6 +123,14 @@ def test_layers_that_a_block_excludes_are_apart(tmp_path: Path) -> None:
             "fp8",
             0,
         ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float", "group_size": 32}}},
+            },
+            "mxfp8",
+            32,
+        ),
     ],
 )
 def test_blocks_of_known_methods_give_a_format(block: dict[str, Any], name: str, group: int, tmp_path: Path) -> None:
@@ -127,6 +139,14 @@ def test_blocks_of_known_methods_give_a_format(block: dict[str, Any], name: str,
     assert (formats.of("qkv").name, formats.of("qkv").group) == (name, group)
     assert model.warnings == ()
     assert unknown_format(model.quantisation) == ""
+
+
+@pytest.mark.parametrize("weights", [None, {"num_bits": 8, "type": "float", "group_size": 128}])
+def test_groups_of_modules_in_formats_that_are_not_known_are_warned_of(weights: Any, tmp_path: Path) -> None:
+    model = quantised(tmp_path, quant_method="compressed-tensors", config_groups={"group_0": {"weights": weights}})
+    assert list(formats_of(model)) == [Formats()]
+    (warning,) = model.warnings
+    assert warning == "quantization_config.config_groups are not known: stored types are passed over"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 from workloads.kernels.moe_formats import FORMATS
 from workloads.layers.feed_forward import expert_format
-from workloads.layers.formats import CHOICES, FP8, WEIGHTS, Weights
+from workloads.layers.formats import CHOICES, FP8, WEIGHTS, Formats, Weights
+from workloads.layers.products import product
 from workloads.layers.setting import Setting
 from workloads.model import Model, load_model
 from workloads.scheduled import Scheduled, decode, prefill
@@ -177,6 +178,15 @@ def test_experts_in_groups_that_no_kernel_has_are_read_in_16_bits_and_say_so() -
     form, why = expert_format(Weights("int4", 64), Setting(decode((64,)), 1, "bf16", H100))
     assert (form, why.startswith("read in 16 bits: ")) == ("none", True)
     assert expert_format(Weights("int4", 32), Setting(decode((64,)), 1, "bf16", H100)) == ("w4a16-g32", "")
+
+
+def test_a_group_that_is_longer_than_k_is_one_scale_for_all_of_it() -> None:
+    for weights in (Weights("int4", 1024), Weights("fp8-block", 1024)):
+        setting = Setting(decode((64,)), 1, "bf16", A100, formats=Formats(weights))
+        (scales,) = (
+            t for t in product("down", setting, 256, 512).compile(A100, 0).program.tensors if "scales" in t.name
+        )
+        assert scales.size_bytes == 2 * 256
 
 
 def test_products_in_batches_are_read_in_16_bits_and_a_note_says_so(data_dir: Path) -> None:

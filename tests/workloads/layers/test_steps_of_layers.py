@@ -320,3 +320,13 @@ def test_a_chunk_of_latents_expands_those_of_earlier_chunks_and_attends_with_its
     steps = model_steps(model, of([(300, 100), (64, 64)]), NPU, parallel=8)
     attention = next(step for step in steps if step.kernel == "mla-prefill")
     assert (attention.problem.tokens, attention.problem.new) == ((300, 64), (100, 64))
+
+
+@pytest.mark.parametrize("sequences", [1, 3, 9, 20])
+def test_sequences_are_cut_into_no_more_parts_than_there_are_cores(sequences: int) -> None:
+    machine = Machine(load_machine("h100-sxm"))
+    cores = machine.spec.cores.count
+    steps = model_steps(load_model("llama-3.1-8b"), decode((4096,) * sequences), machine)
+    (program,) = (step.compile(machine, 0).program for step in steps if step.kernel == "decode-attention")
+    items = len(program.phases[0].tasks)
+    assert max(8 * sequences, cores // 2) <= items <= max(8 * sequences, cores)
