@@ -1,17 +1,17 @@
 """A timeline as trace events that ui.perfetto.dev and chrome://tracing open, cut to a window and to a size.
 
-A pure function from `hwmodel.timeline.Timeline` to lines of the JSON of the Trace Event Format: a process per core with
-a thread per unit, `X` slices for what a unit did (category "busy") and what it waited for (category "wait"), `s` and
-`f` events for links, `C` events for counts, and a process for the run: its phases, and what all cores share. Events
-stand in order of time, a slice before the flows that begin or end in it. Viewers keep whole nanoseconds, so that is
-what `ts` and `dur` have, both ends rounded down; `args` have the femtoseconds.
+A pure function from `hwmodel.timeline.Timeline` to events of the Trace Event Format, and their JSON: a process per core
+with a thread per unit, `X` slices for what a unit did (category "busy") and what it waited for (category "wait"), a
+pair of `s` and `f` events for each link, `C` events for counts, and a process for the run: its phases, and what all
+cores share. Events stand in order of time, a slice before the flows that begin or end in it. Viewers keep whole
+nanoseconds, so that is what `ts` and `dur` have, both ends rounded down; `args` have the femtoseconds.
 
 Too large a trace first loses its flows; then the slices of a unit that begin in one bin become one, which has the sum
 of their busy time and of their waits, and counts become their means over a bin.
 
 Not shown: idle units (gaps), single requests and DRAM commands (`rowhit dram replay` draws those), links along counters
-of free buffers, and instructions that take no time; a load's slice is the time its engine issues, and `done_fs` when
-the data is there.
+of free buffers, instructions that take no time, and blocks of a scratchpad that units compute; a load's slice is the
+time its engine issues, and `done_fs` when the data is there.
 """
 
 from __future__ import annotations
@@ -65,17 +65,26 @@ class Written:
     detail: Detail
 
 
-def lines(timeline: Timeline, window: tuple[int, int], detail: Detail) -> Iterator[str]:
-    """Yield the lines of a trace of what overlaps the window of femtoseconds (from, to); see the module."""
-    yield '{"traceEvents":['
+def events(timeline: Timeline, window: tuple[int, int], detail: Detail) -> Iterator[Event]:
+    """Yield the events of a trace of what overlaps the window of femtoseconds (from, to); see the module."""
     placed = [*_phases(timeline, window), *_slices(timeline, window, detail), *_counts(timeline, window, detail)]
     placed.sort(key=lambda each: each[0])
-    events = (event for _, together in placed for event in together)
-    before = ""
-    for event in (*_names(timeline), *events):
-        yield f"{before}{json.dumps(event, separators=(',', ':'))}"
+    yield from _names(timeline)
+    for _, together in placed:
+        yield from together
+
+
+def _lines(shown: Iterator[Event], about: Event) -> Iterator[bytes]:
+    """Yield the JSON text of a trace, an event per line."""
+    before = '{"traceEvents":['
+    for event in shown:
+        yield f"{before}{json.dumps(event, separators=(',', ':'))}\n".encode()
         before = ","
-    about = {
+    yield f'],"displayTimeUnit":"ns","otherData":{json.dumps(about)}}}\n'.encode()
+
+
+def _about(timeline: Timeline, window: tuple[int, int], detail: Detail) -> Event:
+    return {
         "program": timeline.program,
         "machine": timeline.machine,
         "program_hash": timeline.program_hash,
@@ -85,7 +94,6 @@ def lines(timeline: Timeline, window: tuple[int, int], detail: Detail) -> Iterat
         "flows": detail.flows,
         "bin_fs": detail.bin_fs,
     }
-    yield f'],"displayTimeUnit":"ns","otherData":{json.dumps(about)}}}'
 
 
 def write(path: Path, timeline: Timeline, window: tuple[int, int], most_bytes: int) -> Written:
@@ -95,13 +103,17 @@ def write(path: Path, timeline: Timeline, window: tuple[int, int], most_bytes: i
     """
     detail = fitting(timeline, window, most_bytes)
     counts: dict[str, int] = defaultdict(int)
+
+    def counted() -> Iterator[Event]:
+        for event in events(timeline, window, detail):
+            counts[event["ph"]] += 1
+            yield event
+
     size_bytes = 0
     with written_atomically(path) as file:
         out = gzip.GzipFile("", "wb", 6, file, mtime=0) if path.suffix == ".gz" else file
-        for line in lines(timeline, window, detail):
-            size_bytes += out.write(line.encode() + b"\n")
-            if '"ph":"' in line:
-                counts[line.split('"ph":"', 1)[1][0]] += 1
+        for line in _lines(counted(), _about(timeline, window, detail)):
+            size_bytes += out.write(line)
         if out is not file:
             out.close()
     return Written(dict(counts), size_bytes, detail)
@@ -114,7 +126,7 @@ def window_fs(timeline: Timeline, from_us: float, to_us: float | None) -> tuple[
     if not from_us < until_us:
         asked = f"--from {from_us:g}" + ("" if to_us is None else f" --to {to_us:g}")
         raise ValueError(f"{asked}: allowed: a window that begins before the run's end, {end_us:g} us")
-    return round(from_us * FS_PER_US), round(until_us * FS_PER_US)
+    return round(from_us * FS_PER_US), timeline.makespan_fs if until_us == end_us else round(until_us * FS_PER_US)
 
 
 def text(path: Path, timeline: Timeline, window: tuple[int, int], written: Written, max_mb: float) -> str:
@@ -138,10 +150,20 @@ def fitting(timeline: Timeline, window: tuple[int, int], most_bytes: int) -> Det
     units = len({(span.core, span.queue) for span in timeline.spans}) + len(timeline.counts)
     finest_fs = (to_fs - from_fs) * _EVENT_BYTES * max(1, units) // (_FINER * most_bytes)
     for detail in (Detail(), Detail(False), *_coarser(finest_fs, timeline.makespan_fs)):
-        size_bytes = sum(len(line) + 1 for line in lines(timeline, window, detail))
-        if size_bytes <= most_bytes:
+        if _size_bytes(timeline, window, detail, most_bytes) <= most_bytes:
             return detail
-    raise ValueError(f"--max-mb: {most_bytes / 1e6:g} MB; allowed: at least {size_bytes / 1e6:.3f} MB for this run")
+    least = _size_bytes(timeline, window, detail, MOST_MB * 1_000_000) / 1e6
+    raise ValueError(f"--max-mb: {most_bytes / 1e6:g} MB; allowed: at least {least:.3f} MB for this run")
+
+
+def _size_bytes(timeline: Timeline, window: tuple[int, int], detail: Detail, most_bytes: int) -> int:
+    """Return the size of a trace, or one above `most_bytes`."""
+    size_bytes = 0
+    for line in _lines(events(timeline, window, detail), _about(timeline, window, detail)):
+        size_bytes += len(line)
+        if size_bytes > most_bytes:
+            break
+    return size_bytes
 
 
 def _coarser(finest_fs: int, makespan_fs: int) -> Iterator[Detail]:
