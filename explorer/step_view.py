@@ -34,7 +34,7 @@ def step_facts(
     """
     from explorer.evaluate import simulator
     from hwmodel.units import FS_PER_US
-    from workloads.layers.formats import formats_of, unknown_format, weights_text
+    from workloads.layers.formats import format_notes, formats_of, weights_text
     from workloads.model import load_model
     from workloads.sequence import plan
     from workloads.sequence_result import simulate_call
@@ -44,8 +44,8 @@ def step_facts(
     steps = model_steps(known, work, machine, parallel=parallel, seed=seed, weights=weights, cache=cache)
     stored = weights_text(formats_of(known, weights, cache), {step.name.split(": ")[-1] for step in steps})
     notes = [*dict.fromkeys(step.note for step in steps if step.note)]
-    if weights == "model" and (unknown_one := unknown_format(known.quantisation)):
-        notes.append(unknown_one)
+    if weights == "model":
+        notes += format_notes(known)
     for text in knobs:
         steps = _with_knob(steps, text)
     chosen = {step.name: _knobs(step.knobs) for step in steps}

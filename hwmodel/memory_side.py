@@ -26,6 +26,7 @@ import simpy
 from hwmodel import trips as k
 from hwmodel.cache import SharedCache, no_cache
 from hwmodel.dram.controller import Dram
+from hwmodel.free_memory import free_place
 from hwmodel.machine import Machine
 from hwmodel.main_memory import TICK, DramMemory, SramMemory
 from hwmodel.noc import Cut, Multicast
@@ -158,8 +159,11 @@ class MemorySide:
 
     def begin(self, program: Program) -> None:
         """Put into the shared cache what a program says it finds there."""
-        if self._cache and program.earlier_stores is not None:
-            self._cache.age(max(t.base_bytes + t.size_bytes for t in program.tensors), program.earlier_stores)
+        cache = self._machine.spec.shared_cache
+        if self._cache and cache and program.earlier_stores is not None:
+            one_way, memory_bytes = cache.capacity // cache.ways, self._machine.memory_capacity_bytes
+            others = free_place(program, cache.capacity, one_way, memory_bytes)
+            self._cache.age(others, program.earlier_stores)
         self.hold((t.base_bytes, t.size_bytes) for t in program.tensors if t.resident == "cache")
 
     def submit(self, request: Request, bursts: Any, first: int, stop: int, is_write: bool) -> None:

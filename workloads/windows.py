@@ -11,11 +11,13 @@ needs, `Plan.time` what their times come to:
   busiest core counts (three windows).
 
 A phase within the budget, or whose windows would be most of it, is kept whole and is in the first window only, so that
-short programs are simply run. Windows are too short to fill a shared cache. A phase that stores much and overflows it
-has windows of two kinds: early ones find it as the phase does, late ones full of an older stream
-(`Program.earlier_stores`) and none of their tensors in it, so that main memory takes stores from the start. As many
-bytes as the cache has room for pass early; where these are most of the phase, it is run whole. What windows cannot see:
-what else changes on the way, such as the reuse of tiles that came long before.
+short programs are simply run, and so is a ragged phase whose windows cannot tell items from tiles. Windows are too
+short to fill a shared cache. A phase that stores much, and touches more bytes than the cache holds, has windows of two
+kinds: early ones find it as the phase does, late ones full of an older stream (`Program.earlier_stores`) and none of
+their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
+room for passes early; where this is most of the phase, it is run whole. Touched bytes are counted by tensor, no more
+than it has: loads of a part of it again and again count as loads of all of it. What windows cannot see: what else
+changes on the way, such as the reuse of tiles that came long before.
 """
 
 from __future__ import annotations
@@ -36,14 +38,15 @@ Which: TypeAlias = tuple[bool, bool, bool]  # of a window: whether it keeps more
 WINDOWS: tuple[Which, ...] = tuple(
     (waves, tiles, late) for late in (False, True) for tiles in (False, True) for waves in (False, True)
 )
+QUEUES_OF_MEMORY = ("load", "store")
 BUDGET_BYTES = 16 << 20  # assumed: of a phase that is run whole, a tenth to half of a second of the engine
 TILE_BYTES = 4096  # assumed: what a tile costs the engine besides its bytes, as so many more
-LEAST_TILES = 4  # of a window, in all items of a core
+LEAST_TILES = 4  # assumed: of a window, in all items of a core, so that buffers are filled again and not only once
 LEAST_BYTES = 4 << 20  # assumed: of a window of short items, so that latencies and refreshes are a small part of it
-WORTHWHILE = 0.5  # of a phase that its windows may come to; more, and it is run whole
+WORTHWHILE = 0.5  # assumed: of a phase that its windows may come to; more saves too little to be inexact for
 STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
 LATE = 0.5  # assumed: part of a phase that passes before the shared cache is full, beyond which it is run whole
-SAMPLE = 256  # items of which bytes are counted
+SAMPLE = 256  # assumed: items of which bytes are counted, so that ragged ones give the sum within some percent
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
 
@@ -126,20 +129,35 @@ class PhasePlan:
 
     def _busiest(self, times: Mapping[Which, float], late: bool) -> float:
         """Return start + the largest of item x items + tile x tiles over the cores."""
-        busiest = {which: self._most_tiles(which) for which in times}
-        items, tiles = busiest[False, False, late]
+        items, tiles = self._most_tiles((False, False, late))
         base, per_item, per_tile = times[False, False, late], 0.0, 0.0
-        if (False, True, late) in times:
-            per_tile = (times[False, True, late] - base) / (busiest[False, True, late][1] - tiles)
-        if (True, False, late) in times:
-            more_items, more_tiles = busiest[True, False, late]
+        if not self.tiles.is_whole:
+            per_tile = (times[False, True, late] - base) / self._more_tiles
+        if not self.waves.is_whole:
+            _, more_tiles = self._most_tiles((True, False, late))
             rise = times[True, False, late] - base - per_tile * (more_tiles - tiles)
-            if per_tile:
-                per_item = rise / (more_items - items)
-            else:  # what items begin with is in the tiles
-                per_tile = rise / (more_tiles - tiles)
+            if self.tiles.is_whole:  # what items begin with is in the tiles
+                per_tile = rise / self._more_waves
+            else:
+                per_item = rise / self._more_waves
         start = base - items * per_item - tiles * per_tile
         return float(start + (per_item * self.counts + per_tile * self.sums).max())
+
+    @property
+    def tells(self) -> bool:
+        """Whether the busiest cores of a ragged phase's windows differ enough to tell items and tiles apart."""
+        return (self.tiles.is_whole or self._more_tiles > 0) and (self.waves.is_whole or self._more_waves > 0)
+
+    @property
+    def _more_tiles(self) -> float:
+        """How many more tiles the window of more tiles has on its busiest core."""
+        return self._most_tiles((False, True, False))[1] - self._most_tiles((False, False, False))[1]
+
+    @property
+    def _more_waves(self) -> float:
+        """How many more items the window of more waves has on its busiest core; tiles where those are whole."""
+        column = 1 if self.tiles.is_whole else 0
+        return self._most_tiles((True, False, False))[column] - self._most_tiles((False, False, False))[column]
 
     def _most_tiles(self, which: Which) -> tuple[float, float]:
         """Return the items and the tiles of the core that has most tiles in a window."""
@@ -214,8 +232,9 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
     whole = PhasePlan(Axis(most, most, most), Axis(longest, longest, longest), False, counts, sums)
     if len(tiles) == 0:
         return whole
-    total, (loaded, stored) = float(tiles.sum()), _bytes(program, phase)
-    early = _early(loaded, stored, machine)
+    total, moved = float(tiles.sum()), _bytes(program, phase)
+    loaded, stored = map(float, moved.sum(axis=1))
+    early = _early(program, moved, machine)
     if loaded + stored + TILE_BYTES * total <= budget_bytes or LATE < early < 1:
         return whole
     stages, wave_bytes = max(buffer.slots for buffer in phase.buffers), (loaded + stored) / max(most, 1)
@@ -227,15 +246,17 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
     if not ragged:
         return found
     windows = {which: _cut(phase, found, waves.kept(which[0]), kept.kept(which[1])) for which in found.windows}
-    return replace(found, kept={which: _loads(window, cores) for which, window in windows.items()})
+    found = replace(found, kept={which: _loads(window, cores) for which, window in windows.items()})
+    return found if found.tells else whole
 
 
-def _early(loaded: float, stored: float, machine: Machine) -> float:
-    """Return the part of a phase that passes before the shared cache is full, where it matters."""
-    cache, moved = machine.spec.shared_cache, loaded + stored
-    if cache is None or stored <= STORES * moved:
+def _early(program: Program, moved: Array, machine: Machine) -> float:
+    """Return the part of a phase that passes before the shared cache is full, where it matters; `moved`: `_bytes`."""
+    cache, stored = machine.spec.shared_cache, moved[QUEUES_OF_MEMORY.index("store")].sum()
+    if cache is None or stored <= STORES * moved.sum():
         return 1.0
-    return min(1.0, cache.capacity / moved)
+    touched = np.minimum(moved.sum(axis=0), [tensor.size_bytes for tensor in program.tensors]).sum()
+    return min(1.0, float(cache.capacity / touched))
 
 
 def _axes(stages: int, waves: int, tiles: int, wave_bytes: float) -> tuple[Axis, Axis]:
@@ -275,32 +296,35 @@ def _owners(phase: Phase, cores: int) -> Array:
     return owner
 
 
-def _bytes(program: Program, phase: Phase) -> tuple[float, float]:
-    """Return the bytes that a phase loads and stores, by a sample of items: first tiles may differ from others."""
+def _bytes(program: Program, phase: Phase) -> Array:
+    """Return the bytes that a phase loads and stores, float[2, tensors], counting rereads.
+
+    They are counted by a sample of items: first tiles may differ from others.
+    """
     tiles = _tiles(phase)
-    sample = np.random.default_rng(0).choice(len(tiles), min(SAMPLE, len(tiles)), replace=False)
+    sample = np.sort(np.random.default_rng(0).choice(len(tiles), min(SAMPLE, len(tiles)), replace=False))
     several = max(1, int((tiles[sample] > 1).sum()))
-    found = []
-    for name in ("load", "store"):
-        one, two = (_moved_by(program, phase, np.sort(sample), kept, QUEUES.index(name)) for kept in (1, 2))
-        tile = (two - one) / several
-        found.append(max(0.0, one / len(sample) - tile) * len(tiles) + tile * float(tiles.sum()))
-    return found[0], found[1]
+    one, two = (_moved_by(program, phase, sample, kept) for kept in (1, 2))
+    tile = (two - one) / several
+    return np.maximum(0.0, one / len(sample) - tile) * len(tiles) + tile * float(tiles.sum())
 
 
-def _moved_by(program: Program, phase: Phase, items: Array, tiles: int, queue: int) -> int:
-    """Return the bytes that some items move if they have at most so many tiles."""
+def _moved_by(program: Program, phase: Phase, items: Array, tiles: int) -> Array:
+    """Return the bytes that some items load and store, int[2, tensors], if they have at most so many tiles."""
     tasks = _shortened(phase, phase.tasks[items], tiles)
     schedule = Schedule(np.arange(len(tasks), dtype=np.int64), np.zeros(0, np.int64))
-    return _moved(program, replace(phase, tasks=tasks, schedule=schedule), queue)
+    part = replace(phase, tasks=tasks, schedule=schedule)
+    return np.array([_moved(program, part, QUEUES.index(name)) for name in QUEUES_OF_MEMORY])
 
 
-def _moved(program: Program, phase: Phase, queue: int) -> int:
-    return sum(
-        int(tile_bytes(program, phase, instruction, variables).sum())
-        for instruction, _, variables in executions(phase, queue)
-        if instruction.op in (Op.LOAD, Op.STORE)
-    )
+def _moved(program: Program, phase: Phase, queue: int) -> Array:
+    """Return the bytes that a queue moves of every tensor."""
+    moved = np.zeros(len(program.tensors), np.int64)
+    for instruction, _, variables in executions(phase, queue):
+        if instruction.op in (Op.LOAD, Op.STORE):
+            tensor = phase.tiles[instruction.tile]["tensor"]
+            moved[tensor] += tile_bytes(program, phase, instruction, variables).sum()
+    return moved
 
 
 def _shortened(phase: Phase, tasks: Array, tiles: int) -> Array:
@@ -323,19 +347,37 @@ def _shortened(phase: Phase, tasks: Array, tiles: int) -> Array:
 def _cut(phase: Phase, plan: PhasePlan, waves: int, tiles: int) -> Phase:
     """Return a window: of every core's items all but as many as the busiest core leaves out, of these some tiles.
 
-    Of items of unequal length the first ones of every core are kept.
+    Of items of unequal length the longest ones of every core are kept, so that its tiles tell.
     """
     if waves == plan.waves.whole and tiles == plan.tiles.whole:
         return phase
-    cores, order, left_out = len(plan.counts), phase.schedule.order, plan.waves.whole - waves
-    if phase.schedule.dynamic:
-        kept, start = order[: max(0, len(order) - left_out * cores)], phase.schedule.start
+    order, schedule, left_out = phase.schedule.order, phase.schedule, plan.waves.whole - waves
+    if plan.ragged:
+        kept, start = _longest(phase, len(plan.counts), waves)
+    elif schedule.dynamic:
+        kept, start = order[: max(0, len(order) - left_out * len(plan.counts))], schedule.start
     else:
         shares = [
-            order[begin : min(end, begin + waves) if plan.ragged else max(begin, end - left_out)]
-            for begin, end in zip(phase.schedule.start[:-1], phase.schedule.start[1:], strict=True)
+            order[begin : max(begin, end - left_out)]
+            for begin, end in zip(schedule.start[:-1], schedule.start[1:], strict=True)
         ]
-        kept = np.concatenate(shares)
-        start = np.cumsum([0, *map(len, shares)]).astype(np.int64)
+        kept, start = np.concatenate(shares), _starts(shares)
     numbers = np.arange(len(kept), dtype=np.int64)
     return replace(phase, tasks=_shortened(phase, phase.tasks[kept], tiles), schedule=Schedule(numbers, start))
+
+
+def _longest(phase: Phase, cores: int, count: int) -> tuple[Array, Array]:
+    """Return so many of the longest items of every core, in their order, and where those of each core begin."""
+    order, tiles = phase.schedule.order, _tiles(phase)
+    owner = _owners(phase, cores)[order]
+    by_length = np.lexsort((-tiles[order], owner))  # stable
+    place = np.arange(len(order)) - np.searchsorted(owner[by_length], owner[by_length])
+    chosen = np.sort(by_length[place < count])
+    kept = order[chosen]
+    if phase.schedule.dynamic:
+        return kept, phase.schedule.start
+    return kept, _starts([kept[owner[chosen] == core] for core in range(cores)])
+
+
+def _starts(shares: Sequence[Array]) -> Array:
+    return np.cumsum([0, *map(len, shares)]).astype(np.int64)

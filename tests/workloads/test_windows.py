@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
-from hwmodel.program import QUEUES
+from hwmodel.program import QUEUES, Schedule
 from hwmodel.spec import load_machine
 from workloads import windows
 from workloads.kernels import KERNELS, decode_attention, elementwise, gemm, prefill_attention
@@ -153,6 +153,30 @@ def test_of_items_of_unequal_length_the_busiest_core_counts(program: Any) -> Non
     assert found.time({which: [law(found.window(which))] for which in found.windows}) == pytest.approx(law(program))
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_items_may_come_the_longest_last(dynamic: bool) -> None:
+    phase = CAUSAL.phases[0]
+    share = np.argsort(windows._tiles(phase), kind="stable")
+    shares = [share[core::CORES] for core in range(CORES)]
+    start = np.cumsum([0, *map(len, shares)])
+    schedule = Schedule(share, np.zeros(0, np.int64)) if dynamic else Schedule(np.concatenate(shares), start)
+    rising = replace(CAUSAL, phases=(replace(phase, schedule=schedule),))
+    time, used = by_windows(rising, 1 << 20)
+    assert used == 3
+    assert time == pytest.approx(whole(rising), rel=0.06)
+
+
+def test_a_phase_whose_windows_cannot_tell_items_from_tiles_is_run_whole() -> None:
+    phase = WIDE_DIAGONAL.phases[0]
+    tiles = windows._tiles(phase)
+    longest = phase.tasks[[tiles.argmax()]]
+    tasks = np.concatenate([longest, np.repeat(windows._shortened(phase, longest, 1), 200, axis=0)])
+    order = np.arange(len(tasks), dtype=np.int64)
+    start = np.array([0, 1] + [len(tasks)] * (CORES - 1))  # one core has a long item only, another all the short ones
+    uneven = replace(phase, tasks=tasks, schedule=Schedule(order, start))
+    assert plan(replace(WIDE_DIAGONAL, phases=(uneven,)), MACHINE, 1 << 10).windows == [WINDOWS[0]]
+
+
 def test_masked_tiles_are_left_out_where_there_are_more_of_them_than_a_window_has() -> None:
     found = plan(WIDE_DIAGONAL, MACHINE, 1 << 18)
     phase = found.window(WINDOWS[0]).phases[0]
@@ -169,9 +193,23 @@ def test_a_late_window_of_a_stream_that_overflows_the_cache_writes_back_what_it_
     window = found.window(LATE)
     assert window.earlier_stores == 0.5
     cache = simulate(window, MACHINE).levels["shared cache"]
-    assert cache.stored == windows._moved(window, window.phases[0], QUEUES.index("store"))
+    assert cache.stored == windows._moved(window, window.phases[0], QUEUES.index("store")).sum()
     assert cache.stored < cache.dirty / 10  # far less than what an empty cache would keep back
     assert cache.written_back == pytest.approx(cache.stored, rel=0.2)
+
+
+def test_bytes_that_are_read_again_fill_no_cache() -> None:
+    assert MACHINE.spec.shared_cache is not None
+    problem = gemm.Problem(8192, 2048, 64, "bf16")  # with its result two thirds of the cache
+    program = compiled("gemm", problem, gemm.Knobs(order="grouped"))
+    phase = program.phases[0]
+    moved = windows._bytes(program, phase)
+    exact = [windows._moved(program, phase, QUEUES.index(name)).sum() for name in windows.QUEUES_OF_MEMORY]
+    assert moved.sum(axis=1) == pytest.approx(exact, rel=0.02)
+    assert moved.sum() > MACHINE.spec.shared_cache.capacity > sum(tensor.size_bytes for tensor in program.tensors)
+    (found,) = plan(program, MACHINE, 1 << 20).phases
+    assert found.early == 1
+    assert found.stored > windows.STORES * found.moved
 
 
 def test_a_phase_that_the_cache_has_room_for_has_no_late_windows() -> None:

@@ -2,11 +2,11 @@
 
 Between the model's quantisation block and the products: a `Formats` says of every kind of product, by its title, how
 its weights are stored; `products` and `feed_forward` choose kernels by that, and by what the machine multiplies. A
-kind stands for modules of the names that published checkpoints use, so that the names and patterns of modules that a
-quantisation block excludes decide what stays in 16 bits, layer by layer. Whatever the block says, embeddings, the
-output head, routers, weights of index heads, projections before compressors, logits of residual streams and all norms
-are in 16 bits: no published method converts them. Scales of 128 x 128 blocks are read in fp32, as most checkpoints have
-them, also where one stores only their exponents.
+kind stands for modules of the names that published checkpoints use (`modules`), so that the names and patterns of
+modules that a quantisation block excludes, or has alone, decide what stays in 16 bits, layer by layer. Whatever the
+block says, embeddings, the output head, routers, weights of index heads, projections before compressors, logits of
+residual streams and all norms are in 16 bits: no published method converts them. Scales of 128 x 128 blocks are read in
+fp32, as most checkpoints have them, also where one stores only their exponents.
 
 The weights of a step other than the model's ("fp8" and so on) are an online conversion: all other products and experts
 have the format, and nothing more is excluded.
@@ -14,28 +14,31 @@ have the format, and nothing more is excluded.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 from layouts.notation import nearest_first
+from workloads.layers.modules import MODULES, Modules
 from workloads.model import Model
+from workloads.model.fields import shown
 from workloads.model.model import Quantisation
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How the weights of a module are stored: a format by its name, and how many elements of k share a scale."""
+    """How the weights of a module are stored: a format by its name, and how many elements of k share a scale.
+
+    `alone`: activations stay in 16 bits, also where the machine multiplies the type.
+    """
 
     name: str
     group: int = 0
+    alone: bool = False
 
     @property
     def text(self) -> str:
         """The format in words."""
-        return _WORDS[self.name].format(group=self.group)
+        return _WORDS[self.name].format(group=self.group) + (", activations in 16 bits" if self.alone else "")
 
 
 _WORDS = {
@@ -61,31 +64,6 @@ WEIGHTS = (MODEL, *CHOICES)
 FP8 = "fp8_e4m3"
 CACHES = {MODEL: "", "fp8": FP8, FP8: FP8}
 
-_EXPERTS = "mlp.experts", "block_sparse_moe.experts", "feed_forward.experts", "ffn.experts"
-_SHARED = "mlp.shared_experts", "mlp.shared_expert", "feed_forward.shared_expert", "ffn.shared_experts"
-_LATENT = ("self_attn.kv_b_proj",)
-MODULES = {  # by title of a product: modules of a layer, in the names of published checkpoints
-    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj"),
-    "out": ("self_attn.o_proj", "linear_attn.out_proj", "attn.wo_b"),
-    "q down": ("self_attn.q_a_proj", "attn.wq_a"),
-    "q up": ("self_attn.q_b_proj", "self_attn.q_proj", "attn.wq_b"),
-    "kv down": ("self_attn.kv_a_proj_with_mqa",),
-    "kv": ("attn.wkv",),
-    "index q": ("self_attn.indexer.wq_b", "attn.indexer.wq_b"),
-    "index k": ("self_attn.indexer.wk",),
-    "kv up": _LATENT,
-    "absorb": _LATENT,
-    "value up": _LATENT,
-    "out groups": ("attn.wo_a",),
-    "in": ("linear_attn.in_proj_qkvz", "linear_attn.in_proj_qkv", "self_attn.q_proj"),
-    "decay": ("self_attn.f_b_proj",),
-    "gate": ("self_attn.g_b_proj",),
-    "gate and up": ("mlp.gate_proj", "mlp.up_proj", "feed_forward.gate_proj", "feed_forward.up_proj"),
-    "down": ("mlp.down_proj", "feed_forward.down_proj"),
-    "experts": tuple(f"{name}.0.gate_proj" for name in _EXPERTS) + _EXPERTS,
-    "shared gate and up": tuple(f"{name}.gate_proj" for name in _SHARED),
-    "shared down": tuple(f"{name}.down_proj" for name in _SHARED),
-}
 READ_IN_16_BITS = ("kv up", "absorb", "value up", "out groups")  # whatever they are stored in: products in batches
 
 
@@ -125,25 +103,46 @@ def formats_of(model: Model, weights: str = MODEL, cache: str = MODEL) -> dict[F
         return {Formats(chosen, chosen, cache=stored): tuple(positions)}
     found: dict[Formats, list[int]] = {}
     linear, experts = stored_formats(model.quantisation)
-    patterns = _Patterns(model.quantisation.excluded)
+    excluded, targets = _modules(model.quantisation, len(positions))
     for position in positions:
-        formats = Formats(linear, experts, patterns.excluded(position), stored)
-        found.setdefault(formats, []).append(position)
+        wide = excluded.titles(position)
+        if targets:
+            wide |= MODULES.keys() - targets.titles(position)
+        found.setdefault(Formats(linear, experts, wide, stored), []).append(position)
     return {formats: tuple(of) for formats, of in found.items()}
 
 
 def stored_formats(q: Quantisation) -> tuple[Weights, Weights]:
     """Return the formats of linear layers and of routed experts; 16 bits for those that no kernel knows."""
     linear = _known(q.dtype, q.block) or SIXTEEN
+    if q.weights_only and linear.name not in (SIXTEEN.name, "int4"):  # which have activations of 16 bits anyway
+        linear = replace(linear, alone=True)
     return linear, linear if q.experts_dtype is None else _known(q.experts_dtype, (32,)) or SIXTEEN
 
 
-def unknown_format(q: Quantisation | None) -> str:
-    """Return the line about stored weights that no kernel knows, "" where there are none."""
-    if q is None or _known(q.dtype, q.block):
-        return ""
-    block = " x ".join(map(str, q.block)) or "a matrix"
-    return f"weights: {q.dtype} with a scale per {block} has no kernel; they are read in 16 bits"
+def _modules(q: Quantisation, layers: int) -> tuple[Modules, Modules | None]:
+    """Return the modules that a block excludes, and those that it has alone; None for all."""
+    return Modules(q.excluded, layers), Modules(q.targets, layers) if q.targets else None
+
+
+def format_notes(model: Model) -> tuple[str, ...]:
+    """Return lines about stored weights that no kernel knows, and about modules that are not told from others."""
+    q = model.quantisation
+    if q is None:
+        return ()
+    notes = []
+    if not _known(q.dtype, q.block):
+        block = " x ".join(map(str, q.block)) or "a matrix"
+        notes.append(f"weights: {q.dtype} with a scale per {block} has no kernel; they are read in 16 bits")
+    excluded, targets = _modules(q, len(model.layers))
+    for what, modules in (("excluded", excluded), ("quantised", targets)):
+        if modules and modules.unread:
+            more = f" and {len(modules.unread) - 1} more" if len(modules.unread) > 1 else ""
+            pattern = shown(modules.unread[0])
+            notes.append(f"weights: patterns of {what} modules are not understood and name none: {pattern}{more}")
+    if targets and targets.is_empty:
+        notes.append(f"weights: targets such as {shown(q.targets[0])} name no module; all are read in 16 bits")
+    return tuple(notes)
 
 
 def _known(dtype: str, block: tuple[int, ...]) -> Weights | None:
@@ -169,55 +168,6 @@ def weights_text(formats: Iterable[Formats], titles: Collection[str]) -> str:
                 found.setdefault(weights.text, []).append(title)
     narrow = [f"{text} ({', '.join(of)})" for text, of in found.items() if text != SIXTEEN.text]
     return "; ".join([*narrow, "all else 16 bits"]) if narrow else SIXTEEN.text
-
-
-class _Patterns:
-    """The patterns of excluded modules, those that name a layer by that."""
-
-    def __init__(self, patterns: tuple[str, ...]) -> None:
-        self._general: list[str] = []
-        self._of_layer: dict[int, list[str]] = {}
-        for pattern in patterns:
-            layer = re.search(r"(?:^|\.)layers\.(\d{1,9})(?:\.|$)", pattern)
-            if layer and not pattern.startswith("re:"):
-                self._of_layer.setdefault(int(layer[1]), []).append(pattern)
-            else:
-                self._general.append(pattern)
-
-    def excluded(self, layer: int) -> frozenset[str]:
-        """Return the titles of the products of a layer whose modules are excluded."""
-        patterns = tuple(self._general + self._of_layer.get(layer, []))
-        return frozenset(
-            title
-            for title, names in MODULES.items()
-            if any(excludes(pattern, f"model.layers.{layer}.{name}") for name in names for pattern in patterns)
-        )
-
-
-def excludes(pattern: str, module: str) -> bool:
-    """Return whether a pattern of a quantisation block names a module, or one that it lies in.
-
-    Patterns are names or parts of names, whole between dots, with `*` for any part of what is between two dots, as
-    `modelopt` ends them (`layers.0.self_attn*`); after `re:` a regular expression as `compressed-tensors` has them, of
-    names, dots, `.*`, `\\d+` and choices in brackets. Others match nothing.
-    """
-    if pattern.startswith("re:"):
-        compiled = _expression(pattern[3:])
-        return compiled is not None and compiled.match(module) is not None
-    wanted = [part for part in pattern.split(".") if part not in ("language_model", "weight")]
-    parts = module.split(".")
-    return bool(wanted) and any(
-        all(fnmatchcase(part, want) for want, part in zip(wanted, parts[start:], strict=False))
-        for start in range(len(parts) - len(wanted) + 1)
-    )
-
-
-@lru_cache
-def _expression(text: str) -> re.Pattern[str] | None:
-    """Return a regular expression that takes polynomial time at most, None for others: no group is repeated."""
-    if not re.fullmatch(r"(?:[\w-]|\\\.|\.\*|\.|\\d\+?|\((?:\?:)?[\w|]+\)|\^|\$)*", text) or text.count("*") > 4:
-        return None
-    return re.compile(text)
 
 
 def by_formats(

@@ -12,9 +12,10 @@
 The kernels of the other machines, and of the last row, expand weights on the vector unit, as Marlin does. Those whose
 activations are not of 16 bits have a step of their own before them that quantises these, as vLLM has without fusion; it
 is not fused with the norm or activation before, not shared by products of the same activations, and finds scales also
-where a checkpoint gives them. Activations in fp16 take the kernels of the other machines, as results of the others are
-bf16. Their scales are a tensor of each step. Products in batches, of a head or a group each, have weights that serving
-stacks dequantise when they load them: they are read in 16 bits, and a note says so.
+where a checkpoint gives them. Activations in fp16, or which the checkpoint says nothing of beside narrow weights, take
+the kernels of the other machines, as results of the others are bf16. Their scales are a tensor of each step. Products
+in batches, of a head or a group each, have weights that serving stacks dequantise when they load them: they are read in
+16 bits, and a note says so.
 """
 
 from __future__ import annotations
@@ -120,13 +121,14 @@ def _split(n: int, k: int, tile_n: int, tile_k: int, machine: Machine) -> int:
 def _way(weights: Weights, setting: Setting, k: int) -> Narrow:
     """Return the template for weights of a format."""
     matrix, dtype, name = setting.machine.spec.cores.matrix, setting.dtype, weights.name
-    if dtype == "bf16" and name in ("fp8", "fp8-block") and matrix.fp8 is not None:
+    narrow = dtype == "bf16" and not weights.alone  # activations
+    if narrow and name in ("fp8", "fp8-block") and matrix.fp8 is not None:
         if name == "fp8":
             plain = partial(gemm.Problem, dtype="fp8_e4m3")
             return Narrow("gemm-fp8", plain, gemm.Knobs, "fp8_e4m3", (8, 8), 1)
         return Narrow("gemm-w8a8-block", gemm_w8a8.Problem, _w8a8_knobs, "fp8_e4m3", (8, 8), BLOCK)
     scaled = {"mxfp8": matrix.fp8_scaled, "nvfp4": matrix.fp4_scaled}.get(name)
-    if dtype == "bf16" and scaled is not None:
+    if narrow and scaled is not None:
         bits = (8, 8) if name == "mxfp8" else (4, 4)
         problem = partial(gemm_mx.Problem, format=name)
         return Narrow(f"gemm-{name}", problem, gemm_mx.Knobs, dtype, bits, 4 * weights.group)

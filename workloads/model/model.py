@@ -83,7 +83,8 @@ class Quantisation:
     """How a checkpoint stores most of its matrices: type, elements per scale (rows, columns, or a run), scale type.
 
     `experts_dtype`: the type of the routed experts where it is another one (in runs of 32 with e8m0 scales).
-    `excluded`: names of modules, or patterns of names, whose matrices stay in the type of activations.
+    `excluded`: names of modules, or patterns of names, whose matrices stay in the type of activations. `targets`: those
+    of the only ones that do not; none for all. `weights_only`: activations are not quantised in any product.
     """
 
     dtype: str
@@ -91,6 +92,8 @@ class Quantisation:
     scale: str
     experts_dtype: str | None = None
     excluded: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    weights_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """The quantisation block of a configuration: types and scales of the stored matrices; nothing of it changes a count.
 
 So a method that is not known is warned of, not refused. Read are fp8, mxfp4 and mxfp8, awq and gptq of four bits,
-`compressed-tensors` and `modelopt`, each for all matrices but those of the modules that it excludes, by name.
+`compressed-tensors` and `modelopt`, each for all matrices, or those of its targets, but for the modules that it
+excludes, by name.
 Sources: fp8 with a scale per block of 128 x 128, README_WEIGHTS.md of deepseek-ai/DeepSeek-V3; MXFP4 and MXFP8, 32
 elements of e2m1 or e4m3 to an e8m0 scale, OCP Microscaling Formats 1.0; fp4 experts of DeepSeek V4, alike; NVFP4, 16
 of e2m1 to an e4m3 scale, cuBLAS documentation.
-Not modelled: zero points, groups of modules in formats of their own, quantised caches.
+Not modelled: zero points, groups of modules in several formats, quantised caches.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _SCALES = {"ue8m0": "e8m0", "float": "fp32"}
 MX_BLOCK = (32,)
 _MX = {"mxfp4": "fp4_e2m1", "mxfp8": "fp8_e4m3"}
 _EXCLUSIONS = ("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
-_MAX_EXCLUSIONS = 1 << 16  # assumed: fifty times the most in a published configuration
+_MAX_NAMES = 1 << 16  # assumed: fifty times the most in a published configuration
+_LINEAR = "Linear"  # the class of all matrices of a model but embeddings
 METHODS = ("fp8", *_MX, "awq", "gptq", "compressed-tensors", "modelopt")
 
 
@@ -58,12 +60,17 @@ def _excluded(fields: Fields) -> tuple[str, ...]:
     found: list[str] = []
     for key in _EXCLUSIONS:
         if fields.has(key):
-            value = fields.required(key)
-            known = isinstance(value, list) and all(isinstance(name, str) for name in value)
-            if not known or len(value) > _MAX_EXCLUSIONS:
-                raise fields.refuse(key, value, f"a list of at most {_MAX_EXCLUSIONS} names of modules")
-            found += value
+            found += _names(fields, key)
     return tuple(found)
+
+
+def _names(fields: Fields, key: str) -> list[str]:
+    """Return a list of names of modules."""
+    value = fields.required(key)
+    known = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    if not known or len(value) > _MAX_NAMES:
+        raise fields.refuse(key, value, f"a list of at most {_MAX_NAMES} names of modules")
+    return list(value)
 
 
 def _integers(block: Fields, method: str, excluded: tuple[str, ...]) -> tuple[Quantisation | None, tuple[str, ...]]:
@@ -83,15 +90,29 @@ def _grouped(block: Fields, method: str, excluded: tuple[str, ...]) -> tuple[Qua
     groups = block.section("config_groups")
     parts = [groups.section(key) for key in groups.keys]
     found = {_weights(part.section("weights")) if part.has("weights") else None for part in parts}
-    if len(found) != 1 or None in found:
+    weights_only = {not part.has("input_activations") for part in parts}
+    if len(found) != 1 or None in found or len(weights_only) > 1:
         return None, (f"{block.name('config_groups')} are not known: stored types are passed over",)
     (known,) = found
     assert known is not None
+    targets = _targets(parts)
     of_caches = f"{block.name('kv_cache_scheme')} is passed over: caches have the type of activations"
     warnings = (of_caches,) if block.has("kv_cache_scheme") else ()
     for key in ("format", "quant_algo", "producer", "quantization_status", "global_compression_ratio", "version"):
         block.has(key)
-    return Quantisation(*known, excluded=excluded), (*warnings, *block.unknown())
+    quantisation = Quantisation(*known, excluded=excluded, targets=targets, weights_only=weights_only.pop())
+    return quantisation, (*warnings, *block.unknown())
+
+
+def _targets(groups: list[Fields]) -> tuple[str, ...]:
+    """Return the names of the modules of all groups, none where one of these has all linear layers."""
+    found: list[str] = []
+    for group in groups:
+        names = _names(group, "targets") if group.has("targets") else [_LINEAR]
+        if _LINEAR in names:
+            return ()
+        found += names
+    return tuple(found)
 
 
 def _weights(fields: Fields) -> tuple[str, tuple[int, ...], str] | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from workloads.layers.formats import MODULES, SIXTEEN, Formats, excludes, formats_of, unknown_format, weights_text
+from workloads.layers.formats import SIXTEEN, Formats, Weights, format_notes, formats_of, weights_text
+from workloads.layers.modules import MODULES
 from workloads.model import Model, load_model
 
 MOE = {"qkv", "out", "gate and up", "down", "experts"}
@@ -30,32 +31,6 @@ def quantised(tmp_path: Path, **block: Any) -> Model:
 
 def texts(model: Model) -> dict[str, tuple[int, ...]]:
     return {weights_text([each], MOE): layers for each, layers in formats_of(model).items()}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "module", "named"),
-    [
-        ("gate", "model.layers.3.mlp.gate", True),
-        ("gate", "model.layers.3.mlp.gate_proj", False),
-        ("lm_head", "model.layers.3.mlp.gate", False),
-        ("model.layers.3.mlp", "model.layers.3.mlp.up_proj", True),
-        ("model.layers.3.mlp", "model.layers.30.mlp.up_proj", False),
-        ("model.layers.*.self_attn", "model.layers.17.self_attn.q_proj", True),
-        ("model.language_model.layers.3.mlp", "model.layers.3.mlp.up_proj", True),
-        ("model.layers.0.self_attn*", "model.layers.0.self_attn.q_proj", True),
-        ("model.layers.0.self_attn*", "model.layers.10.self_attn.q_proj", False),
-        ("model.layers.92*", "model.layers.92.mlp.up_proj", True),
-        ("*.mlp.shared_experts*", "model.layers.5.mlp.shared_experts.up_proj", True),
-        ("re:.*self_attn.*", "model.layers.17.self_attn.q_proj", True),
-        (r"re:.*mlp\.(gate|up)_proj$", "model.layers.17.mlp.up_proj", True),
-        (r"re:.*mlp\.(gate|up)_proj$", "model.layers.17.mlp.down_proj", False),
-        ("re:(a+)+$", "model.layers.17.mlp.down_proj", False),
-        ("language_model", "model.layers.17.mlp.down_proj", False),
-        ("re:[", "model.layers.17.mlp.down_proj", False),
-    ],
-)
-def test_patterns_name_modules_whole_between_dots(pattern: str, module: str, named: bool) -> None:
-    assert excludes(pattern, module) is named
 
 
 def test_experts_alone_are_narrow_in_gpt_oss(data_dir: Path) -> None:
@@ -138,7 +113,7 @@ def test_blocks_of_known_methods_give_a_format(block: dict[str, Any], name: str,
     (formats,) = formats_of(model)
     assert (formats.of("qkv").name, formats.of("qkv").group) == (name, group)
     assert model.warnings == ()
-    assert unknown_format(model.quantisation) == ""
+    assert format_notes(model) == ()
 
 
 @pytest.mark.parametrize("weights", [None, {"num_bits": 8, "type": "float", "group_size": 128}])
@@ -162,7 +137,41 @@ def test_stored_weights_without_a_kernel_are_read_in_16_bits_and_a_line_says_so(
 ) -> None:
     model = quantised(tmp_path, **block)
     assert list(formats_of(model)) == [Formats()]
-    assert unknown_format(model.quantisation) == f"weights: {line} has no kernel; they are read in 16 bits"
+    assert format_notes(model) == (f"weights: {line} has no kernel; they are read in 16 bits",)
+
+
+def groups(*targets: list[str], activations: Any = None) -> dict[str, Any]:
+    """A block of groups of modules in e4m3."""
+    group = {"weights": {"num_bits": 8, "type": "float"}, "input_activations": activations}
+    named = {f"group_{number}": group | {"targets": of} for number, of in enumerate(targets)}
+    return {"quant_method": "compressed-tensors", "config_groups": named, "ignore": ["lm_head"]}
+
+
+def test_only_the_targets_of_groups_are_narrow(tmp_path: Path) -> None:
+    activations = {"num_bits": 8, "type": "float"}
+    model = quantised(tmp_path, **groups(["re:.*mlp.*"], ["re:.*self_attn.o_proj"], activations=activations))
+    assert texts(model) == {"e4m3, a scale per matrix (out, gate and up, down, experts); all else 16 bits": (0, 1)}
+    model = quantised(tmp_path, **groups(["re:.*mlp.*"], ["Linear"], activations=activations))
+    assert texts(model) == {"e4m3, a scale per matrix (qkv, out, gate and up, down, experts); all else 16 bits": (0, 1)}
+    assert model.warnings == format_notes(model) == ()
+
+
+def test_weights_without_narrow_activations_say_so(tmp_path: Path) -> None:
+    model = quantised(tmp_path, **groups(["Linear"]))
+    (formats,) = formats_of(model)
+    assert formats.of("qkv") == Weights("fp8", 0, alone=True)
+    assert formats.of("qkv").text == "e4m3, a scale per matrix, activations in 16 bits"
+    ((narrow),) = formats_of(quantised(tmp_path, **groups(["Linear"], activations={"num_bits": 8})))
+    assert narrow.of("qkv") == Weights("fp8")
+
+
+def test_patterns_that_are_not_understood_and_targets_that_name_nothing_are_noted(tmp_path: Path) -> None:
+    block = {"quant_method": "fp8", "modules_to_not_convert": ["re:(?!mlp)", "re:.*mlp.*", "re:(a+)+$"]}
+    said = "weights: patterns of excluded modules are not understood and name none: 're:(?!mlp)' and 1 more"
+    assert format_notes(quantised(tmp_path, **block)) == (said,)
+    lost = quantised(tmp_path, **groups(["Attention"]))
+    assert list(formats_of(lost)) == [Formats(*2 * [Weights("fp8", alone=True)], frozenset(MODULES))]
+    assert format_notes(lost) == ("weights: targets such as 'Attention' name no module; all are read in 16 bits",)
 
 
 def test_a_study_has_its_own_formats_instead_of_the_models(data_dir: Path) -> None:

@@ -174,6 +174,27 @@ def test_narrow_weights_read_with_activations_in_fp16_do_not_become_bf16(weights
     assert ("16 bits" in why) == (form == "none" and weights != "16-bit")
 
 
+@pytest.mark.parametrize(
+    ("weights", "machine", "kernel", "experts"),
+    [
+        (Weights("fp8"), H100, "gemm-w8a16-fp8", "w8a16-fp8"),
+        (Weights("fp8-block", 128), H100, "gemm-w8a16-fp8", "w8a16-fp8"),
+        (Weights("mxfp8", 32), B200, "gemm-w8a16-mxfp8", "mxfp8"),
+        (Weights("nvfp4", 16), B200, "gemm-w4a16-nvfp4", "w4a16-nvfp4"),
+        (Weights("mxfp4", 32), B200, "gemm-w4a16-mxfp4", "w4a16-mxfp4"),
+    ],
+)
+def test_weights_alone_take_the_kernels_that_expand_them(
+    weights: Weights, machine: Machine, kernel: str, experts: str
+) -> None:
+    alone = replace(weights, alone=True)
+    setting = Setting(decode((64,)), 1, "bf16", machine, formats=Formats(alone, alone))
+    assert product("out", setting, 256, 512).kernel == kernel
+    form, why = expert_format(alone, setting)
+    assert form == experts
+    assert bool(why) is (weights.name in ("fp8", "mxfp8"))  # experts have no such kernel, and the note says so
+
+
 def test_experts_in_groups_that_no_kernel_has_are_read_in_16_bits_and_say_so() -> None:
     form, why = expert_format(Weights("int4", 64), Setting(decode((64,)), 1, "bf16", H100))
     assert (form, why.startswith("read in 16 bits: ")) == ("none", True)
