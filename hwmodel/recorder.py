@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from hwmodel import reference
@@ -70,7 +71,8 @@ class Recorder:
         self._executions: list[Execution] = []
         self._signals: list[tuple[int, ...]] = []
         self._pending: dict[tuple[int, int], deque[int]] = defaultdict(deque)
-        self._flights: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        self._requested_fs: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self._answered_fs: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._answers: tuple[list[int], list[int]] = [], []
         self._log: Any = None
 
@@ -106,10 +108,10 @@ class Recorder:
             self._books[-1].raised[core, counter].append(number)
 
     def request(self, core: int, queue: int, now_fs: int) -> None:
-        self._flights[core, queue].append((now_fs, 1))
+        self._requested_fs[core, queue].append(now_fs)
 
     def answer(self, core: int, queue: int, size_bytes: int, now_fs: int) -> None:
-        self._flights[core, queue].append((now_fs, -1))
+        self._answered_fs[core, queue].append(now_fs)
         times_fs, sizes_bytes = self._answers
         times_fs.append(now_fs)
         sizes_bytes.append(size_bytes)
@@ -131,7 +133,11 @@ class Recorder:
             tuple(self._executions),
             tuple(span for of_unit in spans for span in of_unit),
             tuple(link for book in self._books for link in _links(book)),
-            (*self._memory(result.makespan_fs), *self._in_flight(), *self._occupied(self._phases(result), spans)),
+            (
+                *self._memory(result.makespan_fs),
+                *self._in_flight(result.makespan_fs),
+                *self._occupied(self._phases(result), spans),
+            ),
         )
 
     def _described(
@@ -176,12 +182,13 @@ class Recorder:
             sizes = [machine.burst_bytes] * len(its_fs)
             yield bandwidth(f"HBM stack {stack} GB/s", its_fs, sizes, makespan_fs)
 
-    def _in_flight(self) -> Iterator[Steps]:
+    def _in_flight(self, makespan_fs: int) -> Iterator[Steps]:
         """Yield the memory requests in flight, of all cores and of each engine."""
-        every = sorted(change for changes in self._flights.values() for change in changes)
-        yield stepped(-1, "requests in flight", every)
-        for (core, queue), changes in sorted(self._flights.items()):
-            yield stepped(core, f"{QUEUES[queue]} requests in flight", changes)
+        sent, answered = ([*chain(*of.values())] for of in (self._requested_fs, self._answered_fs))
+        yield waiting("requests in flight", sent, answered, makespan_fs)
+        for (core, queue), sent_fs in sorted(self._requested_fs.items()):
+            name = f"{QUEUES[queue]} requests in flight"
+            yield replace(waiting(name, sent_fs, self._answered_fs[core, queue], makespan_fs), core=core)
 
     def _occupied(self, phases: tuple[PhaseSpan, ...], spans: list[list[Span]]) -> Iterator[Steps]:
         """Yield the bytes of each core's scratchpad in blocks with data that was loaded and is still to be used."""

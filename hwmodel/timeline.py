@@ -19,7 +19,7 @@ import numpy as np
 
 USEFUL = "useful"
 GB_PER_SECOND = 10**6  # bytes per femtosecond
-MOST_BINS = 250  # assumed: what a reader can tell apart on a screen
+MOST_BINS = 500  # assumed: what a reader can tell apart on a screen
 
 
 class Span(NamedTuple):

@@ -208,14 +208,14 @@ def test_steps_of_one_time_are_one() -> None:
 
 def test_bandwidth_is_in_bins_of_a_round_width_in_which_a_byte_begins() -> None:
     ns = 10**6
-    found = bandwidth("n", [0, 4 * ns - 1, 4 * ns, 9 * ns], [100, 100, 200, 50], 500 * ns)  # bins of 2 ns
+    found = bandwidth("n", [0, 4 * ns - 1, 4 * ns, 9 * ns], [100, 100, 200, 50], 1000 * ns)  # bins of 2 ns
     assert found == Steps(-1, "n", (0, 4 * ns, 6 * ns, 8 * ns, 10 * ns), (50, 100, 0, 25, 0))  # equal bins are one
     assert bandwidth("n", [], [], ns) == Steps(-1, "n", (), ())
 
 
 def test_what_waits_is_counted_as_the_mean_of_a_bin() -> None:
     ns = 10**6
-    found = waiting("n", [0, 3 * ns], [5 * ns, 5 * ns], 500 * ns)  # bins of 2 ns
+    found = waiting("n", [0, 3 * ns], [5 * ns, 5 * ns], 1000 * ns)  # bins of 2 ns
     assert found == Steps(-1, "n", (0, 2 * ns, 4 * ns, 6 * ns), (1, 1.5, 1, 0))
     assert waiting("n", [], [], ns) == Steps(-1, "n", (), ())
 
