@@ -92,6 +92,10 @@ def _knobs(query: Query) -> Any:
     for name, _ in query.knobs:
         if name not in known:
             raise ValueError(unknown(f"knob of {query.kernel}", name, known))
+        if query.routing is not None and name in _drawing():
+            raise ValueError(
+                f"knob {name}: allowed where experts are drawn; {query.routing} says which each token takes"
+            )
     return kernel_of(query.kernel).Knobs(**dict(query.knobs))
 
 
@@ -103,18 +107,23 @@ def knobs(query: Query) -> dict[str, Scalar]:
     found = defaults(query.kernel) | dict(query.knobs)
     if query.routing is None:
         return found
+    return {name: value for name, value in found.items() if name not in _drawing()}
+
+
+def _drawing() -> set[str]:
+    """Return the knobs that draw choices of experts."""
     from workloads.kernels.moe_problem import RoutingKnobs
 
-    return {name: value for name, value in found.items() if name not in {knob.name for knob in fields(RoutingKnobs)}}
+    return {knob.name for knob in fields(RoutingKnobs)}
 
 
 def suggested(query: Query) -> Query:
     """Return the query with the knobs that its kernel suggests for its problem and machine, but for those it sets."""
     machine = machine_of(query.machine, query.machine_overrides)
     found = kernel_of(query.kernel).suggested(_problem_of(query), machine)
-    for field in fields(found):
-        if field.name not in dict(query.knobs):
-            query = query.with_knob(field.name, getattr(found, field.name))
+    for name in knobs(query):
+        if name not in dict(query.knobs):
+            query = query.with_knob(name, getattr(found, name))
     return query
 
 

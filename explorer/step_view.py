@@ -66,7 +66,8 @@ def step_facts(
     ]
     kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
-    held = {"held_bytes": call.held_bytes, "capacity_bytes": machine.memory_capacity_bytes}
+    memory = call.held_bytes, call.transient_bytes, machine.memory_capacity_bytes
+    held = dict(zip(("held_bytes", "transient_bytes", "capacity_bytes"), memory, strict=True))
     facts = {
         **kind,
         "weights": stored,
@@ -80,10 +81,11 @@ def step_facts(
     return "\n".join([f"weights: {stored}", result.text(), _held(**held), *said]), facts
 
 
-def _held(held_bytes: int, capacity_bytes: int) -> str:
-    """Return in words what the layers hold together, each its own weights and caches."""
-    more = "" if held_bytes <= capacity_bytes else ": more than there is"
-    return f"weights and caches of all layers: {held_bytes / 1e9:.2f} GB of {capacity_bytes / 1e9:.2f} GB{more}"
+def _held(held_bytes: int, transient_bytes: int, capacity_bytes: int) -> str:
+    """Return in words what the layers hold together, each its own weights and caches, and what they share in turn."""
+    more = "" if held_bytes + transient_bytes <= capacity_bytes else ": more than there is"
+    both = f"{held_bytes / 1e9:.2f} GB, activations and tables {transient_bytes / 1e9:.2f} GB"
+    return f"weights and caches of all layers: {both}, of {capacity_bytes / 1e9:.2f} GB{more}"
 
 
 def title_of(work: Scheduled) -> str:

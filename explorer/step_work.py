@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from workloads.scheduled import Scheduled
 
 SERVED_SEQUENCES = 256  # at most in a step of a trace that is served, where nothing else is said
+MOST_SERVED = 1 << 16  # assumed: an engine with more is a slip
 PAGE_SIZE = 16  # tokens, of the engine that serves a trace
 
 
@@ -42,7 +44,8 @@ def served_work(batch: BatchSpec, budget: int, at_s: float) -> tuple[Scheduled, 
     """Return the first mixed step from `at_s` on of the trace of `batch`, as an engine with a token budget serves it.
 
     Beside it a line that says where it comes from. The engine has the sequences of `batch` at most, and pages for all
-    of them. Raises ValueError where there is no file of the trace, or no such step.
+    of them. Raises ValueError for a time that is none, for more than MOST_SERVED sequences, and where there is no file
+    of the trace, or no such step.
     """
     from pathlib import Path
 
@@ -51,12 +54,16 @@ def served_work(batch: BatchSpec, budget: int, at_s: float) -> tuple[Scheduled, 
     from workloads.traces import READERS
 
     assert batch.trace is not None
+    if not (math.isfinite(at_s) and at_s >= 0):
+        raise ValueError(f"--at {at_s:g}: allowed: seconds from 0")
+    if batch.sequences > MOST_SERVED:
+        raise ValueError(f"--batch {batch.sequences}: allowed with --budget: up to {MOST_SERVED} sequences")
     if batch.trace_path is None:
         file = TRACE_FILES[batch.trace]
         raise ValueError(f"--budget: no file of {batch.trace} is here; set ROWHIT_DATA to the folder that holds {file}")
     table = READERS[batch.trace](Path(batch.trace_path))
     longest = int((table.input_tokens + table.output_tokens).max())
-    pages = batch.sequences * -(-longest // PAGE_SIZE)
+    pages = min(batch.sequences, len(table.input_tokens)) * -(-longest // PAGE_SIZE)
     engine = Engine(PAGE_SIZE, pages, token_budget=budget, max_sequences=batch.sequences)
     for step in Replay(table, engine):
         if step.begin_ns >= at_s * 1e9 and step.is_prefill.any() and not step.is_prefill.all():

@@ -16,6 +16,7 @@ computed once per distinct set of sizes.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -80,15 +81,26 @@ class _Touched:
     def __init__(self, machine: Machine) -> None:
         cache = machine.spec.shared_cache
         self._piece = max(cache.line if cache is not None else 1, machine.spec.cores.dma.min_transfer)
-        self._ranges: list[tuple[int, int]] = []
+        self._begins: list[int] = []  # of ranges that lie apart, in order
+        self._ends: list[int] = []
+
+    def __len__(self) -> int:
+        """The ranges that it takes to say what was touched."""
+        return len(self._begins)
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        self._ranges += [self._range(tensor) for tensor in tensors]
+        for tensor in tensors:
+            begin, end = self._range(tensor)
+            first, stop = bisect_left(self._ends, begin), bisect_right(self._begins, end)
+            if first < stop:  # they touch it
+                begin, end = min(begin, self._begins[first]), max(end, self._ends[stop - 1])
+            self._begins[first:stop], self._ends[first:stop] = [begin], [end]
 
     def holds(self, tensor: Tensor) -> bool:
         """Return whether a byte of a tensor may have been touched."""
         begin, end = self._range(tensor)
-        return any(begin < other_end and other_begin < end for other_begin, other_end in self._ranges)
+        nearest = bisect_right(self._ends, begin)
+        return nearest < len(self) and self._begins[nearest] < end
 
     def _range(self, tensor: Tensor) -> tuple[int, int]:
         begin, end = tensor.base_bytes, tensor.base_bytes + tensor.size_bytes

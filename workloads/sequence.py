@@ -13,7 +13,8 @@ steps only load exist before the call, those that no later step loads are its re
 first use on, as do the values in `kept`, such as caches that a step stores a part of.
 
 A step that runs several times has its tensors once: weights and caches of equal layers are one set of bytes here, and
-`held_bytes` says what all runs hold. Not modelled: steps that run side by side.
+`held_bytes` says what all runs hold: what kernels keep of their own tensors, and values that are `held`. All else is
+there once. Not modelled: steps that run side by side.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from hwmodel.machine import Machine
 from hwmodel.program import Phase, Program, Tensor
@@ -82,14 +85,6 @@ class Compiled:
     offsets: tuple[int, ...]
 
     @property
-    def held(self) -> set[str]:
-        """The tensors of its own that a run has before it begins: what it loads first, or never touches."""
-        first = {tensor: queue for queue, tensor in reversed(_touches(self.program))}
-        own = [f"{self.name}.{tensor.name}" for tensor in self.program.tensors]
-        pairs = enumerate(zip(self.values, own, strict=True))
-        return {value for number, (value, name) in pairs if value == name and first.get(number, LOAD) == LOAD}
-
-    @property
     def spans(self) -> Iterator[tuple[str, int]]:
         """The value of every tensor, with the byte of it behind which nothing of the tensor lies."""
         for value, offset, tensor in zip(self.values, self.offsets, self.program.tensors, strict=True):
@@ -98,25 +93,30 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Call:
-    """Steps in order, with where their tensors lie in main memory; `held`: values that every run has for itself."""
+    """Steps in order, with where their tensors lie in main memory.
+
+    `held`: values that every run has for itself, and stay: weights and caches, with how many bytes of them do.
+    """
 
     steps: tuple[Compiled, ...]
     memory: Allocation
-    held: frozenset[str] = frozenset()
+    held: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def held_bytes(self) -> int:
-        """What all runs hold from the beginning to the end: weights and caches of every layer, each as often as it is.
+        """What all runs hold: weights and caches of every layer, each as often as it is."""
+        counts = {value: step.count for step in self.steps for value in step.values}
+        return sum(counts[value] * size for value, size in self.held.items())
 
-        These are the values that are `held`, and what a step does not share and loads without having stored it.
-        """
-        sizes: dict[str, int] = {}
-        for step in self.steps:
-            own = self.held | step.held
-            for value, end in step.spans:
-                if value in own:
-                    sizes[value] = max(sizes.get(value, 0), step.count * end)
-        return sum(sizes.values())
+    @property
+    def transient_bytes(self) -> int:
+        """The most that all else takes at a time: activations, tables and partial results, of one run of each step."""
+        passing = [placed.request for placed in self.memory.placed if placed.request.name not in self.held]
+        change = np.zeros(len(self.steps) + 1, np.int64)
+        for request in passing:
+            change[request.first] += request.size_bytes
+            change[request.last + 1] -= request.size_bytes
+        return int(np.cumsum(change).max())
 
     def program(self, name: str = "call") -> Program:
         """Return the call as one program, each step once; its tensors are named `step.tensor`."""
@@ -148,14 +148,15 @@ def plan(
         if step.kernel not in kernels:
             known = nearest_first(step.kernel, kernels)
             raise ValueError(f"step {step.name}: unknown kernel {step.kernel!r}; known: {known}")
-        planner.add(step, step.compile(machine, seed, kernels).program)
-    return placed(planner.steps, machine, kept, frozenset(planner.held))
+        planner.add(step, step.compile(machine, seed, kernels).program, kernels[step.kernel].keeps)
+    return placed(planner.steps, machine, kept, planner.held)
 
 
 def placed(
-    steps: Sequence[Compiled], machine: Machine, kept: Sequence[str] = (), held: frozenset[str] = frozenset()
+    steps: Sequence[Compiled], machine: Machine, kept: Sequence[str] = (), held: Mapping[str, int] | None = None
 ) -> Call:
-    """Return the call of compiled steps with addresses for their tensors."""
+    """Return the call of compiled steps with addresses for their tensors; `held` as in `Call`."""
+    held = held or {}
     memory = _allocate(steps, {*kept, *held})
     capacity = machine.memory_capacity_bytes
     if memory.high_water_bytes > capacity:
@@ -170,8 +171,33 @@ def placed(
             replace(tensor, base_bytes=address[value] + offset)
             for tensor, value, offset in zip(step.program.tensors, step.values, step.offsets, strict=True)
         ]
-        moved.append(replace(step, program=replace(step.program, tensors=tuple(tensors))))
+        moved.append(replace(step, program=replace(step.program, tensors=_residing(tensors, step.values, machine))))
     return Call(tuple(moved), memory, held)
+
+
+def _residing(tensors: Sequence[Tensor], values: Sequence[str], machine: Machine) -> tuple[Tensor, ...]:
+    """Return the placed tensors of a step, in the shared cache only as far as what lies there fits it, the first first.
+
+    Templates decide it by the bytes of each tensor. What parts of one value have lies between the first and the last
+    byte of them, with gaps in which others of them lie: it is there once, all of it or nothing.
+    """
+    spans: dict[str, tuple[int, int]] = {}
+    for tensor, value in zip(tensors, values, strict=True):
+        if tensor.resident == "cache":
+            begin, end = tensor.base_bytes, tensor.base_bytes + tensor.size_bytes
+            first, last = spans.get(value, (begin, end))
+            spans[value] = min(first, begin), max(last, end)
+    left = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    far = set()
+    for value, (begin, end) in spans.items():
+        if end - begin <= left:
+            left -= end - begin
+        else:
+            far.add(value)
+    return tuple(
+        replace(tensor, resident=machine.memory) if tensor.resident == "cache" and value in far else tensor
+        for tensor, value in zip(tensors, values, strict=True)
+    )
 
 
 class _Taken(NamedTuple):
@@ -187,12 +213,24 @@ class _Planner:
 
     def __init__(self, machine: Machine) -> None:
         self.steps: list[Compiled] = []
-        self.held: set[str] = set()  # values that every run has for itself
+        self._held: dict[tuple[str, int, int], int] = {}  # what stays: value, first row and column -> bytes
         self._machine = machine
         self._tensors: dict[str, Tensor] = {}  # of values
         self._copies: dict[tuple[str, Any, Any], str] = {}  # value, part of it, key of a layout -> that in this layout
 
-    def add(self, step: Step, program: Program) -> None:
+    @property
+    def held(self) -> dict[str, int]:
+        """The bytes that stay of each value; steps may each hold a part of one."""
+        found: dict[str, int] = {}
+        for (value, _, _), size in self._held.items():
+            found[value] = found.get(value, 0) + size
+        return found
+
+    def _hold(self, tensor: Tensor, part: Part) -> None:
+        key, size = (part.value, part.row, part.column), tensor.layout.layout.size * tensor.element_bytes
+        self._held[key] = max(self._held.get(key, 0), size)
+
+    def add(self, step: Step, program: Program, keeps: Sequence[str] = ()) -> None:
         names = [tensor.name for tensor in program.tensors]
         for name in step.values:
             if name not in names:
@@ -205,6 +243,8 @@ class _Planner:
             given = step.values.get(tensor.name)
             if given is None:
                 taken.append(_Taken(tensor, f"{step.name}.{tensor.name}"))
+                if tensor.name in keeps:
+                    self._hold(tensor, Part(taken[-1].value))
                 continue
             try:
                 taken.append(self._take(step, tensor, given, number in stored))
@@ -224,7 +264,7 @@ class _Planner:
         if known.dtype != tensor.dtype:
             raise ValueError(f"tensor {tensor.name} is of {tensor.dtype}, value {part.value} of {known.dtype}")
         if part.held:
-            self.held.add(part.value)
+            self._hold(tensor, part)
         lies = part_of(known, part, tensor)
         if tensor.layout in (lies.layout, packed(lies.layout)):
             if is_stored:  # copies are of what was there before

@@ -26,7 +26,8 @@ class Part:
 
     Of each it has the columns from `column` on, as many as it has elements for. These stand in the tensor in the order
     of its `axes` (empty: as its template has them), the last one fastest. Without a shape it is all of the value.
-    `held`: every run of the steps has such a value, from before the call to its end, as every layer has its cache.
+    `held`: every run of the steps has such a value, from before the call to its end, as every layer has its cache; of
+    it these elements stay.
     """
 
     value: str

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from explorer.query import BatchSpec
+from explorer.step_work import served_work
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 
@@ -37,7 +39,7 @@ def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit:
     kinds = [(found["kind"], found["new_tokens"]) for found in (decoding, drafts, mixed)]
     assert kinds == [("decode", 2), ("speculative", 4), ("mixed", 33)]
     assert mixed["capacity_bytes"] == Machine(load_machine("npu-hbm3")).memory_capacity_bytes
-    assert 0 < mixed["held_bytes"] < mixed["capacity_bytes"]
+    assert 0 < mixed["transient_bytes"] < mixed["held_bytes"] < mixed["capacity_bytes"]
     assert (mixed["contexts"], mixed["new"]) == ([64, 48], [1, 32])
     text = rowhit(*step[:-1], "--context", "64", "--chunk", "32@48", cwd=tmp_path).stdout
     title, source = text.splitlines()[:2]
@@ -98,6 +100,12 @@ def test_a_served_trace_gives_a_mixed_step_within_its_budget(rowhit: Rowhit, tmp
             ("--trace", "azure", "--budget", "8", "--batch", "9"),
             "max_sequences is 9; allowed: 1 to the token_budget, 8",
         ),
+        (("--trace", "azure", "--budget", "8", "--at", "nan"), "'--at': Input should be greater than or equal to 0"),
+        (("--trace", "azure", "--budget", "8", "--at", "inf"), "--at inf: allowed: seconds from 0"),
+        (
+            ("--trace", "azure", "--budget", "9000000000", "--batch", "8000000000"),
+            "--batch 8000000000: allowed with --budget: up to 65536 sequences",
+        ),
         (
             ("--trace", "mooncake", "--budget", "8"),
             "--budget: no file of mooncake-conversation is here; set ROWHIT_DATA",
@@ -115,3 +123,9 @@ def test_what_no_step_can_be_is_refused_in_one_line(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("at_s", [float("nan"), float("inf"), -1.0])
+def test_a_time_that_is_none_is_refused_before_a_trace_is_served(at_s: float) -> None:
+    with pytest.raises(ValueError, match=r"--at .*: allowed: seconds from 0"):
+        served_work(BatchSpec(sequences=8, trace="azure-2023-conversation", trace_path="none.csv"), 8, at_s)

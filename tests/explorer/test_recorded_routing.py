@@ -117,12 +117,21 @@ def test_a_file_that_is_no_routing_or_another_ones_is_refused_in_one_line(
             ("run", "--machine", "npu-hbm3", "--kernel", "moe-route", "--routing", "x"),
             "kernel moe-route takes",
         ),
+        (
+            (*GROUPED, "--size", SIZES, "--routing", "choices.csv", "--set", "tile_m=16,routing=zipf"),
+            "knob routing: allowed where experts are drawn; choices.csv says which each token takes",
+        ),
+        (
+            (*GROUPED, "--size", SIZES, "--routing", "choices.csv", "--set", "skew_percent=50"),
+            "knob skew_percent: allowed where experts are drawn",
+        ),
     ],
 )
 def test_a_routing_that_cannot_be_taken_is_one_line(
     rowhit: Rowhit, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "not.npz").write_bytes(b"\x80\x04K\x01.")  # a pickle
+    recorded(tmp_path)
     done = rowhit(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("rowhit: ")

@@ -10,15 +10,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwmodel.assembler import PhaseAssembler, Region, Slot
-from hwmodel.bounds import lower_bound
+from hwmodel.bounds import _Touched, lower_bound
 from hwmodel.machine import Machine
-from hwmodel.program import QUEUES, Op, Program, walk
+from hwmodel.program import QUEUES, Op, Program, Tensor, walk
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
+from layouts import Layout, NamedLayout
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
 from workloads.sequence import Step, plan
 
 MachineMaker = Callable[..., Machine]
+TOUCHING = Machine(load_machine("h100-sxm"))
 
 
 def matmuls(make_program: Any, placed: Any, **options: Any) -> Program:
@@ -67,6 +70,23 @@ def test_a_later_phase_must_fetch_what_none_before_it_has_touched(make_machine: 
     assert read["fresh"] * machine.burst_bytes >= 2 * size
     assert size <= read["again"] * machine.burst_bytes < 2 * size  # the shared cache may have kept it
     assert simulate(fresh, machine).makespan_fs > simulate(again, machine).makespan_fs
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=20))
+def test_what_was_touched_are_as_many_ranges_as_lie_apart(pieces: list[tuple[int, int]]) -> None:
+    touched = _Touched(TOUCHING)
+    line = TOUCHING.spec.shared_cache.line  # type: ignore[union-attr]
+
+    def tensor(first: int, lines: int) -> Tensor:
+        layout = NamedLayout(("byte",), Layout((lines * line,), (1,)))
+        return Tensor("x", layout, "uint8", first * line)
+
+    known: set[int] = set()
+    for first, lines in pieces:
+        touched.add([tensor(first, lines)])
+        known |= set(range(first, first + lines))
+        assert [touched.holds(tensor(number, 1)) for number in range(70)] == [number in known for number in range(70)]
+        assert len(touched) == sum(number - 1 not in known for number in known)
 
 
 def test_phases_add_up(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:

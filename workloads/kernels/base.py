@@ -27,7 +27,8 @@ class Kernel:
     of one meaning, `compile(problem, knobs, machine, seed)` the program; `candidates(problem, machine)` knobs to try
     where none are given, the best first. `sizes`: what every size means, by its name. `gives(model)`: the sizes that a
     model gives where they are not among the options; of a kernel that needs no model. `typed`: whether a model gives
-    the dtype. `routed`: whether its problem may have a recorded `routing`.
+    the dtype. `routed`: whether its problem may have a recorded `routing`. `keeps`: which of its tensors, by name, are
+    there before a run and stay: weights, and caches that are a kernel's alone.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kernel:
     gives: Callable[[Model], Mapping[str, int]] | None = None
     typed: bool = True
     routed: bool = False
+    keeps: tuple[str, ...] = ()
 
     def recorded(self, model: Model | None, options: Mapping[str, Any], path: str) -> Any:
         """Return the problem whose tokens go to the experts that a file says, see `workloads.routing.read_routing`.

@@ -59,6 +59,8 @@ from workloads.routing import Groups, Routing, contiguous
 FUSED = ("no", "yes")
 # What of an expert a placement keeps together.
 PLACED = ("w13", "scales w13", "scales 1", "w2", "scales w2", "scales 2")
+OF_SHARED = ("shared w13", "scales shared w13", "shared scales 1", "shared w2", "scales shared w2", "shared scales 2")
+WEIGHTS = (*PLACED, *OF_SHARED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,9 +61,15 @@ class Homes:
 def homes_of(name: str, weights: str, counts: Array, copies: int, machine: Machine) -> Homes:
     """Return where experts with `counts` tokens live under a schedule, their weights placed as one of WEIGHTS.
 
-    `copies` are those beyond one of each; schedules that know no owners make none.
+    `copies` are those beyond one of each; schedules that know no owners make none. Raises ValueError for more of them
+    than one of every expert for every core.
     """
     cores, times = machine.spec.cores.count, np.ones(len(counts), np.int64)
+    most = len(counts) * cores
+    if name in PINNED and copies > most:
+        raise ValueError(
+            f"copies: {copies}; allowed: up to {most}, one of {len(counts)} experts for each of {cores} cores"
+        )
     for _ in range(min(copies, int(counts.sum())) if name in PINNED else 0):  # more copies than rows would stand idle
         times[np.argmax(counts / times)] += 1
     owner = _owners(name, np.repeat(counts / times, times), cores)

@@ -21,7 +21,7 @@ HEAD_TILE = mla_decode.Knobs().head_tile
 
 def latent_steps(a: LatentAttention, s: Setting) -> Iterator[Step]:
     heads = s.share(a.heads, "heads")
-    narrow = "normed"
+    narrow, parts = "normed", list(s.parts())
     if a.q_rank is not None:
         yield product("q down", s, a.q_rank, a.hidden, "normed", "q latent")
         narrow = "q latent normed"
@@ -31,9 +31,11 @@ def latent_steps(a: LatentAttention, s: Setting) -> Iterator[Step]:
     yield rms_norm("kv norm", s, a.kv_rank, s.part("kv", a.kv_rank + a.rope_dim), "latent")
     if a.indexer is not None:
         yield product("index q", s, a.indexer.heads * a.indexer.head_dim, a.indexer.rank, narrow, "index q")
-        yield product("index k", s, a.indexer.head_dim, a.hidden, "normed")
+        keys = (
+            Part("index keys", held=True) if all(_expands(a, part) for _, part in parts) else ""
+        )  # no index reads them
+        yield product("index k", s, a.indexer.head_dim, a.hidden, "normed", keys)
         yield product("index weights", s, a.indexer.heads, a.hidden, "normed")
-    parts = list(s.parts())
     for which, part in parts:
         if _expands(a, part):
             yield _expanded(f"attention{which}", a, part, heads)
@@ -57,8 +59,9 @@ def _expanded(title: str, a: LatentAttention, s: Setting, heads: int) -> Step:
         "out": s.part("heads", heads * a.v_dim, *HEADS),
     }
     if s.work.is_whole:  # else latents of earlier chunks are among them
-        values["latent"] = s.part("latent", a.kv_rank)
-        values["rotary"] = s.part("kv", a.kv_rank + a.rope_dim, column=a.kv_rank)
+        rotary = s.part("kv", a.kv_rank + a.rope_dim, column=a.kv_rank)
+        values["latent"] = replace(s.part("latent", a.kv_rank), held=True)
+        values["rotary"] = replace(rotary, held=True)
     step = in_16_bits(fitted(title, "mla-prefill", problem, mla_prefill.Knobs(), s, values), "kv up", s)
     if s.work.is_whole or not s.formats.cache:
         return step

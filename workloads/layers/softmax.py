@@ -24,7 +24,9 @@ def softmax_steps(a: SoftmaxAttention, s: Setting) -> Iterator[Step]:
     yield product("qkv", s, width, a.hidden, "normed", "qkv")
     for which, part in s.parts():
         append = kv_append.Problem(*heads, a.head_dim_qk, s.dtype, part.work.contexts, part.work.each)
-        values = {"q": part.part("q", heads_q * a.head_dim_qk, *HEADS)} | _cache(a, which)
+        values = {"q": part.part("q", heads_q * a.head_dim_qk, *HEADS)}
+        if a.head_dim_v == a.head_dim_qk or not part.work.decodes:  # else attention has keys and values of its own
+            values["kv"] = Part(f"cache{which}", held=True)
         if a.head_dim_v == a.head_dim_qk and not a.shared_kv:
             values["new"] = part.part("qkv", width, *HEADS)
         appending = kv_append.Knobs(rope="neox", cache_dtype=s.formats.cache or "model")

@@ -58,7 +58,7 @@ def test_every_item_runs_once_and_pinned_experts_stay_with_their_owners(
     rng = np.random.default_rng(seed)
     counts = rng.integers(0, 9, experts)
     expert = np.repeat(np.arange(experts), counts)
-    homes = homes_of(name, "interleaved", counts, copies, npu(cores))
+    homes = homes_of(name, "interleaved", counts, min(copies, experts * cores), npu(cores))
     order = place_experts(name, expert, np.ones(len(expert), np.int64), homes, cores)
     assert sorted(order.order.tolist()) == list(range(len(expert)))
     if order.dynamic:
@@ -102,7 +102,7 @@ def test_a_balanced_owner_has_no_more_than_the_plain_one() -> None:
 
 @given(
     st.lists(st.integers(0, 50), min_size=1, max_size=20),
-    st.integers(0, 9),
+    st.integers(0, 8),
     st.sampled_from(PLACEMENTS),
     st.sampled_from(tuple(WEIGHTS)),
 )
@@ -268,3 +268,12 @@ def test_an_expert_too_many_for_a_core_is_refused_with_the_bytes_that_are_missin
 def test_placements_of_one_meaning_have_one_key_and_others_another() -> None:
     keys = {moe_gemm.canonical(PROBLEM, replace(KNOBS, placement=placement)) for placement in WEIGHTS}
     assert len(keys) == len(WEIGHTS)
+
+
+def test_copies_end_at_one_of_every_expert_for_every_core() -> None:
+    counts = np.full(3, 1000)
+    homes = homes_of("pinned", "interleaved", counts, 12, npu(4))
+    assert homes.times.tolist() == [5, 5, 5]
+    with pytest.raises(ValueError, match="copies: 13; allowed: up to 12, one of 3 experts for each of 4 cores"):
+        homes_of("pinned", "interleaved", counts, 13, npu(4))
+    assert homes_of("static", "interleaved", counts, 13, npu(4)).times.tolist() == [1, 1, 1]  # knows no owners

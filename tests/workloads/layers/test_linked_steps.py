@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwmodel.engine import simulate
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
 from hwmodel.program import Program
@@ -31,6 +32,7 @@ from workloads.values import Part
 CORES = 3
 SMALL = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": CORES}))
 NPU = Machine(load_machine("npu-hbm3"))
+H200 = Machine(load_machine("h200-sxm"))
 HIDDEN = 32
 MIXED = of([(20, 1), (9, 1), (12, 3), (10, 10), (40, 20)])
 UNDRAFTED = of([(20, 1), (9, 1), (10, 10), (40, 20)])
@@ -180,13 +182,79 @@ def test_linked_values_take_less_memory_than_each_kernels_own(work: Scheduled) -
     assert together.live_bytes < apart.live_bytes
 
 
-def test_what_all_layers_hold_is_their_weights_and_caches() -> None:
+def test_parts_of_a_value_lie_in_a_shared_cache_once_and_only_where_the_range_of_them_fits() -> None:
+    for capacity, kept in (("320 KiB", {"q", "out"}), ("480 KiB", {"q", "out", "k", "v"})):
+        machine = Machine(load_machine("h100-sxm").with_overrides({"shared_cache.capacity": capacity}))
+        call = plan(model_steps(load_model("llama-3.1-8b"), prefill((32,)), machine, parallel=2), machine)
+        step = next(step for step in call.steps if step.kernel == "prefill-attention")
+        near = [tensor for tensor in step.program.tensors if tensor.resident == "cache"]
+        assert {tensor.name for tensor in near} == kept
+        result = simulate(step.program, machine)
+        fetched = result.metrics()["hbm_read_bytes"]
+        assert fetched == (0 if len(kept) == 4 else 2 * 32 * 4 * 128 * 2)  # keys and values of 4 heads
+
+
+def held(model: str | Path, work: Scheduled) -> Call:
+    return plan(model_steps(load_model(model), work, H200), H200)
+
+
+def scaled(*shapes: tuple[int, int]) -> int:
+    """The bytes of matrices in e4m3 with an fp32 scale per 128 x 128."""
+    return sum(n * k + 4 * -(-n // 128) * -(-k // 128) for n, k in shapes)
+
+
+def deepseek_v3_bytes() -> int:
+    """What serving keeps of the checkpoint: products with latents in 16 bits, no bias of routers, no layer of MTP."""
+    attention = scaled((1536, 7168), (24576, 1536), (576, 7168), (7168, 16384)) + 2 * 32768 * 512
+    norms = 2 * (7168 + 1536 + 512 + 7168)
+    dense = scaled((2 * 18432, 7168), (7168, 18432))
+    experts = 257 * scaled((2 * 2048, 7168), (7168, 2048)) + 2 * 256 * 7168
+    return 61 * (attention + norms) + 3 * dense + 58 * experts + 2 * (2 * 129280 * 7168 + 7168)
+
+
+@pytest.mark.parametrize("work", [decode((512, 512)), prefill((500, 24)), of([(512, 1), (500, 500), (80, 30)])])
+def test_what_all_layers_hold_is_their_weights_and_caches(work: Scheduled) -> None:
     model = load_model("llama-3.1-8b")
-    call = plan(model_steps(model, decode((512, 512)), NPU), NPU)
-    cache = 32 * 1024 * 2 * 8 * 128 * 2  # layers, tokens in whole pages, keys and values of 8 heads of 128
-    beside = call.held_bytes - 2 * model.parameters - cache
-    assert 0 <= beside < 32 * 2**20  # page tables, cosines and sines
+    call = held("llama-3.1-8b", work)
+    tokens = sum(-(-context // 16) * 16 for context in work.contexts)  # in whole pages
+    cache = 32 * tokens * 2 * 8 * 128 * 2  # layers; keys and values of 8 heads of 128
+    assert call.held_bytes == 2 * model.parameters + cache
     assert call.memory.high_water_bytes < call.held_bytes / 6  # one layer of 32, embedding and head
+
+
+def test_caches_of_chunks_are_held_once(data_dir: Path) -> None:
+    path = data_dir / "models" / "meta-llama--Llama-4-Scout-17B-16E-Instruct.json"
+    model = load_model(path)
+    cache = 48 * 8 * 4096 * 2 * 8 * 128 * 2
+    call = held(path, decode((4096,) * 8))
+    assert call.held_bytes == 2 * model.parameters + cache
+
+
+@pytest.mark.parametrize("work", [prefill((4096,)), decode((1024,) * 4), of([(2048, 1), (2048, 1024)])])
+def test_latents_are_held_and_activations_of_experts_are_not(work: Scheduled) -> None:
+    call = held("deepseek-v3", work)
+    cache = 61 * 4096 * 576 * 2
+    both = (
+        61 * 2 * 32768 * 512 if work.kind == "mixed" else 0
+    )  # expanded and absorbed attention have copies of their own
+    assert call.held_bytes == deepseek_v3_bytes() + cache + both
+
+
+def test_index_keys_are_held_also_where_no_index_reads_them(data_dir: Path) -> None:
+    files = (data_dir / "models" / f"deepseek-ai--DeepSeek-{name}.json" for name in ("V3", "V3.2"))
+    without, keyed = (
+        sum(size for value, size in held(file, prefill((96, 64))).held.items() if value.endswith((" keys", ": latent")))
+        for file in files
+    )
+    assert keyed - without == 2 * 160 * 128 * 2  # of two kinds of layers
+
+
+def test_what_passes_is_there_once_and_takes_the_bytes_that_are_left() -> None:
+    call = held("deepseek-v3", prefill((4096,)))
+    one_layer = sum(size for value, size in call.held.items() if value.startswith("latent_attention + experts"))
+    assert one_layer < call.memory.high_water_bytes
+    assert call.transient_bytes >= 2 * 8 * 4096 * 7168 * 2  # rows of eight experts per token, before and after them
+    assert call.transient_bytes <= call.memory.high_water_bytes - one_layer
 
 
 @pytest.mark.parametrize(("title", "knob", "layout"), [("qkv", "layout_c", "n m"), ("gate and up", "layout_a", "k m")])

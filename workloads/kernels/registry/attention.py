@@ -27,6 +27,7 @@ KERNELS = (
         decode_attention.compile,
         optional=decode_attention.OPTIONAL,
         sizes={**ATTENTION, **WINDOW, "q_len": "new tokens of a sequence"},
+        keeps=("k", "v", "sinks"),
     ),
     Kernel(
         "prefill-attention",
@@ -44,6 +45,7 @@ KERNELS = (
             "q_len": "new tokens of a sequence, the last of its context; 0: all",
             "bidirectional": "1: every token sees all, as in encoders",
         },
+        keeps=("sinks",),
     ),
     Kernel(
         "cascade-decode",

@@ -32,6 +32,7 @@ KERNELS = (
         },
         gives=model_sizes.expert_layer,
         routed=True,
+        keeps=moe_layer.WEIGHTS,
     ),
     Kernel(
         "moe-route",

@@ -36,6 +36,7 @@ KERNELS = (
         optional=mla_decode.OPTIONAL,
         sizes=ABSORBED,
         gives=model_sizes.absorbed,
+        keeps=("cache",),
     ),
     Kernel(
         "mla-prefill",
@@ -49,6 +50,7 @@ KERNELS = (
         optional=mla_prefill.OPTIONAL,
         sizes={**LATENT, "value": "elements of a value of a head"},
         gives=model_sizes.expanded,
+        keeps=("w_uk", "w_uv", "latent", "rotary"),
     ),
     Kernel(
         "sparse-attention",
@@ -62,6 +64,7 @@ KERNELS = (
         optional=sparse_attention.OPTIONAL,
         sizes={**ABSORBED, "top_k": "tokens that a query attends to"},
         gives=model_sizes.selected,
+        keeps=("cache", "sinks"),
     ),
     kernel_of(
         "sparse-gqa",
@@ -89,6 +92,7 @@ KERNELS = (
             "ratio": "tokens to a key",
         },
         gives=model_sizes.indexer_sizes,
+        keeps=("cache",),
     ),
     kernel_of(
         "compressed-attention",
@@ -104,6 +108,7 @@ KERNELS = (
             "top_k": "entries that a query attends to; 0: all",
             "q_len": "new tokens of a sequence; 0: all",
         },
+        keeps=("cache", "sinks"),
     ),
     kernel_of(
         "compress",
@@ -116,5 +121,6 @@ KERNELS = (
             "overlap": "1: the windows of neighbouring entries overlap",
             "waiting": "1: tokens wait in fp32 for their window to be full",
         },
+        keeps=("bias",),
     ),
 )

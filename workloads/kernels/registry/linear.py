@@ -29,6 +29,7 @@ KERNELS = (
             "per_channel": "1: a decay per channel of the keys; 0: per head",
         },
         gives=model_sizes.linear,
+        keeps=("state",),
     ),
     Kernel(
         "linear-prefill",
@@ -42,6 +43,7 @@ KERNELS = (
         optional=linear_prefill.OPTIONAL,
         sizes=LINEAR,
         gives=model_sizes.linear,
+        keeps=("state",),
     ),
     kernel_of(
         "kda-prefill",
@@ -50,5 +52,6 @@ KERNELS = (
         "batch",
         sizes={name: LINEAR[name] for name in ("heads", "key_dim", "value_dim")},
         gives=model_sizes.linear,
+        keeps=("state",),
     ),
 )

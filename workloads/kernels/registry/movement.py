@@ -22,6 +22,7 @@ KERNELS = (
             "columns": "elements of a row of the table; by default the model's hidden size",
         },
         gives=model_sizes.table,
+        keeps=("table",),
     ),
     Kernel(
         "kv-append",

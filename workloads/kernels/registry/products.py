@@ -45,7 +45,7 @@ def _narrow(weights: str, description: str) -> Kernel:
     )
 
 
-KERNELS = (
+_PRODUCTS = (
     _product(
         "gemm", "c[m, n] = a[m, k] b[n, k]^T, tiled, multi-buffered, split-K; a model gives the dtype only", gemm.shape
     ),
@@ -159,3 +159,4 @@ KERNELS = (
         sizes=PRODUCT,
     ),
 )
+KERNELS = tuple(replace(kernel, keeps=("b", "scales b")) for kernel in _PRODUCTS)

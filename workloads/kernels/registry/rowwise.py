@@ -53,6 +53,7 @@ KERNELS = (
         optional={"columns": 0, "residual": 0, "dtype": "model"},
         sizes={**ROWS, **DTYPE, "residual": "1: x + residual is normed and stored; 0: x alone is normed"},
         gives=model_sizes.hidden,
+        keeps=("weight",),
     ),
     Kernel(
         "layer-norm",
@@ -211,6 +212,7 @@ KERNELS = (
             "head": "1: the sum before the output head",
         },
         gives=model_sizes.hidden,
+        keeps=("base", "scales"),
     ),
     kernel_of(
         "expand-streams",
