@@ -75,6 +75,11 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     return Bound(total, by_resource, limiting, all_bursts)
 
 
+def launches(program: Program, machine: Machine) -> Bound:
+    """Return the bound that holds whatever the components do between the launches."""
+    return Bound(len(program.phases) * machine.spec.launch.latency, {}, {}, {"load": 0, "store": 0})
+
+
 class _Touched:
     """The bytes that the phases so far may have brought into a shared cache, as ranges of whole lines and transfers."""
 

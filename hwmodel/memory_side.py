@@ -112,12 +112,13 @@ class Trip:
 class MemorySide:
     """Takes requests from the DMA engines and calls back when they are complete.
 
-    `dram` holds the channels of a machine that has HBM, and is None otherwise.
+    `dram` holds the channels of a machine that has HBM, and is None otherwise. A memory side of one's own replaces what
+    it does otherwise: `begin`, `enter`, `answer`, `quiet` and `levels`.
     """
 
     def __init__(self, env: Clock, machine: Machine, dram: Dram | None) -> None:
         spec = machine.spec
-        self._env, self._machine, self._dram = env, machine, dram
+        self.env, self.machine, self._dram = env, machine, dram
         self._tlb_spec = spec.tlb
         self._cache = SharedCache(spec.shared_cache, machine.burst_bytes) if spec.shared_cache else None
         self._memory = DramMemory(dram) if dram else None
@@ -159,9 +160,9 @@ class MemorySide:
 
     def begin(self, program: Program) -> None:
         """Put into the shared cache what a program says it finds there."""
-        cache = self._machine.spec.shared_cache
+        cache = self.machine.spec.shared_cache
         if self._cache and cache and program.earlier_stores is not None:
-            one_way, memory_bytes = cache.capacity // cache.ways, self._machine.memory_capacity_bytes
+            one_way, memory_bytes = cache.capacity // cache.ways, self.machine.memory_capacity_bytes
             others = free_place(program, cache.capacity, one_way, memory_bytes)
             self._cache.age(others, program.earlier_stores)
         self.hold((t.base_bytes, t.size_bytes) for t in program.tensors if t.resident == "cache")
@@ -179,7 +180,7 @@ class MemorySide:
         tlb = self._tlbs.get(request.engine)
         if tlb is None:
             tlb = self._tlbs[request.engine] = Tlb(self._tlb_spec)
-        delay_fs = tlb.delay_fs(bursts, first, stop, self._env.now)
+        delay_fs = tlb.delay_fs(bursts, first, stop, self.env.now)
         if delay_fs:
             self._untranslated_bytes += trip.size_bytes
             self.at(delay_fs, self._leave, trip)
@@ -192,15 +193,20 @@ class MemorySide:
 
     def _leave_now(self, trip: Trip) -> None:
         """Send a translated request into the network, unless it joins another or stays where it is."""
-        arrival_fs = now_fs = self._env.now
+        crossed_fs = now_fs = self.env.now
         if not trip.is_local:
             if not trip.is_write and self._multicast.join(trip, now_fs):
                 return
             if trip.is_write:
-                arrival_fs = self._there.cross(now_fs, trip.size_bytes)
-            if self._cache or self._mixes:
-                arrival_fs += self._back_fs
-        order = self._env.place()
+                crossed_fs = self._there.cross(now_fs, trip.size_bytes)
+        self.enter(trip, crossed_fs)
+
+    def enter(self, trip: Trip, crossed_fs: int) -> None:
+        """Let a request go on to the shared cache or to main memory that crosses the network's middle at a time."""
+        arrival_fs, now_fs = crossed_fs, self.env.now
+        if not trip.is_local and (self._cache or self._mixes):
+            arrival_fs += self._back_fs
+        order = self.env.place()
         if arrival_fs == now_fs and not self._cache:  # before all else of this time
             order -= k.NEVER
         if not self._free:
@@ -240,7 +246,7 @@ class MemorySide:
 
     def run(self) -> None:
         """Run all events, letting the DRAM channels go ahead between them."""
-        env = self._env
+        env = self.env
         queue = env._queue
         while True:
             while queue and queue[0][0] < self._next_fs:
@@ -269,7 +275,7 @@ class MemorySide:
         count = int(t.scalars[k.SENDS])
         if self._memory and count:
             sends = t.sends[:count]
-            sends[:, TICK] = [self._machine.fs_to_ticks(time_fs) for time_fs in sends[:, TICK].tolist()]
+            sends[:, TICK] = [self.machine.fs_to_ticks(time_fs) for time_fs in sends[:, TICK].tolist()]
             self._memory.submit(sends, t.sent)
             t.scalars[k.SENDS] = t.scalars[k.SENT] = 0
 
@@ -289,10 +295,10 @@ class MemorySide:
         """Let the DRAM channels go ahead."""
         assert self._memory is not None
         self._send()
-        limit, dram, scalars = self._machine.fs_to_ticks(limit_fs), self._memory.dram, self._trips.scalars
+        limit, dram, scalars = self.machine.fs_to_ticks(limit_fs), self._memory.dram, self._trips.scalars
         numbers, ticks = dram.advance(limit)
-        scalars[k.SAFE_FS] = self._machine.ticks_to_fs(limit + dram.lookahead_ticks)
-        times_fs = np.array([self._machine.ticks_to_fs(tick) for tick in ticks.tolist()], np.int64)
+        scalars[k.SAFE_FS] = self.machine.ticks_to_fs(limit + dram.lookahead_ticks)
+        times_fs = np.array([self.machine.ticks_to_fs(tick) for tick in ticks.tolist()], np.int64)
         k.note(scalars, self._trips.done, self._memory.submissions, numbers, times_fs)
 
     def _answer(self, number: int, came_fs: int, served_fs: int) -> None:
@@ -303,20 +309,27 @@ class MemorySide:
         if number == k.NONE:
             assert self._quiet is not None
             quiet, self._quiet = self._quiet, None
-            self.at(came_fs - self._env.now, _succeed, quiet)
+            self.at(came_fs - self.env.now, _succeed, quiet)
             return
         trip = self._under_way[number]
         assert trip is not None
         self._free.append(number)
+        self.answer(trip, served_fs)
+
+    def answer(self, trip: Trip, served_fs: int) -> None:
+        """Send a load's data back, or word that a store is complete, which leaves cache or memory at a time.
+
+        Loads are answered in the order of time.
+        """
         if trip.is_write:
             back_fs = 0 if trip.is_local else self._back_fs
-            self.at(served_fs + back_fs - self._env.now, trip.request.engine.complete, trip.request)
+            self.at(served_fs + back_fs - self.env.now, trip.request.engine.complete, trip.request)
             return
         self._multicast.close(trip)
         if self._cache:  # its slices may have served one that came later before
-            self.at(served_fs - self._env.now, self._go_back, (trip, served_fs))
+            self.at(served_fs - self.env.now, self._go_back, (trip, served_fs))
         elif trip.is_local:
-            self.at(served_fs - self._env.now, self._arrive, trip)
+            self.at(served_fs - self.env.now, self._arrive, trip)
         else:
             self._send_back(trip, served_fs)
 
@@ -327,12 +340,12 @@ class MemorySide:
         """Send a load's data, which is there now or soon, to those that asked for it; in order of time."""
         there_fs = self._back.cross(now_fs, trip.size_bytes) + self._back_fs
         if self._mixes:  # data that stays beside its core may be at the port before
-            self.at(there_fs - self._env.now, self._arrive, trip)
+            self.at(there_fs - self.env.now, self._arrive, trip)
         else:
             self._receive(trip, there_fs)
 
     def _arrive(self, event: simpy.Event) -> None:
-        self._receive(event.value, self._env.now)  # type: ignore[arg-type]
+        self._receive(event.value, self.env.now)  # type: ignore[arg-type]
 
     def _receive(self, trip: Trip, there_fs: int) -> None:
         for receiver in (trip, *trip.followers):
@@ -344,14 +357,14 @@ class MemorySide:
         if not scalars[k.WRITE_BACKS]:
             return None
         scalars[k.QUIET] = 1
-        self._quiet = self._env.event()
+        self._quiet = self.env.event()
         return self._quiet
 
     def at(self, delay_fs: int, callback: Callable[[Any], None], value: Any = None) -> None:
         """Call back after a time, with an event that carries the value."""
-        event = Call(self._env)
+        event = Call(self.env)
         event.callbacks, event._ok, event._value = [callback], True, value
-        self._env.schedule(event, delay=delay_fs)
+        self.env.schedule(event, delay=delay_fs)
 
     def count(self, asked_bytes: int, untranslated_bytes: int, local_bytes: int) -> None:
         """Count bytes of requests that came another way than `submit`.

@@ -218,5 +218,5 @@ def _links(book: _PhaseBook) -> Iterator[tuple[int, int]]:
 def record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
     """Run a program on the reference; return its result and its timeline. Raises what `reference.simulate` does."""
     recorder = Recorder(program, machine)
-    result = reference.simulate(program, machine, recorder)
+    result = reference.simulate(program, machine, observer=recorder)
     return result, recorder.finish(result)

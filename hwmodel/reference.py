@@ -4,7 +4,8 @@ The readable definition of the machine. A core is four queue processes around on
 (`hwmodel.sram`); the two DMA queues cut tiles into memory requests with a bounded number in flight
 (`hwmodel.dma_engine`); requests go to the memory side (`hwmodel.memory_side`), whose compiled DRAM channels
 (`hwmodel.dram`) schedule every burst. Time is an integer count of femtoseconds; ties are broken by the order of
-scheduling, so equal inputs give equal results. An observer (`hwmodel.observer`) may watch a run.
+scheduling, so equal inputs give equal results. A script may put components of its own in place of some
+(`hwmodel.components`). An observer (`hwmodel.observer`) may watch a run.
 
 Not modelled: what the components name.
 """
@@ -18,9 +19,10 @@ from typing import Any
 import numpy as np
 import simpy
 
+from hwmodel.components import Components
 from hwmodel.descriptors import Tiles
 from hwmodel.dma import Regions, cut_requests
-from hwmodel.dma_engine import DmaEngine, Process, Tile
+from hwmodel.dma_engine import Process, Tile
 from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
 from hwmodel.main_memory import SEND_FIELDS, DramMemory
@@ -29,8 +31,9 @@ from hwmodel.observer import Observer
 from hwmodel.operands import Operands
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
 from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, SramUse, Traffic, make_result
-from hwmodel.sram import SharedSram
 from hwmodel.sram_access import NOTHING
+
+STANDARD = Components()
 
 
 class CounterBank:
@@ -68,6 +71,7 @@ class PhaseParts:
         program: Program,
         phase: Phase,
         machine: Machine,
+        components: Components,
         memory: MemorySide,
         traffic: Traffic,
         sram_use: SramUse,
@@ -75,6 +79,7 @@ class PhaseParts:
     ) -> None:
         self.phase = phase
         self.machine = machine
+        self.components = components
         self.memory = memory
         self.traffic = traffic
         self.sram_use = sram_use
@@ -96,7 +101,7 @@ class Core:
         self.sram_use = parts.sram_use
         self.observer = parts.observer
         self.counters = CounterBank(env, len(parts.phase.counters))
-        self.sram = SharedSram()
+        self.sram = parts.components.scratchpad()
         self._parts = parts
         self._phase = parts.phase
         self._causes = [counter.cause for counter in parts.phase.counters]
@@ -109,7 +114,7 @@ class Core:
         """A DMA queue: work out each tile's bursts and requests, wait for its counters, issue it."""
         parts, name = self._parts, QUEUES[number]
         is_store = name == "store"
-        engine = DmaEngine(self, number, is_store)
+        engine = parts.components.dma_engine(self, number, is_store)
         for instruction, variables in walk(self._phase, number, tasks):
             region = parts.regions.region(instruction.tile, variables)
             bursts = parts.regions.bursts(region, is_store)
@@ -163,16 +168,19 @@ class Core:
                 yield counters.when(counter, target), self._causes[counter]
 
 
-def simulate(program: Program, machine: Machine, observer: Observer | None = None) -> Result:
-    """Run `program` on `machine` and return its `Result`; an observer is told of it, and changes nothing.
+def simulate(
+    program: Program, machine: Machine, components: Components = STANDARD, observer: Observer | None = None
+) -> Result:
+    """Run `program` on `machine`, made of these components, and return its `Result`, which names those of one's own.
 
-    Raises ValueError if a phase does not fit the scratchpad, or deals its tasks to another number of cores.
+    An observer is told of the run, and changes nothing. Raises ValueError if a phase does not fit the
+    scratchpad, or deals its tasks to another number of cores.
     """
     for phase in program.phases:
         machine.require_fit(phase)
     env = Clock()
     dram = make_dram(machine, log_bursts=observer is not None) if machine.memory == "hbm" else None
-    memory = MemorySide(env, machine, dram)
+    memory = components.memory_side(env, machine, dram)
     memory.begin(program)
     cores = machine.spec.cores.count
     ledger = observer.ledger if observer else lambda core, queue: Ledger()
@@ -182,14 +190,15 @@ def simulate(program: Program, machine: Machine, observer: Observer | None = Non
     times = []
     for phase in program.phases:
         start = env.now
-        parts = PhaseParts(program, phase, machine, memory, traffic, sram_use, observer)
+        parts = PhaseParts(program, phase, machine, components, memory, traffic, sram_use, observer)
         finished = env.process(_run_phase(env, parts, ledgers))
         memory.run()
         if not finished.triggered:
             raise RuntimeError(f"phase {phase.name} of {program.name} deadlocks: a queue waits for a counter for ever")
         times.append(PhaseTime(phase.name, env.now - start))
     books = ledgers, traffic, sram_use
-    result = make_result(program, machine, env.now, times, *books, dram, memory.cache_busy_fs, memory.levels())
+    moved = dram, memory.cache_busy_fs, memory.levels()
+    result = make_result(program, machine, env.now, times, *books, *moved, components.own)
     if observer and dram:
         observer.bursts(dram.bursts())
     return result

@@ -173,7 +173,7 @@ def test_what_is_read_back_is_the_useful_time_of_every_unit_and_the_bytes_moved(
 def test_the_busy_time_of_every_track_is_in_the_account_of_its_unit(name: str, most_bytes: int, tmp_path: Path) -> None:
     machine = Machine(load_machine(name))
     recorder = Keeping(program_of(machine), machine)
-    timeline = recorder.finish(reference.simulate(program_of(machine), machine, recorder))
+    timeline = recorder.finish(reference.simulate(program_of(machine), machine, observer=recorder))
     events = written(tmp_path / "a.json", timeline, most_bytes=most_bytes)
     cores = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
     tracks = {

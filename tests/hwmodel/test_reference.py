@@ -255,7 +255,7 @@ def test_time_does_not_depend_on_how_far_the_channels_run_ahead(
     def one_tick(self: MemorySide, limit_fs: int) -> None:
         nonlocal steps, done_tick
         steps += 1
-        done_tick = min(max(done_tick + 1, machine.fs_to_ticks(self._env.now)), machine.fs_to_ticks(limit_fs))
+        done_tick = min(max(done_tick + 1, machine.fs_to_ticks(self.env.now)), machine.fs_to_ticks(limit_fs))
         advance(self, int(done_tick * machine.tick_fs))  # rounded down, so that it is this tick
 
     monkeypatch.setattr(MemorySide, "advance", one_tick)
@@ -451,7 +451,7 @@ def test_requests_leave_dram_in_order_of_time_though_writes_take_less_long_than_
     times_fs: list[int] = []
 
     def watched(self: MemorySide, number: int, came_fs: int, served_fs: int) -> None:
-        assert self._env.now <= served_fs + self._back_fs
+        assert self.env.now <= served_fs + self._back_fs
         times_fs.append(came_fs)
         answer(self, number, came_fs, served_fs)
 

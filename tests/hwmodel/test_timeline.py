@@ -89,7 +89,7 @@ def test_bursts_wait_for_as_long_as_the_controllers_log_says(machine: Machine) -
             super().bursts(log)
 
     recorder = Keeping(multiply(machine), machine)
-    timeline = recorder.finish(reference.simulate(multiply(machine), machine, recorder))
+    timeline = recorder.finish(reference.simulate(multiply(machine), machine, observer=recorder))
     steps = counts(timeline)[-1, "HBM bursts waiting"]
     spans = zip(steps.values, pairwise(steps.times_fs), strict=False)
     waited_fs = sum(value * (to_fs - from_fs) for value, (from_fs, to_fs) in spans)

@@ -16,7 +16,8 @@ from hwmodel.program import Program
 from hwmodel.spec import load_machine
 from workloads.kernels import gemm, moe_gemm
 
-MANY = 2_000  # examples of each kind in the nightly run
+# the nightly run: 10,000 programs on machines, half kernels and half streams, in parts for several processes
+PARTS, EXAMPLES = range(10), 500
 
 
 def check(program: Program, machine: Machine) -> None:
@@ -42,7 +43,7 @@ def test_streams_take_the_time_of_the_reference_in_every_count(make: Any, machin
 
 
 NIGHTLY = settings(
-    max_examples=MANY, derandomize=False, database=None, phases=[Phase.generate, Phase.shrink],
+    max_examples=EXAMPLES, derandomize=False, database=None, phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 
@@ -56,16 +57,20 @@ def test_streams_that_find_the_cache_full_of_others_take_the_time_of_the_referen
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("part", PARTS)
 @NIGHTLY
-@given(kernels(), machines())
-def test_very_many_kernels_take_the_time_of_the_reference(case: tuple[Any, Any, Any], machine: Machine) -> None:
+@given(case=kernels(), machine=machines())
+def test_very_many_kernels_take_the_time_of_the_reference(
+    part: int, case: tuple[Any, Any, Any], machine: Machine
+) -> None:
     check_kernel(case, machine)
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("part", PARTS)
 @NIGHTLY
-@given(streams(), machines())
-def test_very_many_streams_take_the_time_of_the_reference(make: Any, machine: Machine) -> None:
+@given(make=streams(), machine=machines())
+def test_very_many_streams_take_the_time_of_the_reference(part: int, make: Any, machine: Machine) -> None:
     check(make(machine), machine)
 
 
