@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Protocol
 
-COMPILING = "compiling the simulator, up to 60 s of one core, once on this computer"
+COMPILING = "compiling the simulator, up to 30 s of one core, once on this computer"
 
 
 class Progress(Protocol):

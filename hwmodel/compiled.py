@@ -1,4 +1,7 @@
-"""The one decorator for compiled functions: numba with an on-disk cache that notices every change of the compiled code.
+"""The decorators for compiled functions: numba with an on-disk cache that notices every change of the compiled code.
+
+Called from Python, a function is an entry, whose code is kept on disk with all that it calls; called from compiled
+code, a part of entries (`hwmodel.compiled_part`), which is compiled anew by each process that compiles one.
 
 numba checks only the file of the function that was called, so a change in a function it calls, in another file, would
 go on running as it was. Here a cache entry is valid only while all files of this package that speak of
@@ -24,6 +27,8 @@ from zlib import crc32
 from numba import config, njit
 from numba.core.compiler_lock import global_compiler_lock
 
+from hwmodel.compiled_part import part
+
 # LLVM's third level takes half as long again as the second for code like this, which runs no faster for it.
 config.OPT = type(config.OPT)(2)  # type: ignore[attr-defined]
 
@@ -40,12 +45,18 @@ def _sources() -> str:
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called, without the global interpreter lock, and keep the code on disk."""
-    return _cached(njit(cache=True, nogil=True)(function))
+    return _with_part(_cached(njit(cache=True, nogil=True)(function)), part(function, forceinline=False))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile `function` into the compiled functions that call it: for the few lines of a hot loop."""
-    return _cached(njit(cache=True, nogil=True, forceinline=True)(function))
+    return _with_part(njit(nogil=True)(function), part(function, forceinline=True))
+
+
+def _with_part(entry: Any, inner: Any) -> Any:
+    """Let compiled code that calls the entry find the part in its place."""
+    entry.get_call_template, entry.get_overload = inner.get_call_template, inner.get_overload
+    return entry
 
 
 def _cached(dispatcher: Any) -> Any:
@@ -74,7 +85,7 @@ def _cached(dispatcher: Any) -> Any:
 def _alone(index: Path) -> Iterator[None]:
     """Keep other processes from compiling or loading the function with this index file.
 
-    Who waits holds only functions that call this one, so no two wait for each other.
+    What an entry calls is compiled with it, so who holds one waits for no other.
     """
     file, byte = _locks(index.parent), crc32(index.name.encode())
     fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)

@@ -5,6 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+from hwmodel.compiled import compiled, inlined
 
 ROOT = Path(__file__).parents[2]
 MODULE = """
@@ -43,6 +48,34 @@ def test_of_processes_that_need_a_function_at_once_one_compiles_it(tmp_path: Pat
     answers, compiled = zip(*[line.rsplit(" ", 1) for line in lines], strict=True)
     assert set(answers) == {"[10, 20, 10.0, 20.0]"}
     assert sum(map(int, compiled)) == 2 * 2  # two functions for two types
+
+
+@inlined
+def more(x: int, by: int) -> int:
+    return x + by
+
+
+@compiled
+def twice(x: int) -> int:
+    return 2 * x
+
+
+def _much_more(x: int) -> int:
+    return int(twice(more(x, 1)) + more(more(x, 3), twice(x)) + twice(4))
+
+
+much_more: Any = njit(_much_more)  # not kept on disk
+
+
+def test_what_compiled_code_calls_is_compiled_once_for_all_constants_and_has_no_code_of_its_own() -> None:
+    assert much_more(10) == 22 + 33 + 8
+    for function in (more, twice):
+        (found,) = function.get_overload.__self__.overloads.values()
+        assert found.library.get_pointer_to_function(found.fndesc.llvm_func_name) == 0
+
+
+def test_what_compiled_code_calls_may_be_called_from_python_too() -> None:
+    assert (much_more(10), more(1, 2), more(2, 2), twice(3)) == (63, 3, 4, 6)
 
 
 def numbers_from(tree: ast.Module) -> set[Path]:
