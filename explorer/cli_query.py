@@ -82,6 +82,15 @@ def query_of(
     return Query(machine, kernel, model, lengths, tuple(options.items()), seed=seed, routing=routing)
 
 
+def with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
+    """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
+    from explorer import evaluate, settings
+
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    return evaluate.suggested(query) if suggest else query
+
+
 def lengths_of(sequences: int | None, context: int | None, trace: str | None, seed: int) -> Any:
     """Return the batch that the options ask for, or None where none of them is given."""
     from explorer.names import unknown

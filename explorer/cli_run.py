@@ -25,12 +25,12 @@ from explorer.cli_query import (
     say_engine,
     sizes_of,
     warn,
+    with_knobs,
 )
 from explorer.json_text import Json, print_json
 
 if TYPE_CHECKING:
     from explorer.explain import Explanation
-    from explorer.query import Query
     from hwmodel.saving import Saved
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
@@ -63,7 +63,7 @@ def run(
     warn(model)
     if save is not None and (not save.parent.is_dir() or save.is_dir()):
         raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
-    query = _with_knobs(query, sets, suggest)
+    query = with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
         saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
     assert saved.result is not None
@@ -129,7 +129,7 @@ def explain(
     options = sizes_of(sizes, {"m": m, "n": n, "k": k})
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
-    query = _with_knobs(query, sets, suggest)
+    query = with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
         found = evaluate.explanation(query, engine)
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
@@ -167,7 +167,7 @@ def program(
 
     options = sizes_of(sizes, {"m": m, "n": n, "k": k})
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    query = _with_knobs(query, sets, suggest)
+    query = with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
         facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)
@@ -212,12 +212,3 @@ def whatif(
     else:
         print(evaluate.describe(query))
         print(tables.whatif_table(record))
-
-
-def _with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
-    """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
-    from explorer import evaluate, settings
-
-    if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    return evaluate.suggested(query) if suggest else query

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from explorer.explain import Explanation
     from hwmodel.saving import Saved
+    from hwmodel.timeline import Timeline
 
 Options = tuple[tuple[str, int | str], ...]
 FLOORS = ("layouts", "hwmodel", "workloads")
@@ -281,6 +282,16 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
 
     bandwidth = {name: np.asarray(values) for name, values in result.bandwidth().items()}
     return Outcome(result.metrics(), bandwidth, result.banks)
+
+
+def timeline(query: Query) -> Timeline:
+    """Return what happened when in a run of the query, by the SimPy reference, whose times are the engine's."""
+    program, machine = _program(query)
+    from hwmodel.recorder import record
+
+    announce_compiling()
+    with _no_refusal():
+        return record(program, machine)[1]
 
 
 def explanation(query: Query, engine: str = "compiled") -> Explanation:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 LOCK = "lock"
 _TEMPORARY = ".tmp"
@@ -18,12 +19,27 @@ _TEMPORARY = ".tmp"
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that at any moment the file is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
-    with temporary.open("wb") as file:
+    with written_atomically(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Write to a file, piece by piece, that takes the place of `path` at the end of the block, unless that fails."""
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    try:
+        file = temporary.open("wb")
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

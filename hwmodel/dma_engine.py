@@ -106,6 +106,8 @@ class DmaEngine:
             share_fs = sram_fs * stop // total - sram_fs * first // total
             request = Request(self, descriptor, (stop - first) * self._burst_bytes, share_fs)
             self._outstanding += 1
+            if core.observer:
+                core.observer.request(self.core, self._number, core.env.now)
             message = request, tile.bursts, first, stop, self._is_write
             first = stop
             if self._is_write:  # the data leaves through the port while the engine issues the next request
@@ -128,6 +130,8 @@ class DmaEngine:
         """The request that the event carries is complete: free its place; signal tiles now complete in order."""
         request: Request = event.value  # type: ignore[assignment]
         self._outstanding -= 1
+        if self._core.observer:
+            self._core.observer.answer(self.core, self._number, request.size_bytes, self._core.env.now)
         self._late_fs = request.late_fs
         descriptor = request.descriptor
         descriptor.remaining -= 1
@@ -170,6 +174,8 @@ class DmaEngine:
 
     def _retire(self) -> None:
         while self._in_order and self._in_order[0].remaining == 0:
+            if self._core.observer:
+                self._core.observer.complete(self.core, self._number, self._core.env.now)
             self._core.counters.add(self._in_order.popleft().signals)
 
     def _wait(self, ledger: Ledger) -> Process:

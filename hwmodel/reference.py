@@ -5,7 +5,7 @@ The readable definition of the machine. A core is four queue processes around on
 (`hwmodel.dma_engine`); requests go to the memory side (`hwmodel.memory_side`), whose compiled DRAM channels
 (`hwmodel.dram`) schedule every burst. Time is an integer count of femtoseconds; ties are broken by the order of
 scheduling, so equal inputs give equal results. A script may put components of its own in place of some
-(`hwmodel.components`).
+(`hwmodel.components`). An observer (`hwmodel.observer`) may watch a run.
 
 Not modelled: what the components name.
 """
@@ -27,6 +27,7 @@ from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
 from hwmodel.main_memory import SEND_FIELDS, DramMemory
 from hwmodel.memory_side import Clock, MemorySide
+from hwmodel.observer import Observer
 from hwmodel.operands import Operands
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
 from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, SramUse, Traffic, make_result
@@ -63,7 +64,7 @@ class CounterBank:
 
 
 class PhaseParts:
-    """What the cores of a phase share: its decoded tiles and costs, and the books."""
+    """What the cores of a phase share: its decoded tiles and costs, the books, and who watches."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class PhaseParts:
         memory: MemorySide,
         traffic: Traffic,
         sram_use: SramUse,
+        observer: Observer | None,
     ) -> None:
         self.phase = phase
         self.machine = machine
@@ -81,6 +83,7 @@ class PhaseParts:
         self.memory = memory
         self.traffic = traffic
         self.sram_use = sram_use
+        self.observer = observer
         dma = machine.spec.cores.dma
         self.regions = Regions(program, phase, machine.burst_bytes, dma.min_transfer)
         self.tiles = Tiles(program, phase, machine)
@@ -96,6 +99,7 @@ class Core:
         self.machine = parts.machine
         self.memory = parts.memory
         self.sram_use = parts.sram_use
+        self.observer = parts.observer
         self.counters = CounterBank(env, len(parts.phase.counters))
         self.sram = parts.components.scratchpad()
         self._parts = parts
@@ -118,6 +122,8 @@ class Core:
             stops = engine.cut(bursts)
             parts.traffic.count(name, region, len(bursts), len(stops), cost)
             self.sram_use.count(number, cost, *((cost.sram, NOTHING) if is_store else (NOTHING, cost.sram)))
+            if self.observer:
+                self.observer.turn(self.number, number, instruction, variables, region)
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, self.env.now)
@@ -132,6 +138,8 @@ class Core:
         env, sram, operands = self.env, self.sram, self._parts.operands
         for instruction, variables in walk(self._phase, number, tasks):
             cost = operands.cost(instruction, tuple([size(variables) for size in instruction.sizes]))
+            if self.observer:
+                self.observer.turn(self.number, number, instruction, variables, None)
             for event, cause in self._waits(instruction, variables):
                 yield event
                 ledger.spend(cause, env.now)
@@ -147,6 +155,8 @@ class Core:
                     ledger.spend("SRAM bank conflict", start_fs + cost.alone_fs)
                     ledger.spend("SRAM contention", env.now)
                     self.sram_use.wait(number, env.now - start_fs - cost.alone_fs)
+            if self.observer:
+                self.observer.complete(self.number, number, env.now)
             self.counters.add(instruction.signals)
 
     def _waits(self, instruction: Instruction, variables: list[int]) -> Iterator[tuple[simpy.Event, str]]:
@@ -158,25 +168,29 @@ class Core:
                 yield counters.when(counter, target), self._causes[counter]
 
 
-def simulate(program: Program, machine: Machine, components: Components = STANDARD) -> Result:
+def simulate(
+    program: Program, machine: Machine, components: Components = STANDARD, observer: Observer | None = None
+) -> Result:
     """Run `program` on `machine`, made of these components, and return its `Result`, which names those of one's own.
 
-    Raises ValueError if a phase does not fit the scratchpad, or deals its tasks to another number of cores.
+    An observer is told of the run, and changes nothing. Raises ValueError if a phase does not fit the
+    scratchpad, or deals its tasks to another number of cores.
     """
     for phase in program.phases:
         machine.require_fit(phase)
     env = Clock()
-    dram = make_dram(machine) if machine.memory == "hbm" else None
+    dram = make_dram(machine, log_bursts=observer is not None) if machine.memory == "hbm" else None
     memory = components.memory_side(env, machine, dram)
     memory.begin(program)
     cores = machine.spec.cores.count
-    ledgers = [[Ledger() for _ in QUEUES] for _ in range(cores)]
+    ledger = observer.ledger if observer else lambda core, queue: Ledger()
+    ledgers = [[ledger(core, queue) for queue in range(len(QUEUES))] for core in range(cores)]
     traffic = Traffic(program, machine.burst_bytes)
     sram_use = SramUse()
     times = []
     for phase in program.phases:
         start = env.now
-        parts = PhaseParts(program, phase, machine, components, memory, traffic, sram_use)
+        parts = PhaseParts(program, phase, machine, components, memory, traffic, sram_use, observer)
         finished = env.process(_run_phase(env, parts, ledgers))
         memory.run()
         if not finished.triggered:
@@ -184,14 +198,18 @@ def simulate(program: Program, machine: Machine, components: Components = STANDA
         times.append(PhaseTime(phase.name, env.now - start))
     books = ledgers, traffic, sram_use
     moved = dram, memory.cache_busy_fs, memory.levels()
-    return make_result(program, machine, env.now, times, *books, *moved, components.own)
+    result = make_result(program, machine, env.now, times, *books, *moved, components.own)
+    if observer and dram:
+        observer.bursts(dram.bursts())
+    return result
 
 
-def make_dram(machine: Machine) -> Dram:
-    """Return the DRAM channels of a machine with HBM."""
+def make_dram(machine: Machine, log_bursts: bool = False) -> Dram:
+    """Return the DRAM channels of a machine with HBM; `log_bursts` keeps one row per burst."""
     hbm = machine.hbm
     tables, bin_ticks = hbm.address_map.compiled(), machine.fs_to_ticks(BIN_FS)
-    return Dram(hbm.timing, hbm.organisation, hbm.spec.stacks, tables, hbm.policy, bin_ticks=bin_ticks)
+    described = hbm.timing, hbm.organisation, hbm.spec.stacks, tables, hbm.policy
+    return Dram(*described, bin_ticks=bin_ticks, log_bursts=log_bursts)
 
 
 def compile_dram(machine: Machine) -> None:
@@ -214,6 +232,8 @@ def compile_others(program: Program, machine: Machine) -> None:
 
 def _run_phase(env: Clock, parts: PhaseParts, ledgers: list[list[Ledger]]) -> Process:
     yield env.timeout(parts.machine.spec.launch.latency)
+    if parts.observer:
+        parts.observer.begin(parts.phase, env.now)
     processes = []
     shares = _shares(parts.phase, len(ledgers))
     for place, (core_ledgers, share) in enumerate(zip(ledgers, shares, strict=True)):
