@@ -30,7 +30,7 @@ MOST_AREA, MOST_EDGES = 256 * 192, 448  # of a tile whose sums lie in registers
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 MOST_STAGES = 8
 LINE_BYTES = 128  # of k in a tile: what a swizzled line of operands takes
-LONG_LINES = (4, 2, 1)  # times the line, where no cache is shared: fewer banks of memory are met in long runs
+LONG_LINES = (4, 2, 1)  # assumed: times the line, where no cache is shared; fewer banks of memory are met in long runs
 FEW_ROWS = 64  # assumed: up to here reading the weights is all the work on the shipped machines
 # for few rows: tiles of n and of k, and stages
 FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
