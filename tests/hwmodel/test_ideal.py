@@ -54,7 +54,7 @@ def test_rows_that_open_at_once_make_no_burst_wait_for_its_row() -> None:
     assert free.stalls["hbm"].get("refresh", 0) == 0 < real.stalls["hbm"]["refresh"]
 
 
-@pytest.mark.parametrize("machine", ["npu-hbm3", "h100-sxm"])
+@pytest.mark.parametrize("machine", ["npu-hbm3", pytest.param("h100-sxm", marks=pytest.mark.slow)])
 def test_with_all_else_ideal_a_stream_takes_what_the_memory_pins_take(machine: str) -> None:
     """The roofline's memory side: bytes over peak, within what the ends of the queues and the last activate take."""
     real = Machine(load_machine(machine))

@@ -318,7 +318,8 @@ def test_suggested_knobs_fit_and_fill_the_matrix_unit(m: int, n: int, k: int, dt
     knobs = KERNELS["gemm"].suggested(problem, H100)
     compile(problem, knobs, H100, 0)
     unit = H100.spec.cores.matrix
-    assert (knobs.tile_m % unit.m, knobs.tile_n % unit.n, knobs.tile_k % unit.k) == (0, 0, 0)
+    assert (knobs.tile_m % unit.m, knobs.tile_n % unit.n) == (0, 0)
+    assert knobs.tile_k % unit.k == 0 or knobs.tile_k >= k  # a tile with all of a short k
 
 
 @pytest.mark.parametrize("sizes", [(64, 4096, 1024), (128, 8192, 512)])
