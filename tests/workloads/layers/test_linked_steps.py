@@ -293,6 +293,7 @@ def test_a_conversion_of_a_part_moves_that_part_alone() -> None:
         assert {tensor.layout.layout.size for tensor in step.program.tensors} == {128 * 2 * 16}
 
 
+@pytest.mark.slow
 def test_every_published_model_is_linked_without_conversions(data_dir: Path) -> None:
     files = sorted((data_dir / "models").glob("*.json"))
     assert len(files) == 19
