@@ -8,7 +8,8 @@ the machines in `hwmodel/machines` give:
 * the plateau of HBM alone: the same requests, straight into the DRAM channels, with either way of refreshing;
 * the rate at which BabelStream's Dot reads two arrays, and the fastest measured kernels, which it must exceed;
 * the rate of tiles of a weight matrix, 128 bytes of each of 128 rows, against the pitch of the rows, beside that of
-  pieces of 128 bytes that lie at random: no pitch may be much slower (`--pitches`, a minute for all machines);
+  pieces of 128 bytes that lie at random: no pitch of whole pieces may be much slower (`--pitches`, a minute for all
+  machines); rows of 2880 bytes, where every other piece lies in two, reach 0.79 of it and more;
 * latency against footprint: one core chases a pointer round the range, one burst at a time;
 * bytes per cycle of L1 loads against the stride between lanes and the shape of a block: banks and tags.
 
