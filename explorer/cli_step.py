@@ -50,10 +50,9 @@ def step(
     from explorer.step_view import step_facts, title_of
     from explorer.step_work import SERVED_SEQUENCES, served_work, work_of
 
-    chunks = chunk or []
     if budget is None:
-        work, source = work_of(lengths_of(batch, context, trace, seed), chunks, prefill=prefill, draft=draft)
-    elif trace is None or prefill or draft or chunks:
+        work, source = work_of(lengths_of(batch, context, trace, seed), chunk or [], prefill=prefill, draft=draft)
+    elif trace is None or prefill or draft or chunk:
         raise ValueError("--budget: allowed with --trace, and without --context, --prefill, --draft and --chunk")
     else:
         most = min(SERVED_SEQUENCES, budget) if batch is None else batch
@@ -61,16 +60,13 @@ def step(
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = evaluate.machine_of(machine, changes)
-    formats = {"weights": weights, "cache": cache}
-    text, facts = step_facts(
-        target, model, work, parallel=parallel, seed=seed, engine=engine, knobs=knobs or [], **formats
-    )
+    asked = {"parallel": parallel, "seed": seed, "engine": engine, "weights": weights, "cache": cache}
+    text, facts = step_facts(target, model, work, **asked, knobs=knobs or [])  # type: ignore[arg-type]
     say_engine(target, machine, engine)
     if as_json:
         print_json(facts | {"batch": source})
     else:
-        devices = f" · one of {parallel} devices" if parallel > 1 else ""
-        numbers = "".join(f" · {path} = {value}" for path, value in changes)
-        print(f"{title_of(work)} · {model} · {machine}{numbers}{devices} · every kernel by itself")
-        print(source)
-        print(text)
+        numbers = [f"{path} = {value}" for path, value in changes]
+        devices = [f"one of {parallel} devices"] if parallel > 1 else []
+        print(" · ".join([title_of(work), model, machine, *numbers, *devices, "every kernel by itself"]))
+        print(f"{source}\n{text}")

@@ -13,6 +13,7 @@ from explorer.settings import check, convert
 if TYPE_CHECKING:
     from workloads.scheduled import Scheduled
     from workloads.sequence import Step
+    from workloads.sequence_result import CallResult
 
 
 def step_facts(
@@ -48,10 +49,31 @@ def step_facts(
         notes += format_notes(known)
     for text in knobs:
         steps = _with_knob(steps, text)
-    chosen = {step.name: _knobs(step.knobs) for step in steps}
     call = plan(steps, machine, seed)
     result = simulate_call(call, machine, run=run)
-    lines = [
+    kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
+    total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
+    memory = call.held_bytes, call.transient_bytes, machine.memory_capacity_bytes
+    held = dict(zip(("held_bytes", "transient_bytes", "capacity_bytes"), memory, strict=True))
+    facts = {
+        **kind,
+        "weights": stored,
+        "notes": notes,
+        "steps": _line_facts(result, steps),
+        **total,
+        "memory_bytes": result.moved_bytes,
+        **held,
+    }
+    said = (f"note: {note}" for note in notes)
+    return "\n".join([f"weights: {stored}", result.text(), _held(**held), *said]), facts
+
+
+def _line_facts(result: CallResult, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Return the lines of a simulated step as JSON-able values, with the knobs that its steps were given."""
+    from hwmodel.units import FS_PER_US
+
+    chosen = {step.name: _knobs(step.knobs) for step in steps}
+    return [
         {
             "step": line.name,
             "kernel": line.kernel,
@@ -64,21 +86,6 @@ def step_facts(
         }
         for line in result.lines
     ]
-    kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
-    total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
-    memory = call.held_bytes, call.transient_bytes, machine.memory_capacity_bytes
-    held = dict(zip(("held_bytes", "transient_bytes", "capacity_bytes"), memory, strict=True))
-    facts = {
-        **kind,
-        "weights": stored,
-        "notes": notes,
-        "steps": lines,
-        **total,
-        "memory_bytes": result.moved_bytes,
-        **held,
-    }
-    said = (f"note: {note}" for note in notes)
-    return "\n".join([f"weights: {stored}", result.text(), _held(**held), *said]), facts
 
 
 def _held(held_bytes: int, transient_bytes: int, capacity_bytes: int) -> str:

@@ -40,13 +40,14 @@ class _Lowering(NativeLowering):
 
     def run_pass(self, state: Any) -> bool:
         new_library: Any = _Library
-        state.library = new_library(state.targetctx.codegen(), state.func_id.func_qualname)
+        linked = new_library(state.targetctx.codegen(), state.func_id.func_qualname)
+        state["library"] = linked
         state.flags.no_compile = True
         super().run_pass(state)  # type: ignore[no-untyped-call]
         described = state.cr.fndesc
-        name, kept = described.qualname.split(".")[-1], (state.library,)
+        name, kept = described.qualname.split(".")[-1], (linked,)
         stand_in = _dynfunc.make_function(described.lookup_module(), name, "", 0, state.cr.env, kept)
-        state.targetctx.insert_user_function(stand_in, described, [state.library])
+        state.targetctx.insert_user_function(stand_in, described, [linked])
         state.cr = state.cr._replace(cfunc=stand_in)
         return True
 

@@ -71,7 +71,8 @@ def test_what_compiled_code_calls_is_compiled_once_for_all_constants_and_has_no_
     assert much_more(10) == 22 + 33 + 8
     for function in (more, twice):
         (found,) = function.get_overload.__self__.overloads.values()
-        assert found.library.get_pointer_to_function(found.fndesc.llvm_func_name) == 0
+        code = found._asdict()["library"]
+        assert code.get_pointer_to_function(found.fndesc.llvm_func_name) == 0
 
 
 def test_what_compiled_code_calls_may_be_called_from_python_too() -> None:
