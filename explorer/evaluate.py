@@ -216,6 +216,29 @@ def _program(query: Query) -> tuple[Any, Any]:
     return program, machine
 
 
+def program_on(query: Query) -> tuple[Any, Any]:
+    """Return the compiled program of the query, and the machine that it is for."""
+    return _program(query)
+
+
+def problem_of(query: Query) -> Any:
+    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
+    return _problem_of(query)
+
+
+def simulator_digest() -> str:
+    """Return the digest of every source that a simulated number depends on."""
+    return _source_digest()
+
+
+def forget() -> None:
+    """Forget the machines, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel.spec import load_machine
+
+    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest):
+        kept.cache_clear()
+
+
 def program_facts(query: Query) -> tuple[dict[str, Any], str]:
     """Return the compiled program of the query as JSON-able values, and as text with a map of every scratchpad."""
     from hwmodel.listing import buffer_map, facts, listing

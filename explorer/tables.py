@@ -1,4 +1,4 @@
-"""Results as text of fixed width: the table after `explore`, the numbers of `run`, the columns of `whatif`.
+"""Results as text of fixed width: the table after `explore`, the numbers of `run`.
 
 Pure functions from values to text, with a unit on every number.
 """
@@ -15,7 +15,6 @@ from typing import Any
 from explorer.certificate import relative_gap
 from explorer.objective import at_least_joules, joules, microseconds
 from explorer.query import Scalar
-from explorer.row import all_numbers, per_unit
 from explorer.summary import Summary
 
 Cells = Sequence[str]
@@ -154,30 +153,6 @@ def energy_line(metrics: Mapping[str, Any]) -> str:
 def knobs_line(knobs: Mapping[str, Scalar]) -> str:
     """Return the knobs in one line, each as `--set` takes it."""
     return "knobs: " + ", ".join(f"{name}={value}" for name, value in knobs.items())
-
-
-def whatif_table(record: Mapping[str, Any]) -> str:
-    """Return baseline and variants side by side, each number with its difference from the baseline."""
-    variants = record["variants"]
-    titles = [", ".join(f"{path}={value}" for path, value in variant["set"].items()) for variant in variants]
-    rows: list[Cells] = [("", "baseline", *(cell for title in titles for cell in (title, "")), "")]
-    metrics = [{k: v for k, v in variant.items() if k not in ("set", "difference")} for variant in variants]
-    numbers = [per_unit(all_numbers(each)) for each in metrics]
-    differences = [all_numbers(variant["difference"]) for variant in variants]
-    for name, value in per_unit(all_numbers(record["baseline"])).items():
-        if name.endswith("_hash"):
-            continue
-        cells = [name, number(name, value)]
-        for shown, difference in zip(numbers, differences, strict=True):
-            cells += [number(name, shown.get(name, "")), _signed(difference.get(name))]
-        rows.append((*cells, ""))
-    return align(rows)
-
-
-def _signed(difference: Scalar | None) -> str:
-    if not isinstance(difference, float):
-        return ""
-    return f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero
 
 
 def listing(entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:

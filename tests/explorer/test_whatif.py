@@ -3,12 +3,12 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
+from explorer.whatif import what_if
 
 from explorer.query import Query
 from explorer.row import all_numbers, flatten
 from explorer.settings import parse
 from explorer.tables import whatif_table
-from explorer.whatif import what_if
 from explorer.workers import SerialExecutor, workers
 
 QUERY = Query("nowhere", "fake")
