@@ -4,7 +4,8 @@ Recorded by `hwmodel.recorder` from a run of the reference; drawn by `explorer.p
 femtoseconds since the start of the run. The spans of a unit follow one another without overlap, and those of a cause
 add up to what `Result.stalls` has of it, for all cores of a kind of unit together, to the femtosecond.
 
-Not kept: time that a unit has no work or waits for a launch (it is what is between spans), the way of a request through network, caches and banks, and what an instruction computes.
+Not kept: time that a unit has no work or waits for a launch (it is what is between spans), the way of a request
+through network, caches and banks, and what an instruction computes.
 """
 
 from __future__ import annotations
