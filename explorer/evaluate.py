@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from explorer.explain import Explanation
+    from hwmodel.machine import Machine
+    from hwmodel.program import Program
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -309,7 +311,11 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
 
 def timeline(query: Query) -> Timeline:
     """Return what happened when in a run of the query, by the SimPy reference, whose times are the engine's."""
-    program, machine = _program(query)
+    return recorded(*_program(query))
+
+
+def recorded(program: Program, machine: Machine) -> Timeline:
+    """Return what happened when in a run of a program, by the SimPy reference."""
     from hwmodel.recorder import record
 
     announce_compiling()
