@@ -6,7 +6,7 @@ A results folder names designs (its best points) and a question; everything is a
 - tornado: over each of the machine's `ranges`, how far the time moves and which design is the best at both ends;
 - held out: the designs on batches that the study did not see, other seeds of its trace or lengths of a trace.
 
-Designs are the best that the study simulated, so a point that is better elsewhere and was pruned here is not among them.
+Designs are the best that the study simulated: a point that is better elsewhere and was pruned here is not among them.
 """
 
 from __future__ import annotations

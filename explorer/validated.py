@@ -25,9 +25,9 @@ WORDS = {"bf16": "16-bit", "fp16": "16-bit", "bfloat16": "16-bit", "float16": "1
 
 @dataclass(frozen=True)
 class Group:
-    """Measured calls that are alike. `sizes`: the least and the largest of each; errors are shares, of time.
+    """Measured calls that are alike. `sizes`: the least and the largest of each; errors are shares of time.
 
-    `short`: whether their lower bounds are at most `Validated.short_us`. `bias`: median of predicted / measured, less 1.
+    `short`: whether their lower bounds are at most `Validated.short_us`. `bias`: median predicted / measured, less 1.
     """
 
     op: str

@@ -106,7 +106,7 @@ class Table:
         return list(itertools.product(*(axis.values for axis in self.axes)))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a record per cell: axes, design, time and bound, what limits, key, validation, and how it came about."""
+        """Return a record per cell: axes, design, numbers, what limits, key, validation, and how it came about."""
         return [self._row(cell) for cell in self.cells]
 
     def _row(self, cell: Cell) -> dict[str, Any]:
@@ -144,14 +144,18 @@ class Table:
             axes = [{"path": axis.path, "values": list(map(_typed, axis.values))} for axis in self.axes]
             crossings = [crossing.record() for crossing in self.crossings]
             return {"fidelity": self.fidelity, "axes": axes, "rows": self.rows(), "crossings": crossings}
-        first, *others = self.cells
         numbers = [all_numbers(cell.metrics) for cell in self.cells]
         variants = [
-            {"set": dict(self.designs[cell.design].values), **_nested(cell, found)}
-            | {"difference": nested(differences(numbers[0], found))}
-            for cell, found in zip(others, numbers[1:], strict=True)
+            {
+                "set": dict(self.designs[cell.design].values),
+                **with_nulls(nested(found)),
+                "difference": nested(differences(numbers[0], found)),
+            }
+            for cell, found in zip(self.cells[1:], numbers[1:], strict=True)
         ]
-        return {"fidelity": self.fidelity, "baseline": _nested(first, numbers[0]), "variants": variants}
+        baseline = with_nulls(nested(numbers[0]))
+        about = [_about(cell) for cell in self.cells]
+        return {"fidelity": self.fidelity, "baseline": baseline, "variants": variants, "answers": about}
 
     def __str__(self) -> str:
         from explorer.whatif_view import table_text
@@ -173,7 +177,7 @@ def what_if(
     executor: Executor,
     against: Settings = (),
 ) -> Table:
-    """Return the answers to a query and `changes` of it, at every point of the axes; `against` changes the first design.
+    """Return the answers to a query and changes of it at every point of the axes; `against` changes the first design.
 
     Raises ValueError naming the setting that the simulator does not take, or the design that cannot run at any point.
     """
@@ -270,11 +274,11 @@ def _cell(
     return Cell(number, at, asker.answer(query, measured), measured.metrics)
 
 
-def _nested(cell: Cell, numbers: Mapping[str, Scalar]) -> dict[str, Any]:
+def _about(cell: Cell) -> dict[str, Any]:
+    """Return what is said of an answer beside its numbers."""
     assert cell.answer is not None
     answer = cell.answer.record()
-    about = {name: answer[name] for name in ("fidelity", "gap", "key", "validation")}
-    return with_nulls(nested(numbers)) | {"answer": about}
+    return {name: answer[name] for name in ("fidelity", "gap", "key", "validation")}
 
 
 def _crossings(

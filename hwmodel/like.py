@@ -2,8 +2,8 @@
 
 `NAME` is a shipped machine, which may be like another one in turn. Mappings merge key by key, lists and values replace,
 and `null` removes a part or a number that is optional. A description always has its own `name` and `description`. What
-it gives needs sources of its own; all else keeps its number, its source and its range. After `with_base` the description is whole,
-and nothing else in the project knows that it was not.
+it gives needs sources of its own; all else keeps its number, its source and its range. After `with_base` the
+description is whole, and nothing else in the project knows that it was not.
 """
 
 from __future__ import annotations
