@@ -32,10 +32,10 @@ OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 Fidelity = Annotated[
     str,
     typer.Option(
-        help="windows: long phases by parts of them, with what is known of their error; exact: every burst; or bound."
+        help="exact: every burst; windows: long phases by parts of them; auto: only those over 256 MiB; or bound."
     ),
 ]
-WINDOWS = "windows"
+AUTO = "auto"
 SWEEP = "PATH=A..B, A..B+STEP, A..B*FACTOR or V,V,...: a knob, batch, context or number; two make a grid."
 
 
@@ -56,7 +56,7 @@ def whatif(
     sizes: Sizes = None,
     routing: Routing = None,
     suggest: Suggest = False,
-    fidelity: Fidelity = WINDOWS,
+    fidelity: Fidelity = AUTO,
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
@@ -89,7 +89,7 @@ def robust(
     top: Annotated[int, typer.Option(min=2, max=16, help="Designs of the study that are compared.")] = 3,
     seeds: Annotated[int, typer.Option(min=0, max=1024, help="Held-out batches.")] = 3,
     trace: Annotated[str | None, typer.Option(help="Draw held-out batches from azure or mooncake.")] = None,
-    fidelity: Fidelity = WINDOWS,
+    fidelity: Fidelity = AUTO,
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:

@@ -1,8 +1,10 @@
 """How closely a query is answered: by a whole run, by windows of it, or by its lower bound alone.
 
 - `exact`: every burst is simulated.
-- `windows`: phases that are short are run whole; of a long one a few tiles and items of every core are simulated, and
-  its time follows from theirs (`workloads.windows`). `explorer.window_error` knows how far that is from whole runs.
+- `windows`: phases of up to 32 MiB are run whole; of a longer one a few tiles and items of every core are simulated,
+  and its time follows from theirs (`workloads.windows`). `explorer.window_error` knows how far that is from whole runs.
+- `auto`: the same, with phases of up to 256 MiB run whole, which takes some seconds. Designs are compared like this by
+  default: windows may turn the order of those that are close.
 - `bound`: nothing is simulated.
 
 A whole run gives all numbers; windows give the time, and the bounds, which are always those of the whole program.
@@ -26,9 +28,9 @@ from explorer.query import Query
 if TYPE_CHECKING:
     from workloads.windows import Plan, Which
 
-FIDELITIES = ("windows", "exact", "bound")
-DEFAULT = "windows"  # of questions that are asked to compare
-WHOLE_BYTES = 32 << 20  # assumed: of a phase that is run whole, about a second
+FIDELITIES = ("auto", "exact", "windows", "bound")
+DEFAULT = "auto"  # of questions that are asked to compare
+WHOLE_BYTES = {"windows": 32 << 20, "auto": 256 << 20}  # assumed: of a phase that is run whole: about 1 s, and some
 STEP_BYTES = 24 << 20  # assumed: by which two windows may differ, so that refreshes are a small part of the difference
 
 
@@ -61,7 +63,7 @@ def measure(query: Query, fidelity: str = DEFAULT) -> Measured:
         return Measured(_bounds(program, machine), "bound", 0.0)
     from workloads import windows
 
-    plan = windows.plan(program, machine, WHOLE_BYTES, step_bytes=STEP_BYTES)
+    plan = windows.plan(program, machine, WHOLE_BYTES[fidelity], step_bytes=STEP_BYTES)
     if len(plan.windows) == 1:
         return Measured(evaluate.simulate(query).metrics, "whole")
     bounds = _bounds(program, machine)

@@ -51,7 +51,8 @@ def ask(
 
     `machine`, `model`: names, or paths of files. `sizes`: as `--size`. `knobs`: of the kernel; `set`: knobs, batch,
     context, sizes and numbers of the machine ("hbm.stacks"), as `--set`. `suggest`: knobs that suit the problem for
-    those not set. `fidelity`: "exact", "windows" or "bound". Raises ValueError for what cannot be run.
+    those not set. `fidelity`: "exact", "windows", "auto" or "bound" (`explorer.fidelity`). Raises ValueError
+    for what cannot be run.
     """
     check(fidelity)
     forget_changed(machine, model, routing)

@@ -1,9 +1,9 @@
 """Whether an answer lies in the range that was validated against measurements, and how far off the model was there.
 
-`validated.json` is what `studies/accuracy.py --validated` writes: per operator, machine, types and length of the call,
-the range of every size among the measured calls that were scored, and the errors of their predictions. A prediction
-takes the best schedule of a template and all launches of a call, so what is validated is the model of an operator on a
-machine, not every knob of a kernel. A machine with a changed number is another machine.
+`validated.json` is what `studies/accuracy.py --validated` writes: per operator, machine and length of the call, the
+types and the range of every size among the measured calls that were scored, and the errors of their predictions. A
+prediction takes the best schedule of a template and all launches of a call, so what is validated is the model of an
+operator on a machine, not every knob of a kernel. A machine with a changed number is another machine.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Group:
 
     op: str
     machine: str
-    types: str
     short: bool
+    types: tuple[str, ...]
     rows: int
     median_error: float
-    worst_error: float
+    mean_error: float
     bias: float
     sizes: Mapping[str, tuple[int, int]]
 
@@ -58,7 +58,7 @@ class Validation:
     text: str
     rows: int = 0
     median_error: float | None = None
-    worst_error: float | None = None
+    mean_error: float | None = None
     bias: float | None = None
 
     def record(self) -> dict[str, Any]:
@@ -79,10 +79,10 @@ class Validated:
 def validated() -> Validated:
     """Return the ranges that come with the project."""
     found = json.loads(FILE.read_text("utf-8"))
-    groups = (
-        Group(**(group | {"sizes": {name: (low, high) for name, (low, high) in group["sizes"].items()}}))
-        for group in found["groups"]
-    )
+    groups = []
+    for group in found["groups"]:
+        sizes = {name: (low, high) for name, (low, high) in group["sizes"].items()}
+        groups.append(Group(**(group | {"types": tuple(group["types"]), "sizes": sizes})))
     return Validated(found["made"], found["short_us"], tuple(groups))
 
 
@@ -101,20 +101,20 @@ def validation(query: Query, bound_us: float, known: Validated | None = None) ->
     op, types, sizes = ROWS[query.kernel](evaluate.problem_of(query))
     short = bound_us <= known.short_us
     length = f"{'up to' if short else 'above'} {known.short_us:g} us of lower bound"
-    alike = [group for group in own if (group.op, group.types, group.short) == (op, types, short)]
+    alike = [group for group in own if (group.op, group.short) == (op, short) and types in group.types]
     if not alike:
         return Validation(False, f"not validated: no measurement of {op} in {types} on {machine}, {length}")
     (group,) = alike
     if outside := group.outside(sizes):
         return Validation(False, f"outside the validated range of {op} on {machine}: {', '.join(outside)}")
-    return Validation(True, _inside(group, length), group.rows, group.median_error, group.worst_error, group.bias)
+    return Validation(True, _inside(group, length), group.rows, group.median_error, group.mean_error, group.bias)
 
 
 def _inside(group: Group, length: str) -> str:
-    calls = f"{group.rows} measured call{'s' if group.rows > 1 else ''}"
+    calls = f"{group.rows} measured calls"
     return (
-        f"in the range of {calls} of {group.op} in {group.types} on {group.machine}, {length}: predictions off by "
-        f"{100 * group.median_error:.0f} % in the median, {100 * group.worst_error:.0f} % in the worst "
+        f"in the range of {calls} of {group.op} on {group.machine}, {length}: predictions off by "
+        f"{100 * group.median_error:.0f} % in the median, {100 * group.mean_error:.0f} % in the mean "
         f"(bias {100 * group.bias:+.0f} %)"
     )
 

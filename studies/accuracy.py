@@ -175,7 +175,7 @@ def scored_rows(found: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
 
 
 def validated_groups(scored: pd.DataFrame) -> Records:
-    """Return scored rows as groups of `explorer.validated`: alike in operator, machine, types and length."""
+    """Return scored rows as groups of `explorer.validated`: alike in operator, machine, length; three rows and more."""
     rows = scored[scored["op"].isin(MEASURED)].copy()
     rows["machine"] = rows["device"].map(MACHINES)
     cache = rows["kv_dtype"].fillna("")
@@ -184,18 +184,17 @@ def validated_groups(scored: pd.DataFrame) -> Records:
         for op, dtype, kv in zip(rows["op"], rows["dtype"], cache, strict=True)
     ]
     rows["short"] = rows["bound_us"] <= SMALL_US
-    groups = rows.groupby(["op", "machine", "types", "short"], sort=True)
-    return [_group(names, group) for names, group in groups]
+    groups = rows.groupby(["op", "machine", "short"], sort=True)
+    return [_group(names, group) for names, group in groups if len(group) > 2]
 
 
 def _group(names: Any, rows: pd.DataFrame) -> dict[str, Any]:
     """Return one group: its range of every size, and its errors as shares, to three decimals."""
-    op, machine, types, short = names
+    op, machine, short = names
     found = score(rows)
-    worst = float((rows["predicted_us"] / rows["latency_us"] - 1).abs().max())
-    errors = {"median_error": found["median"] / 100, "worst_error": worst, "bias": found["bias"] / 100}
+    errors = {f"{name}_error": found[name] / 100 for name in ("median", "mean")} | {"bias": found["bias"] / 100}
     sizes = {name: [int(rows[name].min()), int(rows[name].max())] for name in MEASURED[op] if rows[name].notna().any()}
-    head = {"op": op, "machine": machine, "types": types, "short": bool(short), "rows": len(rows)}
+    head = {"op": op, "machine": machine, "short": bool(short), "types": sorted(set(rows["types"])), "rows": len(rows)}
     return head | {name: round(value, 3) for name, value in errors.items()} | {"sizes": sizes}
 
 

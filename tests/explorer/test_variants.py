@@ -120,21 +120,15 @@ def test_a_sweep_of_which_no_point_can_run_is_an_error(fake: ModuleType) -> None
         ("tiel=1..4", "did you mean 'tile'"),
         ("hbm.stakcs=1..4", "unknown machine path"),
         ("tile=0..4", "must be at least 1"),
-        ("layout=page head,head pag", "unknown axis"),
     ],
 )
 def test_a_slip_in_a_sweep_is_an_error(fake: ModuleType, sweep: str, message: str) -> None:
-    if "head pag" in sweep or "stakcs" in sweep:  # found where the simulator is asked
-        table = asked(fake, sweep=(sweep,)) if "head pag" in sweep else None
-        if table is not None:
-            assert message in str(table)
-            return
     with pytest.raises(ValueError, match=message):
         asked(fake, sweep=(sweep,))
 
 
 def test_what_is_swept_cannot_be_set_too(fake: ModuleType) -> None:
-    with pytest.raises(ValueError, match="--set tile=64,stages=3|--set tile: is swept, too"):
+    with pytest.raises(ValueError, match="--set tile: is swept, too"):
         asked(fake, "tile=64,stages=3", sweep=("tile=16..64*2",))
     with pytest.raises(ValueError, match="is swept, too"):
         asked(fake, "machine.hbm.stacks=2", sweep=("hbm.stacks=1..4",))
