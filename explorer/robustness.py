@@ -41,9 +41,15 @@ class Contender:
     """One of the best designs of a study: the settings in which the best differ, and its time in the results."""
 
     point: int
+    place: int
     label: str
     changes: Settings
     time_us: float
+
+    @property
+    def name(self) -> str:
+        """What the design is called: the winner, the runner-up, number 3."""
+        return ("the winner", "the runner-up")[self.place] if self.place < 2 else f"number {self.place + 1}"
 
 
 @dataclass(frozen=True)
@@ -136,20 +142,24 @@ class Bench:
     asker: Asker
     executor: Executor
 
-    def table(self, axes: Sequence[Axis] = (), query: Query | None = None, first: int | None = None) -> Table:
-        """Return all designs, or the first ones, along axes; a setting that is swept is the same for all."""
+    def table(self, axes: Sequence[Axis] = (), query: Query | None = None, order: Sequence[int] | None = None) -> Table:
+        """Return the designs, in another order where one is given, along axes; what is swept is the same for all."""
+        taken = [self.contenders[place] for place in order] if order is not None else list(self.contenders)
         swept = {axis.path.removeprefix(MACHINE_PREFIX) for axis in axes}
         changes = [
             tuple((path, value) for path, value in each.changes if path.removeprefix(MACHINE_PREFIX) not in swept)
-            for each in self.contenders[:first]
+            for each in taken
         ]
         table = what_if(
             query or self.query, changes[1:], axes, self.fidelity, self.asker, self.executor, against=changes[0]
         )
-        designs = (
-            replace(design, label=each.label) for design, each in zip(table.designs, self.contenders, strict=False)
+        names = {design.label: each.name for design, each in zip(table.designs, taken, strict=True)}
+        designs = tuple(replace(design, label=names[design.label]) for design in table.designs)
+        crossings = tuple(
+            replace(crossing, design=names[crossing.design], other=names[crossing.other])
+            for crossing in table.crossings
         )
-        return replace(table, designs=tuple(designs))
+        return replace(table, designs=designs, crossings=crossings)
 
 
 def robust(
@@ -179,7 +189,7 @@ def robust(
     with workers(jobs) as executor:
         bench = Bench(query, contenders, fidelity, ASKER, executor)
         nominal = bench.table()
-        flips = tuple(bench.table([axis], first=2) for axis in given)
+        flips = tuple(bench.table([axis], order=(1, 0)) for axis in given)
         swings = sorted(swings_of(bench, nominal), key=lambda swing: (-swing.width, swing.path))
         return Robustness(
             f"{study.name}: {nominal.title}",
@@ -213,10 +223,10 @@ def designs_of(folder: Path, top: int, trace_path: str | None = None) -> tuple[Q
     for name, value in common.items():
         query = query.with_knob(name, value)
     contenders = []
-    for row, (_, found) in zip(rows, best.iterrows(), strict=True):
+    for place, (row, found) in enumerate(zip(rows, best.to_dict("records"), strict=True)):
         changes = tuple((name, str(value)) for name, value in row.items() if name not in common)
         label = ", ".join(f"{name} {value}" for name, value in changes)
-        contenders.append(Contender(int(found["point"]), label, changes, float(found["time_us"])))
+        contenders.append(Contender(int(found["point"]), place, label, changes, float(found["time_us"])))
     return query, tuple(contenders), study
 
 

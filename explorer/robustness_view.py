@@ -26,7 +26,7 @@ def sentences(found: Robustness) -> list[str]:
     """Return the findings in words."""
     lines = [_order(found)]
     for table in found.flips:
-        lines += [_seen_by_winner(sentence) for sentence in table.sentences]
+        lines += table.sentences
     lines += _about_ranges(found)
     if found.held_out:
         regrets = sorted(held.regret for held in found.held_out)
@@ -38,16 +38,13 @@ def sentences(found: Robustness) -> list[str]:
     return lines
 
 
-def _seen_by_winner(sentence: str) -> str:
-    return f"winner or runner-up: {sentence}"
-
-
 def _order(found: Robustness) -> str:
     times = [cell.cost_us for cell in found.nominal.cells]
     winner, runner_up = found.contenders[0].label, found.contenders[1].label
     if times[0] is not None and times[1] is not None and times[0] <= times[1]:
-        return f"asked again, the winner ({winner}) is {percent(times[1] / times[0] - 1)} ahead of {runner_up}"
-    return f"asked again, the winner ({winner}) is behind {runner_up}: the order of the results does not hold here"
+        ahead = percent(times[1] / times[0] - 1)
+        return f"asked again, the winner ({winner}) is {ahead} ahead of the runner-up ({runner_up})"
+    return f"asked again, the winner ({winner}) is behind the runner-up ({runner_up}): the order of the results is lost"
 
 
 def _about_ranges(found: Robustness) -> list[str]:
@@ -67,8 +64,8 @@ def _about_ranges(found: Robustness) -> list[str]:
 
 def _contenders(found: Robustness) -> str:
     rows = [["", "results", "asked again", "gap", "design"]]
-    for place, (each, cell) in enumerate(zip(found.contenders, found.nominal.cells, strict=True)):
-        name = ("winner", "runner-up")[place] if place < 2 else f"{place + 1}."
+    for each, cell in zip(found.contenders, found.nominal.cells, strict=True):
+        name = each.name
         gap = None if cell.answer is None else cell.answer.gap
         again = "" if cell.cost_us is None else microseconds(cell.cost_us)
         rows.append([name, microseconds(each.time_us), again, "" if gap is None else percent(gap), each.label])
@@ -79,7 +76,7 @@ def _tornado(found: Robustness) -> str:
     rows = [["uncertain number", "low", "high", "time at low", "at high", "moves", "best at low", "at high", ""]]
     widest = max(swing.width for swing in found.swings) or 1.0
     for swing in found.swings:
-        bests = [f"{swing.best(high) + 1}." if swing.best(high) else "winner" for high in (False, True)]
+        bests = [found.contenders[swing.best(high)].name for high in (False, True)]
         times = [microseconds(swing.at_low[0]), microseconds(swing.at_high[0]), percent(swing.width)]
         rows.append([swing.path, swing.low, swing.high, *times, *bests, "#" * round(BAR * swing.width / widest)])
     return align(rows)

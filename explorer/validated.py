@@ -20,7 +20,14 @@ from explorer.query import Query
 
 FILE = Path(__file__).parent / "validated.json"
 Sizes = Mapping[str, Iterable[int]]
-WORDS = {"bf16": "16-bit", "fp16": "16-bit", "bfloat16": "16-bit", "float16": "16-bit", "fp8_e4m3": "fp8"}
+WORDS = {
+    "bf16": "16-bit",
+    "fp16": "16-bit",
+    "bfloat16": "16-bit",
+    "float32": "fp32",
+    "float16": "16-bit",
+    "fp8_e4m3": "fp8",
+}
 
 
 @dataclass(frozen=True)
@@ -171,8 +178,10 @@ ROWS: Mapping[str, Rows] = {  # by kernel: operator, types and sizes of a proble
     "mla-prefill": _mla_prefill,
     "gemm": _product,
     "gemm-fp8": _product,
+    "gemm-fp32": _product,
     "batched-gemm": _product,
     "batched-gemm-fp8": _product,
+    "batched-gemm-fp32": _product,
     "moe": _experts,
     "rms-norm": _rowwise("rmsnorm"),
     "layer-norm": _rowwise("layernorm"),
