@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-_PARTS = ("bandwidth/time_us", "bandwidth/bytes_per_second", "banks/activates", "banks/conflicts")
+_PARTS = {"bandwidth/time_us", "bandwidth/bytes_per_second", "banks/activates", "banks/conflicts"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
     try:
         with np.load(io.BytesIO(data)) as arrays:
-            parts = {name: arrays[name] for name in (*_PARTS, *arrays.files)}
+            parts = {name: arrays[name] for name in arrays.files}  # in the order packed
     except (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error):
         raise ValueError("damaged details") from None
+    if not parts.keys() >= _PARTS:
+        raise ValueError("details without their parts")
     bandwidth = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("bandwidth/")}
     banks = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("banks/")}
     return bandwidth, banks

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 from explorer.query import Query
 from explorer.workers.answer import Refused, WorkerDied, attempt
+from explorer.workers.serial import SerialExecutor
 
-__all__ = ["Refused", "WorkerDied", "attempt", "workers"]
+__all__ = ["Refused", "SerialExecutor", "WorkerDied", "attempt", "workers"]
 
 
 @contextmanager
@@ -30,8 +31,6 @@ def workers(jobs: int, cluster: str | None = None, queries: Iterable[Query] = ()
 
         executor: Executor = DaskExecutor(cluster, queries)
     elif jobs == 1:
-        from explorer.workers.serial import SerialExecutor
-
         executor = SerialExecutor()
     else:
         from explorer.workers.local import LocalExecutor

@@ -35,8 +35,8 @@ def attempt(function: Callable[[Query], _Answer], query: Query) -> _Answer | Ref
 
 def named(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
     """Return in a line what a worker is asked for."""
-    while isinstance(function, partial):
-        function, arguments = function.func, (*function.args, *arguments)
+    if isinstance(function, partial):
+        return named(function.func, (*function.args, *arguments))
     if function is attempt:
         return named(arguments[0], arguments[1:])
     texts = (_settings(value) if isinstance(value, Query) else str(value) for value in arguments)
