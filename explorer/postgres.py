@@ -73,6 +73,10 @@ class SharedStudy:
                 raise ValueError(f"{self.where}: trial {trial.number} has no row of point {trial.number}")
             yield record, _decoded(trial.user_attrs.get(_DETAILS))
 
+    def close(self) -> None:
+        """Leave the database."""
+        self._storage.engine.dispose()
+
     @contextmanager
     def _failures(self) -> Iterator[None]:
         """Turn what goes wrong between here and the database into one line without a password."""
@@ -94,15 +98,13 @@ class SharedLog(SharedStudy):
         self._waiting: list[tuple[Row, bytes | None]] = []
         self._flushed = time.monotonic()
         super().__init__(database, name)
-        with self._failures():
-            self._lock = database.connect()
         try:
-            self._take_lock()
+            self._lock = self._locked()
             with self._failures():
                 self._study = trials.opened(self._storage, name)
                 self._length = len(self._study.get_trials(deepcopy=False))
         except BaseException:
-            self._lock.close()
+            super().close()
             raise
 
     def keep_identity(self, record: Mapping[str, Any]) -> None:
@@ -139,19 +141,23 @@ class SharedLog(SharedStudy):
             self.flush()
         finally:
             self._lock.close()
-            self._storage.engine.dispose()
+            super().close()
 
     def _keep(self, key: str, value: object) -> None:
         assert self._study is not None
         with self._failures():
             self._study.set_user_attr(key, value)
 
-    def _take_lock(self) -> None:
+    def _locked(self) -> Any:
+        """Return a connection that holds the lock; ValueError where another process has it."""
+        number = int.from_bytes(hashlib.sha256(f"rowhit/{self._name}".encode()).digest()[:8], signed=True)
         with self._failures():
-            number = int.from_bytes(hashlib.sha256(f"rowhit/{self._name}".encode()).digest()[:8], signed=True)
-            taken = self._lock.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
+            connection = self._database.connect()
+            taken = connection.execute("SELECT pg_try_advisory_lock(%s)", (number,)).fetchone()
         if taken != (True,):
+            connection.close()
             raise ValueError(f"{self.where}: another run is writing there now")
+        return connection
 
 
 def _storage(database: Database) -> RDBStorage:

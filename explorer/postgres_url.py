@@ -31,8 +31,10 @@ class Database:
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a connection that commits each statement, and notices within minutes when the other end is gone."""
-        import psycopg
-
+        try:
+            import psycopg
+        except ImportError:
+            raise ValueError("--storage: needs psycopg: pip install 'rowhit[cluster]'") from None
         alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         where = {"host": self.host, "port": self.port, "dbname": self.name, "user": self.user}
         given = {name: value for name, value in (where | {"password": self.password}).items() if value}
@@ -52,7 +54,6 @@ class Database:
 
 def parse_url(text: str) -> Database:
     """Return the database that `text` names; ValueError says what is wrong without repeating it."""
-    _check_driver()
     try:
         parts = urlsplit(text)
         port, host = parts.port, unquote(parts.hostname or "")
@@ -75,11 +76,3 @@ def parse_url(text: str) -> Database:
 
 def _wrong(reason: str) -> ValueError:
     return ValueError(f"--storage: {reason}; allowed: {_FORM}")
-
-
-def _check_driver() -> None:
-    try:
-        import psycopg  # noqa: F401
-        import sqlalchemy  # noqa: F401
-    except ImportError:
-        raise ValueError("--storage: needs psycopg and SQLAlchemy: pip install 'rowhit[cluster]'") from None

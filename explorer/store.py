@@ -224,13 +224,13 @@ def restore(folder: Path, storage: str) -> None:
 
     Raises ValueError where there is no such study, or the folder belongs to another.
     """
-    shared = SharedStudy(parse_url(storage), folder.resolve().name)
-    record = shared.identity()
-    if record is None:
-        raise ValueError(f"{shared.where}: there is none of that name")
-    identity = _identity(record, shared.where)
-    with _owned(folder, identity), _store(folder, identity, shared):
-        pass
+    with closing(SharedStudy(parse_url(storage), folder.resolve().name)) as shared:
+        record = shared.identity()
+        if record is None:
+            raise ValueError(f"{shared.where}: there is none of that name")
+        identity = _identity(record, shared.where)
+        with _owned(folder, identity), _store(folder, identity, shared):
+            pass
 
 
 @contextmanager
