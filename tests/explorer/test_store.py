@@ -1,14 +1,9 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 import zlib
 from pathlib import Path
 from types import ModuleType
@@ -26,76 +21,11 @@ from explorer.store import read_details, rows_frame
 from explorer.study import Study
 from explorer.summary import summarise
 
-HERE = Path(__file__).parent
-SCRIPT = """
-import sys
-from pathlib import Path
-from explorer.explore import explore
-from explorer.progress import silent
-from explorer.row_file import RowFile
-from explorer.study import Study
-import fake_evaluator
-
-if __name__ == "__main__":
-    study = Study.model_validate_json(Path(sys.argv[1]).read_text())
-    explore(study, Path(sys.argv[2]), int(sys.argv[3]), fake_evaluator.EVALUATOR, silent)
-"""
-
-
-def start(study: Study, folder: Path, jobs: int, seconds: float) -> subprocess.Popen[bytes]:
-    home = folder.parent
-    (home / "study.json").write_text(study.model_dump_json())
-    (home / "search.py").write_text(SCRIPT)
-    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
-        "FAKE_SECONDS": str(seconds),
-        "FAKE_LOG": str(home / "simulated"),
-    }
-    command = [sys.executable, str(home / "search.py"), str(home / "study.json"), str(folder), str(jobs)]
-    return subprocess.Popen(command, env=environment, start_new_session=True)
-
-
-def rows_so_far(folder: Path) -> int:
-    try:
-        return len(rows_frame(folder))
-    except ValueError:  # none yet
-        return 0
-
 
 def journal_keys(folder: Path, study: Study) -> list[str]:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "journal.log")))
     trials = optuna.load_study(study_name=study.name, storage=storage).get_trials()
     return [trial.user_attrs["key"] for trial in trials]
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_search_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
-    fake: ModuleType, study: Study, tmp_path: Path, jobs: int
-) -> None:
-    knobs = study.knobs | {"tile": list(range(8, 128, 4))}
-    study = Study.model_validate(study.model_dump() | {"knobs": knobs, "budget": {"points": 30, "batch": 4}})
-    explore(study, tmp_path / "undisturbed", 1, fake.EVALUATOR, silent)
-    whole = rows_frame(tmp_path / "undisturbed")
-    folder, moments = tmp_path / "killed", random.Random(jobs)
-    kept: list[str] = []
-    for after in (1, 6, 14):
-        process = start(study, folder, jobs, seconds=0.05)
-        deadline = time.monotonic() + 30
-        while rows_so_far(folder) < after and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(moments.random() * 0.1)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        found = rows_frame(folder)["key"].tolist()
-        assert found[: len(kept)] == kept
-        kept = found
-    assert start(study, folder, jobs, seconds=0).wait(60) == 0
-    pd.testing.assert_frame_equal(rows_frame(folder), whole)
-    assert journal_keys(folder, study) == whole["key"].tolist()
-    times = pd.Series((tmp_path / "simulated").read_text().splitlines()).value_counts()
-    assert (times <= 1 + 3).all()
-    assert (times > 1).sum() <= 3 * study.budget.batch  # only what was under way at a kill is simulated again
 
 
 def test_a_finished_search_run_again_simulates_nothing(
@@ -256,21 +186,6 @@ def answer(folder: Path) -> dict[str, Any]:
     read_details(folder, int(summary.baseline["point"]))
     read_details(folder, int(summary.best["point"]))
     return summary.record()
-
-
-def test_workers_end_when_the_search_is_killed(study: Study, tmp_path: Path) -> None:
-    process = start(study, tmp_path / "out", jobs=2, seconds=0.3)
-    deadline = time.monotonic() + 30
-    while rows_so_far(tmp_path / "out") < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    group = process.pid
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 5
-    with pytest.raises(ProcessLookupError):  # noqa: PT012
-        while time.monotonic() < deadline:
-            os.killpg(group, 0)
-            time.sleep(0.05)
 
 
 def test_a_folder_of_another_study_is_refused_and_left_as_it_was(
