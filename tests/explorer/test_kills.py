@@ -105,8 +105,12 @@ def workers_of(driver: int) -> list[int]:
 
 def kill_one(process: subprocess.Popen[bytes], dice: random.Random) -> str:
     """Kill the driver, or one of its workers where it has any; return which it was, "" for neither."""
+    late = dice.random() < 0.8  # otherwise perhaps before it has any
+    while late and process.poll() is None and not workers_of(process.pid):
+        time.sleep(0.01)
+    time.sleep(dice.random())
     victims = [process.pid, *workers_of(process.pid)]
-    victim = victims[0] if dice.random() < 0.5 else dice.choice(victims)
+    victim = dice.choice(victims)
     if process.poll() is not None:
         return ""
     try:
@@ -134,7 +138,6 @@ def test_drivers_and_workers_killed_at_random_moments_leave_the_rows_of_an_undis
         while True:
             process = start(study, folder, 2, seconds=0.1)
             while process.poll() is None and killed[-1] != "driver" and sum(map(bool, killed)) < kills:
-                time.sleep(dice.random() * 2.5)
                 killed.append(kill_one(process, dice))
             killed.append("")
             status = process.wait(300)
