@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwmodel.machine import Machine
-from workloads.kernels.demands import decode_attention
+from workloads.kernels.demands import decode_attention, products
 from workloads.kernels.demands.columns import Columns, Gathered
 
 
@@ -23,6 +23,13 @@ class Demands:
     of: Callable[[Any, Columns, Machine], Gathered]
 
 
-DEMANDS: dict[str, Demands] = {"decode-attention": Demands(decode_attention.KNOBS, decode_attention.demands)}
+_GEMM = Demands(products.GEMM_KNOBS, products.demands)
+_GEMMS = ("gemm", "gemm-fp32", "gemm-fp8", "gemm-int8", "batched-gemm", "batched-gemm-fp32", "batched-gemm-fp8")
+
+DEMANDS: dict[str, Demands] = {
+    "decode-attention": Demands(decode_attention.KNOBS, decode_attention.demands),
+    **dict.fromkeys(_GEMMS, _GEMM),
+    "gemv": Demands(products.GEMV_KNOBS, products.gemv_demands),
+}
 
 __all__ = ["DEMANDS", "Demands"]

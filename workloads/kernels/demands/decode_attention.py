@@ -50,7 +50,7 @@ def demands(problem: attention.Problem, columns: Columns, machine: Machine) -> G
 
 @dataclass(frozen=True)
 class _Items:
-    """The work items of a schedule. `whole`: how many there would be of unsplit sequences and heads.
+    """The work items of a schedule. `kinds`: how many keys they have, ascending; `whole`: how many heads of sequences.
 
     Where arrays are not explained, they are int64[cases, kinds of items], or one of both is 1.
     """
@@ -59,6 +59,7 @@ class _Items:
     knobs: attention.Knobs
     machine: Machine
     types: Types
+    kinds: Array
     share: Share
     whole: int
 
@@ -73,8 +74,8 @@ class _Items:
         cores, order = machine.spec.cores.count, None
         if knobs.schedule == "beside":
             order = beside(Homes(problem.heads_kv, cores).core(sequence[owner], owner % problem.heads_kv), cores)
-        share = share_of(tokens, knobs.schedule, cores, order)
-        return _Items(problem, knobs, machine, types_of(problem, knobs.products), share, len(sequence))
+        kinds, share = share_of(tokens, knobs.schedule, cores, order)
+        return _Items(problem, knobs, machine, types_of(problem, knobs.products), kinds, share, len(sequence))
 
     @property
     def dims(self) -> tuple[int, int]:
@@ -114,16 +115,17 @@ class _Items:
 
     def _attend(self, tally: Tally, page_size: Array, tile: Array, k: Array, v: Array) -> Demand:
         share, dma, types = self.share, Dma(self.machine), self.types
-        full = share.kinds // tile
-        rest = share.kinds - full * tile
+        kinds = self.kinds
+        full = kinds // tile
+        rest = kinds - full * tile
         last = np.where(rest > 0, rest, tile)
         bursts, cycles, lines = self._loads(tally, page_size, tile, (full, rest), (k, v))
         products, vector = self._units(tally, tile, full, rest)
         finish, out_bytes = self._finish(tally), self._out_bytes(self.is_split)
         weigh = matrix.cycles(self.machine.spec.cores.matrix, self.rows, self.dims[1], last, types.product)
         tally.store(out_bytes)
-        moved = share.kinds * sum(self.dims) * DTYPES[types.kv].itemsize
-        first = np.minimum(tile, share.kinds[0]) * self.dims[0] * DTYPES[types.kv].itemsize
+        moved = kinds * sum(self.dims) * DTYPES[types.kv].itemsize
+        first = np.minimum(tile, kinds[0]) * self.dims[0] * DTYPES[types.kv].itemsize
         stores = dma.bursts(out_bytes)
         return Demand(
             load_cycles=share.busiest(cycles),
@@ -140,7 +142,7 @@ class _Items:
             total_loaded_bytes=tally.total(bursts) * dma.burst_bytes,
             total_stored_bytes=tally.total(stores) * dma.burst_bytes,
             read_bursts=dma.bursts(tally.total(moved)) if dma.reuses_loads else tally.total(bursts),
-            written_bursts=0 if dma.reuses_stores else tally.total(stores),
+            written_bursts=dma.stored_bursts(tally.total(out_bytes), tally.total(stores)),
         )
 
     @property
@@ -169,7 +171,7 @@ class _Items:
                 pages = -(-keys // page_size)
                 cycles = cycles + times * dma.issue_cycles(moved, pages, pages)
                 lines = lines + times * (dma.lines(keys * row_bytes) + dma.operand_lines(keys * row_bytes))
-            tally.load(self.share.kinds * row_bytes)
+            tally.load(self.kinds * row_bytes)
         return bursts, cycles, lines
 
     def _units(self, tally: Tally, tile: Array, full: Array, rest: Array) -> tuple[Any, Any]:
@@ -220,6 +222,6 @@ class _Items:
             last_store_bytes=1,
             total_loaded_bytes=loaded,
             total_stored_bytes=stored,
-            read_bursts=0 if dma.reuses_loads else dma.bursts(loaded),
-            written_bursts=0 if dma.reuses_stores else dma.bursts(stored),
+            read_bursts=dma.loaded_again_bursts(loaded, dma.bursts(loaded)),
+            written_bursts=dma.stored_bursts(stored, dma.bursts(stored)),
         )

@@ -55,6 +55,18 @@ class Dma:
         """Return the bursts that hold so many bytes."""
         return -(-size_bytes // self.burst_bytes)
 
+    def stored_bursts(self, distinct_bytes: Any, bursts: Any) -> Any:
+        """Return what reaches main memory of stores of so many `bursts`: all, or what no cache can keep of the bytes."""
+        return self._beyond_cache(distinct_bytes) if self.reuses_stores else bursts
+
+    def loaded_again_bursts(self, distinct_bytes: Any, bursts: Any) -> Any:
+        """Return what main memory moves for loads of what an earlier phase has touched."""
+        return self._beyond_cache(distinct_bytes) if self.reuses_loads else bursts
+
+    def _beyond_cache(self, size_bytes: Any) -> Any:
+        cache = self.machine.spec.shared_cache
+        return np.maximum(0, self.bursts(size_bytes - (cache.capacity if cache else 0)))
+
     def issue_cycles(self, bursts: Any, pages: Any = 1, indices: Any = 0) -> Any:
         """Return what an engine spends on so many bursts of as many `pages` as it takes a descriptor each."""
         dma = self.machine.spec.cores.dma

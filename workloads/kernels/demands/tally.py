@@ -54,14 +54,17 @@ class Tally:
 
     def vector(self, times: Any, name: str, buffers: Sequence[Buffer], *sizes: Any) -> Any:
         """Count an operation and return its cycles per item; of `buffers` their types and columns count."""
-        operation = OPERATIONS[name]
-        work = operation.work(buffers, *sizes)
-        for kind, count in vars(work).items():
-            self._add(self._vector, kind, times * count)
-        for touch in operation.touches(buffers, *sizes):
+        for touch in OPERATIONS[name].touches(buffers, *sizes):
             size_bytes = times * touch.rows * touch.columns * buffers[touch.operand].element_bytes
             self._add(self._sums, "sram_read_bytes", size_bytes * touch.reads)
             self._add(self._sums, "sram_write_bytes", size_bytes * touch.writes)
+        return self.work(times, name, buffers, *sizes)
+
+    def work(self, times: Any, name: str, buffers: Sequence[Buffer], *sizes: Any) -> Any:
+        """Do the same without what the operation touches."""
+        work = OPERATIONS[name].work(buffers, *sizes)
+        for kind, count in vars(work).items():
+            self._add(self._vector, kind, times * count)
         return times * vector_cycles(work, self._machine)
 
     def load(self, size_bytes: Any) -> None:
