@@ -38,7 +38,9 @@ def bounds_of(query: Query, columns: Mapping[str, Sequence[Scalar]]) -> BoundCol
         if name not in known and not name.startswith(MACHINE_PREFIX):
             raise ValueError(unknown(f"knob of {query.kernel}", name, known))
     settings = known | dict(query.knobs)
-    matters = {name: numbered(values) for name, values in columns.items() if name not in known or name in template.knobs}
+    matters = {
+        name: numbered(values) for name, values in columns.items() if name not in known or name in template.knobs
+    }
     first, which = distinct_rows(matters, *points)
     rows = {name: (numbers[first], values) for name, (numbers, values) in matters.items()}
     for name in template.knobs:

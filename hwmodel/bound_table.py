@@ -147,9 +147,15 @@ ROUNDING = 1e-9  # far more than a sum of a hundred doubles is off by
 
 def _instructions(counts: Counts) -> Instructions:
     """Return counts as those of one program, whose numbers are arrays here."""
-    plain = {name: _any(_real(value)) for name, value in vars(counts).items() if name not in ("macs", "vector")}
-    groups = ({name: _any(_real(n)) for name, n in group.items()} for group in (counts.macs, counts.vector))
-    return Instructions(**plain, **dict(zip(("macs", "vector"), groups, strict=True)))
+    macs, vector = ({name: _any(_real(n)) for name, n in group.items()} for group in (counts.macs, counts.vector))
+    return Instructions(
+        _any(_real(counts.loaded_bytes)),
+        _any(_real(counts.stored_bytes)),
+        _any(_real(counts.sram_read_bytes)),
+        _any(_real(counts.sram_write_bytes)),
+        macs,
+        vector,
+    )
 
 
 def _any(value: Any) -> Any:

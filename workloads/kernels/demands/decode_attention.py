@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel import matrix
 from hwmodel.assembler import block
 from hwmodel.bound_table import Counts, Demand
 from hwmodel.machine import Machine
@@ -23,7 +22,7 @@ from workloads.kernels.attention_problem import FP8, Types, types_of
 from workloads.kernels.demands.columns import Array, Columns, Gathered, distinct, groups
 from workloads.kernels.demands.fetch import Dma, tile_transfers
 from workloads.kernels.demands.share import Share, share_of
-from workloads.kernels.demands.tally import Tally
+from workloads.kernels.demands.tally import Tally, matmul_cycles
 from workloads.schedule import beside
 
 KNOBS = ("layout", "page_size", "tile", "split_tokens", "schedule", "products", "placement")
@@ -122,7 +121,7 @@ class _Items:
         bursts, cycles, lines = self._loads(tally, page_size, tile, (full, rest), (k, v))
         products, vector = self._units(tally, tile, full, rest)
         finish, out_bytes = self._finish(tally), self._out_bytes(self.is_split)
-        weigh = matrix.cycles(self.machine.spec.cores.matrix, self.rows, self.dims[1], last, types.product)
+        weigh = matmul_cycles(self.machine, (self.rows, self.dims[1], last), types.product)
         tally.store(out_bytes)
         moved = kinds * sum(self.dims) * DTYPES[types.kv].itemsize
         first = np.minimum(tile, kinds[0]) * self.dims[0] * DTYPES[types.kv].itemsize

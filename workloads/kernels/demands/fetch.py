@@ -56,7 +56,7 @@ class Dma:
         return -(-size_bytes // self.burst_bytes)
 
     def stored_bursts(self, distinct_bytes: Any, bursts: Any) -> Any:
-        """Return what reaches main memory of stores of so many `bursts`: all, or what no cache can keep of the bytes."""
+        """Return what main memory moves of stores of so many `bursts`: all, or what no cache can keep of the bytes."""
         return self._beyond_cache(distinct_bytes) if self.reuses_stores else bursts
 
     def loaded_again_bursts(self, distinct_bytes: Any, bursts: Any) -> Any:
@@ -71,7 +71,9 @@ class Dma:
         """Return what an engine spends on so many bursts of as many `pages` as it takes a descriptor each."""
         dma = self.machine.spec.cores.dma
         requests = -(-bursts // (dma.request_bytes // self.burst_bytes))
-        return (1 if dma.gather else pages) * dma.issue_cycles + indices * dma.index_cycles + requests * dma.request_cycles
+        return (
+            (1 if dma.gather else pages) * dma.issue_cycles + indices * dma.index_cycles + requests * dma.request_cycles
+        )
 
     def lines(self, size_bytes: Any) -> Any:
         """Return the accesses by which an engine fills or drains so many bytes of the scratchpad."""
@@ -93,7 +95,7 @@ def tile_transfers(text: str, sizes: tuple[tuple[str, int], ...], tile: int, dty
     page_size, least = axes["token"], -(-tile * axes["dim"] * element // transfer)
     count, pages = min(tile, page_size), max(1, tile // page_size)
     starts = range(0, page_size, count)
-    if tile % page_size and page_size % tile or len(starts) > MOST_PIECES or ALIGNMENT_BYTES % transfer:
+    if (tile % page_size and page_size % tile) or len(starts) > MOST_PIECES or ALIGNMENT_BYTES % transfer:
         return least
     try:
         layout = named(text, {"page": PAGES, **axes})

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel import matrix
 from hwmodel.assembler import block
 from hwmodel.bound_table import Counts, Demand
 from hwmodel.machine import Machine
@@ -19,7 +18,7 @@ from hwmodel.program import DTYPES, Buffer
 from workloads.kernels.demands.columns import Array, Columns, Gathered, distinct, groups
 from workloads.kernels.demands.fetch import Dma
 from workloads.kernels.demands.share import Share
-from workloads.kernels.demands.tally import Tally
+from workloads.kernels.demands.tally import Tally, matmul_cycles
 from workloads.kernels.gemm import Problem
 
 GEMM_KNOBS = ("tile_m", "tile_n", "tile_k", "split_k", "unit")
@@ -70,8 +69,10 @@ class _Tiles:
         cut = problem.k % tile_k
         nothing = np.zeros_like(cut)
         ks = ((per_part, nothing, parts - 1), (of_last - (cut > 0), cut, np.ones_like(cut)))
-        ms, ns = ((tile, problem_size // tile, problem_size % tile) for tile, problem_size in
-                  ((tile_m, problem.m), (tile_n, problem.n)))
+        ms, ns = (
+            (tile, problem_size // tile, problem_size % tile)
+            for tile, problem_size in ((tile_m, problem.m), (tile_n, problem.n))
+        )
         kinds = [
             (rows, columns, full, rest, over_m * over_n * over_k * (problem.batch or 1))
             for rows, over_m in ((ms[0], ms[1]), (ms[2], (ms[2] > 0).astype(np.int64)))
@@ -133,7 +134,7 @@ class _Product:
             written_bursts=dma.stored_bursts(tally.total(out_bytes), tally.total(stores)),
         )
 
-    def _loads(self, tiles: _Tiles, tile_k: Array) -> tuple[Array, Array, Array]:
+    def _loads(self, tiles: _Tiles, tile_k: Array) -> tuple[Any, Any, Any]:
         """Return bursts, cycles of issue and accesses to the scratchpad of an item's loads."""
         dma, bursts, cycles, lines = Dma(self.machine), 0, 0, 0
         for across in (tiles.rows, tiles.columns):
@@ -141,7 +142,9 @@ class _Product:
                 size_bytes = across * k * self._element
                 moved = dma.bursts(size_bytes)
                 bursts, cycles = bursts + times * moved, cycles + times * dma.issue_cycles(moved)
-                lines = lines + times * (dma.lines(size_bytes) + dma.operand_lines(size_bytes) * (self.unit == "matrix"))
+                lines = lines + times * (
+                    dma.lines(size_bytes) + dma.operand_lines(size_bytes) * (self.unit == "matrix")
+                )
         return bursts, cycles, lines
 
     def _units(self, tally: Tally, tiles: _Tiles, tile_k: Array) -> tuple[Any, Any]:
@@ -165,8 +168,7 @@ class _Product:
     def _last(self, tiles: _Tiles) -> Any:
         """Return the cycles of an item's last product."""
         if self.unit == "matrix":
-            unit = self.machine.spec.cores.matrix
-            return matrix.cycles(unit, tiles.rows, tiles.columns, tiles.last, self.problem.dtype)
+            return matmul_cycles(self.machine, (tiles.rows, tiles.columns, tiles.last), self.problem.dtype)
         once = Tally(self.machine, tiles.items)
         return once.work(1, "dot", self._dot_buffers, tiles.rows, tiles.columns, tiles.last, 0)
 

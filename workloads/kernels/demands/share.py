@@ -28,8 +28,11 @@ class Share:
         costs = np.asarray(costs)
         mean = -(-(costs * self.items).sum(axis=-1) // self.cores)
         if self.of_core is not None:
-            return np.maximum(mean, (costs * self.of_core).sum(axis=-1))
-        return np.maximum(mean, self._however_dealt(*np.broadcast_arrays(costs, self.items)))
+            some: Array = (costs * self.of_core).sum(axis=-1)
+        else:
+            some = self._however_dealt(*np.broadcast_arrays(costs, self.items))
+        most: Array = np.maximum(mean, some)
+        return most
 
     def _however_dealt(self, costs: Array, items: Array) -> Array:
         """Return what some core has at least: of n * cores + 1 items, n + 1 meet on one.

@@ -50,7 +50,7 @@ class Tally:
         self._add(self._macs, dtypes[0], times * m * n * k)
         self._add(self._sums, "sram_read_bytes", times * (m * k + n * k) * operand + adds * m * n * result)
         self._add(self._sums, "sram_write_bytes", times * m * n * result)
-        return times * matrix.cycles(self._machine.spec.cores.matrix, m, n, k, dtypes[0])
+        return times * matmul_cycles(self._machine, (m, n, k), dtypes[0])
 
     def vector(self, times: Any, name: str, buffers: Sequence[Buffer], *sizes: Any) -> Any:
         """Count an operation and return its cycles per item; of `buffers` their types and columns count."""
@@ -85,6 +85,11 @@ class Tally:
 
     def _add(self, sums: dict[str, Any], name: str, per_item: Any) -> None:
         sums[name] = sums.get(name, 0) + self.total(per_item)
+
+
+def matmul_cycles(machine: Machine, sizes: tuple[Any, Any, Any], dtype: str) -> Any:
+    """Return the cycles of matmuls whose sizes m, n, k may be arrays."""
+    return matrix.cycles(machine.spec.cores.matrix, *sizes, dtype)
 
 
 def vector_cycles(work: Work, machine: Machine) -> Any:
