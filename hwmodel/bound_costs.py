@@ -11,12 +11,18 @@ from hwmodel.slices import slice_burst_fs
 from hwmodel.units import transfer_fs
 
 
-def issue_fs(machine: Machine, size_bytes: int) -> int:
-    """Return the least time a DMA engine spends on a descriptor of so many bytes."""
+def issue_fs(machine: Machine, size_bytes: int, pages: int = 0) -> int:
+    """Return the least time a DMA engine spends on a tile of so many bytes in so many pages; nought: without a table.
+
+    An engine that does not gather takes a descriptor for each page.
+    """
     dma = machine.spec.cores.dma
     if size_bytes == 0:
         return 0
-    return machine.core_fs(dma.issue_cycles + dma.request_cycles * -(-size_bytes // dma.request_bytes))
+    descriptors = 1 if dma.gather else max(1, pages)
+    requests = -(-size_bytes // dma.request_bytes)
+    cycles = descriptors * dma.issue_cycles + pages * dma.index_cycles + requests * dma.request_cycles
+    return machine.core_fs(cycles)
 
 
 def first_request_fs(machine: Machine) -> int:

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from hwmodel.bound_costs import cache_fs, first_data_fs, issue_fs, main_memory_fs, network_fs
-from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes
+from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes, tile_pages
 from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands, UnitCost
+from hwmodel.placed_bursts import asked, placed_fs
 from hwmodel.program import QUEUES, Op, Phase, Program, Tensor
 
 Array = np.ndarray[Any, Any]
@@ -127,9 +128,9 @@ def _phase(
         for instruction, task, variables in executions(phase, number):
             if instruction.op in (Op.LOAD, Op.STORE):
                 size = tile_bytes(program, phase, instruction, variables)
-                units[name] += sum_by(
-                    task, per_distinct(size[:, None], lambda s: issue_fs(machine, s)), len(phase.tasks)
-                )
+                pages = tile_pages(program, phase, instruction, variables)
+                issue = per_distinct(np.stack([size, pages], axis=1), lambda s, n: issue_fs(machine, s, n))
+                units[name] += sum_by(task, issue, len(phase.tasks))
                 moved[name] += sum_by(task, size, len(phase.tasks))
                 bursts[name] += int((-(-size // machine.burst_bytes)).sum())
                 if reuses:
@@ -153,13 +154,14 @@ def _phase(
             resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
     loaded, stored = (int(moved[name].sum()) for name in ("load", "store"))
     shared = {"network": network_fs(machine, loaded, stored), "shared cache": cache_fs(machine, loaded, stored)}
+    placed = _placed_fs(program, phase, machine, touched, rows_closed)
     if reuses:
         seen = {number for number, tensor in enumerate(program.tensors) if touched.holds(tensor)}
         bursts = _unavoidable(machine, bursts, footprints, seen, merges=merges)
         named = footprints["load"].tensors | footprints["store"].tensors
         touched.add(program.tensors[number] for number in sorted(named))
     memory = "hbm" if machine.memory == "hbm" else "distributed sram"
-    shared[memory] = main_memory_fs(machine, bursts["load"], bursts["store"], rows_closed)
+    shared[memory] = max(main_memory_fs(machine, bursts["load"], bursts["store"], rows_closed), placed)
     return resources | {name: fs for name, fs in shared.items() if fs}, bursts
 
 
@@ -182,6 +184,25 @@ def _unavoidable(
         written = sum(footprints["store"].distinct_bytes(without=set(), in_cache=True).values()) - kept
         least["store"] = max(0, -(-written // machine.burst_bytes))
     return least
+
+
+def _placed_fs(program: Program, phase: Phase, machine: Machine, touched: _Touched, rows_closed: bool) -> int:
+    """Return the bound of DRAM from where bursts lie: all of them, or those loads that a cache cannot answer.
+
+    What shares a line with a tensor that may be cached already is left out.
+    """
+    if machine.memory != "hbm" or machine.hbm.policy.merge:
+        return 0
+    everything, cache = set(range(len(program.tensors))), machine.spec.shared_cache
+    if cache is None and machine.spec.noc.multicast_window is None:
+        moved = [asked(program, phase, machine, queue, everything) for queue in ("load", "store")]
+        return placed_fs(machine, np.concatenate(moved), rows_closed, written_back=False)
+    held = _Touched(machine)
+    held.add(tensor for tensor in program.tensors if tensor.resident == "cache")
+    stored = {int(phase.tiles[i.tile]["tensor"]) for i in phase.decoded[QUEUES.index("store")] if i.op is Op.STORE}
+    held.add(program.tensors[number] for number in sorted(stored))
+    fresh = {n for n in everything if not held.holds(program.tensors[n]) and not touched.holds(program.tensors[n])}
+    return placed_fs(machine, np.unique(asked(program, phase, machine, "load", fresh)), rows_closed, written_back=False)
 
 
 def _alone_fs(cost: UnitCost) -> int:

@@ -109,3 +109,13 @@ def tile_bytes(program: Program, phase: Phase, instruction: Instruction, variabl
         if extent != NONE:
             size *= evaluate(phase, phase.expression(extent), variables)
     return size
+
+
+def tile_pages(program: Program, phase: Phase, instruction: Instruction, variables: Array) -> Array:
+    """Return how many pages such a tile touches at least, for every row of `variables`; nought without a page table."""
+    tile = phase.tiles[instruction.tile]
+    if tile["index"] == NONE:
+        return np.zeros(len(variables), np.int64)
+    position, layout = int(tile["position_axis"]), program.tensors[tile["tensor"]].layout
+    page_size = 1 if tile["page_axis"] == position else layout.size(layout.axes[position])
+    return -(-evaluate(phase, phase.expression(tile["extent"][position]), variables) // page_size)
