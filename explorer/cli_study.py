@@ -32,10 +32,11 @@ def explore(
 
     question = load_study(study).with_seed(seed)
     folder = out or Path("results") / question.name
-    trace = trace_path(question.batch.trace if question.batch else None)
+    batches = [question.batch, *(workload.batch for workload in question.mix.values())]
+    traces = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
     try:
         with bar(wanted=not as_json) as progress:
-            summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, trace)
+            summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, traces)
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)

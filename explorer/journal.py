@@ -25,11 +25,11 @@ class Journal:
     def __init__(self, path: Path, study: Study, rows: Sequence[Row]) -> None:
         self._study = study
         _repair(path)
-        present = _keys(path, study.name)
+        present = _keys(path, study.name, len(study.objectives))
         if present is None or present != [row.key for row in rows[: len(present)]]:
             path.unlink(missing_ok=True)
             present = []
-        self._log = _open(path, study.name)
+        self._log = _open(path, study.name, len(study.objectives))
         self._length = len(present)
         for row in rows[len(present) :]:
             self.append(row)
@@ -54,35 +54,38 @@ def _repair(path: Path) -> None:
                 file.truncate(data.rfind(b"\n") + 1)
 
 
-def _keys(path: Path, name: str) -> list[object] | None:
+def _keys(path: Path, name: str, objectives: int) -> list[object] | None:
     """Return the keys of the trials in the journal, None when it is no journal any more."""
     try:
-        return [trial.user_attrs.get("key") for trial in _open(path, name).get_trials(deepcopy=False)]
+        return [trial.user_attrs.get("key") for trial in _open(path, name, objectives).get_trials(deepcopy=False)]
     except (OSError, MemoryError):
         raise
     except Exception:  # Optuna replays the lines unchecked: what a damaged one raises can be anything
         return None
 
 
-def _open(path: Path, name: str) -> optuna.Study:
+def _open(path: Path, name: str, objectives: int) -> optuna.Study:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+    return optuna.create_study(
+        storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=True
+    )
 
 
 def _trial(row: Row, study: Study) -> optuna.trial.FrozenTrial:
     from optuna.distributions import BaseDistribution, CategoricalDistribution
     from optuna.trial import TrialState, create_trial
 
-    params = {name: _choice(row, name, choices) for name, choices in study.knobs.items()}
+    params = {name: _choice(row, name, choices) for name, choices in study.choices.items()}
     inside = all(value is not None for value in params.values())
     distributions: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(list(choices)) for name, choices in study.knobs.items()
+        name: CategoricalDistribution(list(choices)) for name, choices in study.choices.items()
     }
+    values = [row.value(OBJECTIVES[name]) for name in study.objectives]
     states = {
         Status.SIMULATED: TrialState.COMPLETE,
         Status.PRUNED: TrialState.PRUNED,
@@ -90,7 +93,7 @@ def _trial(row: Row, study: Study) -> optuna.trial.FrozenTrial:
     }
     return create_trial(
         state=states[row.status],
-        value=row.value(OBJECTIVES[study.objective]),
+        values=values if row.status is Status.SIMULATED else None,
         params=params if inside else {},
         distributions=distributions if inside else {},
         user_attrs={"key": row.key, "point": row.point, "batch": row.batch, "bound_us": row.bound_us},

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from explorer.evaluate import Outcome
 from explorer.files import LOCK, owned, remove_temporaries, write_atomically
 from explorer.journal import Journal
-from explorer.objective import ENERGY
-from explorer.query import MACHINE_PREFIX, Scalar
+from explorer.query import Scalar
 from explorer.row import Row, Status
+from explorer.space_table import space_parquet
 from explorer.study import Study
 
 if TYPE_CHECKING:
@@ -140,25 +140,11 @@ class Store:
             self._rows[row.key] = row
         self._journal.append(row)
 
-    def keep_space(self, space: Space) -> None:
-        """Store the space, unless it is there."""
+    def keep_space(self, space: Space, again: bool = False) -> None:
+        """Store the space, unless it is there; `again`: with what a search has found out about it since."""
         path = self._folder / "space.parquet"
-        if path.exists():
-            return
-        points = {p.key: p for p in (space.candidates.baseline, *space.candidates.points)}
-        records = [_space_record(space, key, point.query.settings()) for key, point in points.items()]
-        for choice, reason in space.candidates.refused.items():
-            refused = {
-                name: str(value) if name.startswith(MACHINE_PREFIX) else value
-                for name, value in zip(space.candidates.knobs, choice, strict=True)
-            }
-            records.append({"key": "", **refused, "bound_us": None, "reason": reason})
-        write_atomically(path, _parquet(records))
-
-
-def _space_record(space: Space, key: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar | None]:
-    record = {"key": key, **settings, "bound_us": space.bound_us.get(key), "reason": space.reasons.get(key, "")}
-    return record | ({ENERGY.bound: space.bound_pj.get(key)} if space.bound_pj else {})
+        if again or not path.exists():
+            write_atomically(path, space_parquet(space))
 
 
 @contextmanager
