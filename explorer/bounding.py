@@ -88,7 +88,11 @@ def probe(space: Space, evaluator: Evaluator) -> None:
     Of many combinations with the choice some are tried, and of knobs with many choices none: what is left is found
     when it is bounded or simulated.
     """
-    failure = partial(_failure, space, evaluator, {})
+    found: dict[int, str] = {}
+
+    def failure(index: int) -> str:
+        return _failure(space, evaluator, found, index)
+
     if reason := failure(space.start):
         raise ValueError(f"baseline: {reason}")
     for objective in space.objectives:
@@ -128,7 +132,7 @@ def _with_choice(space: Space, place: int, digit: int) -> Iterator[int]:
 def _failure(space: Space, evaluator: Evaluator, found: dict[int, str], index: int) -> str:
     """Return why a combination cannot run, or nothing."""
     if space.first[index] == NEVER:
-        return space.reasons[space.reason[index]]
+        return space.reasons[int(space.reason[index])]
     if index not in found:
         answers = [attempt(evaluator.bound_us, query) for query in space.queries(index)]
         found[index] = next((answer.reason for answer in answers if isinstance(answer, Refused)), "")
@@ -206,7 +210,7 @@ def _fill_singly(
 
 
 def _each(ask: Any, many: Sequence[tuple[Query, ...]]) -> list[Any]:
-    return [attempt(ask, queries) for queries in many]
+    return [attempt(ask, queries) for queries in many]  # type: ignore[arg-type]
 
 
 def _check_of(evaluator: Evaluator, queries: tuple[Query, ...]) -> None:

@@ -33,7 +33,7 @@ def explore(
     question = load_study(study).with_seed(seed)
     folder = out or Path("results") / question.name
     batches = [question.batch, *(workload.batch for workload in question.mix.values())]
-    traces = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
+    traces: dict[str, str | None] = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
     try:
         with bar(wanted=not as_json) as progress:
             summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, traces)

@@ -85,7 +85,7 @@ class Evaluator:
     inputs: Callable[[Query], dict[str, str]]
     describe: Callable[[Query], str]
     bound_pj: Callable[[Query], float]
-    prepare: tuple[Callable[[Query], None], ...] = ()
+    prepare: tuple[Callable[[Query], Any], ...] = ()
     bound_hbm_bytes: Callable[[Query], float] = _nothing
     costs: Callable[[Query], dict[str, float]] = _no_costs
     check: Callable[[Query], Any] = _nothing

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from explorer.bounding import bound_space, in_columns, name_points, probe
 from explorer.evaluate import Evaluator
@@ -20,7 +21,7 @@ from explorer.space import Space, TracePaths, bare, span
 from explorer.store import Identity, Store, check_belongs, known_bounds, opened
 from explorer.study import Study
 from explorer.summary import Summary, summarise
-from explorer.workers import Refused, attempt, workers
+from explorer.workers import attempt, workers
 
 
 def explore(
@@ -63,7 +64,7 @@ def explore(
     return summarise(folder)
 
 
-def _prepare(space: Space, store: Store, evaluator: Evaluator, executor: Executor) -> list[Future[float | Refused]]:
+def _prepare(space: Space, store: Store, evaluator: Evaluator, executor: Executor) -> list[Future[Any]]:
     """Let the workers share what each would do for itself before its first simulation, if there is one to come."""
     if store.recall(space.keys[space.start]) is not None:
         return []

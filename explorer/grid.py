@@ -102,7 +102,7 @@ class Grid:
     def find(self, values: Mapping[str, Scalar]) -> int | None:
         """Return the first combination that has these values of its knobs, None where there is none."""
         digits: list[int] = []
-        for place, knob in enumerate(self.knobs):
+        for knob in self.knobs:
             levels = np.array([[*digits, *[0] * (len(self.knobs) - len(digits))]])
             active = not knob.when or bool(self._active(knob, self.levels(self.index(levels)))[0])
             value = values[knob.name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from explorer.objective import OBJECTIVES
 from explorer.row import Row, Status
@@ -71,9 +71,8 @@ def _open(path: Path, name: str, objectives: int) -> optuna.Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(path)))
-    return optuna.create_study(
-        storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=True
-    )
+    directions: list[Literal["minimize"]] = ["minimize"] * objectives
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
 
 
 def _trial(row: Row, study: Study) -> optuna.trial.FrozenTrial:
@@ -85,7 +84,7 @@ def _trial(row: Row, study: Study) -> optuna.trial.FrozenTrial:
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(list(choices)) for name, choices in study.choices.items()
     }
-    values = [row.value(OBJECTIVES[name]) for name in study.objectives]
+    values = [value for name in study.objectives if (value := row.value(OBJECTIVES[name])) is not None]
     states = {
         Status.SIMULATED: TrialState.COMPLETE,
         Status.PRUNED: TrialState.PRUNED,

@@ -26,8 +26,8 @@ from explorer.query import MACHINE_PREFIX, Scalar
 MAX_CHOICES = 1 << 16  # assumed: of one knob; more is a slip
 _FORMS = ("choices", "from", "layouts")
 _KEYS = ("choices", "from", "to", "times", "step", "unit", "layouts", "when")
-_LAYOUT_KEYS = ("sizes", "element_bytes", "tiles", "max_digits", "outer", "innermost", "run_bytes", "align_bytes")
-_LAYOUT_KEYS += ("page_bytes", "sample", "seed")
+_SPACE_KEYS = ("sizes", "element_bytes", "tiles", "max_digits", "outer", "innermost", "run_bytes", "align_bytes")
+_LAYOUT_KEYS = (*_SPACE_KEYS, "page_bytes", "sample", "seed")
 
 When = tuple[tuple[str, tuple[Scalar, ...]], ...]
 
@@ -65,12 +65,8 @@ def _read(name: str, text: str) -> Knob:
     stray = set(written) & {"to", "times", "step", "unit"}
     if forms != ["from"] and stray:
         raise ValueError(f"{min(stray)} goes with from")
-    made = {
-        "choices": lambda: written["choices"],
-        "from": lambda: _range(written),
-        "layouts": lambda: _layouts(written),
-    }
-    return Knob(name, _checked(made[forms[0]]()), _when(name, written.get("when", {})))
+    made = _range(written) if forms == ["from"] else _layouts(written) if forms == ["layouts"] else written["choices"]
+    return Knob(name, _checked(made), _when(name, written.get("when", {})))
 
 
 def _checked(choices: Any) -> tuple[Scalar, ...]:

@@ -46,7 +46,7 @@ def aggregate(values: Any, weights: Sequence[float], risk: Risk) -> NDArray[np.f
     values = np.asarray(values, np.float64)
     part = np.asarray(weights, np.float64) / sum(weights)
     if values.shape[-1] == 1:
-        return values[..., 0]
+        return np.asarray(values[..., 0])
     if risk.kind == "worst":
         return np.asarray(values.max(axis=-1))
     if risk.kind == "mean":

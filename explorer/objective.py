@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from explorer.query import Scalar
 
+_OCTETS = ("", "k", "M", "G", "T", "P")
 _JOULES = ("f", "p", "n", "u", "m", "", "k", "M", "G")
 
 
@@ -61,12 +62,8 @@ class Objective:
 
 def octets(count: float) -> str:
     """Return a number of bytes with the prefix that fits: 172.3 MB."""
-    scaled, prefix = count, ""
-    for prefix in ("", "k", "M", "G", "T", "P"):
-        if scaled < 1000:
-            break
-        scaled /= 1000
-    return f"{scaled:.4g} {prefix}B"
+    step = max(0, min((len(str(int(count))) - 1) // 3, len(_OCTETS) - 1))
+    return f"{count / 1000**step:.4g} {_OCTETS[step]}B"
 
 
 def at_least_octets(count: float) -> str:

@@ -15,7 +15,7 @@ def covers(value: ArrayLike, others: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def front(values: ArrayLike) -> NDArray[np.int64]:
-    """Return the rows of `values` float64[n, objective] that no other beats, the first of equal ones, in their order."""
+    """Return the rows of `values` float64[n, objective] that no other beats, in order; of equal ones the first."""
     found: list[int] = []
     rows = np.asarray(values, np.float64)
     for place in np.lexsort(rows.T[::-1]).tolist():  # what beats a row stands before it

@@ -89,7 +89,7 @@ class Space:
     def point_of(self, index: int) -> int:
         """Return the combination that stands for one, NEVER where it cannot run."""
         found = int(self.first[index])
-        return found if found == index or found == NEVER else int(self.first[found])
+        return found if found in (index, NEVER) else int(self.first[found])
 
     @property
     def weights(self) -> tuple[float, ...]:

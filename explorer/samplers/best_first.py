@@ -69,7 +69,7 @@ class BestFirst:
     def _log_bounds(self, index: Index) -> Array:
         """Return the logarithms of bounds, 0 where a bound says nothing."""
         bounds = self._frontier.bounds[index]
-        return np.log(np.where(bounds > 0, bounds, 1.0))
+        return np.asarray(np.log(np.where(bounds > 0, bounds, 1.0)))
 
     def _pool(self) -> Index:
         """Return open combinations of the grid: the lowest bounds, and some from anywhere."""
@@ -116,7 +116,7 @@ class BestFirst:
         if not len(known):
             return np.zeros((len(levels), factors.shape[1]))
         inner = self._kernel(known, known) + NOISE * np.eye(len(known))
-        return self._kernel(levels, known) @ np.linalg.solve(inner, factors)
+        return np.asarray(self._kernel(levels, known) @ np.linalg.solve(inner, factors))
 
     def _unsure(self, levels: Index, known: Index) -> Array:
         """Return the standard deviation of what is expected, in parts of that of all factors."""
@@ -125,7 +125,7 @@ class BestFirst:
         inner = self._kernel(known, known) + NOISE * np.eye(len(known))
         cross = self._kernel(levels, known)
         explained = (np.linalg.solve(inner, cross.T).T * cross).sum(axis=1)
-        return np.sqrt(np.maximum(1 - explained, 0))
+        return np.asarray(np.sqrt(np.maximum(1 - explained, 0)))
 
     def _kernel(self, some: Index, others: Index) -> Array:
         similar = np.zeros((len(some), len(others)))
@@ -136,7 +136,7 @@ class BestFirst:
                 equal = 0.5 * equal + 0.5 * (1 - np.abs(ranks[left] - ranks[right]))
             similar += equal
         similar /= len(self._ranks)
-        return 0.5 * similar + 0.5 * similar**3
+        return np.asarray(0.5 * similar + 0.5 * similar**3)
 
     def _weighed(self, logs: Array) -> Array:
         """Return one number per point: the logarithm, or of several objectives the worst by weights from the seed."""
