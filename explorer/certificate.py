@@ -35,7 +35,7 @@ class Certificate:
 
     def within(self, tolerance: float | None) -> bool:
         """Tell whether the best is proven to be no more than a tolerance above the best possible."""
-        return self.proven or (tolerance is not None and self.gap is not None and self.gap <= tolerance)
+        return self.proven or (tolerance is not None and self.best <= self.bound * (1 + tolerance))
 
 
 def relative_gap(value: float, bound: float) -> float | None:

@@ -111,7 +111,8 @@ class Search:
         return None
 
     def _good_enough(self) -> bool:
-        return all(certificate.within(self._study.tolerance) for certificate in self.frontier.certificates())
+        target = self._study.tolerance
+        return target is not None and all(proof.within(target) for proof in self.frontier.certificates())
 
     def _new(self, proposal: Proposal, index: int) -> _Asked | None:
         """Return a point that is asked for the first time, None where its key shows that it is another one."""

@@ -66,7 +66,7 @@ class Summary:
         study = self.identity.study
         if self.covered == 1.0:
             return "proven"
-        if self.certificates and all(c.within(study.tolerance) for c in self.certificates):
+        if study.tolerance is not None and all(c.within(study.tolerance) for c in self.certificates):
             return "target"
         return "budget" if self.points >= study.budget.points else ""
 
