@@ -24,24 +24,27 @@ def explore(
     out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/NAME]")] = None,
     cluster: Cluster = None,
     storage: Storage = None,
+    no_memo: Annotated[bool, typer.Option("--no-memo", help="Simulate also what was simulated before.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search the space of a study; run it again to continue."""
     from explorer import tables
     from explorer.evaluate import EVALUATOR
     from explorer.explore import explore as search
+    from explorer.memo import Memo, cache_folder
     from explorer.progress import bar
     from explorer.report import write_report
     from explorer.study import load_study
 
     question = load_study(study).with_seed(seed)
     folder = out or Path("results") / question.name
-    trace = trace_path(question.batch.trace if question.batch else None)
+    batches = [question.batch, *(workload.batch for workload in question.mix.values())]
+    traces: dict[str, str | None] = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
+    memo = None if no_memo else Memo(cache_folder())
     try:
         with bar(wanted=not as_json) as progress:
-            summary = search(
-                question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, trace, cluster, storage
-            )
+            count = jobs or os.cpu_count() or 1
+            summary = search(question, folder, count, EVALUATOR, progress, traces, memo, cluster, storage)
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def opened(storage: BaseStorage, name: str) -> optuna.Study:
-    """Return the Optuna study of that name in a storage, made where there is none."""
+def opened(storage: BaseStorage, name: str, study: Study) -> optuna.Study:
+    """Return the Optuna study of that name in a storage, made with the objectives of `study` where there is none."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+    from optuna.study import StudyDirection
+
+    directions = [StudyDirection.MINIMIZE] * len(study.objectives)
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
 
 
 def trial(row: Row, study: Study, more: Mapping[str, Any] | None = None) -> optuna.trial.FrozenTrial:
@@ -31,20 +34,21 @@ def trial(row: Row, study: Study, more: Mapping[str, Any] | None = None) -> optu
     from optuna.distributions import BaseDistribution, CategoricalDistribution
     from optuna.trial import TrialState, create_trial
 
-    params = {name: _choice(row, name, choices) for name, choices in study.knobs.items()}
+    params = {name: _choice(row, name, choices) for name, choices in study.choices.items()}
     inside = all(value is not None for value in params.values())
     distributions: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(list(choices)) for name, choices in study.knobs.items()
+        name: CategoricalDistribution(list(choices)) for name, choices in study.choices.items()
     }
     states = {
         Status.SIMULATED: TrialState.COMPLETE,
         Status.PRUNED: TrialState.PRUNED,
         Status.INVALID: TrialState.FAIL,
     }
+    values = [value for name in study.objectives if (value := row.value(OBJECTIVES[name])) is not None]
     named = {"key": row.key, "point": row.point, "batch": row.batch, "bound_us": row.bound_us}
     return create_trial(
         state=states[row.status],
-        value=row.value(OBJECTIVES[study.objective]),
+        values=values if row.status is Status.SIMULATED else None,
         params=params if inside else {},
         distributions=distributions if inside else {},
         user_attrs=named | dict(more or {}),

@@ -23,6 +23,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("fake_evaluator")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROWHIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def database() -> Iterator[str]:
     """The URL of a PostgreSQL database of this session."""

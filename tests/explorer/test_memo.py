@@ -4,8 +4,10 @@ import os
 import pickle
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 
 import numpy as np
@@ -126,6 +128,30 @@ def test_a_folder_that_cannot_be_written_remembers_nothing_and_fails_nowhere(fak
     memo = Memo(tmp_path / "file")
     memo.keep("key", outcome_of(fake, 64))
     assert memo.recall("key") is None
+
+
+@pytest.mark.slow
+def test_another_study_of_the_same_points_gets_the_same_bytes_without_simulating(
+    rowhit: Callable[..., CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "machine: npu-hbm3\nkernel: gemm\noptions: {m: 128, n: 256, k: 256}\n"
+        "knobs: {stages: [2, 3], tile_k: [64, 128]}\nbudget: {points: 4, batch: 2}\n"
+    )
+
+    def explore(name: str, *more: str) -> None:
+        arguments = ("explore", "small.yaml", "--jobs", "1", "--out", name, *more)
+        done = rowhit(*arguments, cwd=tmp_path, ROWHIT_CACHE=str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+
+    explore("first")
+    with monkeypatch.context() as patch:
+        patch.setattr("hwmodel.engine.simulate", None)  # whoever calls it fails
+        explore("second")
+    explore("third", "--no-memo")
+    for part in ("points.parquet", "details/000000.npz"):
+        assert len({(tmp_path / name / part).read_bytes() for name in ("first", "second", "third")}) == 1
+    assert len(files(tmp_path / "cache")) == 4
 
 
 def test_the_folder_is_the_users_cache_or_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
