@@ -6,12 +6,14 @@ core (those of DMA in full lines at least), bytes through the busiest core's por
 and the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case), or
 through main memory's slices of SRAM. Behind a shared cache or multicast, memory must move only what is distinct
 (`footprint`), and of what earlier phases have touched only what the cache cannot have kept. The first request must also
-make its way through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for
-counters and the tail after the last byte are not in it: they can only make a run longer. Where slices of SRAM are the
-cores' own, all requests might stay beside their cores, so that the network gives no bound.
+make its way through an idle machine. Where a phase is short, two more bounds count: DRAM's, from where its bursts lie
+(`placed_bursts`), and that of dependencies, a core's queues waiting for each other (`lone_core`). Row misses of long
+phases, uneven slices, misses for want of capacity and the tail after the last byte are not in it: they can only make a
+run longer. Where slices of SRAM are the cores' own, all requests might stay beside their cores, so that the network
+gives no bound.
 
-Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
-computed once per distinct set of sizes.
+Else loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its
+cost is computed once per distinct set of sizes.
 """
 
 from __future__ import annotations
