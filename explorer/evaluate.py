@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from explorer.explain import Explanation
+    from hwmodel.machine import Machine
+    from hwmodel.program import Program
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -308,7 +310,11 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
 
 def timeline(query: Query) -> Timeline:
     """Return what happened when in a run of the query, by the SimPy reference, whose times are the engine's."""
-    program, machine = _program(query)
+    return recorded(*_program(query))
+
+
+def recorded(program: Program, machine: Machine) -> Timeline:
+    """Return what happened when in a run of a program, by the SimPy reference."""
     from hwmodel.recorder import record
 
     announce_compiling()
@@ -403,7 +409,7 @@ def inputs(query: Query) -> dict[str, str]:
     machine_of(query.machine, ())  # a description whose parts do not fit is refused by its name
     found = {
         "machine": str(_spec(query.machine, query.machine_overrides).hash),
-        "simulator": _source_digest(),
+        "simulator": source_digest(FLOORS),
     }
     if query.model is not None:
         found["model"] = _digest(asdict(load_model(query.model)))
@@ -415,11 +421,11 @@ def inputs(query: Query) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=1)
-def _source_digest() -> str:
-    """Return a digest of every source and description file of the floors below."""
+@lru_cache(maxsize=4)
+def source_digest(floors: tuple[str, ...]) -> str:
+    """Return a digest of every source and description file of some floors."""
     root = Path(__file__).resolve().parent.parent
-    files = (f for floor in FLOORS for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
+    files = (f for floor in floors for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
     return _digest([(f.relative_to(root).as_posix(), _digest(f.read_text("utf-8"))) for f in sorted(files)])
 
 
