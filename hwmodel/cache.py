@@ -21,7 +21,7 @@ import numpy as np
 
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import Row, pointer, pointer_of, row_at, trailing_zeros
-from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append, bursts_of, runs_of, tie
+from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append, bursts_of, expect, runs_of, tie
 from hwmodel.slices import Slices, fold, folded, quotient, shift
 from hwmodel.spec import SharedCacheSpec
 from hwmodel.traffic import LevelTraffic
@@ -46,6 +46,7 @@ NONE = -1
 # A way of a set is two words: line + 1 with the miss it had last, and masks of its bursts: here or on the way, dirty
 MISS_SHIFT, DIRTY_SHIFT, WAY_WORDS = 39, 32, 2
 LINE_MASK, MASK = (1 << MISS_SHIFT) - 1, (1 << DIRTY_SHIFT) - 1
+AHEAD, PROCESSOR_LINE_WORDS = 6, 8  # lines of a request whose sets are brought beforehand; of 64 B, of the processor
 PENDING, NEXT, FETCHES = range(3)  # of a miss: mask of bursts on the way, the next free one, the fetch of each sector
 
 
@@ -60,6 +61,16 @@ def _set_at(c: Row, line: int) -> Row:
         c[BLOCK_SLICE], c[BLOCK_SET] = fold(block, c[SLICES]), fold(block, c[SETS])
     here = folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]
     return row_at(pointer_of(c[SET_WORDS]), here * c[WAYS] * WAY_WORDS)
+
+
+@inlined
+def _expect(c: Row, line: int) -> None:
+    """Let the processor bring the set of a line that is looked up soon, most likely: sets lie far apart in memory."""
+    inside = line - c[BLOCK]
+    if inside < c[SLICES]:
+        here = (folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]) * c[WAYS] * WAY_WORDS
+        for word in range(0, c[WAYS] * WAY_WORDS, PROCESSOR_LINE_WORDS):
+            expect(row_at(pointer_of(c[SET_WORDS]), here + word))
 
 
 @inlined
@@ -231,6 +242,7 @@ def access(c: Row, runs: Row, count: int, first: int, is_write: bool, fetch: int
             if skipped == run[BURSTS]:
                 number, skipped = number + 1, 0
         here = _set_at(c, line)
+        _expect(c, line + AHEAD)
         way, pending, word, masks = _find(here, ways, line), 0, line + 1, 0
         if way >= 0:
             word, masks = here[way], here[ways + way]
