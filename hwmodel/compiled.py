@@ -25,6 +25,7 @@ from typing import Any
 from zlib import crc32
 
 import numba
+import numba.np.linalg
 from numba import config, njit
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -33,6 +34,19 @@ from numba.core.compiler_lock import global_compiler_lock
 HAS_PARTS = numba.__version__.startswith("0.68.")
 if HAS_PARTS:
     from hwmodel.compiled_part import part
+
+
+_ensure_blas = numba.np.linalg.ensure_blas
+
+
+def _no_blas() -> None:
+    numba.np.linalg.ensure_blas = _ensure_blas
+    raise ImportError
+
+
+# numba asks once, before its first function, whether scipy has a BLAS to call; importing that takes as long as numba
+# itself. Without it compiled inner products of `np.correlate` are loops.
+numba.np.linalg.ensure_blas = _no_blas
 
 # LLVM's third level takes half as long again as the second for code like this, which runs no faster for it.
 config.OPT = type(config.OPT)(2)  # type: ignore[attr-defined]
