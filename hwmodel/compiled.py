@@ -75,6 +75,11 @@ def inlined(function: Callable[..., Any]) -> Any:
     return _with_part(njit(nogil=True)(function), part(function, forceinline=True))
 
 
+def is_kept(entry: Any) -> bool:
+    """Return whether code of an entry, as it is now, is on disk."""
+    return bool(entry._cache._cache_file._load_index())
+
+
 def _with_part(entry: Any, inner: Any) -> Any:
     """Let compiled code that calls the entry find the part in its place."""
     entry.get_call_template, entry.get_overload = inner.get_call_template, inner.get_overload

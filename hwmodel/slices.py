@@ -64,7 +64,7 @@ def _slice_of(s: Row, line: int) -> int:
         inside = line - block * s[COUNT]
         s[BLOCK] = line - inside
         s[BLOCK_SLICE] = 0 if s[IN_TURN] else fold(block, s[COUNT])
-    return inside if s[IN_TURN] else folded(inside, s[BLOCK_SLICE], s[COUNT])
+    return int(inside if s[IN_TURN] else folded(inside, s[BLOCK_SLICE], s[COUNT]))
 
 
 @compiled

@@ -443,4 +443,5 @@ def run(t: Row, until_fs: int, until_order: int) -> tuple[int, int, int]:
 @compiled
 def run_until(scalars: Array, until_fs: int, until_order: int) -> tuple[int, int, int]:
     """Do what `run` does, from Python."""
-    return run(pointer(scalars), until_fs, until_order)
+    found: tuple[int, int, int] = run(pointer(scalars), until_fs, until_order)
+    return found
