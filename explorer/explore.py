@@ -29,11 +29,14 @@ def explore(
     evaluator: Evaluator,
     progress: Progress,
     trace_path: str | None = None,
+    cluster: str | None = None,
+    storage: str | None = None,
 ) -> Summary:
     """Search the space of `study` with `jobs` workers, keep everything in `folder`, and return the answer.
 
     Continues where an earlier run of the same study stopped. Raises ValueError, before anything is written,
     when the study is wrong (naming its file and the key at fault) or the folder belongs to another one.
+    `cluster`: the address of a Dask scheduler, instead of `jobs`. `storage`: the URL of a database for the rows.
     """
     with _blaming(study):
         check_problem(study, evaluator, trace_path)
@@ -44,7 +47,8 @@ def explore(
     stored = known_bounds(folder)
     with _blaming(study):
         known = probe(candidates, stored, evaluator, objective)
-    with opened(folder, identity) as store, workers(jobs) as executor:
+    queries = [candidates.baseline.query]
+    with opened(folder, identity, storage) as store, workers(jobs, cluster, queries) as executor:
         parts = _prepare(candidates, store, evaluator, executor) if jobs > 1 else []
         space = bound_space(candidates, known, evaluator, executor, progress, objective)
         store.keep_space(space)

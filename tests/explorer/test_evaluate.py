@@ -74,7 +74,7 @@ def test_what_is_not_compiled_yet_another_process_compiles_for_the_same_machine(
             asked.append(command)
 
         def wait(self) -> None:
-            exec(asked[-1][2])  # noqa: S102 - what the process would run
+            exec(asked[-1][2])  # what the process would run
 
     query = GEMM.with_knob("machine.hbm.stacks", 2)
     monkeypatch.setattr(subprocess, "Popen", Beside)
