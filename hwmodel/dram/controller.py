@@ -21,7 +21,7 @@ import numpy as np
 
 from hwmodel.dram import state as k
 from hwmodel.dram.initial_state import initial_state
-from hwmodel.dram.intake import enqueue, enqueue_bursts, open_request
+from hwmodel.dram.intake import enqueue, enqueue_bursts, enqueue_runs, open_request
 from hwmodel.dram.kernel import next_tick, run_banked, run_shared
 from hwmodel.dram.policy import Policy
 from hwmodel.dram.standards import Organisation, Rule, Timing, rules
@@ -35,6 +35,7 @@ __all__ = [
     "Policy",
     "enqueue",
     "enqueue_bursts",
+    "enqueue_runs",
     "next_tick",
     "open_request",
 ]

@@ -169,6 +169,23 @@ def enqueue_bursts(
 
 
 @compiled
+def enqueue_runs(state: DramState, runs: Array, first: int, stop: int, request: int, is_write: int, tick: int) -> None:
+    """Offer the neighbouring bursts of runs[first:stop] = (address, how many), as `enqueue_bursts` does."""
+    m = memory_of(state)
+    total = 0
+    for at in range(first, stop):
+        total += runs[at, 1]
+    _require_room(m, total, tick)
+    shift, step = m[BLOCK_SHIFT], m[BURST_BYTES]
+    for at in range(first, stop):
+        address, left = runs[at, 0], runs[at, 1]
+        while left > 0:
+            bursts = min(left, (((address >> shift) + 1 << shift) - address + step - 1) // step)
+            offer(m, state.words, address, bursts, request, 1 if is_write else 0, tick)
+            address, left = address + bursts * step, left - bursts
+
+
+@compiled
 def enqueue(state: DramState, address: int, request: int, is_write: int, tick: int) -> None:
     """Offer one burst, as `enqueue_bursts` does."""
     m = memory_of(state)
