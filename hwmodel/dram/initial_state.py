@@ -19,6 +19,7 @@ from hwmodel.dram.standards import COMMANDS, LEVELS, Organisation, Rule, Timing
 from hwmodel.dram.state import DramState
 
 Array = np.ndarray[Any, Any]
+LINE = 8  # numbers in a line of the cache
 _FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
 
 
@@ -52,7 +53,7 @@ def initial_state(
     state = DramState(
         scalars=scalars,
         address_map=address_map,
-        linear=np.zeros((8, 256), np.int64),
+        linear=np.zeros((16, 256), np.int64),
         pool=np.zeros((0, k.POOL_FIELDS), np.int64),
         requests=np.zeros((0, k.REQUEST_FIELDS), np.int64),
         completed=np.zeros((0, 2), np.int64),
@@ -225,9 +226,18 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     banks[:, k.GROUP_AT] = k.GROUP_ROWS + (pc * k.MAX_GROUPS + place // o.banks_per_group) * k.COMMAND_SLOTS
     stack_id = place // (o.bank_groups * o.banks_per_group)
     banks[:, k.STACK_AT] = k.STACK_ROWS + (pc * k.MAX_STACK_IDS + stack_id) * k.COMMAND_SLOTS
-    channels = np.tile(channel, (count, 1))
+    channels = aligned(np.tile(channel, (count, 1)), count)
     channels[:, k.INDEX] = np.arange(count)
     return channels
+
+
+def aligned(array: Array, rows: int) -> Array:
+    """Return the rows of an int64 table and zeros up to so many rows, from the beginning of a line of the cache on."""
+    numbers = np.zeros(rows * array.shape[1] + LINE, np.int64)
+    first = -(numbers.ctypes.data // numbers.itemsize) % LINE
+    table = numbers[first : first + rows * array.shape[1]].reshape(rows, array.shape[1])
+    table[: len(array)] = array
+    return table
 
 
 def _address_map(tables: tuple[Array, Array], sizes: dict[str, int]) -> tuple[Array, int, int]:

@@ -77,6 +77,7 @@ from hwmodel.dram.state import (
     lowest,
     mode_mask,
     pc_at,
+    prefetch,
     row_at,
     slot_at,
     trailing_zeros,
@@ -272,6 +273,8 @@ def accept(m: Row, c: Row, words: Words, tick: int) -> bool:
             c[ARRIVES] = burst[ARRIVAL]
             break
         mode, following = burst[IS_WRITE], burst[LINK]
+        if following != NONE:
+            prefetch(burst_at(m, following))
         merges = c[COUNT + 1] != 0 and m[MERGE] and _waits_for(c, words, 1, burst[PLACE])
         if not merges and c[COUNT + mode] == m[DEPTH + mode]:
             break
