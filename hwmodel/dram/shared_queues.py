@@ -17,9 +17,7 @@ from hwmodel.dram.shared_buffers import (
     accept,
     act_floor,
     choose_mode,
-    has_conflict,
-    next_hit,
-    nominate,
+    nominate_open,
     precharge,
     row_changed,
     take,
@@ -40,9 +38,9 @@ from hwmodel.dram.state import (
     ACTIVE_BURST,
     ACTIVE_FIELDS,
     ACTIVE_FIRST,
+    ACTIVE_FRONT,
     ACTIVE_OUTCOME,
     ACTIVE_PC,
-    ACTIVE_PLACES,
     ACTIVE_READY,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
@@ -107,6 +105,7 @@ from hwmodel.dram.state import (
     lowest,
     mode_mask,
     pc_at,
+    remove,
     row_at,
     slot_at,
     trailing_zeros,
@@ -196,10 +195,8 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     state[IS_ACTIVE] = 0
     pc_at(c, state[BANK_PC])[ACTIVE_BANKS] -= 1
     conflicts = False
-    for other in range(2):
-        if has_conflict(c, words, other, bank):  # its precharge was held back
-            nominate(m, c, words, other, bank)
-            conflicts |= other == c[MODE]
+    for other in range(2):  # precharges were held back
+        conflicts |= nominate_open(m, c, words, other, bank) and other == c[MODE]
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, bank, mode, done, conflicts, tick)
 
@@ -212,8 +209,9 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), words, position) else HIT
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
-    take(c, words, mode, position, bank)
-    conflicts = next_hit(m, c, words, mode, bank)
+    take(c, words, mode, position, bank, COLUMN_CANDIDATES)
+    remove(bank_mask(c, words, bank, mode, ROW_HITS), words, position)
+    conflicts = nominate_open(m, c, words, mode, bank)
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, bank, mode, done, conflicts, tick)
 
@@ -296,10 +294,10 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     started = contains(mode_mask(c, words, mode, STARTED), words, position)
     pc[MISSES] += not started
     pc[ACTIVE_BANKS] += 1
-    take(c, words, mode, position, bank)
+    take(c, words, mode, position, bank, ACT_CANDIDATES)
     activate(m, c, bank, place >> ROW_SHIFT, tick)
     state[IS_ACTIVE] = 1
-    if c[ACTIVE_FIRST + mode] + c[ACTIVE + mode] == ACTIVE_PLACES:
+    if c[ACTIVE_FIRST + mode] >= max(ACTIVE_FRONT, c[ACTIVE + mode]):
         _move_to_front(c, mode)
     row = active_at(c, mode, c[ACTIVE + mode])
     c[ACTIVE + mode] += 1

@@ -91,8 +91,8 @@ PC_FIELDS = 40
 # A bank. Q_ columns are of a bank's own queue: masks of its positions; a lower bound of its next command.
 # GROUP_AT and STACK_AT: places of ready rows.
 (BANK_READY, _1, _2, _3, _4, _5, _6, _7, OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, GROUP_AT,
- STACK_AT, USED_TICK, STREAK, ACT_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS,
- Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, OPENED_BY, Q_WAKE) = range(29)
+ STACK_AT, ACT_TICK, USED_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS, OPENED_BY, STREAK,
+ Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE) = range(29)
 BANK_FIELDS = 32
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST = range(3)
 SLOT_FIELDS = 4
@@ -119,7 +119,8 @@ STACK_ROWS = PCS + MAX_PCS * PC_FIELDS
 GROUP_ROWS = STACK_ROWS + MAX_PCS * MAX_STACK_IDS * COMMAND_SLOTS
 BANK_ROWS = GROUP_ROWS + MAX_PCS * MAX_GROUPS * COMMAND_SLOTS
 ACTIVE_ROWS = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS
-ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be: they seldom need to move to the front
+ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be, so that they need not move with every one
+ACTIVE_FRONT = 32  # of the places, from which they move to the first ones: so few stay in the cache
 SLOTS = ACTIVE_ROWS + 2 * ACTIVE_PLACES * ACTIVE_FIELDS
 MAX_QUEUES = 64  # per channel
 QUEUE_WORDS = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + PENDING_ENTRIES
@@ -128,6 +129,7 @@ WORDS_PER_MASK_WORD = 2 * 64 * SLOT_FIELDS + 2 * BUFFER_MASKS
 # `address_map`: digits, then hashes
 DIGIT_SHIFT, DIGIT_STEP, DIGIT_MASK, DIGIT_MODULUS, DIGIT_FIELD, DIGIT_MULTIPLIER, MAP_FIELDS = range(7)
 HASH_TARGET, HASH_TARGET_BIT, HASH_SOURCE, HASH_SOURCE_BIT, TURN_WEIGHT, TURN_SIZE = range(6)
+TURNS = 8  # address bytes
 # `trace`: tick, channel (over all stacks), pseudo_channel, bank_group, bank, row, command
 TRACE_FIELDS = 7
 ROW_FIELD = 5  # of an address
@@ -144,7 +146,7 @@ class DramState(NamedTuple):
 
     scalars: Array
     address_map: Array
-    linear: Array  # [byte of the address, its value]: place of a burst, to be XORed; from row 8 on turns, to be added
+    linear: Array  # [byte of the address, its value]: places to be XORed; from row TURNS on turns to be added
     pool: Array
     requests: Array
     completed: Array  # [request, done tick] of the last `run`
