@@ -136,7 +136,7 @@ def nominate_open(m: Row, c: Row, words: Words, mode: int, bank: int) -> bool:
     if state[IS_REFRESHING] == 0:
         if hit != NONE:
             insert(row_at(masks, COLUMN_CANDIDATES * len(words)), words, hit)
-        if oldest != NONE and _may_close(m, c, words, mode, hit, oldest):
+        if oldest != NONE and state[IS_ACTIVE] == 0 and _may_close(m, c, words, mode, hit, oldest):
             insert(row_at(masks, PRE_CANDIDATES * len(words)), words, oldest)
     return bool(oldest != NONE)
 
