@@ -242,6 +242,7 @@ def _problem_digest(
 
 
 def problem_of(query: Query) -> Any:
+    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
     return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
@@ -254,16 +255,6 @@ def _program(query: Query) -> tuple[Any, Any]:
 def program_on(query: Query) -> tuple[Any, Any]:
     """Return the compiled program of the query, and the machine that it is for."""
     return _program(query)
-
-
-def problem_of(query: Query) -> Any:
-    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
-    return _problem_of(query)
-
-
-def simulator_digest() -> str:
-    """Return the digest of every source that a simulated number depends on."""
-    return _source_digest()
 
 
 def forget() -> None:

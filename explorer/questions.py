@@ -93,11 +93,11 @@ def answer_to(query: Query, measured: Measured) -> Answer:
     bound_us = measured.metrics["bound_us"]
     assert isinstance(bound_us, int | float)
     known = evaluate.knobs(query) | query.settings()
-    title, engine = evaluate.describe(query), evaluate.simulator_digest()
+    title, engine = evaluate.describe(query), evaluate.source_digest(evaluate.FLOORS)
     return answer_of(query, title, known, measured, engine, validation(query, bound_us))
 
 
-ASKER = Asker(evaluate.defaults, evaluate.program_on, measure, answer_to)
+ASKER = Asker(evaluate.defaults, evaluate.check, measure, answer_to)
 
 
 def _query_of(base: Mapping[str, Any]) -> Query:

@@ -22,6 +22,7 @@ from explorer.crossing import Crossing
 from explorer.fidelity import DEFAULT, check
 from explorer.query import AZURE, MACHINE_PREFIX, TRACES, BatchSpec, Query, Scalar
 from explorer.settings import Settings
+from explorer.space import bare
 from explorer.store import read_identity, rows_frame
 from explorer.sweep import Axis, axes_of
 from explorer.variants import Asker, Table, what_if
@@ -205,21 +206,20 @@ def designs_of(folder: Path, top: int, trace_path: str | None = None) -> tuple[Q
     """Return the question of a study, and the best designs in its results as changes of it."""
     identity, frame = read_identity(folder), rows_frame(folder)
     study = identity.study
+    works = list(bare(study, dict.fromkeys(TRACES.values(), trace_path)))
+    if len(works) > 1:
+        raise ValueError(f"{folder}: a mix of {len(works)} workloads; robustness is asked of studies of one")
     if study.objective != "time_us":
         raise ValueError(f"{folder}: looks for the least {study.objective}; robustness is asked of time_us alone")
     best = frame[frame["status"] == "simulated"].sort_values(["time_us", "point"]).drop_duplicates("key").head(top)
     if len(best) < 2:
         raise ValueError(f"{folder}: {len(best)} design was simulated; two are needed to compare")
     rows = [
-        {name: _plain(row[name]) for name in identity.settings if name in row and row[name] == row[name]}
+        {name: _plain(row[name]) for name in identity.settings if not _is_missing(row.get(name))}
         for row in best.to_dict("records")
     ]
     common = {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
-    batch = study.batch.spec(trace_path) if study.batch else None
-    seed = study.batch.seed if study.batch else 0
-    query = Query(
-        study.machine, study.kernel, study.model, batch, tuple(study.options.items()), seed=seed, routing=study.routing
-    )
+    query = works[0].base
     for name, value in common.items():
         query = query.with_knob(name, value)
     contenders = []
@@ -280,6 +280,11 @@ def held_out(bench: Bench, seeds: int, trace: str | None, trace_path: str | None
 def _factors(path: str, value: int) -> Axis:
     values = dict.fromkeys(max(1, value * 2**power // REACH) for power in range(2 * REACH.bit_length() - 1))
     return Axis(path, tuple(map(str, values)))
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell of a row is empty: a knob that its conditions leave out."""
+    return value is None or value != value or str(value) == "<NA>"
 
 
 def _plain(value: Any) -> Any:

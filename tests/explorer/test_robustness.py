@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -98,6 +99,16 @@ def test_default_axes_lie_around_the_question() -> None:
     ]
     assert around(Query("m", "k")) == ()
     assert [axis.path for axis in around(Query("m", "k", batch=BatchSpec(1, trace="azure")))] == ["batch"]
+
+
+def test_a_mix_of_workloads_is_refused(tmp_path: Path, results: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(results, folder)
+    content = json.loads((folder / "study.json").read_text())
+    content["study"]["mix"] = {"a": {"weight": 1}, "b": {"batch": {"sequences": 1, "context": 64}}}
+    (folder / "study.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="a mix of 2 workloads"):
+        explorer.robust(folder)
 
 
 def test_one_design_has_no_runner_up(tmp_path: Path) -> None:
