@@ -216,8 +216,12 @@ def kernel_text(facts: Mapping[str, Any]) -> str:
 
 
 def sourced_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:
-    """Return the facts of a machine or a controller with their units, sources beside them."""
-    return tree({name: value for name, value in facts.items() if name != "sources"}, units, facts["sources"])
+    """Return the facts of a machine or a controller with their units, sources beside them; uncertain numbers below."""
+    lines = [tree({name: v for name, v in facts.items() if name not in ("sources", "ranges")}, units, facts["sources"])]
+    for path, entry in facts.get("ranges", {}).items():
+        line = f"uncertain: {path}: {entry['low']} to {entry['high']}   [{entry['source']}]"
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=False)
+    return "\n".join(lines)
 
 
 def quantity(value: int | None, unit: str) -> str:
