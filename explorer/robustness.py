@@ -250,13 +250,14 @@ def swings_of(bench: Bench, nominal: Table) -> list[Swing]:
     for path, entry in ranges.items():
         if path in taken:
             continue
-        axis = Axis(path, (str(entry.low), str(entry.high)))
+        low, high = str(entry.low), str(entry.high)
+        axis = Axis(path, (low, high))
         table = bench.table([axis])
         ends = [tuple(cell.cost_us for cell in table.at((value,))) for value in axis.values]
         times = [tuple(cost for cost in end if cost is not None) for end in ends]
         if len(times[0]) == len(times[1]) == len(bench.contenders):
             crossing = next(iter(table.crossings), None)
-            found.append(Swing(path, *axis.values, entry.source, times[0], times[1], start, crossing))
+            found.append(Swing(path, low, high, entry.source, times[0], times[1], start, crossing))
     return found
 
 

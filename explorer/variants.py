@@ -20,7 +20,7 @@ from explorer import settings
 from explorer.answer import Answer
 from explorer.crossing import Crossing, Times, flips
 from explorer.fidelity import Measured
-from explorer.query import Query, Scalar
+from explorer.query import MACHINE_PREFIX, Query, Scalar
 from explorer.row import all_numbers, nested, per_unit, with_nulls
 from explorer.settings import Settings
 from explorer.sweep import Axis
@@ -236,8 +236,8 @@ def _typed(text: str) -> Scalar:
 
 
 def _changed(query: Query, design: Design, at: Settings, defaults: Mapping[str, Scalar]) -> Query:
-    taken = {path.removeprefix(settings.MACHINE_PREFIX) for path, _ in at}
-    own = [path for path, _ in design.changes if path.removeprefix(settings.MACHINE_PREFIX) in taken]
+    taken = {path.removeprefix(MACHINE_PREFIX) for path, _ in at}
+    own = [path for path, _ in design.changes if path.removeprefix(MACHINE_PREFIX) in taken]
     if own:
         raise ValueError(f"--set {own[0]}: is swept, too; allowed: one of both")
     return settings.apply(query, (*design.changes, *at), defaults)
