@@ -50,7 +50,7 @@ def timeline(
     max_mb: Annotated[float, typer.Option(help="Megabytes of JSON, at most; before compression.")] = 100,
 ) -> None:
     """Write what every unit does when, as a trace that ui.perfetto.dev opens; simulated by the reference."""
-    from explorer import evaluate, perfetto, tables
+    from explorer import evaluate, path_view, perfetto, tables
 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out: {out}: allowed: a file in a folder that is there")
@@ -67,3 +67,4 @@ def timeline(
     print(evaluate.describe(query))
     print(tables.knobs_line(evaluate.knobs(query)))
     print(perfetto.text(out, recorded, window, written, max_mb))
+    print(f"\n{path_view.path_text(recorded)}")

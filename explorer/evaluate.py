@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from explorer.explain import Explanation
+    from hwmodel.machine import Machine
+    from hwmodel.program import Program
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -59,6 +61,17 @@ def _no_costs(query: Query) -> dict[str, float]:
 
 def _no_columns(query: Query, columns: Mapping[str, Sequence[Scalar]]) -> None:
     return None
+
+
+@dataclass(frozen=True)
+class BoundColumns:
+    """Lower bounds of many points: float64[n]; `energy_pj` is None where the machine gives no energies.
+
+    A point that cannot run may have any bound.
+    """
+
+    time_us: np.ndarray
+    energy_pj: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,7 @@ def _drawing() -> set[str]:
 def suggested(query: Query) -> Query:
     """Return the query with the knobs that its kernel suggests for its problem and machine, but for those it sets."""
     machine = machine_of(query.machine, query.machine_overrides)
-    found = kernel_of(query.kernel).suggested(_problem_of(query), machine)
+    found = kernel_of(query.kernel).suggested(problem_of(query), machine)
     for name in knobs(query):
         if name not in dict(query.knobs):
             query = query.with_knob(name, getattr(found, name))
@@ -226,13 +239,13 @@ def _problem_digest(
     return _digest([kernel, repr(_problem(kernel, model, batch, options, routing))])
 
 
-def _problem_of(query: Query) -> Any:
+def problem_of(query: Query) -> Any:
     return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
 def _program(query: Query) -> tuple[Any, Any]:
     machine = machine_of(query.machine, query.machine_overrides)
-    program = kernel_of(query.kernel).compile(_problem_of(query), _knobs(query), machine, query.seed)
+    program = kernel_of(query.kernel).compile(problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
 
 
@@ -254,7 +267,7 @@ def _digest(value: object) -> str:
 
 def key(query: Query) -> str:
     """Return 16 hexadecimal digits of machine, kernel, problem, the meaning of the knobs, and seed."""
-    canonical = kernel_of(query.kernel).canonical(_problem_of(query), _knobs(query))
+    canonical = kernel_of(query.kernel).canonical(problem_of(query), _knobs(query))
     problem = _problem_digest(query.kernel, query.model, query.batch, query.options, query.routing)
     return _digest([_spec(query.machine, query.machine_overrides).hash, problem, canonical, query.seed])
 
@@ -267,6 +280,17 @@ def bound_us(query: Query) -> float:
     program, machine = _program(query)
     with _no_refusal():
         return int(lower_bound(program, machine).total_fs) / FS_PER_US
+
+
+def bound_columns(query: Query, columns: Mapping[str, Sequence[Scalar]]) -> BoundColumns | None:
+    """Return lower bounds of the query with the values of every row of `columns` set, as `Query.with_knob` sets them.
+
+    `columns` are equally long, by the name of a knob or `machine.PATH`. None where the kernel has no closed form: then
+    `bound_us` has to be asked point by point. Raises ValueError for a name that is no knob of the kernel.
+    """
+    from explorer.bound_columns import bounds_of
+
+    return bounds_of(query, columns)
 
 
 def bound_pj(query: Query) -> float:
@@ -327,7 +351,11 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
 
 def timeline(query: Query) -> Timeline:
     """Return what happened when in a run of the query, by the SimPy reference, whose times are the engine's."""
-    program, machine = _program(query)
+    return recorded(*_program(query))
+
+
+def recorded(program: Program, machine: Machine) -> Timeline:
+    """Return what happened when in a run of a program, by the SimPy reference."""
     from hwmodel.recorder import record
 
     announce_compiling()
@@ -422,7 +450,7 @@ def inputs(query: Query) -> dict[str, str]:
     machine_of(query.machine, ())  # a description whose parts do not fit is refused by its name
     found = {
         "machine": str(_spec(query.machine, query.machine_overrides).hash),
-        "simulator": _source_digest(),
+        "simulator": source_digest(FLOORS),
     }
     if query.model is not None:
         found["model"] = _digest(asdict(load_model(query.model)))
@@ -430,15 +458,15 @@ def inputs(query: Query) -> dict[str, str]:
         found["batch"] = _digest(list(batch_of(query.batch).contexts))
         found["batch_source"] = str(batch_source(query))
     if query.routing is not None:
-        found["routing"] = str(_problem_of(query).routing)
+        found["routing"] = str(problem_of(query).routing)
     return found
 
 
-@lru_cache(maxsize=1)
-def _source_digest() -> str:
-    """Return a digest of every source and description file of the floors below."""
+@lru_cache(maxsize=4)
+def source_digest(floors: tuple[str, ...]) -> str:
+    """Return a digest of every source and description file of some floors."""
     root = Path(__file__).resolve().parent.parent
-    files = (f for floor in FLOORS for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
+    files = (f for floor in floors for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
     return _digest([(f.relative_to(root).as_posix(), _digest(f.read_text("utf-8"))) for f in sorted(files)])
 
 
@@ -476,7 +504,7 @@ def _describe_batch(batch: BatchSpec) -> str:
 
 
 def _describe_routing(query: Query) -> str:
-    problem = _problem_of(query)
+    problem = problem_of(query)
     return f"{problem.tokens} tokens to {problem.topk} of {problem.experts} experts as in {query.routing}"
 
 
@@ -497,4 +525,5 @@ EVALUATOR = Evaluator(
     bound_hbm_bytes,
     costs,
     check,
+    bound_columns,
 )

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from explorer import figures
 from explorer.balance import balance_of
+from explorer.details import Details
 from explorer.files import write_atomically
 from explorer.objective import Objective
 from explorer.provenance import provenance
-from explorer.store import Details, read_details, rows_frame
+from explorer.store import read_details, rows_frame
 from explorer.summary import Summary, summarise
 from explorer.tables import number, result_table, verdict
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-MAX_LINES = 1000  # of the table of points; assumed: browsers slow down above; all are in points/
+MAX_LINES = 1000  # of the table of points; assumed: browsers slow down above; all are in points.parquet
 PAGE, SCRIPT = "report.html", "plotly.min.js"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; color: #222 }
