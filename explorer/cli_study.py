@@ -44,7 +44,7 @@ def explore(
     try:
         with bar(wanted=not as_json) as progress:
             count = jobs or os.cpu_count() or 1
-            summary = search(question, folder, count, EVALUATOR, progress, traces, memo, cluster, storage)
+            summary = search(question, folder, count, EVALUATOR, progress, traces, cluster, storage, memo)
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)

@@ -525,4 +525,5 @@ EVALUATOR = Evaluator(
     bound_hbm_bytes,
     costs,
     check,
+    bound_columns,
 )
