@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -334,7 +336,7 @@ def saved_run(query: Query, engine: str = "compiled") -> Saved:
     from hwmodel.saving import Saved
 
     run = simulator(engine)
-    with _no_refusal():
+    with _no_refusal(), _compiling_beside(query):
         result = run(program, machine)
     return Saved(program, result, describe(query), {name: str(value) for name, value in knobs(query).items()})
 
@@ -418,6 +420,29 @@ def compile_dram(query: Query) -> None:
 
     announce_compiling()
     compile_dram(machine_of(query.machine, query.machine_overrides))
+
+
+@contextmanager
+def _compiling_beside(query: Query) -> Iterator[None]:
+    """Let another process compile the DRAM channels, where they are not on the disk yet, while this one compiles."""
+    from hwmodel.reference import is_dram_compiled
+
+    machine = machine_of(query.machine, query.machine_overrides)
+    if parent_process() is not None or is_dram_compiled(machine):
+        yield
+        return
+    code = "import sys; from explorer.evaluate import machine_of; from hwmodel.reference import compile_dram; "
+    code += "compile_dram(machine_of(sys.argv[1], tuple(tuple(pair.split('=', 1)) for pair in sys.argv[2:])))"
+    changes = [f"{path}={value}" for path, value in query.machine_overrides]
+    beside = subprocess.Popen(
+        [sys.executable, "-c", code, query.machine, *changes],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        compile_others(query)
+        yield
+    finally:
+        beside.wait()
 
 
 def compile_others(query: Query) -> None:
