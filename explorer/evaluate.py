@@ -242,6 +242,7 @@ def _problem_digest(
 
 
 def problem_of(query: Query) -> Any:
+    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
     return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
@@ -249,6 +250,19 @@ def _program(query: Query) -> tuple[Any, Any]:
     machine = machine_of(query.machine, query.machine_overrides)
     program = kernel_of(query.kernel).compile(problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
+
+
+def program_on(query: Query) -> tuple[Any, Any]:
+    """Return the compiled program of the query, and the machine that it is for."""
+    return _program(query)
+
+
+def forget() -> None:
+    """Forget the machines, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel.spec import load_machine
+
+    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest):
+        kept.cache_clear()
 
 
 def program_facts(query: Query) -> tuple[dict[str, Any], str]:
