@@ -286,12 +286,17 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
 
 def timeline(query: Query) -> Timeline:
     """Return what happened when in a run of the query, by the SimPy reference, whose times are the engine's."""
+    return recorded(query)[3]
+
+
+def recorded(query: Query) -> tuple[Any, Any, Any, Timeline]:
+    """Return the program of the query, its machine, its result and what happened when, by the SimPy reference."""
     program, machine = _program(query)
     from hwmodel.recorder import record
 
     announce_compiling()
     with _no_refusal():
-        return record(program, machine)[1]
+        return program, machine, *record(program, machine)
 
 
 def explanation(query: Query, engine: str = "compiled") -> Explanation:

@@ -169,12 +169,13 @@ def whatif_table(record: Mapping[str, Any]) -> str:
             continue
         cells = [name, number(name, value)]
         for shown, difference in zip(numbers, differences, strict=True):
-            cells += [number(name, shown.get(name, "")), _signed(difference.get(name))]
+            cells += [number(name, shown.get(name, "")), signed(difference.get(name))]
         rows.append((*cells, ""))
     return align(rows)
 
 
-def _signed(difference: Scalar | None) -> str:
+def signed(difference: Scalar | None) -> str:
+    """Return a relative difference as per cent with a sign; nothing where there is none."""
     if not isinstance(difference, float):
         return ""
     return f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero

@@ -1,0 +1,74 @@
+"""A page of pictures as HTML text: heading, links to the pages beside it, pictures below their sentences, provenance.
+
+Pages open from a folder without a network; plotly.js lies beside them once, or is in the page. Every text that a study
+can choose is escaped, also in figures.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping
+
+from explorer.provenance import provenance
+from explorer.store import Identity
+from explorer.views.look import DETERMINISTIC, shielded
+from explorer.views.view import Picture
+
+SCRIPT = "plotly.min.js"
+LIMITS = "What is modelled, and what is not, stands in the README; assumed numbers are marked in every machine's file."
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; color: #222 }
+pre { background: #f4f4f4; padding: 1em; font-size: 12px; overflow-x: auto }
+table { border-collapse: collapse; font-size: 13px }
+td, th { padding: 2px 10px; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
+td.text, th.text { text-align: left }
+nav a { margin-right: 1.2em }
+.wide { overflow-x: auto; max-height: 32em }
+footer, .left-out { color: #555 }
+"""
+_CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads the figure
+
+
+def page(title: str, body: Iterable[str], links: Mapping[str, str] | None = None, script: str | None = None) -> str:
+    """Return a page; `links` are the pages beside it by name, `script` is plotly.js where it is not beside the page."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    head += f'<script src="{SCRIPT}"></script>' if script is None else f"<script>{script}</script>"
+    anchors = (f'<a href="{html.escape(file)}">{html.escape(name)}</a>' for name, file in (links or {}).items())
+    menu = f"<nav>{''.join(anchors)}</nav>\n" if links else ""
+    text = "\n".join(part for part in body if part)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{menu}<h1>{html.escape(title)}</h1>\n{text}\n'
+        "</body></html>\n"
+    )
+
+
+def sections(pictures: Iterable[Picture], before: str = "") -> list[str]:
+    """Return a section per picture; what is not shown is said at the end."""
+    found = list(pictures)
+    shown = [section(f.view.title, f.text, shielded(f.figure), before + f.view.name) for f in found if f.figure]
+    lines = [f"<li>{html.escape(f'{f.view.title}: {f.text}')}</li>" for f in found if not f.figure]
+    return [*shown, f'<ul class="left-out">{"".join(lines)}</ul>' if lines else ""]
+
+
+def section(title: str, text: str, figure: object, name: str) -> str:
+    """Return a heading, the sentence, and the figure below it; `name` is the figure's, unique on its page."""
+    import plotly.io
+
+    drawing = plotly.io.to_html(
+        figure, full_html=False, include_plotlyjs=False, div_id=name, config=_CONFIG, validate=False
+    )
+    return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(text)}</p>\n{drawing}"
+
+
+def footer(identities: Iterable[Identity]) -> str:
+    """Return where the numbers of a page come from (S14)."""
+    parts = []
+    for identity in identities:
+        facts = "".join(
+            f'<tr><td class="text">{html.escape(name)}</td><td class="text">{html.escape(text)}</td></tr>'
+            for name, text in provenance(identity).items()
+        )
+        study = html.escape(json.dumps(identity.study.model_dump(), indent=1, ensure_ascii=False))
+        parts.append(f"<table>{facts}</table><pre>{study}</pre>")
+    return f"<footer><h2>Provenance</h2><p>{DETERMINISTIC} {LIMITS}</p>{''.join(parts)}</footer>"
