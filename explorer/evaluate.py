@@ -284,11 +284,6 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
     return Outcome(result.metrics(), bandwidth, result.banks)
 
 
-def timeline(query: Query) -> Timeline:
-    """Return what happened when in a run of the query, by the SimPy reference, whose times are the engine's."""
-    return recorded(query)[3]
-
-
 def recorded(query: Query) -> tuple[Any, Any, Any, Timeline]:
     """Return the program of the query, its machine, its result and what happened when, by the SimPy reference."""
     program, machine = _program(query)

@@ -65,10 +65,16 @@ def footer(identities: Iterable[Identity]) -> str:
     """Return where the numbers of a page come from (S14)."""
     parts = []
     for identity in identities:
-        facts = "".join(
-            f'<tr><td class="text">{html.escape(name)}</td><td class="text">{html.escape(text)}</td></tr>'
-            for name, text in provenance(identity).items()
-        )
         study = html.escape(json.dumps(identity.study.model_dump(), indent=1, ensure_ascii=False))
-        parts.append(f"<table>{facts}</table><pre>{study}</pre>")
+        whole = f"<details><summary>The study, as it was asked</summary><pre>{study}</pre></details>"
+        parts.append(facts_table(provenance(identity)) + whole)
     return f"<footer><h2>Provenance</h2><p>{DETERMINISTIC} {LIMITS}</p>{''.join(parts)}</footer>"
+
+
+def facts_table(facts: Mapping[str, str]) -> str:
+    """Return facts by name as a table."""
+    lines = (
+        f'<tr><td class="text">{html.escape(name)}</td><td class="text">{html.escape(text)}</td></tr>'
+        for name, text in facts.items()
+    )
+    return f"<table>{''.join(lines)}</table>"

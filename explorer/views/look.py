@@ -48,6 +48,7 @@ DETERMINISTIC = "The simulation is deterministic: the same study and versions gi
 MAX_SVG_POINTS = 10_000  # above, points are drawn by the graphics card
 GIGA = 1e9
 _UNITS = {"_us": "us", "_pj": "pJ", "_bytes": "B", "_fraction": "1", "_stacks": "count", "_cycles": "cycles"}
+_SHORT = {"hbm": "HBM", "sram": "SRAM", "dma": "DMA"}
 _ESCAPED_NOT = ("hovertemplate", "texttemplate")  # templates of our own; data comes in by reference only
 
 
@@ -61,6 +62,7 @@ def axis(name: str) -> str:
         if last.endswith(ending) and not name.startswith("machine."):
             words = f"{last.removesuffix(ending)}{ending if ending == '_stacks' else ''}".replace("_", " ")
             mixed = f" of {name.split('.')[1]}" if name.startswith("mix.") else ""
+            words = " ".join(_SHORT.get(word, word) for word in words.split())
             return f"{words}{mixed} [{unit}]"
     return name
 
