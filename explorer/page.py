@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from explorer.provenance import provenance
 from explorer.store import Identity
@@ -27,7 +29,7 @@ nav a { margin-right: 1.2em }
 .wide { overflow-x: auto; max-height: 32em }
 footer, .left-out { color: #555 }
 """
-_CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads the figure
+CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads the figure
 
 
 def page(title: str, body: Iterable[str], links: Mapping[str, str] | None = None, script: str | None = None) -> str:
@@ -43,11 +45,29 @@ def page(title: str, body: Iterable[str], links: Mapping[str, str] | None = None
     )
 
 
-def sections(pictures: Iterable[Picture], before: str = "") -> list[str]:
-    """Return a section per picture; what is not shown is said at the end."""
+@dataclass(frozen=True)
+class Section:
+    """A picture as pages take it: `figure` is plain values in which no text is read as markup, None where left out."""
+
+    name: str
+    title: str
+    text: str
+    figure: dict[str, Any] | None
+
+
+def sections_of(pictures: Iterable[Picture]) -> Iterator[Section]:
+    """Yield the pictures that are shown, then what is left out and why."""
     found = list(pictures)
-    shown = [section(f.view.title, f.text, shielded(f.figure), before + f.view.name) for f in found if f.figure]
-    lines = [f"<li>{html.escape(f'{f.view.title}: {f.text}')}</li>" for f in found if not f.figure]
+    for each in sorted(found, key=lambda picture: picture.figure is None):
+        figure = shielded(each.figure) if each.figure is not None else None
+        yield Section(each.view.name, each.view.title, each.text, figure)
+
+
+def sections(pictures: Iterable[Picture]) -> list[str]:
+    """Return the HTML of a section per picture; what is not shown is said at the end."""
+    found = list(sections_of(pictures))
+    lines = [f"<li>{html.escape(f'{each.title}: {each.text}')}</li>" for each in found if each.figure is None]
+    shown = [section(each.title, each.text, each.figure, each.name) for each in found if each.figure is not None]
     return [*shown, f'<ul class="left-out">{"".join(lines)}</ul>' if lines else ""]
 
 
@@ -56,7 +76,7 @@ def section(title: str, text: str, figure: object, name: str) -> str:
     import plotly.io
 
     drawing = plotly.io.to_html(
-        figure, full_html=False, include_plotlyjs=False, div_id=name, config=_CONFIG, validate=False
+        figure, full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG, validate=False
     )
     return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(text)}</p>\n{drawing}"
 

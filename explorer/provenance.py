@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def provenance(identity: Identity) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Return the versions of the program and of what it computes with, by name."""
     return {
