@@ -43,7 +43,7 @@ def share_explained(groups: pd.Series[Any], values: NDArray[np.float64]) -> floa
     codes = groups.astype(str).factorize()[0]
     number, amount = len(values), int(codes.max()) + 1
     total = float(((values - values.mean()) ** 2).sum())
-    if not total or number <= amount:
+    if not total or number <= amount or amount < 2:
         return 0.0
     means = np.bincount(codes, values) / np.bincount(codes)
     within = float(((values - means[codes]) ** 2).sum())

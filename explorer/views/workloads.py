@@ -85,7 +85,8 @@ def _ranks(study: StudyData) -> Ranks:
     columns = {WHOLE: study.objective.metric} | {f"only {name}": f"mix.{name}.time_us" for name in workloads}
     ranks = pd.DataFrame({name: done[column].rank(method="min").astype(int) for name, column in columns.items()})
     start = study.baseline["point"]
-    top = ranks[(ranks[WHOLE] <= TOP) | (ranks.index == start)].sort_values(WHOLE, kind="stable").head(TOP + 1)
+    best = ranks.sort_values(WHOLE, kind="stable").head(TOP)
+    top = best if start in best.index else pd.concat([best, ranks.loc[[start]]])
     top.index = pd.Index([f"point {point}" for point in top.index])
     return Ranks(top, len(done), f"point {start}")
 
