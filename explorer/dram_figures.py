@@ -153,7 +153,7 @@ def render(
 
     commands = timeline(trace, window, pseudo_channels)
     body = [
-        section("Commands", timeline_text(commands), timeline_figure(commands), "commands"),
+        section("Commands", timeline_text(commands), look.shielded(timeline_figure(commands)), "commands"),
         *_bank_sections(trace, counted),
         *_burst_sections(trace, log_latency),
     ]
@@ -175,15 +175,20 @@ def _facts(trace: DramTrace) -> str:
 def _bank_sections(trace: DramTrace, counted: Sequence[str]) -> Iterator[str]:
     for name in counted:
         heat = tables.bank_heat(trace, name)
-        yield section(f"Banks: {name}", bank_heat_text(heat), bank_heat_figure(heat), f"banks-{name}")
+        yield section(f"Banks: {name}", bank_heat_text(heat), look.shielded(bank_heat_figure(heat)), f"banks-{name}")
 
 
 def _burst_sections(trace: DramTrace, log_latency: bool) -> Iterator[str]:
     queues = [tables.queue_depth(trace, is_write) for is_write in (False, True)]
-    yield section("Queues", queue_text(queues), queue_figure(queues), "queues")
+    yield section("Queues", queue_text(queues), look.shielded(queue_figure(queues)), "queues")
     present = [is_write for is_write, queue in zip((False, True), queues, strict=True) if queue.bursts]
     for is_write in present or (None,):
         table = tables.latency(trace, is_write, log_latency)
-        yield section(f"Latency of {table.kind}", latency_text(table), latency_figure(table), f"latency-{table.kind}")
+        yield section(
+            f"Latency of {table.kind}",
+            latency_text(table),
+            look.shielded(latency_figure(table)),
+            f"latency-{table.kind}",
+        )
     loads = {"This trace": tables.balance(trace)}
-    yield section("Balance", balance_text(loads), balance_figure(loads), "balance")
+    yield section("Balance", balance_text(loads), look.shielded(balance_figure(loads)), "balance")

@@ -71,8 +71,8 @@ def sections(pictures: Iterable[Picture]) -> list[str]:
     return [*shown, f'<ul class="left-out">{"".join(lines)}</ul>' if lines else ""]
 
 
-def section(title: str, text: str, figure: object, name: str) -> str:
-    """Return a heading, the sentence, and the figure below it; `name` is the figure's, unique on its page."""
+def section(title: str, text: str, figure: Mapping[str, Any], name: str) -> str:
+    """Return a heading, the sentence, and the shielded figure below it, whose `name` is unique on its page."""
     import plotly.io
 
     drawing = plotly.io.to_html(

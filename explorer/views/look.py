@@ -7,6 +7,7 @@ muted ones where eight are too few.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import plotly.graph_objects as go
@@ -102,7 +103,7 @@ def points(figure: go.Figure, x: Iterable[Any], y: Iterable[Any], **style: Any) 
 def titled(figure: go.Figure, x: str, y: str) -> go.Figure:
     """Return the figure with the titles of its axes (with their units), in the looks that all figures share."""
     figure.update_layout(
-        template="plotly_white", height=420, margin={"t": 30, "b": 50, "l": 70, "r": 20},
+        height=420, margin={"t": 30, "b": 50, "l": 70, "r": 20},
         xaxis={"title": {"text": x}}, yaxis={"title": {"text": y}}, legend={"orientation": "h", "y": 1.12},
     )  # fmt: skip
     for title, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
@@ -118,20 +119,26 @@ def nothing(figure: go.Figure, why: str) -> go.Figure:
 
 
 def shielded(figure: go.Figure) -> dict[str, Any]:
-    """Return the figure as plotly takes it, in which no text of the data is read as markup.
+    """Return the figure as plotly takes it, on white, in which no text of the data is read as markup.
 
     plotly draws `<b>`, `<br>` and links in any text; what a study names is shown as it is written instead.
     """
-    return dict(_shielded(figure.to_plotly_json()))
+    plain = _shielded(figure.to_plotly_json())
+    return {"data": plain["data"], "layout": plain["layout"] | {"template": _white()}}
+
+
+@lru_cache(maxsize=1)
+def _white() -> dict[str, Any]:
+    import plotly.io
+
+    return dict(plotly.io.templates["plotly_white"].to_plotly_json())
 
 
 def _shielded(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         return value if key in _ESCAPED_NOT else value.replace("&", "&amp;").replace("<", "&lt;")
     if isinstance(value, dict):
-        return {name: _shielded(part, name) for name, part in value.items() if name != "template"} | (
-            {"template": value["template"]} if "template" in value else {}
-        )
+        return {name: _shielded(part, name) for name, part in value.items() if name != "template"}
     if isinstance(value, list | tuple):
         return [_shielded(part, key) for part in value]
     if getattr(value, "dtype", None) is not None and value.dtype == object:

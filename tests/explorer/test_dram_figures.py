@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from explorer import dram_figures as pictures
 from explorer import dram_tables as tables
-from explorer import figures
 from explorer.dram_timeline import MAX_COMMANDS, timeline, timeline_figure
+from explorer.views import memory_use
 from hwmodel.dram.standards import COMMANDS, HBM3
 from hwmodel.dram.trace import DramTrace, nearest_rank, queue_steps
 
@@ -191,7 +191,7 @@ def test_the_sentence_of_latencies_gives_mean_and_percentiles() -> None:
 @given(BURSTS)
 def test_the_bars_of_the_balance_are_the_bytes_of_each_pseudo_channel(bursts: list[Row]) -> None:
     table = tables.balance(trace_of(bursts))
-    bars, even = figures.balance({"This trace": table}).data
+    bars, even = memory_use.balance_figure({"This trace": table}).data
     counts = Counter(2 * b[2] + b[3] for b in bursts)
     assert list(bars.y) == [32 * counts[at] for at in range(4)]
     assert list(even.y) == [8 * len(bursts)] * 2
@@ -200,7 +200,7 @@ def test_the_bars_of_the_balance_are_the_bytes_of_each_pseudo_channel(bursts: li
 
 def test_the_sentence_of_the_balance_names_the_imbalance_and_the_idle() -> None:
     table = tables.balance(trace_of([(0, 0, 0, 0, 0, 0, 0)] * 3 + [(0, 0, 1, 1, 0, 0, 0)]))
-    assert figures.balance_text({"This trace": table}) == (
+    assert memory_use.balance_text({"This trace": table}) == (
         "This trace: 128 bytes over 4 pseudo-channels; the fullest carries 3.00 times the even share, 2 carry nothing."
     )
     by_channel = tables.balance(trace_of([(0, 0, 0, 0, 0, 0, 0)]), "channel")
@@ -250,7 +250,7 @@ def test_the_sentences_stand_on_the_page_above_their_figures(tmp_path: Path) -> 
     for sentence in (
         pictures.bank_heat_text(tables.bank_heat(trace, "hits")),
         pictures.latency_text(tables.latency(trace, True)),
-        figures.balance_text({"This trace": tables.balance(trace)}),
+        memory_use.balance_text({"This trace": tables.balance(trace)}),
     ):
         assert sentence in text
     assert "Banks: conflicts" not in text

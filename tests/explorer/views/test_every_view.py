@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import synthetic
+from checks import check, named
 
 from explorer.views import index, study_data
 from explorer.views.look import shielded
@@ -13,41 +10,12 @@ from explorer.views.study_data import StudyData
 from explorer.views.view import View
 
 STUDY = [view for views in index.STUDY.values() for view in views]
-WITHOUT_AXES = ("table", "parcoords", "icicle")
 
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch) -> StudyData:
     monkeypatch.setattr(study_data, "objectives_of", lambda study: ("time_us", "energy_pj"))
     return synthetic.data()
-
-
-def named(views: list[View]) -> Any:
-    return pytest.mark.parametrize("view", views, ids=[view.name for view in views])
-
-
-def numbers(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from numbers(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from numbers(part)
-
-
-def check(view: View, data: Any) -> None:
-    picture = view.of(data)
-    assert picture.figure is not None, picture.text
-    assert picture.text.endswith((".", "scratchpad"))
-    assert "nan" not in picture.text
-    plain = shielded(picture.figure)
-    assert not [value for value in numbers(plain["data"]) if math.isnan(value)]
-    assert plain["data"]
-    if plain["data"][0]["type"] not in WITHOUT_AXES:
-        axes = [part for name, part in plain["layout"].items() if name.startswith(("xaxis", "yaxis"))]
-        assert any(axis.get("title", {}).get("text") for axis in axes)
 
 
 @named(STUDY)

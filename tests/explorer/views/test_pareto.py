@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import synthetic
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explorer.views import convergence, pareto
@@ -16,6 +16,7 @@ def beaten(value: tuple[int, ...], others: list[tuple[int, ...]]) -> bool:
     return any(o != value and all(a <= b for a, b in zip(o, value, strict=True)) for o in others)
 
 
+@settings(max_examples=30, deadline=None)
 @given(VALUES, st.integers(1, 3))
 def test_the_front_is_the_brute_force_front(values: list[tuple[int, ...]], metrics: int) -> None:
     cut = [value[:metrics] for value in values]
@@ -25,8 +26,11 @@ def test_the_front_is_the_brute_force_front(values: list[tuple[int, ...]], metri
     assert len(found) == len(set(found))
 
 
+@settings(max_examples=30, deadline=None)
 @given(VALUES)
-def test_what_is_behind_the_front_by_some_share_is_on_it_when_it_has_shrunk_by_that(values: list[tuple[int, ...]]) -> None:
+def test_what_is_behind_the_front_is_on_it_when_it_has_shrunk_by_that_share(
+    values: list[tuple[int, ...]],
+) -> None:
     array = np.array(values, float)
     front = array[pareto.on_front(array)]
     behind = pareto.excess(array, front)
@@ -37,8 +41,9 @@ def test_what_is_behind_the_front_by_some_share_is_on_it_when_it_has_shrunk_by_t
             assert (front <= shrunk * (1 + 1e-9)).all(axis=1).any()  # and it was not shrunk too far
 
 
+@settings(max_examples=30, deadline=None)
 @given(VALUES, st.integers(1, 3))
-def test_the_hypervolume_is_the_number_of_cells_below_the_reference(values: list[tuple[int, ...]], metrics: int) -> None:
+def test_the_hypervolume_is_the_number_of_cells_it_dominates(values: list[tuple[int, ...]], metrics: int) -> None:
     cut = [value[:metrics] for value in values]
     cells = np.indices((12,) * metrics).reshape(metrics, -1).T + 1
     counted = sum(any(all(a <= c for a, c in zip(v, cell, strict=True)) for v in cut) for cell in cells[:2000])
@@ -46,6 +51,7 @@ def test_the_hypervolume_is_the_number_of_cells_below_the_reference(values: list
         assert convergence.hypervolume(cut, (13.0,) * metrics) == counted
 
 
+@settings(max_examples=30, deadline=None)
 @given(VALUES)
 def test_the_share_dominated_never_falls_and_is_that_of_all_points(values: list[tuple[int, ...]]) -> None:
     unit = np.array(values, float) / 13
