@@ -68,12 +68,12 @@ def study_pages(study: StudyData, before: str = "", above: Mapping[str, str] | N
     bodies["answer"] = [*_head(summary), *bodies["answer"]]
     bodies["trust"].append(_invalid(summary.invalid))
     bodies[_POINTS] = [
-        f'<p><a href="{before}points.csv">All points with all their numbers</a>, as CSV.</p>',
+        f'<p><a href="{before}report-points.csv">All points with all their numbers</a>, as CSV.</p>',
         points_table(study.rows, study.identity.settings, [OBJECTIVES[name] for name in study.objectives]),
     ]
     end = footer([study.identity])
     pages = {files[part]: page(_title(study, part), [*body, end], links) for part, body in bodies.items()}
-    return pages | {f"{before}points.csv": points_csv(study.rows)}
+    return pages | {f"{before}report-points.csv": points_csv(study.rows)}
 
 
 def _title(study: StudyData, part: str) -> str:

@@ -60,7 +60,7 @@ def test_every_page_opens_offline_and_leads_to_the_others(reported: Path) -> Non
     for name, text in pages.items():
         page = Page(text)
         assert page.scripts == ["plotly.min.js"], name
-        assert {*pages, "points.csv"} >= set(page.links) >= set(pages)
+        assert {*pages, "report-points.csv"} >= set(page.links) >= set(pages)
         assert all((reported / link).is_file() for link in page.links)
         assert "http" not in "".join(link for link in page.links)
     assert (reported / "plotly.min.js").stat().st_size > 1_000_000
@@ -100,7 +100,7 @@ def test_the_figures_read_back_are_the_rows(reported: Path) -> None:
 
 def test_every_number_of_every_point_is_in_the_csv(reported: Path) -> None:
     rows = rows_frame(reported)
-    read = pd.read_csv(reported / "points.csv")
+    read = pd.read_csv(reported / "report-points.csv")
     assert list(read.columns) == list(rows.columns)
     for name in ("time_us", "bound_us", "hbm_read_bytes", "stalls.load.memory"):
         assert list(read[name].dropna()) == list(rows[name].dropna())
