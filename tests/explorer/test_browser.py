@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import synthetic
+from in_browser import DRAWN, Tab
 
 from explorer.explore import explore
 from explorer.page import page as page_of
@@ -29,14 +29,6 @@ from explorer.views.run_data import of_query
 from explorer.views.view import drawn
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage"]
-WAIT_MS = 120_000
-DRAWN = """[...document.querySelectorAll('.plotly-graph-div, .js-plotly-plot')].every(
-    div => div._fullData && div._fullData.length > 0 && div.querySelector('.main-svg'))"""
-TRACES = """name => document.getElementById(name)._fullData.map(
-    trace => ({name: trace.name, type: trace.type, x: Array.from(trace.x || []), y: Array.from(trace.y || [])}))"""
 GEMM: dict[str, Any] = {
     "name": "gemm-64",
     "machine": "npu-hbm3",
@@ -45,42 +37,6 @@ GEMM: dict[str, Any] = {
     "knobs": {"tile_k": [16, 32, 64], "schedule": ["static", "dynamic"]},
     "budget": {"points": 4},
 }
-
-
-class Tab:
-    """A page of the browser, with everything that went wrong in it and every address it asked for."""
-
-    def __init__(self, page: Any) -> None:
-        self.page, self.wrong, self.asked = page, [], []
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("dialog", lambda dialog: (self.wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: self.asked.append(request.url))
-
-    def open(self, where: str) -> None:
-        self.page.goto(where)
-        self.page.wait_for_function(DRAWN)
-
-    def traces(self, name: str) -> dict[str, dict[str, Any]]:
-        return {trace["name"]: trace for trace in self.page.evaluate(TRACES, name)}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs a Chromium")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Tab]:
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    yield Tab(page)
-    page.close()
 
 
 def close(found: list[float], expected: list[float]) -> bool:
@@ -183,7 +139,7 @@ def test_a_filter_of_the_dashboard_changes_a_figure(served: tuple[str, Path], ta
     values = tab.page.evaluate(f"Array.from({inside}._fullData.find(t => t.name === 'simulated').y)")
     assert close(values, list(done["time_us"]))
     tab.page.locator(".filters button").nth(1).click()
-    tab.page.get_by_text("dynamic", exact=True).last.click()
+    tab.page.locator("[role=option]:has-text('dynamic')").first.click()
     tab.page.keyboard.press("Escape")
     kept = done[(done["schedule"] == "dynamic") | (done["point"] == 0)]
     tab.page.wait_for_function(f"document.getElementById('passing').innerText.startsWith('{len(kept)} of 4')")

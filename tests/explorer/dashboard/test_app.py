@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,8 +27,8 @@ def results(fake: ModuleType, study: Study, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def dashboard(results: Path) -> Iterator[Dashboard]:
-    yield Dashboard([results], SerialExecutor(), lambda trace: None)
+def dashboard(results: Path) -> Dashboard:
+    return Dashboard([results], SerialExecutor(), lambda trace: None)
 
 
 def content(dashboard: Dashboard, path: str, knobs: Any = (), ranges: Any = ()) -> Any:
@@ -96,7 +95,7 @@ def test_a_knob_that_is_filtered_filters_figures_and_table(dashboard: Dashboard,
     assert f"of {len(rows_frame(results))} points pass the filters" in str(table)
 
 
-@pytest.mark.parametrize("page", ["answer", "settings", "machine", "trust", "points", "point/0", "point/1", "what-if"])
+@pytest.mark.parametrize("page", ["answer", "settings", "machine", "trust", "points", "point/0", "point/1"])
 def test_every_page_is_there_and_reads_nothing_as_markup(dashboard: Dashboard, page: str) -> None:
     parts = content(dashboard, f"/0/{page}")
     text = json.dumps(parts, default=lambda part: part.to_plotly_json())
