@@ -32,6 +32,7 @@ from explorer.json_text import Json, print_json
 if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.saving import Saved
+    from hwmodel.timeline import Timeline
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 
@@ -111,6 +112,7 @@ def explain(
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
+    path: Annotated[bool, typer.Option("--path", help="The critical path, too, by the reference: slower.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
@@ -122,7 +124,8 @@ def explain(
         overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
         found, saved = evaluate.explanation_of(file, machine, overrides, engine)
         title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
-        _say_explanation(found, title, as_json)
+        ran = saved.program and path and evaluate.recorded(saved.program, evaluate.machine_of(machine, overrides))
+        _say_explanation(found, ran or None, title, as_json)
         return
     if not kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
@@ -131,18 +134,21 @@ def explain(
     warn(model)
     query = with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
-        found = evaluate.explanation(query, engine)
+        found, ran = evaluate.explanation(query, engine), evaluate.timeline(query) if path else None
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
-    _say_explanation(found, f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}", as_json)
+    title = f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}"
+    _say_explanation(found, ran, title, as_json)
 
 
-def _say_explanation(found: Explanation, title: str, as_json: bool) -> None:
-    from explorer import run_view
+def _say_explanation(found: Explanation, ran: Timeline | None, title: str, as_json: bool) -> None:
+    from explorer import path_view, run_view
 
     if as_json:
-        print_json(found.record())
+        path = {"critical_path": [line.record() for line in path_view.path_lines(ran)]} if ran else {}
+        print_json(found.record() | path)
     else:
-        print(f"{title}\n\n{run_view.explanation_text(found)}")
+        texts = [title, run_view.explanation_text(found), *([path_view.path_text(ran)] if ran else [])]
+        print("\n\n".join(texts))
 
 
 def program(

@@ -51,7 +51,7 @@ def timeline(
     max_mb: Annotated[float, typer.Option(help="Megabytes of JSON, at most; before compression.")] = 100,
 ) -> None:
     """Write what every unit does when, as a trace that ui.perfetto.dev opens; simulated by the reference."""
-    from explorer import evaluate, perfetto, tables
+    from explorer import evaluate, path_view, perfetto, tables
     from explorer.views import run_data
 
     if not out.parent.is_dir() or out.is_dir():
@@ -71,6 +71,7 @@ def timeline(
     print(run.title)
     print(knobs)
     print(perfetto.text(out, recorded, window, written, max_mb))
+    print(f"\n{path_view.path_text(recorded)}")
     if pictures is not None:
         from explorer.run_page import write_run
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from explorer.objective import Objective
 
-MAX_LINES = 1000  # assumed: browsers slow down above; all are in points/ and in the CSV file
+MAX_LINES = 1000  # assumed: browsers slow down above; all are in the CSV file
 _COLUMNS = (
     "time_us",
     "energy_pj",

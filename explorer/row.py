@@ -19,7 +19,7 @@ MAY_BE_MISSING = ("energy_pj", "energy_bound_pj", "energy_by_component_pj")  # w
 
 
 class Status(StrEnum):
-    """What became of a point: simulated, pruned (its bound was above the best time), or refused."""
+    """What became of a point: simulated, pruned (its bounds were above what was found), or refused."""
 
     SIMULATED = "simulated"
     PRUNED = "pruned"
@@ -28,7 +28,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """The `point`-th point evaluated, asked for in batch `batch` (the baseline alone is batch 0)."""
+    """The `point`-th point evaluated; `batch`: how many rows were known when it was asked for."""
 
     point: int
     batch: int

@@ -127,7 +127,8 @@ def fastest(table: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
 
 def shape_of(table: pd.DataFrame) -> pd.Series:
     """Return device, operator, types and sizes of every row as one text, of `elementwise` its function, too."""
-    shape = table[["device", *SHAPE]].astype("string").fillna("").agg("|".join, axis=1)
+    text = table[["device", *SHAPE]].astype("string").fillna("")
+    shape = text["device"].str.cat([text[name] for name in SHAPE], sep="|")
     return shape + table["kernel"].where(table["op"] == "elementwise", "").fillna("")
 
 

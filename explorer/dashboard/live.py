@@ -12,7 +12,7 @@ from pathlib import Path
 
 from explorer.views.study_data import StudyData, named, read
 
-_PARTS = ("*", "points/*", "details/*")
+_PARTS = ("*", "details/*")
 _OWN = ("report", "plotly", ".")  # what a report writes is no news
 
 

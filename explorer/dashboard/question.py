@@ -42,7 +42,7 @@ def controls(study: Study) -> tuple[Control, ...]:
     """Return a control per searched knob, which starts at the baseline."""
     known = evaluate.defaults(study.kernel) | study.fixed | study.baseline
     found = []
-    for name, choices in study.knobs.items():
+    for name, choices in study.choices.items():
         start = known.get(name, choices[0])
         values = sorted(dict.fromkeys([*choices, start]), key=lambda value: (isinstance(value, str), value))
         found.append(Control(name, tuple(values), values.index(start)))
@@ -57,6 +57,8 @@ def query_of(study: Study, chosen: Mapping[str, Scalar], trace_path: str | None 
     for kind, named in (("machine", study.machine), ("model", study.model), ("routing", study.routing)):
         if named and ("/" in named or "\\" in named or named.endswith(_FILES)):
             raise ValueError(f"{kind} {named!r}: a file; allowed in what-if: a {kind} by its name")
+    if study.mix:
+        raise ValueError(f"what-if asks about one workload, this study is of a mix of {len(study.mix)}")
     defaults = evaluate.defaults(study.kernel)
     query = Query(
         study.machine,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from explorer.pareto import hypervolume
 from explorer.tables import percent
 from explorer.views.look import SERIES, coloured, count, titled
 from explorer.views.study_data import StudyData
@@ -35,21 +36,6 @@ class Convergence:
     lines: pd.DataFrame
     studies: dict[str, int]
     metrics: tuple[str, ...]
-
-
-def hypervolume(values: Sequence[Values], reference: Values) -> float:
-    """Return the volume that is dominated by `values` (smaller is better) below `reference`; exact, by slices."""
-    inside = sorted((v for v in values if all(a < b for a, b in zip(v, reference, strict=True))), key=lambda v: v[-1])
-    if not inside:
-        return 0.0
-    if len(reference) == 1:
-        return reference[0] - inside[0][0]
-    total = 0.0
-    for place, value in enumerate(inside):
-        top = inside[place + 1][-1] if place + 1 < len(inside) else reference[-1]
-        if top > value[-1]:
-            total += (top - value[-1]) * hypervolume([v[:-1] for v in inside[: place + 1]], reference[:-1])
-    return total
 
 
 def shares(values: NDArray[np.float64]) -> list[float]:
@@ -101,7 +87,7 @@ def _labels(studies: Sequence[StudyData]) -> list[str]:
         json.dumps(study.identity.study.model_dump(exclude={"name", "seed"}), sort_keys=True, default=str)
         for study in studies
     ]
-    samplers = [study.identity.study.sampler for study in studies]
+    samplers = [study.sampler for study in studies]
     plain = len({*zip(samplers, asked, strict=True)}) == len(set(samplers))
     first = {text: study.name for text, study in zip(reversed(asked), reversed(studies), strict=True)}
     return [sampler if plain else f"{first[text]}, {sampler}" for sampler, text in zip(samplers, asked, strict=True)]

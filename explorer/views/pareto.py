@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from explorer.pareto import front
 from explorer.tables import signed
 from explorer.views.look import (
     BASELINE,
@@ -55,20 +56,9 @@ class Front:
         return self.done[self.done["on_front"]].sort_values(list(self.metrics), kind="stable")
 
 
-def on_front(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which rows [n, metrics] no other beats: none is as good in all and better in one; of equals the first."""
-    kept = np.zeros(len(values), bool)
-    front: list[int] = []
-    for place in np.lexsort(values.T[::-1]):
-        if not front or not (values[front] <= values[place]).all(axis=1).any():
-            front.append(int(place))
-            kept[place] = True
-    return kept
-
-
-def excess(values: NDArray[np.float64], front: NDArray[np.float64]) -> NDArray[np.float64]:
+def excess(values: NDArray[np.float64], best: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far rows [n, metrics] are behind a front: the least factor, less 1, that some of it is better by."""
-    ratios = [(values / np.maximum(other, np.finfo(float).tiny)).min(axis=1) for other in front]
+    ratios = [(values / np.maximum(other, np.finfo(float).tiny)).min(axis=1) for other in best]
     return np.asarray(np.maximum(np.max(ratios, axis=0) - 1, 0))
 
 
@@ -77,7 +67,7 @@ def front_of(
 ) -> Front:
     found = done.copy()
     values = found[list(metrics)].to_numpy(np.float64)
-    found["on_front"] = on_front(values)
+    found["on_front"] = np.isin(np.arange(len(values)), front(values))
     found["excess"] = excess(values, values[found["on_front"].to_numpy()])
     return Front(found, tuple(metrics), objective, tuple(settings), refused)
 
@@ -103,7 +93,7 @@ def _front(study: StudyData, metrics: tuple[str, ...]) -> Front:
 
 def figure(table: Front) -> go.Figure:
     x, y = table.metrics[:2]
-    done, front = table.done, table.front
+    done, kept = table.done, table.front
     best = done.iloc[[int(done[table.objective].argmin())]]
     drawing = go.Figure()
     marker: dict[str, Any] = {"color": OTHER}
@@ -113,7 +103,7 @@ def figure(table: Front) -> go.Figure:
         marker = {"color": list(done[third]), "colorscale": SEQUENTIAL, "showscale": True, "colorbar": bar}
     points(drawing, done[x], done[y], name="simulated", marker=marker)
     drawing.add_scatter(
-        x=list(front[x]), y=list(front[y]), name="Pareto front",
+        x=list(kept[x]), y=list(kept[y]), name="Pareto front",
         mode="markers" if len(table.metrics) > 2 else "lines+markers", line={"color": BOUND, "shape": "hv"},
         marker={"color": BOUND, "symbol": "circle-open", "size": 9},
     )  # fmt: skip

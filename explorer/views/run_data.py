@@ -72,7 +72,7 @@ def of_query(query: Query) -> RunData:
     """Return the run of a query with everything that views show of it, by the SimPy reference."""
     from explorer import evaluate
 
-    program, machine, result, timeline = evaluate.recorded(query)
+    program, machine, result, timeline = evaluate.recorded_run(query)
     tensors = tuple(
         Placed(tensor.name, tensor.layout, tensor.element_bytes, tensor.base_bytes)
         for tensor in program.tensors

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from explorer.pareto import front
 from explorer.tables import signed
 from explorer.views.look import BASELINE, BEST, PRUNED, SERIES, axis, count, shown, titled
-from explorer.views.pareto import on_front
 from explorer.views.study_data import StudyData
 from explorer.views.versus import Versus, versus
 from explorer.views.versus import figure as versus_figure
@@ -78,7 +78,7 @@ def _fronts(studies: Sequence[StudyData]) -> dict[str, pd.DataFrame]:
         raise NotShown("the studies have less than two objectives in common")
     fronts = {}
     for study in studies:
-        kept = study.done[on_front(study.done[metrics].to_numpy(np.float64))]
+        kept = study.done.iloc[front(study.done[metrics].to_numpy(np.float64))]
         fronts[study.name] = kept[metrics].sort_values(metrics, kind="stable", ignore_index=True)
     return fronts
 
@@ -86,9 +86,9 @@ def _fronts(studies: Sequence[StudyData]) -> dict[str, pd.DataFrame]:
 def fronts_figure(fronts: dict[str, pd.DataFrame]) -> go.Figure:
     drawing = go.Figure()
     x, y = next(iter(fronts.values())).columns
-    for (name, front), colour in zip(fronts.items(), SERIES * len(fronts), strict=False):
+    for (name, part), colour in zip(fronts.items(), SERIES * len(fronts), strict=False):
         drawing.add_scatter(
-            x=list(front[x]), y=list(front[y]), name=name, mode="lines+markers", line={"color": colour, "shape": "hv"}
+            x=list(part[x]), y=list(part[y]), name=name, mode="lines+markers", line={"color": colour, "shape": "hv"}
         )
     return titled(drawing, axis(str(x)), axis(str(y))).update_layout(showlegend=True)
 
@@ -98,7 +98,7 @@ def fronts_text(fronts: dict[str, pd.DataFrame]) -> str:
 
     everything = pd.concat(fronts, names=["study"]).reset_index("study")
     x, y = everything.columns[1:]
-    kept = everything[on_front(everything[[x, y]].to_numpy(np.float64))]
+    kept = everything.iloc[front(everything[[x, y]].to_numpy(np.float64))]
     parts = [f"{count(int((kept['study'] == name).sum()), 'point')} of {name}" for name in fronts]
     return f"The front of all studies together has {count(len(kept), 'point')}: {', '.join(parts)}."
 

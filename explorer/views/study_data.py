@@ -6,6 +6,7 @@ shows nothing of the reader's own files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer.certificate import Certificate, certify
+from explorer.details import Details
 from explorer.objective import OBJECTIVES, Objective
-from explorer.store import Details, Identity, read_details, read_identity, rows_frame, space_frame
+from explorer.samplers import choose
+from explorer.store import Identity, read_details, read_identity, rows_frame, space_frame
 from explorer.study import Study
 from explorer.summary import plain
 from explorer.views.view import NotShown
@@ -27,7 +30,7 @@ BASELINE, BEST = "Baseline", "Best found"
 
 def objectives_of(study: Study) -> tuple[str, ...]:
     """Return the names of the metrics that a study makes small."""
-    return (study.objective,)
+    return study.objectives
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,13 @@ class StudyData:
         """What is proven about the first objective."""
         return certify(self.space, self.rows, self.objective)
 
+    @property
+    def sampler(self) -> str:
+        """The sampler that was used, also where the study left the choice open."""
+        study = self.identity.study
+        combinations = math.prod(len(choices) for choices in study.choices.values())
+        return choose(study.sampler, combinations, study.budget.points, len(study.objectives))[0]
+
     def varied(self) -> tuple[str, ...]:
         """Return the knobs; NotShown where what was simulated has one value of each."""
         if not self.knobs:
@@ -126,7 +136,7 @@ def named(folders: Sequence[Path]) -> list[str]:
 def check_contained(folder: Path) -> None:
     """Raise ValueError naming what in a results folder leads out of it."""
     root = folder.resolve()
-    parts = [path for pattern in ("*", "points/*", "details/*") for path in folder.glob(pattern)]
+    parts = [path for pattern in ("*", "details/*") for path in folder.glob(pattern)]
     for path in parts:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise ValueError(f"{path}: a link that leads out of the results folder; replace it by what it leads to")

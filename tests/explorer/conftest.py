@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import services
 from in_browser import Tab, chromium
 
 from explorer import cli
@@ -22,6 +23,24 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The fake simulator, importable by name in this process and in the workers it starts."""
     monkeypatch.syspath_prepend(str(HERE))
     return importlib.import_module("fake_evaluator")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROWHIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The URL of a PostgreSQL database of this session."""
+    pytest.importorskip("psycopg", reason="no psycopg: pip install -e '.[cluster]'")
+    if not (services.found("initdb") and services.found("pg_ctl")):
+        pytest.skip("no PostgreSQL server: apt install postgresql")
+    with services.postgres_server() as port:
+        yield f"postgresql://{services.USER}:{services.SECRET}@127.0.0.1:{port}/postgres"
 
 
 @pytest.fixture

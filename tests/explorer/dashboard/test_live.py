@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import shutil
+import io
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow.parquet as pq
 import pytest
 
 from explorer.dashboard.live import Live
@@ -11,6 +12,7 @@ from explorer.explore import explore
 from explorer.files import owned
 from explorer.progress import silent
 from explorer.report import write_report
+from explorer.store import rows_frame
 from explorer.study import Study
 
 
@@ -21,21 +23,28 @@ def results(fake: ModuleType, study: Study, tmp_path: Path) -> Path:
     return folder
 
 
-def test_rows_that_are_added_are_seen_and_nothing_else_is_read_again(results: Path, tmp_path: Path) -> None:
-    later = sorted((results / "points").iterdir())[6:]
-    for path in later:
-        shutil.move(path, tmp_path / path.name)
+def keep_first(results: Path, rows: int) -> bytes:
+    """Leave the first rows of a results folder; return what its file held before."""
+    path = results / "points.parquet"
+    whole = path.read_bytes()
+    path.unlink()
+    if rows:
+        pq.write_table(pq.read_table(io.BytesIO(whole)).slice(0, rows), path)
+    return whole
+
+
+def test_rows_that_are_added_are_seen_and_nothing_else_is_read_again(results: Path) -> None:
+    whole = keep_first(results, 4)
     live = Live([results])
     with owned(results):  # as a running study does
         assert live.refresh() == 1
-        assert len(live.study(0).rows) == 6
+        assert len(live.study(0).rows) == 4
         before = live.study(0)
         assert live.refresh() == 1
         assert live.study(0) is before
-        for path in later:
-            shutil.move(tmp_path / path.name, path)
+        (results / "points.parquet").write_bytes(whole)
         assert live.refresh() == 2
-        assert len(live.study(0).rows) == 6 + len(later)
+        assert len(live.study(0).rows) == len(rows_frame(results)) > 4
 
 
 def test_a_report_is_no_news(results: Path) -> None:
@@ -48,21 +57,18 @@ def test_a_report_is_no_news(results: Path) -> None:
 def test_a_folder_damaged_while_it_is_shown_keeps_what_was_read(results: Path) -> None:
     live = Live([results])
     rows = live.study(0).rows
-    (results / "points" / "000000.parquet").write_bytes(b"half")
+    (results / "points.parquet").write_bytes(b"half")
     live.refresh()
     assert live.study(0).rows is rows
 
 
-def test_a_study_without_a_point_yet_says_so_and_is_shown_when_it_has_one(results: Path, tmp_path: Path) -> None:
-    points = results / "points"
-    points.rename(tmp_path / "kept")
-    points.mkdir()
+def test_a_study_without_a_point_yet_says_so_and_is_shown_when_it_has_one(results: Path) -> None:
+    whole = keep_first(results, 0)
     live = Live([results])
     with pytest.raises(ValueError, match="no point was evaluated there yet"):
         live.study(0)
     assert live.studies() == []
-    points.rmdir()
-    (tmp_path / "kept").rename(points)
+    (results / "points.parquet").write_bytes(whole)
     live.refresh()
     assert len(live.study(0).rows) > 0
     with pytest.raises(ValueError, match="no study 7; there are 1"):

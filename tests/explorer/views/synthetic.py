@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explorer.store import Details, Identity
+from explorer.details import Details
+from explorer.store import Identity
 from explorer.study import Study
 from explorer.views.study_data import BASELINE, BEST, StudyData
 

@@ -4,7 +4,7 @@ import pytest
 import synthetic
 from checks import check, named
 
-from explorer.views import index, study_data
+from explorer.views import index
 from explorer.views.look import shielded
 from explorer.views.study_data import StudyData
 from explorer.views.view import View
@@ -13,9 +13,8 @@ STUDY = [view for views in index.STUDY.values() for view in views]
 
 
 @pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch) -> StudyData:
-    monkeypatch.setattr(study_data, "objectives_of", lambda study: ("time_us", "energy_pj"))
-    return synthetic.data()
+def study() -> StudyData:
+    return synthetic.data(objectives=("time_us", "energy_pj"))
 
 
 @named(STUDY)
@@ -25,7 +24,7 @@ def test_every_view_of_a_study_that_has_everything_is_drawn(view: View, study: S
 
 @named(list(index.STUDIES))
 def test_every_view_of_several_studies_is_drawn(view: View, study: StudyData) -> None:
-    check(view, [study, synthetic.data("other", sampler="random")])
+    check(view, [study, synthetic.data("other", sampler="random", objectives=("time_us", "energy_pj"))])
 
 
 def test_the_names_of_views_are_unique_on_their_pages() -> None:
