@@ -47,7 +47,7 @@ class Table:
 
     title: str
     rows: tuple[Row, ...]
-    picture: Picture | None = None
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,14 @@ def _cell(value: Value) -> str:
     return f"{value:,}" if isinstance(value, int) else value.replace("|", "\\|")
 
 
-def figure(table: Table) -> go.Figure:
-    """Return the picture of a table that has one."""
+def figure(rows: Sequence[Row], picture: Picture) -> go.Figure:
+    """Return a picture of rows."""
     import plotly.graph_objects as go
 
-    assert table.picture is not None
-    drawn, picture = go.Figure(), table.picture
-    for name in dict.fromkeys(row[picture.by] for row in table.rows):
-        rows = [row for row in table.rows if row[picture.by] == name]
-        x, y = [[row[column] for row in rows] for column in (picture.x, picture.y)]
+    drawn = go.Figure()
+    for name in dict.fromkeys(row[picture.by] for row in rows):
+        mine = [row for row in rows if row[picture.by] == name]
+        x, y = [[row[column] for row in mine] for column in (picture.x, picture.y)]
         if any(isinstance(value, str) for value in x):
             drawn.add_bar(x=x, y=y, name=str(name))
         else:
@@ -177,10 +176,11 @@ def pictures(answer: Answer) -> str:
     """Return a page with the sentences of an answer and the pictures of its tables, for `plotly.min.js` beside it."""
     title = html.escape(answer.question)
     body = [f"<h1>{title}</h1>", *(f"<p>{html.escape(sentence)}</p>" for sentence in answer.sentences)]
-    for place, table in enumerate(answer.tables):
-        if table.picture is not None:
-            body.append(f"<h2>{html.escape(table.title)}</h2>")
-            body.append(figure(table).to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{place}"))
+    for table in answer.tables:
+        body += [f"<h2>{html.escape(table.title)}</h2>"] if table.pictures else []
+        for picture in table.pictures:
+            drawn = figure(table.rows, picture)
+            body.append(drawn.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{len(body)}"))
     head = f'<meta charset="utf-8"><title>{title}</title><script src="plotly.min.js"></script>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
 

@@ -121,8 +121,8 @@ def _of(machine: str, rows: Sequence[Row]) -> list[str]:
     worst = {name: number(row, "of_tiled") for name, row in slowest.items()}
     best = max(worst, key=lambda name: worst[name])
     found = [
-        f"On {machine} the hash that keeps the most at its slowest pitch is {best}: {worst[best]:.2f} of the rate of tiles "
-        f"side by side, against {worst[NONE]:.2f} without a hash."
+        f"On {machine} the hash that keeps the most at its slowest pitch is {best}: {worst[best]:.2f} of the rate of "
+        f"tiles side by side, against {worst[NONE]:.2f} without a hash."
     ]
     for name, row in slowest.items():
         mine = where(rows, machine=machine, hash=name)
@@ -144,7 +144,7 @@ def study(jobs: int) -> Answer:
     tables = [Table("Tiles side by side", tuple(where(measured, pitch_bytes=0)))]
     for machine in MACHINES:
         picture = Picture("pitch_bytes", "of_tiled", "hash", logarithmic=True)
-        tables.append(Table(f"Rates by pitch, {machine}", tuple(where(rows, machine=machine)), picture))
+        tables.append(Table(f"Rates by pitch, {machine}", tuple(where(rows, machine=machine)), (picture,)))
     return Answer(
         "bank_hash",
         "Which pitches of a matrix collapse without a bank hash, with a simple XOR, and with an irreducible one?",

@@ -163,9 +163,9 @@ def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
                    ((NONE, where(mine, layout=NONE)[0]), ("cute", cute), (SEARCHED, tile))}  # fmt: skip
         found.append(
             f"{machine}, {model}: the fastest, {number(best, 'time_us'):.2f} us, "
-            f"{listed([row['layout'] for row in ties(mine, 'time_us')])}. Row by row takes {against[NONE]}, the best of "
-            f"CuTe's ({cute['layout']}) {against['cute']}, what is searched {against[SEARCHED]}. Searched tiles take "
-            f"{tile['tile_wavefronts']} wavefronts where no XOR layout takes fewer than {tile['least_wavefronts']}."
+            f"{listed([row['layout'] for row in ties(mine, 'time_us')])}. Row by row takes {against[NONE]}, the best "
+            f"of CuTe's ({cute['layout']}) {against['cute']}, what is searched {against[SEARCHED]}. Searched tiles "
+            f"take {tile['tile_wavefronts']} wavefronts where no XOR layout takes under {tile['least_wavefronts']}."
         )
     return tuple(found)
 
@@ -175,7 +175,7 @@ def study(jobs: int) -> Answer:
     cases = [Case(machine, model, kind) for machine in MACHINES for model in MODELS for kind in KINDS]
     rows = tuple(in_parallel(measure, cases, jobs))
     tables = [
-        Table(machine, tuple(where(rows, machine=machine)), Picture("layout", "time_us", "model"))
+        Table(machine, tuple(where(rows, machine=machine)), (Picture("layout", "time_us", "model"),))
         for machine in MACHINES
     ]
     knobs = prefill_attention.Knobs()
@@ -183,8 +183,8 @@ def study(jobs: int) -> Answer:
         "prefill_swizzle",
         "Which swizzle do the tiles of a prefill need: none, CuTe's, or one searched for the machine?",
         (
-            f"{len(rows)} simulations: attention of one layer over a prompt of {TOKENS} tokens, tiles of {knobs.tile_q} "
-            f"rows of queries and {knobs.tile_kv} tokens, in bf16.",
+            f"{len(rows)} simulations: attention of one layer over a prompt of {TOKENS} tokens, tiles of "
+            f"{knobs.tile_q} rows of queries and {knobs.tile_kv} tokens, in bf16.",
             "tile_wavefronts: cycles of the banks to write and read one tile of each operand once; least_wavefronts: "
             "what no layout that is linear over F2 takes fewer of, from the proofs of layouts.synthesis.",
         ),
