@@ -151,8 +151,8 @@ def _of(machine: str, model: str, rows: Sequence[Row]) -> str:
     spread = number(most(sizes, "time_us"), "time_us") / number(least(sizes, "time_us"), "time_us")
     best_us, plain_us, worst_us = (number(row, "time_us") for row in (best, plain, worst))
     return (
-        f"{machine}, {model}: the fastest is {best['layout']} in pages of {best['page_size']}, {best_us:.2f} us; against "
-        f"it NHD in pages of {plain['page_size']} takes {compared(plain_us, best_us)}, and the slowest, "
+        f"{machine}, {model}: the fastest is {best['layout']} in pages of {best['page_size']}, {best_us:.2f} us; "
+        f"against it NHD in pages of {plain['page_size']} takes {compared(plain_us, best_us)}, and the slowest, "
         f"{worst['layout']} in pages of {worst['page_size']}, {compared(worst_us, best_us)}. "
         f"Within the fastest layout the page size changes the time by {100 * (spread - 1):.1f} %."
     )
@@ -194,8 +194,8 @@ def study(jobs: int) -> Answer:
             "One schedule for all, and contexts of one length; a schedule that suits a layout may change the order. "
             "Batches are small so that the study ends within minutes.",
             "Page tables cost issue cycles, not traffic; how fast DMA engines issue descriptors is assumed in the "
-            "machine files. Decode times are held against measurements in studies/accuracy.md, differences of layouts are "
-            "not.",
+            "machine files. Decode times are held against measurements in studies/accuracy.md, differences of layouts "
+            "are not.",
         ),
     )
 

@@ -125,8 +125,8 @@ def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
         time_us, first_us, last_us = (number(row, "time_us") for row in (time, first, last))
         moved, first_moved = (number(row, "least_hbm_bytes") for row in (traffic, first))
         found.append(
-            f"{kernel}: more than {time['capacity_kib']:,} KiB per core makes it faster by {100 * CLOSE:.0f} % at most: "
-            f"its best tile ({time['tile']}) takes {time_us:.2f} us, that of {last['capacity_kib']:,} KiB "
+            f"{kernel}: more than {time['capacity_kib']:,} KiB per core makes it faster by {100 * CLOSE:.0f} % at "
+            f"most: its best tile ({time['tile']}) takes {time_us:.2f} us, that of {last['capacity_kib']:,} KiB "
             f"{last_us:.2f} us; with {first['capacity_kib']:,} KiB it takes {compared(first_us, time_us)}."
         )
         found.append(
