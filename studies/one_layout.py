@@ -29,11 +29,11 @@ from workloads.model import load_model
 
 MACHINE, MODEL, DEVICES = "h100-sxm", "llama-3.1-70b", 8
 TRACES = {AZURE: 16, MOONCAKE: 4}  # sequences of a batch
-DRAWS = 6  # batches of each trace; the even ones choose, the odd ones judge
+DRAWS = 4  # batches of each trace; the even ones choose, the odd ones judge
 WORST = 0.25  # assumed: the part of the batches whose mean CVaR is
 LAYOUTS = {"K and V in a page": "page kv token head dim", "K and V apart": "kv page token head dim"}
 NAMES = [f"{layout}, pages of {page}, split {split}" for layout, page, split in
-         product(LAYOUTS, (16, 128), (0, 256, 512, 2048))]  # fmt: skip
+         product(LAYOUTS, (16, 128), (0, 512, 2048))]  # fmt: skip
 
 
 @dataclass(frozen=True)
