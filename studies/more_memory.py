@@ -128,7 +128,7 @@ def study(jobs: int) -> Answer:
         sentences(rows),
         (Table("Times", rows, (Picture("memory", "time_us", "work"),)),),
         (
-            "The output head, sampling and the exchange between devices are not in these times; kernels do not overlap.",
+            "Output head, sampling and the exchange between devices are not in these times; kernels do not overlap.",
             "The hash of the address map is that of the machine file for every memory; another may suit HBM4.",
             "The machine is a sketch; HBM4's timing is not measured on any part. Energy, cost and area of stacks "
             "are not in this answer.",
