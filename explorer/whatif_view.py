@@ -11,7 +11,6 @@ from html import escape
 
 from explorer.answer import Answer
 from explorer.objective import microseconds
-from explorer.query import Scalar
 from explorer.row import all_numbers, per_unit
 from explorer.tables import align, number, percent, signed
 from explorer.variants import Cell, Table, differences
