@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.machine import Machine
     from hwmodel.program import Program
+    from hwmodel.result import Result
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -372,11 +373,21 @@ def timeline(query: Query) -> Timeline:
 
 def recorded(program: Program, machine: Machine) -> Timeline:
     """Return what happened when in a run of a program, by the SimPy reference."""
+    return _record(program, machine)[1]
+
+
+def recorded_run(query: Query) -> tuple[Program, Machine, Result, Timeline]:
+    """Return the program of the query, its machine, its result and what happened when, by the SimPy reference."""
+    program, machine = _program(query)
+    return program, machine, *_record(program, machine)
+
+
+def _record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
     from hwmodel.recorder import record
 
     announce_compiling()
     with _no_refusal():
-        return record(program, machine)[1]
+        return record(program, machine)
 
 
 def explanation(query: Query, engine: str = "compiled") -> Explanation:
@@ -564,4 +575,5 @@ EVALUATOR = Evaluator(
     bound_hbm_bytes,
     costs,
     check,
+    bound_columns,
 )

@@ -155,6 +155,13 @@ def knobs_line(knobs: Mapping[str, Scalar]) -> str:
     return "knobs: " + ", ".join(f"{name}={value}" for name, value in knobs.items())
 
 
+def signed(difference: Scalar | None) -> str:
+    """Return a relative difference as per cent with a sign; nothing where there is none."""
+    if not isinstance(difference, float):
+        return ""
+    return f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero
+
+
 def listing(entries: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
     """Return one line per entry with the given facts."""
     rows: list[Cells] = [("", *columns, "")]

@@ -11,9 +11,8 @@ from html import escape
 
 from explorer.answer import Answer
 from explorer.objective import microseconds
-from explorer.query import Scalar
 from explorer.row import all_numbers, per_unit
-from explorer.tables import align, number, percent
+from explorer.tables import align, number, percent, signed
 from explorer.variants import Cell, Table, differences
 
 Rows = list[list[str]]
@@ -61,7 +60,7 @@ def _compared(table: Table) -> Rows:
         if not name.endswith("_hash"):
             cells = [name, number(name, value)]
             for shown, difference in zip(others, changes, strict=True):
-                cells += [number(name, shown.get(name, "")), _signed(difference.get(name))]
+                cells += [number(name, shown.get(name, "")), signed(difference.get(name))]
             rows.append([*cells, ""])
     return rows
 
@@ -82,7 +81,7 @@ def _cells(cell: Cell, first: Cell | None) -> Iterator[str]:
     cost, start = cell.cost_us, None if first is None else first.cost_us
     yield "cannot run" if cost is None else microseconds(cost)
     if first is not None:
-        yield "" if cost is None or not start else _signed(cost / start - 1)
+        yield "" if cost is None or not start else signed(cost / start - 1)
     gap = None if cell.answer is None else cell.answer.gap
     yield "" if gap is None else percent(gap)
 
@@ -116,9 +115,3 @@ def _listed(points: Iterable[str]) -> str:
     found = list(points)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
-
-
-def _signed(difference: Scalar | None) -> str:
-    if not isinstance(difference, float):
-        return ""
-    return f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero
