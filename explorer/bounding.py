@@ -160,6 +160,11 @@ def _fill_columns(space: Space, evaluator: Evaluator, executor: Executor, progre
             answer[:, metrics.index(name)] = cost[number][name]
         space.bounds[chunk] = np.where(space.alive[chunk, None], answer, np.nan)
         progress("lower bounds", min((number + 1) * CHUNK, space.grid.size), space.grid.size)
+    unbounded = np.flatnonzero(space.alive & (space.bounds[:, 0] == 0))  # every run takes time: what is not allowed
+    for index in unbounded[:MAX_KEYED].tolist():
+        answer = attempt(partial(_check_of, evaluator), space.queries(index))  # type: ignore[arg-type]
+        if isinstance(answer, Refused):
+            space.refuse(index, answer.reason)
     if space.start >= space.grid.size:
         space.bounds[space.start] = _bounds_of(
             evaluator, space.queries(space.start), space.weights, space.risk, metrics

@@ -44,7 +44,7 @@ def explore(
     try:
         with bar(wanted=not as_json) as progress:
             count = jobs or os.cpu_count() or 1
-            summary = search(question, folder, count, EVALUATOR, progress, traces, memo, cluster, storage)
+            summary = search(question, folder, count, EVALUATOR, progress, traces, cluster, storage, memo)
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
@@ -59,19 +59,31 @@ def explore(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    folders: Annotated[list[Path], typer.Argument(help="Results folders; several are compared.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison of several.  [default: report]")] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a results folder again; with --storage, of the study of the folder's name there."""
-    from explorer.report import write_report
+    """Write the report of a results folder into it, or compare several in a folder of their own.
+
+    With --storage, of the studies of the folders' names there.
+    """
+    from explorer.report import write_comparison, write_report
     from explorer.store import restore
     from explorer.summary import summarise
 
     if storage is not None:
-        restore(folder, storage)
-    page = write_report(folder)
+        for folder in folders:
+            restore(folder, storage)
+    if len(folders) > 1:
+        page = write_comparison(folders, out or Path("report"))
+        record = {"studies": [summarise(folder).record() for folder in folders]}
+    elif out is not None:
+        raise ValueError("--out: allowed with several results folders; the report of one is written into it")
+    else:
+        page = write_report(folders[0])
+        record = summarise(folders[0]).record()
     if as_json:
-        print_json(summarise(folder).record() | {"report": str(page)})
+        print_json(record | {"report": str(page)})
     else:
         print(page)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.machine import Machine
     from hwmodel.program import Program
+    from hwmodel.result import Result
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -242,6 +243,7 @@ def _problem_digest(
 
 
 def problem_of(query: Query) -> Any:
+    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
     return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
@@ -249,6 +251,19 @@ def _program(query: Query) -> tuple[Any, Any]:
     machine = machine_of(query.machine, query.machine_overrides)
     program = kernel_of(query.kernel).compile(problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
+
+
+def program_on(query: Query) -> tuple[Any, Any]:
+    """Return the compiled program of the query, and the machine that it is for."""
+    return _program(query)
+
+
+def forget() -> None:
+    """Forget the machines, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel.spec import load_machine
+
+    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest):
+        kept.cache_clear()
 
 
 def program_facts(query: Query) -> tuple[dict[str, Any], str]:
@@ -358,11 +373,21 @@ def timeline(query: Query) -> Timeline:
 
 def recorded(program: Program, machine: Machine) -> Timeline:
     """Return what happened when in a run of a program, by the SimPy reference."""
+    return _record(program, machine)[1]
+
+
+def recorded_run(query: Query) -> tuple[Program, Machine, Result, Timeline]:
+    """Return the program of the query, its machine, its result and what happened when, by the SimPy reference."""
+    program, machine = _program(query)
+    return program, machine, *_record(program, machine)
+
+
+def _record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
     from hwmodel.recorder import record
 
     announce_compiling()
     with _no_refusal():
-        return record(program, machine)[1]
+        return record(program, machine)
 
 
 def explanation(query: Query, engine: str = "compiled") -> Explanation:
@@ -550,4 +575,5 @@ EVALUATOR = Evaluator(
     bound_hbm_bytes,
     costs,
     check,
+    bound_columns,
 )

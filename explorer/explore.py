@@ -16,7 +16,7 @@ from explorer.evaluate import Evaluator
 from explorer.progress import Progress
 from explorer.query import MACHINE_PREFIX
 from explorer.search import Search
-from explorer.simulations import Memo
+from explorer.simulations import Outcomes
 from explorer.space import Space, TracePaths, bare, span
 from explorer.store import Identity, Store, check_belongs, known_bounds, opened
 from explorer.study import Study
@@ -31,16 +31,16 @@ def explore(
     evaluator: Evaluator,
     progress: Progress,
     trace_paths: TracePaths | None = None,
-    memo: Memo | None = None,
     cluster: str | None = None,
     storage: str | None = None,
+    memo: Outcomes | None = None,
 ) -> Summary:
     """Search the space of `study` with `jobs` workers, keep everything in `folder`, and return the answer.
 
     Continues where an earlier run of the same study stopped. Raises ValueError, before anything is written,
     when the study is wrong (naming its file and the key at fault) or the folder belongs to another one.
-    `trace_paths`: the files of traces, by name. `memo`: outcomes of earlier runs.
-    `cluster`: the address of a Dask scheduler, instead of `jobs`. `storage`: the URL of a database for the rows.
+    `trace_paths`: the files of traces, by name. `cluster`: the address of a Dask scheduler, instead of `jobs`.
+    `storage`: the URL of a database for the rows. `memo`: outcomes of earlier runs.
     """
     with _blaming(study):
         check_problem(study, evaluator, trace_paths)
@@ -52,8 +52,8 @@ def explore(
     with _blaming(study):
         name_points(space, evaluator, known, columns)
         probe(space, evaluator)
-    queries = space.queries(space.start)
-    with opened(folder, identity, storage) as store, workers(jobs, cluster, queries) as executor:
+    queries = list(space.queries(space.start))
+    with workers(jobs, cluster, queries) as executor, opened(folder, identity, storage) as store:
         parts = _prepare(space, store, evaluator, executor) if jobs > 1 else []
         bound_space(space, evaluator, known, executor, progress, columns)
         store.keep_space(space)

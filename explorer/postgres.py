@@ -101,7 +101,7 @@ class SharedLog(SharedStudy):
         try:
             self._lock = self._locked()
             with self._failures():
-                self._study = trials.opened(self._storage, name, self._searched)
+                self._study = trials.opened(self._storage, name, len(study.objectives))
                 self._length = len(self._study.get_trials(deepcopy=False))
         except BaseException:
             super().close()

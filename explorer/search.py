@@ -24,7 +24,7 @@ from explorer.progress import Progress
 from explorer.query import Query, Scalar
 from explorer.row import Row, Status, flatten
 from explorer.samplers import Proposal, Task, choose, make
-from explorer.simulations import Answer, Forgetful, Memo, Simulations
+from explorer.simulations import Answer, Forgetful, Outcomes, Simulations
 from explorer.space import NEVER, Space, joined
 from explorer.study import Study
 from explorer.workers import Refused, attempt
@@ -59,7 +59,13 @@ class Search:
     """One run of a study over its space."""
 
     def __init__(
-        self, study: Study, space: Space, evaluator: Evaluator, log: Log, progress: Progress, memo: Memo | None = None
+        self,
+        study: Study,
+        space: Space,
+        evaluator: Evaluator,
+        log: Log,
+        progress: Progress,
+        memo: Outcomes | None = None,
     ) -> None:
         self.rows: list[Row] = []
         self.frontier = Frontier(space.objective_bounds, space.alive)

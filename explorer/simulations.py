@@ -17,7 +17,7 @@ from explorer.workers import Refused, attempt
 Answer = Outcome | Refused
 
 
-class Memo(Protocol):
+class Outcomes(Protocol):
     """Outcomes of simulations by the key of their query."""
 
     def recall(self, key: str) -> Outcome | None:
@@ -40,7 +40,7 @@ class Forgetful:
 class Simulations:
     """Simulates by `simulate` in `executor`; what is under way is shared by all who ask for it."""
 
-    def __init__(self, simulate: Callable[[Query], Outcome], executor: Executor, memo: Memo) -> None:
+    def __init__(self, simulate: Callable[[Query], Outcome], executor: Executor, memo: Outcomes) -> None:
         self._simulate, self._executor, self._memo = simulate, executor, memo
         self._known: dict[str, Answer] = {}
         self._running: dict[str, Future[Answer]] = {}

@@ -197,8 +197,12 @@ def opened(folder: Path, identity: Identity, storage: str | None = None) -> Iter
     Raises ValueError when either belongs to another study or another process, and OSError when it cannot be
     written.
     """
-    with _owned(folder, identity), _joined(storage, folder, identity) as shared, _store(folder, identity, shared) as s:
-        yield s
+    with (
+        _joined(storage, folder, identity) as shared,  # first, so that without it no folder is made
+        _owned(folder, identity),
+        _store(folder, identity, shared) as store,
+    ):
+        yield store
 
 
 def restore(folder: Path, storage: str) -> None:

@@ -7,7 +7,7 @@ the points. A point outside the searched space is a trial without parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from explorer.objective import OBJECTIVES
 from explorer.row import Row, Status
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def opened(storage: BaseStorage, name: str, study: Study) -> optuna.Study:
-    """Return the Optuna study of that name in a storage, made with the objectives of `study` where there is none."""
+def opened(storage: BaseStorage, name: str, objectives: int) -> optuna.Study:
+    """Return the Optuna study of that name in a storage, made where there is none."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    from optuna.study import StudyDirection
-
-    directions = [StudyDirection.MINIMIZE] * len(study.objectives)
+    directions: list[Literal["minimize"]] = ["minimize"] * objectives
     return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
 
 
@@ -39,12 +37,12 @@ def trial(row: Row, study: Study, more: Mapping[str, Any] | None = None) -> optu
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(list(choices)) for name, choices in study.choices.items()
     }
+    values = [value for name in study.objectives if (value := row.value(OBJECTIVES[name])) is not None]
     states = {
         Status.SIMULATED: TrialState.COMPLETE,
         Status.PRUNED: TrialState.PRUNED,
         Status.INVALID: TrialState.FAIL,
     }
-    values = [value for name in study.objectives if (value := row.value(OBJECTIVES[name])) is not None]
     named = {"key": row.key, "point": row.point, "batch": row.batch, "bound_us": row.bound_us}
     return create_trial(
         state=states[row.status],

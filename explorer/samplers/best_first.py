@@ -21,9 +21,9 @@ from explorer.grid import Index
 from explorer.knobs import Knob
 from explorer.samplers import Proposal, Task
 
-POOL = 768  # assumed: open points that are weighed against one another, lowest bounds first
-DRAWN = 256  # assumed: more of them, from anywhere
-SEEN = 192  # assumed: values that the process is fitted to, the best and the latest: some milliseconds
+POOL = 384  # assumed: open points that are weighed against one another, lowest bounds first
+DRAWN = 128  # assumed: more of them, from anywhere
+SEEN = 96  # assumed: values that the process is fitted to, the best and the latest: some milliseconds
 EVERY = 4  # assumed: of so many proposals one is the lowest bound
 NOISE = 1e-2  # assumed: of the variance, what levels do not explain
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
+from typing import Any
 
 import pytest
 import services
+from in_browser import Tab, chromium
 
 from explorer import cli
 from explorer.study import Study
@@ -61,6 +63,20 @@ def rowhit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return CompletedProcess(arguments, status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Tab]:
+    """A page of a headless browser."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    yield Tab(page)
+    page.close()
 
 
 @pytest.fixture

@@ -109,9 +109,7 @@ class Table:
 
     def study(self, **fields: Any) -> Study:
         knobs = {name: list(range(count)) for name, count in zip("abc", self.shape, strict=True)}
-        return Study.model_validate(
-            {"name": "table", "machine": "none", "kernel": "table", "knobs": knobs} | fields
-        )
+        return Study.model_validate({"name": "table", "machine": "none", "kernel": "table", "knobs": knobs} | fields)
 
     def values(self) -> np.ndarray:
         """Time and energy of all points that run, float64[n, 2]."""

@@ -139,6 +139,13 @@ def test_a_lost_connection_ends_the_run_in_a_line_and_the_same_command_continues
 
 
 @pytest.mark.postgres
+def test_without_the_database_nothing_is_begun(fake: ModuleType, study: Study, tmp_path: Path, database: str) -> None:
+    with pytest.raises(ConnectionError, match="password authentication failed"):
+        explore(study, tmp_path / "out", 1, fake.EVALUATOR, silent, storage=database.replace(SECRET, "wrong"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.postgres
 def test_another_study_of_the_same_name_is_refused(
     fake: ModuleType, study: Study, tmp_path: Path, database: str
 ) -> None:
