@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hwmodel.bound_costs import (
+    answer_fs,
     cache_fs,
     first_data_fs,
     last_store_fs,
@@ -94,7 +95,7 @@ def resources(demand: Demand, machine: Machine, rows_closed: bool) -> dict[str, 
 
     loaded, loads = demand.loaded_bytes, demand.total_loaded_bytes
     return {
-        "load": _if_any(demand.load_cycles, _each(core_fs, demand.load_cycles) + 2 * network + after_load),
+        "load": _if_any(demand.load_cycles, _each(core_fs, demand.load_cycles) + answer_fs(machine) + after_load),
         "store": _if_any(demand.store_cycles, _each(core_fs, demand.store_cycles) + 2 * network),
         "matrix": _if_any(demand.matrix_cycles, begun + _each(core_fs, demand.matrix_cycles) + after_matrix),
         "vector": _if_any(demand.vector_cycles, first_fs + _each(core_fs, demand.vector_cycles) + stored),

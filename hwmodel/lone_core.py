@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from hwmodel.bound_costs import first_request_fs, issue_fs
+from hwmodel.bound_costs import answer_fs, first_request_fs, issue_fs
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands
 from hwmodel.program import NONE, QUEUES, Instruction, Op, Phase, Program, walk
@@ -126,16 +126,6 @@ class _Costs:
             first, answered = first + self._answer_fs, 0
         queue.port_fs = max(queue.port_fs, first) + port
         queue.done_fs = max(queue.done_fs, queue.port_fs + answered)
-
-
-def answer_fs(machine: Machine) -> int:
-    """Return the least time between a load's request that leaves a core and its first data at the port."""
-    if machine.spec.noc.multicast_window is not None:
-        return machine.least_network_fs  # it may join another when that one's data is about to leave
-    if machine.spec.shared_cache is not None or machine.memory != "hbm" or machine.hbm.policy.merge:
-        return 2 * machine.least_network_fs
-    timing = machine.timing
-    return 2 * machine.least_network_fs + machine.ticks_to_fs(min(timing.nCL, timing.nCWL) + timing.nBL)
 
 
 def _size_of(program: Program, phase: Phase, number: int) -> Callable[[list[int]], tuple[int, int]]:

@@ -171,12 +171,12 @@ LLAMA = Query("h100-sxm", "decode-attention", "llama-3.1-8b", BatchSpec(32, 4096
 
 
 @pytest.mark.parametrize("machine", ["h100-sxm", "npu-hbm3"])
-def test_of_a_streaming_decode_it_is_no_looser_than_the_bound_of_its_program(machine: str) -> None:
+def test_of_a_streaming_decode_it_is_close_to_the_bound_of_its_program(machine: str) -> None:
     query, settings = replace(LLAMA, machine=machine), {"page_size": 64, "split_tokens": 1024}
     bounds = bound_columns(query, {name: [value] for name, value in settings.items()})
     assert bounds is not None
     assert bounds.energy_pj is not None
-    assert bounds.time_us[0] > 0.995 * bound_us(at(query, settings))
+    assert bounds.time_us[0] == pytest.approx(bound_us(at(query, settings)), rel=0.02)
     assert bounds.energy_pj[0] == pytest.approx(bound_pj(at(query, settings)), rel=1e-3)
 
 

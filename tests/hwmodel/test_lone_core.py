@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwmodel.assembler import PhaseAssembler, Region, Slot
-from hwmodel.bound_costs import first_request_fs, last_store_fs
+from hwmodel.bound_costs import answer_fs, first_request_fs, last_store_fs
 from hwmodel.bounds import DEPENDENCIES, lower_bound
-from hwmodel.lone_core import answer_fs, lone_core_fs
+from hwmodel.lone_core import lone_core_fs
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands
 from hwmodel.program import Program

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 from itertools import permutations
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel.dma import tile_bursts
-from hwmodel.program import DTYPES
-from layouts.notation import named
+from hwmodel.dma import Regions
+from hwmodel.machine import Machine
+from hwmodel.program import walk
+from hwmodel.spec import load_machine
+from workloads.kernels import decode_attention as attention
 from workloads.kernels.demands.fetch import tile_transfers
 
 ORDERS = [" ".join(axes) for axes in permutations(("page", "kv", "head", "token", "dim"))]
+MACHINE = Machine(load_machine("npu-hbm3"))
 
 
 @given(
@@ -19,30 +21,26 @@ ORDERS = [" ".join(axes) for axes in permutations(("page", "kv", "head", "token"
     page_size=st.sampled_from([1, 2, 6, 8, 16]),
     tile=st.sampled_from([1, 2, 4, 8, 12, 16]),
     dim=st.sampled_from([4, 16, 24]),
-    head=st.integers(0, 2),
-    transfer=st.sampled_from([32, 64]),
-    first=st.integers(0, 3),
+    per_transfer=st.sampled_from([1, 2]),
 )
-def test_no_tile_takes_fewer_transfers(
-    text: str, page_size: int, tile: int, dim: int, head: int, transfer: int, first: int
+def test_no_tile_of_a_program_takes_fewer_transfers(
+    text: str, page_size: int, tile: int, dim: int, per_transfer: int
 ) -> None:
-    """Against what the DMA engine's compiled code finds, of a tile anywhere in a sequence."""
-    axes = {"kv": 2, "head": 3, "token": page_size, "dim": dim}
-    least = tile_transfers(text, tuple(axes.items()), tile, "bf16", transfer)
-    layout = named(text, {"page": 64} | axes)
-    digits = [layout.leaves(axis) or ((1, 0),) for axis in layout.axes]
-    extents, strides = np.ones((2, len(digits), 1), np.int64)
-    for i, ((extent, stride),) in enumerate(digits):
-        extents[i], strides[i] = extent, stride * DTYPES["bf16"].itemsize * (extent > 1)
-    start = {"page": 0, "kv": 1, "head": head, "token": first * tile, "dim": 0}
-    count = {"page": 1, "kv": 1, "head": 1, "token": tile, "dim": dim}
-    table = np.random.default_rng(0).permutation(64).astype(np.int32)
-    bursts = tile_bursts(
-        0, 2, transfer, extents, strides, np.argsort(-strides[:, 0], kind="stable"),
-        np.array([start[axis] for axis in layout.axes]), np.array([count[axis] for axis in layout.axes]),
-        layout.axes.index("page"), layout.axes.index("token"), page_size, table, 0,
-    )  # fmt: skip
-    assert -(-tile * dim * 2 // transfer) <= least <= len(bursts)
+    """Against what the DMA engine's compiled code finds, of all whole tiles of keys and values."""
+    transfer = per_transfer * MACHINE.burst_bytes
+    axes = (("kv", 2), ("head", 3), ("token", page_size), ("dim", dim))
+    least = tile_transfers(text, axes, tile, "bf16", transfer)
+    problem, knobs = attention.Problem(3, 3, dim, "bf16", (37,)), attention.Knobs(text, page_size, tile=tile)
+    program = attention.compile(problem, knobs, MACHINE, 0)
+    phase = program.phases[0]
+    regions = Regions(program, phase, MACHINE.burst_bytes, transfer)
+    whole = 0
+    for instruction, variables in walk(phase, 0, range(3)):
+        region = regions.region(instruction.tile, variables)
+        if program.tensors[region.tensor].name == "kv" and region.elements == tile * dim:
+            assert tile * dim * 2 <= least * transfer <= len(regions.bursts(region)) * MACHINE.burst_bytes
+            whole += 1
+    assert whole == 2 * 3 * (37 // tile)
 
 
 def test_runs_of_a_few_tokens_take_a_transfer_each() -> None:

@@ -32,7 +32,7 @@ def test_items_that_share_no_core_evenly_meet_on_one() -> None:
 @pytest.mark.parametrize("how", SCHEDULES)
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=40), cores=st.integers(1, 6))
 def test_a_schedule_has_no_core_busier_than_said(how: str, sizes: list[int], cores: int) -> None:
-    kinds, share = share_of(np.array(sizes), how, cores)
+    (kinds,), share = share_of([np.array(sizes)], np.array(sizes), how, cores)
     order = schedule(how, np.array(sizes), cores)
     busiest = int(share.busiest(kinds))
     if order.dynamic:
