@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.machine import Machine
     from hwmodel.program import Program
+    from hwmodel.result import Result
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -53,6 +54,18 @@ class Outcome:
     banks: Mapping[str, np.ndarray]
 
 
+def _nothing(query: Query) -> float:
+    return 0.0
+
+
+def _no_costs(query: Query) -> dict[str, float]:
+    return {"sram_capacity_bytes": 0.0, "hbm_stacks": 0.0}
+
+
+def _no_columns(query: Query, columns: Mapping[str, Sequence[Scalar]]) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class BoundColumns:
     """Lower bounds of many points: float64[n]; `energy_pj` is None where the machine gives no energies.
@@ -74,7 +87,11 @@ class Evaluator:
     `bound_pj(query)` <= its energy.
     `prepare`: work that `simulate` does once on a computer, in parts that processes can share.
     `inputs(query)`: digests of everything that the query names but does not contain. `describe(query)`: a
-    title.
+    title. `bound_hbm_bytes(query)` <= what it reads and writes of main memory, `costs(query)`: what its machine costs,
+    by the names in `objective.COSTS`. `check(query)`: raises ValueError for what does not compile, such as buffers that
+    do not fit.
+    `bound_columns(query, columns)`: bounds of many points at once, whose knobs stand in `columns`; None where the
+    kernel has none.
     """
 
     defaults: Callable[[str], dict[str, Scalar]]
@@ -84,7 +101,11 @@ class Evaluator:
     inputs: Callable[[Query], dict[str, str]]
     describe: Callable[[Query], str]
     bound_pj: Callable[[Query], float]
-    prepare: tuple[Callable[[Query], None], ...] = ()
+    prepare: tuple[Callable[[Query], Any], ...] = ()
+    bound_hbm_bytes: Callable[[Query], float] = _nothing
+    costs: Callable[[Query], dict[str, float]] = _no_costs
+    check: Callable[[Query], Any] = _nothing
+    bound_columns: Callable[[Query, Mapping[str, Sequence[Scalar]]], Any] = _no_columns
 
 
 def kernel_of(name: str) -> Any:
@@ -222,6 +243,7 @@ def _problem_digest(
 
 
 def problem_of(query: Query) -> Any:
+    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
     return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
@@ -229,6 +251,19 @@ def _program(query: Query) -> tuple[Any, Any]:
     machine = machine_of(query.machine, query.machine_overrides)
     program = kernel_of(query.kernel).compile(problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
+
+
+def program_on(query: Query) -> tuple[Any, Any]:
+    """Return the compiled program of the query, and the machine that it is for."""
+    return _program(query)
+
+
+def forget() -> None:
+    """Forget the machines, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel.spec import load_machine
+
+    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest):
+        kept.cache_clear()
 
 
 def program_facts(query: Query) -> tuple[dict[str, Any], str]:
@@ -289,6 +324,27 @@ def bound_pj(query: Query) -> float:
     return energy.total_fj / FJ_PER_PJ
 
 
+def bound_hbm_bytes(query: Query) -> float:
+    """Return bytes of main memory that every run of the query reads and writes at least."""
+    from hwmodel.bounds import lower_bound
+
+    program, machine = _program(query)
+    with _no_refusal():
+        return float(sum(lower_bound(program, machine).bursts.values()) * machine.burst_bytes)
+
+
+def costs(query: Query) -> dict[str, float]:
+    """Return what the query's machine costs: bytes of all scratchpads, and stacks of HBM, 0 where there are none."""
+    spec = machine_of(query.machine, query.machine_overrides).spec
+    capacity = spec.cores.count * int(spec.cores.sram.capacity)
+    return {"sram_capacity_bytes": float(capacity), "hbm_stacks": float(spec.hbm.stacks if spec.hbm else 0)}
+
+
+def check(query: Query) -> None:
+    """Raise ValueError unless the query compiles: knobs that go together, buffers that fit."""
+    _program(query)
+
+
 def saved_run(query: Query, engine: str = "compiled") -> Saved:
     """Return the program of the query and its result, by the compiled engine or by the SimPy "reference"."""
     program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
@@ -317,11 +373,21 @@ def timeline(query: Query) -> Timeline:
 
 def recorded(program: Program, machine: Machine) -> Timeline:
     """Return what happened when in a run of a program, by the SimPy reference."""
+    return _record(program, machine)[1]
+
+
+def recorded_run(query: Query) -> tuple[Program, Machine, Result, Timeline]:
+    """Return the program of the query, its machine, its result and what happened when, by the SimPy reference."""
+    program, machine = _program(query)
+    return program, machine, *_record(program, machine)
+
+
+def _record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
     from hwmodel.recorder import record
 
     announce_compiling()
     with _no_refusal():
-        return record(program, machine)[1]
+        return record(program, machine)
 
 
 def explanation(query: Query, engine: str = "compiled") -> Explanation:
@@ -497,4 +563,17 @@ def batch_source(query: Query) -> str | None:
     return None if query.batch is None else str(batch_of(query.batch).source)
 
 
-EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj, (compile_dram, compile_others))
+EVALUATOR = Evaluator(
+    defaults,
+    key,
+    bound_us,
+    simulate,
+    inputs,
+    describe,
+    bound_pj,
+    (compile_dram, compile_others),
+    bound_hbm_bytes,
+    costs,
+    check,
+    bound_columns,
+)

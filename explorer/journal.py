@@ -29,11 +29,11 @@ class Journal:
     def __init__(self, path: Path, study: Study, rows: Sequence[Row]) -> None:
         self._study = study
         _repair(path)
-        present = _keys(path, study.name)
+        present = _keys(path, study.name, len(study.objectives))
         if present is None or present != [row.key for row in rows[: len(present)]]:
             path.unlink(missing_ok=True)
             present = []
-        self._log = _open(path, study.name)
+        self._log = _open(path, study.name, len(study.objectives))
         self._length = len(present)
         self._waiting = list(rows[len(present) :])
         self.flush()
@@ -64,17 +64,17 @@ def _repair(path: Path) -> None:
                 file.truncate(data.rfind(b"\n") + 1)
 
 
-def _keys(path: Path, name: str) -> list[object] | None:
+def _keys(path: Path, name: str, objectives: int) -> list[object] | None:
     """Return the keys of the trials in the journal, None when it is no journal any more."""
     try:
-        return [trial.user_attrs.get("key") for trial in _open(path, name).get_trials(deepcopy=False)]
+        return [trial.user_attrs.get("key") for trial in _open(path, name, objectives).get_trials(deepcopy=False)]
     except (OSError, MemoryError):
         raise
     except Exception:  # Optuna replays the lines unchecked: what a damaged one raises can be anything
         return None
 
 
-def _open(path: Path, name: str) -> optuna.Study:
+def _open(path: Path, name: str, objectives: int) -> optuna.Study:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -89,4 +89,4 @@ def _open(path: Path, name: str) -> optuna.Study:
             finally:
                 os.close(file)
 
-    return trials.opened(JournalStorage(OwnedFile(str(path))), name)
+    return trials.opened(JournalStorage(OwnedFile(str(path))), name, objectives)

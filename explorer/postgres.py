@@ -101,7 +101,7 @@ class SharedLog(SharedStudy):
         try:
             self._lock = self._locked()
             with self._failures():
-                self._study = trials.opened(self._storage, name)
+                self._study = trials.opened(self._storage, name, len(study.objectives))
                 self._length = len(self._study.get_trials(deepcopy=False))
         except BaseException:
             super().close()
@@ -111,9 +111,9 @@ class SharedLog(SharedStudy):
         """Say what the study belongs to."""
         self._keep(_IDENTITY, dict(record))
 
-    def keep_space(self, data: bytes) -> None:
-        """Keep the file of the space, unless it is there."""
-        if self.space() is None:
+    def keep_space(self, data: bytes, again: bool) -> None:
+        """Keep the file of the space, unless it is there; `again`: instead of that one."""
+        if again or self.space() is None:
             self._keep(_SPACE, base64.b64encode(data).decode())
 
     def append(self, row: Row, details: bytes | None) -> None:

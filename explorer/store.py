@@ -24,12 +24,11 @@ from explorer.details import Details, pack, unpack
 from explorer.evaluate import Outcome
 from explorer.files import LOCK, owned, remove_temporaries, write_atomically
 from explorer.journal import Journal
-from explorer.objective import ENERGY
 from explorer.postgres import SharedLog, SharedStudy
 from explorer.postgres_url import parse_url
-from explorer.query import MACHINE_PREFIX, Scalar
 from explorer.row import Row, Status
-from explorer.row_file import RowFile, damaged, parquet, read_parquet, read_rows
+from explorer.row_file import RowFile, damaged, read_parquet, read_rows
+from explorer.space_table import space_parquet
 from explorer.study import Study
 
 if TYPE_CHECKING:
@@ -152,13 +151,13 @@ class Store:
         self._journal.append(row)
         self._share(row)
 
-    def keep_space(self, space: Space) -> None:
-        """Store the space, unless it is there."""
+    def keep_space(self, space: Space, again: bool = False) -> None:
+        """Store the space, unless it is there; `again`: with what a search has found out about it since."""
         path = self._folder / SPACE
-        if not path.exists():
-            write_atomically(path, parquet(_space_records(space)))
+        if again or not path.exists():
+            write_atomically(path, space_parquet(space))
         if self._shared is not None:
-            self._shared.keep_space(path.read_bytes())
+            self._shared.keep_space(path.read_bytes(), again)
 
     def close(self) -> None:
         """Bring all that is kept into its final form."""
@@ -190,23 +189,6 @@ class Store:
             self._shared.append(row, self._details(row.point))
 
 
-def _space_records(space: Space) -> list[dict[str, Scalar | None]]:
-    points = {p.key: p for p in (space.candidates.baseline, *space.candidates.points)}
-    records = [_space_record(space, key, point.query.settings()) for key, point in points.items()]
-    for choice, reason in space.candidates.refused.items():
-        refused = {
-            name: str(value) if name.startswith(MACHINE_PREFIX) else value
-            for name, value in zip(space.candidates.knobs, choice, strict=True)
-        }
-        records.append({"key": "", **refused, "bound_us": None, "reason": reason})
-    return records
-
-
-def _space_record(space: Space, key: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar | None]:
-    record = {"key": key, **settings, "bound_us": space.bound_us.get(key), "reason": space.reasons.get(key, "")}
-    return record | ({ENERGY.bound: space.bound_pj.get(key)} if space.bound_pj else {})
-
-
 @contextmanager
 def opened(folder: Path, identity: Identity, storage: str | None = None) -> Iterator[Store]:
     """Own the results folder inside the block, creating it where it is not there yet.
@@ -215,8 +197,12 @@ def opened(folder: Path, identity: Identity, storage: str | None = None) -> Iter
     Raises ValueError when either belongs to another study or another process, and OSError when it cannot be
     written.
     """
-    with _owned(folder, identity), _joined(storage, folder, identity) as shared, _store(folder, identity, shared) as s:
-        yield s
+    with (
+        _joined(storage, folder, identity) as shared,  # first, so that without it no folder is made
+        _owned(folder, identity),
+        _store(folder, identity, shared) as store,
+    ):
+        yield store
 
 
 def restore(folder: Path, storage: str) -> None:

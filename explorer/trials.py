@@ -7,7 +7,7 @@ the points. A point outside the searched space is a trial without parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from explorer.objective import OBJECTIVES
 from explorer.row import Row, Status
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def opened(storage: BaseStorage, name: str) -> optuna.Study:
+def opened(storage: BaseStorage, name: str, objectives: int) -> optuna.Study:
     """Return the Optuna study of that name in a storage, made where there is none."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+    directions: list[Literal["minimize"]] = ["minimize"] * objectives
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
 
 
 def trial(row: Row, study: Study, more: Mapping[str, Any] | None = None) -> optuna.trial.FrozenTrial:
@@ -31,11 +32,12 @@ def trial(row: Row, study: Study, more: Mapping[str, Any] | None = None) -> optu
     from optuna.distributions import BaseDistribution, CategoricalDistribution
     from optuna.trial import TrialState, create_trial
 
-    params = {name: _choice(row, name, choices) for name, choices in study.knobs.items()}
+    params = {name: _choice(row, name, choices) for name, choices in study.choices.items()}
     inside = all(value is not None for value in params.values())
     distributions: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(list(choices)) for name, choices in study.knobs.items()
+        name: CategoricalDistribution(list(choices)) for name, choices in study.choices.items()
     }
+    values = [value for name in study.objectives if (value := row.value(OBJECTIVES[name])) is not None]
     states = {
         Status.SIMULATED: TrialState.COMPLETE,
         Status.PRUNED: TrialState.PRUNED,
@@ -44,7 +46,7 @@ def trial(row: Row, study: Study, more: Mapping[str, Any] | None = None) -> optu
     named = {"key": row.key, "point": row.point, "batch": row.batch, "bound_us": row.bound_us}
     return create_trial(
         state=states[row.status],
-        value=row.value(OBJECTIVES[study.objective]),
+        values=values if row.status is Status.SIMULATED else None,
         params=params if inside else {},
         distributions=distributions if inside else {},
         user_attrs=named | dict(more or {}),

@@ -33,6 +33,9 @@ from hwmodel.dram.state import (
     DIGIT_STEP,
     DIGITS,
     DONE,
+    FOLD,
+    FOLD_SHIFT,
+    FOLD_UNIT,
     FREE_BURST,
     FREE_REQUEST,
     HASH_SOURCE,
@@ -64,6 +67,7 @@ from hwmodel.dram.state import (
     SCRATCH,
     TURN_SIZE,
     TURN_WEIGHT,
+    TURNS,
     UNDONE,
     Array,
     DramState,
@@ -125,11 +129,28 @@ def _decode_digits(m: Row, address: int) -> int:
     return int(place | fields[column] << COLUMN_SHIFT | fields[row] << ROW_SHIFT | index << CHANNEL_SHIFT)
 
 
+@compiled
+def _decode_folded(m: Row, address: int) -> int:
+    """Return the place of an address, byte by byte but for one digit, which the other bits turn."""
+    shift, modulus = m[FOLD_SHIFT], m[FOLD]
+    above = address >> shift
+    quotient = above // modulus
+    rest = (address & ((1 << shift) - 1)) | quotient << shift
+    place, turned, table = 0, above - quotient * modulus, pointer_of(m[LINEAR_MAP])
+    while rest != 0:
+        byte = rest & 255
+        place ^= table[byte]
+        turned += table[TURNS * 256 + byte]
+        table = row_at(table, 256)
+        rest >>= 8
+    return int(place + (turned % modulus * m[FOLD_UNIT] << CHANNEL_SHIFT))
+
+
 @inlined
 def decode(m: Row, address: int) -> int:
     """Return the place of an address: bank of its channel, column, row, channel in one number."""
     if m[LINEAR] == 0:
-        return int(_decode_digits(m, address))
+        return int(_decode_folded(m, address) if m[FOLD] else _decode_digits(m, address))
     place, table, rest = 0, pointer_of(m[LINEAR_MAP]), address
     while rest != 0:
         place ^= table[rest & 255]
