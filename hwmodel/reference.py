@@ -33,6 +33,7 @@ from hwmodel.observer import Observer
 from hwmodel.operands import Operands
 from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, walk
 from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, SramUse, Traffic, make_result
+from hwmodel.runs import RUN_WORDS
 from hwmodel.sram_access import NOTHING
 
 STANDARD = Components()
@@ -218,7 +219,7 @@ def compile_dram(machine: Machine) -> None:
     """Compile the DRAM channels of a machine, or load them from the disk; `simulate` does so when it needs them."""
     if machine.memory == "hbm":
         memory = DramMemory(make_dram(machine))
-        memory.submit(np.zeros((0, SEND_FIELDS), np.int64), np.zeros(0, np.int64))
+        memory.submit(np.zeros((0, SEND_FIELDS), np.int64), np.zeros((0, RUN_WORDS), np.int64))
         memory.dram.advance(1)
 
 
