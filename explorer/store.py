@@ -26,7 +26,6 @@ from explorer.files import LOCK, owned, remove_temporaries, write_atomically
 from explorer.journal import Journal
 from explorer.postgres import SharedLog, SharedStudy
 from explorer.postgres_url import parse_url
-from explorer.query import Scalar
 from explorer.row import Row, Status
 from explorer.row_file import RowFile, damaged, read_parquet, read_rows
 from explorer.space_table import space_parquet
