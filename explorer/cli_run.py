@@ -1,4 +1,4 @@
-"""The commands that ask about one kernel: `run`, `explain`, `program` and `whatif`."""
+"""The commands that ask about one kernel: `run`, `explain` and `program`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
-
-OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 
 
 def run(
@@ -181,40 +179,3 @@ def program(
         print_json(facts | {"knobs": knobs})
     else:
         print("\n".join([evaluate.describe(query), tables.knobs_line(knobs), text]))
-
-
-def whatif(
-    machine: Machine,
-    kernel: Kernel,
-    sets: Sets = None,
-    model: Model = None,
-    batch: BatchSize = None,
-    context: Context = None,
-    trace: Trace = None,
-    seed: Seed = 0,
-    m: Size = None,
-    n: Size = None,
-    k: Size = None,
-    sizes: Sizes = None,
-    routing: Routing = None,
-    jobs: OneJob = 1,
-    as_json: Json = False,
-) -> None:
-    """Simulate a baseline and its variants, one per --set."""
-    from explorer import evaluate, settings, tables
-    from explorer.whatif import what_if
-    from explorer.workers import workers
-
-    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
-    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    warn(model)
-    if not sets:
-        raise ValueError("whatif needs at least one --set path=value")
-    changes = [settings.parse(text) for text in sets]
-    with workers(jobs) as executor:
-        record = what_if(query, changes, evaluate.EVALUATOR, executor)
-    if as_json:
-        print_json(record)
-    else:
-        print(evaluate.describe(query))
-        print(tables.whatif_table(record))

@@ -24,10 +24,11 @@ def explore(
     out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/NAME]")] = None,
     cluster: Cluster = None,
     storage: Storage = None,
+    no_memo: Annotated[bool, typer.Option("--no-memo", help="Simulate also what was simulated before.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search the space of a study; run it again to continue."""
-    from explorer import answer, tables
+    from explorer import ending, tables
     from explorer.evaluate import EVALUATOR
     from explorer.explore import explore as search
     from explorer.memo import Memo, cache_folder
@@ -39,12 +40,11 @@ def explore(
     folder = out or Path("results") / question.name
     batches = [question.batch, *(workload.batch for workload in question.mix.values())]
     traces: dict[str, str | None] = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
-    memo = Memo(cache_folder())
+    memo = None if no_memo else Memo(cache_folder())
     try:
         with bar(wanted=not as_json) as progress:
-            summary = search(
-                question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, traces, cluster, storage, memo
-            )
+            count = jobs or os.cpu_count() or 1
+            summary = search(question, folder, count, EVALUATOR, progress, traces, cluster, storage, memo)
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
@@ -55,26 +55,38 @@ def explore(
         print(summary.identity.title)
         print(tables.result_table(summary))
         print(tables.verdict(summary))
-        print(answer.how_it_ended(summary))
+        print(ending.how_it_ended(summary))
         if len(summary.objectives) > 1:
-            print(answer.front_table(summary))
+            print(ending.front_table(summary))
         print(page)
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    folders: Annotated[list[Path], typer.Argument(help="Results folders; several are compared.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison of several.  [default: report]")] = None,
     storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a results folder again; with --storage, of the study of the folder's name there."""
-    from explorer.report import write_report
+    """Write the report of a results folder into it, or compare several in a folder of their own.
+
+    With --storage, of the studies of the folders' names there.
+    """
+    from explorer.report import write_comparison, write_report
     from explorer.store import restore
     from explorer.summary import summarise
 
     if storage is not None:
-        restore(folder, storage)
-    page = write_report(folder)
+        for folder in folders:
+            restore(folder, storage)
+    if len(folders) > 1:
+        page = write_comparison(folders, out or Path("report"))
+        record = {"studies": [summarise(folder).record() for folder in folders]}
+    elif out is not None:
+        raise ValueError("--out: allowed with several results folders; the report of one is written into it")
+    else:
+        page = write_report(folders[0])
+        record = summarise(folders[0]).record()
     if as_json:
-        print_json(summarise(folder).record() | {"report": str(page)})
+        print_json(record | {"report": str(page)})
     else:
         print(page)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.machine import Machine
     from hwmodel.program import Program
+    from hwmodel.result import Result
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -240,6 +243,7 @@ def _problem_digest(
 
 
 def problem_of(query: Query) -> Any:
+    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
     return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
@@ -247,6 +251,19 @@ def _program(query: Query) -> tuple[Any, Any]:
     machine = machine_of(query.machine, query.machine_overrides)
     program = kernel_of(query.kernel).compile(problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
+
+
+def program_on(query: Query) -> tuple[Any, Any]:
+    """Return the compiled program of the query, and the machine that it is for."""
+    return _program(query)
+
+
+def forget() -> None:
+    """Forget the machines, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel.spec import load_machine
+
+    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest):
+        kept.cache_clear()
 
 
 def program_facts(query: Query) -> tuple[dict[str, Any], str]:
@@ -334,7 +351,7 @@ def saved_run(query: Query, engine: str = "compiled") -> Saved:
     from hwmodel.saving import Saved
 
     run = simulator(engine)
-    with _no_refusal():
+    with _no_refusal(), _compiling_beside(query):
         result = run(program, machine)
     return Saved(program, result, describe(query), {name: str(value) for name, value in knobs(query).items()})
 
@@ -356,11 +373,21 @@ def timeline(query: Query) -> Timeline:
 
 def recorded(program: Program, machine: Machine) -> Timeline:
     """Return what happened when in a run of a program, by the SimPy reference."""
+    return _record(program, machine)[1]
+
+
+def recorded_run(query: Query) -> tuple[Program, Machine, Result, Timeline]:
+    """Return the program of the query, its machine, its result and what happened when, by the SimPy reference."""
+    program, machine = _program(query)
+    return program, machine, *_record(program, machine)
+
+
+def _record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
     from hwmodel.recorder import record
 
     announce_compiling()
     with _no_refusal():
-        return record(program, machine)[1]
+        return record(program, machine)
 
 
 def explanation(query: Query, engine: str = "compiled") -> Explanation:
@@ -418,6 +445,29 @@ def compile_dram(query: Query) -> None:
 
     announce_compiling()
     compile_dram(machine_of(query.machine, query.machine_overrides))
+
+
+@contextmanager
+def _compiling_beside(query: Query) -> Iterator[None]:
+    """Let another process compile the DRAM channels, where they are not on the disk yet, while this one compiles."""
+    from hwmodel.reference import is_dram_compiled
+
+    machine = machine_of(query.machine, query.machine_overrides)
+    if parent_process() is not None or is_dram_compiled(machine):
+        yield
+        return
+    code = "import sys; from explorer.evaluate import machine_of; from hwmodel.reference import compile_dram; "
+    code += "compile_dram(machine_of(sys.argv[1], tuple(tuple(pair.split('=', 1)) for pair in sys.argv[2:])))"
+    changes = [f"{path}={value}" for path, value in query.machine_overrides]
+    beside = subprocess.Popen(
+        [sys.executable, "-c", code, query.machine, *changes],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        compile_others(query)
+        yield
+    finally:
+        beside.wait()
 
 
 def compile_others(query: Query) -> None:

@@ -53,7 +53,7 @@ def explore(
         name_points(space, evaluator, known, columns)
         probe(space, evaluator)
     queries = list(space.queries(space.start))
-    with opened(folder, identity, storage) as store, workers(jobs, cluster, queries) as executor:
+    with workers(jobs, cluster, queries) as executor, opened(folder, identity, storage) as store:
         parts = _prepare(space, store, evaluator, executor) if jobs > 1 else []
         bound_space(space, evaluator, known, executor, progress, columns)
         store.keep_space(space)

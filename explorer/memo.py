@@ -3,7 +3,7 @@
 A file is named by a digest of the point's key (machine, problem, what its knobs mean, seed) and of the simulator's own
 sources, so that a change of either finds nothing. It holds a checksum, the numbers as JSON and the pictures as arrays,
 and an answer from it is the same to the last bit. A file that is damaged is none, and is written anew. Any number of
-processes may read and write: files are whole or absent, and those not used for longest go when there are too many.
+processes may read and write: files are whole or absent, and those not used for longest go where there are too many.
 A folder that cannot be written is no reason to fail: then nothing is remembered.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 from explorer.details import pack, unpack
 from explorer.evaluate import FLOORS, Outcome, source_digest
 
-MAX_BYTES = 1 << 30  # of all files; assumed: some 20,000 simulations
+MAX_BYTES = 1 << 30  # of all files; assumed: some 100,000 simulations
+_FOLDERS = 256  # by the first two digits of the name, each with its share of the bytes
 MAX_FILE_BYTES = 1 << 26
 _MAGIC = b"rowhit outcome 1\n"
 _DIGEST = hashlib.sha256().digest_size
@@ -36,9 +37,8 @@ class Memo:
     """Outcomes by key, in a folder of at most about `max_bytes`."""
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
-        self._folder, self._max_bytes = folder / "outcomes", max_bytes
+        self._folder, self._share_bytes = folder / "outcomes", max_bytes // _FOLDERS
         self._simulator = source_digest((*FLOORS, "explorer"))
-        self._bytes = sum(size for _, size, _ in self._files())
 
     def recall(self, key: str) -> Outcome | None:
         """Return the outcome kept for `key`, None where there is none, or a damaged one."""
@@ -58,33 +58,28 @@ class Memo:
         if len(data) > MAX_FILE_BYTES:
             return
         with suppress(OSError):
-            _place(self._path(key), data)
-            self._bytes += len(data)
-            if self._bytes > self._max_bytes:
-                self._shrink()
+            path = self._path(key)
+            _place(path, data)
+            _shrink(path.parent, self._share_bytes)
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(f"{self._simulator}\n{key}".encode()).hexdigest()
         return self._folder / name[:2] / name[2:]
 
-    def _files(self) -> list[tuple[int, int, Path]]:
-        """Return when each file was last used, its size and its path, the oldest first."""
-        found = []
-        for path in self._folder.glob("??/*"):
-            with suppress(OSError):  # another process removed it
-                status = path.stat()
-                found.append((status.st_mtime_ns, status.st_size, path))
-        return sorted(found)
 
-    def _shrink(self) -> None:
-        """Remove the files that were not used for longest, until a tenth is free."""
-        files = self._files()
-        self._bytes = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            if self._bytes <= 0.9 * self._max_bytes:
-                break
-            path.unlink(missing_ok=True)
-            self._bytes -= size
+def _shrink(folder: Path, max_bytes: int) -> None:
+    """Remove the files that were not used for longest while there are more than `max_bytes`."""
+    found = []
+    for entry in os.scandir(folder):
+        with suppress(OSError):  # another process removed it
+            found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+    excess = sum(size for _, size, _ in found) - max_bytes
+    for _, size, path in sorted(found):
+        if excess <= 0:
+            break
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        excess -= size
 
 
 def _place(path: Path, data: bytes) -> None:

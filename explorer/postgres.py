@@ -111,9 +111,9 @@ class SharedLog(SharedStudy):
         """Say what the study belongs to."""
         self._keep(_IDENTITY, dict(record))
 
-    def keep_space(self, data: bytes) -> None:
-        """Keep the file of the space, unless it is there."""
-        if self.space() is None:
+    def keep_space(self, data: bytes, again: bool) -> None:
+        """Keep the file of the space, unless it is there; `again`: instead of that one."""
+        if again or self.space() is None:
             self._keep(_SPACE, base64.b64encode(data).decode())
 
     def append(self, row: Row, details: bytes | None) -> None:

@@ -144,7 +144,7 @@ def _present(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(record: Record) -> bytes:
-    text = json.dumps(record, ensure_ascii=False).encode()
+    text = json.dumps(record, ensure_ascii=False, default=lambda number: number.item()).encode()  # NumPy's, too
     return text[:-1] + _CRC + b'%08x"}\n' % zlib.crc32(text)
 
 

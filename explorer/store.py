@@ -157,7 +157,7 @@ class Store:
         if again or not path.exists():
             write_atomically(path, space_parquet(space))
         if self._shared is not None:
-            self._shared.keep_space(path.read_bytes())
+            self._shared.keep_space(path.read_bytes(), again)
 
     def close(self) -> None:
         """Bring all that is kept into its final form."""
@@ -197,8 +197,12 @@ def opened(folder: Path, identity: Identity, storage: str | None = None) -> Iter
     Raises ValueError when either belongs to another study or another process, and OSError when it cannot be
     written.
     """
-    with _owned(folder, identity), _joined(storage, folder, identity) as shared, _store(folder, identity, shared) as s:
-        yield s
+    with (
+        _joined(storage, folder, identity) as shared,  # first, so that without it no folder is made
+        _owned(folder, identity),
+        _store(folder, identity, shared) as store,
+    ):
+        yield store
 
 
 def restore(folder: Path, storage: str) -> None:

@@ -6,12 +6,14 @@ core (those of DMA in full lines at least), bytes through the busiest core's por
 and the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case), or
 through main memory's slices of SRAM. Behind a shared cache or multicast, memory must move only what is distinct
 (`footprint`), and of what earlier phases have touched only what the cache cannot have kept. The first request must also
-make its way through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for
-counters and the tail after the last byte are not in it: they can only make a run longer. Where slices of SRAM are the
-cores' own, all requests might stay beside their cores, so that the network gives no bound.
+make its way through an idle machine. Where a phase is short, two more bounds count: DRAM's, from where its bursts lie
+(`placed_bursts`), and that of dependencies, a core's queues waiting for each other (`lone_core`). Row misses of long
+phases, uneven slices, misses for want of capacity and the tail after the last byte are not in it: they can only make a
+run longer. Where slices of SRAM are the cores' own, all requests might stay beside their cores, so that the network
+gives no bound.
 
-Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
-computed once per distinct set of sizes.
+Else loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its
+cost is computed once per distinct set of sizes.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ import numpy as np
 from hwmodel.bound_costs import cache_fs, first_data_fs, issue_fs, main_memory_fs, network_fs
 from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes, tile_pages
 from hwmodel.footprint import Footprint
+from hwmodel.lone_core import MOST_STEPS, lone_core_fs
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands, UnitCost
 from hwmodel.placed_bursts import asked, placed_fs
 from hwmodel.program import QUEUES, Op, Phase, Program, Tensor
 
 Array = np.ndarray[Any, Any]
+DEPENDENCIES = "dependencies"  # beside the resources: what waits for what
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,22 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     touched = _Touched(machine)
     for number, phase in enumerate(program.phases):
         resources, moved = _phase(program, phase, machine, touched, rows_closed=number == 0)
-        limit = max(resources, key=lambda name: resources[name])
-        limiting[limit] = limiting.get(limit, 0) + resources[limit]
-        total += machine.spec.launch.latency + resources[limit]
+        longest = max(resources.values())
+        limit = _limit(resources)
+        limiting[limit] = limiting.get(limit, 0) + longest
+        total += machine.spec.launch.latency + longest
         for name, fs in resources.items():
             by_resource[name] = by_resource.get(name, 0) + fs
         for name, bursts in moved.items():
             all_bursts[name] += bursts
     return Bound(total, by_resource, limiting, all_bursts)
+
+
+def _limit(resources: dict[str, int]) -> str:
+    """Return what limits a phase: the busiest resource, or dependencies where it is idle for most of their time."""
+    longest = max(resources.values())
+    busiest = max((name for name in resources if name != DEPENDENCIES), key=lambda name: resources[name])
+    return busiest if 2 * resources[busiest] >= longest else DEPENDENCIES
 
 
 def launches(program: Program, machine: Machine) -> Bound:
@@ -118,7 +130,7 @@ def _phase(
     """Return the bound of every resource, and the bursts that main memory moves at least; adds to `touched`."""
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
-    sram = np.zeros(len(phase.tasks), np.int64)
+    sram, steps = np.zeros((2, len(phase.tasks)), np.int64)
     operands = Operands(machine, phase)
     bursts = {"load": 0, "store": 0}
     footprints = {name: Footprint(program, phase) for name in ("load", "store")}
@@ -126,6 +138,7 @@ def _phase(
     reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
     for number, name in enumerate(QUEUES):
         for instruction, task, variables in executions(phase, number):
+            steps += np.bincount(task, minlength=len(steps))
             if instruction.op in (Op.LOAD, Op.STORE):
                 size = tile_bytes(program, phase, instruction, variables)
                 pages = tile_pages(program, phase, instruction, variables)
@@ -162,7 +175,28 @@ def _phase(
         touched.add(program.tensors[number] for number in sorted(named))
     memory = "hbm" if machine.memory == "hbm" else "distributed sram"
     shared[memory] = max(main_memory_fs(machine, bursts["load"], bursts["store"], rows_closed), placed)
+    busy = np.sum(list(units.values()), axis=0)
+    shared[DEPENDENCIES] = _dependencies_fs(program, phase, machine, operands, busy, steps)
     return resources | {name: fs for name, fs in shared.items() if fs}, bursts
+
+
+def _dependencies_fs(
+    program: Program, phase: Phase, machine: Machine, operands: Operands, busy: Array, steps: Array
+) -> int:
+    """Return what a core with much work takes alone; nought where it has too many steps to walk them.
+
+    `busy` and `steps`: the time that every task's instructions take, and how many they are. Of a dynamic schedule
+    nobody knows which tasks come before which.
+    """
+    if len(phase.tasks) == 0 or phase.schedule.dynamic:
+        return 0
+    order, start = phase.schedule.order, phase.schedule.start
+    core = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    busiest = int(np.bincount(core, weights=busy[order]).argmax())
+    tasks = order[start[busiest] : start[busiest + 1]].tolist()
+    if int(steps[tasks].sum()) > MOST_STEPS:
+        return 0
+    return lone_core_fs(program, phase, machine, operands, tasks)
 
 
 def _unavoidable(

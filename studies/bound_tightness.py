@@ -44,19 +44,18 @@ def _sizes(kernel: str, **options: int) -> Query:
 CASES = (
     Case(_attention(32, 4096)),
     Case(_attention(32, 4096, layout=HND, page_size=64), "HND, pages of 64"),
-    Case(_attention(64, 8192, layout=HND, page_size=64), "HND, pages of 64"),
     Case(_attention(4, 8192, split_tokens=512), "parts of 512"),
-    Case(_sizes("gemm", m=4096, n=4096, k=4096)),
-    Case(_sizes("gemm", m=4096, n=4096, k=4096), "suggested", suggest=True),
+    Case(_sizes("gemm", m=4096, n=4096, k=2048)),
+    Case(_sizes("gemm", m=4096, n=4096, k=2048), "suggested", suggest=True),
     Case(
-        _sizes("gemm", m=8192, n=4096, k=4096).with_knob("tile_m", 512).with_knob("tile_n", 512), "tiles of 512 x 512"
+        _sizes("gemm", m=4096, n=4096, k=2048).with_knob("tile_m", 512).with_knob("tile_n", 512), "tiles of 512 x 512"
     ),
     Case(_sizes("gemm", m=64, n=4096, k=4096), "suggested", suggest=True),
-    Case(_sizes("gemv", m=4, n=14336, k=4096)),
-    Case(Query("", "mla-decode", batch=BatchSpec(32, 4096), options=(("heads", 128),))),
-    Case(Query("", "prefill-attention", LLAMA, BatchSpec(1, 4096))),
-    Case(_sizes("moe", tokens=256, experts=32, topk=4, inter=2048, hidden=2048), "suggested", suggest=True),
-    Case(_sizes("rms-norm", rows=8192, columns=4096)),
+    Case(_sizes("gemv", m=4, n=4096, k=4096)),
+    Case(Query("", "mla-decode", batch=BatchSpec(16, 2048), options=(("heads", 128),))),
+    Case(Query("", "prefill-attention", LLAMA, BatchSpec(1, 2048))),
+    Case(_sizes("moe", tokens=64, experts=16, topk=2, inter=1024, hidden=1024), "suggested", suggest=True),
+    Case(_sizes("rms-norm", rows=2048, columns=4096)),
     Case(Query("", "kv-append", LLAMA, BatchSpec(64, 4096))),
 )
 

@@ -214,12 +214,13 @@ def report(truths: Mapping[str, Truth], judged: Mapping[tuple[str, str], Sequenc
 
 def _preface(judged: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> list[str]:
     seeds = len(next(iter(judged.values())))
-    best = [run["found"] for (_, sampler), runs in judged.items() if sampler == "best-first" for run in runs]
+    found = [run["found"] for (_, sampler), runs in judged.items() if sampler == "best-first" for run in runs]
+    median = 100 * float(np.median(found))
     return [
         f"Medians over {seeds} seeds, 5 % to 95 % of the seeds in brackets; all in per cent: of the points of the",
         "space, of the optimum, or of the true hypervolume. Written by `python -m studies.search_quality`, which says",
-        f"what each means. Over all spaces best-first finds the optimum after {100 * float(np.median(best)):.1f} % of the",
-        "simulations in the median.",
+        f"what each means. Over all spaces best-first finds the optimum after {median:.1f} % of the simulations in the",
+        "median.",
     ]
 
 

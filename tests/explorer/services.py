@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-USER, PASSWORD = "postgres", "sesame/open#1@home"
+USER, PASSWORD = "rowhitter", "sesame/open#1@home"
+SECRET = quote(PASSWORD, safe="")  # as it stands in a URL
 
 
 def found(program: str) -> str | None:

@@ -1,42 +1,81 @@
 from __future__ import annotations
 
-from pathlib import Path
+import pickle
+from dataclasses import FrozenInstanceError
+from types import ModuleType
 
 import pytest
-from table_evaluator import Table
+from hypothesis import given
+from hypothesis import strategies as st
 
-from explorer.answer import front_table, how_it_ended
-from explorer.explore import explore
-from explorer.progress import silent
-from explorer.summary import Summary
+from explorer.answer import Answer, Quantity
+from explorer.query import Query
 
-
-def summary_of(folder: Path, points: int, **fields: object) -> Summary:
-    table = Table((4, 4, 4), seed=5, slack=0.5)
-    return explore(table.study(budget={"points": points, "batch": 2}, **fields), folder, 1, table.evaluator, silent)
+NUMBERS = st.integers(-(10**18), 10**18) | st.floats(allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("points", "fields", "said"),
-    [
-        (64, {}, "sampler exhaustive (auto: the budget of 64 covers all 64 combinations); stopped: nothing unseen"),
-        (3, {}, "sampler best-first (auto: 64 combinations for 3 points); stopped: the budget is used up"),
-        (60, {"sampler": "random", "target": "900 %"}, "sampler random; stopped: the target is reached"),
-    ],
-)
-def test_the_output_says_who_searched_and_why_it_stopped(
-    tmp_path: Path, points: int, fields: dict[str, object], said: str
-) -> None:
-    assert how_it_ended(summary_of(tmp_path, points, **fields)).startswith(said)
+@given(NUMBERS, st.text(max_size=4), st.text(max_size=20))
+def test_a_quantity_is_its_number_with_unit_and_source(value: float, unit: str, source: str) -> None:
+    made = Quantity(value, unit, source)
+    assert (made.value, made.unit, made.source) == (value, unit, source)
+    assert made == float(value)
+    again = pickle.loads(pickle.dumps(made))
+    assert (again.value, again.unit, again.source, type(again)) == (value, unit, source, Quantity)
+    assert type(made + 1) is float
 
 
-def test_the_front_has_a_line_per_point_and_per_objective(tmp_path: Path) -> None:
-    summary = summary_of(tmp_path, 20, objectives=["energy_pj", "time_us"])
-    lines = front_table(summary).splitlines()
-    assert lines[0].startswith("energy: none can be below ")
-    assert lines[1].startswith("time: none can be below ")
-    assert lines[2].startswith(f"{len(summary.front)} point")
-    assert lines[3].split() == ["energy", "time"]
-    assert len(lines) == 4 + len(summary.front)
-    for row, line in zip(summary.front, lines[4:], strict=True):
-        assert line.endswith(f"a {row['a']}, b {row['b']}, c {row['c']}")
+def test_a_count_is_shown_whole_and_a_time_with_six_digits() -> None:
+    assert repr(Quantity(1234567, "B", "")) == "1,234,567 B"
+    assert repr(Quantity(1234.56789, "us", "")) == "1,234.57 us"
+    assert repr(Quantity(0.25, "", "")) == "0.25"
+
+
+def answer(fake: ModuleType, query: Query = Query("somewhere", "fake")) -> Answer:  # noqa: B008
+    found = fake.answer(query, fake.measure(query, "exact"))
+    assert isinstance(found, Answer)
+    return found
+
+
+def test_an_answer_has_time_bound_gap_energy_and_key(fake: ModuleType) -> None:
+    found = answer(fake)
+    assert found.time_us is not None
+    assert (found.time_us.unit, found.bound_us.unit) == ("us", "us")
+    assert found.bound_us <= found.time_us
+    assert found.gap == pytest.approx(found.time_us / found.bound_us - 1)
+    assert found.energy_pj is not None
+    assert found.energy_pj.unit == "pJ"
+    assert (found.limited_by, found.validated) == ("hbm", False)
+    assert str(found.key) == f"{found.key.program_hash}-fake-fake"
+    stall = found["stalls.load.memory"]
+    assert isinstance(stall, Quantity)
+    assert (stall.value, stall.unit) == (7, "fs")
+    assert "simulated whole" in found.time_us.source
+    assert "lower bound" in found.bound_us.source
+
+
+def test_an_answer_is_frozen_and_pickles(fake: ModuleType) -> None:
+    found = answer(fake)
+    with pytest.raises(FrozenInstanceError):
+        found.title = "another"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        found.numbers["time_us"] = 1.0  # type: ignore[index]
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_a_number_that_is_not_there_names_those_that_are(fake: ModuleType) -> None:
+    with pytest.raises(KeyError, match=r"tiem_us: not in this answer \(whole\); there are time_us"):
+        answer(fake)["tiem_us"]
+
+
+def test_a_machine_without_energies_answers_none(fake: ModuleType) -> None:
+    found = answer(fake, Query("nowhere", "fake"))
+    assert found.energy_pj is None
+    assert "energy" not in found.headline
+
+
+@pytest.mark.parametrize("name", ["<img src=x onerror=alert(1)>", "a&b", "'\"><script>x</script>"])
+def test_html_escapes_what_users_name(fake: ModuleType, name: str) -> None:
+    html = answer(fake, Query(name, "fake"))._repr_html_() + Quantity(1.0, name, name)._repr_html_()
+    assert "<img" not in html
+    assert "<script" not in html
+    assert "a&b" not in html

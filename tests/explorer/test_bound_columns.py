@@ -41,6 +41,33 @@ KNOBS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "placement": st.sampled_from(["interleaved", "cores"]),
         }
     ),
+    "prefill-attention": st.fixed_dictionaries(
+        {
+            "tile_q": st.sampled_from([4, 8, 16, 64]),
+            "tile_kv": st.sampled_from([8, 24, 64]),
+            "packing": st.sampled_from(["group", "head"]),
+            "pipeline": st.sampled_from(["two-stage", "warp-specialised"]),
+            "order": st.sampled_from(["natural", "longest-first"]),
+            "schedule": st.sampled_from(["static", "balanced", "dynamic"]),
+            "page_size": st.sampled_from([0, 4, 16]),
+            "split_tokens": st.sampled_from([0, 30, 64]),
+            "products": st.sampled_from(["fp8", "16-bit"]),
+        }
+    ),
+    "mla-decode": st.fixed_dictionaries(
+        {
+            "record": st.sampled_from(["plain", "fp8_ds_mla"]),
+            "layout": st.sampled_from(["page token dim", "page dim token"]),
+            "page_size": st.sampled_from([1, 16, 24]),
+            "head_tile": st.sampled_from([1, 7, 16]),
+            "tile": st.sampled_from([8, 30]),
+            "stages": st.integers(2, 3),
+            "split_tokens": st.sampled_from([0, 30, 64]),
+            "strip": st.sampled_from([0, 1, 5]),
+            "queries": st.integers(1, 2),
+            "schedule": st.sampled_from(["static", "balanced", "dynamic"]),
+        }
+    ),
     "gemm": st.builds(lambda knobs, tile_m: knobs | {"tile_m": tile_m}, OPERANDS, st.sampled_from([1, 16, 48])),
     "gemv": OPERANDS,
 }
@@ -55,6 +82,14 @@ SIZES: dict[str, st.SearchStrategy[Any]] = {
         st.builds(BatchSpec, st.integers(1, 4), st.integers(3, 150)),
         st.sampled_from([(), (("q_len", 2),), (("kv_fp8", 1),), (("window", 40),), (("sinks", 1), ("soft_cap", 30))]),
     ),
+    "prefill-attention": st.tuples(
+        st.builds(BatchSpec, st.integers(1, 2), st.integers(5, 100)),
+        st.sampled_from([(), (("q_len", 3),), (("kv_fp8", 1),), (("window", 20),), (("bidirectional", 1),)]),
+    ),
+    "mla-decode": st.tuples(
+        st.builds(BatchSpec, st.integers(1, 2), st.integers(4, 100)),
+        st.sampled_from([(("heads", 4), ("q_len", 2)), (("heads", 10),)]),
+    ),
     "gemm": st.tuples(st.none(), st.builds(sizes, *[st.integers(1, 200)] * 3)),
     "gemv": st.tuples(st.none(), st.builds(sizes, st.integers(1, 8), *[st.integers(1, 300)] * 2)),
 }
@@ -64,7 +99,7 @@ CHANGES: st.SearchStrategy[Any] = st.sampled_from(
 
 
 def queries(kernel: str) -> st.SearchStrategy[Query]:
-    model = "tiny" if kernel == "decode-attention" else None
+    model = "tiny" if kernel in ("decode-attention", "prefill-attention") else None
 
     def query(machine: str, sizes: tuple[BatchSpec | None, tuple[tuple[str, int], ...]]) -> Query:
         return Query(machine, kernel, model, sizes[0], sizes[1])
@@ -96,7 +131,7 @@ def check_run(query: Query, settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kernel", KNOBS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.data())
 def test_no_run_is_faster_or_takes_less_energy_than_its_bound(kernel: str, data: st.DataObject) -> None:
     check_run(data.draw(queries(kernel)), data.draw(KNOBS[kernel]) | data.draw(CHANGES))
@@ -111,7 +146,7 @@ def test_no_run_of_a_thousand_is_below_its_bound(kernel: str, data: st.DataObjec
 
 
 @pytest.mark.parametrize("kernel", KNOBS)
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(st.data())
 def test_points_have_the_bounds_that_they_have_alone_whatever_their_order(kernel: str, data: st.DataObject) -> None:
     query = data.draw(queries(kernel))

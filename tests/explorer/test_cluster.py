@@ -98,12 +98,15 @@ def test_work_that_every_worker_dies_of_is_named_and_a_scheduler_that_is_gone_is
 
 
 @pytest.mark.postgres
-def test_a_scheduler_that_is_not_there_or_has_no_worker_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_that_is_not_there_or_has_no_worker_is_one_line(
+    fake: ModuleType, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("distributed", reason="no Dask: pip install -e '.[cluster]'")
     monkeypatch.setattr("explorer.workers.dask._SECONDS", 2)
     address = f"tcp://127.0.0.1:{services.free_port()}"
-    with pytest.raises(ConnectionError, match=f"^--cluster {address}: no scheduler answers: "), workers(1, address):
-        pass
+    with pytest.raises(ConnectionError, match=f"^--cluster {address}: no scheduler answers: "):
+        explore(study, tmp_path / "out", 1, fake.EVALUATOR, silent, cluster=address)
+    assert not (tmp_path / "out").exists()
     with (
         services.dask_cluster(0) as empty,
         pytest.raises(ConnectionError, match="the scheduler has no worker, and none came within 2 s"),

@@ -15,7 +15,7 @@ import pytest
 
 from explorer.explore import explore
 from explorer.progress import silent
-from explorer.store import rows_frame
+from explorer.store import restore, rows_frame
 from explorer.study import Study
 
 HERE = Path(__file__).parent
@@ -30,12 +30,14 @@ import fake_evaluator
 
 if __name__ == "__main__":
     study = Study.model_validate_json(Path(sys.argv[1]).read_text())
-    explore(study, Path(sys.argv[2]), int(sys.argv[3]), fake_evaluator.EVALUATOR, silent)
+    where = dict(argument.split("=", 1) for argument in sys.argv[4:])
+    explore(study, Path(sys.argv[2]), int(sys.argv[3]), fake_evaluator.EVALUATOR, silent, **where)
 """
 
 
-def start(study: Study, folder: Path, jobs: int, seconds: float) -> subprocess.Popen[bytes]:
+def start(study: Study, folder: Path, jobs: int, seconds: float, **where: str) -> subprocess.Popen[bytes]:
     home = folder.parent
+    home.mkdir(exist_ok=True)
     (home / "study.json").write_text(study.model_dump_json())
     (home / "search.py").write_text(SCRIPT)
     paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
@@ -45,6 +47,7 @@ def start(study: Study, folder: Path, jobs: int, seconds: float) -> subprocess.P
         "FAKE_LOG": str(home / "simulated"),
     }
     command = [sys.executable, str(home / "search.py"), str(home / "study.json"), str(folder), str(jobs)]
+    command += [f"{name}={value}" for name, value in where.items()]
     return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
@@ -105,8 +108,12 @@ def workers_of(driver: int) -> list[int]:
 
 def kill_one(process: subprocess.Popen[bytes], dice: random.Random) -> str:
     """Kill the driver, or one of its workers where it has any; return which it was, "" for neither."""
+    late = dice.random() < 0.8  # otherwise perhaps before it has any
+    while late and process.poll() is None and not workers_of(process.pid):
+        time.sleep(0.01)
+    time.sleep(dice.random())
     victims = [process.pid, *workers_of(process.pid)]
-    victim = victims[0] if dice.random() < 0.5 else dice.choice(victims)
+    victim = dice.choice(victims)
     if process.poll() is not None:
         return ""
     try:
@@ -134,7 +141,6 @@ def test_drivers_and_workers_killed_at_random_moments_leave_the_rows_of_an_undis
         while True:
             process = start(study, folder, 2, seconds=0.1)
             while process.poll() is None and killed[-1] != "driver" and sum(map(bool, killed)) < kills:
-                time.sleep(dice.random() * 2.5)
                 killed.append(kill_one(process, dice))
             killed.append("")
             status = process.wait(300)
@@ -144,6 +150,30 @@ def test_drivers_and_workers_killed_at_random_moments_leave_the_rows_of_an_undis
         assert (folder / "points.parquet").read_bytes() == (tmp_path / "undisturbed" / "points.parquet").read_bytes()
         assert journal_keys(folder, study) == whole["key"].tolist()
     print({victim: killed.count(victim) for victim in ("driver", "worker")}, "kills in", rounds, "searches")
+
+
+@pytest.mark.postgres
+def test_drivers_killed_on_two_computers_in_turn_leave_the_rows_of_an_undisturbed_search_in_the_database(
+    fake: ModuleType, study: Study, tmp_path: Path, database: str
+) -> None:
+    changes = {"knobs": study.knobs | {"tile": list(range(8, 128, 2))}, "budget": {"points": 60, "batch": 4}}
+    study = Study.model_validate(study.model_dump() | changes | {"sampler": "random"})
+    explore(study, tmp_path / "undisturbed", 1, fake.EVALUATOR, silent)
+    dice = random.Random(1)
+    for turn in range(6):
+        process = start(study, tmp_path / ("here", "there")[turn % 2] / "in-turn", 2, seconds=0.3, storage=database)
+        while process.poll() is None and not workers_of(process.pid):
+            time.sleep(0.01)
+        time.sleep(1 + dice.random())
+        process.kill()
+        process.wait()
+        time.sleep(0.5)  # until the server has noticed
+    for home in ("there", "here"):
+        assert start(study, tmp_path / home / "in-turn", 2, seconds=0, storage=database).wait(300) == 0
+    restore(tmp_path / "elsewhere" / "in-turn", database)
+    whole = (tmp_path / "undisturbed" / "points.parquet").read_bytes()
+    for home in ("here", "there", "elsewhere"):
+        assert (tmp_path / home / "in-turn" / "points.parquet").read_bytes() == whole
 
 
 def check_readable(folder: Path, study: Study, kept: list[str], whole: pd.DataFrame) -> list[str]:

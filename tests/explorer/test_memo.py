@@ -4,8 +4,10 @@ import os
 import pickle
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 
 import numpy as np
@@ -80,20 +82,21 @@ def test_no_file_runs_code(fake: ModuleType, tmp_path: Path) -> None:
     assert memo.recall("other") is None
 
 
-def test_what_was_not_used_for_longest_goes_when_there_is_too_much(fake: ModuleType, tmp_path: Path) -> None:
-    outcome = outcome_of(fake, 64)
-    Memo(tmp_path).keep("0", outcome)
-    size = sum(path.stat().st_size for path in files(tmp_path))
-    memo = Memo(tmp_path, max_bytes=10 * size + 1)
-    for number in range(1, 40):
+def test_what_was_not_used_for_longest_goes_where_there_is_too_much(fake: ModuleType, tmp_path: Path) -> None:
+    outcome, memo = outcome_of(fake, 64), Memo(tmp_path)
+    folder = memo._path("0").parent
+    keys = [key for key in map(str, range(1, 10_000)) if memo._path(key).parent == folder]
+    memo.keep("0", outcome)
+    limit = 3 * memo._path("0").stat().st_size
+    memo = Memo(tmp_path, max_bytes=256 * limit)  # a share for each of 256 folders
+    for key in keys:
         assert memo.recall("0") is not None  # used again and again
-        memo.keep(str(number), outcome)
+        memo.keep(key, outcome)
+        assert sum(path.stat().st_size for path in files(tmp_path)) <= limit
         for path in files(tmp_path):
             os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 10**9))  # a second passes
-        assert sum(path.stat().st_size for path in files(tmp_path)) <= 10 * size + 1
-    assert memo.recall("0") is not None
-    assert memo.recall("39") is not None
-    assert memo.recall("1") is None
+    left = [key for key in ["0", *keys] if memo.recall(key) is not None]
+    assert left == ["0", *keys[-2:]]
 
 
 def test_writers_at_the_same_time_leave_whole_files(fake: ModuleType, tmp_path: Path) -> None:
@@ -101,11 +104,11 @@ def test_writers_at_the_same_time_leave_whole_files(fake: ModuleType, tmp_path: 
     failures: list[str] = []
 
     def work(seed: int) -> None:
-        dice, memo = random.Random(seed), Memo(tmp_path, max_bytes=60_000)
+        dice, memo = random.Random(seed), Memo(tmp_path, max_bytes=256 * 2000)
         for _ in range(60):
-            number = dice.randrange(40)
+            number = dice.randrange(400)
             memo.keep(str(number), outcomes[number % 4])
-            number = dice.randrange(40)
+            number = dice.randrange(400)
             found = memo.recall(str(number))
             if found is not None and not same(found, outcomes[number % 4]):
                 failures.append(str(number))
@@ -116,7 +119,7 @@ def test_writers_at_the_same_time_leave_whole_files(fake: ModuleType, tmp_path: 
     for thread in threads:
         thread.join()
     assert failures == []
-    assert any(Memo(tmp_path).recall(str(number)) for number in range(40))
+    assert any(Memo(tmp_path).recall(str(number)) for number in range(400))
     assert all(len(path.name) == 62 for path in files(tmp_path))
 
 
@@ -125,6 +128,30 @@ def test_a_folder_that_cannot_be_written_remembers_nothing_and_fails_nowhere(fak
     memo = Memo(tmp_path / "file")
     memo.keep("key", outcome_of(fake, 64))
     assert memo.recall("key") is None
+
+
+@pytest.mark.slow
+def test_another_study_of_the_same_points_gets_the_same_bytes_without_simulating(
+    rowhit: Callable[..., CompletedProcess[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "machine: npu-hbm3\nkernel: gemm\noptions: {m: 128, n: 256, k: 256}\n"
+        "knobs: {stages: [2, 3], tile_k: [64, 128]}\nbudget: {points: 4, batch: 2}\n"
+    )
+
+    def explore(name: str, *more: str) -> None:
+        arguments = ("explore", "small.yaml", "--jobs", "1", "--out", name, *more)
+        done = rowhit(*arguments, cwd=tmp_path, ROWHIT_CACHE=str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+
+    explore("first")
+    with monkeypatch.context() as patch:
+        patch.setattr("hwmodel.engine.simulate", None)  # whoever calls it fails
+        explore("second")
+    explore("third", "--no-memo")
+    for part in ("points.parquet", "details/000000.npz"):
+        assert len({(tmp_path / name / part).read_bytes() for name in ("first", "second", "third")}) == 1
+    assert len(files(tmp_path / "cache")) == 4
 
 
 def test_the_folder_is_the_users_cache_or_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

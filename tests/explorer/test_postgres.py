@@ -5,11 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
-from urllib.parse import quote
 
 import pandas as pd
 import pytest
@@ -22,22 +21,7 @@ from explorer.store import read_identity, restore, rows_frame
 from explorer.study import Study
 from explorer.summary import summarise
 
-SECRET = quote(services.PASSWORD, safe="")
-
-
-@pytest.fixture(scope="session")
-def port() -> Iterator[int]:
-    """The port of a PostgreSQL server."""
-    pytest.importorskip("psycopg", reason="no psycopg: pip install -e '.[cluster]'")
-    if not (services.found("initdb") and services.found("pg_ctl")):
-        pytest.skip("no PostgreSQL server: apt install postgresql")
-    with services.postgres_server() as port:
-        yield port
-
-
-@pytest.fixture
-def url(port: int) -> str:
-    return f"postgresql://{services.USER}:{SECRET}@127.0.0.1:{port}/postgres"
+SECRET = services.SECRET
 
 
 def stopping(after: int) -> Progress:
@@ -58,36 +42,36 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.postgres
 def test_a_study_is_continued_on_another_computer_from_the_database_alone(
-    fake: ModuleType, study: Study, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+    fake: ModuleType, study: Study, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "continued"
     explore(study, tmp_path / "undisturbed", 1, fake.EVALUATOR, silent)
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "simulated"))
     with pytest.raises(KeyboardInterrupt):
-        explore(study, tmp_path / "here" / name, 1, fake.EVALUATOR, stopping(3), storage=url)
+        explore(study, tmp_path / "here" / name, 1, fake.EVALUATOR, stopping(3), storage=database)
     with pytest.raises(KeyboardInterrupt):
-        explore(study, tmp_path / "there" / name, 1, fake.EVALUATOR, stopping(6), storage=url)
-    explore(study, tmp_path / "here" / name, 1, fake.EVALUATOR, silent, storage=url)
+        explore(study, tmp_path / "there" / name, 1, fake.EVALUATOR, stopping(6), storage=database)
+    explore(study, tmp_path / "here" / name, 1, fake.EVALUATOR, silent, storage=database)
     simulated = (tmp_path / "simulated").read_text().splitlines()
     assert len(simulated) == len(set(simulated))
     assert files(tmp_path / "here" / name) == files(tmp_path / "undisturbed")
-    restore(tmp_path / "elsewhere" / name, url)
+    restore(tmp_path / "elsewhere" / name, database)
     assert files(tmp_path / "elsewhere" / name) == files(tmp_path / "undisturbed")
     assert summarise(tmp_path / "elsewhere" / name) == summarise(tmp_path / "undisturbed")
 
 
 @pytest.mark.postgres
 def test_optuna_reads_from_the_database_what_it_reads_from_the_journal(
-    fake: ModuleType, study: Study, tmp_path: Path, url: str
+    fake: ModuleType, study: Study, tmp_path: Path, database: str
 ) -> None:
     import optuna
 
     study = Study.model_validate(study.model_dump() | {"baseline": {"tile": 8}, "sampler": "random"})
     folder = tmp_path / "read-by-optuna"
-    explore(study, folder, 1, fake.EVALUATOR, silent, storage=url)
+    explore(study, folder, 1, fake.EVALUATOR, silent, storage=database)
     in_file = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "journal.log")))
     here = optuna.load_study(study_name=study.name, storage=in_file).get_trials()
-    storage = optuna.storages.RDBStorage(parse_url(url).sqlalchemy_url())
+    storage = optuna.storages.RDBStorage(parse_url(database).sqlalchemy_url())
     there = optuna.load_study(study_name=folder.name, storage=storage).get_trials()
     storage.engine.dispose()
     assert len(here) == len(rows_frame(folder))
@@ -105,7 +89,7 @@ def test_optuna_reads_from_the_database_what_it_reads_from_the_journal(
 
 @pytest.mark.postgres
 def test_a_second_run_is_refused_while_the_first_one_writes_and_let_in_when_it_was_killed(
-    fake: ModuleType, study: Study, tmp_path: Path, url: str
+    fake: ModuleType, study: Study, tmp_path: Path, database: str
 ) -> None:
     program = """
 import sys, time
@@ -119,56 +103,65 @@ if __name__ == "__main__":
     explore(study, tmp_path / "first", 1, fake.EVALUATOR, silent)
     (tmp_path / "hold.py").write_text(program)
     folders = [str(tmp_path / "first"), str(tmp_path / "a" / "locked")]
-    holder = subprocess.Popen([sys.executable, str(tmp_path / "hold.py"), *folders, url], stdout=subprocess.PIPE)
+    holder = subprocess.Popen([sys.executable, str(tmp_path / "hold.py"), *folders, database], stdout=subprocess.PIPE)
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"in\n"
         with pytest.raises(ValueError, match=r"study locked: another run is writing there now"):
-            explore(study, tmp_path / "b" / "locked", 1, fake.EVALUATOR, silent, storage=url)
+            explore(study, tmp_path / "b" / "locked", 1, fake.EVALUATOR, silent, storage=database)
         os.kill(holder.pid, signal.SIGKILL)
     time.sleep(0.5)
-    explore(study, tmp_path / "b" / "locked", 1, fake.EVALUATOR, silent, storage=url)
+    explore(study, tmp_path / "b" / "locked", 1, fake.EVALUATOR, silent, storage=database)
     assert files(tmp_path / "b" / "locked") == files(tmp_path / "first")
 
 
 @pytest.mark.postgres
 def test_a_lost_connection_ends_the_run_in_a_line_and_the_same_command_continues(
-    fake: ModuleType, study: Study, tmp_path: Path, url: str
+    fake: ModuleType, study: Study, tmp_path: Path, database: str
 ) -> None:
     explore(study, tmp_path / "undisturbed", 1, fake.EVALUATOR, silent)
     ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = user"
 
     def progress(stage: str, done: int, total: int) -> None:
         if stage == "points" and done == 5:
-            with parse_url(url).connect() as connection:
+            with parse_url(database).connect() as connection:
                 connection.execute(ended)  # type: ignore[call-overload]
 
     folder = tmp_path / "lost"
     with pytest.raises(ConnectionError, match=r"^--storage postgresql://127.0.0.1:\d+/postgres: ") as caught:
-        explore(study, folder, 1, fake.EVALUATOR, progress, storage=url)
+        explore(study, folder, 1, fake.EVALUATOR, progress, storage=database)
     assert "\n" not in str(caught.value)
     assert len(rows_frame(folder)) >= 5
-    explore(study, folder, 1, fake.EVALUATOR, silent, storage=url)
+    explore(study, folder, 1, fake.EVALUATOR, silent, storage=database)
     assert files(folder) == files(tmp_path / "undisturbed")
-    restore(tmp_path / "other" / "lost", url)
+    restore(tmp_path / "other" / "lost", database)
     assert files(tmp_path / "other" / "lost") == files(tmp_path / "undisturbed")
 
 
 @pytest.mark.postgres
-def test_another_study_of_the_same_name_is_refused(fake: ModuleType, study: Study, tmp_path: Path, url: str) -> None:
+def test_without_the_database_nothing_is_begun(fake: ModuleType, study: Study, tmp_path: Path, database: str) -> None:
+    with pytest.raises(ConnectionError, match="password authentication failed"):
+        explore(study, tmp_path / "out", 1, fake.EVALUATOR, silent, storage=database.replace(SECRET, "wrong"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.postgres
+def test_another_study_of_the_same_name_is_refused(
+    fake: ModuleType, study: Study, tmp_path: Path, database: str
+) -> None:
     import optuna
 
-    explore(study, tmp_path / "a" / "taken", 1, fake.EVALUATOR, silent, storage=url)
+    explore(study, tmp_path / "a" / "taken", 1, fake.EVALUATOR, silent, storage=database)
     with pytest.raises(ValueError, match=r"study taken: belongs to another study: study.seed is 7 here and 0 there"):
-        explore(study.with_seed(7), tmp_path / "b" / "taken", 1, fake.EVALUATOR, silent, storage=url)
-    storage = optuna.storages.RDBStorage(parse_url(url).sqlalchemy_url())
+        explore(study.with_seed(7), tmp_path / "b" / "taken", 1, fake.EVALUATOR, silent, storage=database)
+    storage = optuna.storages.RDBStorage(parse_url(database).sqlalchemy_url())
     foreign = optuna.create_study(study_name="foreign", storage=storage)
     foreign.add_trial(optuna.trial.create_trial(value=1.0))
     storage.engine.dispose()
     with pytest.raises(ValueError, match=r"study foreign: not one of rowhit's; choose another name"):
-        explore(study, tmp_path / "foreign", 1, fake.EVALUATOR, silent, storage=url)
+        explore(study, tmp_path / "foreign", 1, fake.EVALUATOR, silent, storage=database)
     with pytest.raises(ValueError, match=r"study nowhere: there is none of that name"):
-        restore(tmp_path / "nowhere", url)
+        restore(tmp_path / "nowhere", database)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -183,9 +176,9 @@ def test_another_study_of_the_same_name_is_refused(fake: ModuleType, study: Stud
     ],
 )
 def test_a_database_that_cannot_be_reached_is_one_line_without_the_password(
-    rowhit: Callable[..., CompletedProcess[str]], tmp_path: Path, url: str, change: Callable[[str], str], said: str
+    rowhit: Callable[..., CompletedProcess[str]], tmp_path: Path, database: str, change: Callable[[str], str], said: str
 ) -> None:
-    answer = rowhit("report", "results/x", "--storage", change(url), cwd=tmp_path)
+    answer = rowhit("report", "results/x", "--storage", change(database), cwd=tmp_path)
     assert answer.returncode == 2
     assert answer.stdout == ""
     assert answer.stderr.startswith("rowhit: --storage postgresql://")
@@ -199,15 +192,15 @@ def test_a_database_that_cannot_be_reached_is_one_line_without_the_password(
 @pytest.mark.postgres
 @pytest.mark.slow
 def test_a_study_from_the_command_line_leaves_no_password_anywhere(
-    rowhit: Callable[..., CompletedProcess[str]], tmp_path: Path, url: str
+    rowhit: Callable[..., CompletedProcess[str]], tmp_path: Path, database: str
 ) -> None:
     (tmp_path / "small.yaml").write_text(
         "machine: npu-hbm3\nkernel: gemm\noptions: {m: 128, n: 256, k: 256}\n"
         "knobs: {stages: [2, 3], tile_k: [64, 128]}\nbudget: {points: 4, batch: 2}\n"
     )
-    first = rowhit("explore", "small.yaml", "--storage", url, "--jobs", "1", cwd=tmp_path)
+    first = rowhit("explore", "small.yaml", "--storage", database, "--jobs", "1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    again = rowhit("report", "other/small", "--storage", url, cwd=tmp_path)
+    again = rowhit("report", "other/small", "--storage", database, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     pd.testing.assert_frame_equal(rows_frame(tmp_path / "results" / "small"), rows_frame(tmp_path / "other" / "small"))
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

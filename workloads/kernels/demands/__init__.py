@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwmodel.machine import Machine
-from workloads.kernels.demands import decode_attention, products
+from workloads.kernels.demands import decode_attention, mla_decode, prefill_attention, products
 from workloads.kernels.demands.columns import Columns, Gathered
 
 
@@ -28,6 +28,8 @@ _GEMMS = ("gemm", "gemm-fp32", "gemm-fp8", "gemm-int8", "batched-gemm", "batched
 
 DEMANDS: dict[str, Demands] = {
     "decode-attention": Demands(decode_attention.KNOBS, decode_attention.demands),
+    "prefill-attention": Demands(prefill_attention.KNOBS, prefill_attention.demands),
+    "mla-decode": Demands(mla_decode.KNOBS, mla_decode.demands),
     **dict.fromkeys(_GEMMS, _GEMM),
     "gemv": Demands(products.GEMV_KNOBS, products.gemv_demands),
 }

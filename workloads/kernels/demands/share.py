@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hwmodel.program import Schedule
+from workloads.kernels.demands.columns import distinct
 from workloads.schedule import schedule
 
 Array = np.ndarray[Any, Any]
@@ -52,17 +54,20 @@ class Share:
         return found
 
 
-def share_of(sizes: Array, how: str, cores: int, order: Schedule | None = None) -> tuple[Array, Share]:
-    """Return the distinct sizes of items, ascending, which are their kinds, and the share under the schedule `how`.
+def share_of(
+    columns: Sequence[Array], costs: Array, how: str, cores: int, order: Schedule | None = None
+) -> tuple[list[Array], Share]:
+    """Return the distinct rows of columns of items, which are their kinds, and the share under the schedule `how`.
 
-    `order`: the schedule where it is known already.
+    `costs`: by which items are dealt; `order`: the schedule where it is known already.
     """
-    kinds, which, items = np.unique(sizes, return_inverse=True, return_counts=True)
-    if order is None and (how == "static" or (how == "balanced" and len(sizes) <= MOST_BALANCED)):
-        order = schedule(how, sizes, cores)
+    kinds, which = distinct(columns)
+    items = np.bincount(which)
+    if order is None and (how == "static" or (how == "balanced" and len(costs) <= MOST_BALANCED)):
+        order = schedule(how, costs, cores)
     if order is None or order.dynamic:
         return kinds, Share(items, cores)
     core = np.repeat(np.arange(cores), np.diff(order.start))
-    busy = int(np.bincount(core, weights=sizes[order.order], minlength=cores).argmax())
+    busy = int(np.bincount(core, weights=costs[order.order], minlength=cores).argmax())
     mine = order.order[order.start[busy] : order.start[busy + 1]]
-    return kinds, Share(items, cores, np.bincount(which.reshape(-1)[mine], minlength=len(kinds)))
+    return kinds, Share(items, cores, np.bincount(which[mine], minlength=len(items)))
