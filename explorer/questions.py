@@ -97,7 +97,7 @@ def answer_to(query: Query, measured: Measured) -> Answer:
     return answer_of(query, title, known, measured, engine, validation(query, bound_us))
 
 
-ASKER = Asker(evaluate.defaults, evaluate.check, measure, answer_to)
+ASKER = Asker(evaluate.defaults, evaluate.check, measure, answer_to, evaluate.describe)
 
 
 def _query_of(base: Mapping[str, Any]) -> Query:

@@ -38,13 +38,14 @@ class Asker:
     """What answers queries. Functions raise ValueError in one line for a query that cannot be run; all are picklable.
 
     `defaults(kernel)`: its knobs. `check(query)`: raises early and cheaply. `measure(query, fidelity)`: its numbers.
-    `answer(query, measured)`: the same as an answer.
+    `answer(query, measured)`: the same as an answer. `describe(query)`: a title.
     """
 
     defaults: Callable[[str], dict[str, Scalar]]
     check: Callable[[Query], object]
     measure: Callable[[Query, str], Measured]
     answer: Callable[[Query, Measured], Answer]
+    describe: Callable[[Query], str]
 
 
 @dataclass(frozen=True)
@@ -198,14 +199,9 @@ def what_if(
     runnable = [cell_query for place, (_, _, cell_query) in enumerate(asked) if place not in refused]
     answers = executor.map(partial(_measured, asker, fidelity), runnable)
     cells = tuple(_cell(*cell, refused.get(place, ""), answers, asker) for place, cell in enumerate(asked))
-    table = Table(_title(cells), fidelity, designs, tuple(axes), cells, ())
+    table = Table(asker.describe(query), fidelity, designs, tuple(axes), cells, ())
     found = tuple(_crossings(table, query, asker, executor, defaults))
     return Table(table.title, fidelity, designs, tuple(axes), cells, found)
-
-
-def _title(cells: Sequence[Cell]) -> str:
-    """Return the title of the first answer."""
-    return next((cell.answer.title for cell in cells if cell.answer is not None), "")
 
 
 def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -> dict[str, float]:

@@ -128,4 +128,4 @@ def answer(query: Query, measured: Measured) -> Answer:
     return answer_of(query, describe(query), query.settings(), measured, "fake", validation)
 
 
-ASKER = Asker(defaults, bound_us, measure, answer)
+ASKER = Asker(defaults, bound_us, measure, answer, describe)

@@ -103,6 +103,11 @@ def test_a_sweep_has_a_row_per_point_and_design_in_order(fake: ModuleType) -> No
     assert list(table.to_pandas()["time_us"]) == [row["time_us"] for row in rows]
 
 
+def test_the_title_is_that_of_the_question_and_not_of_a_point(fake: ModuleType) -> None:
+    query = Query("nowhere", "fake")
+    assert asked(fake, sweep=("tile=16,32",), query=query).title == fake.describe(query)
+
+
 def test_a_point_that_cannot_run_keeps_its_place_and_says_why(fake: ModuleType) -> None:
     table = asked(fake, sweep=("tile=64..512*2",))
     assert [cell.cost_us is None for cell in table] == [False, False, True, True]  # 4 x 256 x 2 B are too many
