@@ -38,6 +38,8 @@ Known = Mapping[str, float | str]  # by key: a lower bound in us, or the reason 
 
 def in_columns(space: Space, evaluator: Evaluator) -> bool:
     """Tell whether all workloads can be bounded many points at once; ValueError where a large space cannot."""
+    if space.grid.size <= MAX_KEYED and any(o.metric == "hbm_bytes" for o in space.objectives):
+        return False  # no columns bound the bytes
     example = space.grid.columns(np.array([0]))
     found = all(evaluator.bound_columns(work.base, example) is not None for work in space.works)  # type: ignore[arg-type]
     if not found and space.grid.size > MAX_SINGLY:

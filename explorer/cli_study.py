@@ -28,7 +28,7 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """Search the space of a study; run it again to continue."""
-    from explorer import tables
+    from explorer import ending, tables
     from explorer.evaluate import EVALUATOR
     from explorer.explore import explore as search
     from explorer.memo import Memo, cache_folder
@@ -55,6 +55,9 @@ def explore(
         print(summary.identity.title)
         print(tables.result_table(summary))
         print(tables.verdict(summary))
+        print(ending.how_it_ended(summary))
+        if len(summary.objectives) > 1:
+            print(ending.front_table(summary))
         print(page)
 
 

@@ -9,8 +9,8 @@ is pruned and is no simulation. Per space and sampler:
 - found: the simulations until the optimum of the time was found, in parts of the points of the space; 100 % where a
   search of a quarter of the points has not found it;
 - regret: by how much the best found after 5 % and 10 % of the points is above the optimum;
-- hypervolume: of the front of time and energy of a search of 10 % of the points, in parts of that of the true front, seen from
-  the worst of all points.
+- hypervolume: of the front of time and energy of a search of 10 % of the points, in parts of that of the true front,
+  seen from the worst of all points.
 
 Numbers are medians over the seeds, with the range from the 5 % to the 95 % quantile of the seeds beside them. They hold
 for these spaces, whose bounds are those of the simulator, and four points under way. The table is written to
@@ -214,11 +214,12 @@ def report(truths: Mapping[str, Truth], judged: Mapping[tuple[str, str], Sequenc
 
 def _preface(judged: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> list[str]:
     seeds = len(next(iter(judged.values())))
-    best = [run["found"] for (_, sampler), runs in judged.items() if sampler == "best-first" for run in runs]
+    found = [run["found"] for (_, sampler), runs in judged.items() if sampler == "best-first" for run in runs]
+    median = 100 * float(np.median(found))
     return [
-        f"Medians over {seeds} seeds, 5 % to 95 % of the seeds in brackets; all in per cent of the points of the space, of",
-        "the optimum or of the true hypervolume. Written by `python -m studies.search_quality`, which says what each means.",
-        f"Over all spaces best-first finds the optimum after {100 * float(np.median(best)):.1f} % of the simulations in the "
+        f"Medians over {seeds} seeds, 5 % to 95 % of the seeds in brackets; all in per cent: of the points of the",
+        "space, of the optimum, or of the true hypervolume. Written by `python -m studies.search_quality`, which says",
+        f"what each means. Over all spaces best-first finds the optimum after {median:.1f} % of the simulations in the",
         "median.",
     ]
 

@@ -101,11 +101,16 @@ def test_a_point_is_asked_for_when_all_but_the_last_few_before_it_are_known(
         assert known == 0 or sum(simulated[known - 1 : point]) == 4  # not later than it could be
 
 
-def test_rows_are_identical_with_one_and_with_two_workers(search: Explore, study: Study, tmp_path: Path) -> None:
-    for jobs in (1, 2):
+@pytest.mark.parametrize("sampler", ["tpe", "best-first"])
+def test_rows_are_identical_with_one_two_and_four_workers(
+    search: Explore, study: Study, tmp_path: Path, sampler: str
+) -> None:
+    study = changed(study, sampler=sampler)
+    for jobs in (1, 2, 4):
         search(study, tmp_path / str(jobs), jobs=jobs)
-    pd.testing.assert_frame_equal(rows_frame(tmp_path / "1"), rows_frame(tmp_path / "2"))
-    assert (tmp_path / "1" / "points.parquet").read_bytes() == (tmp_path / "2" / "points.parquet").read_bytes()
+        assert (tmp_path / "1" / "points.parquet").read_bytes() == (
+            tmp_path / str(jobs) / "points.parquet"
+        ).read_bytes()
 
 
 def test_another_seed_asks_for_other_points(search: Explore, study: Study, tmp_path: Path) -> None:
