@@ -109,7 +109,7 @@ def _fold(state: DramState, divisors: list[int], fold: int) -> tuple[int, int, i
     step = size & -size if _log2(size) < 0 else 1
     others, targets = np.delete(digits, fold, axis=0), hashes[hashes[:, k.HASH_TARGET] == field]
     turns, exchanged = targets[targets[:, k.TURN_SIZE] != 0], targets[targets[:, k.TURN_SIZE] == 0]
-    below, above = divisors[:fold] * digits[:fold, k.DIGIT_MODULUS], divisors[fold + 1 :]
+    below, above = np.array(divisors[:fold]) * digits[:fold, k.DIGIT_MODULUS], divisors[fold + 1 :]
     unit = int(scalars[k.CHANNEL_FIELD]) if field == _FIELDS.index("stack") else 1
     is_digit = (
         digits[fold, k.DIGIT_MULTIPLIER] == 1

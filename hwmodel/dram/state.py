@@ -199,7 +199,8 @@ def _prefetch(_context: Any, _pointer: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        insert_function: Any = cgutils.get_or_insert_function
+        function = insert_function(builder.module, kind, "llvm.prefetch.p0")
         how = [ir.Constant(number, value) for value in (1, 3, 1)]  # to write, into all levels, data
         builder.call(function, [builder.bitcast(arguments[0], byte), *how])
         return context.get_dummy_value()
