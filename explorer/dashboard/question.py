@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from explorer import evaluate, settings
+from explorer.fidelity import measure
 from explorer.page import Section, sections_of
 from explorer.query import Query, Scalar
 from explorer.study import Study
+from explorer.tables import percent
 from explorer.views import index
 from explorer.views.run_data import RunData, of_query
 from explorer.views.view import View, drawn
@@ -75,9 +77,10 @@ def query_of(study: Study, chosen: Mapping[str, Scalar], trace_path: str | None 
 
 
 def ask(query: Query) -> Answer:
-    """Return the answer to a query; in a worker process. ValueError for one that cannot be run."""
-    outcome = evaluate.simulate(query)
-    return Answer(RunData(evaluate.describe(query), outcome.metrics, outcome.banks), "every burst, compiled engine")
+    """Return the answer to a query, by windows where it is long; in a worker process. ValueError where none can be."""
+    found = measure(query, "windows")
+    part = f"windows with {percent(found.part)} of its tiles, which give the time alone"
+    return Answer(RunData(evaluate.describe(query), found.metrics), "every burst" if found.how == "whole" else part)
 
 
 def record(query: Query) -> list[Section]:

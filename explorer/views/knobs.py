@@ -138,6 +138,9 @@ def response_text(table: Knobs) -> str:
     for knob in table.knobs:
         best = {value: float(part.min()) for value, part in responses(table, knob).items()}
         low, high = min(best, key=lambda value: best[value]), max(best, key=lambda value: best[value])
+        if best[high] == best[low]:
+            parts.append(f"{knob} makes no difference to it")
+            continue
         worse = best[high] / best[low] - 1 if best[low] else 0.0
         parts.append(f"{knob}: {low} is best ({shown(table.metrics[0], best[low])}), {high} {percent(worse)} worse")
     return f"The best found with each value of a knob. {'; '.join(parts)}."

@@ -58,12 +58,14 @@ def versus(names: tuple[str, str], first: Mapping[str, Any], second: Mapping[str
     a, b = per_unit(first), per_unit(second)
     change = float(b["time_us"]) - float(a["time_us"])
     accounts: dict[str, dict[str, float]] = {}
+    both = {name.split(".")[1] for name in a if name.startswith("stalls.")}
+    both &= {name.split(".")[1] for name in b if name.startswith("stalls.")}
     for name in dict.fromkeys([*a, *b]):
-        if name.startswith("stalls."):
+        if name.startswith("stalls.") and name.split(".")[1] in both:
             _, unit, cause = name.split(".", 2)
             accounts.setdefault(unit, {})[cause] = float(b.get(name, 0)) - float(a.get(name, 0))
     if not accounts:
-        raise NotShown("the rows have no account of the time")
+        raise NotShown("not both have an account of their time")
     told = min(accounts, key=lambda unit: abs(change - sum(d for c, d in accounts[unit].items() if c not in WAITING)))
     causes = sorted(accounts[told].items(), key=lambda entry: (-abs(entry[1]), entry[0]))
     frame = pd.DataFrame([(c, d) for c, d in causes if d], columns=["cause", "difference_us"])

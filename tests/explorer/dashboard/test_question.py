@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from explorer import evaluate
+from explorer import evaluate, fidelity
 from explorer.dashboard.question import ask, controls, query_of, record
 from explorer.study import Study
+from explorer.views import speed, versus
 
 GEMM: dict[str, Any] = {
     "name": "gemm-64",
@@ -36,6 +37,17 @@ def test_an_answer_is_the_simulation_of_what_was_chosen() -> None:
     assert answer.fidelity
     names = {section.name for section in record(query)}
     assert {"time", "units", "in-flight", "latency", "residency", "layout"} == names
+
+
+def test_of_what_is_long_windows_are_simulated_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fidelity, "WHOLE_BYTES", {"windows": 1})
+    monkeypatch.setattr(fidelity, "STEP_BYTES", 1)
+    long = Study.model_validate(GEMM | {"options": {"m": 512, "n": 512, "k": 1024}})
+    answer = ask(query_of(long, {"tile_k": 32}))
+    assert answer.fidelity.startswith("windows with ")
+    whole = ask(query_of(STUDY, {"tile_k": 32}))
+    assert speed.VIEW.of(answer.run).text == "Not shown: the run has no utilisation."
+    assert versus.RUNS.of((whole.run, answer.run)).text == "Not shown: not both have an account of their time."
 
 
 @pytest.mark.parametrize(
