@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explorer.questions import ask, whatif
-    from explorer.robustness import robust
+    from explorer.questions.asking import ask, whatif
+    from explorer.questions.robustness import robust
 
 __all__ = ["ask", "robust", "whatif"]
-_HOMES = {"ask": "questions", "whatif": "questions", "robust": "robustness"}
+_HOMES = {"ask": "asking", "whatif": "asking", "robust": "robustness"}
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +24,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"explorer.{_HOMES[name]}"), name)
+    return getattr(import_module(f"explorer.questions.{_HOMES[name]}"), name)

@@ -16,8 +16,8 @@ from fractions import Fraction
 from typing import Any
 
 from explorer.query import Scalar
-from explorer.row import all_numbers, nested, per_unit
-from explorer.tables import percent
+from explorer.storage.row import all_numbers, nested, per_unit
+from explorer.text.tables import percent
 from hwmodel.result import Result
 from hwmodel.saving import Saved
 from hwmodel.units import FS_PER_US

@@ -305,7 +305,7 @@ def bound_columns(query: Query, columns: Mapping[str, Sequence[Scalar]]) -> Boun
     `columns` are equally long, by the name of a knob or `machine.PATH`. None where the kernel has no closed form: then
     `bound_us` has to be asked point by point. Raises ValueError for a name that is no knob of the kernel.
     """
-    from explorer.bound_columns import bounds_of
+    from explorer.space.bound_columns import bounds_of
 
     return bounds_of(query, columns)
 

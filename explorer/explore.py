@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from explorer.bounding import bound_space, in_columns, name_points, probe
 from explorer.evaluate import Evaluator
 from explorer.progress import Progress
 from explorer.query import MACHINE_PREFIX
-from explorer.search import Search
-from explorer.simulations import Outcomes
-from explorer.space import Space, TracePaths, bare, span
-from explorer.store import Identity, Store, check_belongs, known_bounds, opened
-from explorer.study import Study
+from explorer.search.driver import Search
+from explorer.search.simulations import Outcomes
+from explorer.space.bounding import bound_space, in_columns, name_points, probe
+from explorer.space.space import Space, TracePaths, bare, span
+from explorer.storage.folder import Identity, Store, check_belongs, known_bounds, opened
+from explorer.study.study import Study
 from explorer.summary import Summary, summarise
 from explorer.workers import attempt, workers
 

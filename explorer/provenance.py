@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from explorer.store import Identity
+from explorer.storage.folder import Identity
 
 LIBRARIES = ("numpy", "numba", "simpy", "optuna", "pandas", "pyarrow", "plotly")
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.certificate import Certificate, certify, covered
-from explorer.objective import OBJECTIVES, Objective
-from explorer.row import nested, with_nulls
-from explorer.samplers import choose
-from explorer.store import Identity, read_identity, rows_frame, space_frame
+from explorer.search.certificate import Certificate, certify, covered
+from explorer.search.samplers import choose
+from explorer.storage.folder import Identity, read_identity, rows_frame, space_frame
+from explorer.storage.row import nested, with_nulls
+from explorer.study.objective import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def summarise_frames(identity: Identity, space: pd.DataFrame, rows: pd.DataFrame
     """Return the answer: the first row is the baseline, the first of those with least of the objective is the best."""
     import numpy as np
 
-    from explorer.pareto import front
+    from explorer.search.pareto import front
 
     objectives = [OBJECTIVES[name] for name in identity.study.objectives]
     simulated = rows[rows["status"] == "simulated"]

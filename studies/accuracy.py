@@ -24,7 +24,7 @@ from scipy.stats import kendalltau
 
 from explorer.files import write_atomically
 from explorer.prediction_table import Answer, Overrides, predict_rows, read_rows, rows_of, with_answers, write_parquet
-from explorer.validated import MEASURED, types_text
+from explorer.questions.validated import MEASURED, types_text
 from workloads.calls.experts import FORMATS
 
 Records: TypeAlias = list[dict[str, Any]]
@@ -176,7 +176,7 @@ def scored_rows(found: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
 
 
 def validated_groups(scored: pd.DataFrame) -> Records:
-    """Return scored rows as groups of `explorer.validated`: alike in operator, machine, length; three rows and more."""
+    """Return scored rows as groups of `validated`: alike in operator, machine, length; three rows and more."""
     rows = scored[scored["op"].isin(MEASURED)].copy()
     rows["machine"] = rows["device"].map(MACHINES)
     cache = rows["kv_dtype"].fillna("")
@@ -234,7 +234,7 @@ def _by_operator(scored: pd.DataFrame) -> str:
 
 
 def write_validated(path: Path, made: str, groups: Records) -> None:
-    """Write the file that `explorer.validated` reads, a line per group."""
+    """Write the file that `explorer.questions.validated` reads, a line per group."""
     lines = ",\n".join(f"  {json.dumps(group)}" for group in groups)
     text = f'{{"made": {json.dumps(made)}, "short_us": {SMALL_US}, "groups": [\n{lines}\n]}}\n'
     write_atomically(path, text.encode())

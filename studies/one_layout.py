@@ -17,7 +17,7 @@ from itertools import product
 from math import ceil
 from statistics import fmean
 
-from explorer.cli_query import trace_path
+from explorer.cli.options import trace_path
 from explorer.evaluate import batch_of
 from explorer.query import AZURE, MOONCAKE, BatchSpec
 from explorer.study_page import Answer, Picture, Row, Table, command, in_parallel, least, number, where

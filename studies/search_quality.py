@@ -29,18 +29,18 @@ from typing import Any
 
 import numpy as np
 
-from explorer.bounding import bound_space, name_points, probe
 from explorer.evaluate import EVALUATOR, Evaluator, Outcome
-from explorer.frontier import Values
-from explorer.objective import OBJECTIVES
-from explorer.pareto import front, hypervolume
 from explorer.progress import silent
 from explorer.query import Query
-from explorer.row import Row, Status
-from explorer.samplers import SAMPLERS
-from explorer.search import Search
-from explorer.space import Space, span
-from explorer.study import Study
+from explorer.search.driver import Search
+from explorer.search.frontier import Values
+from explorer.search.pareto import front, hypervolume
+from explorer.search.samplers import SAMPLERS
+from explorer.space.bounding import bound_space, name_points, probe
+from explorer.space.space import Space, span
+from explorer.storage.row import Row, Status
+from explorer.study.objective import OBJECTIVES
+from explorer.study.study import Study
 from explorer.workers import Refused, attempt, workers
 
 PAGE = Path(__file__).with_name("search_quality.md")

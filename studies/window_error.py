@@ -21,10 +21,10 @@ from pathlib import Path
 from statistics import median
 
 from explorer import evaluate
-from explorer.cli_query import query_of
-from explorer.fidelity import Measured, measure
+from explorer.cli.options import query_of
 from explorer.files import write_atomically
 from explorer.query import Query
+from explorer.questions.fidelity import Measured, measure
 
 MLA = {"heads": 16}
 MOE = {"tokens": 128, "experts": 32, "topk": 4, "inter": 1024, "hidden": 2048}
@@ -86,7 +86,7 @@ def pairs() -> list[list[tuple[str, float, float]]]:
 
 
 def summary(found: list[list[tuple[str, float, float]]]) -> dict[str, str | int | float]:
-    """Return what `explorer.window_error` reads; errors are shares."""
+    """Return what `explorer.questions.window_error` reads; errors are shares."""
     errors = {title: abs(cut / whole - 1) for designs in found for title, cut, whole in designs}
     ratios = [
         abs((one[1] / other[1]) / (one[2] / other[2]) - 1)

@@ -23,12 +23,12 @@ from explorer.dashboard import panels
 from explorer.dashboard.cut import Cut, apply, read_cut
 from explorer.dashboard.live import Live
 from explorer.dashboard.question import RECORDED, Answer, ask, controls, query_of, record
-from explorer.objective import OBJECTIVES
-from explorer.page import STYLE, Section, sections_of
 from explorer.query import Query, Scalar
-from explorer.store import read_details
+from explorer.report.page import STYLE, Section, sections_of
+from explorer.storage.folder import read_details
+from explorer.study.objective import OBJECTIVES
 from explorer.summary import plain
-from explorer.tables import signed
+from explorer.text.tables import signed
 from explorer.views import index, memory_chart, speed, time_tree
 from explorer.views.run_data import RunData, of_row
 from explorer.views.study_data import StudyData

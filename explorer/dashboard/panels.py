@@ -10,9 +10,9 @@ from dash import dcc, html
 
 from explorer.dashboard.cut import cut_knobs, cut_metrics, values_of
 from explorer.dashboard.question import Control
-from explorer.page import CONFIG, LIMITS, Section
-from explorer.points_table import cell_text, shown_columns
 from explorer.provenance import provenance
+from explorer.report.page import CONFIG, LIMITS, Section
+from explorer.report.points import cell_text, shown_columns
 from explorer.views.look import DETERMINISTIC, axis
 from explorer.views.study_data import StudyData
 
@@ -59,7 +59,7 @@ def filters(study: StudyData) -> list[Component]:
 
 def points(study: StudyData, place: int) -> list[Component]:
     """Return the table of the rows, best first, each with a link to its page."""
-    from explorer.objective import OBJECTIVES
+    from explorer.study.objective import OBJECTIVES
 
     objectives = [OBJECTIVES[name] for name in study.objectives]
     columns = shown_columns(study.rows, study.identity.settings, objectives)

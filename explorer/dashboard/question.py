@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from explorer import evaluate, settings
-from explorer.fidelity import measure
-from explorer.page import Section, sections_of
+from explorer import evaluate
 from explorer.query import Query, Scalar
-from explorer.study import Study
-from explorer.tables import percent
+from explorer.questions.fidelity import measure
+from explorer.report.page import Section, sections_of
+from explorer.study import settings
+from explorer.study.study import Study
+from explorer.text.tables import percent
 from explorer.views import index
 from explorer.views.run_data import RunData, of_query
 from explorer.views.view import View, drawn

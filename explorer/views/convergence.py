@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.pareto import hypervolume
-from explorer.tables import percent
+from explorer.search.pareto import hypervolume
+from explorer.text.tables import percent
 from explorer.views.look import SERIES, coloured, count, titled
 from explorer.views.study_data import StudyData
 from explorer.views.view import NotShown, View

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from explorer.objective import ENERGY, at_least_joules, joules
-from explorer.row import flatten
-from explorer.tables import percent
+from explorer.storage.row import flatten
+from explorer.study.objective import ENERGY, at_least_joules, joules
+from explorer.text.tables import percent
 from explorer.views.look import MUTED, coloured, titled
 from explorer.views.run_data import RunData
 from explorer.views.study_data import BASELINE, BEST, StudyData

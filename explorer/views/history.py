@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from explorer.objective import TIME, Objective
+from explorer.study.objective import TIME, Objective
 from explorer.views.look import BASELINE, BEST, BOUND, OTHER, PRUNED, points, titled
 from explorer.views.study_data import StudyData
 from explorer.views.view import View

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.objective import OBJECTIVES
-from explorer.tables import percent
+from explorer.study.objective import OBJECTIVES
+from explorer.text.tables import percent
 from explorer.views.look import BASELINE, BEST, OTHER, SEQUENTIAL, SERIES, axis, shown, titled
 from explorer.views.study_data import StudyData
 from explorer.views.view import NotShown, View

@@ -12,8 +12,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from explorer.objective import OBJECTIVES
-from explorer.tables import number
+from explorer.study.objective import OBJECTIVES
+from explorer.text.tables import number
 
 BASELINE, BEST, OTHER, BOUND, PRUNED = "#0072B2", "#D55E00", "#999999", "#000000", "#CCCCCC"
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")

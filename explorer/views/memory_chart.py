@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from explorer.tables import percent
+from explorer.text.tables import percent
 from explorer.views.look import GIGA, UNIT_COLOURS, titled
 from explorer.views.run_data import RunData
 from explorer.views.view import View

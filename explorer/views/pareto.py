@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.pareto import front
-from explorer.tables import signed
+from explorer.search.pareto import front
+from explorer.text.tables import signed
 from explorer.views.look import (
     BASELINE,
     BEST,

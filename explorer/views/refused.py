@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from explorer.tables import percent
+from explorer.text.tables import percent
 from explorer.views.look import OTHER, count, short, titled
 from explorer.views.study_data import StudyData
 from explorer.views.view import NotShown, View

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from explorer.tables import percent
+from explorer.text.tables import percent
 from explorer.views.look import SERIES, count, titled
 from explorer.views.run_data import RunData
 from explorer.views.view import NotShown, View

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.tables import percent
+from explorer.text.tables import percent
 from explorer.views.look import BASELINE, BEST, BOUND, UNIT_COLOURS, coloured, points, titled
 from explorer.views.study_data import StudyData
 from explorer.views.view import NotShown, View

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from explorer.row import nested
+from explorer.storage.row import nested
 from explorer.views.view import NotShown
 
 if TYPE_CHECKING:

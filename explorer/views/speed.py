@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from explorer.objective import microseconds
-from explorer.tables import percent
+from explorer.study.objective import microseconds
+from explorer.text.tables import percent
 from explorer.views.look import BOUND, UNIT_COLOURS, coloured, titled
 from explorer.views.run_data import RunData
 from explorer.views.view import View

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.pareto import front
-from explorer.tables import signed
+from explorer.search.pareto import front
+from explorer.text.tables import signed
 from explorer.views.look import BASELINE, BEST, PRUNED, SERIES, axis, count, shown, titled
 from explorer.views.study_data import StudyData
 from explorer.views.versus import Versus, versus

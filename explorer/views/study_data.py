@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.certificate import Certificate, certify
-from explorer.details import Details
-from explorer.objective import OBJECTIVES, Objective
-from explorer.samplers import choose
-from explorer.store import Identity, read_details, read_identity, rows_frame, space_frame
-from explorer.study import Study
+from explorer.search.certificate import Certificate, certify
+from explorer.search.samplers import choose
+from explorer.storage.details import Details
+from explorer.storage.folder import Identity, read_details, read_identity, rows_frame, space_frame
+from explorer.study.objective import OBJECTIVES, Objective
+from explorer.study.study import Study
 from explorer.summary import plain
 from explorer.views.view import NotShown
 

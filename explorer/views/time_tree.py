@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from explorer.compare import CAUSES
-from explorer.tables import percent
+from explorer.text.tables import percent
 from explorer.views.look import CAUSE_COLOURS, UNIT_COLOURS, coloured, titled
 from explorer.views.run_data import RunData
 from explorer.views.view import View

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from explorer.tables import percent
+from explorer.text.tables import percent
 from explorer.views.look import SEQUENTIAL, UNIT_COLOURS, count, titled
 from explorer.views.run_data import RunData
 from explorer.views.view import View

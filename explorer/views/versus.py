@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from explorer.compare import CAUSES, UNITS, WAITING
-from explorer.objective import microseconds
-from explorer.row import flatten, per_unit
-from explorer.tables import number, signed
+from explorer.storage.row import flatten, per_unit
+from explorer.study.objective import microseconds
+from explorer.text.tables import number, signed
 from explorer.views.look import BASELINE, BEST, OTHER, titled
 from explorer.views.run_data import RunData
 from explorer.views.study_data import StudyData

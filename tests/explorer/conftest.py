@@ -12,8 +12,8 @@ import pytest
 import services
 from in_browser import Tab, chromium
 
-from explorer import cli
-from explorer.study import Study
+from explorer.cli.app import app as cli
+from explorer.study.study import Study
 
 HERE = Path(__file__).parent
 

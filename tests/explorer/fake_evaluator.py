@@ -11,12 +11,12 @@ import time
 
 import numpy as np
 
-from explorer.answer import Answer, answer_of
 from explorer.evaluate import Evaluator, Metric, Outcome
-from explorer.fidelity import Measured
 from explorer.query import Query, Scalar
-from explorer.validated import Validation
-from explorer.variants import Asker
+from explorer.questions.answer import Answer, answer_of
+from explorer.questions.fidelity import Measured
+from explorer.questions.validated import Validation
+from explorer.questions.variants import Asker
 
 KNOBS: dict[str, Scalar] = {"layout": "page head", "tile": 32, "stages": 2}
 LAYOUTS = {"page head": 7, "head page": 3, "head  page": 3, "page  head": 7}

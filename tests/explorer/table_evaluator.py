@@ -14,7 +14,7 @@ import numpy as np
 
 from explorer.evaluate import Evaluator, Outcome
 from explorer.query import Query, Scalar
-from explorer.study import Study
+from explorer.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ import synthetic
 from in_browser import DRAWN, Tab
 
 from explorer.explore import explore
-from explorer.page import page as page_of
-from explorer.page import sections
-from explorer.points_table import points_table
 from explorer.progress import silent
 from explorer.query import Query
-from explorer.report import write_comparison, write_report
-from explorer.run_page import write_run
-from explorer.store import rows_frame
-from explorer.study import Study
+from explorer.report.folder import write_comparison, write_report
+from explorer.report.page import page as page_of
+from explorer.report.page import sections
+from explorer.report.points import points_table
+from explorer.report.run import write_run
+from explorer.storage.folder import rows_frame
+from explorer.study.study import Study
 from explorer.views import index, study_data
 from explorer.views.run_data import of_query
 from explorer.views.view import drawn
@@ -163,7 +163,7 @@ def test_a_filter_of_the_dashboard_changes_a_figure(served: tuple[str, Path], ta
 def test_what_is_moved_on_the_what_if_page_is_simulated(served: tuple[str, Path], tab: Tab) -> None:
     from explorer import evaluate
     from explorer.dashboard.question import query_of
-    from explorer.objective import microseconds
+    from explorer.study.objective import microseconds
 
     address, _ = served
     study = Study.model_validate(GEMM)

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from explorer import evaluate
-from explorer.cli import app
+from explorer.cli.app import app
 from explorer.compare import Comparison, compare, context, summary
-from explorer.compare_view import comparison_text
 from explorer.query import Query
+from explorer.text.compare import comparison_text
 from hwmodel.saving import Saved, archive
 
 SIZES = (("m", 256), ("n", 256), ("k", 512))

@@ -5,7 +5,7 @@ import pytest
 from explorer import evaluate
 from explorer.explain import Explanation
 from explorer.query import Query
-from explorer.run_view import explanation_text
+from explorer.text.run import explanation_text
 from hwmodel.spec import load_machine
 from hwmodel.units import FS_PER_US
 

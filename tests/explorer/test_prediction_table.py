@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from explorer import predict as predict_module
-from explorer.cli import app
+from explorer.cli.app import app
 from explorer.predict import predict
 from explorer.prediction_table import (
     ADDED,

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from random_programs import kernels, machines, streams
 
-from explorer.path_view import path_lines, path_text
+from explorer.text.path import path_lines, path_text
 from hwmodel.assembler import PhaseAssembler, Region, Slot
 from hwmodel.critical_path import IN_MEMORY, LAUNCH, critical_path
 from hwmodel.machine import Machine

@@ -9,8 +9,8 @@ import pytest
 
 from explorer.explore import explore
 from explorer.progress import silent
-from explorer.store import rows_frame
-from explorer.study import Study
+from explorer.storage.folder import rows_frame
+from explorer.study.study import Study
 from explorer.workers import SerialExecutor
 
 pytest.importorskip("dash", reason="needs the extra `dashboard`")

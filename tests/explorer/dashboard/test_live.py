@@ -11,9 +11,9 @@ from explorer.dashboard.live import Live
 from explorer.explore import explore
 from explorer.files import owned
 from explorer.progress import silent
-from explorer.report import write_report
-from explorer.store import rows_frame
-from explorer.study import Study
+from explorer.report.folder import write_report
+from explorer.storage.folder import rows_frame
+from explorer.study.study import Study
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from explorer import evaluate, fidelity
+from explorer import evaluate
 from explorer.dashboard.question import ask, controls, query_of, record
-from explorer.study import Study
+from explorer.questions.asking import fidelity
+from explorer.study.study import Study
 from explorer.views import speed, versus
 
 GEMM: dict[str, Any] = {

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explorer.details import Details
-from explorer.store import Identity
-from explorer.study import Study
+from explorer.storage.details import Details
+from explorer.storage.folder import Identity
+from explorer.study.study import Study
 from explorer.views.study_data import BASELINE, BEST, StudyData
 
 KNOBS: dict[str, list[Any]] = {

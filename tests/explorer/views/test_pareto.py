@@ -6,7 +6,7 @@ import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explorer.pareto import front, hypervolume
+from explorer.search.pareto import front, hypervolume
 from explorer.views import convergence, pareto
 from explorer.views.study_data import StudyData
 

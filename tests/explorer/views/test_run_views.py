@@ -9,7 +9,7 @@ from checks import check, named
 
 from explorer import evaluate
 from explorer.query import Query
-from explorer.row import flatten
+from explorer.storage.row import flatten
 from explorer.views import index, layout_picture, residency, speed, time_tree, units, versus
 from explorer.views.run_data import RunData, of_query, of_row
 from hwmodel.program import QUEUES

@@ -1,0 +1,98 @@
+"""The command line: reads arguments, calls one function, prints. Here it starts and ends; commands are in `cli_*`.
+
+Every user error ends as one line on stderr and exit status 2; an interrupted search says how to continue and
+ends with 130. Heavy libraries are imported inside the commands, so that `rowhit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from explorer.cli.catalog import kernels, machines, models
+from explorer.cli.dashboard import dashboard
+from explorer.cli.dram import dram
+from explorer.cli.layout import layout
+from explorer.cli.predict import predict
+from explorer.cli.run import explain, program, run
+from explorer.cli.saved import compare
+from explorer.cli.step import step
+from explorer.cli.study import explore, report
+from explorer.cli.timeline import timeline
+from explorer.cli.whatif import robust, whatif
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+ABOUT_KERNELS = (
+    run, explain, compare, program, timeline, step, whatif, explore, robust, report, dashboard, predict,
+)  # fmt: skip
+for command in (*ABOUT_KERNELS, layout, kernels, machines, models):
+    app.command()(command)
+app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"rowhit {version('rowhit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _rowhit(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Where should every byte live, and what does it cost to move it?"""
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        path = f"{error.filename}: " if error.filename else ""
+        return f"{path}{error.strerror or error}"
+    return " ".join(str(error).split())
+
+
+def main() -> None:
+    """Run the command line; user errors become one line and exit status 2, no arguments the help and 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without our characters shows others
+            stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:]
+    try:
+        status = app(args=arguments or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:  # an unknown option, a missing argument
+        _fail(error.format_message())
+    except BrokenPipeError:  # who reads has read enough, as `head` does
+        _let_go()
+    except (ValueError, OSError) as error:
+        _fail(_one_line(error))
+    except MemoryError:
+        _fail("out of memory")
+    except (KeyboardInterrupt, typer.Abort):
+        print("rowhit: interrupted", file=sys.stderr)
+        sys.exit(130)
+    if not arguments:
+        sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _let_go() -> NoReturn:
+    """End without a word; what is left in the buffer goes nowhere, instead of failing once more on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def _fail(message: str) -> None:
+    print(f"rowhit: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What the commands that ask about one kernel or one model share: their options, and how these become a query.
+
+The only place that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from explorer.query import Query
+
+Machine = Annotated[str, typer.Option(help="A machine by name, or a YAML file.")]
+Kernel = Annotated[str, typer.Option(help="A kernel by name, as `rowhit kernels` lists them.")]
+Model = Annotated[str | None, typer.Option(help="A model by name, or a config.json.")]
+BatchSize = Annotated[int | None, typer.Option(help="Sequences in the batch.  [default: 1]")]
+Context = Annotated[int | None, typer.Option(help="KV tokens of every sequence.")]
+Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure or mooncake.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffled pages.")]
+Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option("--size", help="NAME=VALUE[,NAME=VALUE]: sizes or choices, as `rowhit kernels NAME` lists them."),
+]
+Routing = Annotated[
+    str | None, typer.Option(help="A CSV or .npz file of recorded choices of experts, for kernels of experts.")
+]
+Suggest = Annotated[bool, typer.Option("--suggest", help="Take knobs that suit the problem for those not set.")]
+Engine = Annotated[str, typer.Option(help="compiled, or reference: the same numbers by SimPy processes, slower.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="path=value[,path=value]: a knob (see `rowhit kernels NAME`), batch, context or a machine number.",
+    ),
+]
+
+
+def sizes_of(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int | str]:
+    """Return the sizes, and the choices among names, given by flags of their own and by --size NAME=VALUE[,...]."""
+    from explorer.query import NAME_PATTERN
+
+    found: dict[str, int | str] = {name: value for name, value in flags.items() if value is not None}
+    for text in ",".join(texts).split(",") if texts else []:
+        name, _, value = text.partition("=")
+        number = value.isascii() and value.isdigit() and len(value) < 19
+        if not name.isidentifier() or not (number or re.fullmatch(NAME_PATTERN, value)):
+            raise ValueError(f"--size {text[:40]}: allowed: NAME=VALUE, with an integer of at least 0 or a name")
+        if name in found:
+            raise ValueError(f"--size {text}: {name} is given twice")
+        found[name] = int(value) if number else value
+    return found
+
+
+def query_of(
+    machine: str,
+    kernel: str,
+    model: str | None,
+    batch: int | None,
+    context: int | None,
+    trace: str | None,
+    seed: int,
+    options: dict[str, int | str],
+    routing: str | None = None,
+) -> Query:
+    """Return the question that the options of a command ask; ValueError names the option that cannot be."""
+    from explorer import evaluate
+    from explorer.query import Query
+
+    if (batch, context, trace) != (None, None, None):
+        evaluate.check_takes_batch(kernel)
+    for option, value in {"batch": batch, "context": context}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{option} {value}: must be at least 1")
+    lengths = lengths_of(batch, context, trace, seed)
+    return Query(machine, kernel, model, lengths, tuple(options.items()), seed=seed, routing=routing)
+
+
+def with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
+    """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
+    from explorer import evaluate
+    from explorer.study import settings
+
+    if sets:
+        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
+    return evaluate.suggested(query) if suggest else query
+
+
+def lengths_of(sequences: int | None, context: int | None, trace: str | None, seed: int) -> Any:
+    """Return the batch that the options ask for, or None where none of them is given."""
+    from explorer.names import unknown
+    from explorer.query import TRACES, BatchSpec
+
+    if sequences is None and context is None and trace is None:
+        return None
+    if (context is None) == (trace is None):
+        raise ValueError("give either --context (tokens of every sequence) or --trace, and not both")
+    if trace is not None and trace not in TRACES:
+        raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
+    name = TRACES[trace] if trace else None
+    return BatchSpec(1 if sequences is None else sequences, context, name, seed, trace_path(name))
+
+
+def say_engine(machine: Any, name: str, engine: str) -> None:
+    """Say on stderr where the reference has simulated what was meant for the compiled engine."""
+    from explorer.evaluate import left_to_reference
+
+    if engine == "compiled" and (why := left_to_reference(machine)):
+        print(f"{name}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
+
+
+def warn(model: str | None) -> None:
+    """Print what of a model's file is not known."""
+    from explorer.text.model import warnings
+
+    for warning in warnings(model) if model is not None else ():
+        print(f"rowhit: warning: {warning}", file=sys.stderr)
+
+
+def trace_path(trace: str | None) -> str | None:
+    """Return the file of a trace: under ROWHIT_DATA, or under ../shared/data, or None where there is none.
+
+    Raises ValueError where a trace is asked for and ROWHIT_DATA names no folder.
+    """
+    from explorer.query import TRACE_FILES
+
+    if trace is None:
+        return None
+    given = os.environ.get("ROWHIT_DATA")
+    if given and not Path(given).is_dir():
+        raise ValueError(f"ROWHIT_DATA: {given!r} is no folder; allowed: the folder that holds {TRACE_FILES[trace]}")
+    path = Path(given or Path("..") / "shared" / "data") / TRACE_FILES[trace]
+    return str(path) if path.is_file() else None

@@ -1,0 +1,45 @@
+"""The command `predict`: the times of kernels in a table, on a machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer.text.json_text import Json, print_json
+
+
+def predict(
+    table: Annotated[Path, typer.Argument(help="A CSV, compressed or not, with the columns of measured kernels.")],
+    machine: Annotated[str, typer.Option(help="A machine by name, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    sets: Annotated[list[str] | None, typer.Option("--set", help="path=value: a machine number.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the time of every row of a table of kernels: the best schedule, what bounds it, or why there is none."""
+    from explorer import prediction_table as tables
+    from explorer.progress import bar
+    from explorer.study import settings
+
+    overrides = (
+        tuple(sorted((name, str(value)) for name, value in settings.parse(",".join(sets or [])))) if sets else ()
+    )
+    if not out.parent.is_dir():
+        raise ValueError(f"--out: {out.parent} is no folder")
+    rows = tables.read_rows(table)
+    with bar(not as_json) as progress:
+        answers = tables.predict_rows(
+            tables.rows_of(rows), machine, overrides, jobs=jobs or os.cpu_count() or 1, progress=progress
+        )
+    try:
+        tables.write_parquet(tables.with_answers(rows, answers), out)
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(out)) from None
+    if as_json:
+        modelled = sum(answer.reason is None for answer in answers)
+        print_json({"rows": len(answers), "modelled": modelled, "out": str(out)})
+    else:
+        print("\n".join([*tables.summary(answers, rows), str(out)]))

@@ -1,0 +1,187 @@
+"""The commands that ask about one kernel: `run`, `explain` and `program`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from explorer.cli.options import (
+    BatchSize,
+    Context,
+    Engine,
+    Kernel,
+    Machine,
+    Model,
+    Routing,
+    Seed,
+    Sets,
+    Size,
+    Sizes,
+    Suggest,
+    Trace,
+    query_of,
+    say_engine,
+    sizes_of,
+    warn,
+    with_knobs,
+)
+from explorer.text.json_text import Json, print_json
+
+if TYPE_CHECKING:
+    from explorer.explain import Explanation
+    from hwmodel.saving import Saved
+    from hwmodel.timeline import Timeline
+
+
+def run(
+    machine: Machine,
+    kernel: Kernel,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    routing: Routing = None,
+    sets: Sets = None,
+    suggest: Suggest = False,
+    engine: Engine = "compiled",
+    save: Annotated[Path | None, typer.Option(help="A file to write the program and its result to.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate one kernel on one machine."""
+    from explorer import evaluate
+    from explorer.text import run as run_view
+    from explorer.text import tables
+
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
+    warn(model)
+    if save is not None and (not save.parent.is_dir() or save.is_dir()):
+        raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
+    query = with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
+    assert saved.result is not None
+    metrics = saved.result.metrics()
+    if save is not None:
+        write_saved(save, saved)
+    say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    if as_json:
+        source = evaluate.batch_source(query)
+        print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
+    else:
+        print(evaluate.describe(query))
+        print(tables.knobs_line(knobs))
+        if line := tables.energy_line(metrics):
+            print(line)
+        print()
+        print(run_view.run_text(metrics))
+
+
+def write_saved(path: Path, saved: Saved) -> None:
+    """Write a run to a file that is whole or absent."""
+    from explorer.files import write_atomically
+    from hwmodel.saving import archive
+
+    try:
+        write_atomically(path, archive(saved))
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def explain(
+    machine: Machine,
+    kernel: Kernel = "",
+    file: Annotated[Path | None, typer.Argument(help="What `rowhit run --save` wrote, in place of a kernel.")] = None,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    routing: Routing = None,
+    sets: Sets = None,
+    suggest: Suggest = False,
+    engine: Engine = "compiled",
+    path: Annotated[bool, typer.Option("--path", help="The critical path, too, by the reference: slower.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
+    from explorer import evaluate
+    from explorer.study import settings
+    from explorer.text import tables
+
+    if file is not None:
+        if kernel or sizes or suggest or (model, batch, context, trace, m, n, k, routing) != (None,) * 8:
+            raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
+        overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
+        found, saved = evaluate.explanation_of(file, machine, overrides, engine)
+        title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
+        ran = saved.program and path and evaluate.recorded(saved.program, evaluate.machine_of(machine, overrides))
+        _say_explanation(found, ran or None, title, as_json)
+        return
+    if not kernel:
+        raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
+    warn(model)
+    query = with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        found, ran = evaluate.explanation(query, engine), evaluate.timeline(query) if path else None
+    say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    title = f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}"
+    _say_explanation(found, ran, title, as_json)
+
+
+def _say_explanation(found: Explanation, ran: Timeline | None, title: str, as_json: bool) -> None:
+    from explorer.text import path as path_view
+    from explorer.text import run as run_view
+
+    if as_json:
+        path = {"critical_path": [line.record() for line in path_view.path_lines(ran)]} if ran else {}
+        print_json(found.record() | path)
+    else:
+        texts = [title, run_view.explanation_text(found), *([path_view.path_text(ran)] if ran else [])]
+        print("\n\n".join(texts))
+
+
+def program(
+    machine: Machine,
+    kernel: Kernel,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    routing: Routing = None,
+    sets: Sets = None,
+    suggest: Suggest = False,
+    as_json: Json = False,
+) -> None:
+    """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
+    from explorer import evaluate
+    from explorer.text import tables
+
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
+    query = with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        facts, text = evaluate.program_facts(query)
+    knobs = evaluate.knobs(query)
+    if as_json:
+        print_json(facts | {"knobs": knobs})
+    else:
+        print("\n".join([evaluate.describe(query), tables.knobs_line(knobs), text]))

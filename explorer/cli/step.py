@@ -1,0 +1,73 @@
+"""The command `step`: every kernel of a step of a whole model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from explorer.cli.options import BatchSize, Context, Engine, Machine, Seed, Trace, lengths_of, say_engine, warn
+from explorer.text.json_text import Json, print_json
+
+
+def step(
+    machine: Machine,
+    model: Annotated[str, typer.Option(help="A model by name, or a config.json.")],
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    prefill: Annotated[
+        bool, typer.Option("--prefill", help="All tokens of the contexts, instead of one more.")
+    ] = False,
+    draft: Annotated[int, typer.Option(min=0, help="Tokens of every context that are verified beside its one.")] = 0,
+    chunk: Annotated[
+        list[str] | None,
+        typer.Option(help="NEW or NEW@CONTEXT: a prompt, or NEW tokens of one up to its KV token CONTEXT; repeatable."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Serve --trace with so many tokens a step; a mixed step of it.")
+    ] = None,
+    at: Annotated[float, typer.Option(min=0, help="With --budget: seconds after which the step begins.")] = 60,
+    parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
+    weights: Annotated[
+        str,
+        typer.Option(help="Weights of products and experts: model, 16-bit, fp8, mxfp8, mxfp4, nvfp4 or w4a16."),
+    ] = "model",
+    cache: Annotated[
+        str, typer.Option("--kv-dtype", "--kv-cache-dtype", help="Keys, values and latents: model or fp8.")
+    ] = "model",
+    sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option("--knob", help="STEP.KNOB=VALUE, for steps of that title: 'qkv.stages=2'."),
+    ] = None,
+    engine: Engine = "compiled",
+    as_json: Json = False,
+) -> None:
+    """Simulate a step of a whole model, kernel by kernel: decode, prefill, drafts to verify, or several of these."""
+    from explorer import evaluate
+    from explorer.step_work import SERVED_SEQUENCES, served_work, work_of
+    from explorer.study import settings
+    from explorer.text.step import step_facts, title_of
+
+    if budget is None:
+        work, source = work_of(lengths_of(batch, context, trace, seed), chunk or [], prefill=prefill, draft=draft)
+    elif trace is None or prefill or draft or chunk:
+        raise ValueError("--budget: allowed with --trace, and without --context, --prefill, --draft and --chunk")
+    else:
+        most = min(SERVED_SEQUENCES, budget) if batch is None else batch
+        work, source = served_work(lengths_of(most, context, trace, seed), budget, at)
+    warn(model)
+    changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
+    target = evaluate.machine_of(machine, changes)
+    asked = {"parallel": parallel, "seed": seed, "engine": engine, "weights": weights, "cache": cache}
+    text, facts = step_facts(target, model, work, **asked, knobs=knobs or [])  # type: ignore[arg-type]
+    say_engine(target, machine, engine)
+    if as_json:
+        print_json(facts | {"batch": source})
+    else:
+        numbers = [f"{path} = {value}" for path, value in changes]
+        devices = [f"one of {parallel} devices"] if parallel > 1 else []
+        print(" · ".join([title_of(work), model, machine, *numbers, *devices, "every kernel by itself"]))
+        print(f"{source}\n{text}")

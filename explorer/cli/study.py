@@ -1,0 +1,93 @@
+"""The commands that search the space of a study, `explore`, and write its report again, `report`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer.cli.options import trace_path
+from explorer.text.json_text import Json, print_json
+
+Cluster = Annotated[str | None, typer.Option(help="Workers of the Dask scheduler at tcp://HOST:PORT instead.")]
+Storage = Annotated[str | None, typer.Option(help="Also a database: postgresql://USER@HOST/DATABASE.")]
+Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
+
+
+def explore(
+    study: Annotated[Path, typer.Argument(help="A study file (YAML).")],
+    jobs: Jobs = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Search seed instead of the study's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/NAME]")] = None,
+    cluster: Cluster = None,
+    storage: Storage = None,
+    no_memo: Annotated[bool, typer.Option("--no-memo", help="Simulate also what was simulated before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search the space of a study; run it again to continue."""
+    from explorer.evaluate import EVALUATOR
+    from explorer.explore import explore as search
+    from explorer.progress import bar
+    from explorer.report.folder import write_report
+    from explorer.search import ending
+    from explorer.storage.memo import Memo, cache_folder
+    from explorer.study.study import load_study
+    from explorer.text import tables
+
+    question = load_study(study).with_seed(seed)
+    folder = out or Path("results") / question.name
+    batches = [question.batch, *(workload.batch for workload in question.mix.values())]
+    traces: dict[str, str | None] = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
+    memo = None if no_memo else Memo(cache_folder())
+    try:
+        with bar(wanted=not as_json) as progress:
+            count = jobs or os.cpu_count() or 1
+            summary = search(question, folder, count, EVALUATOR, progress, traces, cluster, storage, memo)
+        page = write_report(folder)
+    except KeyboardInterrupt:
+        print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(summary.record() | {"report": str(page)})
+    else:
+        print(summary.identity.title)
+        print(tables.result_table(summary))
+        print(tables.verdict(summary))
+        print(ending.how_it_ended(summary))
+        if len(summary.objectives) > 1:
+            print(ending.front_table(summary))
+        print(page)
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders; several are compared.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison of several.  [default: report]")] = None,
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a results folder into it, or compare several in a folder of their own.
+
+    With --storage, of the studies of the folders' names there.
+    """
+    from explorer.report.folder import write_comparison, write_report
+    from explorer.storage.folder import restore
+    from explorer.summary import summarise
+
+    if storage is not None:
+        for folder in folders:
+            restore(folder, storage)
+    if len(folders) > 1:
+        page = write_comparison(folders, out or Path("report"))
+        record = {"studies": [summarise(folder).record() for folder in folders]}
+    elif out is not None:
+        raise ValueError("--out: allowed with several results folders; the report of one is written into it")
+    else:
+        page = write_report(folders[0])
+        record = summarise(folders[0]).record()
+    if as_json:
+        print_json(record | {"report": str(page)})
+    else:
+        print(page)

@@ -1,0 +1,80 @@
+"""The command `timeline`: a run of one kernel as a trace for ui.perfetto.dev."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer.cli.options import (
+    BatchSize,
+    Context,
+    Kernel,
+    Machine,
+    Model,
+    Routing,
+    Seed,
+    Sets,
+    Size,
+    Sizes,
+    Suggest,
+    Trace,
+    query_of,
+    sizes_of,
+    warn,
+    with_knobs,
+)
+
+
+def timeline(
+    machine: Machine,
+    kernel: Kernel,
+    out: Annotated[Path, typer.Option(help="The file to write: FILE.json, or FILE.json.gz to compress it.")],
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    routing: Routing = None,
+    sets: Sets = None,
+    suggest: Suggest = False,
+    start_us: Annotated[float, typer.Option("--from", min=0, help="Microsecond from which on to show the run.")] = 0,
+    end_us: Annotated[
+        float | None, typer.Option("--to", min=0, help="Microsecond up to which to show it.  [default: its end]")
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="A folder for a page of pictures of the run.")] = None,
+    max_mb: Annotated[float, typer.Option(help="Megabytes of JSON, at most; before compression.")] = 100,
+) -> None:
+    """Write what every unit does when, as a trace that ui.perfetto.dev opens; simulated by the reference."""
+    from explorer import evaluate, perfetto
+    from explorer.text import path as path_view
+    from explorer.text import tables
+    from explorer.views import run_data
+
+    if not out.parent.is_dir() or out.is_dir():
+        raise ValueError(f"--out: {out}: allowed: a file in a folder that is there")
+    if not 0 < max_mb <= perfetto.MOST_MB:
+        raise ValueError(f"--max-mb: {max_mb:g}; allowed: above 0, up to {perfetto.MOST_MB}")
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
+    warn(model)
+    query = with_knobs(query, sets, suggest)
+    with evaluate.suggesting(query):
+        run = run_data.of_query(query)
+    recorded = run.recorded()
+    window = perfetto.window_fs(recorded, start_us, end_us)
+    written = perfetto.write(out, recorded, window, int(max_mb * 1_000_000))
+    knobs = tables.knobs_line(evaluate.knobs(query))
+    print(run.title)
+    print(knobs)
+    print(perfetto.text(out, recorded, window, written, max_mb))
+    print(f"\n{path_view.path_text(recorded)}")
+    if pictures is not None:
+        from explorer.report.run import write_run
+
+        print(write_run(pictures, run, out, knobs))

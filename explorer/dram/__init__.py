@@ -1,0 +1,1 @@
+"""Replays of one DRAM controller as tables and pictures."""

@@ -1,0 +1,1 @@
+"""The search: who proposes, who simulates, and what is proven."""

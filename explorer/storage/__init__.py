@@ -1,0 +1,1 @@
+"""What is kept on disk and in databases, safe against being killed at any moment."""

@@ -1,0 +1,1 @@
+"""What a search is asked: the study file and its parts."""
