@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from explorer.cli.app import app as cli
+from explorer.cli import app as cli
+from explorer.storage.folder import rows_frame
 from hwmodel.spec import MACHINES
 from workloads.kernels import FAMILIES, KERNELS
 
@@ -505,17 +506,20 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_continues(study_file: P
     running = subprocess.Popen(
         command, cwd=home, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    points = home / "results" / "small" / "points"
+    folder = home / "results" / "small"
+    lines = folder / "rows.jsonl"
     deadline = time.monotonic() + 600  # far more than it takes: a busy machine is no reason to fail
-    while not (points.exists() and list(points.glob("0*"))) and time.monotonic() < deadline:
+    while not (lines.exists() and lines.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.005)
     running.send_signal(signal.SIGINT)
     output, errors = running.communicate(timeout=600)
     assert running.returncode == 130
     assert output == ""
     assert errors == "rowhit: stopped; what is done is kept in results/small, the same command continues\n"
-    kept = sorted(path.name for path in points.glob("0*"))
+    kept = rows_frame(folder)["key"].tolist()
+    assert kept
     again = process("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
     assert again.returncode == 0, again.stderr
-    assert kept == sorted(path.name for path in points.glob("0*"))[: len(kept)]
-    assert len(list(points.glob("0*"))) == json.loads(again.stdout)["points"]
+    found = rows_frame(folder)["key"].tolist()
+    assert kept == found[: len(kept)]
+    assert len(found) == json.loads(again.stdout)["points"]
