@@ -1,216 +1,229 @@
-"""The answer of a study to its question: tables of what was measured, sentences computed from them, what is left out.
+"""Answers: what scripts and notebooks get for one question, every number with its unit and where it comes from.
 
-Last in the data's path: a study in `studies/` measures rows (in processes: `in_parallel`), puts them into words, and
-gives both as an `Answer`; `markdown` makes a page of it and `pictures` a second one that opens offline. `command` is
-the main function of such a study. Sentences say what the rows say: words of comparison come from `compared`, so that a
-table that comes out the other way round is not described as it was expected.
+A `Quantity` is a float that knows both, so that answers can be compared, divided and drawn as they are:
 
-Not here: searches with a certificate (`explorer.search`), and reports of results folders (`explorer.report`).
+    answer.time_us, answer.time_us.unit, answer.time_us.source, answer["stalls.load.memory"]
+
+Frozen; holds names and numbers only. `explorer.questions` makes answers.
 """
 
 from __future__ import annotations
 
-import argparse
-import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from types import MappingProxyType
+from typing import Any
 
-from explorer.files import write_atomically
-from explorer.workers import workers
+from explorer.certificate import relative_gap
+from explorer.evaluate import Metric
+from explorer.fidelity import Measured
+from explorer.query import Query, Scalar
+from explorer.row import flatten, nested
+from explorer.tables import align, number, percent
+from explorer.validated import Validation
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+_UNITS = {"_us": "us", "_pj": "pJ", "_bytes": "B", "_fraction": "", "cycles": "cycles"}
+_GROUPS = {"stalls": "fs", "phases": "us", "energy_by_component_pj": "pJ", "utilisation": "", "levels": "B", "sram": ""}
+_BOUNDS = ("bound_us", "energy_bound_pj")
+_WORDS = {
+    "time_us": "time",
+    "bound_us": "lower bound",
+    "gap": "above the bound",
+    "limited_by": "limited by",
+    "energy_pj": "energy",
+    "energy_bound_pj": "energy, at least",
+}
 
-Value: TypeAlias = str | int | float | None
-Row: TypeAlias = Mapping[str, Value]
-_Item = TypeVar("_Item")
-_Answer = TypeVar("_Answer")
 
-SAME = 0.001  # assumed: what differs by less than a thousandth is called the same
+class Quantity(float):
+    """A number with its `unit` ("" where it counts or is a share) and its `source` in words."""
+
+    __slots__ = ("_source", "_unit", "_value")
+    _value: float
+    _unit: str
+    _source: str
+
+    def __new__(cls, value: float, unit: str, source: str) -> Quantity:
+        made = super().__new__(cls, value)
+        made._value, made._unit, made._source = value, unit, source
+        return made
+
+    @property
+    def value(self) -> float:
+        """The number alone, whole where it counts."""
+        return self._value
+
+    @property
+    def unit(self) -> str:
+        return self._unit
+
+    @property
+    def source(self) -> str:
+        return self._source
+
+    def __getnewargs__(self) -> tuple[float, str, str]:  # type: ignore[override]
+        return self.value, self._unit, self._source
+
+    def __repr__(self) -> str:
+        text = f"{self._value:,}" if isinstance(self._value, int) else f"{self._value:,.6g}"
+        return f"{text} {self._unit}".rstrip()
+
+    def _repr_html_(self) -> str:
+        return f"{escape(repr(self))} <small>({escape(self._source)})</small>"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """How a table is drawn: `y` over `x`, a line (or bars, where x is no number) for each value of `by`."""
+class RunKey:
+    """What a run is identified by: digests of the program, of the machine, and of the simulator's own code."""
 
-    x: str
-    y: str
-    by: str
-    logarithmic: bool = False
+    program_hash: str
+    machine_hash: str
+    engine: str
 
-
-@dataclass(frozen=True)
-class Table:
-    """Rows with the same keys, under a title."""
-
-    title: str
-    rows: tuple[Row, ...]
-    pictures: tuple[Picture, ...] = ()
+    def __str__(self) -> str:
+        return f"{self.program_hash}-{self.machine_hash}-{self.engine}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a study found.
+    """One answer. `how`: "whole", "windows" or "bound"; `source`: the same in words, with what is known of its error.
 
-    `name`: of its file. `setting`: what was run. `sentences`: the answer, the most important one first. `limits`: what
-    was not simulated, and what of the model has not been held against measurements.
+    `numbers`: all there are, by flat name such as "stalls.load.memory"; `settings`: every knob and machine override.
     """
 
-    name: str
-    question: str
-    setting: tuple[str, ...]
-    sentences: tuple[str, ...]
-    tables: tuple[Table, ...]
-    limits: tuple[str, ...]
+    title: str
+    query: Query
+    how: str
+    source: str
+    numbers: Mapping[str, Quantity | str]
+    settings: Mapping[str, Scalar]
+    key: RunKey
+    validation: Validation = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("numbers", "settings"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # read-only views do not pickle
+        parts = (self.title, self.query, self.how, self.source, dict(self.numbers), dict(self.settings))
+        return Answer, (*parts, self.key, self.validation)
+
+    @property
+    def time_us(self) -> Quantity | None:
+        """The simulated time; None where only the bound was asked for."""
+        return self._quantity("time_us")
+
+    @property
+    def bound_us(self) -> Quantity:
+        """What no run of this program can be faster than."""
+        found = self._quantity("bound_us")
+        assert found is not None
+        return found
+
+    @property
+    def gap(self) -> Quantity | None:
+        """How far the time is above the bound, as a share of the bound."""
+        gap = None if self.time_us is None else relative_gap(self.time_us, self.bound_us)
+        return None if gap is None else Quantity(gap, "", "time over bound, less 1")
+
+    @property
+    def energy_pj(self) -> Quantity | None:
+        """The energy; None where the machine gives none, or the run was not simulated whole."""
+        return self._quantity("energy_pj")
+
+    @property
+    def energy_bound_pj(self) -> Quantity | None:
+        return self._quantity("energy_bound_pj")
+
+    @property
+    def limited_by(self) -> str:
+        """The resource that sets the lower bound."""
+        return str(self.numbers["limited_by"])
+
+    @property
+    def validated(self) -> bool:
+        """Whether the answer lies in the range validated against measurements; `validation.text` says more."""
+        return self.validation.inside
+
+    def __getitem__(self, name: str) -> Quantity | str:
+        """Return a number by its flat name; KeyError lists those there are."""
+        if name not in self.numbers:
+            raise KeyError(f"{name}: not in this answer ({self.how}); there are {', '.join(self.numbers)}")
+        return self.numbers[name]
+
+    def _quantity(self, name: str) -> Quantity | None:
+        found = self.numbers.get(name)
+        return found if isinstance(found, Quantity) else None
+
+    @property
+    def headline(self) -> dict[str, str]:
+        """The numbers that count, as texts with units by their names."""
+        names = ("time_us", "bound_us", "energy_pj", "energy_bound_pj")
+        found = {name: number(name, value) for name in names if (value := self._quantity(name)) is not None}
+        if self.gap is not None:
+            found["gap"] = percent(self.gap)
+        return found | {"limited_by": self.limited_by}
+
+    def record(self) -> dict[str, Any]:
+        """Return the answer as JSON-able values; `numbers` in the shape of `rowhit run --json`."""
+        plain = {name: value.value if isinstance(value, Quantity) else value for name, value in self.numbers.items()}
+        return {
+            "title": self.title,
+            "fidelity": {"how": self.how, "source": self.source},
+            "settings": dict(self.settings),
+            "numbers": nested(plain),
+            "gap": None if self.gap is None else self.gap.value,
+            "key": {"program": self.key.program_hash, "machine": self.key.machine_hash, "engine": self.key.engine},
+            "validation": self.validation.record(),
+        }
+
+    @property
+    def _lines(self) -> list[tuple[str, str]]:
+        shown = [(_WORDS[name], text) for name, text in self.headline.items()]
+        return [*shown, ("how", self.source), ("validation", self.validation.text), ("key", str(self.key))]
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{align([(*line, '') for line in self._lines], left=2)}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._lines)
+        return f"<table><caption>{escape(self.title)}</caption>{rows}</table>"
 
 
-def in_parallel(function: Callable[[_Item], _Answer], items: Iterable[_Item], jobs: int) -> list[_Answer]:
-    """Return what a function of a module gives for every item, in their order, computed by so many processes."""
-    with workers(jobs) as pool:
-        return list(pool.map(function, items))
+def answer_of(
+    query: Query, title: str, settings: Mapping[str, Scalar], measured: Measured, engine: str, validation: Validation
+) -> Answer:
+    """Return the numbers of a query as an answer to it; `engine`: the digest of the simulator's code."""
+    source = said(measured)
+    flat = flatten({name: value for name, value in measured.metrics.items() if name != "bound_us"})
+    flat |= {"bound_us": _number(measured.metrics["bound_us"])}
+    order = dict.fromkeys(name for name in ("time_us", "bound_us", *flat) if name in flat)
+    numbers = {name: _quantity(name, flat[name], source) for name in order}
+    key = RunKey(str(flat["program_hash"]), str(flat["machine_hash"]), engine)
+    return Answer(title, query, measured.how, source, numbers, settings, key, validation)
 
 
-def compared(value: float, other: float, less: str = "less", more: str = "more") -> str:
-    """Return how a value differs from another: "12.0 % less", "3.20 times as much", or "as much"."""
-    if other <= 0:
-        raise ValueError(f"compared with {other}; allowed: a positive number")
-    ratio = value / other
-    if abs(ratio - 1) < SAME:
-        return "as much"
-    if ratio >= 2:
-        return f"{ratio:.2f} times as much"
-    return f"{100 * abs(ratio - 1):.1f} % {less if ratio < 1 else more}"
+def said(measured: Measured) -> str:
+    """Return in words how numbers came about, and what is known of their error."""
+    if measured.how == "whole":
+        return "simulated whole, every burst"
+    if measured.how == "bound":
+        return "not simulated: lower bounds alone"
+    from explorer.window_error import known_error
+
+    return f"simulated by windows, about {percent(measured.part)} of its tiles: {known_error().text}"
 
 
-def ties(rows: Sequence[Row], column: str) -> list[Row]:
-    """Return the rows whose number in a column is the smallest, or as small but for a thousandth."""
-    smallest = number(least(rows, column), column)
-    return [row for row in rows if number(row, column) <= smallest * (1 + SAME)]
+def _number(value: Metric) -> float:
+    assert isinstance(value, int | float)
+    return value
 
 
-def least(rows: Sequence[Row], column: str) -> Row:
-    """Return the first of the rows with the smallest number in a column; ValueError without rows."""
-    return min(rows, key=lambda row: number(row, column))
-
-
-def most(rows: Sequence[Row], column: str) -> Row:
-    """Return the first of the rows with the largest number in a column; ValueError without rows."""
-    return max(rows, key=lambda row: number(row, column))
-
-
-def number(row: Row, column: str) -> float:
-    """Return a number of a row; ValueError where it is none."""
-    value = row[column]
-    if isinstance(value, int | float):
+def _quantity(name: str, value: Scalar, source: str) -> Quantity | str:
+    if isinstance(value, str):
         return value
-    raise ValueError(f"column {column}: {value!r} is no number")
-
-
-def where(rows: Sequence[Row], **values: Value) -> list[Row]:
-    """Return the rows with these values; ValueError where there are none."""
-    found = [row for row in rows if all(row[name] == value for name, value in values.items())]
-    if not found:
-        raise ValueError(f"no row has {values}")
-    return found
-
-
-def listed(words: Sequence[object]) -> str:
-    """Return words as a sentence lists them: "a, b and c"."""
-    texts = [str(word) for word in words]
-    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
-
-
-# --- pages ------------------------------------------------------------------------------------------------------------
-
-
-def markdown(answer: Answer) -> str:
-    """Return the page of an answer."""
-    parts = [
-        f"# {answer.question}",
-        f"The answer of `python studies/{answer.name}.py`, which writes this page.",
-        "\n".join(f"- {sentence}" for sentence in answer.sentences),
-        "## What was run",
-        "\n".join(f"- {line}" for line in answer.setting),
-        *(part for table in answer.tables for part in (f"## {table.title}", table_text(table.rows))),
-        "## What this does not say",
-        "\n".join(f"- {line}" for line in answer.limits),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def table_text(rows: Sequence[Row]) -> str:
-    """Return rows as a table in Markdown, a column for every key of the first row."""
-    columns = list(rows[0])
-    lines = [columns, ["---" if isinstance(rows[0][name], str) else "---:" for name in columns]]
-    lines += [[_cell(row[name]) for name in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Value) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else value.replace("|", "\\|")
-
-
-def figure(rows: Sequence[Row], picture: Picture) -> go.Figure:
-    """Return a picture of rows."""
-    import plotly.graph_objects as go
-
-    drawn = go.Figure()
-    for name in dict.fromkeys(row[picture.by] for row in rows):
-        mine = [row for row in rows if row[picture.by] == name]
-        x, y = [[row[column] for row in mine] for column in (picture.x, picture.y)]
-        if any(isinstance(value, str) for value in x):
-            drawn.add_bar(x=x, y=y, name=str(name))
-        else:
-            drawn.add_scatter(x=x, y=y, name=str(name), mode="lines+markers")
-    drawn.update_layout(xaxis_title=picture.x, yaxis_title=picture.y, legend_title=picture.by, template="plotly_white")
-    return drawn.update_xaxes(type="log") if picture.logarithmic else drawn
-
-
-def pictures(answer: Answer) -> str:
-    """Return a page with the sentences of an answer and the pictures of its tables, for `plotly.min.js` beside it."""
-    title = html.escape(answer.question)
-    body = [f"<h1>{title}</h1>", *(f"<p>{html.escape(sentence)}</p>" for sentence in answer.sentences)]
-    for table in answer.tables:
-        body += [f"<h2>{html.escape(table.title)}</h2>"] if table.pictures else []
-        for picture in table.pictures:
-            drawn = figure(table.rows, picture)
-            body.append(drawn.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{len(body)}"))
-    head = f'<meta charset="utf-8"><title>{title}</title><script src="plotly.min.js"></script>'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
-
-
-def command(study: Callable[[int], Answer], about: str, arguments: Sequence[str] | None = None) -> None:
-    """Run a study, `study(jobs)`: print its sentences and tables, and write its pages."""
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
-    parser.add_argument("--page", type=Path, help="write the answer into this file of Markdown")
-    parser.add_argument("--figures", type=Path, help="write the figures into this folder, as a page that opens offline")
-    given = parser.parse_args(arguments)
-    answer = study(given.jobs)
-    page = markdown(answer)
-    print(page, end="")
-    if given.page is not None:
-        write_atomically(given.page, page.encode())
-    if given.figures is not None:
-        write_pictures(answer, given.figures)
-
-
-def write_pictures(answer: Answer, folder: Path) -> None:
-    """Write the page of pictures, and the script it needs, into a folder."""
-    from plotly.offline import get_plotlyjs
-
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "plotly.min.js", get_plotlyjs().encode())
-    write_atomically(folder / f"{answer.name}.html", pictures(answer).encode())
-
-
-__all__: Any = [
-    "Answer", "Picture", "Row", "Table", "command", "compared", "in_parallel", "least", "listed", "markdown", "most",
-    "number", "pictures", "table_text", "ties", "where",
-]  # fmt: skip
+    unit = _GROUPS.get(name.split(".")[0])
+    if unit is None:
+        unit = next((unit for ending, unit in _UNITS.items() if name.endswith(ending)), "")
+    return Quantity(value, unit, "lower bound of the whole program" if name in _BOUNDS else source)

@@ -14,17 +14,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from explorer.cli_catalog import kernels, machines, models
+from explorer.cli_dashboard import dashboard
 from explorer.cli_dram import dram
 from explorer.cli_layout import layout
 from explorer.cli_predict import predict
-from explorer.cli_run import explain, program, run, whatif
+from explorer.cli_run import explain, program, run
 from explorer.cli_saved import compare
 from explorer.cli_step import step
 from explorer.cli_study import explore, report
 from explorer.cli_timeline import timeline
+from explorer.cli_whatif import robust, whatif
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-ABOUT_KERNELS = (run, explain, compare, program, timeline, step, whatif, explore, report, predict)
+ABOUT_KERNELS = (
+    run, explain, compare, program, timeline, step, whatif, explore, robust, report, dashboard, predict,
+)  # fmt: skip
 for command in (*ABOUT_KERNELS, layout, kernels, machines, models):
     app.command()(command)
 app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")

@@ -1,4 +1,4 @@
-"""The commands that ask about one kernel: `run`, `explain`, `program` and `whatif`."""
+"""The commands that ask about one kernel: `run`, `explain` and `program`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ from explorer.json_text import Json, print_json
 if TYPE_CHECKING:
     from explorer.explain import Explanation
     from hwmodel.saving import Saved
-
-OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
+    from hwmodel.timeline import Timeline
 
 
 def run(
@@ -111,6 +110,7 @@ def explain(
     sets: Sets = None,
     suggest: Suggest = False,
     engine: Engine = "compiled",
+    path: Annotated[bool, typer.Option("--path", help="The critical path, too, by the reference: slower.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
@@ -122,7 +122,8 @@ def explain(
         overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
         found, saved = evaluate.explanation_of(file, machine, overrides, engine)
         title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
-        _say_explanation(found, title, as_json)
+        ran = saved.program and path and evaluate.recorded(saved.program, evaluate.machine_of(machine, overrides))
+        _say_explanation(found, ran or None, title, as_json)
         return
     if not kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
@@ -131,18 +132,21 @@ def explain(
     warn(model)
     query = with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
-        found = evaluate.explanation(query, engine)
+        found, ran = evaluate.explanation(query, engine), evaluate.timeline(query) if path else None
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
-    _say_explanation(found, f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}", as_json)
+    title = f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}"
+    _say_explanation(found, ran, title, as_json)
 
 
-def _say_explanation(found: Explanation, title: str, as_json: bool) -> None:
-    from explorer import run_view
+def _say_explanation(found: Explanation, ran: Timeline | None, title: str, as_json: bool) -> None:
+    from explorer import path_view, run_view
 
     if as_json:
-        print_json(found.record())
+        path = {"critical_path": [line.record() for line in path_view.path_lines(ran)]} if ran else {}
+        print_json(found.record() | path)
     else:
-        print(f"{title}\n\n{run_view.explanation_text(found)}")
+        texts = [title, run_view.explanation_text(found), *([path_view.path_text(ran)] if ran else [])]
+        print("\n\n".join(texts))
 
 
 def program(
@@ -175,40 +179,3 @@ def program(
         print_json(facts | {"knobs": knobs})
     else:
         print("\n".join([evaluate.describe(query), tables.knobs_line(knobs), text]))
-
-
-def whatif(
-    machine: Machine,
-    kernel: Kernel,
-    sets: Sets = None,
-    model: Model = None,
-    batch: BatchSize = None,
-    context: Context = None,
-    trace: Trace = None,
-    seed: Seed = 0,
-    m: Size = None,
-    n: Size = None,
-    k: Size = None,
-    sizes: Sizes = None,
-    routing: Routing = None,
-    jobs: OneJob = 1,
-    as_json: Json = False,
-) -> None:
-    """Simulate a baseline and its variants, one per --set."""
-    from explorer import evaluate, settings, tables
-    from explorer.whatif import what_if
-    from explorer.workers import workers
-
-    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
-    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    warn(model)
-    if not sets:
-        raise ValueError("whatif needs at least one --set path=value")
-    changes = [settings.parse(text) for text in sets]
-    with workers(jobs) as executor:
-        record = what_if(query, changes, evaluate.EVALUATOR, executor)
-    if as_json:
-        print_json(record)
-    else:
-        print(evaluate.describe(query))
-        print(tables.whatif_table(record))

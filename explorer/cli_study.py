@@ -12,6 +12,8 @@ import typer
 from explorer.cli_query import trace_path
 from explorer.json_text import Json, print_json
 
+Cluster = Annotated[str | None, typer.Option(help="Workers of the Dask scheduler at tcp://HOST:PORT instead.")]
+Storage = Annotated[str | None, typer.Option(help="Also a database: postgresql://USER@HOST/DATABASE.")]
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
 
 
@@ -20,22 +22,29 @@ def explore(
     jobs: Jobs = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Search seed instead of the study's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/NAME]")] = None,
+    cluster: Cluster = None,
+    storage: Storage = None,
+    no_memo: Annotated[bool, typer.Option("--no-memo", help="Simulate also what was simulated before.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search the space of a study; run it again to continue."""
     from explorer import tables
     from explorer.evaluate import EVALUATOR
     from explorer.explore import explore as search
+    from explorer.memo import Memo, cache_folder
     from explorer.progress import bar
     from explorer.report import write_report
     from explorer.study import load_study
 
     question = load_study(study).with_seed(seed)
     folder = out or Path("results") / question.name
-    trace = trace_path(question.batch.trace if question.batch else None)
+    batches = [question.batch, *(workload.batch for workload in question.mix.values())]
+    traces: dict[str, str | None] = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
+    memo = None if no_memo else Memo(cache_folder())
     try:
         with bar(wanted=not as_json) as progress:
-            summary = search(question, folder, jobs or os.cpu_count() or 1, EVALUATOR, progress, trace)
+            count = jobs or os.cpu_count() or 1
+            summary = search(question, folder, count, EVALUATOR, progress, traces, cluster, storage, memo)
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)
@@ -50,15 +59,31 @@ def explore(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    folders: Annotated[list[Path], typer.Argument(help="Results folders; several are compared.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison of several.  [default: report]")] = None,
+    storage: Storage = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a results folder again."""
-    from explorer.report import write_report
+    """Write the report of a results folder into it, or compare several in a folder of their own.
+
+    With --storage, of the studies of the folders' names there.
+    """
+    from explorer.report import write_comparison, write_report
+    from explorer.store import restore
     from explorer.summary import summarise
 
-    page = write_report(folder)
+    if storage is not None:
+        for folder in folders:
+            restore(folder, storage)
+    if len(folders) > 1:
+        page = write_comparison(folders, out or Path("report"))
+        record = {"studies": [summarise(folder).record() for folder in folders]}
+    elif out is not None:
+        raise ValueError("--out: allowed with several results folders; the report of one is written into it")
+    else:
+        page = write_report(folders[0])
+        record = summarise(folders[0]).record()
     if as_json:
-        print_json(summarise(folder).record() | {"report": str(page)})
+        print_json(record | {"report": str(page)})
     else:
         print(page)

@@ -47,10 +47,12 @@ def timeline(
     end_us: Annotated[
         float | None, typer.Option("--to", min=0, help="Microsecond up to which to show it.  [default: its end]")
     ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="A folder for a page of pictures of the run.")] = None,
     max_mb: Annotated[float, typer.Option(help="Megabytes of JSON, at most; before compression.")] = 100,
 ) -> None:
     """Write what every unit does when, as a trace that ui.perfetto.dev opens; simulated by the reference."""
-    from explorer import evaluate, perfetto, tables
+    from explorer import evaluate, path_view, perfetto, tables
+    from explorer.views import run_data
 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out: {out}: allowed: a file in a folder that is there")
@@ -61,9 +63,16 @@ def timeline(
     warn(model)
     query = with_knobs(query, sets, suggest)
     with evaluate.suggesting(query):
-        recorded = evaluate.timeline(query)
+        run = run_data.of_query(query)
+    recorded = run.recorded()
     window = perfetto.window_fs(recorded, start_us, end_us)
     written = perfetto.write(out, recorded, window, int(max_mb * 1_000_000))
-    print(evaluate.describe(query))
-    print(tables.knobs_line(evaluate.knobs(query)))
+    knobs = tables.knobs_line(evaluate.knobs(query))
+    print(run.title)
+    print(knobs)
     print(perfetto.text(out, recorded, window, written, max_mb))
+    print(f"\n{path_view.path_text(recorded)}")
+    if pictures is not None:
+        from explorer.run_page import write_run
+
+        print(write_run(pictures, run, out, knobs))

@@ -15,16 +15,17 @@ import numpy as np
 import plotly.graph_objects as go
 
 from explorer import dram_tables as tables
-from explorer import figures
 from explorer.dram_timeline import KINDS, timeline, timeline_figure, timeline_text
 from explorer.files import write_atomically
-from explorer.report import STYLE, section
+from explorer.page import page, section
+from explorer.views import look
+from explorer.views.memory_use import balance_figure, balance_text
 
 if TYPE_CHECKING:
     from hwmodel.dram.trace import DramTrace
 
 PAGE = "dram.html"
-COLOURS = {"reads": KINDS["RD"][0], "writes": KINDS["WR"][0], "bursts": figures.BASELINE}
+COLOURS = {"reads": KINDS["RD"][0], "writes": KINDS["WR"][0], "bursts": look.BASELINE}
 MAX_NAMES = 40  # beside a map; assumed: more cannot be read
 
 
@@ -32,15 +33,13 @@ def bank_heat_figure(table: tables.BankHeat) -> go.Figure:
     """Return the counts as a map: a line per bank, a column per bin of time."""
     figure = go.Figure()
     if not table.total:
-        return figures.nothing(figure, f"no {table.counted}")
+        return look.nothing(figure, f"no {table.counted}")
     figure.add_heatmap(
         z=table.counts, x0=table.start_us + table.bin_us / 2, dx=table.bin_us, y=list(table.lanes),
         zmin=0, zmax=int(table.counts.max()), colorscale="Cividis",
         hovertemplate="%{y}<br>%{x:.4g} us: %{z}<extra></extra>", colorbar={"title": {"text": table.counted}},
     )  # fmt: skip
-    figures.titled(figure, "time [us]", "").update_layout(
-        height=min(1200, 160 + 20 * len(table.lanes)), margin={"l": 130}
-    )
+    look.titled(figure, "time [us]", "").update_layout(height=min(1200, 160 + 20 * len(table.lanes)), margin={"l": 130})
     return figure.update_yaxes(type="category", autorange="reversed", nticks=MAX_NAMES)
 
 
@@ -51,7 +50,7 @@ def bank_heat_text(table: tables.BankHeat) -> str:
     lane, at = np.unravel_index(int(table.counts.argmax()), table.counts.shape)
     first = table.start_us + int(at) * table.bin_us
     text = (
-        f"{table.total:,} {table.counted} in {table.active_banks:,} of {figures.count(table.banks, 'bank')}; the "
+        f"{table.total:,} {table.counted} in {table.active_banks:,} of {look.count(table.banks, 'bank')}; the "
         f"busiest bank has {table.busiest:,}, {table.busiest * table.banks / table.total:.2f} times the mean of all; "
         f"the fullest cell is {table.lanes[int(lane)]} from {first:.4g} us on, {int(table.counts.max()):,} in "
         f"{table.bin_us:.4g} us"
@@ -64,7 +63,7 @@ def queue_figure(queues: Sequence[tables.QueueDepth]) -> go.Figure:
     """Return the bursts that wait over time, as steps, one line per kind."""
     figure = go.Figure()
     if not any(queue.bursts for queue in queues):
-        return figures.nothing(figure, "no bursts")
+        return look.nothing(figure, "no bursts")
     for queue in queues:
         if queue.bursts:
             figure.add_scatter(
@@ -72,7 +71,7 @@ def queue_figure(queues: Sequence[tables.QueueDepth]) -> go.Figure:
                 name=f"{queue.kind}, highest of each bin" if queue.binned else queue.kind, mode="lines",
                 line={"color": COLOURS[queue.kind], "shape": "hv"},
             )  # fmt: skip
-    return figures.titled(figure, "time [us]", "bursts waiting").update_yaxes(rangemode="tozero")
+    return look.titled(figure, "time [us]", "bursts waiting").update_yaxes(rangemode="tozero")
 
 
 def queue_text(queues: Sequence[tables.QueueDepth], where: str = "all pseudo-channels together") -> str:
@@ -91,7 +90,7 @@ def latency_figure(table: tables.Latency) -> go.Figure:
     """Return the latencies as a histogram with its percentiles; logarithmic on both axes where the table is."""
     figure = go.Figure()
     if not len(table.counts):
-        return figures.nothing(figure, f"no {table.kind}")
+        return look.nothing(figure, f"no {table.kind}")
     figure.add_bar(
         x=(table.edges_ns[:-1] + table.edges_ns[1:]) / 2, width=np.diff(table.edges_ns), y=table.counts,
         name=table.kind, marker={"color": COLOURS[table.kind], "line": {"width": 0}},
@@ -101,9 +100,9 @@ def latency_figure(table: tables.Latency) -> go.Figure:
         figure.add_scatter(
             x=[value, value], y=[0.5 if table.log else 0, highest * (1.3 if table.log else 1.04)],
             name=f"{name}: {value:,.1f} ns", mode="lines",
-            line={"color": figures.BOUND, "dash": ("solid", "dash", "dashdot", "dot")[place % 4], "width": 1.5},
+            line={"color": look.BOUND, "dash": ("solid", "dash", "dashdot", "dot")[place % 4], "width": 1.5},
         )  # fmt: skip
-    figures.titled(figure, "latency [ns]", f"{table.kind} per bin").update_layout(bargap=0)
+    look.titled(figure, "latency [ns]", f"{table.kind} per bin").update_layout(bargap=0)
     if table.log:
         figure.update_xaxes(type="log").update_yaxes(type="log")
     return figure
@@ -154,24 +153,21 @@ def render(
 
     commands = timeline(trace, window, pseudo_channels)
     body = [
-        section("Commands", timeline_text(commands), timeline_figure(commands), "commands"),
+        section("Commands", timeline_text(commands), look.shielded(timeline_figure(commands)), "commands"),
         *_bank_sections(trace, counted),
         *_burst_sections(trace, log_latency),
     ]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<script>{get_plotlyjs()}</script></head>\n<body>\n'
-        f"<h1>{html.escape(title)}</h1>\n<p>{html.escape(_facts(trace))}</p>\n" + "\n".join(body) + "\n</body></html>\n"
-    )
+    facts = f"<p>{html.escape(_facts(trace))}</p>"
+    return page(title, [facts, *body], script=get_plotlyjs())
 
 
 def _facts(trace: DramTrace) -> str:
     start, end = trace.span
     o = trace.organisation
     return (
-        f"{figures.count(len(trace.commands), 'command')} and {figures.count(len(trace.bursts), 'burst')} of "
+        f"{look.count(len(trace.commands), 'command')} and {look.count(len(trace.bursts), 'burst')} of "
         f"{o.burst_bytes} B in {(end - start) * trace.tick_ns / 1000:,.4g} us, a tick is {trace.tick_ns:.4g} ns; "
-        f"{figures.count(trace.pseudo_channels, 'pseudo-channel')} of {figures.count(o.banks, 'bank')}. "
+        f"{look.count(trace.pseudo_channels, 'pseudo-channel')} of {look.count(o.banks, 'bank')}. "
         "The simulation is deterministic: the same trace and versions give the same page."
     )
 
@@ -179,15 +175,20 @@ def _facts(trace: DramTrace) -> str:
 def _bank_sections(trace: DramTrace, counted: Sequence[str]) -> Iterator[str]:
     for name in counted:
         heat = tables.bank_heat(trace, name)
-        yield section(f"Banks: {name}", bank_heat_text(heat), bank_heat_figure(heat), f"banks-{name}")
+        yield section(f"Banks: {name}", bank_heat_text(heat), look.shielded(bank_heat_figure(heat)), f"banks-{name}")
 
 
 def _burst_sections(trace: DramTrace, log_latency: bool) -> Iterator[str]:
     queues = [tables.queue_depth(trace, is_write) for is_write in (False, True)]
-    yield section("Queues", queue_text(queues), queue_figure(queues), "queues")
+    yield section("Queues", queue_text(queues), look.shielded(queue_figure(queues)), "queues")
     present = [is_write for is_write, queue in zip((False, True), queues, strict=True) if queue.bursts]
     for is_write in present or (None,):
         table = tables.latency(trace, is_write, log_latency)
-        yield section(f"Latency of {table.kind}", latency_text(table), latency_figure(table), f"latency-{table.kind}")
+        yield section(
+            f"Latency of {table.kind}",
+            latency_text(table),
+            look.shielded(latency_figure(table)),
+            f"latency-{table.kind}",
+        )
     loads = {"This trace": tables.balance(trace)}
-    yield section("Balance", figures.balance_text(loads), figures.balance(loads), "balance")
+    yield section("Balance", balance_text(loads), look.shielded(balance_figure(loads)), "balance")

@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from explorer.dram_tables import pseudo_channel_name
-from explorer.figures import count, nothing, titled
+from explorer.views.look import count, nothing, titled
 from hwmodel.dram.standards import COMMANDS
 from hwmodel.dram.trace import OUTCOMES, DramTrace
 

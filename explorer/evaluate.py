@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from explorer.explain import Explanation
+    from hwmodel.machine import Machine
+    from hwmodel.program import Program
+    from hwmodel.result import Result
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
@@ -49,6 +54,29 @@ class Outcome:
     banks: Mapping[str, np.ndarray]
 
 
+def _nothing(query: Query) -> float:
+    return 0.0
+
+
+def _no_costs(query: Query) -> dict[str, float]:
+    return {"sram_capacity_bytes": 0.0, "hbm_stacks": 0.0}
+
+
+def _no_columns(query: Query, columns: Mapping[str, Sequence[Scalar]]) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class BoundColumns:
+    """Lower bounds of many points: float64[n]; `energy_pj` is None where the machine gives no energies.
+
+    A point that cannot run may have any bound.
+    """
+
+    time_us: np.ndarray
+    energy_pj: np.ndarray | None
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """What a search needs to know about queries.
@@ -59,7 +87,11 @@ class Evaluator:
     `bound_pj(query)` <= its energy.
     `prepare`: work that `simulate` does once on a computer, in parts that processes can share.
     `inputs(query)`: digests of everything that the query names but does not contain. `describe(query)`: a
-    title.
+    title. `bound_hbm_bytes(query)` <= what it reads and writes of main memory, `costs(query)`: what its machine costs,
+    by the names in `objective.COSTS`. `check(query)`: raises ValueError for what does not compile, such as buffers that
+    do not fit.
+    `bound_columns(query, columns)`: bounds of many points at once, whose knobs stand in `columns`; None where the
+    kernel has none.
     """
 
     defaults: Callable[[str], dict[str, Scalar]]
@@ -69,7 +101,11 @@ class Evaluator:
     inputs: Callable[[Query], dict[str, str]]
     describe: Callable[[Query], str]
     bound_pj: Callable[[Query], float]
-    prepare: tuple[Callable[[Query], None], ...] = ()
+    prepare: tuple[Callable[[Query], Any], ...] = ()
+    bound_hbm_bytes: Callable[[Query], float] = _nothing
+    costs: Callable[[Query], dict[str, float]] = _no_costs
+    check: Callable[[Query], Any] = _nothing
+    bound_columns: Callable[[Query, Mapping[str, Sequence[Scalar]]], Any] = _no_columns
 
 
 def kernel_of(name: str) -> Any:
@@ -120,7 +156,7 @@ def _drawing() -> set[str]:
 def suggested(query: Query) -> Query:
     """Return the query with the knobs that its kernel suggests for its problem and machine, but for those it sets."""
     machine = machine_of(query.machine, query.machine_overrides)
-    found = kernel_of(query.kernel).suggested(_problem_of(query), machine)
+    found = kernel_of(query.kernel).suggested(problem_of(query), machine)
     for name in knobs(query):
         if name not in dict(query.knobs):
             query = query.with_knob(name, getattr(found, name))
@@ -206,14 +242,28 @@ def _problem_digest(
     return _digest([kernel, repr(_problem(kernel, model, batch, options, routing))])
 
 
-def _problem_of(query: Query) -> Any:
+def problem_of(query: Query) -> Any:
+    """Return the problem of the query: its kernel's sizes and types, as `workloads.kernels` describes them."""
     return _problem(query.kernel, query.model, query.batch, query.options, query.routing)
 
 
 def _program(query: Query) -> tuple[Any, Any]:
     machine = machine_of(query.machine, query.machine_overrides)
-    program = kernel_of(query.kernel).compile(_problem_of(query), _knobs(query), machine, query.seed)
+    program = kernel_of(query.kernel).compile(problem_of(query), _knobs(query), machine, query.seed)
     return program, machine
+
+
+def program_on(query: Query) -> tuple[Any, Any]:
+    """Return the compiled program of the query, and the machine that it is for."""
+    return _program(query)
+
+
+def forget() -> None:
+    """Forget the machines, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel.spec import load_machine
+
+    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest):
+        kept.cache_clear()
 
 
 def program_facts(query: Query) -> tuple[dict[str, Any], str]:
@@ -234,7 +284,7 @@ def _digest(value: object) -> str:
 
 def key(query: Query) -> str:
     """Return 16 hexadecimal digits of machine, kernel, problem, the meaning of the knobs, and seed."""
-    canonical = kernel_of(query.kernel).canonical(_problem_of(query), _knobs(query))
+    canonical = kernel_of(query.kernel).canonical(problem_of(query), _knobs(query))
     problem = _problem_digest(query.kernel, query.model, query.batch, query.options, query.routing)
     return _digest([_spec(query.machine, query.machine_overrides).hash, problem, canonical, query.seed])
 
@@ -247,6 +297,17 @@ def bound_us(query: Query) -> float:
     program, machine = _program(query)
     with _no_refusal():
         return int(lower_bound(program, machine).total_fs) / FS_PER_US
+
+
+def bound_columns(query: Query, columns: Mapping[str, Sequence[Scalar]]) -> BoundColumns | None:
+    """Return lower bounds of the query with the values of every row of `columns` set, as `Query.with_knob` sets them.
+
+    `columns` are equally long, by the name of a knob or `machine.PATH`. None where the kernel has no closed form: then
+    `bound_us` has to be asked point by point. Raises ValueError for a name that is no knob of the kernel.
+    """
+    from explorer.bound_columns import bounds_of
+
+    return bounds_of(query, columns)
 
 
 def bound_pj(query: Query) -> float:
@@ -263,13 +324,34 @@ def bound_pj(query: Query) -> float:
     return energy.total_fj / FJ_PER_PJ
 
 
+def bound_hbm_bytes(query: Query) -> float:
+    """Return bytes of main memory that every run of the query reads and writes at least."""
+    from hwmodel.bounds import lower_bound
+
+    program, machine = _program(query)
+    with _no_refusal():
+        return float(sum(lower_bound(program, machine).bursts.values()) * machine.burst_bytes)
+
+
+def costs(query: Query) -> dict[str, float]:
+    """Return what the query's machine costs: bytes of all scratchpads, and stacks of HBM, 0 where there are none."""
+    spec = machine_of(query.machine, query.machine_overrides).spec
+    capacity = spec.cores.count * int(spec.cores.sram.capacity)
+    return {"sram_capacity_bytes": float(capacity), "hbm_stacks": float(spec.hbm.stacks if spec.hbm else 0)}
+
+
+def check(query: Query) -> None:
+    """Raise ValueError unless the query compiles: knobs that go together, buffers that fit."""
+    _program(query)
+
+
 def saved_run(query: Query, engine: str = "compiled") -> Saved:
     """Return the program of the query and its result, by the compiled engine or by the SimPy "reference"."""
     program, machine = _program(query)  # before the heavy imports: a query that cannot run is refused at once
     from hwmodel.saving import Saved
 
     run = simulator(engine)
-    with _no_refusal():
+    with _no_refusal(), _compiling_beside(query):
         result = run(program, machine)
     return Saved(program, result, describe(query), {name: str(value) for name, value in knobs(query).items()})
 
@@ -286,12 +368,26 @@ def simulate(query: Query, engine: str = "compiled") -> Outcome:
 
 def timeline(query: Query) -> Timeline:
     """Return what happened when in a run of the query, by the SimPy reference, whose times are the engine's."""
+    return recorded(*_program(query))
+
+
+def recorded(program: Program, machine: Machine) -> Timeline:
+    """Return what happened when in a run of a program, by the SimPy reference."""
+    return _record(program, machine)[1]
+
+
+def recorded_run(query: Query) -> tuple[Program, Machine, Result, Timeline]:
+    """Return the program of the query, its machine, its result and what happened when, by the SimPy reference."""
     program, machine = _program(query)
+    return program, machine, *_record(program, machine)
+
+
+def _record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
     from hwmodel.recorder import record
 
     announce_compiling()
     with _no_refusal():
-        return record(program, machine)[1]
+        return record(program, machine)
 
 
 def explanation(query: Query, engine: str = "compiled") -> Explanation:
@@ -351,6 +447,29 @@ def compile_dram(query: Query) -> None:
     compile_dram(machine_of(query.machine, query.machine_overrides))
 
 
+@contextmanager
+def _compiling_beside(query: Query) -> Iterator[None]:
+    """Let another process compile the DRAM channels, where they are not on the disk yet, while this one compiles."""
+    from hwmodel.reference import is_dram_compiled
+
+    machine = machine_of(query.machine, query.machine_overrides)
+    if parent_process() is not None or is_dram_compiled(machine):
+        yield
+        return
+    code = "import sys; from explorer.evaluate import machine_of; from hwmodel.reference import compile_dram; "
+    code += "compile_dram(machine_of(sys.argv[1], tuple(tuple(pair.split('=', 1)) for pair in sys.argv[2:])))"
+    changes = [f"{path}={value}" for path, value in query.machine_overrides]
+    beside = subprocess.Popen(
+        [sys.executable, "-c", code, query.machine, *changes],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        compile_others(query)
+        yield
+    finally:
+        beside.wait()
+
+
 def compile_others(query: Query) -> None:
     """Compile what else a simulation of the query needs."""
     from hwmodel.engine import compile_others
@@ -381,7 +500,7 @@ def inputs(query: Query) -> dict[str, str]:
     machine_of(query.machine, ())  # a description whose parts do not fit is refused by its name
     found = {
         "machine": str(_spec(query.machine, query.machine_overrides).hash),
-        "simulator": _source_digest(),
+        "simulator": source_digest(FLOORS),
     }
     if query.model is not None:
         found["model"] = _digest(asdict(load_model(query.model)))
@@ -389,15 +508,15 @@ def inputs(query: Query) -> dict[str, str]:
         found["batch"] = _digest(list(batch_of(query.batch).contexts))
         found["batch_source"] = str(batch_source(query))
     if query.routing is not None:
-        found["routing"] = str(_problem_of(query).routing)
+        found["routing"] = str(problem_of(query).routing)
     return found
 
 
-@lru_cache(maxsize=1)
-def _source_digest() -> str:
-    """Return a digest of every source and description file of the floors below."""
+@lru_cache(maxsize=4)
+def source_digest(floors: tuple[str, ...]) -> str:
+    """Return a digest of every source and description file of some floors."""
     root = Path(__file__).resolve().parent.parent
-    files = (f for floor in FLOORS for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
+    files = (f for floor in floors for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
     return _digest([(f.relative_to(root).as_posix(), _digest(f.read_text("utf-8"))) for f in sorted(files)])
 
 
@@ -435,7 +554,7 @@ def _describe_batch(batch: BatchSpec) -> str:
 
 
 def _describe_routing(query: Query) -> str:
-    problem = _problem_of(query)
+    problem = problem_of(query)
     return f"{problem.tokens} tokens to {problem.topk} of {problem.experts} experts as in {query.routing}"
 
 
@@ -444,4 +563,17 @@ def batch_source(query: Query) -> str | None:
     return None if query.batch is None else str(batch_of(query.batch).source)
 
 
-EVALUATOR = Evaluator(defaults, key, bound_us, simulate, inputs, describe, bound_pj, (compile_dram, compile_others))
+EVALUATOR = Evaluator(
+    defaults,
+    key,
+    bound_us,
+    simulate,
+    inputs,
+    describe,
+    bound_pj,
+    (compile_dram, compile_others),
+    bound_hbm_bytes,
+    costs,
+    check,
+    bound_columns,
+)

@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from explorer.bounding import bound_space, in_columns, name_points, probe
 from explorer.evaluate import Evaluator
-from explorer.objective import OBJECTIVES
 from explorer.progress import Progress
-from explorer.query import MACHINE_PREFIX, Query
+from explorer.query import MACHINE_PREFIX
 from explorer.search import Search
-from explorer.space import Candidates, bound_space, enumerate_points, probe
+from explorer.simulations import Outcomes
+from explorer.space import Space, TracePaths, bare, span
 from explorer.store import Identity, Store, check_belongs, known_bounds, opened
 from explorer.study import Study
 from explorer.summary import Summary, summarise
-from explorer.workers import Refused, attempt, workers
+from explorer.workers import attempt, workers
 
 
 def explore(
@@ -28,50 +30,61 @@ def explore(
     jobs: int,
     evaluator: Evaluator,
     progress: Progress,
-    trace_path: str | None = None,
+    trace_paths: TracePaths | None = None,
+    cluster: str | None = None,
+    storage: str | None = None,
+    memo: Outcomes | None = None,
 ) -> Summary:
     """Search the space of `study` with `jobs` workers, keep everything in `folder`, and return the answer.
 
     Continues where an earlier run of the same study stopped. Raises ValueError, before anything is written,
     when the study is wrong (naming its file and the key at fault) or the folder belongs to another one.
+    `trace_paths`: the files of traces, by name. `cluster`: the address of a Dask scheduler, instead of `jobs`.
+    `storage`: the URL of a database for the rows. `memo`: outcomes of earlier runs.
     """
     with _blaming(study):
-        check_problem(study, evaluator, trace_path)
-        candidates = enumerate_points(study.located(), evaluator, trace_path)
-        identity = identify(study, candidates, evaluator)
-    objective = OBJECTIVES[study.objective]
+        check_problem(study, evaluator, trace_paths)
+        space = span(study.located(), evaluator, trace_paths)
+        columns = in_columns(space, evaluator)
+        identity = identify(study, space, evaluator)
     check_belongs(folder, identity)
-    stored = known_bounds(folder)
+    known = known_bounds(folder)
     with _blaming(study):
-        known = probe(candidates, stored, evaluator, objective)
-    with opened(folder, identity) as store, workers(jobs) as executor:
-        parts = _prepare(candidates, store, evaluator, executor) if jobs > 1 else []
-        space = bound_space(candidates, known, evaluator, executor, progress, objective)
+        name_points(space, evaluator, known, columns)
+        probe(space, evaluator)
+    queries = list(space.queries(space.start))
+    with workers(jobs, cluster, queries) as executor, opened(folder, identity, storage) as store:
+        parts = _prepare(space, store, evaluator, executor) if jobs > 1 else []
+        bound_space(space, evaluator, known, executor, progress, columns)
         store.keep_space(space)
         for part in parts:
             part.result()
-        Search(study, space, evaluator, store, progress).run(executor)
+        named = len(space.keys)
+        with _blaming(study):
+            search = Search(study, space, evaluator, store, progress, memo)
+        search.run(executor)
+        if len(space.keys) > named:
+            store.keep_space(space, again=True)
     return summarise(folder)
 
 
-def _prepare(
-    candidates: Candidates, store: Store, evaluator: Evaluator, executor: Executor
-) -> list[Future[Refused | None]]:
+def _prepare(space: Space, store: Store, evaluator: Evaluator, executor: Executor) -> list[Future[Any]]:
     """Let the workers share what each would do for itself before its first simulation, if there is one to come."""
-    baseline = candidates.baseline
-    if store.recall(baseline.key) is not None:
+    if store.recall(space.keys[space.start]) is not None:
         return []
-    return [executor.submit(attempt, prepare, baseline.query) for prepare in evaluator.prepare]
+    query = space.queries(space.start)[0]
+    return [executor.submit(attempt, prepare, query) for prepare in evaluator.prepare]
 
 
-def check_problem(study: Study, evaluator: Evaluator, trace_path: str | None) -> None:
+def check_problem(study: Study, evaluator: Evaluator, trace_paths: TracePaths | None = None) -> None:
     """Raise ValueError where kernel, machine, model, batch or options are at fault, whatever the knobs are."""
     evaluator.defaults(study.kernel)
-    there = study.located()
-    batch = study.batch.spec(trace_path) if study.batch else None
-    query = Query(there.machine, study.kernel, there.model, batch, tuple(study.options.items()), routing=there.routing)
-    evaluator.inputs(query)
-    evaluator.key(query)
+    for work in bare(study.located(), trace_paths):
+        try:
+            evaluator.inputs(work.base)
+            evaluator.key(work.base)
+        except ValueError as error:
+            raise ValueError(f"mix.{work.name}: {error}" if work.name else str(error)) from None
 
 
 @contextmanager
@@ -96,9 +109,16 @@ def _placed(study: Study, message: str) -> str:
     return message
 
 
-def identify(study: Study, candidates: Candidates, evaluator: Evaluator) -> Identity:
+def identify(study: Study, space: Space, evaluator: Evaluator) -> Identity:
     """Return what the results of `study` belong to."""
-    query = candidates.baseline.query
-    others = (name for point in (candidates.baseline, *candidates.points[:1]) for name in point.query.settings())
+    inputs: dict[str, str] = {}
+    queries = space.queries(space.start)
+    for work, query in zip(space.works, queries, strict=True):
+        prefix = f"{work.name}." if work.name else ""
+        inputs |= {prefix + name: digest for name, digest in evaluator.inputs(query).items()}
+    others = (name for index in (space.start, 0) for name in space.queries(index)[0].settings())
     settings = tuple(dict.fromkeys([*study.knobs, *others]))
-    return Identity(study, evaluator.inputs(query), settings, evaluator.describe(query))
+    title = evaluator.describe(queries[0])
+    if study.mix:
+        title += f" · {study.over.text} of the mix {', '.join(study.mix)}"
+    return Identity(study, inputs, settings, title)

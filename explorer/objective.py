@@ -1,15 +1,19 @@
-"""What a study makes small: one number of a run, with the column of its lower bound and the words for it.
+"""What a study makes small: numbers of a run or of its machine, with the columns of their lower bounds and the words.
 
-`time_us` and `energy_pj` are the names that a study file takes; search, certificate, tables and figures read the rest
-here. Smaller is better for each of them.
+The names in `OBJECTIVES` are those that a study file takes; search, certificate, tables and figures read the rest here.
+Smaller is better for each of them. Costs of the machine (all scratchpads, HBM stacks) are known before anything runs,
+so that their bounds are their values. Nothing bounds the bytes of scratchpads yet but 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from explorer.query import Scalar
+
+_OCTETS = ("", "k", "M", "G", "T", "P")
 _JOULES = ("f", "p", "n", "u", "m", "", "k", "M", "G")
 
 
@@ -56,6 +60,48 @@ class Objective:
     at_least: Callable[[float], str]
 
 
+def octets(count: float) -> str:
+    """Return a number of bytes with the prefix that fits: 172.3 MB."""
+    step = max(0, min((len(str(int(count))) - 1) // 3, len(_OCTETS) - 1))
+    return f"{count / 1000**step:.4g} {_OCTETS[step]}B"
+
+
+def at_least_octets(count: float) -> str:
+    """Return bytes in full, so that `at least` stays true."""
+    return f"{math.floor(count):,} B"
+
+
+def stacks(count: float) -> str:
+    """Return a number of stacks, a mean of them with its fraction."""
+    return f"{count:g} stack{'' if count == 1 else 's'}"
+
+
 TIME = Objective("time_us", "bound_us", "time", "faster", "time [us]", microseconds, at_least)
 ENERGY = Objective("energy_pj", "energy_bound_pj", "energy", "cheaper", "energy [pJ]", joules, at_least_joules)
-OBJECTIVES = {objective.metric: objective for objective in (TIME, ENERGY)}
+_BYTES = octets, at_least_octets
+OBJECTIVES = {
+    objective.metric: objective
+    for objective in (
+        TIME,
+        ENERGY,
+        Objective("hbm_bytes", "hbm_bound_bytes", "HBM traffic", "thriftier", "HBM traffic [B]", *_BYTES),
+        Objective("sram_bytes", "sram_bound_bytes", "SRAM traffic", "thriftier", "SRAM traffic [B]", *_BYTES),
+        Objective(
+            "sram_capacity_bytes", "sram_capacity_bound_bytes", "SRAM", "smaller", "SRAM of all cores [B]", *_BYTES
+        ),
+        Objective("hbm_stacks", "hbm_stacks_bound", "HBM stacks", "smaller", "HBM stacks", stacks, stacks),
+    )
+}
+COSTS = ("sram_capacity_bytes", "hbm_stacks")  # of the machine alone
+
+
+def with_traffic(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return flat numbers of a run and the sums that are objectives: bytes of main memory, and of all scratchpads."""
+    found = dict(metrics)
+    if "hbm_read_bytes" in metrics:
+        found["hbm_bytes"] = metrics["hbm_read_bytes"] + metrics.get("hbm_write_bytes", 0)  # type: ignore[operator]
+    parts = [int(n) for name, n in metrics.items() if name.startswith("sram.") and name.endswith(_SRAM_BYTES)]
+    return found | ({"sram_bytes": sum(parts)} if parts else {})
+
+
+_SRAM_BYTES = (".read_bytes", ".written_bytes")

@@ -2,12 +2,12 @@
 
 A pure function from `hwmodel.timeline.Timeline` to events of the Trace Event Format, and their JSON: a process per core
 with a thread per unit, `X` slices for what a unit did (category "busy") and what it waited for (category "wait"), a
-pair of `s` and `f` events for each link, `C` events for counts, and a process for the run: its phases, and what all
-cores share. Events stand in order of time, a slice before the flows that begin or end in it. Viewers keep whole
-nanoseconds, so that is what `ts` and `dur` have, both ends rounded down; `args` have the femtoseconds.
+pair of `s` and `f` events for each link, `C` events for counts, and a process for the run: its phases, its critical
+path, and what all cores share. Events stand in order of time, a slice before the flows that begin or end in it. Viewers
+keep whole nanoseconds, so that is what `ts` and `dur` have, both ends rounded down; `args` have the femtoseconds.
 
-Too large a trace first loses its flows; then the slices of a unit that begin in one bin become one, which has the sum
-of their busy time and of their waits, and counts become their means over a bin.
+Too large a trace first loses its flows and the path; then the slices of a unit that begin in one bin become one, which
+has the sum of their busy time and of their waits, and counts become their means over a bin.
 
 Not shown: idle units (gaps), single requests and DRAM commands (`rowhit dram replay` draws those), links along counters
 of free buffers, instructions that take no time, and blocks of a scratchpad that units compute; a load's slice is the
@@ -26,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from explorer.files import written_atomically
+from hwmodel.critical_path import critical_path
 from hwmodel.program import QUEUES
 from hwmodel.timeline import USEFUL, Span, Steps, Timeline, round_fs
 from hwmodel.units import FS_PER_US
 
 FS_PER_NS = 10**6
 _PHASES = 100_000  # the thread of the phases, before those of the units
+_PATH = _PHASES + 1  # the thread of the critical path
 RUN = 1  # the process of the run; core c is process RUN + 1 + c, as 0 is nobody's
 MOST_MB = 100_000  # more is a slip of the unit
 _EVENT_BYTES = 200  # about what a slice takes
@@ -43,17 +45,18 @@ Placed = tuple[int, list[Event]]  # events that stand together, and their femtos
 
 @dataclass(frozen=True)
 class Detail:
-    """What a trace leaves out: flows, and the slices within a bin; `bin_fs` 0 is without bins."""
+    """What a trace leaves out: flows and the critical path, and the slices within a bin; `bin_fs` 0 is without bins."""
 
     flows: bool = True
     bin_fs: int = 0
 
     def text(self, most: str) -> str:
         """Say it, `most` being the size that was allowed."""
+        without = f"to stay below {most}: no flows and no critical path"
         if self.bin_fs:
             bins = f"{self.bin_fs // FS_PER_NS} ns"
-            return f"to stay below {most}: no flows, slices that begin in the same {bins} are one, counts are means"
-        return "everything" if self.flows else f"to stay below {most}: no flows"
+            return f"{without}, slices that begin in the same {bins} are one, counts are means"
+        return "everything" if self.flows else without
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,11 @@ class Written:
 def events(timeline: Timeline, window: tuple[int, int], detail: Detail) -> Iterator[Event]:
     """Yield the events of a trace of what overlaps the window of femtoseconds (from, to); see the module."""
     placed = [*_phases(timeline, window), *_slices(timeline, window, detail), *_counts(timeline, window, detail)]
+    placed += _path(timeline, window) if detail.flows else ()
     placed.sort(key=lambda each: each[0])
     yield from _names(timeline)
+    if detail.flows:
+        yield {"ph": "M", "name": "thread_name", "pid": RUN, "tid": _PATH, "args": {"name": "critical path"}}
     for _, together in placed:
         yield from together
 
@@ -225,6 +231,15 @@ def _phases(timeline: Timeline, window: tuple[int, int]) -> Iterator[Placed]:
         ):
             if from_fs < to_fs and _overlaps(from_fs, to_fs, window):
                 yield from_fs, [_slice(RUN, _PHASES, from_fs, to_fs, name, "phase", {})]
+
+
+def _path(timeline: Timeline, window: tuple[int, int]) -> Iterator[Placed]:
+    for step in critical_path(timeline):
+        if _overlaps(step.from_fs, step.to_fs, window):
+            unit = f"core {step.core} {QUEUES[step.queue]}" if step.execution >= 0 else ""
+            name = timeline.executions[step.execution].name if step.execution >= 0 else step.cause
+            args = {"unit": unit, "cause": step.cause}
+            yield step.from_fs, [_slice(RUN, _PATH, step.from_fs, step.to_fs, f"{unit} {name}".strip(), "path", args)]
 
 
 def _overlaps(from_fs: int, to_fs: int, window: tuple[int, int]) -> bool:

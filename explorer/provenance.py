@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,15 +28,23 @@ def provenance(identity: Identity) -> dict[str, str]:
     """Return what the results of a study depend on, by name."""
     study = identity.study
     return {
-        "rowhit": _version("rowhit"),
-        "commit": commit() or "not from a git checkout",
-        "python": platform.python_version(),
-        **{library: _version(library) for library in LIBRARIES},
+        **versions(),
         "study": f"{study.name}, hash {study.hash}",
         "search seed": str(study.seed),
         "batch seed": str(study.batch.seed) if study.batch else "no batch",
         "machine": study.machine,
         **{_LABELS.get(name, name): text for name, text in identity.inputs.items()},
+    }
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Return the versions of the program and of what it computes with, by name."""
+    return {
+        "rowhit": _version("rowhit"),
+        "commit": commit() or "not from a git checkout",
+        "python": platform.python_version(),
+        **{library: _version(library) for library in LIBRARIES},
     }
 
 

@@ -1,150 +1,88 @@
-"""The report: one folder that opens offline, made from the rows in a results folder and from nothing else.
+"""The report: pages that open offline, made from the rows in results folders and from nothing else.
 
-`report.html` holds the table, the figures with their sentences, all evaluated points and the provenance;
-`plotly.min.js` lies beside it. Every text that a study can choose is escaped. Both files are written whole or
-not at all.
+One folder: `report.html` beside its rows, with a page each for the settings, the machine, what may be trusted and all
+points. Several: a folder of their own, whose `report.html` compares them, with the pages of each. `plotly.min.js` lies
+beside the pages once. Pages are named by place, never by what a study calls itself, and each is written whole or not at
+all.
 """
 
 from __future__ import annotations
 
 import html
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from explorer import figures
-from explorer.balance import balance_of
 from explorer.files import write_atomically
-from explorer.objective import Objective
-from explorer.provenance import provenance
-from explorer.store import Details, read_details, rows_frame
-from explorer.summary import Summary, summarise
-from explorer.tables import number, result_table, verdict
+from explorer.objective import OBJECTIVES
+from explorer.page import SCRIPT, footer, page, sections
+from explorer.points_table import points_csv, points_table
+from explorer.summary import Summary, summarise_frames
+from explorer.tables import align, at_most, result_table, signed, verdict
+from explorer.views import index
+from explorer.views.study_data import StudyData, named, read
+from explorer.views.view import drawn
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
-
-MAX_LINES = 1000  # of the table of points; assumed: browsers slow down above; all are in points/
-PAGE, SCRIPT = "report.html", "plotly.min.js"
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; color: #222 }
-pre { background: #f4f4f4; padding: 1em; font-size: 12px; overflow-x: auto }
-table { border-collapse: collapse; font-size: 13px }
-td, th { padding: 2px 10px; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
-td.text, th.text { text-align: left }
-.wide { overflow-x: auto; max-height: 32em }
-footer { color: #555 }
-"""
-_CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads the figure
-_COLUMNS = (
-    "time_us",
-    "energy_pj",
-    "hbm_bandwidth_fraction",
-    "hbm_read_bytes",
-    "row_hits",
-    "row_misses",
-    "row_conflicts",
-    "limited_by",
-)
+PAGE = "report.html"
+_TITLES = {"answer": "Answer", "settings": "Settings", "machine": "Machine", "trust": "Trust"}
+_POINTS = "points"
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report of a results folder into it and return the page's path; ValueError without results."""
-    page = render(summarise(folder), rows_frame(folder), *_details(folder))
+    """Write the report of a results folder into it and return the first page's path; ValueError without results."""
+    return _write(folder, study_pages(read(folder)))
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write the report of several results folders into `out`, made where it is missing; return the first page's path.
+
+    Raises ValueError where a folder has no results, and where `out` is one of them.
+    """
+    if any(out.resolve() == folder.resolve() for folder in folders):
+        raise ValueError(f"--out: {out}: is one of the results; choose another folder")
+    studies = [read(folder, name) for folder, name in zip(folders, named(folders), strict=True)]
+    found = {PAGE: comparison_page(studies)}
+    for place, study in enumerate(studies, start=1):
+        found |= study_pages(study, f"{place}-", {"Comparison": PAGE})
+    out.mkdir(parents=True, exist_ok=True)
+    return _write(out, found)
+
+
+def _write(folder: Path, pages: Mapping[str, str]) -> Path:
     from plotly.offline import get_plotlyjs
 
+    for name in (*pages, SCRIPT):  # a link in their place is not followed
+        (folder / f".{name}.tmp").unlink(missing_ok=True)
     write_atomically(folder / SCRIPT, get_plotlyjs().encode())
-    write_atomically(folder / PAGE, page.encode())
+    for name, text in pages.items():
+        write_atomically(folder / name, text.encode())
     return folder / PAGE
 
 
-def _details(folder: Path) -> tuple[Details, Details]:
-    summary = summarise(folder)
-    return read_details(folder, int(summary.baseline["point"])), read_details(folder, int(summary.best["point"]))
-
-
-def render(summary: Summary, rows: pd.DataFrame, baseline: Details, best: Details) -> str:
-    """Return the page."""
-    study = summary.identity.study
-    body = [
-        f"<h1>{html.escape(study.name)}</h1>",
-        f"<p>{html.escape(summary.identity.title)}</p>",
-        f"<pre>{html.escape(result_table(summary))}\n{html.escape(verdict(summary))}</pre>",
-        *_search_sections(summary, rows),
-        *_machine_sections(baseline, best),
-        "<h2>Points</h2>",
-        _points_table(rows, summary.identity.settings, summary.objective),
-        _invalid(summary.invalid),
-        _footer(summary),
+def study_pages(study: StudyData, before: str = "", above: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the pages of a study by file name, which begin with `before`; `above` are links to other pages."""
+    files = {part: f"{before}report{'' if part == 'answer' else f'-{part}'}.html" for part in (*_TITLES, _POINTS)}
+    links = {**(above or {}), **{_TITLES.get(part, "Points"): file for part, file in files.items()}}
+    summary = summarise_frames(study.identity, study.space, study.rows)
+    bodies = {part: sections(drawn(views, study)) for part, views in index.STUDY.items()}
+    bodies["answer"] = [*_head(summary), *bodies["answer"]]
+    bodies["trust"].append(_invalid(summary.invalid))
+    bodies[_POINTS] = [
+        f'<p><a href="{before}report-points.csv">All points with all their numbers</a>, as CSV.</p>',
+        points_table(study.rows, study.identity.settings, [OBJECTIVES[name] for name in study.objectives]),
     ]
-    head = f'<meta charset="utf-8"><title>{html.escape(study.name)}</title><style>{STYLE}</style>'
-    script = f'<script src="{SCRIPT}"></script>'
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}{script}</head>\n<body>\n'
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+    end = footer([study.identity])
+    pages = {files[part]: page(_title(study, part), [*body, end], links) for part, body in bodies.items()}
+    return pages | {f"{before}report-points.csv": points_csv(study.rows)}
 
 
-def _search_sections(summary: Summary, rows: pd.DataFrame) -> list[str]:
-    search = (rows, summary.certificate.bound, summary.objective)
-    traffic = (rows, summary.objective)
-    sections = [
-        section("Search", figures.history_text(*search), figures.history(*search), "history"),
-        section("Time and traffic", figures.traffic_text(*traffic), figures.traffic(*traffic), "traffic"),
-    ]
-    pair = (summary.baseline, summary.best)
-    if all("energy_pj" in row for row in pair):
-        sections.append(section("Energy", figures.energy_text(*pair), figures.energy(*pair), "energy"))
-    return sections
+def _title(study: StudyData, part: str) -> str:
+    return study.name if part == "answer" else f"{study.name}: {_TITLES.get(part, 'Points').lower()}"
 
 
-def _machine_sections(baseline: Details, best: Details) -> list[str]:
-    frames = (baseline.bandwidth, best.bandwidth)
-    highest = max(int(details.banks["activates"].max()) for details in (baseline, best))
-    sections = [section("Bandwidth", figures.bandwidth_text(*frames), figures.bandwidth(*frames), "bandwidth")]
-    runs = {"Baseline": baseline, "Best found": best}
-    loads = {name: balance_of(details.banks["bursts"]) for name, details in runs.items() if "bursts" in details.banks}
-    if loads:  # a results folder of an older version has none
-        sections.append(section("Balance", figures.balance_text(loads), figures.balance(loads), "balance"))
-    for name, details in runs.items():
-        banks = details.banks
-        text = figures.bank_text(name, banks["activates"], banks["conflicts"])
-        heat = figures.bank_heat(banks["activates"], highest)
-        sections.append(section(f"Banks: {name.lower()}", text, heat, f"banks-{name.split()[0].lower()}"))
-    return sections
-
-
-def section(title: str, text: str, figure: go.Figure, name: str) -> str:
-    """Return a heading, the sentence, and the figure below it; `name` is the figure's, unique on its page."""
-    drawing = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=_CONFIG)
-    return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(text)}</p>\n{drawing}"
-
-
-def _points_table(rows: pd.DataFrame, settings: Sequence[str], objective: Objective) -> str:
-    columns = ["point", "status", *settings, objective.bound, *(name for name in _COLUMNS if name in rows)]
-    columns = [name for name in columns if name in rows]
-    shown = rows if len(rows) <= MAX_LINES else rows.nsmallest(MAX_LINES, objective.metric)
-    lines = [_line("th", columns, columns)]
-    lines += [_line("td", columns, row) for row in shown[columns].itertuples(index=False)]
-    caption = f"<p>{len(shown)} of {len(rows)} points{'' if shown is rows else f', the {objective.better} ones'}.</p>"
-    return f'{caption}<div class="wide"><table>' + "\n".join(lines) + "</table></div>"
-
-
-def _line(tag: str, columns: Sequence[str], values: Sequence[Any]) -> str:
-    return "<tr>" + "".join(_cell(tag, column, value) for column, value in zip(columns, values, strict=True)) + "</tr>"
-
-
-def _cell(tag: str, column: str, value: Any) -> str:
-    import pandas as pd
-
-    if isinstance(value, str):
-        return f'<{tag} class="text">{html.escape(value)}</{tag}>'
-    text = "" if pd.isna(value) else number(column, getattr(value, "item", lambda: value)())
-    return f"<{tag}>{html.escape(text)}</{tag}>"
+def _head(summary: Summary) -> list[str]:
+    answer = f"{html.escape(result_table(summary))}\n{html.escape(verdict(summary))}"
+    return [f"<p>{html.escape(summary.identity.title)}</p>", f"<pre>{answer}</pre>"]
 
 
 def _invalid(reasons: Counter[str]) -> str:
@@ -154,11 +92,26 @@ def _invalid(reasons: Counter[str]) -> str:
     return f"<p>{reasons.total()} points cannot run:</p><ul>{''.join(lines)}</ul>"
 
 
-def _footer(summary: Summary) -> str:
-    facts = "".join(
-        f'<tr><td class="text">{html.escape(name)}</td><td class="text">{html.escape(text)}</td></tr>'
-        for name, text in provenance(summary.identity).items()
-    )
-    study = html.escape(json.dumps(summary.identity.study.model_dump(), indent=1, ensure_ascii=False))
-    note = "The simulation is deterministic: the same study and versions give the same numbers."
-    return f"<footer><h2>Provenance</h2><p>{note}</p><table>{facts}</table><pre>{study}</pre></footer>"
+def comparison_page(studies: Sequence[StudyData]) -> str:
+    """Return the page that sets several studies beside each other."""
+    links = {study.name: f"{place}-report.html" for place, study in enumerate(studies, start=1)}
+    body = [f"<pre>{html.escape(comparison_table(studies))}</pre>", *sections(drawn(index.STUDIES, studies))]
+    return page(f"{len(studies)} studies", [*body, footer([study.identity for study in studies])], links)
+
+
+def comparison_table(studies: Sequence[StudyData]) -> str:
+    """Return a line per study: what it found of its first objective, with the difference from the first study."""
+    first = studies[0]
+    rows: list[Sequence[str]] = [
+        ("", "objective", "baseline", "best found", "bound", "within", "against the first", "")
+    ]
+    for study in studies:
+        objective, certificate = study.objective, study.certificate
+        difference = ""
+        if study is not first and objective is first.objective and first.certificate.best:
+            difference = signed(certificate.best / first.certificate.best - 1)
+        values = (study.baseline[objective.metric], study.best[objective.metric])
+        shown = [objective.shown(float(value)) for value in values]
+        proven = (objective.at_least(certificate.bound), at_most(certificate.gap))
+        rows.append((study.name, objective.noun, *shown, *proven, difference, study.identity.title))
+    return align(rows)

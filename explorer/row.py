@@ -19,7 +19,7 @@ MAY_BE_MISSING = ("energy_pj", "energy_bound_pj", "energy_by_component_pj")  # w
 
 
 class Status(StrEnum):
-    """What became of a point: simulated, pruned (its bound was above the best time), or refused."""
+    """What became of a point: simulated, pruned (its bounds were above what was found), or refused."""
 
     SIMULATED = "simulated"
     PRUNED = "pruned"
@@ -28,7 +28,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """The `point`-th point evaluated, asked for in batch `batch` (the baseline alone is batch 0)."""
+    """The `point`-th point evaluated; `batch`: how many rows were known when it was asked for."""
 
     point: int
     batch: int
@@ -72,6 +72,8 @@ def per_unit(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
     for name, value in metrics.items():
         if name.startswith("stalls."):
             totals[name.split(".")[1]] = totals.get(name.split(".")[1], 0) + float(value)
+    if not totals:
+        return dict(metrics)
     time_us = float(metrics["time_us"])
     return {
         name: float(value) * time_us / totals[name.split(".")[1]] if name.startswith("stalls.") else value
@@ -80,10 +82,10 @@ def per_unit(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def all_numbers(metrics: Mapping[str, Metric]) -> dict[str, Scalar]:
-    """Return `metrics` spread like `flatten`, the bound beside the time."""
+    """Return `metrics` spread like `flatten`, the bound beside the time; there may be no time."""
     flat = flatten(metrics)
     bound = metrics.get("bound_us")
-    first: dict[str, Scalar] = {"time_us": flat["time_us"]}
+    first: dict[str, Scalar] = {"time_us": flat["time_us"]} if "time_us" in flat else {}
     return first | ({} if bound is None or isinstance(bound, dict) else {"bound_us": bound}) | flat
 
 

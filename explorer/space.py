@@ -1,194 +1,202 @@
-"""The points of a study: each distinct combination of its choices once, with its lower bound.
+"""The points of a study: every combination of its choices as a number, and what is known of it before it runs.
 
-It stands between `study` and `search`. The baseline belongs to the space, also where it is none of the
-combinations: what is proven of the space is proven of it. Combinations are numbered in the order written (last
-knob fastest); those whose canonical key was seen before are the same point; those that cannot be run are
-counted with the reason. A choice that no point can use, or a name nobody knows, is an error of the study and is
-raised here, before anything is written.
+It stands between `grid`, which counts combinations, and `search`; `bounding` fills the bounds in. Everything known of
+a combination stands in arrays: a million points are a few columns, and a query is made only for one that is looked at.
+The baseline belongs to the space, also where it is none of the combinations (it is then one more): what is proven of
+the space is proven of it. A combination may be the same point as an earlier one, by a condition or by its key, or one
+that cannot run, with the reason. A choice that no point can use, or a name nobody knows, is an error of the study and
+is raised before anything is written.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from explorer import settings
 from explorer.evaluate import Evaluator
+from explorer.grid import Grid, Index
+from explorer.mix import Risk
 from explorer.names import unknown
-from explorer.objective import TIME, Objective
-from explorer.progress import Progress
-from explorer.query import MACHINE_PREFIX, Choice, Query, Scalar
+from explorer.objective import COSTS, OBJECTIVES, TIME, Objective
+from explorer.query import MACHINE_PREFIX, Query, Scalar
 from explorer.study import Study
 from explorer.workers import Refused, attempt
 
-MAX_COMBINATIONS = 1 << 16  # assumed: bounding so many takes minutes, more would be hours
-CHUNK = 8  # assumed: bounds per task handed to a worker, a few tens of milliseconds of work
+MAX_COMBINATIONS = 1 << 24  # assumed: the arrays of so many take half a gigabyte
+CHUNK = 1 << 16  # combinations that are looked at together
+NEVER = -1  # in `first`: cannot run
 
-Known = Mapping[str, float | str]  # by key: a lower bound in us, or the reason why the point cannot run
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One distinct point: `choice` is the values of the searched knobs; () for a baseline outside."""
-
-    choice: Choice
-    key: str
-    query: Query
+TracePaths = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The points of a study before their bounds are known, and where each combination went.
+class Work:
+    """One workload: what is asked of the simulator but for the searched knobs, and its share of the work."""
 
-    `point_of`: the key of every combination that has one; `refused`: why the others have none.
-    """
-
-    knobs: tuple[str, ...]
-    baseline: Point
-    points: tuple[Point, ...]
-    point_of: Mapping[Choice, str]
-    refused: Mapping[Choice, str]
+    name: str
+    weight: float
+    base: Query
 
 
-@dataclass(frozen=True)
+@dataclass
 class Space:
-    """The candidates with their lower bounds, or the reasons why they cannot run, by key.
+    """What is known of every combination, and of the baseline, which is the last of `count` where it is none of them.
 
-    `bound_pj` is empty where the energy is not what the study makes small.
+    `first` int64[count]: the combination that stands for each, itself where it is a point of its own; NEVER where it
+    cannot run. `reason` int32[count]: why, a place in `reasons`. `bounds` float64[count, measured]: lower bounds of the
+    numbers `measured`, NaN where there are none. `keys`: those of combinations that were asked for.
     """
 
-    candidates: Candidates
-    bound_us: Mapping[str, float]
-    reasons: Mapping[str, str]
-    bound_pj: Mapping[str, float] = field(default_factory=dict)
+    grid: Grid
+    works: tuple[Work, ...]
+    risk: Risk
+    objectives: tuple[Objective, ...]
+    baseline: Mapping[str, Scalar]  # what it sets
+    start: int  # the baseline's combination
+    first: Index
+    reason: NDArray[np.int32]
+    reasons: list[str]
+    bounds: NDArray[np.float64]
+    keys: dict[int, str] = field(default_factory=dict)
 
-    def bounds(self, objective: Objective) -> Mapping[str, float]:
-        """Return the lower bounds of what a study makes small, by key."""
-        return self.bound_us if objective is TIME else self.bound_pj
+    @property
+    def measured(self) -> tuple[Objective, ...]:
+        """The time, which every row has, and the objectives: the columns of `bounds`."""
+        return tuple(dict.fromkeys((TIME, *self.objectives)))
 
+    @property
+    def objective_bounds(self) -> NDArray[np.float64]:
+        """The bounds of the objectives alone, float64[count, objective]."""
+        return self.bounds[:, [self.measured.index(objective) for objective in self.objectives]]
 
-def enumerate_points(study: Study, evaluator: Evaluator, trace_path: str | None = None) -> Candidates:
-    """Return the distinct points of `study`; ValueError names the knob, the value and what is allowed."""
-    defaults = evaluator.defaults(study.kernel)
-    base = _base_query(study, evaluator, defaults, trace_path)
-    _check_settings(study, evaluator, defaults, base)
-    baseline = base
-    for name, value in study.baseline.items():
-        baseline = baseline.with_knob(name, value)
-    knobs = tuple(study.knobs)
-    points: dict[str, Point] = {}
-    point_of: dict[Choice, str] = {}
-    refused: dict[Choice, str] = {}
-    for choice in itertools.product(*study.knobs.values()):
-        query = base
-        for name, value in zip(knobs, choice, strict=True):
-            query = query.with_knob(name, value)
-        answer = attempt(evaluator.key, query)
-        if isinstance(answer, Refused):
-            refused[choice] = answer.reason
-        else:
-            points.setdefault(answer, Point(choice, answer, query))
-            point_of[choice] = answer
-    key = _baseline_key(evaluator, baseline)
-    start = points.get(key, Point((), key, baseline))
-    return Candidates(knobs, start, tuple(points.values()), point_of, refused)
+    @property
+    def count(self) -> int:
+        """The number of combinations, the baseline included where it is none of them."""
+        return len(self.first)
 
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which combinations are points of their own that can run, as far as is known."""
+        return np.asarray(self.first == np.arange(self.count))
 
-def probe(candidates: Candidates, known: Known, evaluator: Evaluator, objective: Objective = TIME) -> Known:
-    """Return `known` and the bounds of the baseline and of at least one point for every choice of every knob.
+    def point_of(self, index: int) -> int:
+        """Return the combination that stands for one, NEVER where it cannot run."""
+        found = int(self.first[index])
+        return found if found in (index, NEVER) else int(self.first[found])
 
-    Raises ValueError when the baseline cannot run or has no such objective, or when no combination with some choice
-    can run: a slip of the study.
-    """
-    found = dict(known)
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The shares of the workloads."""
+        return tuple(work.weight for work in self.works)
 
-    def failure(point: Point) -> str:
-        if point.key not in found:
-            answer = attempt(evaluator.bound_us, point.query)
-            found[point.key] = answer.reason if isinstance(answer, Refused) else answer
-        bound = found[point.key]
-        return bound if isinstance(bound, str) else ""
+    def values(self, index: int) -> Mapping[str, Scalar]:
+        """Return what a combination sets."""
+        return self.grid.values(index) if index < self.grid.size else self.baseline
 
-    if reason := failure(candidates.baseline):
-        raise ValueError(f"baseline: {reason}")
-    if objective is not TIME:
-        try:
-            evaluator.bound_pj(candidates.baseline.query)
-        except ValueError as error:
-            raise ValueError(f"objective: {error}") from None
-    points = {point.key: point for point in candidates.points}
-    for position, name in enumerate(candidates.knobs):
-        reasons: dict[Scalar, str] = {}
-        for choice, key in candidates.point_of.items():
-            value = choice[position]
-            if reasons.get(value, "not tried"):
-                reasons[value] = failure(points[key])
-        for choice, reason in candidates.refused.items():
-            reasons.setdefault(choice[position], reason)
-        for value, reason in reasons.items():
-            if reason:
-                raise ValueError(f"knobs.{name}: {value!r}: {reason}")
-    return found
+    def queries(self, index: int) -> tuple[Query, ...]:
+        """Return what a combination asks of the simulator, one query per workload."""
+        return tuple(_with(work.base, self.values(index)) for work in self.works)
+
+    def refuse(self, index: int | Index, reason: str) -> None:
+        """Note that combinations cannot run, and why."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.first[index] = NEVER
+        self.reason[index] = self.reasons.index(reason)
+
+    def refusals(self) -> Counter[str]:
+        """Return how many combinations cannot run, by reason."""
+        counts = np.bincount(self.reason, minlength=len(self.reasons))
+        return Counter({reason: int(n) for reason, n in zip(self.reasons, counts, strict=True) if reason and n})
 
 
-def bound_space(
-    candidates: Candidates,
-    known: Known,
-    evaluator: Evaluator,
-    executor: Executor,
-    progress: Progress,
-    objective: Objective = TIME,
-) -> Space:
-    """Return the space: the bound of every point, from `known` or computed now."""
-    everything = {p.key: p for p in (candidates.baseline, *candidates.points)}
-    missing = [p for key, p in everything.items() if key not in known]
-    found = dict(known)
-    answers = executor.map(partial(attempt, evaluator.bound_us), [p.query for p in missing], chunksize=CHUNK)
-    for done, (point, answer) in enumerate(zip(missing, answers, strict=True), start=1):
-        found[point.key] = answer.reason if isinstance(answer, Refused) else answer
-        progress("lower bounds", done, len(missing))
-    bounds = {key: value for key in everything if not isinstance(value := found[key], str)}
-    reasons = {key: value for key in everything if isinstance(value := found[key], str)}
-    if objective is TIME:
-        return Space(candidates, bounds, reasons)
-    queries = [everything[key].query for key in bounds]
-    energies = executor.map(evaluator.bound_pj, queries, chunksize=CHUNK)
-    return Space(candidates, bounds, reasons, dict(zip(bounds, energies, strict=True)))
-
-
-def _base_query(study: Study, evaluator: Evaluator, defaults: Mapping[str, Scalar], trace_path: str | None) -> Query:
-    batch = study.batch.spec(trace_path) if study.batch else None
-    query = Query(
-        study.machine,
-        study.kernel,
-        study.model,
-        batch,
-        tuple(study.options.items()),
-        tuple(sorted(defaults.items())),
-        seed=study.batch.seed if study.batch else 0,
-        routing=study.routing,
-    )
-    for name, value in study.fixed.items():
+def _with(query: Query, values: Mapping[str, Scalar]) -> Query:
+    for name, value in values.items():
         query = query.with_knob(name, value)
     return query
 
 
+def joined(keys: list[str]) -> str:
+    """Return the key of a point from those of its queries."""
+    if len(keys) == 1:
+        return keys[0]
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+
+
+def span(study: Study, evaluator: Evaluator, trace_paths: TracePaths | None = None) -> Space:
+    """Return the space of `study` without bounds; ValueError names the knob, the value and what is allowed."""
+    defaults = evaluator.defaults(study.kernel)
+    held = defaults | study.fixed
+    works = tuple(replace(work, base=_with(work.base, held)) for work in bare(study, trace_paths))
+    grid = Grid(study.searched, held)
+    if grid.size > MAX_COMBINATIONS:
+        raise ValueError(f"knobs: {grid.size} combinations, at most {MAX_COMBINATIONS} are searched")
+    _check_settings(study, evaluator, defaults, works)
+    start, baseline = _start(study, grid)
+    count = grid.size + (start == grid.size)
+    objectives = tuple(OBJECTIVES[name] for name in study.objectives)
+    measured = len({TIME, *objectives})
+    first, reason = np.arange(count), np.zeros(count, np.int32)
+    bounds = np.full((count, measured), np.nan)
+    space = Space(grid, works, study.over, objectives, baseline, start, first, reason, [""], bounds)
+    for chunk in chunks(grid.size):
+        first[chunk] = grid.first(chunk)
+    _constrain(space, study, evaluator)
+    return space
+
+
+def chunks(count: int) -> Iterator[Index]:
+    """Yield the numbers below `count` in arrays."""
+    for low in range(0, count, CHUNK):
+        yield np.arange(low, min(low + CHUNK, count))
+
+
+def bare(study: Study, trace_paths: TracePaths | None = None) -> Iterator[Work]:
+    """Yield the workloads of a study, of its mix or the one it has, without any knob."""
+    trace_paths = trace_paths or {}
+    for name, part in study.mix.items() or [("", None)]:
+        section = (part and part.batch) or study.batch
+        batch = section.spec(trace_paths.get(section.trace or "")) if section else None
+        base = Query(
+            study.machine,
+            study.kernel,
+            (part and part.model) or study.model,
+            batch,
+            tuple((dict(study.options) | (part.options if part else {})).items()),
+            seed=section.seed if section else 0,
+            routing=(part and part.routing) or study.routing,
+        )
+        yield Work(name, part.weight if part else 1.0, base)
+
+
+def _start(study: Study, grid: Grid) -> tuple[int, Mapping[str, Scalar]]:
+    """Return the combination that the baseline is, or one beyond all, and what the baseline sets."""
+    held = grid.held
+    inside = {knob.name: study.baseline.get(knob.name, held.get(knob.name, "")) for knob in grid.knobs}
+    others = {name: value for name, value in study.baseline.items() if name not in inside}
+    found = grid.find(inside) if all(held.get(name) == value for name, value in others.items()) else None
+    return (grid.size if found is None else found), study.baseline
+
+
 def _settings(study: Study) -> Iterator[tuple[str, str, Scalar]]:
-    for name, choices in study.knobs.items():
+    for name, choices in study.choices.items():
         yield from (("knobs", name, choice) for choice in choices)
     yield from (("fixed", name, value) for name, value in study.fixed.items())
     yield from (("baseline", name, value) for name, value in study.baseline.items())
 
 
-def _check_settings(study: Study, evaluator: Evaluator, defaults: Mapping[str, Scalar], base: Query) -> None:
+def _check_settings(
+    study: Study, evaluator: Evaluator, defaults: Mapping[str, Scalar], works: tuple[Work, ...]
+) -> None:
     """Check every value alone: name, type, sign, and for a machine path that the machine takes it."""
-    combinations = math.prod(len(choices) for choices in study.knobs.values())
-    if combinations > MAX_COMBINATIONS:
-        raise ValueError(f"knobs: {combinations} combinations, at most {MAX_COMBINATIONS} are searched")
+    base = works[0].base
     for section, name, value in _settings(study):
         where = f"{section}.{name}: {value!r}"
         if name.startswith(MACHINE_PREFIX):
@@ -201,11 +209,48 @@ def _check_settings(study: Study, evaluator: Evaluator, defaults: Mapping[str, S
             raise ValueError(f"{section}: {unknown(known, name, defaults)}, or {MACHINE_PREFIX}PATH")
         else:
             settings.check(value, defaults[name], where)
-    evaluator.inputs(base)
+    for work in works:
+        evaluator.inputs(work.base)
 
 
-def _baseline_key(evaluator: Evaluator, baseline: Query) -> str:
-    try:
-        return evaluator.key(baseline)
-    except ValueError as error:
-        raise ValueError(f"baseline: {error}") from None
+def costs(space: Space, evaluator: Evaluator, index: Index) -> dict[str, NDArray[np.float64]]:
+    """Return what the machines of combinations cost, float64[n] by name; one that is none is refused, and costs 0."""
+    machine = [place for place, knob in enumerate(space.grid.knobs) if knob.name.startswith(MACHINE_PREFIX)]
+    digits = np.zeros_like(space.grid.digits(index))
+    digits[:, machine] = space.grid.digits(index)[:, machine]
+    kinds, kind = np.unique(space.grid.index(digits), return_inverse=True)
+    table = np.zeros((len(kinds), len(COSTS)))
+    for row, combination in enumerate(kinds):
+        answer = attempt(evaluator.costs, space.queries(int(combination))[0])
+        if isinstance(answer, Refused):
+            space.refuse(index[kind == row], answer.reason)
+        else:
+            table[row] = [answer[name] for name in COSTS]
+    return {name: table[kind, column] for column, name in enumerate(COSTS)}
+
+
+def _constrain(space: Space, study: Study, evaluator: Evaluator) -> None:
+    """Refuse the combinations that break a constraint; ValueError for one that is none, or that the baseline breaks."""
+    fixed: dict[str, Scalar] = dict(space.grid.held) | study.fixed
+    example = fixed | {name: choices[0] for name, choices in study.choices.items()}
+    for place, constraint in enumerate(study.conditions):
+        try:
+            constraint.check(example | dict.fromkeys(COSTS, 0))
+        except ValueError as error:
+            raise ValueError(f"constraints.{place}: {error}") from None
+    if not study.conditions:
+        return
+    own = dict(space.values(space.start))
+    for chunk in chunks(space.grid.size):
+        columns: dict[str, NDArray[Any]] = space.grid.columns(chunk)
+        wanted = {name for constraint in study.conditions for name in constraint.names}
+        columns |= costs(space, evaluator, chunk) if wanted & set(COSTS) else {}
+        held = {name: np.full(len(chunk), fixed[name]) for name in wanted - columns.keys()}
+        for constraint in study.conditions:
+            broken = chunk[~constraint.holds(columns | held)]
+            space.refuse(broken[space.first[broken] == broken], f"constraint {constraint.text}")
+    cost = attempt(evaluator.costs, space.queries(space.start)[0]) if set(COSTS) & wanted else {}
+    known = example | own | (cost if isinstance(cost, dict) else {})
+    for constraint in study.conditions:
+        if not constraint.holds({name: np.array([known[name]]) for name in constraint.names})[0]:
+            raise ValueError(f"baseline: breaks the constraint {constraint.text}")

@@ -1,46 +1,45 @@
-"""A results folder: the study it belongs to, its space, and one Parquet file per evaluated point.
+"""A results folder: the study it belongs to, its space, and a row for every evaluated point.
 
-    study.json             the study, its digest, the digests of what it names, the columns that are settings
-    space.parquet          every distinct point with its lower bound, and what cannot run and why
-    points/000000.parquet  one row per point, in the order asked; the folder reads as one Parquet data set
-    details/000000.npz     bandwidth over time and bank counts of the baseline and of every point that was
-                           once the best
-    journal.log            the same rows as an Optuna journal
+    study.json          the study, its digest, the digests of what it names, the columns that are settings
+    space.parquet       every distinct point with its lower bound, and what cannot run and why
+    points.parquet      the rows in the order asked, as far as they are packed; rows.jsonl has those after them
+    details/000000.npz  bandwidth over time and bank counts of the baseline and of every point that was once the best
+    journal.log         the same rows as an Optuna journal
 
-Each file is written whole or not at all, and a row only after its details, so that a process killed at any
-moment leaves a folder that can be read and continued. A folder is never shared by two studies or two
+Each file is written whole or not at all, or line by line, and a row only after its details, so that a process killed
+at any moment leaves a folder that can be read and continued. A folder is never shared by two studies or two
 processes. A file that is damaged all the same is named; nothing is guessed from the rest.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from explorer.details import Details, pack, unpack
 from explorer.evaluate import Outcome
 from explorer.files import LOCK, owned, remove_temporaries, write_atomically
 from explorer.journal import Journal
-from explorer.objective import ENERGY
-from explorer.query import MACHINE_PREFIX, Scalar
+from explorer.postgres import SharedLog, SharedStudy
+from explorer.postgres_url import parse_url
 from explorer.row import Row, Status
+from explorer.row_file import RowFile, damaged, read_parquet, read_rows
+from explorer.space_table import space_parquet
 from explorer.study import Study
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from explorer.space import Space
 
-STUDY = "study.json"
+STUDY, SPACE = "study.json", "space.parquet"
 _SPACE_COLUMNS = ("key", "bound_us", "reason")
-_ROW_COLUMNS = ("point", "batch", "key", "status", "bound_us", "reason")
+_DETAILED = "details"  # a column of what is stored alone: whether there is a file of details
+_ROW_COLUMNS = ("point", "batch", "key", "status", "bound_us", "reason", _DETAILED)
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,19 @@ class Identity:
 def read_identity(folder: Path) -> Identity:
     """Return what the results folder belongs to; ValueError when it is not a results folder."""
     try:
-        found = json.loads((folder / STUDY).read_bytes())
-        study = Study.model_validate(found["study"])
-        return Identity(study, found["inputs"], tuple(found["settings"]), found["title"])
+        return _identity(json.loads((folder / STUDY).read_bytes()), folder / STUDY)
     except FileNotFoundError:
         raise ValueError(f"{folder}: no results folder: it has no {STUDY}") from None
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         raise ValueError(f"{folder / STUDY}: damaged; remove the folder or choose another") from None
+
+
+def _identity(record: Any, where: object) -> Identity:
+    try:
+        study = Study.model_validate(record["study"])
+        return Identity(study, record["inputs"], tuple(record["settings"]), record["title"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{where}: damaged") from None
 
 
 def check_belongs(folder: Path, identity: Identity) -> None:
@@ -111,21 +116,29 @@ def _difference(here: Any, there: Any, path: str = "") -> str:
 
 def known_bounds(folder: Path) -> dict[str, float | str]:
     """Return what an earlier run found about the space by key: a bound, or the reason for none."""
-    path = folder / "space.parquet"
+    path = folder / SPACE
     if not path.exists():
         return {}
-    table = _read_table(path, _SPACE_COLUMNS).select(_SPACE_COLUMNS).to_pylist()
+    table = read_parquet(path, _SPACE_COLUMNS).select(_SPACE_COLUMNS).to_pylist()
     return {row["key"]: row["reason"] or row["bound_us"] for row in table if row["key"]}
 
 
 class Store:
-    """The rows of one results folder; a `search.Log`."""
+    """The rows of one results folder; a `search.Log`. With `shared`, they are in a database, too."""
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
-        self._folder = folder
-        self._rows = {row.key: row for row in _read_rows(folder, identity.settings)}
-        in_order = [row for place, row in enumerate(self._rows.values()) if row.point == place]  # up to a missing one
+    def __init__(self, folder: Path, identity: Identity, shared: SharedStudy | None = None) -> None:
+        self._folder, self._settings = folder, set(identity.settings)
+        self._shared = shared if isinstance(shared, SharedLog) else None
+        self._file = RowFile(folder)
+        kept = [record for record in self._file.records if not record[_DETAILED] or self._details(record["point"])]
+        self._rows = {row.key: row for row in (_row(record, self._settings) for record in kept)}
+        if shared is not None:
+            self._take(shared)
+        rows = sorted(self._rows.values(), key=lambda row: row.point)
+        in_order = [row for place, row in enumerate(rows) if row.point == place]  # up to a missing one
         self._journal = Journal(folder / "journal.log", identity.study, in_order)
+        for row in in_order:
+            self._share(row)
 
     def recall(self, key: str) -> Row | None:
         """Return the stored row of a point, None where there is none."""
@@ -134,99 +147,114 @@ class Store:
     def append(self, row: Row, outcome: Outcome | None, best: bool) -> None:
         """Take the next row in the order asked; store it, with the details of the best so far, if it is not stored."""
         if row.key not in self._rows:
-            if best and outcome is not None:
-                write_atomically(self._folder / "details" / f"{row.point:06d}.npz", _pack(outcome))
-            write_atomically(self._folder / "points" / f"{row.point:06d}.parquet", _parquet([row.record()]))
-            self._rows[row.key] = row
+            self._keep(row, pack(outcome) if best and outcome is not None else None)
         self._journal.append(row)
+        self._share(row)
 
-    def keep_space(self, space: Space) -> None:
-        """Store the space, unless it is there."""
-        path = self._folder / "space.parquet"
-        if path.exists():
-            return
-        points = {p.key: p for p in (space.candidates.baseline, *space.candidates.points)}
-        records = [_space_record(space, key, point.query.settings()) for key, point in points.items()]
-        for choice, reason in space.candidates.refused.items():
-            refused = {
-                name: str(value) if name.startswith(MACHINE_PREFIX) else value
-                for name, value in zip(space.candidates.knobs, choice, strict=True)
-            }
-            records.append({"key": "", **refused, "bound_us": None, "reason": reason})
-        write_atomically(path, _parquet(records))
+    def keep_space(self, space: Space, again: bool = False) -> None:
+        """Store the space, unless it is there; `again`: with what a search has found out about it since."""
+        path = self._folder / SPACE
+        if again or not path.exists():
+            write_atomically(path, space_parquet(space))
+        if self._shared is not None:
+            self._shared.keep_space(path.read_bytes(), again)
 
+    def close(self) -> None:
+        """Bring all that is kept into its final form."""
+        self._file.close()
+        self._journal.flush()
 
-def _space_record(space: Space, key: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar | None]:
-    record = {"key": key, **settings, "bound_us": space.bound_us.get(key), "reason": space.reasons.get(key, "")}
-    return record | ({ENERGY.bound: space.bound_pj.get(key)} if space.bound_pj else {})
+    def _keep(self, row: Row, details: bytes | None) -> None:
+        if details is not None:
+            write_atomically(_details_path(self._folder, row.point), details)
+        self._file.append(row.record() | {_DETAILED: details is not None})
+        self._rows[row.key] = row
+
+    def _details(self, point: int) -> bytes | None:
+        path = _details_path(self._folder, point)
+        return path.read_bytes() if path.exists() else None
+
+    def _take(self, shared: SharedStudy) -> None:
+        """Keep what is in a database and not here."""
+        space = shared.space()
+        if space is not None and not (self._folder / SPACE).exists():
+            write_atomically(self._folder / SPACE, space)
+        for record, details in shared.rows():
+            row = _row(record, self._settings)
+            if row.key not in self._rows:
+                self._keep(row, details)
+
+    def _share(self, row: Row) -> None:
+        if self._shared is not None:
+            self._shared.append(row, self._details(row.point))
 
 
 @contextmanager
-def opened(folder: Path, identity: Identity) -> Iterator[Store]:
+def opened(folder: Path, identity: Identity, storage: str | None = None) -> Iterator[Store]:
     """Own the results folder inside the block, creating it where it is not there yet.
 
-    Raises ValueError when it belongs to another study or another process, and OSError when it cannot be
+    `storage`: the URL of a PostgreSQL database that has, or gets, the same rows in a study of the folder's name.
+    Raises ValueError when either belongs to another study or another process, and OSError when it cannot be
     written.
     """
+    with (
+        _joined(storage, folder, identity) as shared,  # first, so that without it no folder is made
+        _owned(folder, identity),
+        _store(folder, identity, shared) as store,
+    ):
+        yield store
+
+
+def restore(folder: Path, storage: str) -> None:
+    """Make the results folder from the study of its name in a database, or add what it lacks.
+
+    Raises ValueError where there is no such study, or the folder belongs to another.
+    """
+    with closing(SharedStudy(parse_url(storage), folder.resolve().name)) as shared:
+        record = shared.identity()
+        if record is None:
+            raise ValueError(f"{shared.where}: there is none of that name")
+        identity = _identity(record, shared.where)
+        with _owned(folder, identity), _store(folder, identity, shared):
+            pass
+
+
+@contextmanager
+def _owned(folder: Path, identity: Identity) -> Iterator[None]:
     check_belongs(folder, identity)
     folder.mkdir(parents=True, exist_ok=True)
     with owned(folder):
         remove_temporaries(folder)
-        if not (folder / STUDY).exists():  # first, so that from now on the folder is known for what it is
-            text = json.dumps(identity.record(), indent=1, ensure_ascii=False)
-            write_atomically(folder / STUDY, text.encode())
-        for part in ("points", "details"):
-            (folder / part).mkdir(exist_ok=True)
-        yield Store(folder, identity)
+        yield
 
 
-def _parquet(records: Iterable[Mapping[str, Scalar | None]]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = list(records)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.table({name: [row.get(name) for row in rows] for name in columns})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
+@contextmanager
+def _store(folder: Path, identity: Identity, shared: SharedStudy | None) -> Iterator[Store]:
+    if not (folder / STUDY).exists():  # first, so that from now on the folder is known for what it is
+        text = json.dumps(identity.record(), indent=1, ensure_ascii=False)
+        write_atomically(folder / STUDY, text.encode())
+    (folder / "details").mkdir(exist_ok=True)
+    with closing(Store(folder, identity, shared)) as store:
+        yield store
 
 
-def _damaged(path: Path, remove: str = "it") -> ValueError:
-    return ValueError(f"{path}: damaged or missing; remove {remove} and run the study again, which makes it anew")
+@contextmanager
+def _joined(storage: str | None, folder: Path, identity: Identity) -> Iterator[SharedLog | None]:
+    """Own the study of the folder's name in a database inside the block, where one is named."""
+    if storage is None:
+        yield None
+        return
+    shared = SharedLog(parse_url(storage), folder.resolve().name, identity.study)
+    with closing(shared):
+        there = shared.identity()
+        if there is None:
+            shared.keep_identity(identity.record())
+        elif difference := _difference(_plain(identity.record()), _plain(there)):
+            raise ValueError(f"{shared.where}: belongs to another study: {difference}; choose another name with --out")
+        yield shared
 
 
-def _read_table(path: Path, columns: Sequence[str]) -> Any:
-    """Return the table in a Parquet file; ValueError naming the file unless it has `columns`."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException):  # damaged data is either of them
-        raise _damaged(path) from None
-    if not set(columns) <= set(table.column_names):
-        raise _damaged(path)
-    return table
-
-
-def _tables(folder: Path) -> Any:
-    import pyarrow as pa
-
-    paths = sorted((folder / "points").glob("[0-9]*.parquet"))
-    tables = [_read_table(path, _ROW_COLUMNS) for path in paths]
-    return pa.concat_tables(tables, promote_options="permissive") if tables else None
-
-
-def _read_rows(folder: Path, settings: Iterable[str]) -> list[Row]:
-    table = _tables(folder)
-    if table is None:
-        return []
-    names = set(settings)
-    return [_row({k: v for k, v in record.items() if v is not None}, names) for record in table.to_pylist()]
-
-
-def _row(record: dict[str, Any], settings: set[str]) -> Row:
+def _row(record: Mapping[str, Any], settings: set[str]) -> Row:
     return Row(
         record["point"],
         record["batch"],
@@ -241,19 +269,15 @@ def _row(record: dict[str, Any], settings: set[str]) -> Row:
 
 def rows_frame(folder: Path) -> pd.DataFrame:
     """Return all rows of a results folder in the order asked, whole numbers as nullable integers."""
-    table = _tables(folder)
+    table = read_rows(folder, _ROW_COLUMNS)
     if table is None:
         raise ValueError(f"{folder}: no point was evaluated there yet")
-    frame = _frame(table).sort_values("point", ignore_index=True)
-    for place, point in enumerate(frame["point"]):
-        if place != point:
-            raise _damaged(folder / "points" / f"{place:06d}.parquet")
-    return frame
+    return _frame(table.drop_columns([_DETAILED]))
 
 
 def space_frame(folder: Path) -> pd.DataFrame:
     """Return the space of a results folder: settings, key, bounds, reason; one row per distinct point."""
-    return _frame(_read_table(folder / "space.parquet", _SPACE_COLUMNS))
+    return _frame(read_parquet(folder / SPACE, _SPACE_COLUMNS))
 
 
 def _frame(table: Any) -> pd.DataFrame:
@@ -264,38 +288,17 @@ def _frame(table: Any) -> pd.DataFrame:
     return frame
 
 
-def _pack(outcome: Outcome) -> bytes:
-    import numpy as np
-
-    arrays = {f"bandwidth/{name}": array for name, array in outcome.bandwidth.items()}
-    arrays |= {f"banks/{name}": array for name, array in outcome.banks.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-_DETAILS = ("bandwidth/time_us", "bandwidth/bytes_per_second", "banks/activates", "banks/conflicts")
-
-
-@dataclass(frozen=True)
-class Details:
-    """The pictures of one simulated point; see `evaluate.Outcome`."""
-
-    bandwidth: pd.DataFrame
-    banks: Mapping[str, np.ndarray]
+def _details_path(folder: Path, point: int) -> Path:
+    return folder / "details" / f"{point:06d}.npz"
 
 
 def read_details(folder: Path, point: int) -> Details:
     """Return the details of the `point`-th row: the baseline, or one that was the best when simulated."""
-    import numpy as np
     import pandas as pd
 
-    path = folder / "details" / f"{point:06d}.npz"
+    path = _details_path(folder, point)
     try:
-        with np.load(io.BytesIO(path.read_bytes())) as arrays:
-            parts = {name: arrays[name] for name in (*_DETAILS, *arrays.files)}
-    except (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error):
-        raise _damaged(path, f"points/{point:06d}.parquet") from None  # with its row goes what a rerun skips
-    bandwidth = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("bandwidth/")}
-    banks = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("banks/")}
+        bandwidth, banks = unpack(path.read_bytes())
+    except (OSError, ValueError):
+        raise damaged(path) from None
     return Details(pd.DataFrame(bandwidth), banks)

@@ -11,24 +11,44 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
+from explorer.constraint import Constraint, parse_constraints
+from explorer.knobs import Knob, check_conditions, read_knob
+from explorer.mix import Risk
 from explorer.names import unknown
+from explorer.objective import OBJECTIVES
 from explorer.query import NAME_PATTERN, TRACES, BatchSpec, Scalar
+from explorer.samplers import SAMPLERS
 from hwmodel.validation import wrong
 from hwmodel.yaml_file import read_yaml
 
 _Count = Annotated[int, Field(strict=True, ge=1, le=1 << 40)]
 _Seed = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]
+_PERCENT = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4})? ?%", re.ASCII)
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Options = dict[str, _Count | Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]]
 
 
 class BatchSection(_Section):
@@ -56,8 +76,27 @@ class BatchSection(_Section):
         return BatchSpec(self.sequences, self.context, self.trace, self.seed, path)
 
 
+class Workload(_Section):
+    """One workload of a mix: what is not given is the study's. `weight` is its share of the work, over their sum."""
+
+    model: str | None = None
+    batch: BatchSection | None = None
+    options: Options = {}
+    routing: Annotated[str, Field(min_length=1)] | None = None
+    weight: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] = 1.0
+
+
+class CvarSection(_Section):
+    """The mean of the worst part of the weight: of the worst tenth at 0.9."""
+
+    cvar: Annotated[float, Field(ge=0, lt=1)]
+
+
 class Budget(_Section):
-    """How many distinct points are evaluated at most, and how many are asked for at a time."""
+    """How many distinct points are evaluated at most, and how many of them are under way at a time.
+
+    A point is asked for when all but the last `batch` before it are known, whatever the number of workers.
+    """
 
     points: _Count = 64
     batch: Annotated[int, Field(strict=True, ge=1, le=4096)] = 8
@@ -66,8 +105,10 @@ class Budget(_Section):
 class Study(_Section):
     """One search. `knobs` are searched, `fixed` hold for every point, `baseline` is what to compare with.
 
-    A knob is a knob of the kernel, or a number of the machine written `machine.PATH`. `routing` is the path of a file
-    of recorded choices of experts.
+    A knob is a knob of the kernel, or a number of the machine written `machine.PATH`; see `knobs` for how its choices
+    are written, and `constraint` for what combinations must obey. `objectives` are made small, all of them on `mix`
+    under `risk` where there is one. The search ends early when the best is proven within `target` of the best possible.
+    `routing` is the path of a file of recorded choices of experts.
     """
 
     name: _Name
@@ -75,38 +116,128 @@ class Study(_Section):
     kernel: str
     model: str | None = None
     batch: BatchSection | None = None
-    options: dict[str, _Count | Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]] = {}
+    options: Options = {}
     routing: Annotated[str, Field(min_length=1)] | None = None
-    knobs: dict[str, list[Scalar]]
+    mix: dict[_Name, Workload] = {}
+    risk: Literal["mean", "worst"] | CvarSection = "mean"
+    knobs: dict[str, Any]
+    constraints: list[Annotated[str, Field(min_length=1)]] = []
     fixed: dict[str, Scalar] = {}
     baseline: dict[str, Scalar] = {}
     baseline_label: Annotated[str, Field(max_length=80)] = ""
-    objective: Literal["time_us", "energy_pj"] = "time_us"
+    objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("time_us",)
+    target: str | None = None
     budget: Budget = Budget()
-    sampler: Literal["tpe", "random", "exhaustive"] = "tpe"
+    sampler: str = "auto"
     seed: _Seed = 0
     _file: Path | None = PrivateAttr(None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, content: Any) -> Any:
+        """Read `objective: time_us` as one of `objectives`."""
+        if not isinstance(content, dict) or "objective" not in content:
+            return content
+        if "objectives" in content:
+            raise ValueError("give one of 'objective' and 'objectives'")
+        rest = {key: value for key, value in content.items() if key != "objective"}
+        return rest | {"objectives": [content["objective"]]}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        if len(self.objectives) > 1:
+            return content
+        return {("objective" if key == "objectives" else key): value for key, value in content.items()} | {
+            "objective": self.objective
+        }
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in OBJECTIVES:
+                raise ValueError(unknown("objective", name, OBJECTIVES))
+        if len(set(names)) < len(names):
+            raise ValueError(f"{', '.join(names)}: an objective stands there twice")
+        return names
+
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise ValueError(unknown("sampler", name, SAMPLERS))
+        return name
+
     @field_validator("knobs")
     @classmethod
-    def _choices(cls, knobs: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+    def _readable(cls, knobs: dict[str, Any]) -> dict[str, Any]:
         if not knobs:
             raise ValueError("give at least one knob with its choices")
-        for name, choices in knobs.items():
-            if not choices:
-                raise ValueError(f"{name}: give at least one choice")
-            if len({type(choice) for choice in choices}) > 1:
-                raise ValueError(f"{name}: {choices}: the choices of one knob must be of one type")
-            if len(set(choices)) < len(choices):
-                raise ValueError(f"{name}: {choices}: a choice stands there twice")
+        for name, written in knobs.items():
+            try:
+                read_knob(name, written)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
         return knobs
 
+    @field_validator("constraints")
+    @classmethod
+    def _comparisons(cls, texts: list[str]) -> list[str]:
+        parse_constraints(texts)
+        return texts
+
+    @field_validator("target")
+    @classmethod
+    def _percentage(cls, text: str | None) -> str | None:
+        if text is not None and not _PERCENT.fullmatch(text):
+            raise ValueError(f"{text[:40]!r}; allowed: a percentage such as 2 %")
+        return text
+
     @model_validator(mode="after")
-    def _searched_or_fixed(self) -> Study:
+    def _consistent(self) -> Study:
         both = sorted(self.knobs.keys() & self.fixed.keys())
         if both:
             raise ValueError(f"{both[0]!r} is searched under 'knobs' and held under 'fixed': keep one of them")
+        try:
+            check_conditions(self.searched, self.fixed)
+        except ValueError as error:
+            raise ValueError(f"knobs: {error}") from None
+        if self.risk != "mean" and len(self.mix) < 2:
+            raise ValueError("risk: there is no 'mix' of workloads to take it over")
         return self
+
+    @property
+    def objective(self) -> str:
+        """The first objective, that of the tables."""
+        return self.objectives[0]
+
+    @property
+    def searched(self) -> tuple[Knob, ...]:
+        """The knobs with their choices spelled out."""
+        return tuple(read_knob(name, written) for name, written in self.knobs.items())
+
+    @property
+    def choices(self) -> dict[str, tuple[Scalar, ...]]:
+        """The choices of every searched knob."""
+        return {knob.name: knob.choices for knob in self.searched}
+
+    @property
+    def conditions(self) -> tuple[Constraint, ...]:
+        """The constraints, read."""
+        return parse_constraints(self.constraints)
+
+    @property
+    def tolerance(self) -> float | None:
+        """How far above the best possible the best found may be for the search to stop, 0.02 for 2 %."""
+        return None if self.target is None else float(self.target.rstrip(" %")) / 100
+
+    @property
+    def over(self) -> Risk:
+        """How the numbers of the mix's workloads become one."""
+        if isinstance(self.risk, CvarSection):
+            return Risk("cvar", 1 - self.risk.cvar)
+        return Risk(self.risk)
 
     @property
     def hash(self) -> str:
@@ -131,8 +262,12 @@ class Study(_Section):
         if self._file is None:
             return self
         folder = self._file.parent
-        paths = {"machine": _beside(folder, self.machine), "model": self.model and _beside(folder, self.model)}
-        return self.model_copy(update=paths | {"routing": self.routing and str(folder / self.routing)})
+        mix = {name: workload.model_copy(update=_found(folder, workload)) for name, workload in self.mix.items()}
+        return self.model_copy(update=_found(folder, self) | {"machine": _beside(folder, self.machine), "mix": mix})
+
+
+def _found(folder: Path, part: Study | Workload) -> dict[str, str | None]:
+    return {"model": part.model and _beside(folder, part.model), "routing": part.routing and str(folder / part.routing)}
 
 
 def _beside(folder: Path, name: str) -> str:
@@ -164,13 +299,21 @@ def _first_error(error: ValidationError) -> str:
     return _line(details[0]) + more
 
 
+def _keys(location: list[str]) -> list[str]:
+    """Return the keys of a section of the file."""
+    if not location:
+        return [*Study.model_fields, "objective"]
+    if "batch" in location:
+        return list(BatchSection.model_fields)
+    sections: dict[str, type[BaseModel]] = {"budget": Budget, "mix": Workload, "risk": CvarSection}
+    return list(sections[location[0]].model_fields)
+
+
 def _line(detail: ErrorDetails) -> str:
     location = [str(part) for part in detail["loc"]]
     path = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"batch": BatchSection, "budget": Budget}
-        section = sections.get(location[0], Study) if len(location) > 1 else Study
-        return f"{path}: {unknown('key', location[-1], section.model_fields)}"
+        return f"{path}: {unknown('key', location[-1], _keys(location[:-1]))}"
     if detail["type"] == "missing":
         return f"{path}: missing, and there is no default"
     if detail["type"] == "value_error":

@@ -5,14 +5,16 @@ The table after `explore`, the JSON and the report all show this one value.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.certificate import Certificate, certify
+from explorer.certificate import Certificate, certify, covered
 from explorer.objective import OBJECTIVES, Objective
 from explorer.row import nested, with_nulls
+from explorer.samplers import choose
 from explorer.store import Identity, read_identity, rows_frame, space_frame
 
 if TYPE_CHECKING:
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 class Summary:
     """One study's answer.
 
-    `baseline` and `best` are rows by column; `space_points` counts the distinct points that can run,
-    `invalid` those that cannot, by reason.
+    `baseline`, `best` (of the first objective) and `front` (what no other point beats in all objectives) are rows by
+    column; `certificates` what is proven of each objective, `covered` the fraction of the unseen points that cannot add
+    to the front. `space_points` counts the distinct points that can run, `invalid` those that cannot, by reason.
     """
 
     identity: Identity
@@ -36,20 +39,55 @@ class Summary:
     pruned: int
     space_points: int
     invalid: Counter[str]
+    certificates: tuple[Certificate, ...] = ()
+    front: tuple[dict[str, Any], ...] = ()
+    covered: float = 1.0
 
     @property
     def objective(self) -> Objective:
-        """What the study makes small."""
-        return OBJECTIVES[self.identity.study.objective]
+        """What the study makes small, the first of several."""
+        return self.objectives[0]
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """All that the study makes small."""
+        return tuple(OBJECTIVES[name] for name in self.identity.study.objectives)
+
+    @property
+    def sampler(self) -> tuple[str, str]:
+        """The sampler that was used, and why where the study leaves the choice."""
+        study = self.identity.study
+        combinations = math.prod(len(choices) for choices in study.choices.values())
+        return choose(study.sampler, combinations, study.budget.points, len(study.objectives))
+
+    @property
+    def stopped(self) -> str:
+        """Why the search is at its end: proven, target or budget; "" where it is not."""
+        study = self.identity.study
+        if self.covered == 1.0:
+            return "proven"
+        if study.tolerance is not None and all(c.within(study.tolerance) for c in self.certificates):
+            return "target"
+        return "budget" if self.points >= study.budget.points else ""
 
     def record(self) -> dict[str, Any]:
         """Return the summary as plain JSON values."""
+        named = zip(self.objectives, self.certificates or (self.certificate,), strict=False)
+        proofs = {
+            objective.metric: {"bound": c.bound, "best": c.best, "gap": c.gap, "proven": c.proven}
+            for objective, c in named
+        }
         return {
             "best": self._point(self.best),
             "baseline": self._point(self.baseline),
             self.objective.bound: self.certificate.bound,
             "gap": self.certificate.gap,
             "proven": self.certificate.proven,
+            "objectives": proofs,
+            "front": [self._point(row) for row in self.front],
+            "covered": self.covered,
+            "sampler": self.sampler[0],
+            "stopped": self.stopped or None,
             "points": self.points,
             "simulated": self.simulated,
             "pruned": self.pruned,
@@ -72,21 +110,34 @@ def summarise(folder: Path) -> Summary:
 
 def summarise_frames(identity: Identity, space: pd.DataFrame, rows: pd.DataFrame) -> Summary:
     """Return the answer: the first row is the baseline, the first of those with least of the objective is the best."""
-    objective = OBJECTIVES[identity.study.objective]
+    import numpy as np
+
+    from explorer.pareto import front
+
+    objectives = [OBJECTIVES[name] for name in identity.study.objectives]
     simulated = rows[rows["status"] == "simulated"]
-    best = simulated.iloc[int(simulated[objective.metric].argmin())]
-    failed = [str(reason) for reason in [*space["reason"], *rows["reason"]] if reason]
+    best = simulated.iloc[int(simulated[objectives[0].metric].argmin())]
+    values = simulated[[objective.metric for objective in objectives]].to_numpy(np.float64)
+    certificates = tuple(certify(space, rows, objective) for objective in objectives)
     return Summary(
         identity,
         plain(rows.iloc[0]),
         plain(best),
-        certify(space, rows, objective),
+        certificates[0],
         len(rows),
         len(simulated),
         int((rows["status"] == "pruned").sum()),
         int(space["bound_us"].notna().sum()),
-        Counter(failed),
+        _reasons(space) + _reasons(rows),
+        certificates,
+        tuple(plain(simulated.iloc[place]) for place in front(values)),
+        covered(space, rows, objectives),
     )
+
+
+def _reasons(frame: pd.DataFrame) -> Counter[str]:
+    reasons = frame.loc[frame["reason"] != "", "reason"].value_counts(sort=False)
+    return Counter({str(reason): int(count) for reason, count in reasons.items()})
 
 
 def plain(row: pd.Series[Any]) -> dict[str, Any]:

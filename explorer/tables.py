@@ -1,4 +1,4 @@
-"""Results as text of fixed width: the table after `explore`, the numbers of `run`, the columns of `whatif`.
+"""Results as text of fixed width: the table after `explore`, the numbers of `run`.
 
 Pure functions from values to text, with a unit on every number.
 """
@@ -15,7 +15,6 @@ from typing import Any
 from explorer.certificate import relative_gap
 from explorer.objective import at_least_joules, joules, microseconds
 from explorer.query import Scalar
-from explorer.row import all_numbers, per_unit
 from explorer.summary import Summary
 
 Cells = Sequence[str]
@@ -156,25 +155,8 @@ def knobs_line(knobs: Mapping[str, Scalar]) -> str:
     return "knobs: " + ", ".join(f"{name}={value}" for name, value in knobs.items())
 
 
-def whatif_table(record: Mapping[str, Any]) -> str:
-    """Return baseline and variants side by side, each number with its difference from the baseline."""
-    variants = record["variants"]
-    titles = [", ".join(f"{path}={value}" for path, value in variant["set"].items()) for variant in variants]
-    rows: list[Cells] = [("", "baseline", *(cell for title in titles for cell in (title, "")), "")]
-    metrics = [{k: v for k, v in variant.items() if k not in ("set", "difference")} for variant in variants]
-    numbers = [per_unit(all_numbers(each)) for each in metrics]
-    differences = [all_numbers(variant["difference"]) for variant in variants]
-    for name, value in per_unit(all_numbers(record["baseline"])).items():
-        if name.endswith("_hash"):
-            continue
-        cells = [name, number(name, value)]
-        for shown, difference in zip(numbers, differences, strict=True):
-            cells += [number(name, shown.get(name, "")), _signed(difference.get(name))]
-        rows.append((*cells, ""))
-    return align(rows)
-
-
-def _signed(difference: Scalar | None) -> str:
+def signed(difference: Scalar | None) -> str:
+    """Return a relative difference as per cent with a sign; nothing where there is none."""
     if not isinstance(difference, float):
         return ""
     return f"{round(100 * difference, 1) + 0.0:+.1f} %"  # no minus before a zero
@@ -241,8 +223,12 @@ def kernel_text(facts: Mapping[str, Any]) -> str:
 
 
 def sourced_text(facts: Mapping[str, Any], units: Mapping[str, str]) -> str:
-    """Return the facts of a machine or a controller with their units, sources beside them."""
-    return tree({name: value for name, value in facts.items() if name != "sources"}, units, facts["sources"])
+    """Return the facts of a machine or a controller with their units, sources beside them; uncertain numbers below."""
+    lines = [tree({name: v for name, v in facts.items() if name not in ("sources", "ranges")}, units, facts["sources"])]
+    for path, entry in facts.get("ranges", {}).items():
+        line = f"uncertain: {path}: {entry['low']} to {entry['high']}   [{entry['source']}]"
+        lines += textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_long_words=False)
+    return "\n".join(lines)
 
 
 def quantity(value: int | None, unit: str) -> str:

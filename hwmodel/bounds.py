@@ -6,12 +6,14 @@ core (those of DMA in full lines at least), bytes through the busiest core's por
 and the shared cache, and bursts on the HBM data buses, spread evenly over all pseudo-channels (the best case), or
 through main memory's slices of SRAM. Behind a shared cache or multicast, memory must move only what is distinct
 (`footprint`), and of what earlier phases have touched only what the cache cannot have kept. The first request must also
-make its way through an idle machine. Row misses, uneven channels and slices, misses for want of capacity, waiting for
-counters and the tail after the last byte are not in it: they can only make a run longer. Where slices of SRAM are the
-cores' own, all requests might stay beside their cores, so that the network gives no bound.
+make its way through an idle machine. Where a phase is short, two more bounds count: DRAM's, from where its bursts lie
+(`placed_bursts`), and that of dependencies, a core's queues waiting for each other (`lone_core`). Row misses of long
+phases, uneven slices, misses for want of capacity and the tail after the last byte are not in it: they can only make a
+run longer. Where slices of SRAM are the cores' own, all requests might stay beside their cores, so that the network
+gives no bound.
 
-Loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its cost is
-computed once per distinct set of sizes.
+Else loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its
+cost is computed once per distinct set of sizes.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes
+from hwmodel.bound_costs import cache_fs, first_data_fs, issue_fs, main_memory_fs, network_fs
+from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes, tile_pages
 from hwmodel.footprint import Footprint
+from hwmodel.lone_core import MOST_STEPS, lone_core_fs
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands, UnitCost
+from hwmodel.placed_bursts import asked, placed_fs
 from hwmodel.program import QUEUES, Op, Phase, Program, Tensor
-from hwmodel.slices import slice_burst_fs
-from hwmodel.units import transfer_fs
 
 Array = np.ndarray[Any, Any]
+DEPENDENCIES = "dependencies"  # beside the resources: what waits for what
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,22 @@ def lower_bound(program: Program, machine: Machine) -> Bound:
     touched = _Touched(machine)
     for number, phase in enumerate(program.phases):
         resources, moved = _phase(program, phase, machine, touched, rows_closed=number == 0)
-        limit = max(resources, key=lambda name: resources[name])
-        limiting[limit] = limiting.get(limit, 0) + resources[limit]
-        total += machine.spec.launch.latency + resources[limit]
+        longest = max(resources.values())
+        limit = _limit(resources)
+        limiting[limit] = limiting.get(limit, 0) + longest
+        total += machine.spec.launch.latency + longest
         for name, fs in resources.items():
             by_resource[name] = by_resource.get(name, 0) + fs
         for name, bursts in moved.items():
             all_bursts[name] += bursts
     return Bound(total, by_resource, limiting, all_bursts)
+
+
+def _limit(resources: dict[str, int]) -> str:
+    """Return what limits a phase: the busiest resource, or dependencies where it is idle for most of their time."""
+    longest = max(resources.values())
+    busiest = max((name for name in resources if name != DEPENDENCIES), key=lambda name: resources[name])
+    return busiest if 2 * resources[busiest] >= longest else DEPENDENCIES
 
 
 def launches(program: Program, machine: Machine) -> Bound:
@@ -118,7 +130,7 @@ def _phase(
     """Return the bound of every resource, and the bursts that main memory moves at least; adds to `touched`."""
     units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
     moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
-    sram = np.zeros(len(phase.tasks), np.int64)
+    sram, steps = np.zeros((2, len(phase.tasks)), np.int64)
     operands = Operands(machine, phase)
     bursts = {"load": 0, "store": 0}
     footprints = {name: Footprint(program, phase) for name in ("load", "store")}
@@ -126,11 +138,12 @@ def _phase(
     reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
     for number, name in enumerate(QUEUES):
         for instruction, task, variables in executions(phase, number):
+            steps += np.bincount(task, minlength=len(steps))
             if instruction.op in (Op.LOAD, Op.STORE):
                 size = tile_bytes(program, phase, instruction, variables)
-                units[name] += sum_by(
-                    task, per_distinct(size[:, None], lambda s: _issue_fs(machine, s)), len(phase.tasks)
-                )
+                pages = tile_pages(program, phase, instruction, variables)
+                issue = per_distinct(np.stack([size, pages], axis=1), lambda s, n: issue_fs(machine, s, n))
+                units[name] += sum_by(task, issue, len(phase.tasks))
                 moved[name] += sum_by(task, size, len(phase.tasks))
                 bursts[name] += int((-(-size // machine.burst_bytes)).sum())
                 if reuses:
@@ -147,37 +160,43 @@ def _phase(
     cores = machine.spec.cores.count
     resources = {name: _busiest(phase, cores, busy) for name, busy in units.items()}
     resources["sram"] = _busiest(phase, cores, sram)
-    first_fs = _first_data_fs(machine)
+    first_fs = first_data_fs(machine)
     for name, bytes_per_task in moved.items():
         busiest = _busiest(phase, cores, bytes_per_task)
         if busiest:
             resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
-    resources |= _shared(machine, *(int(moved[name].sum()) for name in ("load", "store")))
+    loaded, stored = (int(moved[name].sum()) for name in ("load", "store"))
+    shared = {"network": network_fs(machine, loaded, stored), "shared cache": cache_fs(machine, loaded, stored)}
+    placed = _placed_fs(program, phase, machine, touched, rows_closed)
     if reuses:
         seen = {number for number, tensor in enumerate(program.tensors) if touched.holds(tensor)}
         bursts = _unavoidable(machine, bursts, footprints, seen, merges=merges)
         named = footprints["load"].tensors | footprints["store"].tensors
         touched.add(program.tensors[number] for number in sorted(named))
-    if any(bursts.values()):
-        if machine.memory == "hbm":
-            resources["hbm"] = _hbm_fs(machine, bursts["load"], bursts["store"], rows_closed)
-        else:
-            resources["distributed sram"] = _distributed_sram_fs(machine, bursts["load"] + bursts["store"])
-    return resources, bursts
+    memory = "hbm" if machine.memory == "hbm" else "distributed sram"
+    shared[memory] = max(main_memory_fs(machine, bursts["load"], bursts["store"], rows_closed), placed)
+    busy = np.sum(list(units.values()), axis=0)
+    shared[DEPENDENCIES] = _dependencies_fs(program, phase, machine, operands, busy, steps)
+    return resources | {name: fs for name, fs in shared.items() if fs}, bursts
 
 
-def _shared(machine: Machine, loaded: int, stored: int) -> dict[str, int]:
-    """Return the bounds of what all cores' bytes pass: the network's bisection and the shared cache."""
-    noc, cores = machine.spec.noc, machine.spec.cores.count
-    if noc.multicast_window is not None:
-        loaded = -(-loaded // cores)  # no load serves more cores than there are
-    resources = {}
-    if noc.bisection is not None and loaded + stored and not machine.is_local:
-        there, back = (transfer_fs(size, noc.bisection) for size in (stored, loaded))
-        resources["network"] = max(there, back + _first_data_fs(machine) if loaded else 0)
-    if machine.spec.shared_cache is not None and loaded + stored:
-        resources["shared cache"] = machine.cache_fs(loaded + stored)
-    return resources
+def _dependencies_fs(
+    program: Program, phase: Phase, machine: Machine, operands: Operands, busy: Array, steps: Array
+) -> int:
+    """Return what a core with much work takes alone; nought where it has too many steps to walk them.
+
+    `busy` and `steps`: the time that every task's instructions take, and how many they are. Of a dynamic schedule
+    nobody knows which tasks come before which.
+    """
+    if len(phase.tasks) == 0 or phase.schedule.dynamic:
+        return 0
+    order, start = phase.schedule.order, phase.schedule.start
+    core = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    busiest = int(np.bincount(core, weights=busy[order]).argmax())
+    tasks = order[start[busiest] : start[busiest + 1]].tolist()
+    if int(steps[tasks].sum()) > MOST_STEPS:
+        return 0
+    return lone_core_fs(program, phase, machine, operands, tasks)
 
 
 def _unavoidable(
@@ -201,20 +220,31 @@ def _unavoidable(
     return least
 
 
+def _placed_fs(program: Program, phase: Phase, machine: Machine, touched: _Touched, rows_closed: bool) -> int:
+    """Return the bound of DRAM from where bursts lie: all of them, or those loads that a cache cannot answer.
+
+    What shares a line with a tensor that may be cached already is left out.
+    """
+    if machine.memory != "hbm" or machine.hbm.policy.merge:
+        return 0
+    everything, cache = set(range(len(program.tensors))), machine.spec.shared_cache
+    if cache is None and machine.spec.noc.multicast_window is None:
+        moved = [asked(program, phase, machine, queue, everything) for queue in ("load", "store")]
+        return placed_fs(machine, np.concatenate(moved), rows_closed, written_back=False)
+    held = _Touched(machine)
+    held.add(tensor for tensor in program.tensors if tensor.resident == "cache")
+    stored = {int(phase.tiles[i.tile]["tensor"]) for i in phase.decoded[QUEUES.index("store")] if i.op is Op.STORE}
+    held.add(program.tensors[number] for number in sorted(stored))
+    fresh = {n for n in everything if not held.holds(program.tensors[n]) and not touched.holds(program.tensors[n])}
+    return placed_fs(machine, np.unique(asked(program, phase, machine, "load", fresh)), rows_closed, written_back=False)
+
+
 def _alone_fs(cost: UnitCost) -> int:
     return cost.alone_fs
 
 
 def _sram_fs(cost: UnitCost) -> int:
     return cost.sram_fs
-
-
-def _issue_fs(machine: Machine, size_bytes: int) -> int:
-    """Return the least time a DMA engine spends on a descriptor of so many bytes."""
-    dma = machine.spec.cores.dma
-    if size_bytes == 0:
-        return 0
-    return machine.core_fs(dma.issue_cycles + dma.request_cycles * -(-size_bytes // dma.request_bytes))
 
 
 def _busiest(phase: Phase, cores: int, per_task: Array) -> int:
@@ -225,38 +255,3 @@ def _busiest(phase: Phase, cores: int, per_task: Array) -> int:
         return max(-(-int(per_task.sum()) // cores), int(per_task.max()))
     totals = np.add.reduceat(np.append(per_task[phase.schedule.order], 0), phase.schedule.start[:-1])
     return int(np.where(np.diff(phase.schedule.start) > 0, totals, 0).max())
-
-
-def _first_data_fs(machine: Machine) -> int:
-    """Return the earliest time, after a launch, at which data of a load can reach a core's port."""
-    dma = machine.spec.cores.dma
-    issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
-    return issue + 2 * machine.least_network_fs  # a load that the shared cache answers
-
-
-def _hbm_fs(machine: Machine, reads: int, writes: int, rows_closed: bool) -> int:
-    """Return the least time for so many bursts from the first issue to the last byte's arrival.
-
-    The first burst needs an activate where no row can be open yet.
-    """
-    timing, dma = machine.timing, machine.spec.cores.dma
-    issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
-    busy = -(-(reads + writes) // machine.pseudo_channels) * timing.burst_interval_ticks
-    activate = timing.activate_to_column_ticks if rows_closed else 0
-    ticks = activate + min(timing.nCL, timing.nCWL) + timing.nBL + busy - timing.burst_interval_ticks
-    if machine.hbm.policy.refresh == "all-bank":
-        # Every nREFI a pseudo-channel stands still for nRFC; one refresh may still be due when the last burst is done.
-        while (longer := busy + max(0, ticks // timing.nREFI - 1) * timing.nRFC) > ticks:
-            ticks = longer
-    written_back = writes and machine.spec.shared_cache is not None  # nobody waits for an answer
-    back_fs = 0 if written_back else machine.spec.noc.latency
-    return issue + machine.memory_request_fs + machine.ticks_to_fs(ticks) + back_fs
-
-
-def _distributed_sram_fs(machine: Machine, bursts: int) -> int:
-    """Return the least time for so many accesses of a main memory of SRAM from the first issue to the last answer."""
-    sram, dma = machine.spec.distributed_sram, machine.spec.cores.dma
-    assert sram is not None
-    busy = -(-bursts // sram.slices) * slice_burst_fs(sram.slices, sram.access, sram.bandwidth)
-    issue = machine.core_fs(dma.issue_cycles + dma.request_cycles)
-    return issue + machine.memory_request_fs + busy + sram.latency

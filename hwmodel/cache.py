@@ -15,110 +15,105 @@ per slice for tags (a lookup takes no time of its own: it lies in the network's 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.slices import Slices, fold, shift
+from hwmodel.dram.state import Row, pointer, pointer_of, row_at, trailing_zeros
+from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append, bursts_of, expect, runs_of, tie
+from hwmodel.slices import Slices, fold, folded, quotient, shift
 from hwmodel.spec import SharedCacheSpec
 from hwmodel.traffic import LevelTraffic
 
-Array = np.ndarray[Any, Any]
-
+# Numbers of the description; counts of the last access, FETCHED to AWAITED; counts of all. BLOCK: first line of the
+# block of lines, one in each slice, that was looked up last, with the folds of its number. Then addresses of tables:
+# SET_WORDS [slice x set]: the first words of all ways, least recently used first, then the second ones
+# OWNERS [miss]: whose it is, line + 1; nought where it is free
+# MISS_ROWS [miss]: of the outstanding ones, which are few and stay near the processor, unlike sets
+# FETCHED_RUNS, EVICTED_RUNS: to read from memory, to write there
+# FILLED_PAIRS [line]: (miss, mask) of what those reads will make valid
+# AWAITED_FETCHES: numbers of earlier fetches that the request needs too
 (
-    BURST_BYTES,
-    BURST_SHIFT,
-    LINE_BYTES,
-    LINE_SHIFT,
-    LINE_BURSTS,
-    SECTOR_BURSTS,
-    SLICES,
-    SETS,
-    WAYS,
-    MSHRS,
-    CLOCK,
-    OUTSTANDING,
-    FETCHED,
-    FILLED,
-    EVICTED,
-    AWAITED,
-    HITS,
-    MISSES,
-    MERGED,
-    STORED,
-    ALL_FETCHED,
-    ALL_EVICTED,
-    ROW,
-) = range(23)
-COUNTS = ROW + 1
+    BURST_BYTES, BURST_SHIFT, LINE_BYTES, LINE_SHIFT, LINE_BURSTS, SECTOR_BURSTS, SECTORS, SLICES, SETS, WAYS, MSHRS,
+    OUTSTANDING, FETCHED, FETCHED_BURSTS, FILLED, EVICTED, EVICTED_BURSTS, AWAITED, HITS, MISSES, MERGED, STORED,
+    ALL_FETCHED, ALL_EVICTED, BLOCK, BLOCK_SLICE, BLOCK_SET, FREE_MISS, USED_MISSES,
+    SET_WORDS, OWNERS, MISS_ROWS, FETCHED_RUNS, FILLED_PAIRS, EVICTED_RUNS, AWAITED_FETCHES,
+) = range(36)  # fmt: skip
+SCALARS = AWAITED_FETCHES + 1
 RUN = 1024  # assumed: lines of an older stream that are stored and loaded in turn, 128 KiB as by a wave of items
-VALID, DIRTY, PENDING, FETCHES = range(4)  # of a line's row: masks of bursts, then the fetch of each sector
-
-
-class CacheState(NamedTuple):
-    """The arrays on which the compiled functions work; the counts of the last access lie in `scalars`."""
-
-    scalars: Array
-    sets: Array  # [slice x set] side by side, as a lookup reads them: per way line + 1, when it was last used, a row
-    fetched: Array  # addresses of bursts to read from memory
-    filled: Array  # [line, (row, mask)] of what those reads will make valid
-    evicted: Array  # addresses of bursts to write to memory
-    awaited: Array  # numbers of earlier fetches that the request needs too
-
-
-def no_cache() -> CacheState:
-    """Return what stands for a cache where there is none."""
-    empty, pairs = np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
-    return CacheState(np.zeros(COUNTS, np.int64), empty, empty, pairs, empty, empty)
+NONE = -1
+# A way of a set is two words: line + 1 with the miss it had last, and masks of its bursts: here or on the way, dirty
+MISS_SHIFT, DIRTY_SHIFT, WAY_WORDS = 39, 32, 2
+LINE_MASK, MASK = (1 << MISS_SHIFT) - 1, (1 << DIRTY_SHIFT) - 1
+AHEAD, PROCESSOR_LINE_WORDS = 6, 8  # lines of a request whose sets are brought beforehand; of 64 B, of the processor
+PENDING, NEXT, FETCHES = range(3)  # of a miss: mask of bursts on the way, the next free one, the fetch of each sector
 
 
 @inlined
-def _quotient(number: int, divisor: int, shift: int) -> int:
-    """Return number // divisor; `shift` is its logarithm, or -1."""
-    return int(number >> shift if shift >= 0 else number // divisor)
+def _set_at(c: Row, line: int) -> Row:
+    """Return the set in which a line may lie; lines of one block share all divisions."""
+    inside = line - c[BLOCK]
+    if inside < 0 or inside >= c[SLICES]:
+        block = line // c[SLICES]
+        inside = line - block * c[SLICES]
+        c[BLOCK] = line - inside
+        c[BLOCK_SLICE], c[BLOCK_SET] = fold(block, c[SLICES]), fold(block, c[SETS])
+    here = folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]
+    return row_at(pointer_of(c[SET_WORDS]), here * c[WAYS] * WAY_WORDS)
 
 
 @inlined
-def _set_of(scalars: Array, line: int) -> int:
-    """Return where the set begins in which a line may lie."""
-    inner = line // scalars[SLICES]
-    here = fold(line, scalars[SLICES]) * scalars[SETS] + fold(inner, scalars[SETS])
-    return int(here * scalars[WAYS] * (2 + scalars[ROW]))
+def _expect(c: Row, line: int) -> None:
+    """Let the processor bring the set of a line that is looked up soon, most likely: sets lie far apart in memory."""
+    inside = line - c[BLOCK]
+    if inside < c[SLICES]:
+        here = (folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]) * c[WAYS] * WAY_WORDS
+        for word in range(0, c[WAYS] * WAY_WORDS, PROCESSOR_LINE_WORDS):
+            expect(row_at(pointer_of(c[SET_WORDS]), here + word))
 
 
 @inlined
-def _find(state: CacheState, first: int, line: int) -> int:
-    """Return the way of a line in the set that begins at `first`, or -1."""
-    for way in range(state.scalars[WAYS]):
-        if state.sets[first + way] == line + 1:
+def _find(here: Row, ways: int, line: int) -> int:
+    """Return the way of a line in its set, or -1."""
+    for way in range(ways):
+        if here[way] & LINE_MASK == line + 1:
             return way
     return -1
 
 
 @inlined
-def _allocate(state: CacheState, first: int, line: int) -> int:
-    """Return a way for a line in its set, after putting its last line's dirty bursts to `evicted`; -1 if all wait."""
-    scalars, sets = state.scalars, state.sets
-    stamps, rows = first + scalars[WAYS], first + 2 * scalars[WAYS]
-    victim, oldest = -1, np.int64(2**62)
-    for way in range(scalars[WAYS]):
-        if sets[stamps + way] < oldest and sets[rows + way * scalars[ROW] + PENDING] == 0:
-            victim, oldest = way, sets[stamps + way]
-    if victim < 0:
-        return -1
-    row = rows + victim * scalars[ROW]
-    dirty, burst = sets[row + DIRTY], (sets[first + victim] - 1) * scalars[LINE_BURSTS]
-    while dirty:
-        if dirty & 1:
-            state.evicted[scalars[EVICTED]] = burst * scalars[BURST_BYTES]
-            scalars[EVICTED] += 1
-            scalars[ALL_EVICTED] += 1
-        dirty >>= 1
-        burst += 1
-    sets[first + victim] = line + 1
-    sets[row + VALID] = sets[row + DIRTY] = 0
-    return victim
+def _miss_at(c: Row, miss: int) -> Row:
+    return row_at(pointer_of(c[MISS_ROWS]), miss * (FETCHES + c[SECTORS]))
+
+
+@inlined
+def _pending(c: Row, word: int) -> int:
+    """Return the bursts of a line that are on the way, by its way's first word; its last miss may be another's now."""
+    miss = word >> MISS_SHIFT
+    return int(_miss_at(c, miss)[PENDING] if pointer_of(c[OWNERS])[miss] == word & LINE_MASK else 0)
+
+
+@inlined
+def _renew(here: Row, ways: int, way: int, word: int, masks: int) -> None:
+    """Make a way of a set the one used last, with these words."""
+    for at in range(way, ways - 1):
+        here[at] = here[at + 1]
+    for at in range(ways + way, 2 * ways - 1):
+        here[at] = here[at + 1]
+    here[ways - 1], here[2 * ways - 1] = word, masks
+
+
+@inlined
+def _take(c: Row, runs: Row, count: int, line: int, mask: int) -> int:
+    """Put bursts of a line behind `count` runs; return how many there are."""
+    while mask != 0:
+        skipped = trailing_zeros(mask)
+        bursts = trailing_zeros(~(mask >> skipped))
+        address = line * c[LINE_BYTES] + skipped * c[BURST_BYTES]
+        count = append(runs, count, address, bursts, c[BURST_BYTES])
+        mask &= ~(((1 << bursts) - 1) << skipped)
+    return count
 
 
 @inlined
@@ -131,44 +126,77 @@ def _ones(mask: int) -> int:
 
 
 @inlined
-def _load(state: CacheState, row: int, line: int, touched: int, fetch: int) -> None:
-    """Count hits, merges and misses of a line's bursts; ask for the sectors that are missing."""
-    scalars, sets = state.scalars, state.sets
-    valid, pending = sets[row + VALID], sets[row + PENDING]
-    merged = touched & pending & ~valid
-    missing = touched & ~(valid | pending)
-    scalars[HITS] += _ones(touched & valid)
-    scalars[MERGED] += _ones(merged)
-    scalars[MISSES] += _ones(missing)
+def _vacate(c: Row, here: Row) -> int:
+    """Return a way of a set for another line, after writing back its line's dirty bursts; -1 if all wait."""
+    ways, way = c[WAYS], 0
+    while _pending(c, here[way]) != 0:
+        way += 1
+        if way == ways:
+            return -1
+    dirty = (here[ways + way] >> DIRTY_SHIFT) & MASK
+    if dirty != 0:
+        line = (here[way] & LINE_MASK) - 1
+        c[EVICTED] = _take(c, pointer_of(c[EVICTED_RUNS]), c[EVICTED], line, dirty)
+        c[EVICTED_BURSTS] += _ones(dirty)
+        c[ALL_EVICTED] += _ones(dirty)
+    return way
+
+
+@inlined
+def _new_miss(c: Row, line: int) -> int:
+    """Return a free miss for a line."""
+    miss = c[FREE_MISS]
+    if miss == NONE:
+        miss = c[USED_MISSES]
+        c[USED_MISSES] += 1
+    else:
+        c[FREE_MISS] = _miss_at(c, miss)[NEXT]
+    c[OUTSTANDING] += 1
+    pointer_of(c[OWNERS])[miss] = line + 1
+    return int(miss)
+
+
+@inlined
+def _load(c: Row, here: Row, line: int, touched: int, pending: int, fetch: int) -> None:
+    """Count hits, merges and misses of bursts of a line, the one its set used last; ask for the sectors missing."""
+    at, ways = c[WAYS] - 1, c[WAYS]
+    masks = here[ways + at]
+    valid = masks & (masks >> DIRTY_SHIFT | ~pending) & MASK  # what is stored while it is on the way is here
+    merged, missing = touched & pending & ~valid, touched & ~masks
+    c[HITS] += _ones(touched & valid)
     if merged | missing == 0:
         return
-    asked, here = 0, (1 << scalars[SECTOR_BURSTS]) - 1
-    for at in range(row + FETCHES, row + scalars[ROW]):
-        if merged & here and sets[at] != fetch:
-            state.awaited[scalars[AWAITED]] = sets[at]
-            scalars[AWAITED] += 1
-        if missing & here:
-            asked |= here & ~(valid | pending)
-            sets[at] = fetch
-        here <<= scalars[SECTOR_BURSTS]
+    c[MERGED] += _ones(merged)
+    c[MISSES] += _ones(missing)
+    if pending == 0:
+        miss = _new_miss(c, line)
+        here[at] = miss << MISS_SHIFT | line + 1
+    else:
+        miss = here[at] >> MISS_SHIFT
+    row, awaited = _miss_at(c, miss), pointer_of(c[AWAITED_FETCHES])
+    asked, sector = 0, (1 << c[SECTOR_BURSTS]) - 1
+    for number in range(FETCHES, FETCHES + c[SECTORS]):
+        if merged & sector and row[number] != fetch:
+            awaited[c[AWAITED]] = row[number]
+            c[AWAITED] += 1
+        if missing & sector:
+            asked |= sector & ~masks
+            row[number] = fetch
+        sector <<= c[SECTOR_BURSTS]
     if asked == 0:
         return
-    scalars[OUTSTANDING] += pending == 0
-    sets[row + PENDING] |= asked
-    state.filled[scalars[FILLED], 0], state.filled[scalars[FILLED], 1] = row, asked
-    scalars[FILLED] += 1
-    address = line * scalars[LINE_BYTES]
-    while asked:
-        if asked & 1:
-            state.fetched[scalars[FETCHED]] = address
-            scalars[FETCHED] += 1
-            scalars[ALL_FETCHED] += 1
-        asked >>= 1
-        address += scalars[BURST_BYTES]
+    row[PENDING] = pending | asked
+    here[ways + at] = masks | asked
+    pair = row_at(pointer_of(c[FILLED_PAIRS]), 2 * c[FILLED])
+    pair[0], pair[1] = miss, asked
+    c[FILLED] += 1
+    c[FETCHED] = _take(c, pointer_of(c[FETCHED_RUNS]), c[FETCHED], line, asked)
+    c[FETCHED_BURSTS] += _ones(asked)
+    c[ALL_FETCHED] += _ones(asked)
 
 
 @compiled
-def is_crowded(scalars: Array, bursts: int) -> bool:
+def is_crowded(c: Row, bursts: int) -> bool:
     """Return whether a load of so many bursts must wait at the cache's entry, because too few misses are free for it.
 
     Assumed, without a source: a load enters as a whole or not at all. It is taken to need as many misses as its bursts
@@ -177,105 +205,119 @@ def is_crowded(scalars: Array, bursts: int) -> bool:
     stores too. Without the rule a load would send its first misses as soon as one is free: the rule changes times and
     the order of fetches of a machine whose misses run out, and nothing where they do not.
     """
-    lines = -(-bursts // scalars[LINE_BURSTS])
-    return bool(scalars[OUTSTANDING] + min(lines, scalars[MSHRS] // 2) > scalars[MSHRS])
+    lines = -(-bursts // c[LINE_BURSTS])
+    return bool(c[OUTSTANDING] + min(lines, c[MSHRS] // 2) > c[MSHRS])
 
 
 @compiled
-def access(state: CacheState, bursts: Array, first: int, stop: int, is_write: bool, fetch: int) -> int:
-    """Look up bursts[first:stop] for one request; return the position reached, less than `stop` if it must wait.
+def access(c: Row, runs: Row, count: int, first: int, is_write: bool, fetch: int) -> int:
+    """Look up the bursts of a request's runs from number `first` on; return how many are done, all but if it must wait.
 
     It must wait where no outstanding miss is free, or where every line of a set is outstanding. What is to be read from
     memory belongs to the number `fetch`, which no fetch under way has. Room must have been reserved.
     """
-    scalars, sets = state.scalars, state.sets
-    scalars[FETCHED] = scalars[FILLED] = scalars[EVICTED] = scalars[AWAITED] = 0
-    line_bytes = scalars[LINE_BYTES]
-    at = first
-    while at < stop:
-        start, touched, count = at, 0, 0
-        line = _quotient(bursts[at], line_bytes, scalars[LINE_SHIFT])
-        base = line * line_bytes
-        while at < stop and 0 <= bursts[at] - base < line_bytes:
-            bit = 1 << _quotient(bursts[at] - base, scalars[BURST_BYTES], scalars[BURST_SHIFT])
-            if touched & bit:  # the same burst again counts again
+    c[FETCHED] = c[FETCHED_BURSTS] = c[FILLED] = c[EVICTED] = c[EVICTED_BURSTS] = c[AWAITED] = 0
+    ways, line_bytes, burst_bytes, passed = c[WAYS], c[LINE_BYTES], c[BURST_BYTES], first
+    number, skipped = 0, first
+    while number < count and skipped >= row_at(runs, number * RUN_WORDS)[BURSTS]:
+        skipped -= row_at(runs, number * RUN_WORDS)[BURSTS]
+        number += 1
+    while number < count:
+        run = row_at(runs, number * RUN_WORDS)
+        line, touched, looked_up = quotient(run[BEGIN] + skipped * burst_bytes, line_bytes, c[LINE_SHIFT]), 0, 0
+        while number < count:  # what follows in the same line is looked up with it, until a burst comes again
+            run = row_at(runs, number * RUN_WORDS)
+            within = run[BEGIN] + skipped * burst_bytes - line * line_bytes
+            if within < 0 or within >= line_bytes:
                 break
-            touched |= bit
-            count += 1
-            at += 1
-        here = _set_of(scalars, line)
-        way = _find(state, here, line)
-        row = here + 2 * scalars[WAYS] + way * scalars[ROW]
-        if (
-            not is_write
-            and scalars[OUTSTANDING] >= scalars[MSHRS]
-            and (way < 0 or (sets[row + PENDING] == 0 and touched & ~sets[row + VALID]))
-        ):
-            return int(start)
+            bit = quotient(within, burst_bytes, c[BURST_SHIFT])
+            bursts = min(run[BURSTS] - skipped, c[LINE_BURSTS] - bit)
+            mask = ((1 << bursts) - 1) << bit
+            if touched & mask != 0:
+                bursts = trailing_zeros(touched & mask) - bit
+                if bursts == 0:
+                    break
+                mask = ((1 << bursts) - 1) << bit
+            touched, looked_up, skipped = touched | mask, looked_up + bursts, skipped + bursts
+            if skipped == run[BURSTS]:
+                number, skipped = number + 1, 0
+        here = _set_at(c, line)
+        _expect(c, line + AHEAD)
+        way, pending, word, masks = _find(here, ways, line), 0, line + 1, 0
+        if way >= 0:
+            word, masks = here[way], here[ways + way]
+            pending = _pending(c, word)
+        if not is_write and pending == 0 and touched & ~masks and c[OUTSTANDING] >= c[MSHRS]:
+            return int(passed)
         if way < 0:
-            way = _allocate(state, here, line)
+            way = _vacate(c, here)
             if way < 0:
-                return int(start)
-            row = here + 2 * scalars[WAYS] + way * scalars[ROW]
-        scalars[CLOCK] += 1
-        sets[here + scalars[WAYS] + way] = scalars[CLOCK]
+                return int(passed)
         if is_write:
-            sets[row + VALID] |= touched
-            sets[row + DIRTY] |= touched
-            scalars[STORED] += count
-        else:
-            _load(state, row, line, touched, fetch)
-    return int(stop)
+            masks |= touched | touched << DIRTY_SHIFT
+            c[STORED] += looked_up
+        _renew(here, ways, way, word, masks)
+        if not is_write:
+            _load(c, here, line, touched, pending, fetch)
+        passed += looked_up
+    return int(passed)
 
 
 @compiled
-def fill(state: CacheState, filled: Array, lines: int) -> None:
-    """Make valid what a fetch brought: filled[:lines] = (row, mask)."""
-    sets = state.sets
+def fill(c: Row, filled: Row, lines: int) -> None:
+    """Make valid what a fetch brought: `lines` pairs (miss, mask)."""
     for i in range(lines):
-        row = filled[i, 0]
-        sets[row + PENDING] &= ~filled[i, 1]
-        sets[row + VALID] |= filled[i, 1]
-        state.scalars[OUTSTANDING] -= sets[row + PENDING] == 0
+        miss = filled[2 * i]
+        row = _miss_at(c, miss)
+        row[PENDING] &= ~filled[2 * i + 1]
+        if row[PENDING] == 0:
+            pointer_of(c[OWNERS])[miss] = 0
+            row[NEXT], c[FREE_MISS] = c[FREE_MISS], miss
+            c[OUTSTANDING] -= 1
 
 
 @compiled
-def _hold(state: CacheState, first: int, stop: int) -> None:
+def _access(scalars: Array, runs: Array, count: int, is_write: bool, fetch: int) -> int:
+    return int(access(pointer(scalars), pointer(runs), count, 0, is_write, fetch))
+
+
+@compiled
+def _fill(scalars: Array, filled: Array, lines: int) -> None:
+    fill(pointer(scalars), pointer(filled), lines)
+
+
+@compiled
+def _hold(scalars: Array, first: int, stop: int) -> None:
     """Put the clean bursts of these numbers into the cache, least recently used first; of their lines no others."""
-    scalars = state.scalars
-    bursts = scalars[LINE_BURSTS]
+    c = pointer(scalars)
+    bursts, ways = c[LINE_BURSTS], c[WAYS]
     for line in range(first // bursts, -(-stop // bursts)):
-        here = _set_of(scalars, line)
-        way = _find(state, here, line)
+        here = _set_at(c, line)
+        way, masks = _find(here, ways, line), 0
         if way < 0:
-            way = _allocate(state, here, line)
-            scalars[EVICTED] = scalars[ALL_EVICTED] = 0  # was written before the run begins
-        scalars[CLOCK] += 1
-        state.sets[here + scalars[WAYS] + way] = scalars[CLOCK]
-        row = here + 2 * scalars[WAYS] + way * scalars[ROW]
+            way = _vacate(c, here)
+            c[EVICTED] = c[EVICTED_BURSTS] = c[ALL_EVICTED] = 0  # was written before the run begins
+        else:
+            masks = here[ways + way]
         begin, end = max(first - line * bursts, 0), min(stop - line * bursts, bursts)
-        state.sets[row + VALID] |= (1 << end) - (1 << begin)
+        _renew(here, ways, way, line + 1, masks | (1 << end) - (1 << begin))
 
 
 @compiled
-def _age(state: CacheState, first: int, stored_lines: int) -> None:
+def _age(scalars: Array, first: int, stored_lines: int) -> None:
     """Fill an empty cache with the lines from number `first` on, least recently used first.
 
     Of every RUN lines the first `stored_lines` are dirty. `first` is a multiple of slices x sets, so that as many lines
     take one way of each set.
     """
-    scalars = state.scalars
-    block = scalars[SLICES] * scalars[SETS]
-    everything = (1 << scalars[LINE_BURSTS]) - 1
-    for way in range(scalars[WAYS]):
+    c = pointer(scalars)
+    block = c[SLICES] * c[SETS]
+    everything = (1 << c[LINE_BURSTS]) - 1
+    for way in range(c[WAYS]):
         for line in range(first + way * block, first + (way + 1) * block):
-            here = _set_of(scalars, line)
-            scalars[CLOCK] += 1
-            state.sets[here + way] = line + 1
-            state.sets[here + scalars[WAYS] + way] = scalars[CLOCK]
-            row = here + 2 * scalars[WAYS] + way * scalars[ROW]
-            state.sets[row + VALID] = everything
-            state.sets[row + DIRTY] = everything if line % RUN < stored_lines else 0
+            here = _set_at(c, line)
+            here[way] = line + 1
+            here[c[WAYS] + way] = everything | (everything if line % RUN < stored_lines else 0) << DIRTY_SHIFT
 
 
 class SharedCache:
@@ -285,56 +327,49 @@ class SharedCache:
     """
 
     def __init__(self, spec: SharedCacheSpec, burst_bytes: int) -> None:
-        line_bursts, sector_bursts = spec.line // burst_bytes, spec.sector // burst_bytes
-        scalars = np.zeros(COUNTS, np.int64)
-        scalars[BURST_BYTES], scalars[LINE_BURSTS], scalars[SECTOR_BURSTS] = burst_bytes, line_bursts, sector_bursts
-        scalars[LINE_BYTES], scalars[LINE_SHIFT], scalars[BURST_SHIFT] = spec.line, shift(spec.line), shift(burst_bytes)
-        scalars[SLICES], scalars[WAYS], scalars[MSHRS] = spec.slices, spec.ways, spec.outstanding_misses
-        scalars[ROW] = FETCHES + line_bursts // sector_bursts
-        scalars[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
+        self.scalars = m = np.zeros(SCALARS, np.int64)
+        m[BURST_BYTES], m[BURST_SHIFT] = burst_bytes, shift(burst_bytes)
+        m[LINE_BYTES], m[LINE_SHIFT] = spec.line, shift(spec.line)
+        m[LINE_BURSTS], m[SECTOR_BURSTS] = spec.line // burst_bytes, spec.sector // burst_bytes
+        m[SECTORS], m[SLICES], m[WAYS] = spec.line // spec.sector, spec.slices, spec.ways
+        m[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
+        m[MSHRS], m[FREE_MISS] = spec.outstanding_misses, NONE
         self._burst_bytes = burst_bytes
         self._fetches = 0
         self.slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
-        empty, lines = np.zeros(0, np.int64), spec.capacity // spec.line
-        self.state = CacheState(
-            scalars=scalars,
-            sets=np.zeros(lines * (2 + int(scalars[ROW])), np.int64),
-            fetched=empty,
-            filled=np.zeros((0, 2), np.int64),
-            evicted=empty,
-            awaited=empty,
-        )
+        lines = spec.capacity // spec.line
+        misses = min(spec.outstanding_misses, lines)
+        self._sets = np.zeros(lines * WAY_WORDS, np.int64)
+        self._misses = np.zeros(misses, np.int64), np.zeros(misses * (FETCHES + int(m[SECTORS])), np.int64)
+        tie(m, SET_WORDS, self._sets, *self._misses)
         self.reserve(64)
 
     def reserve(self, bursts: int) -> None:
         """Make room for requests of so many bursts."""
-        line = int(self.state.scalars[LINE_BURSTS])
-        self.state = self.state._replace(
-            fetched=np.zeros(bursts * line, np.int64),
-            filled=np.zeros((bursts, 2), np.int64),
-            evicted=np.zeros(bursts * line, np.int64),
-            awaited=np.zeros(bursts * line, np.int64),
-        )
+        most = bursts * int(self.scalars[LINE_BURSTS])
+        self._fetched, self._evicted = (np.zeros((most, RUN_WORDS), np.int64) for _ in range(2))
+        self._filled, self._awaited = np.zeros((bursts, 2), np.int64), np.zeros(most, np.int64)
+        tie(self.scalars, FETCHED_RUNS, self._fetched, self._filled, self._evicted, self._awaited)
 
     def access(self, bursts: Array, first: int, stop: int, is_write: bool) -> Access:
         """Look up bursts[first:stop] for one request; see `access` above."""
-        if stop - first > len(self.state.filled):
+        if stop - first > len(self._filled):
             self.reserve(2 * (stop - first))
-        state, scalars = self.state, self.state.scalars
+        m, runs = self.scalars, runs_of(bursts, first, stop, self._burst_bytes)
         self._fetches += 1
-        reached = access(state, bursts, first, stop, is_write, self._fetches)
+        reached = _access(m, runs.reshape(-1), len(runs), is_write, self._fetches)
         return Access(
-            reached,
+            first + reached,
             self._fetches,
-            state.fetched[: scalars[FETCHED]].copy(),
-            state.filled[: scalars[FILLED]].copy(),
-            state.evicted[: scalars[EVICTED]].copy(),
-            set(state.awaited[: scalars[AWAITED]].tolist()),
+            bursts_of(self._fetched[: m[FETCHED]], self._burst_bytes),
+            self._filled[: m[FILLED]].copy(),
+            bursts_of(self._evicted[: m[EVICTED]], self._burst_bytes),
+            set(self._awaited[: m[AWAITED]].tolist()),
         )
 
     def fill(self, filled: Array) -> None:
         """Make valid what a fetch brought."""
-        fill(self.state, filled, len(filled))
+        _fill(self.scalars, filled.reshape(-1), len(filled))
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Pass the bytes of a request through the slices; return when the last has passed."""
@@ -342,14 +377,14 @@ class SharedCache:
 
     def hold(self, base_bytes: int, size_bytes: int) -> None:
         """Put the bursts of a range of addresses into the cache, as if they had just been read."""
-        _hold(self.state, base_bytes // self._burst_bytes, -(-(base_bytes + size_bytes) // self._burst_bytes))
+        _hold(self.scalars, base_bytes // self._burst_bytes, -(-(base_bytes + size_bytes) // self._burst_bytes))
 
     def age(self, base_bytes: int, stores: float) -> None:
         """Fill an empty cache with what a stream from `base_bytes` on has left, of which the part `stores` is dirty."""
-        scalars = self.state.scalars
-        block = int(scalars[SLICES] * scalars[SETS])
-        first = -(-base_bytes // (int(scalars[LINE_BYTES]) * block)) * block
-        _age(self.state, first, round(RUN * stores))
+        m = self.scalars
+        block = int(m[SLICES] * m[SETS])
+        first = -(-base_bytes // (int(m[LINE_BYTES]) * block)) * block
+        _age(m, first, round(RUN * stores))
 
     @property
     def busy_fs(self) -> int:
@@ -358,11 +393,11 @@ class SharedCache:
 
     def traffic(self) -> LevelTraffic:
         """Return the bytes so far."""
-        scalars = self.state.scalars
-        hits, misses, merged, stored = (int(scalars[i]) for i in (HITS, MISSES, MERGED, STORED))
-        fetched, written_back = int(scalars[ALL_FETCHED]), int(scalars[ALL_EVICTED])
-        rows = self.state.sets.reshape(-1, scalars[WAYS] * (2 + scalars[ROW]))[:, 2 * scalars[WAYS] :]
-        dirty = int(np.bitwise_count(rows.reshape(len(rows), -1, scalars[ROW])[:, :, DIRTY]).sum())
+        m = self.scalars
+        hits, misses, merged, stored = (int(m[i]) for i in (HITS, MISSES, MERGED, STORED))
+        fetched, written_back = int(m[ALL_FETCHED]), int(m[ALL_EVICTED])
+        masks = self._sets.reshape(-1, WAY_WORDS, m[WAYS])[:, 1]
+        dirty = int(np.bitwise_count(masks.view(np.uint64) >> np.uint64(DIRTY_SHIFT)).sum())
         asked = hits + misses + merged + stored
         counts = asked, hits, misses, merged, stored, fetched, written_back, dirty
         return LevelTraffic(*(bursts * self._burst_bytes for bursts in counts))

@@ -25,6 +25,7 @@ from typing import Any
 from zlib import crc32
 
 import numba
+import numba.np.linalg
 from numba import config, njit
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -33,6 +34,19 @@ from numba.core.compiler_lock import global_compiler_lock
 HAS_PARTS = numba.__version__.startswith("0.68.")
 if HAS_PARTS:
     from hwmodel.compiled_part import part
+
+
+_ensure_blas = numba.np.linalg.ensure_blas
+
+
+def _no_blas() -> None:
+    numba.np.linalg.ensure_blas = _ensure_blas
+    raise ImportError
+
+
+# numba asks once, before its first function, whether scipy has a BLAS to call; importing that takes as long as numba
+# itself. Without it compiled inner products of `np.correlate` are loops.
+numba.np.linalg.ensure_blas = _no_blas
 
 # LLVM's third level takes half as long again as the second for code like this, which runs no faster for it.
 config.OPT = type(config.OPT)(2)  # type: ignore[attr-defined]
@@ -59,6 +73,11 @@ def inlined(function: Callable[..., Any]) -> Any:
     if not HAS_PARTS:
         return _cached(njit(cache=True, nogil=True, forceinline=True)(function))
     return _with_part(njit(nogil=True)(function), part(function, forceinline=True))
+
+
+def is_kept(entry: Any) -> bool:
+    """Return whether code of an entry, as it is now, is on disk."""
+    return bool(entry._cache._cache_file._load_index())
 
 
 def _with_part(entry: Any, inner: Any) -> Any:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hwmodel.compiled import compiled
+from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.state import pointer
 from hwmodel.program import NONE, Expression, Phase, Program, Tensor
+from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, append, bursts_of
 
 Array = np.ndarray[Any, Any]
 
@@ -91,7 +93,7 @@ class Regions:
     def _touched(self, region: Region, granule_bytes: int) -> Array:
         leaves = self._leaves[region.tensor]
         tensor = self._tensors[region.tensor]
-        bursts: Array = tile_bursts(
+        runs: Array = tile_runs(
             tensor.base_bytes,
             tensor.element_bytes,
             granule_bytes,
@@ -106,7 +108,7 @@ class Regions:
             region.table,
             region.first_page,
         )
-        return bursts
+        return bursts_of(runs, granule_bytes)
 
 
 class Region(NamedTuple):
@@ -215,10 +217,10 @@ def _sort(numbers: Array, count: int) -> None:
 
 
 @compiled
-def tile_bursts(
+def tile_runs(
     base: int,
     element_bytes: int,
-    burst_bytes: int,
+    granule_bytes: int,
     extents: Array,
     strides: Array,
     order: Array,
@@ -230,15 +232,17 @@ def tile_bursts(
     table: Array,
     first_page: int,
 ) -> Array:
-    """Return the burst addresses of one region; see `Regions.bursts`. `starts` and `counts` are overwritten."""
+    """Return the runs of granules of one region, int64[n, 2] in the order of `Regions.bursts`: bursts or transfers.
+
+    `starts` and `counts` are overwritten.
+    """
     elements = 1
     for axis in range(len(counts)):
         elements *= counts[axis]
     if elements <= 0:
-        return np.empty(0, np.int64)
+        return np.empty((0, RUN_WORDS), np.int64)
     chunk_starts = np.empty(elements, np.int64)
-    found = np.empty(64 + elements * element_bytes // burst_bytes, np.int64)
-    total = 0
+    found, total = np.empty((64, RUN_WORDS), np.int64), 0
     position, stop = 0, 1
     if page_axis >= 0:
         position, stop = starts[position_axis], starts[position_axis] + counts[position_axis]
@@ -256,22 +260,26 @@ def tile_bursts(
             if chunk_starts[i] < chunk_starts[i - 1]:
                 _sort(chunk_starts, chunks)
                 break
+        if total + chunks > len(found):
+            found = _with_room(found, total, 2 * (total + chunks))
         last = -1
         for i in range(chunks):
-            burst = chunk_starts[i] // burst_bytes
-            end = (chunk_starts[i] + chunk_bytes - 1) // burst_bytes
-            burst = max(burst, last + 1)
-            if total + end - burst + 1 > len(found):
-                grown = np.empty(2 * (total + end - burst + 1), np.int64)
-                for j in range(total):
-                    grown[j] = found[j]
-                found = grown
-            while burst <= end:
-                found[total] = burst * burst_bytes
-                total += 1
-                burst += 1
-            last = max(last, end)
+            end = (chunk_starts[i] + chunk_bytes - 1) // granule_bytes
+            begin = max(chunk_starts[i] // granule_bytes, last + 1)
+            if begin <= end:
+                runs = pointer(found.reshape(-1))
+                total = append(runs, total, begin * granule_bytes, end - begin + 1, granule_bytes)
+                last = end
     return found[:total]
+
+
+@inlined
+def _with_room(runs: Array, count: int, room: int) -> Array:
+    """Return a longer table with the first `count` runs."""
+    longer = np.empty((room, RUN_WORDS), np.int64)
+    for i in range(count):
+        longer[i, BEGIN], longer[i, BURSTS] = runs[i, BEGIN], runs[i, BURSTS]
+    return longer
 
 
 @compiled

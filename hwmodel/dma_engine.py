@@ -43,6 +43,7 @@ class Request:
 
     engine: DmaEngine
     descriptor: Descriptor
+    number: int  # in the order of issue
     size_bytes: int
     sram_fs: int
     sram_work: int = 0  # its number in the scratchpad
@@ -78,7 +79,7 @@ class DmaEngine:
         self.port = Server()
         self._alone = Server()  # the scratchpad, without other units
         self._late_fs = (0, 0)  # of the request that completed last
-        self._outstanding = 0
+        self._issued = self._outstanding = 0
         self._in_order: deque[Descriptor] = deque()
         self._resume: simpy.Event | None = None
 
@@ -104,7 +105,8 @@ class DmaEngine:
             while self._outstanding >= dma.max_outstanding:
                 yield from self._wait(ledger)
             share_fs = sram_fs * stop // total - sram_fs * first // total
-            request = Request(self, descriptor, (stop - first) * self._burst_bytes, share_fs)
+            request = Request(self, descriptor, self._issued, (stop - first) * self._burst_bytes, share_fs)
+            self._issued += 1
             self._outstanding += 1
             if core.observer:
                 core.observer.request(self.core, self._number, core.env.now)
@@ -131,7 +133,8 @@ class DmaEngine:
         request: Request = event.value  # type: ignore[assignment]
         self._outstanding -= 1
         if self._core.observer:
-            self._core.observer.answer(self.core, self._number, request.size_bytes, self._core.env.now)
+            now_fs = self._core.env.now
+            self._core.observer.answer(self.core, self._number, request.number, request.size_bytes, now_fs)
         self._late_fs = request.late_fs
         descriptor = request.descriptor
         descriptor.remaining -= 1

@@ -14,6 +14,7 @@ import numpy as np
 from hwmodel.program import NONE, Expression, Instruction, Op, Phase, Program
 
 Array = np.ndarray[Any, Any]
+MAX_KEY = 2.0**62  # numbers beyond it may not fit 64 bits
 MAX_TABLE = 1 << 20  # assumed: distinct sizes are looked up in a table of 8 MiB at most, sorted beyond
 
 
@@ -87,8 +88,10 @@ def _grouped(sizes: Array) -> tuple[Array, Array]:
     keys = np.zeros(len(sizes), np.int64)  # rows as numbers of mixed radix: most columns are constant or narrow
     for column, span in enumerate(spans):
         keys = keys * span + (sizes[:, column] - low[column])
-    if float(np.prod(spans.astype(float))) > MAX_TABLE:
-        keys = np.unique(sizes, axis=0, return_inverse=True)[1].reshape(-1)
+    numbers = float(np.prod(spans.astype(float)))
+    if numbers > MAX_TABLE:
+        rows = keys if numbers < MAX_KEY else sizes
+        keys = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
     table = np.full(int(keys.max()) + 1, NONE, np.int64)
     table[keys] = np.arange(len(keys))
     distinct = np.flatnonzero(table != NONE)
@@ -106,3 +109,13 @@ def tile_bytes(program: Program, phase: Phase, instruction: Instruction, variabl
         if extent != NONE:
             size *= evaluate(phase, phase.expression(extent), variables)
     return size
+
+
+def tile_pages(program: Program, phase: Phase, instruction: Instruction, variables: Array) -> Array:
+    """Return how many pages such a tile touches at least, for every row of `variables`; nought without a page table."""
+    tile = phase.tiles[instruction.tile]
+    if tile["index"] == NONE:
+        return np.zeros(len(variables), np.int64)
+    position, layout = int(tile["position_axis"]), program.tensors[tile["tensor"]].layout
+    page_size = 1 if tile["page_axis"] == position else layout.size(layout.axes[position])
+    return -(-evaluate(phase, phase.expression(tile["extent"][position]), variables) // page_size)

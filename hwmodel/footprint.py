@@ -127,6 +127,12 @@ def _keeps_apart(layout: Layout) -> bool:
         return False
 
 
+def starts_unknown(phase: Phase, tile: Any, variables: int) -> bool:
+    """Return whether only an executor knows where the regions of a tile lie; of so many variables."""
+    parts = [part for name in ("start", "extent") for part in tile[name].tolist() if part != NONE]
+    return _running(phase, [phase.expression(part) for part in (*parts, int(tile["index_start"]))], variables)
+
+
 def _running(phase: Phase, expressions: list[Expression], variables: int) -> bool:
     running = {1 + len(phase.columns), *range(3 + len(phase.columns), variables, 2)}
     return any(variable in running for expression in expressions for variable, _ in expression.terms)

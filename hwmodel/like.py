@@ -2,8 +2,8 @@
 
 `NAME` is a shipped machine, which may be like another one in turn. Mappings merge key by key, lists and values replace,
 and `null` removes a part or a number that is optional. A description always has its own `name` and `description`. What
-it gives needs sources of its own; all else keeps its number and its source. After `with_base` the description is whole,
-and nothing else in the project knows that it was not.
+it gives needs sources of its own; all else keeps its number, its source and its range. After `with_base` the
+description is whole, and nothing else in the project knows that it was not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-WORDS = {"name", "description", "sources"}  # of a machine; all else describes the hardware
+WORDS = {"name", "description", "sources", "ranges"}  # of a machine; all else describes the hardware
 
 
 def with_base(
@@ -39,7 +39,16 @@ def with_base(
     given = dict(leaves(numbers))
     kept = {path: text for path, text in base["sources"].items() if given.keys().isdisjoint(groups(path))}
     _check_sources(given, own, kept, str(name))
-    return merged(inherited, numbers) | words | {"sources": kept | own}
+    return merged(inherited, numbers) | words | {"sources": kept | own} | _ranges(base, words, given)
+
+
+def _ranges(base: Mapping[str, Any], words: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ranges of a description: its own, and the other machine's for numbers that it keeps."""
+    own = words.get("ranges", {})
+    if not isinstance(own, dict):
+        return {"ranges": own}
+    kept = {path: entry for path, entry in base.get("ranges", {}).items() if given.keys().isdisjoint(groups(path))}
+    return {"ranges": kept | own} if kept or own else {}
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from hwmodel import units
 from hwmodel.dram.policy import Policy, check_refresh_interval
@@ -88,6 +88,7 @@ class Machine:
         if spec.shared_cache:
             try:
                 check_cache(spec.shared_cache, self.burst_bytes)
+                check_tags(spec.shared_cache, self.memory_capacity_bytes)
             except ValueError as error:
                 raise ValueError(f"{spec.where}: shared_cache.{error}") from None
 
@@ -226,6 +227,14 @@ class Machine:
         """Return the first DRAM clock tick not before a time."""
         return -(-time_fs * self.tick_fs.denominator // self.tick_fs.numerator)
 
+    def times_of(self, ticks: Any) -> Any:
+        """Return `ticks_to_fs` of an int64 array."""
+        return units.scaled(ticks, self.tick_fs.numerator, self.tick_fs.denominator)
+
+    def ticks_of(self, times_fs: Any) -> Any:
+        """Return `fs_to_ticks` of an int64 array."""
+        return units.scaled(times_fs, self.tick_fs.denominator, self.tick_fs.numerator)
+
     @cached_property
     def tick_fs(self) -> Fraction:
         return Fraction(units.FS_PER_SECOND) / Fraction(self.timing.tick_hz)
@@ -279,7 +288,8 @@ class Machine:
 
 
 MAX_LINE_BURSTS = 32  # presence in a line is a mask of bursts
-MAX_CACHE_LINES = 1 << 24  # assumed: eight times the MI300X's; their state takes some 1.2 GB
+MAX_CACHE_LINES = 1 << 24  # assumed: eight times the MI300X's; their state takes some 270 MB
+MAX_MEMORY_LINES = 1 << 38  # a line's number shares a word with that of its miss; 32 TiB in lines of 128 B
 MAX_TRANSFER_BYTES = 1 << 16  # assumed: far more than any sector or access of a memory
 
 
@@ -299,6 +309,14 @@ def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
         raise ValueError(
             f"capacity: {spec.capacity} B is no multiple of {unit} B: {spec.slices} slices of {spec.ways} ways of "
             f"lines of {spec.line} B"
+        )
+
+
+def check_tags(spec: SharedCacheSpec, memory_bytes: int) -> None:
+    """Raise ValueError where lines are too small for the numbers of all of main memory's to be kept."""
+    if memory_bytes >= MAX_MEMORY_LINES * spec.line:
+        raise ValueError(
+            f"line: {spec.line} B; allowed: fewer than {MAX_MEMORY_LINES} of them in {memory_bytes} B of memory"
         )
 
 

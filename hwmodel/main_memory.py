@@ -7,33 +7,31 @@ known at once; bank conflicts within a slice are not modelled.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from hwmodel.compiled import compiled
-from hwmodel.dram.controller import Dram, enqueue_bursts, open_request
+from hwmodel.dram.controller import Dram, enqueue_bursts, enqueue_runs, open_request
 from hwmodel.dram.state import BURSTS_LEFT, REQUESTS_LEFT, DramState
+from hwmodel.runs import Array
 from hwmodel.slices import Slices
 from hwmodel.spec import DistributedSramSpec
 
-Array = np.ndarray[Any, Any]
-ORDER, WHOSE, IS_WRITE, FIRST, STOP, TICK = range(6)  # of a send: bursts[first:stop] as one request at a tick
-SEND_FIELDS = TICK + 1
+ORDER, WHOSE, IS_WRITE, FIRST, STOP, TICK, BURSTS = range(7)  # of a send: runs[first:stop] as one request at a tick
+SEND_FIELDS = BURSTS + 1
 
 
 @compiled
-def _submit(state: DramState, sends: Array, position: int, bursts: Array, submissions: Array) -> int:
-    """Open a request for every send from a position on, and enqueue its bursts; return where there is no more room.
+def _submit(state: DramState, sends: Array, position: int, runs: Array, submissions: Array) -> int:
+    """Open a request for every send from a position on, and enqueue its runs; return where there is no more room.
 
     What a request with a number is for is kept: submissions[number] = (order, whose).
     """
     for at in range(position, len(sends)):
-        first, stop = sends[at, FIRST], sends[at, STOP]
-        if min(state.scalars[BURSTS_LEFT], state.scalars[REQUESTS_LEFT]) < stop - first:
+        bursts = sends[at, BURSTS]
+        if min(state.scalars[BURSTS_LEFT], state.scalars[REQUESTS_LEFT]) < bursts:
             return at
-        number = open_request(state, stop - first)
-        enqueue_bursts(state, bursts, first, stop, number, sends[at, IS_WRITE], sends[at, TICK])
+        number = open_request(state, bursts)
+        enqueue_runs(state, runs, sends[at, FIRST], sends[at, STOP], number, sends[at, IS_WRITE], sends[at, TICK])
         submissions[number, 0], submissions[number, 1] = sends[at, ORDER], sends[at, WHOSE]
     return len(sends)
 
@@ -45,14 +43,14 @@ class DramMemory:
         self.dram = dram
         self.submissions = np.zeros((len(dram.state.requests), 2), np.int64)  # by request
 
-    def submit(self, sends: Array, bursts: Array) -> None:
-        """Offer requests, int64[n, 6] as named above, whose ticks do not decrease."""
-        position = _submit(self.dram.state, sends, 0, bursts, self.submissions)
+    def submit(self, sends: Array, runs: Array) -> None:
+        """Offer requests, int64[n, 7] as named above, whose ticks do not decrease; `runs` int64[n, 2]."""
+        position = _submit(self.dram.state, sends, 0, runs, self.submissions)
         while position < len(sends):
-            self.dram.reserve(int(sends[position, STOP] - sends[position, FIRST]))
+            self.dram.reserve(int(sends[position, BURSTS]))
             more = len(self.dram.state.requests) - len(self.submissions)
             self.submissions = np.pad(self.submissions, ((0, more), (0, 0)))
-            position = _submit(self.dram.state, sends, position, bursts, self.submissions)
+            position = _submit(self.dram.state, sends, position, runs, self.submissions)
 
 
 def submit(dram: Dram, bursts: Array, first: int, stop: int, is_write: bool, tick: int) -> int:

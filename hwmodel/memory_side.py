@@ -24,14 +24,14 @@ import numpy as np
 import simpy
 
 from hwmodel import trips as k
-from hwmodel.cache import SharedCache, no_cache
+from hwmodel.cache import SharedCache
 from hwmodel.dram.controller import Dram
 from hwmodel.free_memory import free_place
 from hwmodel.machine import Machine
 from hwmodel.main_memory import TICK, DramMemory, SramMemory
 from hwmodel.noc import Cut, Multicast
 from hwmodel.program import Program
-from hwmodel.slices import no_slices
+from hwmodel.runs import RUN_WORDS, tie
 from hwmodel.tlb import Tlb
 from hwmodel.traffic import LevelTraffic
 
@@ -136,6 +136,10 @@ class MemorySide:
         self._trips = k.trips_of(cache.line // machine.burst_bytes if cache else 1)
         self._widen(min(spec.cores.dma.request_bytes // machine.burst_bytes, FIRST_WIDTH))
         scalars = self._trips.scalars
+        if self._cache:
+            tie(scalars, k.CACHE, self._cache.scalars, self._cache.slices.scalars)
+        if self._sram:
+            tie(scalars, k.SRAM, self._sram.slices.scalars)
         scalars[k.HAS_CACHE], scalars[k.HAS_DRAM] = cache is not None, dram is not None
         scalars[k.BACK_FS] = machine.least_network_fs
         scalars[k.LAST_LEG_FS] = cache.miss_latency if cache else machine.least_network_fs
@@ -144,9 +148,9 @@ class MemorySide:
         scalars[k.SRAM_FS] = self._sram.latency_fs if self._sram else 0
 
     @property
-    def parts(self) -> tuple[Any, ...]:
-        """The arrays that `trips.run` works on; they are replaced when they grow."""
-        return self._parts
+    def scalars(self) -> Any:
+        """What `trips.run` works on."""
+        return self._trips.scalars
 
     @property
     def cache_busy_fs(self) -> int:
@@ -211,13 +215,12 @@ class MemorySide:
             order -= k.NEVER
         if not self._free:
             self._make_trips()
-        if trip.stop - trip.first > self._trips.bursts.shape[1]:
+        if trip.stop - trip.first > self._trips.runs.shape[1]:
             self._widen(2 * (trip.stop - trip.first))
         number = self._free.pop()
         self._under_way[number] = trip
-        t = self._trips
-        asked = trip.bursts, trip.first, trip.stop, trip.is_write
-        k.arrive(t.scalars, t.arrivals, t.trips, t.bursts, number, *asked, arrival_fs, order)
+        bounds = trip.first, trip.stop, self.machine.burst_bytes
+        k.enter(self.scalars, number, trip.bursts, self._runs, bounds, trip.is_write, arrival_fs, order)
         self._next_fs = min(self._next_fs, arrival_fs)
 
     def _make_trips(self) -> None:
@@ -229,20 +232,14 @@ class MemorySide:
         """Make room for as many trips again, and some; return how many there were and are."""
         old = len(self._trips.trips)
         self._trips = k.with_trips(self._trips, old + 64)
-        self._tie()
         return old, len(self._trips.trips)
 
     def _widen(self, bursts: int) -> None:
         """Make room for requests of so many bursts."""
         self._trips = k.with_width(self._trips, bursts)
-        slices, sram = (part.slices.state if part else no_slices() for part in (self._cache, self._sram))
+        self._runs = np.zeros(bursts * RUN_WORDS, np.int64)  # of the request that comes next
         if self._cache:
             self._cache.reserve(bursts)
-        self._others = (*(self._cache.state if self._cache else no_cache()), *slices, *sram)
-        self._tie()
-
-    def _tie(self) -> None:
-        self._parts = *self._trips, *self._others
 
     def run(self) -> None:
         """Run all events, letting the DRAM channels go ahead between them."""
@@ -251,7 +248,7 @@ class MemorySide:
         while True:
             while queue and queue[0][0] < self._next_fs:
                 env.step()
-            status, answers, self._next_fs = k.run(self._parts, *env.upcoming())
+            status, answers, self._next_fs = k.run_until(self.scalars, *env.upcoming())
             if answers:
                 self._deliver(answers)
             elif status == k.ADVANCE:
@@ -267,7 +264,6 @@ class MemorySide:
         """Let main memory take what is on the way to it, and make room for what may come."""
         self._send()
         self._trips = k.with_room(self._trips)
-        self._tie()
 
     def _send(self) -> None:
         """Offer to DRAM what is on the last leg of its way."""
@@ -275,7 +271,7 @@ class MemorySide:
         count = int(t.scalars[k.SENDS])
         if self._memory and count:
             sends = t.sends[:count]
-            sends[:, TICK] = [self.machine.fs_to_ticks(time_fs) for time_fs in sends[:, TICK].tolist()]
+            sends[:, TICK] = self.machine.ticks_of(sends[:, TICK])
             self._memory.submit(sends, t.sent)
             t.scalars[k.SENDS] = t.scalars[k.SENT] = 0
 
@@ -298,8 +294,7 @@ class MemorySide:
         limit, dram, scalars = self.machine.fs_to_ticks(limit_fs), self._memory.dram, self._trips.scalars
         numbers, ticks = dram.advance(limit)
         scalars[k.SAFE_FS] = self.machine.ticks_to_fs(limit + dram.lookahead_ticks)
-        times_fs = np.array([self.machine.ticks_to_fs(tick) for tick in ticks.tolist()], np.int64)
-        k.note(scalars, self._trips.done, self._memory.submissions, numbers, times_fs)
+        k.note(scalars, self._memory.submissions, numbers, self.machine.times_of(ticks))
 
     def _answer(self, number: int, came_fs: int, served_fs: int) -> None:
         """A request's data was there at a time, or its place for data, and has passed the cache: send an answer back.

@@ -37,11 +37,14 @@ class Observer(Protocol):
         ...
 
     def request(self, core: int, queue: int, now_fs: int) -> None:
-        """A DMA engine has issued a memory request."""
+        """A DMA engine has issued a memory request, of the instruction that it turned to last."""
         ...
 
-    def answer(self, core: int, queue: int, size_bytes: int, now_fs: int) -> None:
-        """A memory request is complete; `size_bytes` in whole bursts."""
+    def answer(self, core: int, queue: int, number: int, size_bytes: int, now_fs: int) -> None:
+        """The engine's request of this number, in the order of issue in the phase, is complete.
+
+        `size_bytes` in whole bursts.
+        """
         ...
 
     def bursts(self, log: Any) -> None:

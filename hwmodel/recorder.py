@@ -1,8 +1,9 @@
 """The observer that records a timeline: runs a program on the reference and keeps what every unit did when.
 
 Between `reference` and `timeline`. A unit's account tells of its intervals as they pass; the rest follows at the end:
-a link leads from an instruction that raised a counter to the first one of each queue that waited for it, along counters
-of data (those of free buffers lead back, and are left out); a block of the scratchpad holds data from the completion of
+a link leads from an instruction that raised a counter to the first one of each queue that needed it, along counters of
+data (those of free buffers lead back, and are left out); a release from the one that raised a counter of either kind as
+far as another needed it; a block of the scratchpad holds data from the completion of
 a load to its last use.
 
 Not recorded: what `timeline` names.
@@ -13,7 +14,6 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 from hwmodel import reference
@@ -22,7 +22,19 @@ from hwmodel.dram.state import MERGE_OUTCOME
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Instruction, Phase, Program
 from hwmodel.result import Ledger, Result
-from hwmodel.timeline import USEFUL, Execution, PhaseSpan, Span, Steps, Timeline, bandwidth, held, stepped, waiting
+from hwmodel.timeline import (
+    USEFUL,
+    Execution,
+    PhaseSpan,
+    Request,
+    Span,
+    Steps,
+    Timeline,
+    bandwidth,
+    held,
+    stepped,
+    waiting,
+)
 
 _IDLE = ("launch", "no work")  # not kept: between spans
 
@@ -58,6 +70,9 @@ class _PhaseBook:
     raised: dict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(list))  # (core, counter)
     awaited: dict[tuple[int, int, int], int] = field(default_factory=dict)  # (core, queue, counter): up to which value
     wanted: list[tuple[int, int, int, int, int]] = field(default_factory=list)  # core, counter, first, stop, by whom
+    requests: dict[tuple[int, int], list[tuple[int, int]]] = field(  # (core, queue): (by whom, when)
+        default_factory=lambda: defaultdict(list)
+    )
     uses: dict[tuple[int, int, int], list[int]] = field(default_factory=lambda: defaultdict(list))  # a core's block
 
 
@@ -71,9 +86,8 @@ class Recorder:
         self._executions: list[Execution] = []
         self._signals: list[tuple[int, ...]] = []
         self._pending: dict[tuple[int, int], deque[int]] = defaultdict(deque)
-        self._requested_fs: dict[tuple[int, int], list[int]] = defaultdict(list)
-        self._answered_fs: dict[tuple[int, int], list[int]] = defaultdict(list)
-        self._answers: tuple[list[int], list[int]] = [], []
+        self._requests: list[Request] = []
+        self._sizes_bytes: list[int] = []  # of the requests
         self._log: Any = None
 
     def ledger(self, core: int, queue: int) -> Ledger:
@@ -94,8 +108,6 @@ class Recorder:
         for buffer, slot in instruction.operands:
             book.uses[core, buffer, slot(variables)].append(number)
         for counter, value in instruction.waits:
-            if book.phase.counters[counter].cause == "buffer":
-                continue
             reached, target = book.awaited.get((core, queue, counter), 0), value(variables)
             if target > reached:
                 book.wanted.append((core, counter, reached, target, number))
@@ -108,13 +120,12 @@ class Recorder:
             self._books[-1].raised[core, counter].append(number)
 
     def request(self, core: int, queue: int, now_fs: int) -> None:
-        self._requested_fs[core, queue].append(now_fs)
+        self._books[-1].requests[core, queue].append((self._accounts[core, queue].execution, now_fs))
 
-    def answer(self, core: int, queue: int, size_bytes: int, now_fs: int) -> None:
-        self._answered_fs[core, queue].append(now_fs)
-        times_fs, sizes_bytes = self._answers
-        times_fs.append(now_fs)
-        sizes_bytes.append(size_bytes)
+    def answer(self, core: int, queue: int, number: int, size_bytes: int, now_fs: int) -> None:
+        execution, sent_fs = self._books[-1].requests[core, queue][number]
+        self._requests.append(Request(core, queue, execution, sent_fs, now_fs))
+        self._sizes_bytes.append(size_bytes)
 
     def bursts(self, log: Any) -> None:
         self._log = log[log[:, 6] != MERGE_OUTCOME]
@@ -133,6 +144,8 @@ class Recorder:
             tuple(self._executions),
             tuple(span for of_unit in spans for span in of_unit),
             tuple(link for book in self._books for link in _links(book)),
+            tuple(release for book in self._books for release in _releases(book)),
+            tuple(self._requests),
             (
                 *self._memory(result.makespan_fs),
                 *self._in_flight(result.makespan_fs),
@@ -166,7 +179,8 @@ class Recorder:
 
     def _memory(self, makespan_fs: int) -> Iterator[Steps]:
         """Yield what the cores' requests moved, and what the stacks of HBM moved: all of them, and each."""
-        yield bandwidth("network GB/s", *self._answers, makespan_fs)
+        answered_fs = [request.to_fs for request in self._requests]
+        yield bandwidth("network GB/s", answered_fs, self._sizes_bytes, makespan_fs)
         if self._log is None:
             return
         machine, n_bl = self._machine, self._machine.timing.nBL
@@ -184,11 +198,12 @@ class Recorder:
 
     def _in_flight(self, makespan_fs: int) -> Iterator[Steps]:
         """Yield the memory requests in flight, of all cores and of each engine."""
-        sent, answered = ([*chain(*of.values())] for of in (self._requested_fs, self._answered_fs))
-        yield waiting("requests in flight", sent, answered, makespan_fs)
-        for (core, queue), sent_fs in sorted(self._requested_fs.items()):
-            name = f"{QUEUES[queue]} requests in flight"
-            yield replace(waiting(name, sent_fs, self._answered_fs[core, queue], makespan_fs), core=core)
+        of_engine: dict[tuple[int, int], list[Request]] = defaultdict(list)
+        for request in self._requests:
+            of_engine[request.core, request.queue].append(request)
+        yield _waiting("requests in flight", self._requests, makespan_fs)
+        for (core, queue), requests in sorted(of_engine.items()):
+            yield replace(_waiting(f"{QUEUES[queue]} requests in flight", requests, makespan_fs), core=core)
 
     def _occupied(self, phases: tuple[PhaseSpan, ...], spans: list[list[Span]]) -> Iterator[Steps]:
         """Yield the bytes of each core's scratchpad in blocks with data that was loaded and is still to be used."""
@@ -209,10 +224,20 @@ class Recorder:
             yield stepped(core, "scratchpad bytes", sorted(of_core))
 
 
+def _waiting(name: str, requests: list[Request], makespan_fs: int) -> Steps:
+    return waiting(name, [r.from_fs for r in requests], [r.to_fs for r in requests], makespan_fs)
+
+
 def _links(book: _PhaseBook) -> Iterator[tuple[int, int]]:
     for core, counter, first, stop, waiter in book.wanted:
-        for number in book.raised[core, counter][first:stop]:
-            yield number, waiter
+        if book.phase.counters[counter].cause != "buffer":
+            for number in book.raised[core, counter][first:stop]:
+                yield number, waiter
+
+
+def _releases(book: _PhaseBook) -> Iterator[tuple[int, int]]:
+    for core, counter, _, stop, waiter in book.wanted:
+        yield book.raised[core, counter][stop - 1], waiter
 
 
 def record(program: Program, machine: Machine) -> tuple[Result, Timeline]:

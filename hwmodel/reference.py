@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import simpy
 
+from hwmodel.compiled import is_kept
 from hwmodel.components import Components
 from hwmodel.descriptors import Tiles
 from hwmodel.dma import Regions, cut_requests
 from hwmodel.dma_engine import Process, Tile
 from hwmodel.dram.controller import Dram
+from hwmodel.dram.kernel import run_banked, run_shared
 from hwmodel.machine import Machine
 from hwmodel.main_memory import SEND_FIELDS, DramMemory
 from hwmodel.memory_side import Clock, MemorySide
@@ -218,6 +220,13 @@ def compile_dram(machine: Machine) -> None:
         memory = DramMemory(make_dram(machine))
         memory.submit(np.zeros((0, SEND_FIELDS), np.int64), np.zeros(0, np.int64))
         memory.dram.advance(1)
+
+
+def is_dram_compiled(machine: Machine) -> bool:
+    """Return whether code for the DRAM channels of a machine is on the disk, most likely, or none is needed."""
+    if machine.memory != "hbm":
+        return True
+    return is_kept(run_banked if machine.hbm.policy.scheduler == "per-bank-queues" else run_shared)
 
 
 def compile_others(program: Program, machine: Machine) -> None:

@@ -9,13 +9,11 @@ one of them.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-
-Array = np.ndarray[Any, Any]
+from hwmodel.dram.state import Row, pointer, pointer_of, row_at
+from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, runs_of, tie
 
 
 @inlined
@@ -36,36 +34,60 @@ def fold(number: int, base: int) -> int:
     return total % base
 
 
-LINE_BYTES, BURST_FS, BURSTS, IN_TURN = range(4)
+@inlined
+def folded(digit: int, others: int, base: int) -> int:
+    """Return the fold of a number by its last digit and the fold of all others."""
+    if base & (base - 1) == 0:
+        return digit ^ others
+    total = digit + others
+    return total - base if total >= base else total
 
 
-class SlicesState(NamedTuple):
-    """The arrays on which the compiled functions work."""
+@inlined
+def quotient(number: int, divisor: int, shift: int) -> int:
+    """Return number // divisor; `shift` is its logarithm, or -1."""
+    return int(number >> shift if shift >= 0 else number // divisor)
 
-    scalars: Array
-    free_fs: Array  # [slice]: when each has passed everything offered so far
+
+# PASSED: bursts so far. BLOCK: first line of the block of lines, one in each slice, that passed last; BLOCK_SLICE: the
+# fold of its number. FREE: address of a table [slice]: when each has passed everything offered so far.
+COUNT, LINE_BYTES, LINE_SHIFT, BURST_BYTES, BURST_SHIFT, BURST_FS, PASSED, IN_TURN, BLOCK, BLOCK_SLICE, FREE = range(11)
+SCALARS = FREE + 1
+
+
+@inlined
+def _slice_of(s: Row, line: int) -> int:
+    """Return the slice of a line; lines of one block share all divisions."""
+    inside = line - s[BLOCK]
+    if inside < 0 or inside >= s[COUNT]:
+        block = line // s[COUNT]
+        inside = line - block * s[COUNT]
+        s[BLOCK] = line - inside
+        s[BLOCK_SLICE] = 0 if s[IN_TURN] else fold(block, s[COUNT])
+    return int(inside if s[IN_TURN] else folded(inside, s[BLOCK_SLICE], s[COUNT]))
 
 
 @compiled
-def serve_slices(slices: SlicesState, bursts: Array, first: int, stop: int, now_fs: int) -> int:
-    """Pass the bursts at addresses bursts[first:stop] through their slices; return when the last has passed.
-
-    Offers come in order of time.
-    """
-    free_fs, line_bytes, burst_fs = slices.free_fs, slices.scalars[LINE_BYTES], slices.scalars[BURST_FS]
-    slices.scalars[BURSTS] += stop - first
-    done_fs = now_fs
-    at = first
-    while at < stop:
-        line, count = bursts[at] // line_bytes, 0
-        base = line * line_bytes
-        while at < stop and 0 <= bursts[at] - base < line_bytes:
-            count += 1
-            at += 1
-        here = line % len(free_fs) if slices.scalars[IN_TURN] else fold(line, len(free_fs))
-        free_fs[here] = max(free_fs[here], now_fs) + count * burst_fs
-        done_fs = max(done_fs, free_fs[here])
+def serve_runs(s: Row, runs: Row, count: int, now_fs: int) -> int:
+    """Pass the bursts of runs through their slices; return when the last has passed. Offers come in order of time."""
+    free, done_fs, line_bytes = pointer_of(s[FREE]), now_fs, s[LINE_BYTES]
+    for number in range(count):
+        run = row_at(runs, number * RUN_WORDS)
+        address, left = run[BEGIN], run[BURSTS]
+        s[PASSED] += left
+        while left > 0:
+            line = quotient(address, line_bytes, s[LINE_SHIFT])
+            bursts = min(left, quotient((line + 1) * line_bytes - address, s[BURST_BYTES], s[BURST_SHIFT]))
+            here = _slice_of(s, line)
+            free[here] = max(free[here], now_fs) + bursts * s[BURST_FS]
+            done_fs = max(done_fs, free[here])
+            address, left = address + bursts * s[BURST_BYTES], left - bursts
     return int(done_fs)
+
+
+@compiled
+def _serve(scalars: Array, runs: Array, count: int, now_fs: int) -> int:
+    return int(serve_runs(pointer(scalars), pointer(runs), count, now_fs))
 
 
 class Slices:
@@ -77,27 +99,27 @@ class Slices:
     def __init__(
         self, count: int, line_bytes: int, burst_bytes: int, bytes_per_second: int, in_turn: bool = False
     ) -> None:
-        burst_fs = slice_burst_fs(count, burst_bytes, bytes_per_second)
-        self.state = SlicesState(np.array([line_bytes, burst_fs, 0, in_turn], np.int64), np.zeros(count, np.int64))
+        self.scalars, self.free_fs = np.zeros(SCALARS, np.int64), np.zeros(count, np.int64)
+        self.scalars[COUNT], self.scalars[IN_TURN] = count, in_turn
+        self.scalars[LINE_BYTES], self.scalars[LINE_SHIFT] = line_bytes, shift(line_bytes)
+        self.scalars[BURST_BYTES], self.scalars[BURST_SHIFT] = burst_bytes, shift(burst_bytes)
+        self.scalars[BURST_FS] = slice_burst_fs(count, burst_bytes, bytes_per_second)
+        tie(self.scalars, FREE, self.free_fs)
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
-        """Pass bursts through; see `serve_slices`."""
-        return int(serve_slices(self.state, bursts, first, stop, now_fs))
+        """Pass the bursts at addresses bursts[first:stop] through; see `serve_runs`."""
+        runs = runs_of(bursts, first, stop, int(self.scalars[BURST_BYTES]))
+        return int(_serve(self.scalars, runs.reshape(-1), len(runs), now_fs))
 
     @property
     def bursts(self) -> int:
         """How many have passed."""
-        return int(self.state.scalars[BURSTS])
+        return int(self.scalars[PASSED])
 
     @property
     def busy_fs(self) -> int:
         """For how long the bandwidth of all slices would have been in use."""
-        return self.bursts * int(self.state.scalars[BURST_FS]) // len(self.state.free_fs)
-
-
-def no_slices() -> SlicesState:
-    """Return what stands for slices where there are none."""
-    return SlicesState(np.zeros(4, np.int64), np.zeros(0, np.int64))
+        return self.bursts * int(self.scalars[BURST_FS]) // len(self.free_fs)
 
 
 def shift(size: int) -> int:

@@ -4,6 +4,7 @@
 run; `hwmodel.machine.Machine` resolves it into integers and checks that its parts fit together. Each component's
 description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
 path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
+Under `ranges`, numbers that are not certain have a `low` and a `high` end with a `source`.
 
 A file may begin with `like: NAME`, a shipped machine, and give only what differs; see `hwmodel.like`.
 
@@ -294,8 +295,19 @@ class EnergySpec(_Part):
     static: Microwatts
 
 
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class RangeSpec(_Part):
+    """Between which values a number of the machine may really lie, as the number itself is written."""
+
+    low: str | int | float
+    high: str | int | float
+    source: Words
+
+
 class MachineSpec(_Part):
-    """A machine. `name` identifies it; `hash` identifies every number in it."""
+    """A machine. `name` identifies it; `hash` identifies every number in it. `ranges`: of uncertain numbers."""
 
     name: str
     description: str
@@ -307,7 +319,8 @@ class MachineSpec(_Part):
     distributed_sram: DistributedSramSpec | None = None  # or that
     launch: LaunchSpec
     energy: EnergySpec | None = None
-    sources: dict[str, Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]]
+    sources: dict[str, Words]
+    ranges: dict[str, RangeSpec] = {}
     _where: str = PrivateAttr("")
 
     @property
@@ -343,6 +356,7 @@ class MachineSpec(_Part):
                 node = node[key]
             node[last] = read_scalar(value)
             tree["sources"][path] = "what-if"
+            tree["ranges"].pop(path, None)
         return _validated(tree, self.where)
 
     def summary(self) -> dict[str, Any]:
@@ -379,7 +393,9 @@ def load_machine(name: str) -> MachineSpec:
         whole = with_sets(with_base(tree, _shipped, (name,)))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return _validated(whole, where)
+    spec = _validated(whole, where)
+    _check_ranges(spec, where)
+    return spec
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -421,6 +437,27 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
         if path not in known:
             raise ValueError(f"{where}: sources: {unknown('path', path, known)}")
     return spec
+
+
+def _check_ranges(spec: MachineSpec, where: str) -> None:
+    """Raise ValueError for a range of what is no number, an end that the number cannot be, or one that it is not in."""
+    numbers = {path: value for path, value in _settable(spec) if type(value) in (int, _Resolved)}
+    bare = spec.model_copy(update={"ranges": {}})
+    for path, entry in spec.ranges.items():
+        if path not in numbers:
+            raise ValueError(f"{where}: ranges: {unknown('number', path, numbers)}")
+        ends = []
+        for name in ("low", "high"):
+            try:
+                end = bare.with_overrides({path: getattr(entry, name)})
+            except ValueError as error:
+                text = str(error).removeprefix(f"{where}: ")
+                raise ValueError(f"{where}: ranges.{path}.{name}: {text}") from None
+            ends.append(dict(_settable(end))[path])
+        if not ends[0] <= numbers[path] <= ends[1] or ends[0] == ends[1]:
+            raise ValueError(
+                f"{where}: ranges.{path}: {entry.low} to {entry.high}: allowed: a range that the number itself lies in"
+            )
 
 
 def _unknown_keys(tree: Mapping[str, Any]) -> Iterator[str]:

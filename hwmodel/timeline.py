@@ -4,8 +4,8 @@ Recorded by `hwmodel.recorder` from a run of the reference; drawn by `explorer.p
 femtoseconds since the start of the run. The spans of a unit follow one another without overlap, and those of a cause
 add up to what `Result.stalls` has of it, for all cores of a kind of unit together, to the femtosecond.
 
-Not kept: time that a unit has no work or waits for a launch (it is what is between spans), which counter was waited
-for, the way of a request through network, caches and banks, and what an instruction computes.
+Not kept: time that a unit has no work or waits for a launch (it is what is between spans), the way of a request
+through network, caches and banks, and what an instruction computes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ class Span(NamedTuple):
     from_fs: int
     to_fs: int
     execution: int
+
+
+class Request(NamedTuple):
+    """A memory request of a DMA engine for an execution, from its issue until it was complete."""
+
+    core: int
+    queue: int
+    execution: int
+    from_fs: int
+    to_fs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,11 @@ class Steps:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A run. `links` lead from an execution to one that first waited for the counter it raised, by their places."""
+    """A run.
+
+    `links` lead from an execution to one that first needed the counter of data that it raised, by their places;
+    `releases` from the one that raised a counter of data or of free buffers last before another could go on.
+    """
 
     program: str
     machine: str
@@ -85,6 +99,8 @@ class Timeline:
     executions: tuple[Execution, ...]
     spans: tuple[Span, ...]
     links: tuple[tuple[int, int], ...]
+    releases: tuple[tuple[int, int], ...]
+    requests: tuple[Request, ...]
     counts: tuple[Steps, ...]
 
 

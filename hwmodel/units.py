@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import reprlib
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 FS_PER_SECOND = 10**15
 FS_PER_US = 10**9
@@ -94,3 +95,11 @@ def cycles_to_fs(cycles: int, clock_hz: int) -> int:
 def transfer_fs(size_bytes: int, bytes_per_second: int) -> int:
     """Return how long `size_bytes` take at `bytes_per_second`, in femtoseconds, rounded up."""
     return -(-size_bytes * FS_PER_SECOND // bytes_per_second)
+
+
+def scaled(numbers: Any, multiplier: int, divisor: int) -> Any:
+    """Return an int64 array's numbers times multiplier / divisor, each rounded up, exactly."""
+    exact = numbers if multiplier * divisor < 2**63 else numbers.astype(object)  # products that leave 64 bits
+    whole = exact // divisor
+    rest = exact - whole * divisor
+    return (whole * multiplier - -rest * multiplier // divisor).astype("int64")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -46,12 +46,17 @@ def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
 def keys_at(model: type[BaseModel], path: Iterable[str] = ()) -> list[str]:
     """Return the keys, as a file spells them, of the part of `model` at a path, none where a number stands."""
     part: Any = model
+    is_named = False
     for key in path:
+        if is_named:  # by whoever writes the file
+            is_named = False
+            continue
         annotation = next(f.annotation for name, f in part.model_fields.items() if key == (f.alias or name))
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         part = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
         if part is None:
             return []
+        is_named = get_origin(annotation) is dict
     return [field.alias or name for name, field in part.model_fields.items()]
 
 

@@ -11,6 +11,7 @@ types the fastest library counts, after rows are dropped whose time says nothing
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -21,7 +22,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
+from explorer.files import write_atomically
 from explorer.prediction_table import Answer, Overrides, predict_rows, read_rows, rows_of, with_answers, write_parquet
+from explorer.validated import MEASURED, types_text
+from workloads.calls.experts import FORMATS
 
 Records: TypeAlias = list[dict[str, Any]]
 SEED = 0
@@ -127,7 +131,8 @@ def fastest(table: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
 
 def shape_of(table: pd.DataFrame) -> pd.Series:
     """Return device, operator, types and sizes of every row as one text, of `elementwise` its function, too."""
-    shape = table[["device", *SHAPE]].astype("string").fillna("").agg("|".join, axis=1)
+    text = table[["device", *SHAPE]].astype("string").fillna("")
+    shape = text["device"].str.cat([text[name] for name in SHAPE], sep="|")
     return shape + table["kernel"].where(table["op"] == "elementwise", "").fillna("")
 
 
@@ -162,6 +167,38 @@ def markdown(rows: Records) -> str:
     return "\n".join(lines)
 
 
+def scored_rows(found: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that count: modelled, dropped by no rule, one per shape, with the time of the fastest library."""
+    kept = every[dropped(every) == ""]
+    counted = found["reason"].isna() & (dropped(found) == "")
+    scored = fastest(found[counted].drop(columns=["simulated"]), kept)
+    return scored[scored["latency_us"].notna()]
+
+
+def validated_groups(scored: pd.DataFrame) -> Records:
+    """Return scored rows as groups of `explorer.validated`: alike in operator, machine, length; three rows and more."""
+    rows = scored[scored["op"].isin(MEASURED)].copy()
+    rows["machine"] = rows["device"].map(MACHINES)
+    cache = rows["kv_dtype"].fillna("")
+    rows["types"] = [
+        FORMATS[dtype][0] if op == "moe_grouped_gemm" and FORMATS[dtype][0] != "none" else types_text(dtype, kv)
+        for op, dtype, kv in zip(rows["op"], rows["dtype"], cache, strict=True)
+    ]
+    rows["short"] = rows["bound_us"] <= SMALL_US
+    groups = rows.groupby(["op", "machine", "short"], sort=True)
+    return [_group(names, group) for names, group in groups if len(group) > 2]
+
+
+def _group(names: Any, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return one group: its range of every size, and its errors as shares, to three decimals."""
+    op, machine, short = names
+    found = score(rows)
+    errors = {f"{name}_error": found[name] / 100 for name in ("median", "mean")} | {"bias": found["bias"] / 100}
+    sizes = {name: [int(rows[name].min()), int(rows[name].max())] for name in MEASURED[op] if rows[name].notna().any()}
+    head = {"op": op, "machine": machine, "short": bool(short), "types": sorted(set(rows["types"])), "rows": len(rows)}
+    return head | {name: round(value, 3) for name, value in errors.items()} | {"sizes": sizes}
+
+
 def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
     """Return the tables of the study as Markdown."""
     text = []
@@ -173,9 +210,7 @@ def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
     counts = rule[rule != ""].value_counts()
     text.append("\nDropped from the score, by rule:\n")
     text.append(markdown([{"rows": int(n), "rule": name} for name, n in counts.items()]))
-    kept = every[dropped(every) == ""]
-    scored = fastest(found[modelled & (rule == "")].drop(columns=["simulated"]), kept)
-    scored = scored[scored["latency_us"].notna()]
+    scored = scored_rows(found, every)
     big = scored["bound_us"] > SMALL_US
     text.append("\n### Error by operator on A100, H100, H200 and B200, bound above 20 us\n")
     text.append(_by_operator(scored[big & scored["device"].isin(LARGE)]))
@@ -196,6 +231,13 @@ def tables(found: pd.DataFrame, every: pd.DataFrame) -> str:
 
 def _by_operator(scored: pd.DataFrame) -> str:
     return markdown(by_median([{"operator": op} | score(rows) for op, rows in scored.groupby("op")]))
+
+
+def write_validated(path: Path, made: str, groups: Records) -> None:
+    """Write the file that `explorer.validated` reads, a line per group."""
+    lines = ",\n".join(f"  {json.dumps(group)}" for group in groups)
+    text = f'{{"made": {json.dumps(made)}, "short_us": {SMALL_US}, "groups": [\n{lines}\n]}}\n'
+    write_atomically(path, text.encode())
 
 
 def transfer(every: pd.DataFrame, jobs: int, rows: int) -> str:
@@ -219,6 +261,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--transfer", type=int, default=0, help="rows of the transfer test, 0 for none")
+    parser.add_argument("--validated", type=Path, help="also write the validated ranges, as explorer/validated.json")
     parser.add_argument("--out", type=Path, default=Path("accuracy.parquet"))
     given = parser.parse_args()
     path = Path(os.environ.get("ROWHIT_DATA", "../shared/data")) / "kernels/measured.csv.gz"
@@ -231,6 +274,9 @@ def main() -> int:
     write_parquet(found, given.out)
     print(f"{len(found)} rows in {time.perf_counter() - begun:.0f} s by {given.jobs} processes\n")
     print(tables(found, every))
+    if given.validated:
+        made = f"python studies/accuracy.py --rows {given.rows} --seed {given.seed}"
+        write_validated(given.validated, made, validated_groups(scored_rows(found, every)))
     if given.transfer:
         print("\n### H100 with an H200's memory\n")
         print(transfer(every, given.jobs, given.transfer))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from explorer.answer import (
+from explorer.study_page import (
     Answer,
     Picture,
     Row,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from explorer.answer import (
+from explorer.study_page import (
     Answer,
     Picture,
     Row,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 
-from explorer.answer import (
+from explorer.study_page import (
     Answer,
     Picture,
     Row,

@@ -13,7 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from explorer.answer import Answer, Picture, Row, Table, command, compared, in_parallel, least, listed, number, where
+from explorer.study_page import (
+    Answer,
+    Picture,
+    Row,
+    Table,
+    command,
+    compared,
+    in_parallel,
+    least,
+    listed,
+    number,
+    where,
+)
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 from workloads import scheduled

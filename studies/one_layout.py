@@ -17,10 +17,10 @@ from itertools import product
 from math import ceil
 from statistics import fmean
 
-from explorer.answer import Answer, Picture, Row, Table, command, in_parallel, least, number, where
 from explorer.cli_query import trace_path
 from explorer.evaluate import batch_of
 from explorer.query import AZURE, MOONCAKE, BatchSpec
+from explorer.study_page import Answer, Picture, Row, Table, command, in_parallel, least, number, where
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 
-from explorer.answer import (
+from explorer.study_page import (
     Answer,
     Picture,
     Row,

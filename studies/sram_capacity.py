@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeAlias
 
-from explorer.answer import Answer, Picture, Row, Table, command, compared, in_parallel, least, number, where
+from explorer.study_page import Answer, Picture, Row, Table, command, compared, in_parallel, least, number, where
 from hwmodel.engine import simulate
 from hwmodel.machine import DoesNotFit, Machine
 from hwmodel.spec import load_machine

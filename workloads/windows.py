@@ -207,9 +207,14 @@ class Plan:
         return sum(plan.time(own) for plan, own in zip(self.phases, found, strict=True))
 
 
-def plan(program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES) -> Plan:
-    """Return the windows of a program for a machine."""
-    return Plan(program, tuple(_plan(program, phase, machine, budget_bytes) for phase in program.phases))
+def plan(program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES, *, step_bytes: float = math.inf) -> Plan:
+    """Return the windows of a program for a machine.
+
+    Phases of up to `budget_bytes` are run whole. Windows keep three times as many tiles as the shortest, or twice as
+    many where these move `step_bytes`.
+    """
+    sizes = budget_bytes, step_bytes
+    return Plan(program, tuple(_plan(program, phase, machine, *sizes) for phase in program.phases))
 
 
 def _found_in_cache(program: Program, phases: Sequence[Phase]) -> tuple[Tensor, ...]:
@@ -225,7 +230,7 @@ def _found_in_cache(program: Program, phases: Sequence[Phase]) -> tuple[Tensor, 
     )
 
 
-def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -> PhasePlan:
+def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, step_bytes: float) -> PhasePlan:
     tiles, cores = _tiles(phase), machine.spec.cores.count
     counts, sums = _loads(phase, cores)
     most, longest = int(counts.max(initial=0)), int(tiles.max(initial=0))
@@ -238,7 +243,7 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int) -
     if loaded + stored + TILE_BYTES * total <= budget_bytes or LATE < early < 1:
         return whole
     stages, wave_bytes = max(buffer.slots for buffer in phase.buffers), (loaded + stored) / max(most, 1)
-    waves, kept = _axes(stages, most, longest, wave_bytes)
+    waves, kept = _axes(stages, most, longest, wave_bytes, step_bytes)
     ragged = total < RAGGED * longest * len(tiles)
     found = PhasePlan(waves, kept, ragged, counts, sums, loaded, stored, early)
     if found.part > WORTHWHILE:
@@ -259,11 +264,13 @@ def _early(program: Program, moved: Array, machine: Machine) -> float:
     return min(1.0, float(cache.capacity / touched))
 
 
-def _axes(stages: int, waves: int, tiles: int, wave_bytes: float) -> tuple[Axis, Axis]:
+def _axes(stages: int, waves: int, tiles: int, wave_bytes: float, step_bytes: float) -> tuple[Axis, Axis]:
     """Return what windows keep of the items of a core and of the tiles of an item: enough to fill `stages` buffers."""
     short = max(stages, LEAST_TILES)
     if tiles > 2 * short:
-        return _axis(waves, 1, 2), _axis(tiles, short, 3 * short)
+        items = _axis(waves, 1, 2)
+        moved = items.kept(False) * wave_bytes * short / tiles
+        return items, _axis(tiles, short, (2 if moved >= step_bytes else 3) * short)
     few = max(-(-short // max(tiles, 1)), math.ceil(LEAST_BYTES / max(wave_bytes, 1)))
     return _axis(waves, few, 3 * few), _axis(tiles, tiles, tiles)
 

@@ -60,10 +60,10 @@ class Boundaries:
             ]
         )
         self._used = np.zeros(2, np.int64)
-        self._note = np.zeros(MAX_NUMBERS, np.int64)
-        self._rows = np.zeros((64, FIELDS), np.int64)
+        self._note = np.empty(MAX_NUMBERS, np.int64)
+        self._rows = np.empty((64, FIELDS), np.int64)
         self._counts = np.empty((64, len(self.columns)), np.int64)
-        self._numbers = np.empty(2 * MAX_NUMBERS, np.int64)
+        self._numbers = np.empty(16 * MAX_NUMBERS, np.int64)  # takes the memory that is written to
 
     def __len__(self) -> int:
         return int(self._used[ROWS])
@@ -91,9 +91,15 @@ class Boundaries:
 
     def _make_room(self) -> None:
         if self._used[ROWS] == len(self._rows):
-            self._rows, self._counts = (np.concatenate([a, np.empty_like(a)]) for a in (self._rows, self._counts))
+            self._rows, self._counts = (_doubled(a, len(a)) for a in (self._rows, self._counts))
         if self._used[NUMBERS] + MAX_NUMBERS > len(self._numbers):
-            self._numbers = np.concatenate([self._numbers, np.empty_like(self._numbers)])
+            self._numbers = _doubled(self._numbers, int(self._used[NUMBERS]))
+
+
+def _doubled(array: Array, used: int) -> Array:
+    grown = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
+    grown[:used] = array[:used]
+    return grown
 
 
 @compiled

@@ -24,7 +24,9 @@ from hwmodel.dram.state import (
     BANK_BURSTS,
     BANK_PC,
     BANK_STRIDE,
+    BIN,
     BIN_BYTES,
+    BIN_START,
     BIN_TICKS,
     BURST_BYTES,
     BURST_LOG,
@@ -102,6 +104,7 @@ from hwmodel.dram.state import (
     burst_at,
     pc_at,
     pointer_of,
+    raise_columns,
     raise_row,
     row_at,
 )
@@ -225,12 +228,12 @@ def column(m: Row, c: Row, bank: int, mode: int, tick: int) -> None:
     raise_row(state, row_at(delay, AT_BANK * LEVEL), tick)
     if m[STACK_IDS] > 1:
         if m[OWN_STACK_RULES]:
-            raise_row(row_at(c, state[STACK_AT]), row_at(delay, AT_STACK_ID * LEVEL), tick)
+            raise_columns(row_at(c, state[STACK_AT] + RD), row_at(delay, AT_STACK_ID * LEVEL + RD), tick)
         first, other = STACK_ROWS + state[BANK_PC] * (MAX_STACK_IDS * COMMAND_SLOTS), state[STACK_AT]
         for _ in range(m[STACK_IDS] - 1):
             other += COMMAND_SLOTS
             other = first if other == first + m[STACK_IDS] * COMMAND_SLOTS else other
-            raise_row(row_at(c, other), row_at(delay, AT_SIBLING * LEVEL), tick)
+            raise_columns(row_at(c, other + RD), row_at(delay, AT_SIBLING * LEVEL + RD), tick)
     if m[RECORD]:
         _record(m, c, bank, state[OPEN_ROW], RD + mode, tick)
 
@@ -269,11 +272,20 @@ def finish(m: Row, c: Row, bank: int, burst: int, mode: int, tick: int, outcome:
         if latency > pc[LATENCY_MAX]:
             pc[LATENCY_MAX] = latency
     if m[BIN_TICKS]:
-        pointer_of(m[BIN_BYTES])[(done - m[BURST_TICKS]) // m[BIN_TICKS]] += m[BURST_BYTES]
+        _bin(m, c, done - m[BURST_TICKS])
     if m[LOG]:
         log(m, c, bank, arrival, done, mode, outcome)
     release(m, burst, done)
     return int(done)
+
+
+@inlined
+def _bin(m: Row, c: Row, tick: int) -> None:
+    """Count a burst whose first data comes at a tick."""
+    if tick < c[BIN_START] or tick >= c[BIN_START] + m[BIN_TICKS]:
+        c[BIN] = tick // m[BIN_TICKS]
+        c[BIN_START] = c[BIN] * m[BIN_TICKS]
+    pointer_of(m[BIN_BYTES])[c[BIN]] += m[BURST_BYTES]
 
 
 @compiled

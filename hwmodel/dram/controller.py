@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from hwmodel.dram import state as k
-from hwmodel.dram.initial_state import initial_state
-from hwmodel.dram.intake import enqueue, enqueue_bursts, open_request
+from hwmodel.dram.initial_state import aligned, initial_state
+from hwmodel.dram.intake import enqueue, enqueue_bursts, enqueue_runs, open_request
 from hwmodel.dram.kernel import next_tick, run_banked, run_shared
 from hwmodel.dram.policy import Policy
 from hwmodel.dram.standards import Organisation, Rule, Timing, rules
@@ -35,6 +35,7 @@ __all__ = [
     "Policy",
     "enqueue",
     "enqueue_bursts",
+    "enqueue_runs",
     "next_tick",
     "open_request",
 ]
@@ -299,7 +300,7 @@ def _grown(array: Array, scalars: Array, wanted: int, free: int, left: int, link
         return array
     old = len(array)
     new = max(old * 2, old + missing)
-    array = np.pad(array, ((0, new - old), (0, 0)))
+    array = aligned(array, new)
     array[old:, link] = np.arange(old + 1, new + 1)
     array[new - 1, link] = scalars[free]
     scalars[free] = old

@@ -19,6 +19,7 @@ from hwmodel.dram.standards import COMMANDS, LEVELS, Organisation, Rule, Timing
 from hwmodel.dram.state import DramState
 
 Array = np.ndarray[Any, Any]
+LINE = 8  # numbers in a line of the cache
 _FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
 
 
@@ -52,7 +53,7 @@ def initial_state(
     state = DramState(
         scalars=scalars,
         address_map=address_map,
-        linear=np.zeros((8, 256), np.int64),
+        linear=np.zeros((2 * k.TURNS, 256), np.int64),
         pool=np.zeros((0, k.POOL_FIELDS), np.int64),
         requests=np.zeros((0, k.REQUEST_FIELDS), np.int64),
         completed=np.zeros((0, 2), np.int64),
@@ -63,24 +64,71 @@ def initial_state(
         log=np.zeros((0, k.LOG_FIELDS), np.int64),
         words=(0,) * words,
     )
-    _linearise(state)
+    _tabulate(state)
     return state
 
 
-def _linearise(state: DramState) -> None:
-    """Tabulate the address map by address bytes, where it is linear over bits and has a power of two of them."""
-    digits, capacity = state.address_map[: state.scalars[k.DIGITS]], int(state.scalars[k.CAPACITY])
-    if capacity & (capacity - 1) or (digits[:, [k.DIGIT_SHIFT, k.DIGIT_MASK]] < 0).any():
+def _tabulate(state: DramState) -> None:
+    """Tabulate the address map by address bytes, where it is linear over bits; but for one digit, where it is so."""
+    scalars = state.scalars
+    digits, hashes = state.address_map[: scalars[k.DIGITS]], state.address_map[scalars[k.DIGITS] :]
+    divisors = [int(divisor) for divisor in np.cumprod(digits[:, k.DIGIT_STEP])]
+    turned = set(hashes[hashes[:, k.TURN_SIZE] != 0, k.HASH_TARGET].tolist())
+    folds = [  # how far the topmost digit reaches does not matter
+        at
+        for at, digit in enumerate(digits)
+        if digit[k.DIGIT_FIELD] in turned or (digit[k.DIGIT_MASK] < 0 and at + 1 < len(digits))
+    ]
+    if any(_log2(int(multiplier)) < 0 for multiplier in digits[:, k.DIGIT_MULTIPLIER]) or len(folds) > 1:
         return
-    if any(_log2(int(multiplier)) < 0 for multiplier in digits[:, k.DIGIT_MULTIPLIER]):
+    low, modulus, unit = _fold(state, divisors, folds[0]) if folds else (62, 1, 1)
+    if unit == 0 or (not folds and any(_log2(divisor) < 0 for divisor in divisors)):
         return
-    if state.address_map[state.scalars[k.DIGITS] :, k.TURN_SIZE].any():
-        return
-    places = [place_of(state, 1 << bit) for bit in range(capacity.bit_length() - 1)]
-    values = np.arange(256)
-    for bit, place in enumerate(places):
-        state.linear[bit // 8] ^= np.where((values >> (bit % 8)) & 1, place, 0)
-    state.scalars[k.LINEAR] = 1
+    values, bit = np.arange(256), 0
+    while (address := 1 << bit if bit < low else modulus << bit) < scalars[k.CAPACITY]:  # the digit is taken out
+        place = place_of(state, address)
+        turn = (place >> k.CHANNEL_SHIFT) // unit if folds else 0
+        is_set = (values >> (bit % 8)) & 1
+        state.linear[bit // 8] ^= is_set * (place - (turn * unit << k.CHANNEL_SHIFT))
+        state.linear[k.TURNS + bit // 8] += is_set * turn
+        bit += 1
+    if folds:
+        scalars[[k.FOLD, k.FOLD_SHIFT, k.FOLD_UNIT]] = modulus, low, unit
+    else:
+        scalars[k.LINEAR] = 1
+
+
+def _fold(state: DramState, divisors: list[int], fold: int) -> tuple[int, int, int]:
+    """Return (bits below, modulus, channels in a step) of a digit between address bits; no channels if it is none.
+
+    Of an even number, the factors of two are bits below the digit.
+    """
+    scalars = state.scalars
+    digits, hashes = state.address_map[: scalars[k.DIGITS]], state.address_map[scalars[k.DIGITS] :]
+    field, size, divisor = int(digits[fold, k.DIGIT_FIELD]), int(digits[fold, k.DIGIT_MODULUS]), divisors[fold]
+    step = size & -size if _log2(size) < 0 else 1
+    others, targets = np.delete(digits, fold, axis=0), hashes[hashes[:, k.HASH_TARGET] == field]
+    turns, exchanged = targets[targets[:, k.TURN_SIZE] != 0], targets[targets[:, k.TURN_SIZE] == 0]
+    below, above = np.array(divisors[:fold]) * digits[:fold, k.DIGIT_MODULUS], divisors[fold + 1 :]
+    unit = int(scalars[k.CHANNEL_FIELD]) if field == _FIELDS.index("stack") else 1
+    is_digit = (
+        digits[fold, k.DIGIT_MULTIPLIER] == 1
+        and (others[:, k.DIGIT_FIELD] != field).all()
+        and (hashes[:, k.HASH_SOURCE] != field).all()
+        and (turns[:, k.TURN_SIZE] == size).all()
+        and (turns[:, k.TURN_WEIGHT] % step == 0).all()
+        and (1 << exchanged[:, k.HASH_TARGET_BIT] < step).all()
+        and (below <= divisor).all()
+        and all(value % (divisor * size) == 0 for value in above)
+        and all(_log2(value) >= 0 for value in (divisor, *divisors[:fold]))
+        and all(_log2(value // (divisor * size)) >= 0 for value in above)
+    )
+    names_channels = field == _FIELDS.index("stack") or (
+        field == _FIELDS.index("channel") and scalars[k.CHANNELS] == scalars[k.CHANNEL_FIELD]
+    )
+    if not is_digit or not names_channels or (step > 1 and _log2(unit) < 0):
+        return 0, 0, 0
+    return _log2(divisor * step), size // step, unit * step
 
 
 def _check_organisation(organisation: Organisation, stacks: int, policy: Policy) -> None:
@@ -225,9 +273,18 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     banks[:, k.GROUP_AT] = k.GROUP_ROWS + (pc * k.MAX_GROUPS + place // o.banks_per_group) * k.COMMAND_SLOTS
     stack_id = place // (o.bank_groups * o.banks_per_group)
     banks[:, k.STACK_AT] = k.STACK_ROWS + (pc * k.MAX_STACK_IDS + stack_id) * k.COMMAND_SLOTS
-    channels = np.tile(channel, (count, 1))
+    channels = aligned(np.tile(channel, (count, 1)), count)
     channels[:, k.INDEX] = np.arange(count)
     return channels
+
+
+def aligned(array: Array, rows: int) -> Array:
+    """Return the rows of an int64 table and zeros up to so many rows, from the beginning of a line of the cache on."""
+    numbers = np.zeros(rows * array.shape[1] + LINE, np.int64)
+    first = -(numbers.ctypes.data // numbers.itemsize) % LINE
+    table = numbers[first : first + rows * array.shape[1]].reshape(rows, array.shape[1])
+    table[: len(array)] = array
+    return table
 
 
 def _address_map(tables: tuple[Array, Array], sizes: dict[str, int]) -> tuple[Array, int, int]:

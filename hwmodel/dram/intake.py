@@ -33,6 +33,9 @@ from hwmodel.dram.state import (
     DIGIT_STEP,
     DIGITS,
     DONE,
+    FOLD,
+    FOLD_SHIFT,
+    FOLD_UNIT,
     FREE_BURST,
     FREE_REQUEST,
     HASH_SOURCE,
@@ -64,6 +67,7 @@ from hwmodel.dram.state import (
     SCRATCH,
     TURN_SIZE,
     TURN_WEIGHT,
+    TURNS,
     UNDONE,
     Array,
     DramState,
@@ -125,11 +129,28 @@ def _decode_digits(m: Row, address: int) -> int:
     return int(place | fields[column] << COLUMN_SHIFT | fields[row] << ROW_SHIFT | index << CHANNEL_SHIFT)
 
 
+@compiled
+def _decode_folded(m: Row, address: int) -> int:
+    """Return the place of an address, byte by byte but for one digit, which the other bits turn."""
+    shift, modulus = m[FOLD_SHIFT], m[FOLD]
+    above = address >> shift
+    quotient = above // modulus
+    rest = (address & ((1 << shift) - 1)) | quotient << shift
+    place, turned, table = 0, above - quotient * modulus, pointer_of(m[LINEAR_MAP])
+    while rest != 0:
+        byte = rest & 255
+        place ^= table[byte]
+        turned += table[TURNS * 256 + byte]
+        table = row_at(table, 256)
+        rest >>= 8
+    return int(place + (turned % modulus * m[FOLD_UNIT] << CHANNEL_SHIFT))
+
+
 @inlined
 def decode(m: Row, address: int) -> int:
     """Return the place of an address: bank of its channel, column, row, channel in one number."""
     if m[LINEAR] == 0:
-        return int(_decode_digits(m, address))
+        return int(_decode_folded(m, address) if m[FOLD] else _decode_digits(m, address))
     place, table, rest = 0, pointer_of(m[LINEAR_MAP]), address
     while rest != 0:
         place ^= table[rest & 255]
@@ -166,6 +187,23 @@ def enqueue_bursts(
         while at < stop and addresses[at] == addresses[at - 1] + step and addresses[at] >> shift == address >> shift:
             at += 1
         offer(m, state.words, address, at - start, request, 1 if is_write else 0, tick)
+
+
+@compiled
+def enqueue_runs(state: DramState, runs: Array, first: int, stop: int, request: int, is_write: int, tick: int) -> None:
+    """Offer the neighbouring bursts of runs[first:stop] = (address, how many), as `enqueue_bursts` does."""
+    m = memory_of(state)
+    total = 0
+    for at in range(first, stop):
+        total += runs[at, 1]
+    _require_room(m, total, tick)
+    shift, step = m[BLOCK_SHIFT], m[BURST_BYTES]
+    for at in range(first, stop):
+        address, left = runs[at, 0], runs[at, 1]
+        while left > 0:
+            bursts = min(left, (((address >> shift) + 1 << shift) - address + step - 1) // step)
+            offer(m, state.words, address, bursts, request, 1 if is_write else 0, tick)
+            address, left = address + bursts * step, left - bursts
 
 
 @compiled

@@ -107,7 +107,7 @@ def _missing_room(m: Row, c: Row, tick: int) -> int:
     """Return what must grow before the next tick, which has two commands."""
     if m[RECORD] and m[TRACED] + 2 > m[TRACE_ROWS]:
         return TRACE_FULL
-    if m[BIN_TICKS] and (tick + m[READ_TICKS]) // m[BIN_TICKS] >= m[BINS]:
+    if m[BIN_TICKS] and tick + m[READ_TICKS] >= m[BINS] * m[BIN_TICKS]:
         return BINS_FULL
     return FINISHED
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import (
-    BANK_MASK,
     BANK_MASKS,
     BANK_STRIDE,
     BANKS,
@@ -17,17 +16,18 @@ from hwmodel.dram.state import (
     PC_MASKS,
     PER_CHANNEL,
     SLOT_FIELDS,
-    SLOT_PLACE,
     TAIL,
     Row,
     Words,
     bank_mask,
+    count_ones,
+    insert,
     lowest,
     mode_mask,
+    row_at,
     shift_right,
     slot_at,
     trailing_zeros,
-    word_of,
 )
 
 
@@ -35,7 +35,7 @@ from hwmodel.dram.state import (
 def make_room(m: Row, c: Row, words: Words, mode: int) -> None:
     """Free positions of a buffer behind its last burst."""
     if not _slide(m, c, words, mode):
-        _close_gaps(c, words, mode)
+        _close_gaps(m, c, words, mode)
 
 
 @inlined
@@ -69,33 +69,36 @@ def _slide_masks(mask: Row, words: Words, count: int, places: int) -> None:
 
 
 @inlined
-def _close_gaps(c: Row, words: Words, mode: int) -> None:
+def _close_gaps(m: Row, c: Row, words: Words, mode: int) -> None:
     to = 0
+    live = mode_mask(c, words, mode, LIVE)
     for word in range(len(words)):
-        bits = mode_mask(c, words, mode, LIVE)[word]
+        bits = live[word]
         while bits != 0:
-            position = 64 * word + trailing_zeros(bits)
+            old, new = slot_at(c, words, mode, 64 * word + trailing_zeros(bits)), slot_at(c, words, mode, to)
             bits &= bits - 1
-            if position != to:
-                _move(c, words, mode, position, to)
+            for field in range(SLOT_FIELDS):
+                new[field] = old[field]
             to += 1
+    _close_masks(mode_mask(c, words, mode, LIVE + 1), words, live, MODE_MASKS + MAX_PCS * PC_MASKS - 1)
+    for pc in range(m[PER_CHANNEL]):
+        _close_masks(bank_mask(c, words, pc * m[BANK_STRIDE], mode, 0), words, live, m[BANKS] * BANK_MASKS)
+    for word in range(len(words)):
+        bits = min(max(to - 64 * word, 0), 64)
+        live[word] = (1 << bits) - 1 if bits < 64 else -1
     c[TAIL + mode] = to
 
 
 @inlined
-def _move(c: Row, words: Words, mode: int, position: int, to: int) -> None:
-    """Move a burst to a free position."""
-    old, new = slot_at(c, words, mode, position), slot_at(c, words, mode, to)
-    for field in range(SLOT_FIELDS):
-        new[field] = old[field]
-    for mask in range(MODE_MASKS + MAX_PCS * PC_MASKS):
-        _move_bit(mode_mask(c, words, mode, mask), words, position, to)
-    for mask in range(BANK_MASKS):
-        _move_bit(bank_mask(c, words, new[SLOT_PLACE] & BANK_MASK, mode, mask), words, position, to)
-
-
-@inlined
-def _move_bit(mask: Row, words: Words, position: int, to: int) -> None:
-    bit = (mask[word_of(words, position)] >> (position & 63)) & 1
-    mask[word_of(words, position)] &= ~(1 << (position & 63))
-    mask[word_of(words, to)] |= bit << (to & 63)
+def _close_masks(mask: Row, words: Words, live: Row, count: int) -> None:
+    """Move the positions in masks to as many places as live ones lie below them."""
+    for at in range(count):
+        below = 0
+        for word in range(len(words)):
+            bits = mask[at * len(words) + word]
+            mask[at * len(words) + word] = 0
+            while bits != 0:
+                bit = bits & -bits
+                bits ^= bit
+                insert(row_at(mask, at * len(words)), words, below + count_ones(live[word] & (bit - 1)))
+            below += count_ones(live[word])

@@ -48,7 +48,6 @@ from hwmodel.dram.state import (
     OPEN_ROW,
     OUTSIDE,
     OWED,
-    PC_MASKS,
     PLACE,
     PRE,
     PRE_CANDIDATES,
@@ -77,6 +76,7 @@ from hwmodel.dram.state import (
     lowest,
     mode_mask,
     pc_at,
+    prefetch,
     row_at,
     slot_at,
     trailing_zeros,
@@ -112,32 +112,39 @@ def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
         conflicts = bursts[word] & ~hits[word]
         if conflicts != 0:
             oldest = 64 * word + trailing_zeros(conflicts)
-            if hit == NONE or m[SCHEDULER] != FRFCFS_ROW_HIT or _younger(c, words, mode, hit, oldest):
+            if _may_close(m, c, words, mode, hit, oldest):
                 insert(row_at(masks, PRE_CANDIDATES * len(words)), words, oldest)
             return
 
 
 @inlined
-def has_conflict(c: Row, words: Words, mode: int, bank: int) -> bool:
-    """Return whether a burst of an open bank waits for another row."""
+def nominate_open(m: Row, c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Add the candidates of an open bank whose column command issued; return whether a burst waits for another row.
+
+    Those there were stay candidates: nothing came that could hold them back.
+    """
+    state = bank_at(c, bank)
+    masks = candidates(c, words, mode, state[BANK_PC], 0)
     bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
     hits = row_at(bursts, ROW_HITS * len(words))
-    found = 0
+    hit, oldest = lowest(hits, words), NONE
     for word in range(len(words)):
-        found |= bursts[word] & ~hits[word]
-    return bool(found != 0)
+        conflicts = bursts[word] & ~hits[word]
+        if conflicts != 0:
+            oldest = 64 * word + trailing_zeros(conflicts)
+            break
+    if state[IS_REFRESHING] == 0:
+        if hit != NONE:
+            insert(row_at(masks, COLUMN_CANDIDATES * len(words)), words, hit)
+        if oldest != NONE and state[IS_ACTIVE] == 0 and _may_close(m, c, words, mode, hit, oldest):
+            insert(row_at(masks, PRE_CANDIDATES * len(words)), words, oldest)
+    return bool(oldest != NONE)
 
 
 @inlined
-def next_hit(m: Row, c: Row, words: Words, mode: int, bank: int) -> bool:
-    """Find a bank's candidates after its oldest hit has changed; return whether a burst waits for another row."""
-    if has_conflict(c, words, mode, bank):
-        nominate(m, c, words, mode, bank)
-        return True
-    state, hit = bank_at(c, bank), lowest(bank_mask(c, words, bank, mode, ROW_HITS), words)
-    if hit != NONE and state[IS_REFRESHING] == 0:
-        insert(candidates(c, words, mode, state[BANK_PC], COLUMN_CANDIDATES), words, hit)
-    return False
+def _may_close(m: Row, c: Row, words: Words, mode: int, hit: int, oldest: int) -> bool:
+    """Return whether the oldest hit of a row does not keep it open for the oldest burst that needs another one."""
+    return bool(hit == NONE or m[SCHEDULER] != FRFCFS_ROW_HIT or _younger(c, words, mode, hit, oldest))
 
 
 @inlined
@@ -169,18 +176,14 @@ def _younger(c: Row, words: Words, mode: int, position: int, other: int) -> bool
 
 
 @inlined
-def take(c: Row, words: Words, mode: int, position: int, bank: int) -> None:
-    """Take a burst out of its buffer."""
+def take(c: Row, words: Words, mode: int, position: int, bank: int, candidate: int) -> None:
+    """Take a burst out of its buffer, and out of the candidates of a kind, which it was one of."""
     others, word = ~(1 << (position & 63)), word_of(words, position)
     masks = mode_mask(c, words, mode, 0)
     masks[LIVE * len(words) + word] &= others
     masks[STARTED * len(words) + word] &= others
-    masks = bank_mask(c, words, bank, mode, 0)
-    masks[ALL_BURSTS * len(words) + word] &= others
-    masks[ROW_HITS * len(words) + word] &= others
-    masks = candidates(c, words, mode, bank_at(c, bank)[BANK_PC], 0)
-    for mask in range(PC_MASKS):
-        masks[mask * len(words) + word] &= others
+    bank_mask(c, words, bank, mode, ALL_BURSTS)[word] &= others
+    candidates(c, words, mode, bank_at(c, bank)[BANK_PC], candidate)[word] &= others
     c[COUNT + mode] -= 1
     c[FREED] = c[RECOUNTED] = 1
 
@@ -254,7 +257,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
             nominate(m, c, words, mode, bank)
             wake_column(c, HIT_WAKE, max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
     elif state[IS_ACTIVE] == 0:
-        nominate(m, c, words, mode, bank)
+        nominate_open(m, c, words, mode, bank)
         wake_row(c, PRE_WAKE, max(tick + 1, state[PRE], pc_at(c, state[BANK_PC])[PRE]))
 
 
@@ -272,6 +275,8 @@ def accept(m: Row, c: Row, words: Words, tick: int) -> bool:
             c[ARRIVES] = burst[ARRIVAL]
             break
         mode, following = burst[IS_WRITE], burst[LINK]
+        if following != NONE:
+            prefetch(burst_at(m, following))
         merges = c[COUNT + 1] != 0 and m[MERGE] and _waits_for(c, words, 1, burst[PLACE])
         if not merges and c[COUNT + mode] == m[DEPTH + mode]:
             break

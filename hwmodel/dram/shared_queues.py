@@ -17,9 +17,7 @@ from hwmodel.dram.shared_buffers import (
     accept,
     act_floor,
     choose_mode,
-    has_conflict,
-    next_hit,
-    nominate,
+    nominate_open,
     precharge,
     row_changed,
     take,
@@ -40,8 +38,9 @@ from hwmodel.dram.state import (
     ACTIVE_BURST,
     ACTIVE_FIELDS,
     ACTIVE_FIRST,
+    ACTIVE_FRONT,
     ACTIVE_OUTCOME,
-    ACTIVE_PLACES,
+    ACTIVE_PC,
     ACTIVE_READY,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
@@ -106,6 +105,7 @@ from hwmodel.dram.state import (
     lowest,
     mode_mask,
     pc_at,
+    remove,
     row_at,
     slot_at,
     trailing_zeros,
@@ -135,12 +135,14 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
         if c[ACTIVE + mode] == 0:
             continue
         row = active_at(c, mode, 0)
+        floors = pc_at(c, 0)[RD + mode], pc_at(c, 1)[RD + mode]
         for place in range(c[ACTIVE + mode]):
             if row[ACTIVE_READY] > tick:
                 wake = min(wake, row[ACTIVE_READY])
                 break
-            bank = row[ACTIVE_BANK]
-            at = max(column_ready(c, bank, RD + mode), pc_at(c, bank_at(c, bank)[BANK_PC])[RD + mode])
+            at = floors[1] if row[ACTIVE_PC] else floors[0]
+            if at <= tick:
+                at = column_ready(c, row[ACTIVE_BANK], RD + mode)
             if at > tick:
                 wake = min(wake, at)
             elif row[ACTIVE_ARRIVAL] < best_arrival or (
@@ -158,7 +160,8 @@ def _next_active(c: Row, tick: int) -> int:
     wake = NEVER
     for mode in range(2):
         if c[ACTIVE + mode] != 0:
-            wake = min(wake, active_at(c, mode, 0)[ACTIVE_READY])
+            floor = min(pc_at(c, 0)[RD + mode], pc_at(c, 1)[RD + mode])
+            wake = min(wake, max(floor, active_at(c, mode, 0)[ACTIVE_READY]))
     return int(max(wake, tick + 1))
 
 
@@ -192,10 +195,8 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     state[IS_ACTIVE] = 0
     pc_at(c, state[BANK_PC])[ACTIVE_BANKS] -= 1
     conflicts = False
-    for other in range(2):
-        if has_conflict(c, words, other, bank):  # its precharge was held back
-            nominate(m, c, words, other, bank)
-            conflicts |= other == c[MODE]
+    for other in range(2):  # precharges were held back
+        conflicts |= nominate_open(m, c, words, other, bank) and other == c[MODE]
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, bank, mode, done, conflicts, tick)
 
@@ -208,8 +209,9 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), words, position) else HIT
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
-    take(c, words, mode, position, bank)
-    conflicts = next_hit(m, c, words, mode, bank)
+    take(c, words, mode, position, bank, COLUMN_CANDIDATES)
+    remove(bank_mask(c, words, bank, mode, ROW_HITS), words, position)
+    conflicts = nominate_open(m, c, words, mode, bank)
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, bank, mode, done, conflicts, tick)
 
@@ -231,6 +233,7 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
         position, c[HIT_WAKE] = _oldest_hit(m, c, words, tick)
         if position != NONE:
             _issue_hit(m, c, words, c[MODE], position, tick)
+            c[HIT_WAKE] = _next_hit(m, c, words, tick)
             choose_mode(m, c, tick)
     wake = min(c[ACTIVE_WAKE], c[HIT_WAKE]) if c[DUE] == 0 else c[ACTIVE_WAKE]
     c[COLUMN_WAKE] = max(wake, c[COLUMN_FREE], tick + 1) | m[RISING]
@@ -260,6 +263,16 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     return NONE, wake
 
 
+@inlined
+def _next_hit(m: Row, c: Row, words: Words, tick: int) -> int:
+    """Return a lower bound of the tick after this one at which a row hit is ready."""
+    wake, mode = NEVER, c[MODE]
+    for pc in range(MAX_PCS):
+        if lowest(candidates(c, words, mode, pc, COLUMN_CANDIDATES), words) != NONE:
+            wake = min(wake, pc_at(c, pc)[RD + mode])
+    return int(max(wake, tick + 1) | m[RISING])
+
+
 @compiled
 def _move_to_front(c: Row, mode: int) -> None:
     """Move the active bursts of a mode to the first places."""
@@ -281,10 +294,10 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     started = contains(mode_mask(c, words, mode, STARTED), words, position)
     pc[MISSES] += not started
     pc[ACTIVE_BANKS] += 1
-    take(c, words, mode, position, bank)
+    take(c, words, mode, position, bank, ACT_CANDIDATES)
     activate(m, c, bank, place >> ROW_SHIFT, tick)
     state[IS_ACTIVE] = 1
-    if c[ACTIVE_FIRST + mode] + c[ACTIVE + mode] == ACTIVE_PLACES:
+    if c[ACTIVE_FIRST + mode] >= max(ACTIVE_FRONT, c[ACTIVE + mode]):
         _move_to_front(c, mode)
     row = active_at(c, mode, c[ACTIVE + mode])
     c[ACTIVE + mode] += 1
@@ -294,6 +307,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_BURST] = slot[SLOT_BURST]
     row[ACTIVE_OUTCOME] = CONFLICT if started else MISS
     row[ACTIVE_READY] = state[RD + mode]
+    row[ACTIVE_PC] = state[BANK_PC]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
     row_changed(m, c, words, bank)
@@ -332,10 +346,11 @@ def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
             issued = True
             if command == ACT:
                 _issue_act(m, c, words, c[MODE], position, tick)
+                c[ACT_WAKE] = _next_act(m, c, words, tick)
             else:
                 _conflict(m, c, words, c[MODE], position, tick)
-    if not issued and m[CLOSE_AFTER] >= 0:
-        closing = close_unused(m, c, words, tick)
+    if m[CLOSE_AFTER] >= 0:
+        closing = NONE if issued else close_unused(m, c, words, tick)
         c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
     c[ROW_WAKE] = max(min(c[OTHER_WAKE], min(c[ACT_WAKE], c[PRE_WAKE])), tick + 1, c[ROW_FREE])
 
@@ -382,9 +397,22 @@ def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
 
 
 @inlined
+def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
+    """Return a lower bound of the tick after this one at which an activate is ready."""
+    wake = NEVER
+    for pc in range(MAX_PCS):
+        if lowest(candidates(c, words, c[MODE], pc, ACT_CANDIDATES), words) != NONE:
+            wake = min(wake, act_floor(m, pc_at(c, pc)))
+    return int(max(wake, tick + 1) | m[RISING])
+
+
+@inlined
 def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tuple[int, int]:
-    """Return the position, below `before`, of the oldest burst whose precharge is ready, or NONE; and the next try."""
-    mode, wake = c[MODE], NEVER
+    """Return the position, below `before`, of the oldest burst whose precharge is ready, or NONE; and the next try.
+
+    That is of the others, since it will issue.
+    """
+    mode, wake, oldest = c[MODE], NEVER, NONE
     for word in range(len(words)):
         found = 0
         for pc in range(MAX_PCS):
@@ -394,17 +422,18 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            if position > before:
-                return NONE, tick
             at = bank_at(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)[PRE]
-            if at <= tick:
-                return position, tick
-            wake = min(wake, at)
+            if at > tick:
+                wake = min(wake, at)
+            elif oldest != NONE or position > before:
+                return oldest, tick
+            else:
+                oldest = position
     for pc in range(MAX_PCS):
         floor = pc_at(c, pc)[PRE]
         if floor > tick and lowest(candidates(c, words, mode, pc, PRE_CANDIDATES), words) != NONE:
             wake = min(wake, floor)
-    return NONE, wake
+    return oldest, wake
 
 
 @inlined

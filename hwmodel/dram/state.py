@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hwmodel.compiled import compiled, inlined
@@ -62,7 +63,7 @@ BANK_MASK = (1 << BANK_BITS) - 1
  REQUESTS, COMPLETIONS, CHANNEL_STATE, QUEUE_STATE, BIN_BYTES, TRACE, BURST_LOG, BANK_STRIDE, SOURCE_SEGMENTS,
  SOURCE_RUNS, SOURCE_PARTS, SOURCE_GAP, SOURCE_INDEX, SOURCE_LEFT, SOURCE_SEGMENT, SOURCE_RUN, SOURCE_STEP,
  SOURCE_STREAM, SOURCE_PART, SOURCE_ADDRESS, SOURCE_PLACE, SOURCE_CHANNEL, SOURCE_NOW, OWN_STACK_RULES,
- SCRATCH) = range(80)
+ FOLD, FOLD_SHIFT, FOLD_UNIT, SCRATCH) = range(83)
 DELAY = SCRATCH + 14  # [level, previous command, following command], ticks
 PLACES = DELAY + 6 * COMMAND_SLOTS * COMMAND_SLOTS
 # `pool`: one row per run of neighbouring bursts of a request in one row of a bank. PLACE is that of the first one still
@@ -73,12 +74,12 @@ POOL_FIELDS = 8  # a cache line
 REMAINING, DONE, REQUEST_FIELDS = range(3)
 # A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued. COLUMN_WAKE
 # and ROW_WAKE sum up those of active bursts and row hits, and of activates, precharges and the other row commands.
-# RECOUNTED: whether COUNT changed since the mode was chosen.
+# RECOUNTED: whether COUNT changed since the mode was chosen. BIN: the time bin met last, which began at BIN_START.
 (INDEX, TICK, ASLEEP, COLUMN_WAKE, ROW_WAKE, ARRIVES, INBOX_HEAD, INBOX_TAIL, MODE, COUNT, _1, TAIL, _2,
  ACTIVE, _3, SERIAL, DUE, DUE_PC, REFRESH_DUE, ROW_FREE, COLUMN_FREE, FREED, ACCEPTED, MERGED_READS, _4,
  LAST_DONE, LAST_BANK, QUEUED, DRAINING, FULL_BANKS, CLOSED_BANKS, READ_BANKS, WRITE_BANKS,
  CONFLICT_BANKS, ACTIVE_WAKE, HIT_WAKE, ACT_WAKE, PRE_WAKE, OTHER_WAKE, ACTIVE_FIRST, _5,
- RECOUNTED) = range(42)
+ RECOUNTED, BIN_START, BIN) = range(44)
 CHANNEL_FIELDS = 48
 # A pseudo-channel. FAW is a ring of the last four activates; REFRESHING is a bank's place, or NONE, of
 # the OWED refreshes of single banks the oldest.
@@ -90,14 +91,14 @@ PC_FIELDS = 40
 # A bank. Q_ columns are of a bank's own queue: masks of its positions; a lower bound of its next command.
 # GROUP_AT and STACK_AT: places of ready rows.
 (BANK_READY, _1, _2, _3, _4, _5, _6, _7, OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, GROUP_AT,
- STACK_AT, USED_TICK, STREAK, ACT_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS,
- Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, OPENED_BY, Q_WAKE) = range(29)
+ STACK_AT, ACT_TICK, USED_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS, OPENED_BY, STREAK,
+ Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE) = range(29)
 BANK_FIELDS = 32
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST = range(3)
 SLOT_FIELDS = 4
 # An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
 # ACTIVE_FIRST.
-ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY = range(6)
+ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY, ACTIVE_PC = range(7)
 ACTIVE_FIELDS = 8
 # Masks: of a buffer the waiting bursts, those whose first command issued, those whose bank's queue is full; of a
 # pseudo-channel and buffer the candidates for a column command, an activate, a precharge; of a bank and buffer all
@@ -118,15 +119,17 @@ STACK_ROWS = PCS + MAX_PCS * PC_FIELDS
 GROUP_ROWS = STACK_ROWS + MAX_PCS * MAX_STACK_IDS * COMMAND_SLOTS
 BANK_ROWS = GROUP_ROWS + MAX_PCS * MAX_GROUPS * COMMAND_SLOTS
 ACTIVE_ROWS = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS
-ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be: they seldom need to move to the front
+ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be, so that they need not move with every one
+ACTIVE_FRONT = 32  # of the places, from which they move to the first ones: so few stay in the cache
 SLOTS = ACTIVE_ROWS + 2 * ACTIVE_PLACES * ACTIVE_FIELDS
 MAX_QUEUES = 64  # per channel
 QUEUE_WORDS = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + PENDING_ENTRIES
-BUFFER_MASKS = MODE_MASKS + MAX_PCS * PC_MASKS + CHANNEL_BANKS * BANK_MASKS
+BUFFER_MASKS = -(-(MODE_MASKS + MAX_PCS * PC_MASKS + CHANNEL_BANKS * BANK_MASKS) // 4) * 4  # in whole lines of a cache
 WORDS_PER_MASK_WORD = 2 * 64 * SLOT_FIELDS + 2 * BUFFER_MASKS
 # `address_map`: digits, then hashes
 DIGIT_SHIFT, DIGIT_STEP, DIGIT_MASK, DIGIT_MODULUS, DIGIT_FIELD, DIGIT_MULTIPLIER, MAP_FIELDS = range(7)
 HASH_TARGET, HASH_TARGET_BIT, HASH_SOURCE, HASH_SOURCE_BIT, TURN_WEIGHT, TURN_SIZE = range(6)
+TURNS = 8  # address bytes
 # `trace`: tick, channel (over all stacks), pseudo_channel, bank_group, bank, row, command
 TRACE_FIELDS = 7
 ROW_FIELD = 5  # of an address
@@ -143,7 +146,7 @@ class DramState(NamedTuple):
 
     scalars: Array
     address_map: Array
-    linear: Array  # [byte of the address, its value]: place of a burst, to be XORed
+    linear: Array  # [byte of the address, its value]: places to be XORed; from row TURNS on turns to be added
     pool: Array
     requests: Array
     completed: Array  # [request, done tick] of the last `run`
@@ -185,13 +188,41 @@ def _pointer_to_array(_context: Any, array: Any) -> Any:
     return _POINTER(array), generate
 
 
-def _raise_row(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
+def _count_ones(_context: Any, _value: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.int64), generate
+
+
+def _prefetch(_context: Any, _pointer: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(64), COMMAND_SLOTS)
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        insert_function: Any = cgutils.get_or_insert_function
+        function = insert_function(builder.module, kind, "llvm.prefetch.p0")
+        how = [ir.Constant(number, value) for value in (1, 3, 1)]  # to write, into all levels, data
+        builder.call(function, [builder.bitcast(arguments[0], byte), *how])
+        return context.get_dummy_value()
+
+    return types.void(_POINTER), generate
+
+
+def _raise_row(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
+    return _raising(COMMAND_SLOTS)
+
+
+def _raise_columns(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
+    return _raising(2)
+
+
+def _raising(count: int) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(64), count)
         row, after = (builder.bitcast(argument, lanes.as_pointer()) for argument in arguments[:2])
         lane = ir.Constant(ir.IntType(32), 0)
         one = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], lane)
-        ticks = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), COMMAND_SLOTS), None))
+        ticks = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), count), None))
         old, new = builder.load(row, align=8), builder.add(ticks, builder.load(after, align=8))
         # max(old, new) as new - min(new - old, 0): a choice between the two would become a masked store, which is slow
         zero, ahead = ir.Constant(lanes, None), builder.sub(new, old)
@@ -229,7 +260,10 @@ trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is no
 shift_right: Any = intrinsic(_shift_right)  # of 64 bits without a sign, by less than 64
 rotate_right: Any = intrinsic(_rotate_right)  # of 64 bits, by less than 64
 pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 array, which must outlive it
+count_ones: Any = intrinsic(_count_ones)  # of 64 bits
+prefetch: Any = intrinsic(_prefetch)  # what a pointer points to will soon be needed
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
+raise_columns: Any = intrinsic(_raise_columns)  # the same for two command slots: of a read and of a write
 row_at: Any = intrinsic(_advance_pointer)  # the pointer a number of values further on
 number_of: Any = intrinsic(_number_of_pointer)
 pointer_of: Any = intrinsic(_pointer_of_number)

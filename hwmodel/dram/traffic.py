@@ -129,15 +129,14 @@ def trace(addresses: Array, writes: Array, access_bytes: int = 64) -> Traffic:
 
 def _long_runs(addresses: Array, writes: Array) -> list[tuple[int, int, int]]:
     """Return (start, stop, streams side by side) of long regular stretches, in order, without overlap."""
-    found = [
-        (start, start + length // lag * lag, lag)
-        for lag in range(1, MAX_STREAMS + 1)
-        for start, length in _regular(addresses, writes, lag, LONG_RUN * lag)
-    ]
     kept: list[tuple[int, int, int]] = []
-    for start, stop, lag in found:  # fewer streams explain more
-        if all(stop <= other[0] or start >= other[1] for other in kept):
-            kept.append((start, stop, lag))
+    for lag in range(1, MAX_STREAMS + 1):  # fewer streams explain more
+        if sum(stop - start for start, stop, _ in kept) == len(addresses):
+            break
+        for start, length in _regular(addresses, writes, lag, LONG_RUN * lag):
+            stop = start + length // lag * lag
+            if all(stop <= other[0] or start >= other[1] for other in kept):
+                kept.append((start, stop, lag))
     return sorted(kept)
 
 

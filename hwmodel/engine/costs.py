@@ -25,7 +25,6 @@ from hwmodel.engine.state import (
     TILE_KEYS,
     TILE_MASK,
     TILES,
-    Array,
     instruction_at,
     queue_at,
     table,
@@ -33,6 +32,7 @@ from hwmodel.engine.state import (
 )
 from hwmodel.engine.walk import value_of
 from hwmodel.limits import MAX_AXES, MAX_SIZES
+from hwmodel.runs import Array
 
 GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, odd: Knuth's multiplicative hashing
 

@@ -13,6 +13,7 @@ from hwmodel.engine.state import (
     ALONE_FREE_FS,
     ARRIVE,
     ASKED_BYTES,
+    AT_RUN,
     BACK_FREE_FS,
     BACK_FS,
     BURST_BYTES,
@@ -30,6 +31,7 @@ from hwmodel.engine.state import (
     LEAVE,
     LOCAL_BYTES,
     LOCAL_LINE_BYTES,
+    MAX_RUNS,
     NEVER,
     NONE,
     NOW,
@@ -39,6 +41,7 @@ from hwmodel.engine.state import (
     PAGE_COUNT,
     PAGE_FIELDS,
     PAGES,
+    PER_REQUEST,
     PORT_FREE_FS,
     PORT_FS,
     QUEUE_COUNT,
@@ -51,6 +54,7 @@ from hwmodel.engine.state import (
     R_LOCAL,
     R_NEXT,
     R_PORT_DONE_FS,
+    R_RUNS,
     R_SRAM_FS,
     R_TILE,
     R_WORK,
@@ -61,7 +65,9 @@ from hwmodel.engine.state import (
     RING_ROOM,
     RING_TAIL,
     RINGS,
+    RUN_COUNT,
     SEND,
+    SKIPPED,
     THERE_FREE_FS,
     TLB_ENTRIES,
     TLB_MISS_FS,
@@ -70,10 +76,11 @@ from hwmodel.engine.state import (
     WAITED,
     engine_at,
     request_at,
-    request_bursts_at,
+    request_runs_at,
     table,
-    tile_bursts_at,
+    tile_runs_at,
 )
+from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS
 
 
 @inlined
@@ -104,16 +111,36 @@ def retire(m: Row, engine: int) -> None:
         signal(m, _core_of(engine), row[1])
 
 
+@inlined
+def cut(m: Row, runs: Row, count: int, at: int, skipped: int) -> tuple[int, int, int]:
+    """Return the bursts of the request that begins `skipped` bursts into run `at`, and where the next one begins.
+
+    See `dma.cut_requests`.
+    """
+    bursts, pieces = 0, 0
+    while at < count and pieces < m[MAX_RUNS] and bursts < m[PER_REQUEST]:
+        left = row_at(runs, at * RUN_WORDS)[BURSTS] - skipped
+        taken = min(left, m[PER_REQUEST] - bursts)
+        bursts, pieces = bursts + taken, pieces + 1
+        at, skipped = (at + 1, 0) if taken == left else (at, skipped + taken)
+    return bursts, at, skipped
+
+
 @compiled
-def new_request(m: Row, engine: int, first: int, stop: int, sram_fs: int) -> int:
-    """Return a request for bursts[first:stop] of the engine's tile, the last one it issued."""
-    number = m[FREE_REQUEST]
-    row, bursts, to = request_at(m, number), tile_bursts_at(m, engine), request_bursts_at(m, number)
+def new_request(m: Row, engine: int) -> int:
+    """Return a request for what comes next of the engine's tile, the last one it issued."""
+    number, e, runs = m[FREE_REQUEST], engine_at(m, engine), tile_runs_at(m, engine)
+    row, to, pieces = request_at(m, number), request_runs_at(m, number), 0
+    at, skipped = e[AT_RUN], e[SKIPPED]
+    bursts, e[AT_RUN], e[SKIPPED] = cut(m, runs, e[RUN_COUNT], at, skipped)
+    while at < e[AT_RUN] or (at == e[AT_RUN] and skipped < e[SKIPPED]):
+        run, piece = row_at(runs, at * RUN_WORDS), row_at(to, pieces * RUN_WORDS)
+        piece[BEGIN] = run[BEGIN] + skipped * m[BURST_BYTES]
+        piece[BURSTS] = (e[SKIPPED] if at == e[AT_RUN] else run[BURSTS]) - skipped
+        at, skipped, pieces = at + 1, 0, pieces + 1
     m[FREE_REQUEST] = row[R_NEXT]
-    row[R_ENGINE], row[R_TILE], row[R_BURSTS] = engine, engine_at(m, engine)[RING_TAIL] - 1, stop - first
-    row[R_SRAM_FS], row[R_CONFLICT_FS], row[R_CONTENTION_FS] = sram_fs, 0, 0
-    for at in range(first, stop):
-        to[at - first] = bursts[at]
+    row[R_ENGINE], row[R_TILE], row[R_BURSTS], row[R_RUNS] = engine, e[RING_TAIL] - 1, bursts, pieces
+    row[R_CONFLICT_FS], row[R_CONTENTION_FS] = 0, 0
     return int(number)
 
 
@@ -180,30 +207,42 @@ def submit(m: Row, number: int) -> None:
         leave(m, number)
 
 
+@inlined
+def _next_unit(m: Row, address: int, unit: int, unit_bytes: int) -> int:
+    """Return the first burst behind `address` that does not begin in a unit of so many bytes."""
+    return int(address + max(1, -(-((unit + 1) * unit_bytes - address) // m[BURST_BYTES])) * m[BURST_BYTES])
+
+
 @compiled
 def _is_local(m: Row, number: int) -> bool:
     """Tell whether a request lies in the slice of its own core; slices have their lines in turn."""
-    row, bursts = request_at(m, number), request_bursts_at(m, number)
+    row, runs, line_bytes = request_at(m, number), request_runs_at(m, number), m[LOCAL_LINE_BYTES]
     core, cores = _core_of(row[R_ENGINE]), m[QUEUE_COUNT] // QUEUES_PER_CORE
-    elsewhere = 0
-    for at in range(row[R_BURSTS]):
-        elsewhere += bursts[at] // m[LOCAL_LINE_BYTES] % cores != core
-    return elsewhere == 0
+    for piece in range(row[R_RUNS]):
+        run = row_at(runs, piece * RUN_WORDS)
+        address, end = run[BEGIN], run[BEGIN] + run[BURSTS] * m[BURST_BYTES]
+        while address < end:
+            line = address // line_bytes
+            if line % cores != core:
+                return False
+            address = _next_unit(m, address, line, line_bytes)
+    return True
 
 
 @compiled
 def _translation_fs(m: Row, number: int) -> int:
     """Look up the pages of a request; return for how long it waits."""
-    row, bursts, now = request_at(m, number), request_bursts_at(m, number), m[NOW]
+    row, runs, now = request_at(m, number), request_runs_at(m, number), m[NOW]
     e, last, ready = engine_at(m, row[R_ENGINE]), NONE, now
     pages = row_at(table(m, PAGES), row[R_ENGINE] * m[TLB_ENTRIES] * PAGE_FIELDS)
-    for at in range(row[R_BURSTS]):
-        page = bursts[at] // m[TLB_PAGE_BYTES]
-        if page == last:
-            continue
-        last = page
-        entry = _known_page(m, e, pages, page, now)
-        ready = max(ready, entry[1])
+    for piece in range(row[R_RUNS]):
+        run = row_at(runs, piece * RUN_WORDS)
+        address, end = run[BEGIN], run[BEGIN] + run[BURSTS] * m[BURST_BYTES]
+        while address < end:
+            page = address // m[TLB_PAGE_BYTES]
+            if page != last:
+                ready = max(ready, _known_page(m, e, pages, page, now)[1])
+            last, address = page, _next_unit(m, address, page, m[TLB_PAGE_BYTES])
     return int(ready - now)
 
 
@@ -266,9 +305,8 @@ def arrive(m: Row, number: int, there_fs: int) -> None:
 
 
 @compiled
-def issue(m: Row, engine: int, first: int, stop: int, sram_fs: int) -> None:
-    """Send bursts[first:stop] of the engine's tile as one request."""
-    number = new_request(m, engine, first, stop, sram_fs)
+def issue(m: Row, engine: int, number: int) -> None:
+    """Send a new request."""
     engine_at(m, engine)[OUTSTANDING] += 1
     if engine % ENGINES_PER_CORE == 1:  # the data leaves through the port while the engine issues the next request
         pass_port(m, number, m[NOW])

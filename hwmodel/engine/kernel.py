@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from hwmodel import trips as k
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dma import tile_bursts
+from hwmodel.dma import tile_runs
 from hwmodel.dram.state import Row, pointer, row_at
 from hwmodel.engine.costs import tile_at
-from hwmodel.engine.dma import arrive, complete, is_through, leave, send_back, submit
+from hwmodel.engine.dma import arrive, complete, cut, is_through, leave, send_back, submit
 from hwmodel.engine.events import pop, push, spend, upcoming
-from hwmodel.engine.queues import engine_of, resume, stop_after
+from hwmodel.engine.queues import engine_of, resume
 from hwmodel.engine.state import (
     ADVANCE,
     ARRIVE,
+    AT_RUN,
     BACK_FS,
     BURST_BYTES,
     C_LAUNCH,
@@ -60,8 +61,11 @@ from hwmodel.engine.state import (
     R_BURSTS,
     R_ENGINE,
     R_LOCAL,
+    R_RUNS,
     RESUME,
+    RUN_COUNT,
     SEND,
+    SKIPPED,
     START,
     STARTED,
     STATE,
@@ -81,29 +85,30 @@ from hwmodel.engine.state import (
     TRIP_REQUEST,
     WANTED,
     WANTS,
-    Array,
     engine_at,
     queue_at,
     request_at,
+    request_runs_at,
     table,
-    tile_bursts_at,
+    tile_runs_at,
     variables_at,
 )
 from hwmodel.engine.walk import value_of
 from hwmodel.limits import MAX_AXES
+from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array
 
 
 @compiled
 def run(
-    scalars: Array, parts: tuple[Array, ...], request_bursts: Array, bases: Array, extents: Array, strides: Array,
-    orders: Array, indices: Array, starts: Array, counts: Array,
+    scalars: Array, memory: Array, bases: Array, extents: Array, strides: Array, orders: Array, indices: Array,
+    starts: Array, counts: Array,
 ) -> int:  # fmt: skip
     """Go on with a phase; return why Python must help, or `DONE`.
 
-    `parts` are the arrays of `trips.run`; `bases` to `orders` the tensors' layouts, [tensor, axis, digit]; `indices`
+    `memory` are the scalars of `trips.run`; `bases` to `orders` the tensors' layouts, [tensor, axis, digit]; `indices`
     the contents of all index tensors; `starts`, `counts` room for a tile's.
     """
-    m = pointer(scalars)
+    m, t = pointer(scalars), pointer(memory)
     while True:
         while m[CURRENT] != NONE or m[STARTED] < m[QUEUE_COUNT]:
             if m[FREE_TRIP_COUNT] == 0:
@@ -120,33 +125,33 @@ def run(
                     return LONGER_TILE
                 m[WANTS] = NONE
             resume(m, number)
-            _depart(m, parts, request_bursts)
+            _depart(m, t)
             if m[WANTS] != NONE and m[WANTS] != MEASURE:
                 return int(m[WANTS])
         if m[FREE_TRIP_COUNT] == 0:
             return MORE_TRIPS
         if m[EVENT_COUNT] != 0 and table(m, EVENTS)[E_TIME] < m[NEXT_FS]:
-            _step(m, parts[0])
-            _depart(m, parts, request_bursts)
+            _step(m, t)
+            _depart(m, t)
             continue
         time_fs, order = upcoming(m)
-        status, answers, m[NEXT_FS] = k.run(parts, time_fs, order)
+        status, answers, m[NEXT_FS] = k.run(t, time_fs, order)
         if answers != 0:
-            _deliver(m, parts[0], parts[3], parts[8], answers)
+            _deliver(m, t, answers)
         elif status == k.ADVANCE:
             return ADVANCE
         elif status == k.STEP:
             if m[EVENT_COUNT] == 0:
                 return DONE
-            _step(m, parts[0])
-            _depart(m, parts, request_bursts)
+            _step(m, t)
+            _depart(m, t)
         if status == k.FULL:
             return FULL
 
 
 @compiled
-def _step(m: Row, memory: Array) -> None:
-    """Let the next event happen; `memory` are the scalars of `trips`."""
+def _step(m: Row, t: Row) -> None:
+    """Let the next event happen; `t` are the scalars of `trips`."""
     m[NOW], kind, what = pop(m)
     if kind == RESUME:
         m[CURRENT] = what
@@ -168,8 +173,8 @@ def _step(m: Row, memory: Array) -> None:
         push(m, m[NOW], PHASE_ENDS, 0)
     elif kind == FALLS_QUIET:
         push(m, m[NOW], PHASE_ENDS, 1)
-    elif what == 0 and memory[k.WRITE_BACKS] != 0:  # a phase ends when what it drove out of the cache is in memory
-        memory[k.QUIET] = 1
+    elif what == 0 and t[k.WRITE_BACKS] != 0:  # a phase ends when what it drove out of the cache is in memory
+        t[k.QUIET] = 1
     else:
         m[PHASE_DONE] = 1
         for number in range(m[QUEUE_COUNT]):
@@ -177,7 +182,7 @@ def _step(m: Row, memory: Array) -> None:
 
 
 @inlined
-def _depart(m: Row, parts: tuple[Array, ...], request_bursts: Array) -> None:
+def _depart(m: Row, t: Row) -> None:
     """Hand the request that has just left its core, if one has, to the memory side."""
     number = m[DEPARTS]
     if number == NONE:
@@ -188,26 +193,25 @@ def _depart(m: Row, parts: tuple[Array, ...], request_bursts: Array) -> None:
     table(m, TRIP_REQUEST)[trip] = number
     row = request_at(m, number)
     is_write = row[R_ENGINE] % ENGINES_PER_CORE == 1
-    k.arrive(
-        parts[0], parts[1], parts[3], parts[4], trip, request_bursts[number], 0, row[R_BURSTS], is_write,
-        m[DEPART_FS], m[DEPART_ORDER],
-    )  # fmt: skip
+    asked = request_runs_at(m, number), row[R_RUNS], row[R_BURSTS]
+    k.arrive(t, trip, *asked, is_write, m[DEPART_FS], m[DEPART_ORDER])
     m[NEXT_FS] = min(m[NEXT_FS], m[DEPART_FS])
 
 
 @compiled
-def _deliver(m: Row, memory: Array, trips: Array, answers: Array, count: int) -> None:
+def _deliver(m: Row, t: Row, count: int) -> None:
     """Send back what main memory or the cache has answered."""
-    memory[k.ANSWERS] = 0
+    t[k.ANSWERS] = 0
     for i in range(count):
-        trip, came, served = answers[i, 0], answers[i, 1], answers[i, 2]
+        answer = k.answer_at(t, i)
+        trip, came, served = answer[0], answer[1], answer[2]
         if trip == NONE:
             push(m, came, FALLS_QUIET, 0)
             continue
         table(m, FREE_TRIPS)[m[FREE_TRIP_COUNT]] = trip
         m[FREE_TRIP_COUNT] += 1
         number = table(m, TRIP_REQUEST)[trip]
-        if trips[trip, k.IS_WRITE] != 0:
+        if k.trip_at(t, trip)[k.IS_WRITE] != 0:
             local = request_at(m, number)[R_LOCAL] != 0
             push(m, served if local else served + m[BACK_FS], COMPLETE, number)
         elif m[HAS_CACHE]:  # its slices may have served one that came later before
@@ -221,7 +225,7 @@ def _measure(
     m: Row, number: int, bases: Array, extents: Array, strides: Array, orders: Array, indices: Array, starts: Array,
     counts: Array,
 ) -> bool:  # fmt: skip
-    """Find the bursts and requests of a queue's tile, and count them; return whether there was room for them."""
+    """Find the runs and requests of a queue's tile, and count them; return whether there was room for them."""
     tile, variables, engine = tile_at(m, number), variables_at(m, number), engine_of(number)
     is_store, tensor, elements = engine % ENGINES_PER_CORE, tile[TENSOR], 1
     for axis in range(MAX_AXES):
@@ -229,23 +233,24 @@ def _measure(
         counts[axis] = value_of(m, tile[EXTENT + axis], variables) if tile[EXTENT + axis] != NONE else 1
         elements *= counts[axis]
     transfer = 1 if is_store else m[TRANSFER_BURSTS]
-    found = tile_bursts(
+    found = tile_runs(
         bases[tensor], tile[ELEMENT_BYTES], m[BURST_BYTES] * transfer, extents[tensor], strides[tensor], orders[tensor],
         starts, counts, tile[PAGE_AXIS], tile[POSITION_AXIS], tile[PAGE_SIZE], indices,
         tile[TABLE_AT] + value_of(m, tile[INDEX_START], variables),
     )  # fmt: skip
-    total = len(found) * transfer
-    if total > m[TILE_ROOM]:
-        m[WANTED] = total
+    if len(found) > m[TILE_ROOM]:
+        m[WANTED] = len(found)
         return False
-    bursts, e = tile_bursts_at(m, engine), engine_at(m, engine)
+    runs, e, total = tile_runs_at(m, engine), engine_at(m, engine), 0
     for i in range(len(found)):
-        for part in range(transfer):
-            bursts[i * transfer + part] = found[i] + part * m[BURST_BYTES]
-    e[TOTAL], e[STOPS], at = total, 0, 0
-    while at < total:
-        at = stop_after(m, engine, at)
+        run = row_at(runs, i * RUN_WORDS)
+        run[BEGIN], run[BURSTS] = found[i, BEGIN], found[i, BURSTS] * transfer
+        total += run[BURSTS]
+    e[TOTAL], e[RUN_COUNT], e[STOPS], at, skipped = total, len(found), 0, 0, 0
+    while at < e[RUN_COUNT]:
+        _, at, skipped = cut(m, runs, e[RUN_COUNT], at, skipped)
         e[STOPS] += 1
+    e[AT_RUN] = e[SKIPPED] = 0
     _count(m, number, is_store, tensor, elements * tile[ELEMENT_BYTES])
     queue_at(m, number)[STATE] = MEASURED
     return True

@@ -16,13 +16,13 @@ from hwmodel.memory_side import FIRST_WIDTH, MemorySide
 from hwmodel.operands import Operands, UnitCost
 from hwmodel.program import QUEUES, Instruction, Phase, Program, variable_count
 from hwmodel.result import Ledger, SramUse, Traffic
+from hwmodel.runs import RUN_WORDS, Array, tie
 from hwmodel.sram_access import NOTHING
 from hwmodel.units import transfer_fs
 
-Array = k.Array
 # assumed: more than any machine has; tables have room for all of them
 MOST_OUTSTANDING, MOST_PAGES, MOST_BURSTS = 1024, 4096, 1 << 26
-FIRST_TILE, FIRST_PLACES = 256, 256  # bursts of a tile, and places of a table of keys, from the start
+FIRST_TILE, FIRST_PLACES = 256, 256  # runs of a tile, and places of a table of keys, from the start
 
 
 def supports(machine: Machine) -> bool:
@@ -59,20 +59,19 @@ class PhaseRun:
         engines, requests = k.ENGINES_PER_CORE * cores, k.ENGINES_PER_CORE * cores * dma.max_outstanding
         rows = np.zeros((requests, k.REQUEST_FIELDS), np.int64)
         rows[:, k.R_NEXT] = np.arange(1, requests + 1)
-        width = self.scalars[k.PER_REQUEST]
-        self._request_bursts = np.zeros((requests, width), np.int64)
+        width = int(self.scalars[k.PER_REQUEST])
         events = k.QUEUES_PER_CORE * cores + requests + 8
         self._set(
             requests=rows,
-            request_bursts=self._request_bursts,
+            request_runs=np.zeros((requests, int(self.scalars[k.RUN_ROOM]), RUN_WORDS), np.int64),
             events=np.zeros((events, k.EVENT_FIELDS), np.int64),
             ledger=np.zeros((cores * k.QUEUES_PER_CORE, len(k.CAUSES)), np.int64),
             traffic=np.zeros((len(program.tensors), k.ENGINES_PER_CORE, k.TRAFFIC_FIELDS), np.int64),
             waited=np.zeros(k.QUEUES_PER_CORE, np.int64),
             port_fs=np.array([machine.port_fs(n * machine.burst_bytes) for n in range(width + 1)], np.int64),
-            cut_fs=self._cut_times(int(width)),
+            cut_fs=self._cut_times(width),
             later=np.zeros((cores, int(self.scalars[k.LATER_ROOM]), k.LATER_FIELDS), np.int64),
-            tile_bursts=np.zeros((engines, FIRST_TILE), np.int64),
+            tile_runs=np.zeros((engines, FIRST_TILE, RUN_WORDS), np.int64),
             trip_request=np.zeros(0, np.int64),
             free_trips=np.zeros(0, np.int64),
         )
@@ -86,6 +85,7 @@ class PhaseRun:
         m[k.QUEUE_COUNT] = k.QUEUES_PER_CORE * self._cores
         m[k.BURST_BYTES], m[k.PER_REQUEST] = burst_bytes, dma.request_bytes // burst_bytes
         m[k.MAX_RUNS], m[k.MAX_OUTSTANDING] = dma.max_runs, dma.max_outstanding
+        m[k.RUN_ROOM] = min(m[k.PER_REQUEST], dma.max_runs)
         m[k.REQUEST_FS] = self._machine.core_fs(dma.request_cycles)
         m[k.TRANSFER_BURSTS] = max(1, dma.min_transfer // burst_bytes)
         m[k.HAS_CACHE], m[k.BACK_FS] = spec.shared_cache is not None, spec.noc.latency
@@ -113,7 +113,7 @@ class PhaseRun:
         for name, table in tables.items():
             flat = np.ascontiguousarray(table, np.int64)
             self._tables[name] = flat
-            self.scalars[k.TABLES.index(name)] = k.address_of(flat.reshape(-1))
+            tie(self.scalars, k.TABLES.index(name), flat)
 
     def run(self, phase: Phase) -> None:
         """Run a phase to its end. Raises RuntimeError naming it if it deadlocks."""
@@ -135,7 +135,7 @@ class PhaseRun:
     def _go_on(self) -> int:
         t = self._tensors
         layouts = t.bases, t.extents, t.strides, t.orders, t.indices
-        return int(run(self.scalars, self._memory.parts, self._request_bursts, *layouts, *self._room))
+        return int(run(self.scalars, self._memory.scalars, *layouts, *self._room))
 
     def _begin(self, phase: Phase) -> None:
         m, machine, cores = self.scalars, self._machine, self._cores
@@ -221,10 +221,10 @@ class PhaseRun:
         self._set(trip_request=np.pad(self._tables["trip_request"], (0, new - old)), free_trips=free)
         self.scalars[k.FREE_TRIP_COUNT] = new - old
 
-    def _lengthen_tiles(self, bursts: int) -> None:
-        old = self._tables["tile_bursts"]
-        room = max(bursts, 2 * old.shape[1])
-        self._set(tile_bursts=np.pad(old, ((0, 0), (0, room - old.shape[1]))))
+    def _lengthen_tiles(self, runs: int) -> None:
+        old = self._tables["tile_runs"]
+        room = max(runs, 2 * old.shape[1])
+        self._set(tile_runs=np.pad(old, ((0, 0), (0, room - old.shape[1]), (0, 0))))
         self.scalars[k.TILE_ROOM] = room
 
     def _lengthen_rings(self) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import Row, row_at
 from hwmodel.engine.costs import operation_cost, tile_cost
-from hwmodel.engine.dma import issue, retire, ring_at
+from hwmodel.engine.dma import issue, new_request, retire, ring_at
 from hwmodel.engine.events import must_wait, push, signal, spend
 from hwmodel.engine.scratchpad import ask, left
 from hwmodel.engine.state import (
-    BURST_BYTES,
     C_ALONE_FS,
     C_CONFLICT,
     C_CONTENTION,
@@ -34,7 +33,6 @@ from hwmodel.engine.state import (
     LONGER_RING,
     MATRIX,
     MAX_OUTSTANDING,
-    MAX_RUNS,
     MEASURE,
     MEASURED,
     NONE,
@@ -43,10 +41,11 @@ from hwmodel.engine.state import (
     OPERATION_COSTS,
     OUTSTANDING,
     OVER,
-    PER_REQUEST,
     QUEUE_COUNT,
     QUEUES_ENDED,
     QUEUES_PER_CORE,
+    R_BURSTS,
+    R_SRAM_FS,
     REQUEST_FS,
     RESUME,
     RESUMES,
@@ -73,8 +72,8 @@ from hwmodel.engine.state import (
     WORK,
     engine_at,
     queue_at,
+    request_at,
     table,
-    tile_bursts_at,
 )
 from hwmodel.engine.walk import fetch
 
@@ -221,25 +220,16 @@ def _issue_next(m: Row, number: int, engine: int) -> bool:
     """Issue the next request of a tile; return whether another one follows."""
     queue, e = queue_at(m, number), engine_at(m, engine)
     cost = row_at(table(m, TILE_COSTS), queue[COST] * TILE_COST_FIELDS)
-    first = e[SENT]
-    stop = stop_after(m, engine, first)
+    request, first = new_request(m, engine), e[SENT]
+    row = request_at(m, request)
+    stop = first + row[R_BURSTS]
+    row[R_SRAM_FS] = cost[T_SRAM_FS] * stop // e[TOTAL] - cost[T_SRAM_FS] * first // e[TOTAL]
     e[SENT] = stop
-    issue(m, engine, first, stop, cost[T_SRAM_FS] * stop // e[TOTAL] - cost[T_SRAM_FS] * first // e[TOTAL])
+    issue(m, engine, request)
     if stop == e[TOTAL]:
         return False
     push(m, m[NOW] + m[REQUEST_FS], RESUME, number)
     return True
-
-
-@compiled
-def stop_after(m: Row, engine: int, first: int) -> int:
-    """Return where the memory request stops that begins at a burst of the engine's tile; see `dma.cut_requests`."""
-    bursts, total, runs = tile_bursts_at(m, engine), engine_at(m, engine)[TOTAL], 1
-    for at in range(first + 1, total):
-        runs += bursts[at] != bursts[at - 1] + m[BURST_BYTES]
-        if at - first == m[PER_REQUEST] or runs > m[MAX_RUNS]:
-            return at
-    return int(total)
 
 
 @inlined

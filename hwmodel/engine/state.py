@@ -6,15 +6,11 @@ take one pointer, to the scalars, which hold the addresses of all other tables.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, number_of, pointer, pointer_of, row_at
+from hwmodel.compiled import inlined
+from hwmodel.dram.state import Row, pointer_of, row_at
 from hwmodel.limits import MAX_AXES, MAX_LOOPS, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
+from hwmodel.runs import RUN_WORDS
 
-Array = np.ndarray[Any, Any]
 NONE, NEVER = -1, 2**62
 LOAD, STORE, MATRIX, VECTOR = range(4)  # queues, as in `program.QUEUES`
 QUEUES_PER_CORE, ENGINES_PER_CORE = 4, 2
@@ -23,13 +19,13 @@ QUEUES_PER_CORE, ENGINES_PER_CORE = 4, 2
 TABLES = (
     "instructions", "expressions", "tiles", "tasks", "task_order", "task_start", "next_task", "core_tasks", "queues",
     "variables", "counters", "counter_causes", "scratchpads", "later", "engines", "rings", "requests",
-    "request_bursts", "events", "pages", "operation_keys", "operation_costs", "tile_keys", "tile_costs", "ledger",
-    "port_fs", "cut_fs", "trip_request", "free_trips", "tile_bursts", "traffic", "waited",
+    "request_runs", "events", "pages", "operation_keys", "operation_costs", "tile_keys", "tile_costs", "ledger",
+    "port_fs", "cut_fs", "trip_request", "free_trips", "tile_runs", "traffic", "waited",
 )  # fmt: skip
 (
     INSTRUCTIONS, EXPRESSIONS, TILES, TASKS, TASK_ORDER, TASK_START, NEXT_TASK, CORE_TASKS, QUEUES, VARIABLES, COUNTERS,
-    COUNTER_CAUSES, SCRATCHPADS, LATER, ENGINES, RINGS, REQUESTS, REQUEST_BURSTS, EVENTS, PAGES, OPERATION_KEYS,
-    OPERATION_COSTS, TILE_KEYS, TILE_COSTS, LEDGER, PORT_FS, CUT_FS, TRIP_REQUEST, FREE_TRIPS, TILE_BURSTS, TRAFFIC,
+    COUNTER_CAUSES, SCRATCHPADS, LATER, ENGINES, RINGS, REQUESTS, REQUEST_RUNS, EVENTS, PAGES, OPERATION_KEYS,
+    OPERATION_COSTS, TILE_KEYS, TILE_COSTS, LEDGER, PORT_FS, CUT_FS, TRIP_REQUEST, FREE_TRIPS, TILE_RUNS, TRAFFIC,
     WAITED,
 ) = range(len(TABLES))  # fmt: skip
 
@@ -41,8 +37,8 @@ TABLES = (
     BACK_FREE_FS, ASKED_BYTES, UNTRANSLATED_BYTES, FREE_TRIP_COUNT, FREE_REQUEST, COLUMNS, VARIABLE_COUNT,
     COUNTER_COUNT, IS_DYNAMIC, CURSOR, ORDER_COUNT, RING_ROOM, LATER_ROOM, TILE_ROOM, OPERATION_MASK, TILE_MASK, WANTS,
     WANTED, DEPARTS, DEPART_FS, DEPART_ORDER, REGISTERED, TRANSFER_BURSTS, PHASE_DONE, LOCAL_LINE_BYTES, LOCAL_BYTES,
-    KEY,
-) = range(len(TABLES), len(TABLES) + 47)  # fmt: skip
+    RUN_ROOM, KEY,
+) = range(len(TABLES), len(TABLES) + 48)  # fmt: skip
 KEY_FIELDS = 16
 SCALARS = KEY + KEY_FIELDS
 
@@ -74,18 +70,18 @@ FETCH, COSTING, MEASURED, WAITING, USEFUL, SCRATCHPAD, ISSUED, ROOM, DRAIN, OVER
 SP_NOW, LATER_COUNT, LEFT, BROUGHT, ASKED, SCRATCH_LEFT = 0, 1, 2, 6, 10, 14
 SCRATCHPAD_FIELDS = 18
 LATER_FIELDS = 3  # start, queue, work
-# A DMA engine
+# A DMA engine; of its tile RUN_COUNT runs, of which it is at SKIPPED bursts of run AT_RUN
 (
     PORT_FREE_FS, ALONE_FREE_FS, LATE_CONFLICT_FS, LATE_CONTENTION_FS, OUTSTANDING, RESUMES, TOTAL, SENT, STOPS,
-    RING_HEAD, RING_TAIL, PAGE_COUNT, PAGE_CLOCK,
-) = range(13)  # fmt: skip
-ENGINE_FIELDS = 13
+    RING_HEAD, RING_TAIL, PAGE_COUNT, PAGE_CLOCK, RUN_COUNT, AT_RUN, SKIPPED,
+) = range(16)  # fmt: skip
+ENGINE_FIELDS = 16
 RING_FIELDS = 2  # requests still to come, the instruction
 (
     R_ENGINE, R_TILE, R_BURSTS, R_SRAM_FS, R_WORK, R_PORT_DONE_FS, R_ALONE_FS, R_CONFLICT_FS, R_CONTENTION_FS, R_LOCAL,
-    R_NEXT,
-) = range(11)  # fmt: skip
-REQUEST_FIELDS = 11
+    R_NEXT, R_RUNS,
+) = range(12)  # fmt: skip
+REQUEST_FIELDS = 12
 E_TIME, E_ORDER, E_KIND, E_WHAT = range(4)
 EVENT_FIELDS = 4
 RESUME, SEND, LEAVE, FILLED, COMPLETE, GO_BACK, ARRIVE, QUEUES_ENDED, PHASE_ENDS, FALLS_QUIET = range(10)
@@ -135,16 +131,10 @@ def request_at(m: Row, number: int) -> Row:
 
 
 @inlined
-def request_bursts_at(m: Row, number: int) -> Row:
-    return row_at(table(m, REQUEST_BURSTS), number * m[PER_REQUEST])
+def request_runs_at(m: Row, number: int) -> Row:
+    return row_at(table(m, REQUEST_RUNS), number * m[RUN_ROOM] * RUN_WORDS)
 
 
 @inlined
-def tile_bursts_at(m: Row, engine: int) -> Row:
-    return row_at(table(m, TILE_BURSTS), engine * m[TILE_ROOM])
-
-
-@compiled
-def address_of(array: Array) -> int:
-    """Return the address of a table of one axis, which must outlive its use."""
-    return int(number_of(pointer(array)))
+def tile_runs_at(m: Row, engine: int) -> Row:
+    return row_at(table(m, TILE_RUNS), engine * m[TILE_ROOM] * RUN_WORDS)

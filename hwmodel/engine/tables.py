@@ -11,8 +11,7 @@ from hwmodel.dma import Leaves
 from hwmodel.engine import state as k
 from hwmodel.limits import MAX_AXES, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
 from hwmodel.program import NONE, Op, Phase, Program, task_lists, variable_count
-
-Array = k.Array
+from hwmodel.runs import Array
 
 
 @dataclass(frozen=True)

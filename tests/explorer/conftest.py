@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
+from typing import Any
 
 import pytest
+import services
+from in_browser import Tab, chromium
 
 from explorer import cli
 from explorer.study import Study
@@ -20,6 +23,24 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The fake simulator, importable by name in this process and in the workers it starts."""
     monkeypatch.syspath_prepend(str(HERE))
     return importlib.import_module("fake_evaluator")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROWHIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The URL of a PostgreSQL database of this session."""
+    pytest.importorskip("psycopg", reason="no psycopg: pip install -e '.[cluster]'")
+    if not (services.found("initdb") and services.found("pg_ctl")):
+        pytest.skip("no PostgreSQL server: apt install postgresql")
+    with services.postgres_server() as port:
+        yield f"postgresql://{services.USER}:{services.SECRET}@127.0.0.1:{port}/postgres"
 
 
 @pytest.fixture
@@ -42,6 +63,20 @@ def rowhit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return CompletedProcess(arguments, status, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Tab]:
+    """A page of a headless browser."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    yield Tab(page)
+    page.close()
 
 
 @pytest.fixture

@@ -110,6 +110,14 @@ def test_help_loads_no_heavy_library() -> None:
         (("run", "--kernel", "gemm"), "--machine"),
         (("frobnicate",), "frobnicate"),
         (("whatif", *SMALL[1:]), "at least one --set"),
+        (("whatif", *SMALL[1:], "--sweep", "page_size"), "--sweep 'page_size': allowed: PATH=A..B"),
+        (("whatif", *SMALL[1:], "--sweep", "page_size=64..16"), "ends before it begins"),
+        (("whatif", *SMALL[1:], "--sweep", "page_siz=16,64"), "did you mean 'page_size'?"),
+        (("whatif", *SMALL[1:], "--sweep", "hbm.stakcs=1..2"), "hbm.stacks"),
+        (("whatif", *SMALL[1:], "--sweep", "tile=32", "--set", "tile=64"), "--set tile: is swept, too"),
+        (("whatif", *SMALL[1:], "--set", "tile=64", "--fidelity", "fast"), "unknown fidelity 'fast'"),
+        (("whatif", *SMALL[1:], "--against", "tile"), "is not of the form path=value"),
+        (("robust", "no-such-folder"), "no-such-folder: no results folder"),
         (("explore", "no-such-study.yaml"), "no-such-study.yaml: not readable: No such file or directory"),
         (("report", "no-such-folder"), "no-such-folder: no results folder"),
         (("machines", "h100"), "h100-sxm"),
@@ -363,6 +371,19 @@ def test_whatif_with_half_the_stacks_shows_every_difference(rowhit: Rowhit, tmp_
     assert longer["hbm_useful_bytes"] == 2 * record["baseline"]["hbm_useful_bytes"]
     table = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", cwd=tmp_path)
     assert "hbm.stacks=2" in table.stdout.splitlines()[1]
+
+
+def test_a_sweep_says_where_the_better_design_changes(rowhit: Rowhit, tmp_path: Path) -> None:
+    sweep = ("whatif", *SMALL[1:], "--set", "launch.latency=1 us,tile=32", "--sweep", "context=64..256*2")
+    done = rowhit(*sweep, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["context", "64", "128", "256"]
+    assert any(line.startswith("launch.latency=1 us,tile=32 ") and "beats baseline" in line for line in lines)
+    assert any(line.startswith("validation: ") for line in lines)
+    record = json.loads(rowhit(*sweep, "--json", cwd=tmp_path).stdout)
+    assert [row["context"] for row in record["rows"]] == [64, 64, 128, 128, 256, 256]
+    assert record["crossings"][0]["sentence"] in lines
 
 
 def test_explore_writes_its_folder_and_answers_with_the_promised_keys(rowhit: Rowhit, study_file: Path) -> None:

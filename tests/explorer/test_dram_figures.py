@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
 import time
 from collections import Counter
 from dataclasses import replace
@@ -18,8 +14,8 @@ from hypothesis import strategies as st
 
 from explorer import dram_figures as pictures
 from explorer import dram_tables as tables
-from explorer import figures
 from explorer.dram_timeline import MAX_COMMANDS, timeline, timeline_figure
+from explorer.views import memory_use
 from hwmodel.dram.standards import COMMANDS, HBM3
 from hwmodel.dram.trace import DramTrace, nearest_rank, queue_steps
 
@@ -191,7 +187,7 @@ def test_the_sentence_of_latencies_gives_mean_and_percentiles() -> None:
 @given(BURSTS)
 def test_the_bars_of_the_balance_are_the_bytes_of_each_pseudo_channel(bursts: list[Row]) -> None:
     table = tables.balance(trace_of(bursts))
-    bars, even = figures.balance({"This trace": table}).data
+    bars, even = memory_use.balance_figure({"This trace": table}).data
     counts = Counter(2 * b[2] + b[3] for b in bursts)
     assert list(bars.y) == [32 * counts[at] for at in range(4)]
     assert list(even.y) == [8 * len(bursts)] * 2
@@ -200,7 +196,7 @@ def test_the_bars_of_the_balance_are_the_bytes_of_each_pseudo_channel(bursts: li
 
 def test_the_sentence_of_the_balance_names_the_imbalance_and_the_idle() -> None:
     table = tables.balance(trace_of([(0, 0, 0, 0, 0, 0, 0)] * 3 + [(0, 0, 1, 1, 0, 0, 0)]))
-    assert figures.balance_text({"This trace": table}) == (
+    assert memory_use.balance_text({"This trace": table}) == (
         "This trace: 128 bytes over 4 pseudo-channels; the fullest carries 3.00 times the even share, 2 carry nothing."
     )
     by_channel = tables.balance(trace_of([(0, 0, 0, 0, 0, 0, 0)]), "channel")
@@ -250,7 +246,7 @@ def test_the_sentences_stand_on_the_page_above_their_figures(tmp_path: Path) -> 
     for sentence in (
         pictures.bank_heat_text(tables.bank_heat(trace, "hits")),
         pictures.latency_text(tables.latency(trace, True)),
-        figures.balance_text({"This trace": tables.balance(trace)}),
+        memory_use.balance_text({"This trace": tables.balance(trace)}),
     ):
         assert sentence in text
     assert "Banks: conflicts" not in text
@@ -285,48 +281,23 @@ def test_the_pictures_of_a_million_commands_are_bounded_and_quick() -> None:
     assert len(figure.layout.shapes) == 0
 
 
-READ_BACK = """
-<script>setTimeout(() => {
-  const found = {};
-  for (const plot of document.querySelectorAll(".js-plotly-plot")) {
-    found[plot.id] = plot._fullData.map(trace => [trace.type, trace.name || "", (trace.x || trace.y).length]);
-    if (!plot.querySelector(".main-svg")) { console.error("nothing drawn in " + plot.id); }
-  }
-  const text = document.createElement("pre");
-  text.id = "read-back";
-  text.textContent = JSON.stringify(found);
-  document.body.append(text);
-}, 1000)</script></body>
-"""
-
-
 @pytest.mark.browser
-def test_the_page_draws_its_numbers_in_a_browser_without_a_network(tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the path")
+def test_the_page_draws_its_numbers_in_a_browser_without_a_network(tmp_path: Path, tab: Any) -> None:
     trace = example()
-    page = pictures.write_pictures(tmp_path, trace, log_latency=True)
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", READ_BACK), encoding="utf-8")
-    command = [
-        browser, "--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}",
-        "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--host-resolver-rules=MAP * ~NOTFOUND",
-        "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    outcome = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert [line for line in outcome.stderr.splitlines() if "CONSOLE" in line] == []
-    buttons = set(re.findall(r'data-title="([^"]*)"', outcome.stdout))
+    tab.open(pictures.write_pictures(tmp_path, trace, log_latency=True).as_uri())
+    buttons = set(tab.page.evaluate("[...document.querySelectorAll('[data-title]')].map(b => b.dataset.title)"))
     assert "Zoom in" in buttons
     assert "Share chart..." not in buttons
-    found = re.search(r'<pre id="read-back">(.*?)</pre>', outcome.stdout)
-    assert found is not None
-    drawn: dict[str, list[Any]] = json.loads(found[1])
-    assert list(drawn) == [
+    names = tab.page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].map(div => div.id)")
+    assert names == [
         "commands", "banks-conflicts", "banks-activates", "queues", "latency-reads", "latency-writes", "balance",
     ]  # fmt: skip
+    drawn = {name: [[t["type"], t["name"], len(t["x"] or t["y"])] for t in tab.listed(name)] for name in names}
     expected = timeline_figure(timeline(trace)).data
     assert drawn["commands"] == [["scattergl", part.name, len(part.x)] for part in expected]
     assert drawn["balance"] == [["bar", "This trace", 4], ["scatter", "This trace, even", 2]]
     steps = [tables.queue_depth(trace, is_write).steps for is_write in (False, True)]
     assert [size for *_, size in drawn["queues"]] == [len(part) for part in steps]
     assert drawn["banks-conflicts"][0][0] == "heatmap"
+    assert tab.wrong == []
+    assert all(asked.startswith(("file:", "data:", "blob:")) for asked in tab.asked)

@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
 from explorer import catalog, evaluate
 from explorer.query import BatchSpec, Query
 
@@ -53,3 +59,30 @@ def test_a_simulation_finds_compiled_what_was_prepared() -> None:
     assert all(prepared)
     evaluate.simulate(DECODE)
     assert [list(function.signatures) for function in functions] == prepared
+
+
+def test_what_is_not_compiled_yet_another_process_compiles_for_the_same_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from hwmodel import reference
+
+    asked: list[list[str]] = []
+    compiled: list[str] = []
+
+    class Beside:
+        def __init__(self, command: list[str], **_: Any) -> None:
+            asked.append(command)
+
+        def wait(self) -> None:
+            exec(asked[-1][2])  # what the process would run
+
+    query = GEMM.with_knob("machine.hbm.stacks", 2)
+    monkeypatch.setattr(subprocess, "Popen", Beside)
+    monkeypatch.setattr(sys, "argv", ["-c", query.machine, "hbm.stacks=2"])
+    monkeypatch.setattr(reference, "compile_dram", lambda machine: compiled.append(machine.spec.hash))
+    evaluate.simulate(query)
+    assert not asked  # it lies on the disk
+    monkeypatch.setattr(reference, "is_dram_compiled", lambda _: False)
+    evaluate.simulate(query)
+    assert [command[3:] for command in asked] == [sys.argv[1:]]
+    assert compiled == [evaluate.machine_of(query.machine, query.machine_overrides).spec.hash]

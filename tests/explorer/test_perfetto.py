@@ -130,7 +130,7 @@ def check(events: list[Event]) -> None:
 
 
 def slices(events: list[Event]) -> list[Event]:
-    return [event for event in events if event["ph"] == "X" and event["cat"] != "phase"]
+    return [event for event in events if event["ph"] == "X" and event["cat"] not in ("phase", "path")]
 
 
 def units(events: list[Event]) -> dict[int, str]:
@@ -218,11 +218,16 @@ def test_a_trace_that_no_bins_make_small_enough_is_refused_with_the_least_size(
     written(tmp_path / "a.json", product, most_bytes=round(least * 1e6) + 1000)
 
 
-def test_a_trace_has_flows_where_there_is_room_for_them(product: Timeline, tmp_path: Path) -> None:
+def test_a_trace_has_flows_and_the_path_where_there_is_room_for_them(product: Timeline, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     assert written(path, product) == written(path, product, most_bytes=path.stat().st_size)
     fewer = written(path, product, most_bytes=path.stat().st_size - 1)
-    assert fewer == [event for event in written(path, product) if event["ph"] not in "sf"]
+    full = written(path, product)
+    (path_tid,) = [tid for tid, name in units(full).items() if name == "critical path"]
+    assert fewer == [event for event in full if event["ph"] not in "sf" and event["tid"] != path_tid]
+    steps = [event["args"] for event in full if event["ph"] == "X" and event["tid"] == path_tid]
+    assert [step["from_fs"] for step in steps] == [0, *(step["to_fs"] for step in steps[:-1])]
+    assert steps[-1]["to_fs"] == product.makespan_fs
 
 
 def test_a_window_shows_what_it_overlaps_and_counts_from_their_value_there(product: Timeline, tmp_path: Path) -> None:

@@ -1,53 +1,46 @@
 from __future__ import annotations
 
+import importlib
+import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pages import Page, figures
 
-from explorer import figures
 from explorer.balance import balance_of
 from explorer.certificate import Certificate
 from explorer.explore import explore
 from explorer.objective import joules
+from explorer.points_table import points_csv
 from explorer.progress import silent
-from explorer.report import write_report
-from explorer.store import read_details, rows_frame
+from explorer.report import PAGE, write_comparison, write_report
+from explorer.store import read_details, read_identity, rows_frame
 from explorer.study import Study
 from explorer.summary import Summary, summarise
 from explorer.tables import microseconds, percent, result_table, verdict
+from explorer.views import energy, history
+from explorer.views.memory_use import balance_figure
+from explorer.views.study_data import read
 
 
-class Page(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.scripts: list[str] = []
-        self.links: list[str] = []
-        self.text: list[str] = []
-        self._in_script = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._in_script = tag == "script"
-        for name, value in attrs:
-            if name == "src":
-                (self.scripts if tag == "script" else self.links).append(value or "")
-            if name == "href":
-                self.links.append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_script = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._in_script:
-            self.text.append(data)
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A results folder with its report, to be looked at only."""
+    knobs = {"layout": ["page head", "head page"], "tile": [16, 32, 64, 128], "stages": [2, 3, 4]}
+    asked = {"name": "fake-study", "machine": "nowhere", "kernel": "fake", "knobs": knobs, "baseline": {"tile": 16}}
+    folder = tmp_path_factory.mktemp("reported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        fake = importlib.import_module("fake_evaluator")
+        explore(Study.model_validate(asked | {"budget": {"points": 12}}), folder, 1, fake.EVALUATOR, silent)
+        write_report(folder)
+        yield folder
 
 
 @pytest.fixture
@@ -57,50 +50,143 @@ def results(fake: ModuleType, study: Study, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_report_opens_offline_from_its_own_folder(results: Path) -> None:
-    page = Page(write_report(results).read_text(encoding="utf-8"))
-    assert page.scripts == ["plotly.min.js"]
-    assert page.links == []
-    assert (results / "plotly.min.js").stat().st_size > 1_000_000
+def pages_of(folder: Path) -> dict[str, str]:
+    """Return the texts of all pages of a report by file name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.html"))}
 
 
-def test_no_figure_has_a_button_that_uploads_it(results: Path) -> None:
-    text = write_report(results).read_text(encoding="utf-8")
+def test_every_page_opens_offline_and_leads_to_the_others(reported: Path) -> None:
+    pages = pages_of(reported)
+    assert len(pages) == 5
+    for name, text in pages.items():
+        page = Page(text)
+        assert page.scripts == ["plotly.min.js"], name
+        assert {*pages, "report-points.csv"} >= set(page.links) >= set(pages)
+        assert all((reported / link).is_file() for link in page.links)
+        assert "http" not in "".join(link for link in page.links)
+    assert (reported / "plotly.min.js").stat().st_size > 1_000_000
+
+
+def test_no_figure_has_a_button_that_uploads_it(reported: Path) -> None:
+    text = "".join(pages_of(reported).values())
     assert text.count("Plotly.newPlot(") == text.count('"showSendToCloud": false') > 0
 
 
-def test_the_numbers_of_the_report_are_those_of_the_rows(results: Path) -> None:
-    text = "".join(Page(write_report(results).read_text(encoding="utf-8")).text)
-    rows = rows_frame(results)
+def test_the_numbers_of_the_report_are_those_of_the_rows(reported: Path) -> None:
+    text = "".join(Page((reported / PAGE).read_text(encoding="utf-8")).text)
+    rows = rows_frame(reported)
     done = rows[rows["status"] == "simulated"]
     best = done.iloc[int(done["time_us"].argmin())]
     for row in (done.iloc[0], best):
         assert microseconds(row["time_us"]) in text
         assert percent(row["time_us"] / row["bound_us"] - 1) in text
+        assert f"{int(row['hbm_read_bytes']):,} B" in text
     assert f"{len(rows)} points: {len(done)} simulated" in text
-    assert f"{int(best['hbm_read_bytes']):,} bytes" in text
 
 
-def test_the_report_says_where_it_comes_from(results: Path, study: Study) -> None:
-    text = "".join(Page(write_report(results).read_text(encoding="utf-8")).text)
-    for fact in (
-        "rowhit",
-        "commit",
-        "numpy",
-        "optuna",
-        "search seed",
-        "machine hash",
-        study.hash,
-        "4 stacks",
-    ):
-        assert fact in text
-    assert "/tmp" not in text
+def test_the_figures_read_back_are_the_rows(reported: Path) -> None:
+    drawn = {name: part for text in pages_of(reported).values() for name, part in figures(text).items()}
+    done = rows_frame(reported).query("status == 'simulated'")
+    history_, traffic = ({trace["name"]: trace for trace in drawn[name]} for name in ("history", "traffic"))
+    assert history_["simulated"]["y"] == list(done["time_us"])
+    assert history_["best so far"]["y"] == list(done["time_us"].cummin())
+    assert traffic["simulated"]["x"] == list(done["hbm_read_bytes"])
+    assert sum(drawn["gap"][0]["y"]) == len(done)
+    best = done.iloc[int(done["time_us"].argmin())]
+    banks = read_details(reported, int(best["point"])).banks["activates"]
+    assert drawn["banks-best"][0]["z"] == banks.tolist()
+    heat = drawn["pair"][0]
+    assert min(value for line in heat["z"] for value in line if value is not None) == done["time_us"].min()
 
 
-def test_names_that_a_study_chooses_are_escaped(fake: ModuleType, study: Study, tmp_path: Path) -> None:
-    hostile = study.model_copy(update={"machine": "<script>alert(1)</script>", "baseline_label": "<b>&"})
+def test_every_number_of_every_point_is_in_the_csv(reported: Path) -> None:
+    rows = rows_frame(reported)
+    read = pd.read_csv(reported / "report-points.csv")
+    assert list(read.columns) == list(rows.columns)
+    for name in ("time_us", "bound_us", "hbm_read_bytes", "stalls.load.memory"):
+        assert list(read[name].dropna()) == list(rows[name].dropna())
+
+
+def test_a_text_that_a_spreadsheet_would_compute_is_text_in_the_csv() -> None:
+    texts = ["=HYPERLINK(1)", "+1", "-1", "@x", "plain", "\t=1"]
+    rows = pd.DataFrame({"layout": texts, "=bad": [-1.5] * 6})
+    lines = points_csv(rows).splitlines()
+    assert lines[0] == "layout,'=bad"
+    assert [line.rpartition(",")[0].strip('"')[0] for line in lines[1:]] == ["'", "'", "'", "'", "p", "'"]
+    assert all(line.endswith("-1.5") for line in lines[1:])
+
+
+def test_several_results_are_compared_in_a_folder_of_their_own(
+    fake: ModuleType, study: Study, results: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    explore(study.model_copy(update={"seed": 7, "sampler": "random"}), other, 1, fake.EVALUATOR, silent)
+    first = write_comparison([results, other], tmp_path / "report")
+    pages = pages_of(first.parent)
+    assert {"report.html", "1-report.html", "2-report.html", "1-report-points.html"} <= pages.keys()
+    assert not list(results.glob("*.html"))
+    assert len(list((tmp_path / "report").glob("*.js"))) == 1
+    for text in pages.values():
+        assert "<h2>Provenance</h2>" in text
+        assert all((first.parent / link).is_file() for link in Page(text).links)
+    found = figures(pages["report.html"])
+    bars = {trace["name"]: trace["y"] for trace in found["found"]}
+    best = [float(rows_frame(folder)["time_us"].min()) for folder in (results, other)]
+    assert bars["best found"] == best
+    assert f"fake-study (2): {microseconds(best[1])}" in "".join(Page(pages["report.html"]).text)
+    assert {trace["name"] for trace in found["convergence"]} == {read(results).sampler, "random"}
+    with pytest.raises(ValueError, match="is one of the results"):
+        write_comparison([results, other], other)
+
+
+@pytest.mark.parametrize("name", ["study.json", "points.parquet", "space.parquet"])
+def test_a_results_folder_that_leads_out_of_itself_is_refused(results: Path, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    (results / name).rename(outside)
+    (results / name).symlink_to(outside)
+    with pytest.raises(ValueError, match=f"{name}: a link that leads out of the results folder"):
+        write_report(results)
+
+
+def test_a_report_writes_through_no_link(results: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (results / ".report.html.tmp").symlink_to(outside)
+    (results / ".plotly.min.js.tmp").symlink_to(outside)
+    with pytest.raises(ValueError, match="leads out of the results folder"):
+        write_report(results)
+    assert outside.read_text() == "mine"
+
+
+def test_every_page_says_where_it_comes_from(reported: Path) -> None:
+    digest = read_identity(reported).study.hash
+    for page in pages_of(reported).values():
+        text = "".join(Page(page).text)
+        for fact in ("rowhit", "commit", "numpy", "optuna", "search seed", "machine hash", digest, "4 stacks"):
+            assert fact in text
+        assert "/tmp" not in text
+
+
+@pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "../../x", "=1+1", "<b>&"])
+def test_names_that_a_study_chooses_are_escaped(fake: ModuleType, study: Study, tmp_path: Path, name: str) -> None:
+    hostile = study.model_copy(update={"machine": name, "baseline_label": name})
     explore(hostile, tmp_path, 1, fake.EVALUATOR, silent)
-    assert Page(write_report(tmp_path).read_text(encoding="utf-8")).scripts == ["plotly.min.js"]
+    before = {path.name for path in tmp_path.parent.iterdir()}
+    for text in pages_of(write_report(tmp_path).parent).values():
+        page = Page(text)
+        assert page.scripts == ["plotly.min.js"]
+        assert text.count("<script") == text.count("</script>") == 1 + text.count("Plotly.newPlot(")
+        assert "b" not in page.names
+        assert name in "".join(page.text)
+    assert {path.name for path in tmp_path.parent.iterdir()} == before
+
+
+def test_a_study_file_that_calls_itself_by_a_path_is_refused(results: Path) -> None:
+    record = json.loads((results / "study.json").read_text())
+    record["study"]["name"] = "../../x"
+    (results / "study.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"study\.json: damaged"):
+        write_report(results)
 
 
 def test_a_folder_without_results_has_no_report(tmp_path: Path) -> None:
@@ -128,9 +214,9 @@ def test_the_table_and_the_verdict_say_what_the_record_says(results: Path) -> No
     assert f"{record['pruned']} pruned by bound" in verdict(summary)
 
 
-def test_the_balance_of_both_runs_stands_on_the_page(fake: ModuleType, results: Path) -> None:
-    text = "".join(Page(write_report(results).read_text(encoding="utf-8")).text)
-    summary = summarise(results)
+def test_the_balance_of_both_runs_stands_on_the_page(fake: ModuleType, reported: Path) -> None:
+    text = "".join(Page(pages_of(reported)["report-machine.html"]).text)
+    summary = summarise(reported)
     for name, row in (("Baseline", summary.baseline), ("Best found", summary.best)):
         bursts = 16 * fake.LAYOUTS[row["layout"]] * (1 + 2 + 3 + 4)
         assert (
@@ -143,12 +229,15 @@ def test_results_without_bursts_per_bank_have_a_report_without_a_balance(results
         with np.load(path) as arrays:
             kept = {name: arrays[name] for name in arrays.files if name != "banks/bursts"}
         np.savez(path, **kept)
-    assert "<h2>Balance</h2>" not in write_report(results).read_text(encoding="utf-8")
+    write_report(results)
+    page = (results / "report-machine.html").read_text(encoding="utf-8")
+    assert "<h2>Balance</h2>" not in page
+    assert "Balance: Not shown: the results have no bursts per bank." in page
 
 
 def test_the_balance_draws_the_bursts_and_the_even_share_of_every_run() -> None:
     uneven = balance_of(np.array([[1, 2], [0, 1], [0, 0], [4, 0]]))
-    figure = figures.balance({"Baseline": uneven, "Best found": balance_of(np.full((4, 2), 1))})
+    figure = balance_figure({"Baseline": uneven, "Best found": balance_of(np.full((4, 2), 1))})
     traces = {trace.name: list(trace.y) for trace in figure.data}
     assert traces == {
         "Baseline": [3, 1, 0, 4],
@@ -176,7 +265,7 @@ def test_the_verdict_promises_no_more_than_is_proven(results: Path, bound_us: fl
 
 @CLOSE
 def test_the_history_promises_what_the_verdict_promises(results: Path, bound_us: float, best_us: float) -> None:
-    said = figures.history_text(frame([best_us], [1]), bound_us)
+    said = history.text(history.history_of(frame([best_us], [1]), bound_us))
     promised = re.findall(r"faster than ([\d.]+ us)\.$", said)[0]
     assert float(promised.removesuffix(" us")) <= bound_us
     summary = replace(summarise(results), certificate=Certificate(bound_us, best_us))
@@ -188,42 +277,14 @@ def frame(times: list[float], read: list[int]) -> pd.DataFrame:
     return pd.DataFrame(columns | {"hbm_read_bytes": read})
 
 
-@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=30))
-def test_the_pareto_front_is_the_brute_force_front(points: list[tuple[int, int]]) -> None:
-    rows = frame([float(t) for t, _ in points], [b for _, b in points])
-    front = figures.pareto(rows, ("time_us", "hbm_read_bytes"))
-    found = set(zip(front["time_us"], front["hbm_read_bytes"], strict=True))
-    beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and q[1] <= p[1]}
-    assert found == set(points) - beaten
-    assert len(front) == len(found)
-
-
 def test_the_history_draws_every_time_the_best_so_far_and_the_bound() -> None:
-    figure = figures.history(frame([9.0, 7.0, 8.0, 3.0], [1, 1, 1, 1]), bound=2.0)
+    figure = history.figure(history.history_of(frame([9.0, 7.0, 8.0, 3.0], [1, 1, 1, 1]), bound=2.0))
     traces = {trace.name: list(trace.y) for trace in figure.data}
     assert traces["simulated"] == [9, 7, 8, 3]
     assert traces["best so far"] == [9, 7, 7, 3]
     assert traces["baseline"] == [9]
     assert figure.layout.shapes[0].y0 == 2.0
     assert figure.layout.yaxis.title.text == "time [us]"
-
-
-def test_the_bandwidth_is_drawn_in_gigabytes_per_second() -> None:
-    baseline = pd.DataFrame({"time_us": [0.0, 1.0], "bytes_per_second": [1e12, 5e11]})
-    figure = figures.bandwidth(baseline, baseline / 2)
-    assert list(figure.data[0].y) == [1000.0, 500.0]
-    assert figure.layout.yaxis.title.text == "HBM bandwidth [GB/s]"
-    assert "1,000.0 GB/s (baseline) and 500.0 GB/s" in figures.bandwidth_text(baseline, baseline / 2)
-
-
-def test_both_bank_maps_share_one_colour_scale() -> None:
-    counts = np.arange(8).reshape(2, 4)
-    figure = figures.bank_heat(counts, highest=20)
-    assert (figure.data[0].zmin, figure.data[0].zmax) == (0, 20)
-    assert [list(row) for row in figure.data[0].z] == counts.tolist()
-    assert figures.bank_text("Best", counts, counts) == (
-        "Best: 28 row activates over 8 banks; the busiest has 2.00 times the mean; 28 row conflicts."
-    )
 
 
 def with_energy(study: Study, **fields: object) -> Study:
@@ -237,20 +298,24 @@ def test_energy_stands_in_table_figure_and_points_where_the_machine_gives_it(
     header, baseline, best = (re.split(r" {3,}", line.strip()) for line in result_table(summary).splitlines())
     for row, cells in ((summary.baseline, baseline), (summary.best, best)):
         assert cells[1 + header.index("energy")] == joules(row["energy_pj"])
-    figure = figures.energy(summary.baseline, summary.best)
+    table = energy.energies({"Baseline": summary.baseline, "Best found": summary.best})
+    figure = energy.figure(table)
     for i, row in enumerate((summary.baseline, summary.best)):
         assert sum(bar.y[i] for bar in figure.data) == pytest.approx(row["energy_pj"])
     assert figure.layout.yaxis.title.text == "energy [pJ]"
-    assert joules(summary.best["energy_pj"]) in figures.energy_text(summary.baseline, summary.best)
+    assert joules(summary.best["energy_pj"]) in energy.text(table)
     text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
-    assert figures.energy_text(summary.baseline, summary.best) in text
-    assert "energy_pj" in text
+    assert energy.text(table) in text
+    assert "energy_pj" in (tmp_path / "report-points.html").read_text(encoding="utf-8")
 
 
-def test_a_machine_without_energies_leaves_no_trace_of_them_but_null(results: Path) -> None:
-    text = "".join(Page(write_report(results).read_text(encoding="utf-8")).text)
-    assert "energy" not in text.lower()
-    record = summarise(results).record()
+def test_a_machine_without_energies_leaves_no_trace_of_them_but_null(reported: Path) -> None:
+    pages = pages_of(reported)
+    assert "Energy: Not shown: the machine's description has no energies." in "".join(Page(pages[PAGE]).text)
+    for text in pages.values():
+        assert "energy" not in "".join(Page(text).text).replace("no energies", "")
+        assert "pJ" not in text
+    record = summarise(reported).record()
     for row in (record["best"], record["baseline"]):
         assert row["energy_pj"] is row["energy_bound_pj"] is row["energy_by_component_pj"] is None
 
@@ -263,9 +328,10 @@ def test_the_report_of_a_study_of_energy_shows_and_promises_energy(
     assert "can be cheaper than" in said
     assert "faster" not in said
     rows = rows_frame(tmp_path)
-    figure = figures.history(rows, summary.certificate.bound, summary.objective)
+    table = history.history_of(rows, summary.certificate.bound, summary.objective)
+    figure = history.figure(table)
     assert figure.layout.yaxis.title.text == "energy [pJ]"
     assert list(figure.data[1].y) == list(rows["energy_pj"].dropna())
     text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
-    assert figures.history_text(rows, summary.certificate.bound, summary.objective) in text
+    assert history.text(table) in text
     assert f"takes {joules(summary.best['energy_pj'])}" in text

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import os
-import random
 import re
-import signal
-import subprocess
-import sys
-import time
+import shutil
+import threading
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,76 +16,16 @@ import pytest
 from explorer.explore import explore
 from explorer.files import owned, write_atomically
 from explorer.progress import silent
+from explorer.row_file import RowFile
 from explorer.store import read_details, rows_frame
 from explorer.study import Study
 from explorer.summary import summarise
-
-HERE = Path(__file__).parent
-SCRIPT = """
-import sys
-from pathlib import Path
-from explorer.explore import explore
-from explorer.progress import silent
-from explorer.study import Study
-import fake_evaluator
-
-if __name__ == "__main__":
-    study = Study.model_validate_json(Path(sys.argv[1]).read_text())
-    explore(study, Path(sys.argv[2]), int(sys.argv[3]), fake_evaluator.EVALUATOR, silent)
-"""
-
-
-def start(study: Study, folder: Path, jobs: int, seconds: float) -> subprocess.Popen[bytes]:
-    home = folder.parent
-    (home / "study.json").write_text(study.model_dump_json())
-    (home / "search.py").write_text(SCRIPT)
-    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
-        "FAKE_SECONDS": str(seconds),
-        "FAKE_LOG": str(home / "simulated"),
-    }
-    command = [sys.executable, str(home / "search.py"), str(home / "study.json"), str(folder), str(jobs)]
-    return subprocess.Popen(command, env=environment, start_new_session=True)
-
-
-def rows_so_far(folder: Path) -> int:
-    return len(list((folder / "points").glob("[0-9]*.parquet")))
 
 
 def journal_keys(folder: Path, study: Study) -> list[str]:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "journal.log")))
     trials = optuna.load_study(study_name=study.name, storage=storage).get_trials()
     return [trial.user_attrs["key"] for trial in trials]
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_search_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
-    fake: ModuleType, study: Study, tmp_path: Path, jobs: int
-) -> None:
-    knobs = study.knobs | {"tile": list(range(8, 128, 4))}
-    study = Study.model_validate(study.model_dump() | {"knobs": knobs, "budget": {"points": 30, "batch": 4}})
-    explore(study, tmp_path / "undisturbed", 1, fake.EVALUATOR, silent)
-    whole = rows_frame(tmp_path / "undisturbed")
-    folder, moments = tmp_path / "killed", random.Random(jobs)
-    kept: list[str] = []
-    for after in (1, 6, 14):
-        process = start(study, folder, jobs, seconds=0.05)
-        deadline = time.monotonic() + 30
-        while rows_so_far(folder) < after and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(moments.random() * 0.1)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        found = rows_frame(folder)["key"].tolist()
-        assert found[: len(kept)] == kept
-        kept = found
-    assert start(study, folder, jobs, seconds=0).wait(60) == 0
-    pd.testing.assert_frame_equal(rows_frame(folder), whole)
-    assert journal_keys(folder, study) == whole["key"].tolist()
-    times = pd.Series((tmp_path / "simulated").read_text().splitlines()).value_counts()
-    assert (times <= 1 + 3).all()
-    assert (times > 1).sum() <= 3 * study.budget.batch  # only what was under way at a kill is simulated again
 
 
 def test_a_finished_search_run_again_simulates_nothing(
@@ -122,16 +60,28 @@ def test_a_journal_that_a_kill_left_torn_or_behind_is_made_to_agree_with_the_row
     assert journal_keys(tmp_path, study) == rows_frame(tmp_path)["key"].tolist()
 
 
-def test_the_points_folder_reads_as_one_parquet_data_set(fake: ModuleType, study: Study, tmp_path: Path) -> None:
+def test_a_finished_study_is_one_parquet_file_and_a_running_one_lines_of_json_after_it(
+    fake: ModuleType, study: Study, tmp_path: Path
+) -> None:
     explore(study, tmp_path, 1, fake.EVALUATOR, silent)
-    (tmp_path / "points" / ".000099.parquet.tmp").write_bytes(b"half a file")
-    frame = pd.read_parquet(tmp_path / "points")
-    assert sorted(frame["key"]) == sorted(rows_frame(tmp_path)["key"])
+    frame = rows_frame(tmp_path)
+    assert pd.read_parquet(tmp_path / "points.parquet")["key"].tolist() == frame["key"].tolist()
+    assert (tmp_path / "rows.jsonl").read_bytes() == b""
+    packed, rows = (tmp_path / "points.parquet").read_bytes(), RowFile(tmp_path)
+    rows.append(rows.records[-1] | {"point": len(frame)})
+    line = (tmp_path / "rows.jsonl").read_bytes()
+    rows.close()
+    (tmp_path / "points.parquet").write_bytes(packed)
+    (tmp_path / "rows.jsonl").write_bytes(line)  # as a killed process leaves it
+    lines = pd.read_json(tmp_path / "rows.jsonl", lines=True)
+    assert lines["point"].tolist() == [len(frame)]
+    assert rows_frame(tmp_path)["key"].tolist() == [*frame["key"], frame["key"].iloc[-1]]
+    assert rows_frame(tmp_path).columns.tolist() == frame.columns.tolist()
 
 
 @pytest.mark.parametrize(
     "part",
-    ["space.parquet", "points/000000.parquet", "points/000001.parquet", "points/000003.parquet", "details/000000.npz"],
+    ["space.parquet", "points.parquet", "details/000000.npz"],
 )
 @pytest.mark.parametrize("damage", [None, b"", b"text\n", b"PAR1 PAR1", b"PK\x03\x04 PK"])
 def test_a_damaged_file_is_named_and_a_rerun_without_it_makes_it_anew(
@@ -140,16 +90,94 @@ def test_a_damaged_file_is_named_and_a_rerun_without_it_makes_it_anew(
     whole = explore(study, tmp_path, 1, fake.EVALUATOR, silent).record()
     path = tmp_path / part
     path.unlink() if damage is None else path.write_bytes(damage)
-    with pytest.raises(ValueError, match=re.escape(f"{path}: damaged or missing; remove ")) as caught:
+    lost = damage is None and part == "points.parquet"
+    said = f"{tmp_path}: no point was evaluated there yet" if lost else f"{path}: damaged or missing; remove "
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
         answer(tmp_path)
     assert "\n" not in str(caught.value)
     path.unlink(missing_ok=True)
-    if part.startswith("details"):
-        assert "remove points/000000.parquet" in str(caught.value)
-        (tmp_path / "points" / "000000.parquet").unlink()
     explore(study, tmp_path, 1, fake.EVALUATOR, silent)
     assert answer(tmp_path) == whole
     assert journal_keys(tmp_path, study) == rows_frame(tmp_path)["key"].tolist()
+
+
+@pytest.fixture
+def unpacked(fake: ModuleType, study: Study, tmp_path: Path) -> Path:
+    """A results folder as a kill leaves it: every row in a line, none packed."""
+    explore(study, tmp_path / "packed", 1, fake.EVALUATOR, silent)
+    source = RowFile(tmp_path / "packed")
+    shutil.copytree(tmp_path / "packed", tmp_path / "out", ignore=shutil.ignore_patterns("points.parquet"))
+    rows = RowFile(tmp_path / "out")
+    for record in source.records:
+        rows.append(record)
+    lines = (tmp_path / "out" / "rows.jsonl").read_bytes()
+    rows.close()
+    source.close()
+    (tmp_path / "out" / "points.parquet").unlink()
+    (tmp_path / "out" / "rows.jsonl").write_bytes(lines)
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40, 10**4])
+def test_a_line_that_a_kill_left_unfinished_is_no_row(fake: ModuleType, study: Study, unpacked: Path, cut: int) -> None:
+    path = unpacked / "rows.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]) + lines[5][: max(0, len(lines[5]) - cut)])
+    assert len(rows_frame(unpacked)) == 5
+    explore(study, unpacked, 1, fake.EVALUATOR, silent)
+    pd.testing.assert_frame_equal(rows_frame(unpacked), rows_frame(unpacked.parent / "packed"))
+
+
+@pytest.mark.parametrize("line", [0, 3, -1])
+def test_a_damaged_line_is_named_and_its_row_made_anew(
+    fake: ModuleType, study: Study, unpacked: Path, line: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = unpacked / "rows.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b"head", b"heap", 1)
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match=rf"rows.jsonl: line {line % len(lines) + 1} is damaged; run the study again"):
+        rows_frame(unpacked)
+    monkeypatch.setenv("FAKE_LOG", str(unpacked.parent / "simulated"))
+    explore(study, unpacked, 1, fake.EVALUATOR, silent)
+    assert len((unpacked.parent / "simulated").read_text().splitlines()) == 1
+    pd.testing.assert_frame_equal(rows_frame(unpacked), rows_frame(unpacked.parent / "packed"))
+
+
+@pytest.mark.parametrize("text", ['{"point": 0}', '{"point": {}}', "[" * 10**5, "1", '{"point": "0"}', ""])
+def test_a_line_from_elsewhere_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    data = text.encode()
+    (tmp_path / "rows.jsonl").write_bytes(data[:-1] + b', "crc": "%08x"}\n' % zlib.crc32(data))
+    with pytest.raises(ValueError, match=r"rows.jsonl: .*damaged") as caught:
+        rows_frame(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_sees_every_row_while_they_are_packed_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("explorer.row_file.FEW_LINES", 3)
+    record = {"point": 0, "batch": 0, "key": "", "status": "pruned", "bound_us": 1.5, "reason": "", "details": False}
+    written, ended = [0], threading.Event()
+
+    def write() -> None:
+        rows = RowFile(tmp_path)
+        for point in range(60):
+            rows.append(record | {"point": point, "key": str(point)})
+            written[0] = point + 1
+        rows.close()
+        ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not ended.is_set() or not seen:
+        before = written[0]
+        if before:
+            seen.append(len(rows_frame(tmp_path)))
+            assert before <= seen[-1]
+    writer.join()
+    assert rows_frame(tmp_path)["key"].tolist() == [str(point) for point in range(60)]
 
 
 def answer(folder: Path) -> dict[str, Any]:
@@ -158,21 +186,6 @@ def answer(folder: Path) -> dict[str, Any]:
     read_details(folder, int(summary.baseline["point"]))
     read_details(folder, int(summary.best["point"]))
     return summary.record()
-
-
-def test_workers_end_when_the_search_is_killed(study: Study, tmp_path: Path) -> None:
-    process = start(study, tmp_path / "out", jobs=2, seconds=0.3)
-    deadline = time.monotonic() + 30
-    while rows_so_far(tmp_path / "out") < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    group = process.pid
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 5
-    with pytest.raises(ProcessLookupError):  # noqa: PT012
-        while time.monotonic() < deadline:
-            os.killpg(group, 0)
-            time.sleep(0.05)
 
 
 def test_a_folder_of_another_study_is_refused_and_left_as_it_was(

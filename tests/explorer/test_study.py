@@ -71,7 +71,7 @@ def test_a_relative_path_starts_at_the_file_of_the_study(tmp_path: Path, name: s
         (GOOD + "batch: {sequences: -4, context: 8}", "batch.sequences: -4; allowed: at least 1"),
         (GOOD + "batch: {sequences: 4}", "batch: give one of 'context'"),
         (GOOD + "batch: {sequences: 4, trace: azur}", "batch.trace: 'azur'; allowed: azure, azure-2023-con"),
-        (GOOD + "sampler: magic", "sampler: 'magic'; allowed: tpe, random or exhaustive"),
+        (GOOD + "sampler: magic", "sampler: unknown sampler 'magic': allowed: auto, best-first, cmaes"),
         (GOOD + "seed: -1", "seed: -1; allowed: at least 0"),
         (GOOD + "name: ../up", "name: '../up'; allowed: a text of the form "),
         (GOOD + "fixed: {tile: 16}", "'tile' is searched under 'knobs' and held under 'fixed'"),
@@ -132,7 +132,7 @@ def test_a_wrong_study_gets_one_line_with_the_place_the_value_and_what_is_allowe
         ({"knobs": {"machine.hbm.stakcs": [1]}}, "knobs.machine.hbm.stakcs: 1: unknown machine path"),
         ({"baseline": {"tile": 1024}}, "baseline: tile 1024: needs"),
         ({"fixed": {"machine.hbm.stakcs": 1}}, "fixed.machine.hbm.stakcs: 1: unknown machine path"),
-        ({"knobs": {"tile": list(range(1, 70000))}}, "knobs: 69999 combinations, at most 65536"),
+        ({"knobs": {"tile": list(range(1, 40000)), "stages": [2, 3]}}, "knobs: 79998 combinations, at most 65536"),
     ],
 )
 def test_a_study_the_simulator_cannot_run_is_refused_before_anything_is_written(

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor
+import time
+from pathlib import Path
 
 import pytest
 
-from explorer.workers import workers
+from explorer.query import Query
+from explorer.workers import Refused, WorkerDied, attempt, workers
 
 
 def interrupt_yourself(value: int) -> int:
@@ -15,27 +17,46 @@ def interrupt_yourself(value: int) -> int:
     return value + 1
 
 
+def interrupts() -> tuple[bool, bool]:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(
+        signal.SIGINT
+    ) == signal.SIG_IGN
+
+
+def die(times: int, log: Path, value: int) -> int:
+    """Kill the worker at the first `times` calls."""
+    with log.open("a") as file:
+        file.write(f"{value}\n")
+    if log.read_text().splitlines().count(str(value)) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value + 1
+
+
+def refuse(query: Query) -> int:
+    raise ValueError(f"{query.kernel}\n  cannot run")
+
+
+def fail(query: Query) -> int:
+    raise RuntimeError(f"the simulator failed at {query.kernel}")
+
+
+def nothing_that_travels(value: int) -> object:
+    return threading.Lock()
+
+
 def test_workers_leave_ctrl_c_to_the_parent() -> None:
     with workers(2) as executor:
         assert list(executor.map(interrupt_yourself, range(8))) == list(range(1, 9))
+        assert executor.submit(interrupts).result() == (True, True)
 
 
-def test_ctrl_c_while_a_worker_starts_is_raised_when_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    submit = ProcessPoolExecutor.submit
-    reached = []
-
-    def interrupted(*arguments: object) -> object:
-        os.kill(os.getpid(), signal.SIGINT)
-        future = submit(*arguments)  # type: ignore[arg-type]
-        reached.append(future)
-        return future
-
-    monkeypatch.setattr(ProcessPoolExecutor, "submit", interrupted)
-    before = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with pytest.raises(KeyboardInterrupt), workers(2) as executor:
-        executor.submit(abs, -1)
-    assert len(reached) == 1
-    assert (signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())) == before
+def test_ctrl_c_while_a_worker_starts_ends_the_wait_and_all_workers() -> None:
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), workers(2) as executor:  # noqa: PT012
+        future = executor.submit(time.sleep, 60)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        future.result()
+    assert time.monotonic() - begun < 30
 
 
 def test_workers_can_be_asked_from_any_thread() -> None:
@@ -45,3 +66,55 @@ def test_workers_can_be_asked_from_any_thread() -> None:
         thread.start()
         thread.join()
     assert answers == [1, 2]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_query_is_refused_for_is_its_answer_and_a_failure_is_raised(jobs: int) -> None:
+    with workers(jobs) as executor:
+        query = Query("nowhere", "fake")
+        assert executor.submit(attempt, refuse, query).result() == Refused("fake cannot run")
+        with pytest.raises(RuntimeError, match="the simulator failed at fake"):
+            executor.submit(attempt, fail, query).result()
+        assert executor.submit(abs, -1).result() == 1
+
+
+def test_an_answer_that_cannot_travel_is_a_failure_of_its_task_alone() -> None:
+    with workers(2) as executor:
+        with pytest.raises(TypeError, match="pickle"):
+            executor.submit(nothing_that_travels, 0).result()
+        assert executor.submit(abs, -1).result() == 1
+
+
+def test_work_of_a_worker_that_dies_is_given_to_another_and_answers_keep_their_order(tmp_path: Path) -> None:
+    with workers(2) as executor:
+        futures = [executor.submit(die, value % 3, tmp_path / "calls", value) for value in range(9)]
+        assert [future.result() for future in futures] == list(range(1, 10))
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert sorted(calls) == sorted(str(value) for value in range(9) for _ in range(value % 3 + 1))
+
+
+def test_work_that_workers_die_of_is_named_in_a_line_and_the_rest_is_done(tmp_path: Path) -> None:
+    with workers(2) as executor:
+        deadly = executor.submit(die, 99, tmp_path / "calls", 7)
+        others = [executor.submit(abs, -value) for value in range(6)]
+        assert [future.result() for future in others] == list(range(6))
+        with pytest.raises(WorkerDied, match=r"die\(99, .*, 7\): 3 worker processes died at it, .* signal 9") as caught:
+            deadly.result()
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "calls").read_text().splitlines() == ["7"] * 3
+
+
+def test_a_query_that_workers_die_of_is_named_by_its_settings() -> None:
+    from explorer.workers.answer import named
+
+    query = Query("nowhere", "fake").with_knob("tile", 64).with_knob("machine.hbm.stacks", 4)
+    assert named(attempt, (refuse, query)) == "refuse(fake: tile=64, machine.hbm.stacks=4)"
+
+
+def test_an_error_ends_what_is_running_and_drops_what_has_not_begun(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(ZeroDivisionError), workers(2) as executor:  # noqa: PT012
+        futures = [executor.submit(time.sleep, 60) for _ in range(5)]
+        raise ZeroDivisionError
+    assert time.monotonic() - begun < 30
+    assert sum(future.cancelled() for future in futures) >= 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.cache import SharedCache
-from hwmodel.machine import check_cache
+from hwmodel.machine import check_cache, check_tags
 from hwmodel.slices import fold
 from hwmodel.spec import SharedCacheSpec
 
@@ -244,3 +244,10 @@ def test_numbers_that_do_not_fit_each_other_are_refused(changes: dict[str, int],
     with pytest.raises(ValueError) as error:  # noqa: PT011 - compared below
         check_cache(spec_of(**changes), BURST)
     assert str(error.value) == message
+
+
+def test_a_memory_of_more_lines_than_tags_tell_apart_is_refused() -> None:
+    spec = spec_of()
+    check_tags(spec, 2**38 * 128 - 1)
+    with pytest.raises(ValueError, match=r"^line: 128 B; allowed: fewer than 274877906944 of them in a memory of"):
+        check_tags(spec, 2**38 * 128)

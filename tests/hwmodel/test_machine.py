@@ -4,6 +4,7 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +31,8 @@ def test_ticks_become_femtoseconds_rounded_up_and_back(machine: Machine, ticks: 
 def test_the_tick_of_a_time_is_the_first_not_before_it(machine: Machine, time_fs: int) -> None:
     tick = machine.fs_to_ticks(time_fs)
     assert tick * machine.tick_fs >= time_fs > (tick - 1) * machine.tick_fs
+    assert machine.ticks_of(np.array([time_fs])).tolist() == [tick]
+    assert machine.times_of(np.array([tick])).tolist() == [machine.ticks_to_fs(tick)]
 
 
 def test_a_port_takes_whole_cycles(machine: Machine) -> None:

@@ -269,7 +269,7 @@ def test_the_slice_that_serves_an_address_is_the_stack_of_the_address_map() -> N
     for address, stack in zip(addresses, machine.address_map.decode(addresses).stack.tolist(), strict=True):
         memory = SramMemory(machine.spec.distributed_sram)
         memory.slices.serve(np.array([address]), 0, 1, 0)
-        assert np.flatnonzero(memory.slices.state.free_fs).tolist() == [stack]
+        assert np.flatnonzero(memory.slices.free_fs).tolist() == [stack]
         assert memory.holds(stack, np.array([address]))
         assert not memory.holds((stack + 1) % 64, np.array([address]))
 

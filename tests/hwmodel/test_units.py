@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel.units import cycles_to_fs, parse, transfer_fs
+from hwmodel.units import cycles_to_fs, parse, scaled, transfer_fs
 
 
 @pytest.mark.parametrize(
@@ -146,3 +147,17 @@ def test_durations_in_parts_are_never_shorter_than_in_one(first: int, second: in
 def test_a_transfer_rounds_up(size_bytes: int, bytes_per_second: int) -> None:
     exact = Fraction(size_bytes * 10**15, bytes_per_second)
     assert exact <= transfer_fs(size_bytes, bytes_per_second) < exact + 1
+
+
+@given(
+    numbers=st.lists(st.integers(0, 10**15), max_size=5),
+    multiplier=st.integers(1, 10**4),
+    divisor=st.integers(1, 10**4) | st.integers(10**15, 10**16),
+)
+def test_many_numbers_are_scaled_as_one_is_and_rounded_up_even_where_a_product_takes_more_than_64_bits(
+    numbers: list[int], multiplier: int, divisor: int
+) -> None:
+    exact = [-(-number * multiplier // divisor) for number in numbers]
+    found = scaled(np.array(numbers, np.int64), multiplier, divisor)
+    assert found.dtype == np.int64
+    assert found.tolist() == exact

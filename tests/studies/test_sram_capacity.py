@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer.answer import number
+from explorer.study_page import number
 from workloads.kernels import gemm
 
 SMALL = gemm.Problem(128, 128, 128, "bf16")

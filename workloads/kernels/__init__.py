@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from workloads.kernels.base import Kernel
-from workloads.kernels.registry import FAMILIES
-
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for family in FAMILIES.values() for kernel in family}
+from workloads.kernels.registry import FAMILIES, KERNELS
 
 __all__ = ["FAMILIES", "KERNELS", "Kernel"]

@@ -140,7 +140,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
     check_knobs(knobs)
-    longest = int(_keys(problem, knobs)[1].max())
+    longest = int(loaded_keys(problem, knobs)[1].max())
     return (
         *(repr(cache.layout.key) for cache in _caches(problem, knobs)),
         knobs.page_size,
@@ -177,7 +177,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     return Program("decode-attention", tensors, tuple(phases))
 
 
-def _keys(problem: Problem, knobs: Knobs) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def loaded_keys(problem: Problem, knobs: Knobs) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the first key of every sequence that is loaded, and how many are."""
     contexts = np.array(problem.contexts, np.int64)
     return seen(contexts - problem.q_len, contexts - 1, problem.window, knobs.page_size, True, contexts)
@@ -214,7 +214,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, homes: Homes
 def _tasks(problem: Problem, knobs: Knobs) -> Columns:
     """Return the columns of the work items, ordered by sequence, head and part."""
     contexts = np.array(problem.contexts, np.int64)
-    start, loaded = _keys(problem, knobs)
+    start, loaded = loaded_keys(problem, knobs)
     sequence = np.repeat(np.arange(len(contexts)), problem.heads_kv)
     owner, piece, skipped = split(loaded, knobs.split_tokens, sequence)
     sequence = sequence[owner]

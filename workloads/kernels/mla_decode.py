@@ -132,7 +132,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     check_record(knobs.record, problem.heads.dim, problem.heads.dtype)
     pool = _pool(problem, knobs)
-    tasks = _tasks(problem, knobs)
+    tasks = work_items(problem, knobs)
     rows = min(knobs.head_tile, problem.rows)
     parts = len(tasks["owner"])
     split = parts > len(problem.contexts) * -(-problem.rows // rows)
@@ -173,7 +173,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, rows: int) -
     return tensors
 
 
-def _tasks(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
+def work_items(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
     """Return the columns of the work items, ordered by sequence, tile of rows and part.
 
     Parts are cut from the tokens that every query sees, so that no row of a part sees nothing; the last part also has

@@ -162,7 +162,7 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     layouts = (repr(tensor.layout.key) for tensor in _keys_and_values(problem, knobs))
     paging = (knobs.page_size, knobs.page_order) if knobs.page_size else (0,)
     choices = (knobs.epilogue, knobs.schedule, knobs.sram_layout)
-    tiles = (_heads(problem, knobs), _positions(problem, knobs), knobs.tile_kv, knobs.stages, knobs.lanes)
+    tiles = (heads_of_tile(problem, knobs), _positions(problem, knobs), knobs.tile_kv, knobs.stages, knobs.lanes)
     parts = knobs.split_tokens if _splits(_items(problem, knobs), knobs) else 0
     return (*layouts, *paging, *tiles, *choices, _is_sorted(knobs), parts, types_of(problem, knobs.products))
 
@@ -175,10 +175,10 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     check_knobs(knobs)
     _positions(problem, knobs)
     require_products(types_of(problem, knobs.products), machine)
-    tasks = _tasks(problem, knobs)
+    tasks = work_items(problem, knobs)
     parts = len(tasks["part"]) if "part" in tasks else 0
     tensors = place(_tensors(problem, knobs, seed, parts), machine)
-    phases = [_attend(problem, knobs, machine, tensors, _in_order(tasks, knobs))]
+    phases = [_attend(problem, knobs, machine, tensors, in_order(tasks, knobs))]
     machine.require_fit(phases[0], {"tile_q": knobs.tile_q, "tile_kv": knobs.tile_kv, "stages": knobs.stages})
     if parts:
         phases.append(_combine(problem, knobs, machine, tensors, tasks))
@@ -186,14 +186,14 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     return Program("prefill-attention", tensors, tuple(phases))
 
 
-def _heads(problem: Problem, knobs: Knobs) -> int:
+def heads_of_tile(problem: Problem, knobs: Knobs) -> int:
     """Return how many query heads share a tile of queries."""
     return problem.group if knobs.packing == "group" else 1
 
 
 def _positions(problem: Problem, knobs: Knobs) -> int:
     """Return how many query positions a tile has. Raises ValueError where it has no room for one."""
-    heads = _heads(problem, knobs)
+    heads = heads_of_tile(problem, knobs)
     if knobs.tile_q < heads:
         raise ValueError(
             f"tile_q: {knobs.tile_q}; allowed: with packing group at least the {heads} query heads of a group"
@@ -218,7 +218,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int) -> list[Tens
     tensors += [table_tensor(knobs, problem.contexts, seed)] if knobs.page_size else []
     tensors += more
     if parts:
-        rows = knobs.lanes * _positions(problem, knobs) * _heads(problem, knobs)
+        rows = knobs.lanes * _positions(problem, knobs) * heads_of_tile(problem, knobs)
         partial = {"part": parts, "row": rows, "column": problem.dim_v + 1}
         tensors.append(Tensor("partial", named("part row column", partial), "fp32", NONE, "cache"))
     return tensors + extra_tensors(problem, types)
@@ -228,7 +228,7 @@ def _items(problem: Problem, knobs: Knobs) -> Columns:
     """Return the columns of the tiles of queries, by sequence, KV head, tile and query head, before any splitting."""
     contexts, lengths = np.array(problem.contexts, np.int64), np.array(problem.lengths, np.int64)
     positions, lanes = _positions(problem, knobs), knobs.lanes
-    apart = problem.group // _heads(problem, knobs)  # query heads of a KV head that are items of their own
+    apart = problem.group // heads_of_tile(problem, knobs)  # query heads of a KV head that are items of their own
     tiles = -(-lengths // (positions * lanes))
     items = tiles * problem.heads_kv * apart
     sequence = np.repeat(np.arange(len(contexts)), items)
@@ -243,7 +243,7 @@ def _items(problem: Problem, knobs: Knobs) -> Columns:
     return {
         "sequence": sequence,
         "head": head,
-        "q_head": head * problem.group + rest % apart * _heads(problem, knobs),
+        "q_head": head * problem.group + rest % apart * heads_of_tile(problem, knobs),
         "q_row": (np.cumsum(lengths) - lengths)[sequence] + skipped,
         "queries": queries,
         "first": first,
@@ -256,7 +256,7 @@ def _splits(items: Columns, knobs: Knobs) -> bool:
     return 0 < knobs.split_tokens < int(items["tokens"].max())
 
 
-def _tasks(problem: Problem, knobs: Knobs) -> Columns:
+def work_items(problem: Problem, knobs: Knobs) -> Columns:
     """Return the columns of the work items: the tiles of queries, or the parts of their keys one after another."""
     items, contexts = _items(problem, knobs), problem.contexts
     is_split = _splits(items, knobs)
@@ -280,10 +280,10 @@ def _tasks(problem: Problem, knobs: Knobs) -> Columns:
     return columns
 
 
-def _in_order(columns: Columns, knobs: Knobs) -> Columns:
+def in_order(columns: Columns, knobs: Knobs) -> Columns:
     if not _is_sorted(knobs):
         return columns
-    longest_first = np.argsort(-_costs(columns), kind="stable")
+    longest_first = np.argsort(-costs(columns), kind="stable")
     return {name: column[longest_first] for name, column in columns.items()}
 
 
@@ -297,14 +297,14 @@ def _queries(columns: Columns) -> Array:
     return columns["q_tokens"] + columns.get("q_more", np.zeros_like(columns["q_tokens"]))
 
 
-def _costs(columns: Columns) -> Array:
+def costs(columns: Columns) -> Array:
     """Return the products of query and key positions of the items."""
     return _queries(columns) * columns["tokens"]
 
 
 def _attend(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:
     attention = Attention(
-        heads=_heads(problem, knobs),
+        heads=heads_of_tile(problem, knobs),
         positions=_positions(problem, knobs),
         dim=problem.head_dim,
         dim_v=problem.dim_v,
@@ -320,7 +320,7 @@ def _attend(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Ten
         overlap=knobs.epilogue == "overlapped",
     )
     p = PhaseAssembler("attend", tensors, tuple(tasks))
-    order = schedule(knobs.schedule, _costs(tasks), machine.spec.cores.count)
+    order = schedule(knobs.schedule, costs(tasks), machine.spec.cores.count)
     return AttendPhase(attention, p, tasks, _places(p, attention, knobs, tensors)).write(machine, order)
 
 
@@ -358,7 +358,7 @@ def _places(p: PhaseAssembler, attention: Attention, knobs: Knobs, tensors: tupl
 
 def _combine(problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...], tasks: Columns) -> Phase:
     """Merge the parts of every tile of queries, by strips of positions so that all parts of one fit."""
-    heads, parts = _heads(problem, knobs), np.bincount(tasks["owner"])
+    heads, parts = heads_of_tile(problem, knobs), np.bincount(tasks["owner"])
     first, queries = np.cumsum(parts) - parts, _queries(tasks)
     most = int(parts.max())
     strip = max(1, _positions(problem, knobs) * knobs.lanes // most)

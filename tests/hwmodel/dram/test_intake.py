@@ -4,12 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodel.dram import state as k
 from hwmodel.dram.controller import enqueue_bursts
+from hwmodel.dram.intake import place_of
 from hwmodel.dram.policy import REFRESH_POLICIES
+from hwmodel.machine import Machine
+from hwmodel.reference import make_dram
+from hwmodel.spec import load_machine
 
+MACHINES = ("h100-sxm", "h200-sxm", "a100-sxm", "b200-sxm", "mi300x", "rtx-4090", "t4", "npu-hbm3")
 Maker = Callable[..., Any]
 RUN_ORDERS = (
     ("column", "pseudo_channel", "channel", "stack", "bank_group", "bank", "row"),
@@ -51,3 +58,21 @@ def test_bursts_offered_as_runs_and_one_by_one_get_the_same_commands(
         counts = [np.asarray(getattr(s, name)).tolist() for name in type(s).__dataclass_fields__]
         results.append((done, memory.dram.commands().tolist(), counts))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@given(data=st.data())
+def test_a_place_is_what_the_address_map_says(name: str, data: st.DataObject) -> None:
+    machine = Machine(load_machine(name))
+    dram, o = make_dram(machine), machine.organisation
+    bursts = st.integers(0, machine.address_map.capacity_bytes // o.burst_bytes - 1)
+    addresses = o.burst_bytes * np.array(data.draw(st.lists(bursts, min_size=1, max_size=200)), np.int64)
+    at = machine.address_map.decode(addresses)
+    bank_groups = at.bank // o.banks_per_group * o.bank_groups + at.bank_group
+    banks = bank_groups * o.banks_per_group + at.bank % o.banks_per_group
+    places = np.array([place_of(dram.state, int(address)) for address in addresses])
+    assert np.array_equal(places & k.BANK_MASK, at.pseudo_channel * int(dram.state.scalars[k.BANK_STRIDE]) + banks)
+    assert np.array_equal((places >> k.COLUMN_SHIFT) & ((1 << k.COLUMN_BITS) - 1), at.column)
+    assert np.array_equal((places >> k.ROW_SHIFT) & ((1 << k.ROW_BITS) - 1), at.row)
+    assert np.array_equal(places >> k.CHANNEL_SHIFT, at.stack * o.channels + at.channel)
+    assert dram.state.scalars[k.LINEAR] or dram.state.scalars[k.FOLD]  # tables, not digit by digit

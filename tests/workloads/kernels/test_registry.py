@@ -22,8 +22,14 @@ def test_every_size_of_a_kernel_has_a_meaning_and_nothing_else_has(name: str) ->
         assert size in (*kernel.options, *kernel.optional)
 
 
-def test_no_kernel_is_in_two_families() -> None:
-    assert len(KERNELS) == sum(map(len, FAMILIES.values()))
+def test_every_kernel_of_a_family_is_listed_once_in_its_order() -> None:
+    assert list(KERNELS) == [kernel.name for family in FAMILIES.values() for kernel in family]
+
+
+def test_a_name_that_no_kernel_has_is_in_no_registry() -> None:
+    assert "gem" not in KERNELS
+    with pytest.raises(KeyError):
+        KERNELS["gem"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,117 @@
+"""The commands that compare: `whatif` along changes and axes, `robust` around the winner of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer.cli_query import (
+    BatchSize,
+    Context,
+    Kernel,
+    Machine,
+    Model,
+    Routing,
+    Seed,
+    Sets,
+    Size,
+    Sizes,
+    Suggest,
+    Trace,
+    query_of,
+    sizes_of,
+    trace_path,
+    warn,
+    with_knobs,
+)
+from explorer.json_text import Json, print_json
+
+OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
+Fidelity = Annotated[
+    str,
+    typer.Option(
+        help="exact: every burst; windows: long phases by parts of them; auto: only those over 256 MiB; or bound."
+    ),
+]
+AUTO = "auto"
+SWEEP = "PATH=A..B, A..B+STEP, A..B*FACTOR or V,V,...: a knob, batch, context or number; two make a grid."
+
+
+def whatif(
+    machine: Machine,
+    kernel: Kernel,
+    sets: Sets = None,
+    sweeps: Annotated[list[str] | None, typer.Option("--sweep", help=SWEEP)] = None,
+    against: Annotated[str | None, typer.Option(help="Compare with this change instead of the baseline.")] = None,
+    model: Model = None,
+    batch: BatchSize = None,
+    context: Context = None,
+    trace: Trace = None,
+    seed: Seed = 0,
+    m: Size = None,
+    n: Size = None,
+    k: Size = None,
+    sizes: Sizes = None,
+    routing: Routing = None,
+    suggest: Suggest = False,
+    fidelity: Fidelity = AUTO,
+    jobs: OneJob = 1,
+    as_json: Json = False,
+) -> None:
+    """Compare a baseline with variants of it, one per --set, along swept axes where there are some."""
+    from explorer import settings
+    from explorer.fidelity import check
+    from explorer.questions import ASKER
+    from explorer.sweep import axes_of, parse_axis
+    from explorer.variants import what_if
+    from explorer.workers import workers
+
+    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
+    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
+    warn(model)
+    if not (sets or sweeps or against):
+        raise ValueError("whatif needs at least one --set path=value, or a --sweep")
+    changes, axes = [settings.parse(text) for text in sets or ()], axes_of([parse_axis(text) for text in sweeps or ()])
+    query = with_knobs(query, None, suggest)
+    with workers(jobs) as executor:
+        other = settings.parse(against) if against else ()
+        table = what_if(query, changes, axes, check(fidelity), ASKER, executor, other)
+    print_json(table.record()) if as_json else print(table)
+
+
+def robust(
+    results: Annotated[Path, typer.Argument(help="The folder that `rowhit explore` wrote.")],
+    axes: Annotated[
+        list[str] | None, typer.Option("--axis", help=f"As --sweep. {SWEEP}  [default: batch and context]")
+    ] = None,
+    top: Annotated[int, typer.Option(min=2, max=16, help="Designs of the study that are compared.")] = 3,
+    seeds: Annotated[int, typer.Option(min=0, max=1024, help="Held-out batches.")] = 3,
+    trace: Annotated[str | None, typer.Option(help="Draw held-out batches from azure or mooncake.")] = None,
+    fidelity: Fidelity = AUTO,
+    jobs: OneJob = 1,
+    as_json: Json = False,
+) -> None:
+    """Say where the winner of a study stops winning: along axes, over uncertain numbers, on other batches."""
+    from explorer.names import unknown
+    from explorer.query import TRACES
+    from explorer.robustness import robust as ask
+    from explorer.store import read_identity
+    from explorer.sweep import parse_axis
+
+    if trace is not None and trace not in TRACES:
+        raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
+    batch = read_identity(results).study.batch
+    name = TRACES[trace] if trace else batch.trace if batch else None
+    found = ask(
+        results,
+        axes=[parse_axis(text) for text in axes] if axes else None,
+        top=top,
+        seeds=seeds,
+        trace=trace,
+        fidelity=fidelity,
+        jobs=jobs,
+        trace_path=trace_path(name),
+    )
+    print_json(found.record()) if as_json else print(found)

@@ -1,0 +1,149 @@
+"""Where one design begins to be better than another along a swept axis.
+
+Between two neighbouring points of a sweep at which different designs are better lies at least one crossing. It is found
+by asking points between: halving whole numbers until neighbours are left, or decimal ones until they are within a
+thousandth. Points that cannot run are passed over; where none between two points can run, the crossing is only known to
+lie between them. Two crossings between neighbouring points of the sweep are not seen. Equal times do not beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+from explorer.objective import microseconds
+
+PRECISION = Decimal("0.001")  # of a crossing on an axis of decimal numbers, relative
+TRIES = 8  # points around the middle that are asked where those before cannot run
+
+Times = tuple[float, float]  # of the design and of the one it is compared with, in us
+Ask = Callable[[Decimal], Times | None]  # None where one of the two cannot run
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Two points between which the better design changes: `exact` where no point that can run lies between them.
+
+    `low`, `high`: values as texts; the times of both designs there.
+    """
+
+    low: str
+    high: str
+    at_low: Times
+    at_high: Times
+    exact: bool
+
+    @property
+    def begins(self) -> bool:
+        """Whether the design is better at the high end."""
+        return self.at_high[0] < self.at_high[1]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where `design` beats `other` from `first` to `last` of an axis; `where` says what else is held."""
+
+    design: str
+    other: str
+    path: str
+    first: str
+    last: str
+    flips: tuple[Flip, ...]
+    beats_at_first: bool
+    where: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Return in one sentence where the design beats the other."""
+        held = f" at {self.where}" if self.where else ""
+        if not self.flips:
+            always = "beats" if self.beats_at_first else "never beats"
+            return f"{self.design} {always} {self.other} at {self.path} {self.first} to {self.last}{held}"
+        spans = " and ".join(self._spans())
+        times = "; ".join(_times(flip) for flip in self.flips)
+        return f"{self.design} beats {self.other} {spans}{held} ({times})"
+
+    def _spans(self) -> Iterator[str]:
+        begun = self.first if self.beats_at_first else None
+        for flip in self.flips:
+            if flip.begins:
+                begun = flip.high if flip.exact else f"somewhere between {flip.low} and {flip.high}"
+            else:
+                end = flip.low if flip.exact else f"somewhere between {flip.low} and {flip.high}"
+                begun, start = None, "" if begun in (self.first, None) else f"from {self.path} {begun} "
+                yield f"{start}up to {self.path} {end}"
+        if begun is not None:
+            yield f"from {self.path} {begun} on"
+
+    def record(self) -> dict[str, Any]:
+        """Return the crossing as JSON-able values."""
+        flips = [
+            {
+                "low": flip.low,
+                "high": flip.high,
+                "exact": flip.exact,
+                "time_us_at_low": list(flip.at_low),
+                "time_us_at_high": list(flip.at_high),
+            }
+            for flip in self.flips
+        ]
+        return {
+            "design": self.design,
+            "other": self.other,
+            "path": self.path,
+            "where": self.where,
+            "beats_at_first": self.beats_at_first,
+            "flips": flips,
+            "sentence": self.sentence,
+        }
+
+
+def _times(flip: Flip) -> str:
+    ends = ((flip.low, flip.at_low), (flip.high, flip.at_high))
+    return ", ".join(f"{value}: {microseconds(one)} against {microseconds(other)}" for value, (one, other) in ends)
+
+
+def flips(
+    points: Sequence[tuple[Decimal, Times]], ask: Ask, whole: bool, text: Callable[[Decimal], str]
+) -> tuple[Flip, ...]:
+    """Return the crossings that the points of a sweep show, in order of the axis."""
+    ordered = sorted(points)
+    found = []
+    for (low, at_low), (high, at_high) in pairwise(ordered):
+        if _beats(at_low) != _beats(at_high):
+            found.append(_narrowed((low, at_low), (high, at_high), ask, whole, text))
+    return tuple(found)
+
+
+def _narrowed(
+    low: tuple[Decimal, Times], high: tuple[Decimal, Times], ask: Ask, whole: bool, text: Callable[[Decimal], str]
+) -> Flip:
+    while not _close(low[0], high[0], whole):
+        middle = next(((at, times) for at in _between(low[0], high[0], whole) if (times := ask(at))), None)
+        if middle is None:
+            return Flip(text(low[0]), text(high[0]), low[1], high[1], exact=False)
+        if _beats(middle[1]) == _beats(low[1]):
+            low = middle
+        else:
+            high = middle
+    return Flip(text(low[0]), text(high[0]), low[1], high[1], exact=True)
+
+
+def _beats(times: Times) -> bool:
+    return times[0] < times[1]
+
+
+def _close(low: Decimal, high: Decimal, whole: bool) -> bool:
+    return high - low <= 1 if whole else high - low <= PRECISION * abs(high)
+
+
+def _between(low: Decimal, high: Decimal, whole: bool) -> Iterator[Decimal]:
+    """Yield points between two, those near the middle first: neighbours of it, or parts of the distance."""
+    for place in range(TRIES):
+        away = (place + 1) // 2 * (1 if place % 2 else -1)
+        at = (low + high) // 2 + away if whole else low + (high - low) * (TRIES + away) / (2 * TRIES)
+        if low < at < high:
+            yield at

@@ -1,0 +1,56 @@
+"""The pictures of one simulation, bandwidth over time and bank counts, as the bytes of an `.npz` archive.
+
+The store keeps them for the baseline and for each point that was once the best, the memo for every simulation.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from explorer.evaluate import Outcome
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+_PARTS = {"bandwidth/time_us", "bandwidth/bytes_per_second", "banks/activates", "banks/conflicts"}
+
+
+@dataclass(frozen=True)
+class Details:
+    """See `evaluate.Outcome`."""
+
+    bandwidth: pd.DataFrame
+    banks: Mapping[str, np.ndarray]
+
+
+def pack(outcome: Outcome) -> bytes:
+    """Return the arrays of an outcome, the same bytes for the same arrays."""
+    import numpy as np
+
+    arrays = {f"bandwidth/{name}": array for name, array in outcome.bandwidth.items()}
+    arrays |= {f"banks/{name}": array for name, array in outcome.banks.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return bandwidth and banks as `pack` took them; ValueError for anything else."""
+    import numpy as np
+
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
+            parts = {name: arrays[name] for name in arrays.files}  # in the order packed
+    except (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error):
+        raise ValueError("damaged details") from None
+    if not parts.keys() >= _PARTS:
+        raise ValueError("details without their parts")
+    bandwidth = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("bandwidth/")}
+    banks = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("banks/")}
+    return bandwidth, banks

@@ -1,0 +1,110 @@
+"""How closely a query is answered: by a whole run, by windows of it, or by its lower bound alone.
+
+- `exact`: every burst is simulated.
+- `windows`: phases of up to 32 MiB are run whole; of a longer one a few tiles and items of every core are simulated,
+  and its time follows from theirs (`workloads.windows`). `explorer.window_error` knows how far that is from whole runs.
+- `auto`: the same, with phases of up to 256 MiB run whole, which takes some seconds. Designs are compared like this by
+  default: windows may turn the order of those that are close.
+- `bound`: nothing is simulated.
+
+A whole run gives all numbers; windows give the time, and the bounds, which are always those of the whole program.
+Answers are kept in this process: what is asked again costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from explorer import evaluate
+from explorer.evaluate import Metric
+from explorer.names import unknown
+from explorer.query import Query
+
+if TYPE_CHECKING:
+    from workloads.windows import Plan, Which
+
+FIDELITIES = ("auto", "exact", "windows", "bound")
+DEFAULT = "auto"  # of questions that are asked to compare
+WHOLE_BYTES = {"windows": 32 << 20, "auto": 256 << 20}  # assumed: of a phase that is run whole: about 1 s, and some
+STEP_BYTES = 24 << 20  # assumed: by which two windows may differ, so that refreshes are a small part of the difference
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of one query, as `Result.metrics` names them, and `how` they came about.
+
+    `how`: "whole", "windows" or "bound". `part`: of the program's tiles, which were simulated.
+    """
+
+    metrics: Mapping[str, Metric]
+    how: str
+    part: float = 1.0
+
+
+def check(fidelity: str) -> str:
+    """Return a fidelity; ValueError for an unknown one."""
+    if fidelity not in FIDELITIES:
+        raise ValueError(f"fidelity: {unknown('fidelity', fidelity, FIDELITIES)}")
+    return fidelity
+
+
+@lru_cache(maxsize=1024)
+def measure(query: Query, fidelity: str = DEFAULT) -> Measured:
+    """Return the numbers of a query. Raises ValueError for one that cannot be run."""
+    if check(fidelity) == "exact":
+        return Measured(evaluate.simulate(query).metrics, "whole")
+    program, machine = evaluate.program_on(query)
+    if fidelity == "bound":
+        return Measured(_bounds(program, machine), "bound", 0.0)
+    from workloads import windows
+
+    plan = windows.plan(program, machine, WHOLE_BYTES[fidelity], step_bytes=STEP_BYTES)
+    if len(plan.windows) == 1:
+        return Measured(evaluate.simulate(query).metrics, "whole")
+    bounds = _bounds(program, machine)
+    time_us = max(_time_us(plan, machine), float(bounds["bound_us"]))  # type: ignore[arg-type]
+    return Measured({"time_us": time_us} | bounds, "windows", _part(plan))
+
+
+def _bounds(program: Any, machine: Any) -> dict[str, Metric]:
+    """Return what is known of a whole program without running it."""
+    from hwmodel.bounds import lower_bound
+    from hwmodel.energy import least
+    from hwmodel.units import FJ_PER_PJ, FS_PER_US
+
+    bound = lower_bound(program, machine)
+    energy = least(program, machine, bound)
+    return {
+        "bound_us": int(bound.total_fs) / FS_PER_US,
+        "limited_by": bound.limited_by,
+        "energy_bound_pj": None if energy is None else energy.total_fj / FJ_PER_PJ,
+        "program_hash": program.hash,
+        "machine_hash": machine.spec.hash,
+    }
+
+
+def _time_us(plan: Plan, machine: Any) -> float:
+    """Return the time of a program from its windows, which are run beside each other: the engine holds no lock."""
+    from hwmodel.units import FS_PER_US
+
+    run = evaluate.simulator("compiled")
+
+    def times(which: Which) -> list[float]:
+        return [phase.fs for phase in run(plan.window(which), machine).phases]
+
+    longest_first = sorted(plan.windows, key=lambda which: sum(which), reverse=True)
+    with ThreadPoolExecutor(max_workers=min(len(longest_first), os.cpu_count() or 1)) as threads:
+        found = dict(zip(longest_first, threads.map(times, longest_first), strict=True))
+    return plan.time(found) / FS_PER_US
+
+
+def _part(plan: Plan) -> float:
+    """Return what part of a program's tiles its windows have, about."""
+    tiles = [phase.waves.whole * phase.tiles.whole for phase in plan.phases]
+    parts = [1.0 if phase.is_whole else min(1.0, phase.part) for phase in plan.phases]
+    return sum(count * part for count, part in zip(tiles, parts, strict=True)) / max(sum(tiles), 1)

@@ -1,0 +1,135 @@
+"""Questions from scripts and notebooks: `explorer.ask` and `explorer.whatif`.
+
+    import explorer
+    answer = explorer.ask(machine="h100-sxm", kernel="decode-attention", model="llama-3.1-8b", batch=32, context=4096)
+    answer.time_us, answer.gap, answer.limited_by, answer.validated
+    explorer.whatif(answer, variants=[{"hbm.stacks": 6}], sweep={"context": [1024, 4096, 16384]}).to_pandas()
+
+Names and values are those of the command line. Every error is a ValueError in one line. Answers are kept in the
+process; a file that has changed since the last question is read again.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from explorer import evaluate, settings
+from explorer.answer import Answer, answer_of
+from explorer.cli_query import query_of
+from explorer.fidelity import DEFAULT, Measured, check, measure
+from explorer.names import unknown
+from explorer.query import Query, Scalar
+from explorer.settings import Settings
+from explorer.sweep import axes_of
+from explorer.validated import validation
+from explorer.variants import Asker, Table, what_if
+from explorer.workers import workers
+
+Changes = Mapping[str, Scalar]
+
+
+def ask(
+    *,
+    machine: str,
+    kernel: str,
+    model: str | None = None,
+    batch: int | None = None,
+    context: int | None = None,
+    trace: str | None = None,
+    seed: int = 0,
+    sizes: Mapping[str, int | str] | None = None,
+    routing: str | None = None,
+    knobs: Changes | None = None,
+    set: Changes | None = None,
+    suggest: bool = False,
+    fidelity: str = "exact",
+) -> Answer:
+    """Simulate one kernel on one machine and return the answer.
+
+    `machine`, `model`: names, or paths of files. `sizes`: as `--size`. `knobs`: of the kernel; `set`: knobs, batch,
+    context, sizes and numbers of the machine ("hbm.stacks"), as `--set`. `suggest`: knobs that suit the problem for
+    those not set. `fidelity`: "exact", "windows", "auto" or "bound" (`explorer.fidelity`). Raises ValueError
+    for what cannot be run.
+    """
+    check(fidelity)
+    forget_changed(machine, model, routing)
+    query = query_of(machine, kernel, model, batch, context, trace, seed, dict(sizes or {}), routing)
+    query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), evaluate.defaults(kernel))
+    if suggest:
+        query = evaluate.suggested(query)
+    with evaluate.suggesting(query):
+        return answer_to(query, measure(query, fidelity))
+
+
+def whatif(
+    base: Answer | Mapping[str, Any],
+    variants: Sequence[Changes] = (),
+    sweep: Mapping[str, str | Iterable[Scalar]] | None = None,
+    *,
+    against: Changes | None = None,
+    fidelity: str = DEFAULT,
+    jobs: int = 1,
+) -> Table:
+    """Return a question beside variants of it, along one or two swept axes where there are some.
+
+    `base`: an answer, or the arguments of `ask` but its fidelity. `variants`, `against`: as `set` of `ask`; with
+    `against` the variants (or the base itself, without any) are compared with that change of it. `sweep`: values by
+    path, one by one or as after `--sweep PATH=`. `jobs`: worker processes. Raises ValueError for what cannot be run.
+    """
+    query = base.query if isinstance(base, Answer) else _query_of(base)
+    forget_changed(query.machine, query.model, query.routing)
+    changes, axes = [_settings(change) for change in variants], axes_of(sweep or {})
+    if not (changes or axes or against):
+        raise ValueError("whatif: give variants, or a sweep")
+    with workers(jobs) as executor:
+        return what_if(query, changes, axes, check(fidelity), ASKER, executor, _settings(against or {}))
+
+
+def answer_to(query: Query, measured: Measured) -> Answer:
+    """Return the numbers of a query as an answer, with its key and where it stands to measurements."""
+    bound_us = measured.metrics["bound_us"]
+    assert isinstance(bound_us, int | float)
+    known = evaluate.knobs(query) | query.settings()
+    title, engine = evaluate.describe(query), evaluate.source_digest(evaluate.FLOORS)
+    return answer_of(query, title, known, measured, engine, validation(query, bound_us))
+
+
+ASKER = Asker(evaluate.defaults, evaluate.check, measure, answer_to, evaluate.describe)
+
+
+def _query_of(base: Mapping[str, Any]) -> Query:
+    """Return the query that arguments of `ask` stand for, without asking it."""
+    allowed = [name for name in inspect.signature(ask).parameters if name != "fidelity"]
+    if wrong := next((name for name in base if name not in allowed), None):
+        raise ValueError(f"base: {unknown('argument', str(wrong), allowed)}")
+    if missing := next((name for name in ("machine", "kernel") if name not in base), None):
+        raise ValueError(f"base: {missing} is missing")
+    return ask(**base, fidelity="bound").query
+
+
+def _settings(changes: Changes) -> Settings:
+    """Return changes by path as settings. Raises ValueError for a value that is neither number nor text."""
+    for path, value in changes.items():
+        if not isinstance(path, str) or not isinstance(value, bool | int | float | str):
+            raise ValueError(f"{path}: {str(value)[:40]!r}: allowed: numbers and texts by path")
+    return tuple((path, str(value)) for path, value in changes.items())
+
+
+_seen: dict[str, tuple[int, int]] = {}
+
+
+def forget_changed(*names: str | None) -> None:
+    """Forget everything that was kept where one of the files named has changed since it was last asked about."""
+    changed = False
+    for name in names:
+        path = Path(name) if name is not None and ("/" in name or "." in name) else None
+        if path is not None and path.is_file():
+            now = path.stat().st_mtime_ns, path.stat().st_size
+            changed |= _seen.setdefault(str(path), now) != now
+            _seen[str(path)] = now
+    if changed:
+        measure.cache_clear()
+        evaluate.forget()

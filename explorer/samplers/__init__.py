@@ -1,0 +1,84 @@
+"""Who proposes the next point: one small contract, one file per family, one table of names.
+
+A sampler proposes combinations of a grid and learns what they came to, in the order asked; it is a function of the
+study's seed and of the answers alone. The search skips what it has seen, what cannot run and what cannot be better,
+and lets the lowest bound decide where a sampler proposes nothing new, so that every sampler ends with a proof.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from explorer.frontier import Frontier, Values
+    from explorer.grid import Grid
+
+SAMPLERS: Mapping[str, str] = {
+    "auto": "chosen by the size of the space, the budget and the number of objectives",
+    "exhaustive": "every point that could still be better, lowest bound first",
+    "random": "uniform, from the seed",
+    "best-first": "lowest bound times what values have been of bounds, learned from knobs; from the seed where unsure",
+    "tpe": "Optuna's tree-structured Parzen estimator",
+    "nsga2": "Optuna's NSGA-II, a genetic search for fronts",
+    "nsga3": "Optuna's NSGA-III, for three objectives and more",
+    "cmaes": "Optuna's CMA-ES on the places of choices, one objective (extra `cmaes`)",
+    "gp": "Optuna's Gaussian process, at most hundreds of points (extra `gp`)",
+}
+_FAMILIES = {"exhaustive": "plain", "random": "plain", "best-first": "best_first"}  # others: Optuna's
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a sampler is made for: the combinations of `grid`, so many `objectives` and `points` at most, a seed."""
+
+    grid: Grid
+    frontier: Frontier
+    objectives: int
+    points: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A combination, and what the sampler needs to learn of it later."""
+
+    index: int
+    token: Any = None
+
+
+class Sampler(Protocol):
+    """Proposes and learns."""
+
+    def propose(self) -> Proposal | None:
+        """Return the next proposal, None to leave it to the lowest bound."""
+
+    def adopt(self, index: int) -> Proposal:
+        """Return a proposal for a combination that was chosen elsewhere."""
+
+    def learn(self, proposal: Proposal, values: Values | None, bounds: Values | None) -> None:
+        """Take what became of a proposal.
+
+        Without values it was refused, or pruned by the `bounds` that are given then.
+        """
+
+
+def choose(name: str, combinations: int, points: int, objectives: int) -> tuple[str, str]:
+    """Return the sampler that `name` stands for, and why where that is a choice."""
+    if name != "auto":
+        return name, ""
+    if combinations <= points:
+        return "exhaustive", f"the budget of {points} covers all {combinations} combinations"
+    if objectives > 1 and points >= 1000:
+        genetic = "nsga2" if objectives == 2 else "nsga3"
+        return genetic, f"{objectives} objectives and a budget of {points} points"
+    return "best-first", f"{combinations} combinations for {points} points"
+
+
+def make(name: str, task: Task) -> Sampler:
+    """Return the sampler of a name other than auto; ValueError where its library is not installed."""
+    module = importlib.import_module(f"explorer.samplers.{_FAMILIES.get(name, 'optuna_family')}")
+    sampler: Sampler = module.make(name, task)
+    return sampler

@@ -1,0 +1,117 @@
+"""A what-if as text and as HTML: designs beside each other, or a line per point of a sweep; sentences below.
+
+Pure functions of a `Table`. Below it stand where designs cross, what could not run, how the numbers came about, and
+whether measurements back them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from html import escape
+
+from explorer.answer import Answer
+from explorer.objective import microseconds
+from explorer.row import all_numbers, per_unit
+from explorer.tables import align, number, percent, signed
+from explorer.variants import Cell, Table, differences
+
+Rows = list[list[str]]
+SHOWN = 3  # of lines that say the same of different points
+
+
+def table_text(table: Table) -> str:
+    """Return a table as lines of text, its title first."""
+    return "\n".join([table.title, align(_rows(table), left=max(1, len(table.axes))), "", *notes(table)])
+
+
+def table_html(table: Table) -> str:
+    """Return a table as HTML, every text escaped."""
+    head, *rows = _rows(table)
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    below = "".join(f"<p>{escape(line)}</p>" for line in notes(table))
+    return f"<table><caption>{escape(table.title)}</caption><tr>{top}</tr>{body}</table>{below}"
+
+
+def notes(table: Table) -> list[str]:
+    """Return the lines below a table."""
+    return [*table.sentences, *_refused(table), *_told(table, "", _source), *_told(table, "validation: ", _validation)]
+
+
+def _source(answer: Answer) -> str:
+    return answer.source
+
+
+def _validation(answer: Answer) -> str:
+    return answer.validation.text
+
+
+def _rows(table: Table) -> Rows:
+    return _swept(table) if table.axes else _compared(table)
+
+
+def _compared(table: Table) -> Rows:
+    """Return a line per number, each design with its difference from the first."""
+    first, *others = (per_unit(all_numbers(cell.metrics)) for cell in table.cells)
+    titles = [", ".join(f"{path}={value}" for path, value in design.values.items()) for design in table.designs]
+    rows = [["", titles[0] or "baseline", *(cell for title in titles[1:] for cell in (title or "baseline", "")), ""]]
+    changes = [differences(first, numbers) for numbers in others]
+    for name, value in first.items():
+        if not name.endswith("_hash"):
+            cells = [name, number(name, value)]
+            for shown, difference in zip(others, changes, strict=True):
+                cells += [number(name, shown.get(name, "")), signed(difference.get(name))]
+            rows.append([*cells, ""])
+    return rows
+
+
+def _swept(table: Table) -> Rows:
+    """Return a line per point: for every design its time, what that is more than the first's, and the gap."""
+    heads = [[design.label, *(["less first"] if place else []), "gap"] for place, design in enumerate(table.designs)]
+    rows = [[*(axis.path for axis in table.axes), *(cell for head in heads for cell in head), "limited by"]]
+    for point in table.points:
+        first, *others = table.at(point)
+        cells = [*_cells(first, None), *(text for cell in others for text in _cells(cell, first))]
+        limits = dict.fromkeys(cell.answer.limited_by for cell in (first, *others) if cell.answer is not None)
+        rows.append([*point, *cells, ", ".join(limits)])
+    return rows
+
+
+def _cells(cell: Cell, first: Cell | None) -> Iterator[str]:
+    cost, start = cell.cost_us, None if first is None else first.cost_us
+    yield "cannot run" if cost is None else microseconds(cost)
+    if first is not None:
+        yield "" if cost is None or not start else signed(cost / start - 1)
+    gap = None if cell.answer is None else cell.answer.gap
+    yield "" if gap is None else percent(gap)
+
+
+def _refused(table: Table) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for cell in table.cells:
+        if cell.answer is None:
+            reasons.setdefault(cell.reason, []).append(_point(table, cell))
+    for reason, points in reasons.items():
+        yield f"cannot run ({_listed(points)}): {reason}"
+
+
+def _told(table: Table, head: str, text: Callable[[Answer], str]) -> Iterator[str]:
+    """Yield what is said of the answers, once, with the points where there are several sayings."""
+    said: dict[str, list[str]] = {}
+    for cell in table.cells:
+        if cell.answer is not None:
+            said.setdefault(text(cell.answer), []).append(_point(table, cell))
+    for line, points in said.items():
+        yield f"{head}{line}" if len(said) == 1 else f"{head}{_listed(points)}: {line}"
+
+
+def _point(table: Table, cell: Cell) -> str:
+    at = [f"{axis.path} {value}" for axis, value in zip(table.axes, cell.at, strict=True)]
+    label = [table.designs[cell.design].label] if len(table.designs) > 1 or not at else []
+    return " ".join([*at, *label])
+
+
+def _listed(points: Iterable[str]) -> str:
+    found = list(points)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more

@@ -1,0 +1,120 @@
+"""How far times by windows are from those of whole runs: the study behind `explorer/window_error.json`.
+
+    python -m studies.window_error --out explorer/window_error.json
+
+Runs a set of programs both ways, as `rowhit whatif` does by default and with `--fidelity exact`, and prints a line for
+each. Programs are those of common kernels and layouts, most of them just long enough to be cut, as whole runs take
+minutes where windows pay off most. Of designs of one problem it also compares how they differ.
+
+What windows miss is mostly that cores drift apart: where all take the same work, some are served less well, and the
+last one ends later the longer the run is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+
+from explorer import evaluate
+from explorer.cli_query import query_of
+from explorer.fidelity import Measured, measure
+from explorer.files import write_atomically
+from explorer.query import Query
+
+MLA = {"heads": 16}
+MOE = {"tokens": 128, "experts": 32, "topk": 4, "inter": 1024, "hidden": 2048}
+LAYERS = "page kv head token dim"
+Sizes = dict[str, int | str]
+CASES: tuple[tuple[str, str, str | None, int | None, int | None, Sizes, tuple[Sizes, ...]], ...] = (
+    ("h100-sxm", "decode-attention", "llama-3.1-70b", 16, 2048, {}, ({},)),
+    ("h200-sxm", "decode-attention", "llama-3.1-8b", 8, 8192, {}, ({"split_tokens": 512}, {"split_tokens": 1024})),
+    ("a100-sxm", "decode-attention", "llama-3.1-8b", 16, 2048, {}, ({}, {"layout": LAYERS})),
+    (
+        "npu-hbm3", "decode-attention", "llama-3.1-8b", 16, 2048, {},
+        ({}, {"layout": LAYERS}, {"layout": LAYERS, "page_size": 64}, {"page_size": 64}),
+    ),
+    ("npu-hbm3", "decode-attention", "llama-3.1-8b", 32, 8192, {}, ({}, {"layout": LAYERS, "page_size": 64})),
+    ("npu-hbm3", "prefill-attention", "llama-3.1-8b", 1, 2048, {}, ({},)),
+    ("h100-sxm", "mla-decode", None, 64, 2048, MLA, ({"stages": 2},)),
+    ("npu-hbm3", "gemm", None, None, None, {"m": 1024, "n": 4096, "k": 4096}, ({}, {"tile_k": 128})),
+    ("h100-sxm", "gemm", None, None, None, {"m": 2048, "n": 2048, "k": 4096}, ({},)),
+    ("h100-sxm", "moe", None, None, None, MOE, ({},)),
+)  # fmt: skip
+
+
+def query(case: int, knobs: Sizes) -> Query:
+    """Return the query of a case with knobs, those that suit the problem for the rest."""
+    machine, kernel, model, batch, context, sizes, _ = CASES[case]
+    asked = query_of(machine, kernel, model, batch, context, None, 0, dict(sizes))
+    for name, value in knobs.items():
+        asked = asked.with_knob(name, value)
+    return evaluate.suggested(asked)
+
+
+def time_us(measured: Measured) -> float:
+    found = measured.metrics["time_us"]
+    assert isinstance(found, int | float)
+    return found
+
+
+def pairs() -> list[list[tuple[str, float, float]]]:
+    """Return by case the programs that windows cut: what they are, and their times by windows and whole."""
+    found = []
+    for case in range(len(CASES)):
+        designs = []
+        for knobs in CASES[case][-1]:
+            begun = time.process_time()
+            asked = query(case, knobs)
+            cut = measure(asked, "windows")
+            middle = time.process_time()
+            title = f"{evaluate.describe(asked)} {knobs or ''}".strip()
+            if cut.how == "whole":
+                print(f"{title}: run whole", flush=True)
+                continue
+            whole = time_us(measure(asked, "exact"))
+            spent = f"{middle - begun:.1f} of {time.process_time() - middle:.1f} CPU-s"
+            designs.append((title, time_us(cut), whole))
+            error = 100 * (time_us(cut) / whole - 1)
+            print(f"{title}: {time_us(cut):.2f} us by windows, {whole:.2f} whole, {error:+.1f} %, {spent}", flush=True)
+        found.append(designs)
+    return found
+
+
+def summary(found: list[list[tuple[str, float, float]]]) -> dict[str, str | int | float]:
+    """Return what `explorer.window_error` reads; errors are shares."""
+    errors = {title: abs(cut / whole - 1) for designs in found for title, cut, whole in designs}
+    ratios = [
+        abs((one[1] / other[1]) / (one[2] / other[2]) - 1)
+        for designs in found
+        for one, other in combinations(designs, 2)
+    ]
+    worst = max(errors, key=lambda title: errors[title])
+    return {
+        "made": "python -m studies.window_error",
+        "programs": len(errors),
+        "median": round(median(errors.values()), 4),
+        "worst": round(errors[worst], 4),
+        "worst_program": worst,
+        "ratios": len(ratios),
+        "worst_ratio": round(max(ratios, default=0.0), 4),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="a JSON file for the summary")
+    given = parser.parse_args()
+    text = json.dumps(summary(pairs()), indent=1)
+    print(text)
+    if given.out:
+        write_atomically(given.out, f"{text}\n".encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
