@@ -125,9 +125,7 @@ def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
         time_us, first_us, last_us = (number(row, "time_us") for row in (time, first, last))
         moved, first_moved = (number(row, "least_hbm_bytes") for row in (traffic, first))
         if time is last and len(mine) > 1:
-            start = (
-                f"no tile of the list needs more than {time['capacity_kib']:,} KiB per core, and up to there more pays"
-            )
+            start = f"no tile listed needs more than {time['capacity_kib']:,} KiB per core, and up to there more pays"
         else:
             start = f"more than {time['capacity_kib']:,} KiB per core makes it faster by {100 * CLOSE:.0f} % at most"
         found.append(
