@@ -142,6 +142,7 @@ def study(jobs: int) -> Answer:
         (
             "Output head, sampling and the exchange between devices are not in these times; kernels do not overlap.",
             "The hash of the address map is that of the machine file for every memory; another may suit HBM4.",
+            "Tiles of products are chosen for every machine by an estimate, which may serve one memory better.",
             "The machine is a sketch; HBM4's timing is not measured on any part. Energy, cost and area of stacks "
             "are not in this answer.",
         ),

@@ -124,10 +124,14 @@ def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
         time, traffic, first, last = enough(mine, "time_us"), enough(mine, "least_hbm_bytes"), mine[0], mine[-1]
         time_us, first_us, last_us = (number(row, "time_us") for row in (time, first, last))
         moved, first_moved = (number(row, "least_hbm_bytes") for row in (traffic, first))
+        if time is last and len(mine) > 1:
+            start = f"no tile listed needs more than {time['capacity_kib']:,} KiB per core, and up to there more pays"
+        else:
+            start = f"more than {time['capacity_kib']:,} KiB per core makes it faster by {100 * CLOSE:.0f} % at most"
         found.append(
-            f"{kernel}: more than {time['capacity_kib']:,} KiB per core makes it faster by {100 * CLOSE:.0f} % at "
-            f"most: its best tile ({time['tile']}) takes {time_us:.2f} us, that of {last['capacity_kib']:,} KiB "
-            f"{last_us:.2f} us; with {first['capacity_kib']:,} KiB it takes {compared(first_us, time_us)}."
+            f"{kernel}: {start}: its best tile ({time['tile']}) takes {time_us:.2f} us, that of "
+            f"{last['capacity_kib']:,} KiB {last_us:.2f} us; with {first['capacity_kib']:,} KiB it takes "
+            f"{compared(first_us, time_us)}."
         )
         found.append(
             f"{kernel}: the least traffic stops falling at {traffic['capacity_kib']:,} KiB, with {moved / 1e6:.1f} MB, "
