@@ -12,7 +12,7 @@ import pytest
 import services
 from in_browser import Tab, chromium
 
-from explorer.cli.app import app as cli
+from explorer.cli import app as cli
 from explorer.study.study import Study
 
 HERE = Path(__file__).parent

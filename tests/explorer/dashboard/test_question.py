@@ -6,7 +6,7 @@ import pytest
 
 from explorer import evaluate
 from explorer.dashboard.question import ask, controls, query_of, record
-from explorer.questions.asking import fidelity
+from explorer.questions import fidelity
 from explorer.study.study import Study
 from explorer.views import speed, versus
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorer.cli.app import app as cli
+from explorer.cli import app as cli
 from explorer.dram import view as dram_view
 
 CONFIG = ("--config", "ds3_hbm2")
