@@ -135,3 +135,11 @@ def test_a_combination_is_found_by_its_values(grid: Grid, data: st.DataObject) -
     assert grid.values(found) == grid.values(index)
     assert found == grid.first(np.array([found]))[0]
     assert grid.find(grid.values(index) | {grid.knobs[-1].name: 77}) is None
+
+
+@pytest.mark.parametrize("value", [10**19, -(10**19), pytest.param(10**5000, id="long"), float("nan"), float("inf")])
+def test_a_number_that_no_array_holds_is_refused_wherever_it_stands(value: float) -> None:
+    study: dict[str, Any] = {"name": "x", "machine": "m", "kernel": "k", "knobs": {"a": [1, 2]}}
+    for place in ({"knobs": {"a": [1, value]}}, {"fixed": {"b": value}}, {"baseline": {"a": value}}):
+        with pytest.raises(ValueError, match=r"whole number of \d+ bits; allowed|needed"):
+            Study.model_validate(study | place)
