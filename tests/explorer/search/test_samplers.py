@@ -87,7 +87,8 @@ def test_of_two_objectives_it_proves_the_whole_front(sampler: str, tmp_path: Pat
 
 def test_cma_es_takes_one_objective_only(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cmaes takes one objective, there are 2; allowed: nsga2, best-first"):
-        search(Table((2, 2, 2)), tmp_path, sampler="cmaes", objectives=["time_us", "energy_pj"])
+        search(Table((2, 2, 2)), tmp_path / "out", sampler="cmaes", objectives=["time_us", "energy_pj"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_choice_follows_space_budget_and_objectives() -> None:
