@@ -51,7 +51,7 @@ def timeline(
     max_mb: Annotated[float, typer.Option(help="Megabytes of JSON, at most; before compression.")] = 100,
 ) -> None:
     """Write what every unit does when, as a trace that ui.perfetto.dev opens; simulated by the reference."""
-    from explorer import evaluate, perfetto
+    from explorer import perfetto, programs
     from explorer.text import path as path_view
     from explorer.text import tables
     from explorer.views import run_data
@@ -64,12 +64,12 @@ def timeline(
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
     query = with_knobs(query, sets, suggest)
-    with evaluate.suggesting(query):
+    with programs.suggesting(query):
         run = run_data.of_query(query)
     recorded = run.recorded()
     window = perfetto.window_fs(recorded, start_us, end_us)
     written = perfetto.write(out, recorded, window, int(max_mb * 1_000_000))
-    knobs = tables.knobs_line(evaluate.knobs(query))
+    knobs = tables.knobs_line(programs.knobs(query))
     print(run.title)
     print(knobs)
     print(perfetto.text(out, recorded, window, written, max_mb))

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from explorer import evaluate
+from explorer import programs
 from explorer.query import Query
 
 FILE = Path(__file__).parent / "validated.json"
@@ -96,7 +96,7 @@ def validated() -> Validated:
 def validation(query: Query, bound_us: float, known: Validated | None = None) -> Validation:
     """Return where a query stands; `bound_us`: its lower bound."""
     known = known or validated()
-    machine = evaluate.machine_of(query.machine).spec.name
+    machine = programs.machine_of(query.machine).spec.name
     own = [group for group in known.groups if group.machine == machine]
     if not own:
         return Validation(False, f"not validated: no measurement of {machine}")
@@ -105,7 +105,7 @@ def validation(query: Query, bound_us: float, known: Validated | None = None) ->
         return Validation(False, f"not validated: a machine of other numbers than {machine} ({changed})")
     if query.kernel not in ROWS:
         return Validation(False, f"not validated: no measurement of {query.kernel} as such")
-    op, types, sizes = ROWS[query.kernel](evaluate.problem_of(query))
+    op, types, sizes = ROWS[query.kernel](programs.problem_of(query))
     short = bound_us <= known.short_us
     length = f"{'up to' if short else 'above'} {known.short_us:g} us of lower bound"
     alike = [group for group in own if (group.op, group.short) == (op, short) and types in group.types]

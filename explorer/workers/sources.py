@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from explorer.evaluate import FLOORS, forget, source_digest
+from explorer.programs import FLOORS, forget, source_digest
 from explorer.query import Query
 
 

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 import services
 
-from explorer.evaluate import batch_of
 from explorer.explore import explore
+from explorer.programs import batch_of
 from explorer.progress import silent
 from explorer.query import AZURE, BatchSpec, Query
 from explorer.study.study import Study
