@@ -68,13 +68,13 @@ def identity(**fields: Any) -> Change:
 
 
 CHANGES: dict[str, Change] = {
-    **{f"without {name}": column("points.parquet", name, drop=True) for name in (*ROW, "time_us", "tile")},
-    **{f"null {name}": column("points.parquet", name) for name in (*ROW, "time_us")},
-    **{f"another {name}": column("points.parquet", name, "x") for name in ("point", "bound_us", "time_us", "details")},
+    **{f"without {name}": column("points.parquet", name, drop=True) for name in ("key", "details", "time_us", "tile")},
+    **{f"null {name}": column("points.parquet", name) for name in ("point", "status", "time_us")},
+    **{f"another {name}": column("points.parquet", name, "x") for name in ("bound_us", "time_us")},
     "key of numbers": column("points.parquet", "key", 5),
     "no status": column("points.parquet", "status", "evil"),
     "one point": column("points.parquet", "point", 0),
-    **{f"space without {name}": column("space.parquet", name, drop=True) for name in ("key", "bound_us", "reason")},
+    **{f"space without {name}": column("space.parquet", name, drop=True) for name in ("key",)},
     **{f"space of {name}": column("space.parquet", name, "5") for name in ("bound_us",)},
     **{f"space, null {name}": column("space.parquet", name) for name in ("key", "bound_us", "reason")},
     "large point": line(point=10**30),
