@@ -16,7 +16,7 @@ def study() -> StudyData:
     return synthetic.data()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=6, max_size=20), st.integers(2, 3))
 def test_a_knob_that_says_everything_explains_all_and_one_value_nothing(values: list[float], groups: int) -> None:
     labels = pd.Series([str(place % groups) for place in range(len(values))])
@@ -68,7 +68,7 @@ def test_lines_of_a_knob_stay_around_the_place_of_its_value(study: StudyData) ->
             assert [dimension.ticktext[place] for place in places] == [str(v) for v in study.done[dimension.label]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 99)), min_size=1, max_size=20))
 def test_the_staircase_is_the_least_traffic_of_all_that_take_no_more(points: list[tuple[int, int]]) -> None:
     table = capacity.staircase([c for c, _ in points], [t for _, t in points])
