@@ -115,8 +115,9 @@ def explain(
     path: Annotated[bool, typer.Option("--path", help="The critical path, too, by the reference: slower.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
+    """Say why one kernel takes as long as it does. Its stalls, and reruns with one obstacle taken away each."""
     from explorer import evaluate
+    from explorer.progress import bar
     from explorer.study import settings
     from explorer.text import tables
 
@@ -124,7 +125,8 @@ def explain(
         if kernel or sizes or suggest or (model, batch, context, trace, m, n, k, routing) != (None,) * 8:
             raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
         overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
-        found, saved = evaluate.explanation_of(file, machine, overrides, engine)
+        with bar(wanted=not as_json) as progress:
+            found, saved = evaluate.explanation_of(file, machine, overrides, engine, progress)
         title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
         ran = saved.program and path and evaluate.recorded(saved.program, evaluate.machine_of(machine, overrides))
         _say_explanation(found, ran or None, title, as_json)
@@ -135,8 +137,9 @@ def explain(
     query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
     warn(model)
     query = with_knobs(query, sets, suggest)
-    with evaluate.suggesting(query):
-        found, ran = evaluate.explanation(query, engine), evaluate.timeline(query) if path else None
+    with evaluate.suggesting(query), bar(wanted=not as_json) as progress:
+        found = evaluate.explanation(query, engine, progress)
+        ran = evaluate.timeline(query) if path else None
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     title = f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}"
     _say_explanation(found, ran, title, as_json)
@@ -171,7 +174,7 @@ def program(
     suggest: Suggest = False,
     as_json: Json = False,
 ) -> None:
-    """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
+    """Print what one kernel compiles to. Tensors, buffers, the instruction streams, and a map of the scratchpad."""
     from explorer import evaluate
     from explorer.text import tables
 
