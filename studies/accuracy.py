@@ -181,7 +181,7 @@ def validated_groups(scored: pd.DataFrame) -> Records:
     rows["machine"] = rows["device"].map(MACHINES)
     cache = rows["kv_dtype"].fillna("")
     rows["types"] = [
-        FORMATS[dtype][0] if op == "moe_grouped_gemm" and FORMATS[dtype][0] != "none" else types_text(dtype, kv)
+        FORMATS[dtype][0] if op == "moe_grouped_gemm" and FORMATS[dtype][0] != "16-bit" else types_text(dtype, kv)
         for op, dtype, kv in zip(rows["op"], rows["dtype"], cache, strict=True)
     ]
     rows["short"] = rows["bound_us"] <= SMALL_US

@@ -164,7 +164,7 @@ def _product(p: Any) -> tuple[str, str, Sizes]:
 
 def _experts(p: Any) -> tuple[str, str, Sizes]:
     sizes = {name: (getattr(p, name),) for name in ("tokens", "hidden", "inter", "experts", "topk")}
-    return "moe_grouped_gemm", types_text(p.dtype) if p.format == "none" else p.format, sizes
+    return "moe_grouped_gemm", types_text(p.dtype) if p.format == "16-bit" else p.format, sizes
 
 
 def _rowwise(op: str, columns: str = "columns") -> Rows:
