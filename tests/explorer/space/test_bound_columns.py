@@ -131,7 +131,7 @@ def check_run(query: Query, settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kernel", KNOBS)
-@settings(max_examples=4)
+@settings(max_examples=2)
 @given(st.data())
 def test_no_run_is_faster_or_takes_less_energy_than_its_bound(kernel: str, data: st.DataObject) -> None:
     check_run(data.draw(queries(kernel)), data.draw(KNOBS[kernel]) | data.draw(CHANGES))
@@ -146,11 +146,11 @@ def test_no_run_of_a_thousand_is_below_its_bound(kernel: str, data: st.DataObjec
 
 
 @pytest.mark.parametrize("kernel", KNOBS)
-@settings(max_examples=5)
+@settings(max_examples=2)
 @given(st.data())
 def test_points_have_the_bounds_that_they_have_alone_whatever_their_order(kernel: str, data: st.DataObject) -> None:
     query = data.draw(queries(kernel))
-    knobs = data.draw(st.lists(KNOBS[kernel], min_size=2, max_size=6))
+    knobs = data.draw(st.lists(KNOBS[kernel], min_size=2, max_size=4))
     machine = data.draw(CHANGES)
     points = [*knobs, knobs[0]]
     order = data.draw(st.permutations(range(len(points))))
