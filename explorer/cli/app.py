@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls one function, prints. Here it starts and ends; commands are in `cli_*`.
+"""The command line: reads arguments, calls one function, prints. Here it starts and ends; commands stand beside it.
 
 Every user error ends as one line on stderr and exit status 2; an interrupted search says how to continue and
 ends with 130. Heavy libraries are imported inside the commands, so that `rowhit --help` answers at once.
@@ -31,7 +31,7 @@ ABOUT_KERNELS = (
 )  # fmt: skip
 for command in (*ABOUT_KERNELS, layout, kernels, machines, models):
     app.command()(command)
-app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
+app.add_typer(dram, name="dram", help="Replay traces on one DRAM controller, check commands.")
 
 
 def _version(wanted: bool) -> None:

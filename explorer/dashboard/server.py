@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from explorer.dashboard.guard import Guard, hosts
 from explorer.workers import workers
 
 WORKERS = 2  # one page does not wait for another's simulation
-EVERYWHERE = ("", "0.0.0.0", "::", "*")
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def serving(
     """
     from werkzeug.serving import make_server
 
-    if address in EVERYWHERE:
+    if is_everywhere(address):
         raise ValueError(f"--host {address}: every network; allowed: one address of this computer")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request says nothing to a reader
     with workers(WORKERS) as executor:
@@ -38,6 +39,21 @@ def serving(
             yield server
         finally:
             server.server_close()
+
+
+def is_everywhere(address: str) -> bool:
+    """Tell whether to listen on an address is to listen on every network, in whatever way it is written ("0", "::0").
+
+    Raises ValueError for what is no address of a computer.
+    """
+    if not address:
+        return True
+    try:
+        found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ValueError(f"--host {address[:80]}: {error.strerror}; allowed: one address of this computer") from None
+    addresses = [ip_address(str(where[0])) for *_, where in found]
+    return any((getattr(each, "ipv4_mapped", None) or each).is_unspecified for each in addresses)
 
 
 @contextmanager
