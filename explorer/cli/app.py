@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls one function, prints. Here it starts and ends; commands are in `cli_*`.
+"""The command line: reads arguments, calls one function, prints. Here it starts and ends; commands stand beside it.
 
 Every user error ends as one line on stderr and exit status 2; an interrupted search says how to continue and
 ends with 130. Heavy libraries are imported inside the commands, so that `rowhit --help` answers at once.
