@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer.names import unknown
-from explorer.progress import announce_compiling
+from explorer.progress import Progress, announce_compiling, silent
 from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
 
 if TYPE_CHECKING:
@@ -390,18 +390,22 @@ def _record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
         return record(program, machine)
 
 
-def explanation(query: Query, engine: str = "compiled") -> Explanation:
+def explanation(query: Query, engine: str = "compiled", progress: Progress = silent) -> Explanation:
     """Return the run of the query, and what it gains on machines with one obstacle less."""
     from explorer.explain import explain
 
     program, machine = _program(query)
     run = simulator(engine)
     with _no_refusal():
-        return explain(program, machine, run)
+        return explain(program, machine, run, progress)
 
 
 def explanation_of(
-    path: Path, machine: str, overrides: tuple[tuple[str, str], ...], engine: str = "compiled"
+    path: Path,
+    machine: str,
+    overrides: tuple[tuple[str, str], ...],
+    engine: str = "compiled",
+    progress: Progress = silent,
 ) -> tuple[Explanation, Saved]:
     """Return the same of a saved program, and what else its file holds.
 
@@ -421,7 +425,7 @@ def explanation_of(
         )
     try:
         check_fits(saved.program, on)
-        return explain(saved.program, on, simulator(engine)), saved
+        return explain(saved.program, on, simulator(engine), progress), saved
     except (ValueError, RuntimeError) as error:  # whoever wrote it may have written a deadlock
         raise ValueError(f"{path}: {error}") from None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from explorer.progress import Progress, silent
 from hwmodel.ideal import IDEALS, idealised
 from hwmodel.machine import Machine
 from hwmodel.program import Program
@@ -43,15 +44,18 @@ class Explanation:
         }
 
 
-def explain(program: Program, machine: Machine, run: Callable[[Program, Machine], Result]) -> Explanation:
+def explain(
+    program: Program, machine: Machine, run: Callable[[Program, Machine], Result], progress: Progress = silent
+) -> Explanation:
     """Run a program on a machine and on each of its idealisations.
 
     A program compiled for the machine runs on all: they differ in times only, not in what fits.
     """
+    ideals = [(name, ideal) for name, ideal in IDEALS.items() if ideal.applies(machine)]
+    progress("reruns", 0, len(ideals) + 1)
     result = run(program, machine)
-    gains = [
-        Gain(name, ideal.title, run(program, idealised(machine, [name])).time_us)
-        for name, ideal in IDEALS.items()
-        if ideal.applies(machine)
-    ]
+    gains = []
+    for done, (name, ideal) in enumerate(ideals, start=1):
+        progress("reruns", done, len(ideals) + 1)
+        gains.append(Gain(name, ideal.title, run(program, idealised(machine, [name])).time_us))
     return Explanation(result, tuple(sorted(gains, key=lambda gain: (gain.time_us, gain.name))))

@@ -118,7 +118,15 @@ def identify(study: Study, space: Space, evaluator: Evaluator) -> Identity:
         inputs |= {prefix + name: digest for name, digest in evaluator.inputs(query).items()}
     others = (name for index in (space.start, 0) for name in space.queries(index)[0].settings())
     settings = tuple(dict.fromkeys([*study.knobs, *others]))
-    title = evaluator.describe(queries[0])
-    if study.mix:
-        title += f" · {study.over.text} of the mix {', '.join(study.mix)}"
+    titles = [evaluator.describe(query) for query in queries]
+    title = mix_title(titles, tuple(study.mix), study.over.text) if study.mix else titles[0]
     return Identity(study, inputs, settings, title)
+
+
+def mix_title(titles: list[str], names: tuple[str, ...], risk: str) -> str:
+    """Return what all workloads of a mix share, and of each its name with what is its own."""
+    parts = [title.split(" · ") for title in titles]
+    shared = [part for part in parts[0] if all(part in other for other in parts)]
+    own = (", ".join(part for part in mine if part not in shared) for mine in parts)
+    each = ", ".join(f"{name} ({text})" if text else name for name, text in zip(names, own, strict=True))
+    return " · ".join([*shared, f"{risk} of the mix {each}"])

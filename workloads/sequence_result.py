@@ -70,7 +70,7 @@ class CallResult:
         for line in self.lines:
             each, total = line.result.time_us, line.total_fs / FS_PER_US
             share = f"{100 * line.total_fs / self.total_fs:.1f} %"
-            moved, limit = str(line.count * line.moved_bytes), line.result.bound.limited_by
+            moved, limit = f"{line.count * line.moved_bytes:,}", line.result.bound.limited_by
             bound = f"{line.result.bound.total_fs / FS_PER_US:.2f}"
             numbers = (str(line.count), f"{each:.2f}", bound, f"{total:.2f}", share, moved)
             rows.append((line.name, line.kernel, *numbers, limit))
@@ -79,7 +79,7 @@ class CallResult:
             rows.append(("launch of the call", "", "1", "", "", f"{self.call_fs / FS_PER_US:.2f}", share, "", ""))
         runs = str(sum(line.count for line in self.lines))
         bound_fs = self.call_fs + sum(line.count * line.result.bound.total_fs for line in self.lines)
-        whole = (f"{bound_fs / FS_PER_US:.2f}", f"{self.total_fs / FS_PER_US:.2f}", "", str(self.moved_bytes))
+        whole = (f"{bound_fs / FS_PER_US:.2f}", f"{self.total_fs / FS_PER_US:.2f}", "", f"{self.moved_bytes:,}")
         rows.append(("total", "", runs, "", *whole, ""))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join("   ".join(map(_cell, range(len(row)), row, widths)).rstrip() for row in rows)

@@ -31,7 +31,7 @@ ABOUT_KERNELS = (
 )  # fmt: skip
 for command in (*ABOUT_KERNELS, layout, kernels, machines, models):
     app.command()(command)
-app.add_typer(dram, name="dram", help="Ask one DRAM controller: replay a trace, check commands, list configurations.")
+app.add_typer(dram, name="dram", help="Replay traces on one DRAM controller, check commands.")
 
 
 def _version(wanted: bool) -> None:

@@ -14,7 +14,7 @@ def kernels(
     name: Annotated[str | None, typer.Argument(help="One kernel, by name.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the kernels by family, or describe one: what its sizes and knobs mean."""
+    """List the kernels by family, or describe one. What its sizes and knobs mean."""
     from explorer import catalog
     from explorer.text import tables
 
@@ -51,7 +51,7 @@ def models(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, or describe one: its layers by kind, parameters, cache and state."""
+    """List the models, or describe one. Its layers by kind, parameters, cache and state."""
     from explorer.text import model as model_view
 
     if name is not None:

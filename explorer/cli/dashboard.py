@@ -15,7 +15,7 @@ def dashboard(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8050,
     host: Annotated[str, typer.Option(help="Address of this computer to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Show results in a browser: linked filters, live while a study runs, what-if. Ctrl-C ends it."""
+    """Show results in a browser, live while a study runs. Linked filters, what-if; Ctrl-C ends it."""
     try:
         from explorer.dashboard.server import serving
     except ImportError as error:

@@ -32,7 +32,7 @@ def dram_replay(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Replay an address trace in order, as fast as the queues of the channels take it."""
+    """Replay an address trace in order. As fast as the queues of the channels take it."""
     from explorer.dram import view as dram_view
     from explorer.study import settings
 
@@ -53,7 +53,7 @@ def dram_check(
     config: Config,
     as_json: Json = False,
 ) -> None:
-    """Check a command trace against the timing rules and the states of the banks; exit status 1 if it breaks any."""
+    """Check a command trace against timing rules and bank states. Exit status 1 if it breaks any."""
     from explorer.dram import view as dram_view
 
     facts = dram_view.checked(dram_view.configured(config, {}), trace)

@@ -26,7 +26,7 @@ def layout(
     machine: Annotated[str | None, typer.Option(help="Draw it over the address map of this machine too.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Explain one layout, write it for another system, draw it, count its bank conflicts."""
+    """Explain, translate or draw a layout; count its bank conflicts."""
     from explorer.files import write_atomically
     from explorer.text import layout as layout_view
 

@@ -19,7 +19,7 @@ def predict(
     jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict the time of every row of a table of kernels: the best schedule, what bounds it, or why there is none."""
+    """Predict the time of every row of a table of kernels. The best schedule, what bounds it, or why there is none."""
     from explorer import prediction_table as tables
     from explorer.progress import bar
     from explorer.study import settings

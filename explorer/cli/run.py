@@ -69,8 +69,9 @@ def explain(
     path: Annotated[bool, typer.Option("--path", help="The critical path, too, by the reference: slower.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say why one kernel takes as long as it does: its stalls, and reruns with one obstacle taken away each."""
+    """Say why one kernel takes as long as it does. Its stalls, and reruns with one obstacle taken away each."""
     from explorer import evaluate
+    from explorer.progress import bar
     from explorer.study import settings
     from explorer.text import tables
 
@@ -79,7 +80,8 @@ def explain(
         if question != Question(machine, "", sets=sets):
             raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
         overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
-        found, saved = evaluate.explanation_of(file, machine, overrides, engine)
+        with bar(wanted=not as_json) as progress:
+            found, saved = evaluate.explanation_of(file, machine, overrides, engine, progress)
         title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
         ran = saved.program and path and evaluate.recorded(saved.program, evaluate.machine_of(machine, overrides))
         _say_explanation(found, ran or None, title, as_json)
@@ -87,8 +89,9 @@ def explain(
     if not question.kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
     query = question.query()
-    with evaluate.suggesting(query):
-        found, ran = evaluate.explanation(query, engine), evaluate.timeline(query) if path else None
+    with evaluate.suggesting(query), bar(wanted=not as_json) as progress:
+        found = evaluate.explanation(query, engine, progress)
+        ran = evaluate.timeline(query) if path else None
     say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     title = f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}"
     _say_explanation(found, ran, title, as_json)
@@ -111,7 +114,7 @@ def program(
     question: Question,
     as_json: Json = False,
 ) -> None:
-    """Print what one kernel compiles to: tensors, buffers, the instruction streams, and a map of the scratchpad."""
+    """Print what one kernel compiles to. Tensors, buffers, the instruction streams, and a map of the scratchpad."""
     from explorer import evaluate
     from explorer.text import tables
 

@@ -15,7 +15,7 @@ def compare(
     b: Annotated[Path, typer.Argument(help="Another such file.")],
     as_json: Json = False,
 ) -> None:
-    """Say why run B takes longer or shorter than run A, and print every number that differs."""
+    """Say why run B takes longer or shorter than run A. Prints every number that differs."""
     from explorer.compare import compare as compared
     from explorer.text import compare as compare_view
     from hwmodel.saving import load

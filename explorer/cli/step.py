@@ -18,18 +18,23 @@ def step(
     trace: Trace = None,
     seed: Seed = 0,
     prefill: Annotated[
-        bool, typer.Option("--prefill", help="All tokens of the contexts, instead of one more.")
+        bool, typer.Option("--prefill", help="Compute all tokens of the contexts, instead of one more.")
     ] = False,
-    draft: Annotated[int, typer.Option(min=0, help="Tokens of every context that are verified beside its one.")] = 0,
+    draft: Annotated[
+        int, typer.Option(min=0, help="Drafted tokens per sequence, verified beside its one new token.")
+    ] = 0,
     chunk: Annotated[
         list[str] | None,
         typer.Option(help="NEW or NEW@CONTEXT: a prompt, or NEW tokens of one up to its KV token CONTEXT; repeatable."),
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Serve --trace with so many tokens a step; a mixed step of it.")
+        int | None,
+        typer.Option(min=1, help="Serve --trace with so many tokens a step at most, and simulate one of its steps."),
     ] = None,
     at: Annotated[float, typer.Option(min=0, help="With --budget: seconds after which the step begins.")] = 60,
-    parallel: Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; the step of one.")] = 1,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Devices of the tensor-parallel group; what one of them does.")
+    ] = 1,
     weights: Annotated[
         str,
         typer.Option(help="Weights of products and experts: model, 16-bit, fp8, mxfp8, mxfp4, nvfp4 or w4a16."),
@@ -45,8 +50,9 @@ def step(
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
-    """Simulate a step of a whole model, kernel by kernel: decode, prefill, drafts to verify, or several of these."""
+    """Simulate a step of a whole model, kernel by kernel. Decode, prefill, drafts to verify, or several of these."""
     from explorer import evaluate
+    from explorer.progress import bar
     from explorer.step_work import SERVED_SEQUENCES, served_work, work_of
     from explorer.study import settings
     from explorer.text.step import step_facts, title_of
@@ -62,7 +68,8 @@ def step(
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = evaluate.machine_of(machine, changes)
     asked = {"parallel": parallel, "seed": seed, "engine": engine, "weights": weights, "cache": cache}
-    text, facts = step_facts(target, model, work, **asked, knobs=knobs or [])  # type: ignore[arg-type]
+    with bar(wanted=not as_json) as progress:
+        text, facts = step_facts(target, model, work, **asked, knobs=knobs or [], progress=progress)  # type: ignore[arg-type]
     say_engine(target, machine, engine)
     if as_json:
         print_json(facts | {"batch": source})

@@ -12,8 +12,8 @@ import typer
 from explorer.cli.options import trace_path
 from explorer.text.json_text import Json, print_json
 
-Cluster = Annotated[str | None, typer.Option(help="Workers of the Dask scheduler at tcp://HOST:PORT instead.")]
-Storage = Annotated[str | None, typer.Option(help="Also a database: postgresql://USER@HOST/DATABASE.")]
+Cluster = Annotated[str | None, typer.Option(help="The workers of a Dask scheduler instead: tcp://HOST:PORT.")]
+Storage = Annotated[str | None, typer.Option(help="Keep the rows in a database, too: postgresql://USER@HOST/DATABASE.")]
 Jobs = Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")]
 
 
@@ -24,7 +24,9 @@ def explore(
     out: Annotated[Path | None, typer.Option(help="Results folder.  [default: results/NAME]")] = None,
     cluster: Cluster = None,
     storage: Storage = None,
-    no_memo: Annotated[bool, typer.Option("--no-memo", help="Simulate also what was simulated before.")] = False,
+    no_memo: Annotated[
+        bool, typer.Option("--no-memo", help="Neither read nor write the memo of earlier simulations.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Search the space of a study; run it again to continue."""
@@ -65,12 +67,15 @@ def explore(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Results folders; several are compared.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the comparison of several.  [default: report]")] = None,
-    storage: Storage = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Read the rows from a database: postgresql://USER@HOST/DATABASE.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the report of a results folder into it, or compare several in a folder of their own.
+    """Write the report of a results folder, or compare several.
 
-    With --storage, of the studies of the folders' names there.
+    The report of one is written into its folder, a comparison into a folder of its own. With --storage the rows come
+    from the studies of the folders' names in the database.
     """
     from explorer.report.folder import write_comparison, write_report
     from explorer.storage.folder import restore

@@ -21,7 +21,7 @@ def timeline(
     pictures: Annotated[Path | None, typer.Option(help="A folder for a page of pictures of the run.")] = None,
     max_mb: Annotated[float, typer.Option(help="Megabytes of JSON, at most; before compression.")] = 100,
 ) -> None:
-    """Write what every unit does when, as a trace that ui.perfetto.dev opens; simulated by the reference."""
+    """Write what every unit does when, a trace for ui.perfetto.dev. Simulated by the reference."""
     from explorer import evaluate, perfetto
     from explorer.text import path as path_view
     from explorer.text import tables

@@ -31,7 +31,7 @@ def whatif(
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
-    """Compare a baseline with variants of it, one per --set, along swept axes where there are some."""
+    """Compare a baseline with variants of it. One per --set, along swept axes where there are some."""
     from explorer.questions.asking import ASKER
     from explorer.questions.fidelity import check
     from explorer.questions.sweep import axes_of, parse_axis
@@ -62,7 +62,7 @@ def robust(
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
-    """Say where the winner of a study stops winning: along axes, over uncertain numbers, on other batches."""
+    """Say where the winner of a study stops winning. Along axes, over uncertain numbers, on other batches."""
     from explorer.names import unknown
     from explorer.query import TRACES
     from explorer.questions.robustness import robust as ask

@@ -5,6 +5,8 @@ Pure functions from a summary to text, for the terminal.
 
 from __future__ import annotations
 
+from explorer.search.certificate import Certificate
+from explorer.study.objective import Objective
 from explorer.summary import Summary
 from explorer.text.tables import align, at_most, percent, settings_text
 
@@ -25,11 +27,7 @@ def how_it_ended(summary: Summary) -> str:
 
 def front_table(summary: Summary) -> str:
     """Return what is proven of every objective, and the points that no other beats in all of them."""
-    lines = [
-        f"{objective.noun}: none can be below {objective.at_least(proof.bound)}; "
-        f"the best found, {objective.shown(proof.best)}, is within {at_most(proof.gap)}"
-        for objective, proof in zip(summary.objectives, summary.certificates, strict=True)
-    ]
+    lines = [_proven(*pair) for pair in zip(summary.objectives, summary.certificates, strict=True)]
     count = len(summary.front)
     lines.append(
         f"{count} point{'' if count == 1 else 's'} that no other beats; of the points not simulated "
@@ -37,7 +35,16 @@ def front_table(summary: Summary) -> str:
     )
     names = tuple(summary.identity.study.knobs)
     rows = [(*(objective.noun for objective in summary.objectives), "")]
-    for row in summary.front:
+    for row in sorted(summary.front, key=lambda row: float(row[summary.objective.metric])):
         values = (objective.shown(float(row[objective.metric])) for objective in summary.objectives)
         rows.append((*values, settings_text(row, names)))
     return "\n".join([*lines, align(rows, left=0)])
+
+
+def _proven(objective: Objective, proof: Certificate) -> str:
+    if proof.proven:
+        return f"{objective.noun}: none can be below the best found, {objective.shown(proof.best)}"
+    return (
+        f"{objective.noun}: none can be below {objective.at_least(proof.bound)}; "
+        f"the best found, {objective.shown(proof.best)}, is within {at_most(proof.gap)}"
+    )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from explorer.names import unknown
+from explorer.progress import Progress, silent
 from explorer.query import Scalar
 from explorer.study.settings import check, convert
 
 if TYPE_CHECKING:
+    from hwmodel.machine import Machine
+    from hwmodel.program import Program
+    from hwmodel.result import Result
     from workloads.scheduled import Scheduled
-    from workloads.sequence import Step
+    from workloads.sequence import Call, Step
     from workloads.sequence_result import CallResult
+
+    Simulate = Callable[[Program, Machine], Result]
 
 
 def step_facts(
@@ -27,6 +34,7 @@ def step_facts(
     weights: str = "model",
     cache: str = "model",
     knobs: Sequence[str] = (),
+    progress: Progress = silent,
 ) -> tuple[str, dict[str, Any]]:
     """Return a step's kernels on a machine as text, and its numbers with the knobs of each kernel.
 
@@ -50,7 +58,7 @@ def step_facts(
     for text in knobs:
         steps = _with_knob(steps, text)
     call = plan(steps, machine, seed)
-    result = simulate_call(call, machine, run=run)
+    result = simulate_call(call, machine, run=_counted(run, progress, call))
     kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
     memory = call.held_bytes, call.transient_bytes, machine.memory_capacity_bytes
@@ -66,6 +74,20 @@ def step_facts(
     }
     said = (f"note: {note}" for note in notes)
     return "\n".join([f"weights: {stored}", result.text(), _held(**held), *said]), facts
+
+
+def _counted(run: Simulate, progress: Progress, call: Call) -> Simulate:
+    """Return `run`, which tells `progress` before every kernel how many of the step are done."""
+    from workloads.sequence_result import anywhere
+
+    total = len({anywhere(step.program) for step in call.steps})
+    done = itertools.count()
+
+    def counted(program: Program, machine: Machine) -> Result:
+        progress("kernels", next(done), total)
+        return run(program, machine)
+
+    return counted
 
 
 def _line_facts(result: CallResult, steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -51,23 +51,24 @@ def _rows(table: Table) -> Rows:
 
 
 def _compared(table: Table) -> Rows:
-    """Return a line per number, each design with its difference from the first."""
+    """Return a line per number that is not 0 everywhere, each design with its difference from the first."""
     first, *others = (per_unit(all_numbers(cell.metrics)) for cell in table.cells)
     titles = [", ".join(f"{path}={value}" for path, value in design.values.items()) for design in table.designs]
     rows = [["", titles[0] or "baseline", *(cell for title in titles[1:] for cell in (title or "baseline", "")), ""]]
     changes = [differences(first, numbers) for numbers in others]
-    for name, value in first.items():
-        if not name.endswith("_hash"):
-            cells = [name, number(name, value)]
-            for shown, difference in zip(others, changes, strict=True):
-                cells += [number(name, shown.get(name, "")), signed(difference.get(name))]
-            rows.append([*cells, ""])
+    for name in dict.fromkeys(name for numbers in (first, *others) for name in numbers if not name.endswith("_hash")):
+        if not any(numbers.get(name) for numbers in (first, *others)):
+            continue
+        cells = [name, number(name, first.get(name, ""))]
+        for shown, difference in zip(others, changes, strict=True):
+            cells += [number(name, shown.get(name, "")), signed(difference.get(name))]
+        rows.append([*cells, ""])
     return rows
 
 
 def _swept(table: Table) -> Rows:
     """Return a line per point: for every design its time, what that is more than the first's, and the gap."""
-    heads = [[design.label, *(["less first"] if place else []), "gap"] for place, design in enumerate(table.designs)]
+    heads = [[design.label, *(["change"] if place else []), "gap"] for place, design in enumerate(table.designs)]
     rows = [[*(axis.path for axis in table.axes), *(cell for head in heads for cell in head), "limited by"]]
     for point in table.points:
         first, *others = table.at(point)

@@ -37,3 +37,11 @@ def test_the_text_says_stalls_and_gains() -> None:
     text = explanation_text(explained())
     assert "stalls, us of one unit" in text
     assert "launches that take no time" in text
+
+
+def test_progress_counts_the_run_and_every_rerun() -> None:
+    said: list[tuple[str, int, int]] = []
+    query = Query("npu-sram", "gemm", options=(("m", 64), ("n", 256), ("k", 512)))
+    found = evaluate.explanation(query, progress=lambda *step: said.append(step))
+    runs = len(found.gains) + 1
+    assert said == [("reruns", done, runs) for done in range(runs)]

@@ -372,6 +372,8 @@ def test_whatif_with_half_the_stacks_shows_every_difference(rowhit: Rowhit, tmp_
     assert longer["hbm_useful_bytes"] == 2 * record["baseline"]["hbm_useful_bytes"]
     table = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", cwd=tmp_path)
     assert "hbm.stacks=2" in table.stdout.splitlines()[1]
+    assert "dma.kv.requests" in table.stdout
+    assert "overfetch_bytes" not in table.stdout  # 0 in both
 
 
 def test_a_sweep_says_where_the_better_design_changes(rowhit: Rowhit, tmp_path: Path) -> None:

@@ -38,5 +38,12 @@ def test_the_front_has_a_line_per_point_and_per_objective(tmp_path: Path) -> Non
     assert lines[2].startswith(f"{len(summary.front)} point")
     assert lines[3].split() == ["energy", "time"]
     assert len(lines) == 4 + len(summary.front)
-    for row, line in zip(summary.front, lines[4:], strict=True):
+    rows = sorted(summary.front, key=lambda row: row["energy_pj"])  # by the first objective
+    for row, line in zip(rows, lines[4:], strict=True):
         assert line.endswith(f"a {row['a']}, b {row['b']}, c {row['c']}")
+
+
+def test_what_is_proven_of_an_objective_is_said_as_such(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, 64, objectives=["energy_pj", "time_us"])
+    assert all(proof.proven for proof in summary.certificates)
+    assert front_table(summary).startswith("energy: none can be below the best found, ")

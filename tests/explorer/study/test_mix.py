@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_evaluator import Table
 
-from explorer.explore import explore
+from explorer.explore import explore, mix_title
 from explorer.progress import silent
 from explorer.storage.folder import rows_frame
 from explorer.study.mix import Risk, aggregate, aggregate_bounds
@@ -78,6 +78,14 @@ def test_a_search_over_a_mix_finds_the_point_of_least_risk_and_keeps_each_worklo
     parts = done[["mix.chat.time_us", "mix.long.time_us"]].to_numpy(float)
     assert np.allclose(done["time_us"].to_numpy(float), aggregate(parts, [3, 1], study.over))
     assert (done["bound_us"] <= done["time_us"]).all()
+
+
+def test_the_title_of_a_mix_says_of_each_workload_what_is_its_own() -> None:
+    titles = ["gemm · m = 8 · k = 4 · npu", "gemm · m = 9 · k = 4 · npu"]
+    assert (
+        mix_title(titles, ("few", "many"), "worst") == "gemm · k = 4 · npu · worst of the mix few (m = 8), many (m = 9)"
+    )
+    assert mix_title(titles[:1] * 2, ("a", "b"), "mean") == "gemm · m = 8 · k = 4 · npu · mean of the mix a, b"
 
 
 def test_a_workload_takes_from_the_study_what_it_does_not_give(tmp_path: Path) -> None:
