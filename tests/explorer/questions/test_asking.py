@@ -108,7 +108,7 @@ def test_a_base_that_is_none_is_one_line() -> None:
         explorer.whatif(GEMM)
     with pytest.raises(ValueError, match="'stages=2': allowed: numbers and texts by path"):
         explorer.whatif(GEMM, ["stages=2"])
-    with pytest.raises(ValueError, match="sweep: 'stages=2..4': allowed: values by path"):
+    with pytest.raises(ValueError, match=r"sweep: 'stages=2\.\.4': allowed: values by path"):
         explorer.whatif(GEMM, sweep="stages=2..4")
 
 
