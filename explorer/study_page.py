@@ -15,7 +15,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from explorer.files import write_atomically
 from explorer.workers import workers
@@ -168,21 +168,21 @@ def figure(rows: Sequence[Row], picture: Picture) -> go.Figure:
             drawn.add_bar(x=x, y=y, name=str(name))
         else:
             drawn.add_scatter(x=x, y=y, name=str(name), mode="lines+markers")
-    drawn.update_layout(xaxis_title=picture.x, yaxis_title=picture.y, legend_title=picture.by, template="plotly_white")
+    drawn.update_layout(xaxis_title=picture.x, yaxis_title=picture.y, legend_title=picture.by)
     return drawn.update_xaxes(type="log") if picture.logarithmic else drawn
 
 
 def pictures(answer: Answer) -> str:
     """Return a page with the sentences of an answer and the pictures of its tables, for `plotly.min.js` beside it."""
-    title = html.escape(answer.question)
-    body = [f"<h1>{title}</h1>", *(f"<p>{html.escape(sentence)}</p>" for sentence in answer.sentences)]
+    from explorer.report.page import page, section
+    from explorer.views.look import shielded
+
+    body = [f"<p>{html.escape(sentence)}</p>" for sentence in answer.sentences]
     for table in answer.tables:
-        body += [f"<h2>{html.escape(table.title)}</h2>"] if table.pictures else []
         for picture in table.pictures:
-            drawn = figure(table.rows, picture)
-            body.append(drawn.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{len(body)}"))
-    head = f'<meta charset="utf-8"><title>{title}</title><script src="plotly.min.js"></script>'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
+            text = f"{picture.y} over {picture.x}, for every {picture.by}."
+            body.append(section(table.title, text, shielded(figure(table.rows, picture)), f"figure-{len(body)}"))
+    return page(answer.question, body)
 
 
 def command(study: Callable[[int], Answer], about: str, arguments: Sequence[str] | None = None) -> None:
@@ -208,9 +208,3 @@ def write_pictures(answer: Answer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "plotly.min.js", get_plotlyjs().encode())
     write_atomically(folder / f"{answer.name}.html", pictures(answer).encode())
-
-
-__all__: Any = [
-    "Answer", "Picture", "Row", "Table", "command", "compared", "in_parallel", "least", "listed", "markdown", "most",
-    "number", "pictures", "table_text", "ties", "where",
-]  # fmt: skip

@@ -19,7 +19,7 @@ cost is computed once per distinct set of sizes.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,8 @@ class _Touched:
 
     def __init__(self, machine: Machine) -> None:
         cache = machine.spec.shared_cache
-        self._piece = max(cache.line if cache is not None else 1, machine.spec.cores.dma.min_transfer)
+        self._transfer_bytes = max(machine.burst_bytes, machine.spec.cores.dma.min_transfer)
+        self._line_bytes = cache.line if cache is not None else 1
         self._begins: list[int] = []  # of ranges that lie apart, in order
         self._ends: list[int] = []
 
@@ -121,7 +122,9 @@ class _Touched:
 
     def _range(self, tensor: Tensor) -> tuple[int, int]:
         begin, end = tensor.base_bytes, tensor.base_bytes + tensor.size_bytes
-        return begin // self._piece, -(-end // self._piece)
+        for piece in (self._transfer_bytes, self._line_bytes):
+            begin, end = begin // piece * piece, -(-end // piece) * piece
+        return begin, end
 
 
 def _phase(
@@ -167,10 +170,10 @@ def _phase(
             resources[f"{name} port"] = (first_fs if name == "load" else 0) + machine.port_fs(busiest)
     loaded, stored = (int(moved[name].sum()) for name in ("load", "store"))
     shared = {"network": network_fs(machine, loaded, stored), "shared cache": cache_fs(machine, loaded, stored)}
-    placed = _placed_fs(program, phase, machine, touched, rows_closed)
+    held, seen = _held(program, machine, footprints["store"].tensors), _numbers(program, touched)
+    placed = _placed_fs(program, phase, machine, held | seen, rows_closed)
     if reuses:
-        seen = {number for number, tensor in enumerate(program.tensors) if touched.holds(tensor)}
-        bursts = _unavoidable(machine, bursts, footprints, seen, merges=merges)
+        bursts = _unavoidable(machine, bursts, footprints, held, seen)
         named = footprints["load"].tensors | footprints["store"].tensors
         touched.add(program.tensors[number] for number in sorted(named))
     memory = "hbm" if machine.memory == "hbm" else "distributed sram"
@@ -199,44 +202,58 @@ def _dependencies_fs(
     return lone_core_fs(program, phase, machine, operands, tasks)
 
 
+def _reuses_stores(machine: Machine) -> bool:
+    """Return whether bytes may be stored without reaching main memory, and loaded again from where they are."""
+    return machine.spec.shared_cache is not None or (machine.memory == "hbm" and machine.hbm.policy.merge)
+
+
+def _held(program: Program, machine: Machine, stored: Set[int]) -> set[int]:
+    """Return the tensors that share a line with one that resides in the cache, or with one that the phase stores."""
+    held = _Touched(machine)
+    if machine.spec.shared_cache is not None:
+        held.add(tensor for tensor in program.tensors if tensor.resident == "cache")
+    if _reuses_stores(machine):
+        held.add(program.tensors[number] for number in sorted(stored))
+    return _numbers(program, held)
+
+
+def _numbers(program: Program, touched: _Touched) -> set[int]:
+    return {number for number, tensor in enumerate(program.tensors) if len(touched) and touched.holds(tensor)}
+
+
 def _unavoidable(
-    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], seen: set[int], merges: bool
+    machine: Machine, bursts: dict[str, int], footprints: dict[str, Footprint], held: Set[int], seen: Set[int]
 ) -> dict[str, int]:
     """Return the bursts that main memory moves at least where not every request reaches its data buses.
 
     A shared cache answers loads, multicast and a controller that merges leave one of several equal accesses. Tensors
-    that earlier phases have `seen` may lie in the cache, as far as it goes.
+    that are `held` need not be loaded; those that earlier phases have `seen` may lie in the cache, as far as it goes.
     """
     cache = machine.spec.shared_cache
     kept = cache.capacity if cache is not None else 0
-    stored = footprints["store"].tensors if cache is not None or merges else set()
-    loaded = footprints["load"].distinct_bytes(without=stored, in_cache=cache is None)
-    again = sum(size for tensor, size in loaded.items() if tensor in seen)
-    fetched = sum(loaded.values()) - min(again, kept)
+    loaded = footprints["load"].distinct_bytes(without=held)
+    again = sum(size for tensors, size in loaded if not tensors.isdisjoint(seen))
+    fetched = sum(size for _, size in loaded) - min(again, kept)
     least = {"load": -(-fetched // machine.burst_bytes), "store": bursts["store"]}
-    if cache is not None or merges:
-        written = sum(footprints["store"].distinct_bytes(without=set(), in_cache=True).values()) - kept
+    if _reuses_stores(machine):
+        written = sum(size for _, size in footprints["store"].distinct_bytes(without=set())) - kept
         least["store"] = max(0, -(-written // machine.burst_bytes))
     return least
 
 
-def _placed_fs(program: Program, phase: Phase, machine: Machine, touched: _Touched, rows_closed: bool) -> int:
+def _placed_fs(program: Program, phase: Phase, machine: Machine, cached: Set[int], rows_closed: bool) -> int:
     """Return the bound of DRAM from where bursts lie: all of them, or those loads that a cache cannot answer.
 
-    What shares a line with a tensor that may be cached already is left out.
+    What shares a line with a tensor that may be `cached` already is left out.
     """
     if machine.memory != "hbm" or machine.hbm.policy.merge:
         return 0
-    everything, cache = set(range(len(program.tensors))), machine.spec.shared_cache
-    if cache is None and machine.spec.noc.multicast_window is None:
+    everything = set(range(len(program.tensors)))
+    if machine.spec.shared_cache is None and machine.spec.noc.multicast_window is None:
         moved = [asked(program, phase, machine, queue, everything) for queue in ("load", "store")]
         return placed_fs(machine, np.concatenate(moved), rows_closed, written_back=False)
-    held = _Touched(machine)
-    held.add(tensor for tensor in program.tensors if tensor.resident == "cache")
-    stored = {int(phase.tiles[i.tile]["tensor"]) for i in phase.decoded[QUEUES.index("store")] if i.op is Op.STORE}
-    held.add(program.tensors[number] for number in sorted(stored))
-    fresh = {n for n in everything if not held.holds(program.tensors[n]) and not touched.holds(program.tensors[n])}
-    return placed_fs(machine, np.unique(asked(program, phase, machine, "load", fresh)), rows_closed, written_back=False)
+    loads = asked(program, phase, machine, "load", everything - cached)
+    return placed_fs(machine, np.unique(loads), rows_closed, written_back=False)
 
 
 def _alone_fs(cost: UnitCost) -> int:

@@ -10,8 +10,9 @@ layout, too many pieces, starts that depend on a running index) the answer is no
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 from layouts import Layout, is_injective
 
 Array = np.ndarray[Any, Any]
+Mode: TypeAlias = tuple[int, int]  # extent, stride in bytes
 DIRECT = NONE  # instead of an index tensor
 MOST_PIECES = 1 << 22  # assumed: of one instruction; they take some 500 MB
 
@@ -86,23 +88,23 @@ class Footprint:
         assert pages is not None  # tiles name index tensors only
         return [_in_memory(boxes, pages.astype(np.int64), position, page_size)]
 
-    def distinct_bytes(self, without: set[int], in_cache: bool) -> dict[int, int]:
-        """Return by tensor a number of bytes which are surely touched, of none in `without` and, unless `in_cache`, of
-        none that has bytes where one lies that resides in the shared cache.
+    def distinct_bytes(self, without: Set[int]) -> list[tuple[frozenset[int], int]]:
+        """Return groups of tensors, none in `without`, with a number of bytes which are surely touched of each.
 
-        Tensors that begin at one address are one: keys may be values, too.
+        Groups lie apart. Of tensors that may have bytes in common, such as keys that are values, too, one counts.
         """
         least: dict[int, int] = {}
-        names: dict[int, int] = {}  # by address
-        held = [] if in_cache else [tensor for tensor in self._program.tensors if tensor.resident == "cache"]
         for access, boxes in self._boxes.items():
             tensor = self._program.tensors[access.tensor]
-            hidden = access.tensor in without or any(_overlap(tensor, other) for other in held)
-            if boxes and not hidden and _keeps_apart(tensor.layout.layout):
+            if boxes and access.tensor not in without and _keeps_apart(tensor.layout.layout):
                 size = min(_disjoint_elements(np.concatenate(boxes)) * tensor.element_bytes, tensor.size_bytes)
-                number = names.setdefault(tensor.base_bytes, access.tensor)
-                least[number] = max(least.get(number, 0), size)
-        return least
+                least[access.tensor] = max(least.get(access.tensor, 0), size)
+        groups: list[frozenset[int]] = []
+        for number in least:
+            tensor = self._program.tensors[number]
+            joined = [g for g in groups if any(_may_share(tensor, self._program.tensors[other]) for other in g)]
+            groups = [g for g in groups if g not in joined] + [frozenset({number}).union(*joined)]
+        return [(group, max(least[number] for number in group)) for group in groups]
 
     def _repeats(self, table: int) -> bool:
         """Return whether a page stands in an index tensor more than once."""
@@ -112,10 +114,31 @@ class Footprint:
         return self._repeated[table]
 
 
-def _overlap(one: Tensor, other: Tensor) -> bool:
-    """Return whether the address ranges of two tensors, from first to last byte, have bytes in common."""
-    begin, end = max(one.base_bytes, other.base_bytes), (t.base_bytes + t.size_bytes for t in (one, other))
-    return begin < min(end)
+def _may_share(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors may have bytes in common: they reach over each other, and do not take turns."""
+    begin, end = max(one.base_bytes, other.base_bytes), min(t.base_bytes + t.size_bytes for t in (one, other))
+    return begin < end and not any(_take_turns(one, other, turn_bytes) for _, turn_bytes in _modes(one) or ())
+
+
+def _modes(tensor: Tensor) -> list[Mode] | None:
+    """Return (extent, stride in bytes) of what a tensor's layout consists of, None of one with more than strides."""
+    layout = tensor.layout.layout
+    if layout.stages or layout.offset != 0 or any(type(s) is not int or s < 0 for _, s in layout.leaves()):
+        return None
+    return [(extent, stride * tensor.element_bytes) for extent, stride in layout.leaves() if extent > 1]
+
+
+def _take_turns(one: Tensor, other: Tensor, turn_bytes: int) -> bool:
+    """Return whether each of two tensors keeps to a part of its own of every `turn_bytes` of memory."""
+    reaches = []
+    for tensor in (one, other):
+        modes = _modes(tensor)
+        if modes is None or any(stride % turn_bytes for _, stride in modes if stride >= turn_bytes):
+            return False
+        within = sum((extent - 1) * stride for extent, stride in modes if stride < turn_bytes)
+        reaches.append(within + tensor.element_bytes)
+    behind = (other.base_bytes - one.base_bytes) % turn_bytes
+    return reaches[0] <= behind and behind + reaches[1] <= turn_bytes
 
 
 @lru_cache(maxsize=1024)

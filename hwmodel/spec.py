@@ -455,9 +455,8 @@ def _check_ranges(spec: MachineSpec, where: str) -> None:
                 raise ValueError(f"{where}: ranges.{path}.{name}: {text}") from None
             ends.append(dict(_settable(end))[path])
         if not ends[0] <= numbers[path] <= ends[1] or ends[0] == ends[1]:
-            raise ValueError(
-                f"{where}: ranges.{path}: {entry.low} to {entry.high}: allowed: a range that the number itself lies in"
-            )
+            given = f"{entry.low} to {entry.high}, where {path} is {dict(leaves(spec.model_dump()))[path]}"
+            raise ValueError(f"{where}: ranges.{path}: {given}: allowed: a range that the number itself lies in")
 
 
 def _unknown_keys(tree: Mapping[str, Any]) -> Iterator[str]:

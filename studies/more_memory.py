@@ -104,14 +104,13 @@ def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
         shares = [100 * number(row, "time_limited_by_hbm") for row in (base, best)]
         others = (
             f"{row['memory']} ({number(row, 'peak_tb_per_s') / number(base, 'peak_tb_per_s'):.2f} times the peak) "
-            f"{compared(number(row, 'time_us'), number(base, 'time_us'))}"
+            f"{compared(number(row, 'time_us'), number(base, 'time_us'))}{_moved(row, base)}"
             for row in mine
             if row is not base
         )
         found.append(
-            f"{work}: {BASE} takes {number(base, 'time_us') / 1e3:.2f} ms, "
-            f"{shares[0]:.0f} % of it in kernels that HBM bounds. Against it take "
-            f"{listed(list(others))}."
+            f"{work}: {BASE} takes {number(base, 'time_us') / 1e3:.2f} ms, {shares[0]:.0f} % of it in kernels that HBM "
+            f"bounds, and moves {_of_peak(base):.0f} % of what its peak would. Against it take {listed(list(others))}."
         )
         found.append(
             f"{work}: with the fastest, {best['memory']}, {shares[1]:.0f} % of the time is "
@@ -119,6 +118,18 @@ def sentences(rows: Sequence[Row]) -> tuple[str, ...]:
             f"{number(best, 'moved_tb_per_s'):.2f} of {number(best, 'peak_tb_per_s'):.2f} TB/s are moved."
         )
     return tuple(found)
+
+
+def _of_peak(row: Row) -> float:
+    """Return what is moved, in percent of what the peak would move."""
+    return 100 * number(row, "moved_tb_per_s") / number(row, "peak_tb_per_s")
+
+
+def _moved(row: Row, base: Row) -> str:
+    """Return in brackets how much of its peak a memory moves, and how many bytes where tiles of it move others."""
+    bytes_moved = compared(number(row, "moved_bytes"), number(base, "moved_bytes"))
+    others = "" if bytes_moved == "as much" else f", in bytes {bytes_moved}"
+    return f" (moving {_of_peak(row):.0f} % of that{others})"
 
 
 def study(jobs: int) -> Answer:

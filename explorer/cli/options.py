@@ -8,6 +8,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +44,55 @@ Sets = Annotated[
         help="path=value[,path=value]: a knob (see `rowhit kernels NAME`), batch, context or a machine number.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the shared options ask about one kernel, in the order in which `--help` lists them."""
+
+    machine: Machine
+    kernel: Kernel
+    model: Model = None
+    batch: BatchSize = None
+    context: Context = None
+    trace: Trace = None
+    seed: Seed = 0
+    m: Size = None
+    n: Size = None
+    k: Size = None
+    sizes: Sizes = None
+    routing: Routing = None
+    sets: Sets = None
+    suggest: Suggest = False
+
+    def query(self) -> Query:
+        """Return the query that is asked, and print what of its model is not known; ValueError names a wrong option."""
+        options = sizes_of(self.sizes, {"m": self.m, "n": self.n, "k": self.k})
+        lengths = self.batch, self.context, self.trace, self.seed
+        query = query_of(self.machine, self.kernel, self.model, *lengths, options, self.routing)
+        warn(self.model)
+        return with_knobs(query, self.sets, self.suggest)
+
+
+def asks(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the shared options, of which `defaults` replace some defaults, and hand it their `Question`."""
+    shared = [
+        option.replace(default=defaults.get(option.name, option.default))
+        for option in signature(Question, eval_str=True).parameters.values()
+    ]
+
+    def giving(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(signature(command, eval_str=True).parameters.values())[1:]
+
+        @wraps(command)
+        def asked(**given: Any) -> None:
+            command(Question(**{option.name: given.pop(option.name) for option in shared}), **given)
+
+        options = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in (*shared, *own)]
+        asked.__signature__ = Signature(options)  # type: ignore[attr-defined]  # typer reads it
+        return asked
+
+    return giving
 
 
 def sizes_of(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int | str]:

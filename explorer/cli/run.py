@@ -7,26 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from explorer.cli.options import (
-    BatchSize,
-    Context,
-    Engine,
-    Kernel,
-    Machine,
-    Model,
-    Routing,
-    Seed,
-    Sets,
-    Size,
-    Sizes,
-    Suggest,
-    Trace,
-    query_of,
-    say_engine,
-    sizes_of,
-    warn,
-    with_knobs,
-)
+from explorer.cli.options import Engine, Question, asks, say_engine
 from explorer.text.json_text import Json, print_json
 
 if TYPE_CHECKING:
@@ -35,21 +16,9 @@ if TYPE_CHECKING:
     from hwmodel.timeline import Timeline
 
 
+@asks()
 def run(
-    machine: Machine,
-    kernel: Kernel,
-    model: Model = None,
-    batch: BatchSize = None,
-    context: Context = None,
-    trace: Trace = None,
-    seed: Seed = 0,
-    m: Size = None,
-    n: Size = None,
-    k: Size = None,
-    sizes: Sizes = None,
-    routing: Routing = None,
-    sets: Sets = None,
-    suggest: Suggest = False,
+    question: Question,
     engine: Engine = "compiled",
     save: Annotated[Path | None, typer.Option(help="A file to write the program and its result to.")] = None,
     as_json: Json = False,
@@ -59,12 +28,9 @@ def run(
     from explorer.text import run as run_view
     from explorer.text import tables
 
-    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
-    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    warn(model)
     if save is not None and (not save.parent.is_dir() or save.is_dir()):
         raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
-    query = with_knobs(query, sets, suggest)
+    query = question.query()
     with evaluate.suggesting(query):
         saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
     assert saved.result is not None
@@ -95,22 +61,10 @@ def write_saved(path: Path, saved: Saved) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+@asks(kernel="")
 def explain(
-    machine: Machine,
-    kernel: Kernel = "",
+    question: Question,
     file: Annotated[Path | None, typer.Argument(help="What `rowhit run --save` wrote, in place of a kernel.")] = None,
-    model: Model = None,
-    batch: BatchSize = None,
-    context: Context = None,
-    trace: Trace = None,
-    seed: Seed = 0,
-    m: Size = None,
-    n: Size = None,
-    k: Size = None,
-    sizes: Sizes = None,
-    routing: Routing = None,
-    sets: Sets = None,
-    suggest: Suggest = False,
     engine: Engine = "compiled",
     path: Annotated[bool, typer.Option("--path", help="The critical path, too, by the reference: slower.")] = False,
     as_json: Json = False,
@@ -121,8 +75,9 @@ def explain(
     from explorer.study import settings
     from explorer.text import tables
 
+    machine, sets = question.machine, question.sets
     if file is not None:
-        if kernel or sizes or suggest or (model, batch, context, trace, m, n, k, routing) != (None,) * 8:
+        if question != Question(machine, "", sets=sets):
             raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
         overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
         with bar(wanted=not as_json) as progress:
@@ -131,12 +86,9 @@ def explain(
         ran = saved.program and path and evaluate.recorded(saved.program, evaluate.machine_of(machine, overrides))
         _say_explanation(found, ran or None, title, as_json)
         return
-    if not kernel:
+    if not question.kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
-    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
-    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    warn(model)
-    query = with_knobs(query, sets, suggest)
+    query = question.query()
     with evaluate.suggesting(query), bar(wanted=not as_json) as progress:
         found = evaluate.explanation(query, engine, progress)
         ran = evaluate.timeline(query) if path else None
@@ -157,30 +109,16 @@ def _say_explanation(found: Explanation, ran: Timeline | None, title: str, as_js
         print("\n\n".join(texts))
 
 
+@asks()
 def program(
-    machine: Machine,
-    kernel: Kernel,
-    model: Model = None,
-    batch: BatchSize = None,
-    context: Context = None,
-    trace: Trace = None,
-    seed: Seed = 0,
-    m: Size = None,
-    n: Size = None,
-    k: Size = None,
-    sizes: Sizes = None,
-    routing: Routing = None,
-    sets: Sets = None,
-    suggest: Suggest = False,
+    question: Question,
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to. Tensors, buffers, the instruction streams, and a map of the scratchpad."""
     from explorer import evaluate
     from explorer.text import tables
 
-    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
-    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    query = with_knobs(query, sets, suggest)
+    query = question.query()
     with evaluate.suggesting(query):
         facts, text = evaluate.program_facts(query)
     knobs = evaluate.knobs(query)

@@ -7,42 +7,13 @@ from typing import Annotated
 
 import typer
 
-from explorer.cli.options import (
-    BatchSize,
-    Context,
-    Kernel,
-    Machine,
-    Model,
-    Routing,
-    Seed,
-    Sets,
-    Size,
-    Sizes,
-    Suggest,
-    Trace,
-    query_of,
-    sizes_of,
-    warn,
-    with_knobs,
-)
+from explorer.cli.options import Question, asks
 
 
+@asks()
 def timeline(
-    machine: Machine,
-    kernel: Kernel,
+    question: Question,
     out: Annotated[Path, typer.Option(help="The file to write: FILE.json, or FILE.json.gz to compress it.")],
-    model: Model = None,
-    batch: BatchSize = None,
-    context: Context = None,
-    trace: Trace = None,
-    seed: Seed = 0,
-    m: Size = None,
-    n: Size = None,
-    k: Size = None,
-    sizes: Sizes = None,
-    routing: Routing = None,
-    sets: Sets = None,
-    suggest: Suggest = False,
     start_us: Annotated[float, typer.Option("--from", min=0, help="Microsecond from which on to show the run.")] = 0,
     end_us: Annotated[
         float | None, typer.Option("--to", min=0, help="Microsecond up to which to show it.  [default: its end]")
@@ -60,10 +31,7 @@ def timeline(
         raise ValueError(f"--out: {out}: allowed: a file in a folder that is there")
     if not 0 < max_mb <= perfetto.MOST_MB:
         raise ValueError(f"--max-mb: {max_mb:g}; allowed: above 0, up to {perfetto.MOST_MB}")
-    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
-    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    warn(model)
-    query = with_knobs(query, sets, suggest)
+    query = question.query()
     with evaluate.suggesting(query):
         run = run_data.of_query(query)
     recorded = run.recorded()

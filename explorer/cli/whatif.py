@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from explorer.cli.options import (
-    BatchSize,
-    Context,
-    Kernel,
-    Machine,
-    Model,
-    Routing,
-    Seed,
-    Sets,
-    Size,
-    Sizes,
-    Suggest,
-    Trace,
-    query_of,
-    sizes_of,
-    trace_path,
-    warn,
-    with_knobs,
-)
+from explorer.cli.options import Question, asks, trace_path
 from explorer.text.json_text import Json, print_json
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
@@ -39,23 +22,11 @@ AUTO = "auto"
 SWEEP = "PATH=A..B, A..B+STEP, A..B*FACTOR or V,V,...: a knob, batch, context or number; two make a grid."
 
 
+@asks()
 def whatif(
-    machine: Machine,
-    kernel: Kernel,
-    sets: Sets = None,
+    question: Question,
     sweeps: Annotated[list[str] | None, typer.Option("--sweep", help=SWEEP)] = None,
     against: Annotated[str | None, typer.Option(help="Compare with this change instead of the baseline.")] = None,
-    model: Model = None,
-    batch: BatchSize = None,
-    context: Context = None,
-    trace: Trace = None,
-    seed: Seed = 0,
-    m: Size = None,
-    n: Size = None,
-    k: Size = None,
-    sizes: Sizes = None,
-    routing: Routing = None,
-    suggest: Suggest = False,
     fidelity: Fidelity = AUTO,
     jobs: OneJob = 1,
     as_json: Json = False,
@@ -68,13 +39,11 @@ def whatif(
     from explorer.study import settings
     from explorer.workers import workers
 
-    options = sizes_of(sizes, {"m": m, "n": n, "k": k})
-    query = query_of(machine, kernel, model, batch, context, trace, seed, options, routing)
-    warn(model)
-    if not (sets or sweeps or against):
+    if not (question.sets or sweeps or against):
         raise ValueError("whatif needs at least one --set path=value, or a --sweep")
-    changes, axes = [settings.parse(text) for text in sets or ()], axes_of([parse_axis(text) for text in sweeps or ()])
-    query = with_knobs(query, None, suggest)
+    changes = [settings.parse(text) for text in question.sets or ()]
+    axes = axes_of([parse_axis(text) for text in sweeps or ()])
+    query = replace(question, sets=None).query()
     with workers(jobs) as executor:
         other = settings.parse(against) if against else ()
         table = what_if(query, changes, axes, check(fidelity), ASKER, executor, other)

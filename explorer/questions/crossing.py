@@ -2,8 +2,9 @@
 
 Between two neighbouring points of a sweep at which different designs are better lies at least one crossing. It is found
 by asking points between: halving whole numbers until neighbours are left, or decimal ones until they are within a
-thousandth. Points that cannot run are passed over; where none between two points can run, the crossing is only known to
-lie between them. Two crossings between neighbouring points of the sweep are not seen. Equal times do not beat.
+thousandth (near 0, a millionth of the distance at the begin). Points that cannot run are passed over; where none
+between two points can run, the crossing is only known to lie between them. Two crossings between neighbouring points of
+the sweep are not seen. Equal times do not beat.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from explorer.study.objective import microseconds
 
 PRECISION = Decimal("0.001")  # of a crossing on an axis of decimal numbers, relative
+FINEST = Decimal("0.000001")  # of the distance of the points between which it is looked for: it may lie at 0
 TRIES = 8  # points around the middle that are asked where those before cannot run
 
 Times = tuple[float, float]  # of the design and of the one it is compared with, in us
@@ -44,7 +46,10 @@ class Flip:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where `design` beats `other` from `first` to `last` of an axis; `where` says what else is held."""
+    """Where `design` beats `other` from `first` to `last` of an axis.
+
+    `where` says what else is held, `doubt` why the better one may be another, where it is not both run whole.
+    """
 
     design: str
     other: str
@@ -54,29 +59,30 @@ class Crossing:
     flips: tuple[Flip, ...]
     beats_at_first: bool
     where: str = ""
+    doubt: str = ""
 
     @property
     def sentence(self) -> str:
         """Return in one sentence where the design beats the other."""
         held = f" at {self.where}" if self.where else ""
+        doubt = f"; {self.doubt}" if self.doubt else ""
         if not self.flips:
             always = "beats" if self.beats_at_first else "never beats"
-            return f"{self.design} {always} {self.other} at {self.path} {self.first} to {self.last}{held}"
+            return f"{self.design} {always} {self.other} at {self.path} {self.first} to {self.last}{held}{doubt}"
         spans = " and ".join(self._spans())
         times = "; ".join(_times(flip) for flip in self.flips)
-        return f"{self.design} beats {self.other} {spans}{held} ({times})"
+        return f"{self.design} beats {self.other} {spans}{held} ({times}){doubt}"
 
     def _spans(self) -> Iterator[str]:
-        begun = self.first if self.beats_at_first else None
+        begun = self.first
         for flip in self.flips:
+            between = f"somewhere between {flip.low} and {flip.high}"
             if flip.begins:
-                begun = flip.high if flip.exact else f"somewhere between {flip.low} and {flip.high}"
+                begun = flip.high if flip.exact else between
             else:
-                end = flip.low if flip.exact else f"somewhere between {flip.low} and {flip.high}"
-                begun, start = None, "" if begun in (self.first, None) else f"from {self.path} {begun} "
-                yield f"{start}up to {self.path} {end}"
-        if begun is not None:
-            yield f"from {self.path} {begun} on"
+                yield f"from {self.path} {begun} to {flip.low if flip.exact else between}"
+        if self.flips[-1].begins:
+            yield f"from {self.path} {begun} to {self.last}"
 
     def record(self) -> dict[str, Any]:
         """Return the crossing as JSON-able values."""
@@ -97,6 +103,7 @@ class Crossing:
             "where": self.where,
             "beats_at_first": self.beats_at_first,
             "flips": flips,
+            "doubt": self.doubt,
             "sentence": self.sentence,
         }
 
@@ -121,7 +128,8 @@ def flips(
 def _narrowed(
     low: tuple[Decimal, Times], high: tuple[Decimal, Times], ask: Ask, whole: bool, text: Callable[[Decimal], str]
 ) -> Flip:
-    while not _close(low[0], high[0], whole):
+    finest, precision = (Decimal(1), Decimal(0)) if whole else (FINEST * (high[0] - low[0]), PRECISION)
+    while high[0] - low[0] > max(finest, precision * abs(high[0])):
         middle = next(((at, times) for at in _between(low[0], high[0], whole) if (times := ask(at))), None)
         if middle is None:
             return Flip(text(low[0]), text(high[0]), low[1], high[1], exact=False)
@@ -134,10 +142,6 @@ def _narrowed(
 
 def _beats(times: Times) -> bool:
     return times[0] < times[1]
-
-
-def _close(low: Decimal, high: Decimal, whole: bool) -> bool:
-    return high - low <= 1 if whole else high - low <= PRECISION * abs(high)
 
 
 def _between(low: Decimal, high: Decimal, whole: bool) -> Iterator[Decimal]:

@@ -100,6 +100,7 @@ class Robustness:
     flips: tuple[Table, ...]
     swings: tuple[Swing, ...]
     held_out: tuple[HeldOut, ...]
+    unasked: tuple[str, ...] = ()  # uncertain numbers that a design sets, or at whose ends one cannot run
 
     @property
     def sentences(self) -> list[str]:
@@ -151,16 +152,12 @@ class Bench:
             tuple((path, value) for path, value in each.changes if path.removeprefix(MACHINE_PREFIX) not in swept)
             for each in taken
         ]
-        table = what_if(
-            query or self.query, changes[1:], axes, self.fidelity, self.asker, self.executor, against=changes[0]
-        )
-        names = {design.label: each.name for design, each in zip(table.designs, taken, strict=True)}
-        designs = tuple(replace(design, label=names[design.label]) for design in table.designs)
-        crossings = tuple(
-            replace(crossing, design=names[crossing.design], other=names[crossing.other])
-            for crossing in table.crossings
-        )
-        return replace(table, designs=designs, crossings=crossings)
+        if len(set(changes)) < len(changes):
+            paths = ", ".join(axis.path for axis in axes)
+            raise ValueError(f"--axis {paths}: designs differ in nothing else; allowed: what all of them share")
+        names = [each.name for each in taken]
+        asked, executor = (query or self.query, changes[1:], axes, self.fidelity, self.asker), self.executor
+        return what_if(*asked, executor, against=changes[0], names=names)
 
 
 def robust(
@@ -199,6 +196,7 @@ def robust(
             flips,
             tuple(swings),
             tuple(held_out(bench, seeds, trace, trace_path)),
+            tuple(sorted(evaluate.machine_of(query.machine).spec.ranges.keys() - {swing.path for swing in swings})),
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from explorer.questions.sweep import Axis
 from explorer.storage.row import all_numbers, nested, per_unit, with_nulls
 from explorer.study import settings
 from explorer.study.settings import Settings
+from explorer.text.tables import percent
 from explorer.workers import Refused, attempt
 
 if TYPE_CHECKING:
@@ -177,8 +178,11 @@ def what_if(
     asker: Asker,
     executor: Executor,
     against: Settings = (),
+    names: Sequence[str] = (),
 ) -> Table:
     """Return the answers to a query and changes of it at every point of the axes; `against` changes the first design.
+
+    `names`: what the designs are called, the first one first; by default their changes.
 
     Raises ValueError naming the setting that the simulator does not take, or the design that cannot run at any point.
     """
@@ -186,6 +190,8 @@ def what_if(
     if against and not changes:
         changes = [()]
     designs = tuple(_design(change, defaults) for change in (against, *changes))
+    if names:
+        designs = tuple(replace(design, label=name) for design, name in zip(designs, names, strict=True))
     points = list(itertools.product(*(axis.values for axis in axes)))
     if len(points) * len(designs) > MAX_CELLS:
         raise ValueError(f"--sweep: {len(points)} points of {len(designs)} designs; allowed: {MAX_CELLS} in all")
@@ -200,8 +206,7 @@ def what_if(
     answers = executor.map(partial(_measured, asker, fidelity), runnable)
     cells = tuple(_cell(*cell, refused.get(place, ""), answers, asker) for place, cell in enumerate(asked))
     table = Table(asker.describe(query), fidelity, designs, tuple(axes), cells, ())
-    found = tuple(_crossings(table, query, asker, executor, defaults))
-    return Table(table.title, fidelity, designs, tuple(axes), cells, found)
+    return replace(table, crossings=tuple(_crossings(table, query, asker, executor, defaults)))
 
 
 def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -> dict[str, float]:
@@ -302,7 +307,8 @@ def _crossings(
             where = ", ".join(f"{path} {value}" for path, value in fixed)
             begins = first[1][0] < first[1][1]
             ends = axis.text(first[0]), axis.text(last[0])
-            yield Crossing(design.label, table.designs[0].label, axis.path, *ends, changes, begins, where)
+            doubt = _doubt(table, number, [times for _, times in found])
+            yield Crossing(design.label, table.designs[0].label, axis.path, *ends, changes, begins, where, doubt)
 
 
 def _times_along(table: Table, along: int, held: tuple[str, ...], number: int) -> list[tuple[Decimal, Times]]:
@@ -315,6 +321,20 @@ def _times_along(table: Table, along: int, held: tuple[str, ...], number: int) -
         if one is not None and other is not None:
             found.append((at, (one, other)))
     return sorted(found)
+
+
+def _doubt(table: Table, number: int, times: Sequence[Times]) -> str:
+    """Return why the better of a design and the first one may be the other one; empty where both were run whole."""
+    hows = {cell.answer.how for cell in table.cells if cell.design in (0, number) and cell.answer is not None}
+    if "bound" in hows:
+        return "lower bounds alone were compared"
+    if "windows" not in hows:
+        return ""
+    from explorer.questions.window_error import known_error
+
+    error = known_error().worst_ratio
+    sure = all(abs(one / other - 1) > error for one, other in times if other)
+    return "" if sure else f"times by windows, which are sure of the better one above a difference of {percent(error)}"
 
 
 def _asked(queries: Sequence[Query], table: Table, asker: Asker, executor: Executor) -> Times | None:

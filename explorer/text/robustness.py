@@ -48,8 +48,13 @@ def _order(found: Robustness) -> str:
 
 
 def _about_ranges(found: Robustness) -> list[str]:
+    left = (
+        [f"not asked over their ranges, as a design sets them or cannot run there: {', '.join(found.unasked)}"]
+        if found.unasked
+        else []
+    )
     if not found.swings:
-        return ["the machine file gives no ranges of uncertain numbers"]
+        return left or ["the machine file gives no ranges of uncertain numbers"]
     lost = [swing.path for swing in found.swings if swing.best(False) or swing.best(True)]
     widest = found.swings[0]
     keeps = (
@@ -59,6 +64,7 @@ def _about_ranges(found: Robustness) -> list[str]:
         f"over the ranges of {len(found.swings)} uncertain numbers {keeps}; the time moves most with {widest.path}: "
         f"{percent(widest.width)} from {widest.low} to {widest.high}",
         *(swing.crossing.sentence for swing in found.swings if swing.crossing is not None and swing.crossing.flips),
+        *left,
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -71,10 +71,11 @@ def text(table: pd.DataFrame) -> str:
     least = int(table["least_bytes"].iloc[-1])
     enough = table[table["least_bytes"] <= (1 + STOPS_PAYING) * least].iloc[0]
     smallest = table.groupby("capacity_bytes")["traffic_bytes"].min()
-    first: Any = smallest.index[0]
+    first, last = smallest.index[[0, -1]]
+    more = "what more would save was not tried" if enough["capacity_bytes"] == last else "more does not pay"
     return (
         f"With {int(enough['capacity_bytes']) // _KIB:,} KiB the traffic is within {100 * STOPS_PAYING:.0f} % of the "
-        f"least found ({least:,} bytes): more does not pay. With the smallest, {int(first) // _KIB:,} KiB, it is "
+        f"least found ({least:,} bytes): {more}. With the smallest, {int(first) // _KIB:,} KiB, it is "
         f"{int(smallest.iloc[0]):,} bytes."
     )
 

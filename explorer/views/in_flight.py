@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +78,7 @@ def _latency(run: RunData) -> pd.DataFrame:
 
 def latency_figure(table: pd.DataFrame) -> go.Figure:
     drawing = go.Figure()
-    for (name, part), colour in zip(table.groupby("name", sort=True), SERIES, strict=False):
+    for (name, part), colour in zip(table.groupby("name", sort=True), cycle(SERIES), strict=False):
         ordered = np.sort(part["latency_ns"].to_numpy(np.float64))
         drawing.add_scatter(
             x=ordered.tolist(), y=((np.arange(len(ordered)) + 1) / len(ordered)).tolist(), name=str(name), mode="lines",

@@ -202,18 +202,28 @@ def pair_text(table: Knobs) -> str:
     best = pair_table(table)
     cells = best.to_numpy(np.float64)
     low, column = np.unravel_index(int(np.nanargmin(cells)), cells.shape)
-    steady = {str(best.columns[int(np.nanargmin(line))]) for line in cells if not np.isnan(line).all()}
-    always = (
-        f"whatever {second} is, {first} {steady.pop()} is best"
-        if len(steady) == 1
-        else f"which {first} is best depends on {second}"
-    )
     missing = int(np.isnan(cells).sum())
     gaps = f"; {missing} of {cells.size} pairs were not simulated" if missing else ""
     return (
         f"The best is {first} {best.columns[int(column)]} with {second} {best.index[int(low)]} "
-        f"({shown(table.metrics[0], float(cells[low, column]))}); {always}{gaps}."
+        f"({shown(table.metrics[0], float(cells[low, column]))}); {_steady(best)}{gaps}."
     )
+
+
+def _steady(best: pd.DataFrame) -> str:
+    """Return in words whether one value of the first knob is the best with every value of the second."""
+    first, second = best.columns.name, best.index.name
+    lines = best.dropna()
+    if not len(lines):
+        return f"with no {second} all {first} were simulated"
+    wins = lines.eq(lines.min(axis=1), axis=0).all()
+    always = [str(value) for value in best.columns[wins.to_numpy()]]
+    which = "" if len(lines) == len(best) else ", where all were simulated"
+    if not always:
+        return f"which {first} is best depends on {second}{which}"
+    if len(always) == best.shape[1]:
+        return f"{first} makes no difference{which}"
+    return f"whatever {second} is, {first} {' or '.join(always)} is best{which}"
 
 
 def _noun(metric: str) -> str:

@@ -95,7 +95,7 @@ def _balance_sentence(name: str, part: Balance) -> str:
 
 def _banks(study: StudyData, name: str) -> Banks:
     if name not in study.details:
-        raise NotShown("the details of the designs were not read")
+        raise NotShown("what its banks carried was not read")
     highest = max(int(details.banks["activates"].max(initial=0)) for details in study.details.values())
     banks = study.details[name].banks
     return name, banks["activates"], banks["conflicts"], highest

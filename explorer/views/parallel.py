@@ -81,13 +81,14 @@ def text(table: Lines) -> str:
     metric = table.metrics[0]
     best = table.rows.nsmallest(max(1, len(table.rows) // 10), metric)
     common = [f"{name} {best[name].iloc[0]}" for name in table.knobs if best[name].nunique() == 1 and len(best) > 1]
-    cut = f", the best {len(table.rows)} of them drawn" if len(table.rows) < table.total else ""
+    cut = f", the best {len(table.rows):,} of them drawn" if len(table.rows) < table.total else ""
+    tenth = "the best tenth of those drawn" if cut else "the best tenth"
     if len(best) < 2:
         said = "too few to say what the best tenth has in common"
     elif common:
-        said = f"the best tenth ({count(len(best), 'design')}) all have {', '.join(common)}"
+        said = f"{tenth} ({count(len(best), 'design')}) all have {', '.join(common)}"
     else:
-        said = f"the best tenth ({count(len(best), 'design')}) have no setting in common"
+        said = f"{tenth} ({count(len(best), 'design')}) have no setting in common"
     return f"{count(table.total, 'design')}{cut}: {said}. Drag along an axis to cut."
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
@@ -85,7 +86,7 @@ def _held(timeline: Timeline, core: int) -> list[dict[str, str | float]]:
 
 def figure(table: Residency) -> go.Figure:
     drawing = go.Figure()
-    for (tensor, part), colour in zip(table.blocks.groupby("tensor", sort=True), SERIES * 4, strict=False):
+    for (tensor, part), colour in zip(table.blocks.groupby("tensor", sort=True), cycle(SERIES), strict=False):
         drawing.add_bar(
             base=list(part["from_us"]), x=list(part["to_us"] - part["from_us"]), y=list(part["block"]), orientation="h",
             name=str(tensor), marker={"color": colour, "line": {"width": 0}},

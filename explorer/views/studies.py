@@ -113,10 +113,11 @@ def _shared(studies: Sequence[StudyData]) -> Slowdown:
     if any(study.objective.metric != "time_us" for study in studies):
         raise NotShown("the studies do not all look for the least time")
     knob = next((name for name in knobs if "layout" in name), knobs[0])
-    best = pd.DataFrame({s.name: s.done.groupby(s.done[knob].astype(str))["time_us"].min() for s in studies}).dropna()
-    if not len(best):
+    best = pd.DataFrame({s.name: s.done.groupby(s.done[knob].astype(str))["time_us"].min() for s in studies})
+    slowdown = (best / best.min()).dropna()
+    if not len(slowdown):
         raise NotShown(f"no value of {knob} was simulated in all studies")
-    return Slowdown(knob, best / best.min(), str(studies[0].baseline[knob]))
+    return Slowdown(knob, slowdown, str(studies[0].baseline[knob]))
 
 
 def _best(studies: Sequence[StudyData]) -> Versus:

@@ -18,7 +18,6 @@ from explorer.search.samplers import choose
 from explorer.storage.details import Details
 from explorer.storage.folder import Identity, read_details, read_identity, rows_frame, space_frame
 from explorer.study.objective import OBJECTIVES, Objective
-from explorer.study.study import Study
 from explorer.summary import plain
 from explorer.views.view import NotShown
 
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE, BEST = "Baseline", "Best found"
-
-
-def objectives_of(study: Study) -> tuple[str, ...]:
-    """Return the names of the metrics that a study makes small."""
-    return study.objectives
 
 
 @dataclass(frozen=True)
@@ -49,12 +43,12 @@ class StudyData:
     @property
     def objectives(self) -> tuple[str, ...]:
         """The metrics that the study makes small, which its rows have."""
-        return tuple(name for name in objectives_of(self.identity.study) if name in self.rows)
+        return tuple(name for name in self.identity.study.objectives if name in self.rows)
 
     @property
     def objective(self) -> Objective:
         """The first of them, with its words."""
-        return OBJECTIVES[objectives_of(self.identity.study)[0]]
+        return OBJECTIVES[self.identity.study.objectives[0]]
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -110,10 +104,16 @@ class StudyData:
         return tuple(dict.fromkeys(names))
 
     def cut(self, keep: pd.Series[bool]) -> StudyData:
-        """Return the study with the rows to keep, and the baseline, which every view shows."""
+        """Return the study with the rows to keep, and the baseline, which every view shows.
+
+        Details of a best that is not kept are left out: those of another are not read.
+        """
         kept = keep.fillna(False).astype(bool)
         kept.iloc[0] = True
-        return replace(self, rows=self.rows[kept])
+        found = replace(self, rows=self.rows[kept])
+        if found.best["point"] != self.best["point"]:
+            found = replace(found, details={BASELINE: self.details[BASELINE]} if self.details else {})
+        return found
 
 
 def read(folder: Path, name: str = "", details: bool = True) -> StudyData:

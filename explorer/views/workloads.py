@@ -22,7 +22,10 @@ WHOLE = "the mix"
 
 @dataclass(frozen=True)
 class Slowdown:
-    """`matrix`: the best time with each value of `knob` [value, workload], over the best of its workload."""
+    """`matrix`: the best time with each value of `knob` [value, workload], over the best of its workload.
+
+    Other knobs are the best for each value and workload.
+    """
 
     knob: str
     matrix: pd.DataFrame
@@ -63,15 +66,15 @@ def slowdown_text(table: Slowdown) -> str:
     worst = table.matrix.max(axis=1)
     best = str(worst.idxmin())
     loss = float(worst.min()) - 1
-    winners = table.matrix.idxmin().nunique()
-    each = "one is the best of every workload" if winners == 1 else f"{winners} are each the best of some workload"
+    winners = int((table.matrix.min(axis=1) <= 1).sum())
+    each = "one is the best of every workload" if loss <= 0 else f"{winners} are each the best of some workload"
     start = ""
     if table.baseline in worst.index:
         more = percent(float(worst.loc[table.baseline]) - 1)
         start = f" The baseline, {table.baseline}, costs up to {more} more."
     return (
         f"Of {len(table.matrix)} values of {table.knob} {each}; taken for all, {best} costs least: at most "
-        f"{percent(loss)} more time than the best of a workload.{start}"
+        f"{percent(loss)} more time than the best of a workload, each with its best other settings.{start}"
     )
 
 
@@ -81,8 +84,8 @@ def _ranks(study: StudyData) -> Ranks:
     workloads = study.workloads()
     if len(workloads) < 2:
         raise NotShown("the mix has one workload, so it cannot shift")
-    done = study.done.set_index("point")
-    columns = {WHOLE: study.objective.metric} | {f"only {name}": f"mix.{name}.time_us" for name in workloads}
+    done, metric = study.done.set_index("point"), study.objective.metric
+    columns = {WHOLE: metric} | {f"only {name}": f"mix.{name}.{metric}" for name in workloads}
     ranks = pd.DataFrame({name: done[column].rank(method="min").astype(int) for name, column in columns.items()})
     start = study.baseline["point"]
     best = ranks.sort_values(WHOLE, kind="stable").head(TOP)
@@ -109,9 +112,10 @@ def ranks_text(table: Ranks) -> str:
     worst = str(shifted.idxmax())
     worst_of_each = table.ranks.max(axis=1)
     steady = str(worst_of_each.idxmin())
+    falls = f"falls to rank {int(shifted.max())} of {table.designs} with {worst}"
     return (
-        f"The best of the mix, {table.ranks.index[0]}, falls to rank {int(shifted.max())} of {table.designs} with "
-        f"{worst}; of the {count(len(table.ranks), 'design')} drawn {steady} falls least, to rank "
+        f"The best of the mix, {table.ranks.index[0]}, {falls if shifted.max() > 1 else 'is the best of each'}; of the "
+        f"{count(len(table.ranks), 'design')} drawn {steady} falls least, to rank "
         f"{int(worst_of_each.min())}."
     )
 

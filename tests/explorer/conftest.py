@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,21 +80,43 @@ def tab(browser: Any) -> Iterator[Tab]:
     page.close()
 
 
+STUDY = {
+    "name": "fake-study",
+    "machine": "nowhere",
+    "kernel": "fake",
+    "knobs": {
+        "layout": ["page head", "head page", "head  page"],
+        "tile": [16, 32, 64, 128],
+        "stages": [2, 3, 4],
+    },
+    "baseline": {"layout": "page head", "tile": 16},
+    "baseline_label": "PH, 16",
+    "budget": {"points": 12, "batch": 4},
+}
+
+
 @pytest.fixture
 def study() -> Study:
     """A study of 36 combinations: 24 distinct points, 2 of which do not fit."""
-    return Study.model_validate(
-        {
-            "name": "fake-study",
-            "machine": "nowhere",
-            "kernel": "fake",
-            "knobs": {
-                "layout": ["page head", "head page", "head  page"],
-                "tile": [16, 32, 64, 128],
-                "stages": [2, 3, 4],
-            },
-            "baseline": {"layout": "page head", "tile": 16},
-            "baseline_label": "PH, 16",
-            "budget": {"points": 12, "batch": 4},
-        }
-    )
+    return Study.model_validate(STUDY)
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The results folder of that study with its report, to be looked at only."""
+    from explorer.explore import explore
+    from explorer.progress import silent
+    from explorer.report.folder import write_report
+
+    folder = tmp_path_factory.mktemp("reported") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        explore(Study.model_validate(STUDY), folder, 1, importlib.import_module("fake_evaluator").EVALUATOR, silent)
+        write_report(folder)
+        yield folder
+
+
+@pytest.fixture
+def results(reported: Path, tmp_path: Path) -> Path:
+    """A results folder without a report, to be changed."""
+    return Path(shutil.copytree(reported, tmp_path / "out", ignore=shutil.ignore_patterns("report*", "plotly*")))

@@ -128,6 +128,7 @@ def test_saved_runs_are_compared_and_explained_by_their_files(tmp_path: Path) ->
         (("--machine", "npu-sram"), r"was run on npu-hbm3 with the hash \w+; --machine npu-sram has \w+"),
         (("--machine", "npu-hbm3", "--set", "hbm.stacks=2"), "allowed: the same numbers, by --set if need be"),
         (("--machine", "npu-hbm3", "--kernel", "gemm"), "a saved run takes --machine, --set of its numbers"),
+        (("--machine", "npu-hbm3", "--seed", "3"), "a saved run takes --machine, --set of its numbers"),
     ],
 )
 def test_what_a_saved_run_cannot_be_asked_is_refused(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

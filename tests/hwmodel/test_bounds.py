@@ -89,6 +89,44 @@ def test_what_was_touched_are_as_many_ranges_as_lie_apart(pieces: list[tuple[int
         assert len(touched) == sum(number - 1 not in known for number in known)
 
 
+def test_what_one_transfer_brings_along_was_touched(make_machine: MachineMaker) -> None:
+    """The transfer from 96 on brings the burst before 128, which is another line's."""
+    touched = _Touched(make_machine("h100-sxm", {"cores.dma.min_transfer": "96 B"}))
+    layout = NamedLayout(("byte",), Layout((10,), (1,)))
+    touched.add([Tensor("x", layout, "uint8", 190)])
+    assert touched.holds(Tensor("y", layout, "uint8", 100))
+
+
+# of two tensors: where they begin, their bytes, whether the first resides in the cache
+NEIGHBOURS: dict[str, tuple[tuple[int, int], tuple[int, int], bool]] = {
+    "reach over each other": ((0, 1024), (2048, 2048), False),
+    "share a burst": ((0, 16), (16, 16), True),
+}
+
+
+@pytest.mark.parametrize("stores", [False, True])
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_bytes_that_tensors_share_are_fetched_once(
+    make_program: Any, placed: Any, make_machine: MachineMaker, name: str, stores: bool
+) -> None:
+    """The second tensor is loaded when the first one has been, or has been stored, in two phases and in one."""
+    bases, sizes, is_resident = NEIGHBOURS[name]
+    machine = make_machine("h100-sxm")
+
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 1024, "bf16", 1)))
+        there, slot = p.counter("there", "memory"), Slot(buffer, p.begun)
+        (p.store if stores else p.load)(slot, Region(0, {}), signal=[there])
+        p.load(slot, Region(1, {}), wait=[(there, 1)])
+
+    program = make_program(write, elements=[size // 2 for size in sizes], cores=132, launches=2)
+    tensors = [replace(tensor, base_bytes=base) for tensor, base in zip(program.tensors, bases, strict=True)]
+    tensors[0] = replace(tensors[0], resident="cache" if is_resident else "hbm")
+    result = simulate(replace(program, tensors=tuple(tensors)), machine)
+    assert result.bound.bursts["load"] <= result.dram.reads
+    assert result.bound.total_fs <= result.makespan_fs
+
+
 def test_phases_add_up(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
     machine = make_machine("npu-hbm3")
     one, three = (lower_bound(matmuls(make_program, placed, launches=n), machine) for n in (1, 3))

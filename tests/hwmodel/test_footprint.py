@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from hwmodel import engine, footprint
 from hwmodel.bounds import lower_bound
-from hwmodel.footprint import _disjoint_elements, _in_memory, _keeps_apart
+from hwmodel.footprint import _disjoint_elements, _in_memory, _keeps_apart, _may_share
 from hwmodel.machine import Machine
-from hwmodel.program import Program
+from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
 from hwmodel.spec import load_machine
-from layouts import Layout
+from layouts import Layout, NamedLayout
 from workloads.kernels import compressed_attention as compressed
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm, sparse_gqa
@@ -211,3 +211,31 @@ def test_disjoint_boxes_are_never_more_than_what_all_cover(boxes: list[tuple[tup
 def test_tiles_of_one_grid_are_all_counted_once(tiles: set[tuple[int, int]], width: int, height: int) -> None:
     grid = [((x * width, width), (y * height, height)) for x, y in sorted(tiles)] * 2
     assert _disjoint_elements(np.array(grid, np.int64)) == len(tiles) * width * height
+
+
+BOXES = st.tuples(
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 3, 4, 6, 8, 12])), min_size=1, max_size=3),
+    st.integers(0, 20),
+)
+
+
+@given(BOXES, BOXES)
+def test_tensors_that_share_no_byte_for_sure_have_none_in_common(one: Any, other: Any) -> None:
+    tensors, touched = [], []
+    for modes, base in (one, other):
+        extents, strides = zip(*modes, strict=True)
+        layout = Layout(extents, strides)
+        tensors.append(Tensor("x", NamedLayout(tuple(f"a{i}" for i in range(len(modes))), layout), "uint8", base))
+        touched.append({base + int(offset) for offset in layout.table().reshape(-1)})
+    assert _may_share(tensors[0], tensors[1]) or touched[0].isdisjoint(touched[1])
+
+
+def test_records_side_by_side_share_no_byte() -> None:
+    """Keys of 512, scales of 16 and tails of 128 bytes, one token after another."""
+    parts = (("a", 512, 0), ("b", 16, 512), ("c", 128, 528))
+    tensors = [
+        Tensor(name, NamedLayout(("token", "dim"), Layout((40, width), (656, 1))), "uint8", 256 + at)
+        for name, width, at in parts
+    ]
+    assert not any(_may_share(one, other) for one in tensors for other in tensors if one is not other)
+    assert _may_share(tensors[0], replace(tensors[1], base_bytes=767))

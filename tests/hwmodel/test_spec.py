@@ -387,7 +387,7 @@ def test_an_address_map_that_reaches_two_banks_at_one_address_is_refused_in_one_
 
 
 def test_a_part_that_does_not_fit_is_named_by_the_file_it_stands_in(load: Any) -> None:
-    spec = load(changed("npu-hbm3", "hbm.pin_rate", "60 Gb/s"))
+    spec = load(changed("npu-hbm3", "hbm.pin_rate", "60 Gb/s") | {"ranges": {}})
     with pytest.raises(ValueError, match=r"machine\.yaml: hbm\.pin_rate: HBM3: pin rate") as error:
         Machine(spec)
     assert "npu-hbm3" not in str(error.value)

@@ -32,13 +32,15 @@ def test_the_answer_turns_round_with_the_table(study: ModuleType, faster: bool) 
     rows = [
         {
             "work": "decode", "memory": name, "time_us": 1000.0 if name == study.BASE else 500.0 if faster else 1500.0,
-            "peak_tb_per_s": 1.0, "moved_tb_per_s": 0.5, "time_limited_by_hbm": 0.25, "most_time_limited_by": "noc",
+            "peak_tb_per_s": 1.0, "moved_tb_per_s": 0.5, "moved_bytes": 10 if faster or name == study.BASE else 15,
+            "time_limited_by_hbm": 0.25, "most_time_limited_by": "noc",
         }
         for name in study.MEMORIES
     ]  # fmt: skip
     first, second = study.sentences(rows)
-    assert "4 x HBM3 takes 1.00 ms, 25 % of it" in first
+    assert "4 x HBM3 takes 1.00 ms, 25 % of it in kernels that HBM bounds, and moves 50 % of what its peak" in first
+    assert ("(moving 50 % of that, in bytes 50.0 % more)" in first) != faster
     assert first.count("50.0 % less") == (len(study.MEMORIES) - 1 if faster else 0)
-    assert first.count("50.0 % more") == (0 if faster else len(study.MEMORIES) - 1)
+    assert first.count("50.0 % more (moving") == (0 if faster else len(study.MEMORIES) - 1)
     assert (f"with the fastest, {study.BASE}," in second) != faster
     assert "in those that noc bounds" in second

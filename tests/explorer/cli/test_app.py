@@ -263,7 +263,7 @@ def test_a_terminal_of_ascii_is_no_reason_to_fail(tmp_path: Path) -> None:
 def test_machines_refuses_what_run_refuses_by_the_name_of_the_file(
     rowhit: Rowhit, tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    shipped = (Path(__file__).parents[3] / "hwmodel" / "machines" / "npu-hbm3.yaml").read_text()
+    shipped = (Path(__file__).parents[3] / "hwmodel" / "machines" / "npu-hbm3.yaml").read_text().split("ranges:")[0]
     assert old in shipped
     mine = f"{tmp_path.name}.yaml"
     (tmp_path / mine).write_text(shipped.replace(old, new, 1))

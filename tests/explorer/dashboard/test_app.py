@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from explorer.explore import explore
-from explorer.progress import silent
 from explorer.storage.folder import rows_frame
-from explorer.study.study import Study
 from explorer.workers import SerialExecutor
 
 pytest.importorskip("dash", reason="needs the extra `dashboard`")
@@ -20,13 +17,17 @@ from explorer.dashboard.app import At, Dashboard, at
 HOSTILE = "</script><script>alert(1)</script>"
 
 
-@pytest.fixture
-def results(fake: ModuleType, study: Study, tmp_path: Path) -> Path:
-    explore(study.model_copy(update={"machine": HOSTILE}), tmp_path, 1, fake.EVALUATOR, silent)
-    return tmp_path
+@pytest.fixture(scope="module")
+def results(reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of a machine of a hostile name, to be looked at only."""
+    folder = Path(shutil.copytree(reported, tmp_path_factory.mktemp("hostile") / "out"))
+    record = json.loads((folder / "study.json").read_text())
+    record["study"]["machine"] = HOSTILE
+    (folder / "study.json").write_text(json.dumps(record))
+    return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dashboard(results: Path) -> Dashboard:
     return Dashboard([results], SerialExecutor(), lambda trace: None)
 

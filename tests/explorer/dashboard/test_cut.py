@@ -14,7 +14,7 @@ STUDY = synthetic.data()
 KNOBS = cut_knobs(STUDY)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_what_passes_are_the_rows_that_pass_and_the_baseline(data: st.DataObject) -> None:
     chosen = {

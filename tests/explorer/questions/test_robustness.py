@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -13,9 +14,12 @@ from explorer import evaluate
 from explorer.explore import explore
 from explorer.progress import silent
 from explorer.query import BatchSpec, Query
-from explorer.questions.robustness import Robustness, around, designs_of
+from explorer.questions.asking import ASKER
+from explorer.questions.robustness import Bench, Robustness, around, designs_of
+from explorer.questions.sweep import parse_axis
 from explorer.storage.folder import rows_frame
 from explorer.study.study import Study
+from explorer.workers import SerialExecutor
 
 STUDY = {
     "name": "small",
@@ -89,6 +93,21 @@ def test_the_text_says_where_the_winner_stops_winning(found: Robustness) -> None
     record = json.loads(json.dumps(found.record()))
     assert record["sentences"] == found.sentences
     assert "<pre>" in found._repr_html_()
+
+
+def test_an_axis_along_which_designs_would_be_the_same_is_refused(results: Path) -> None:
+    query, contenders, _ = designs_of(results, 2)
+    designs = tuple(replace(each, changes=(("stages", f"{place + 1}"),)) for place, each in enumerate(contenders))
+    bench = Bench(query, designs, "exact", ASKER, SerialExecutor())
+    with pytest.raises(ValueError, match="--axis stages: designs differ in nothing else"):
+        bench.table([parse_axis("stages=1,2")])
+
+
+def test_ranges_that_were_not_asked_are_named(found: Robustness) -> None:
+    none = replace(found, swings=(), unasked=("hbm.rate",))
+    assert "hbm.rate" in " ".join(none.sentences)
+    assert "gives no ranges" not in " ".join(none.sentences)
+    assert "gives no ranges" in " ".join(replace(none, unasked=()).sentences)
 
 
 def test_default_axes_lie_around_the_question() -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from explorer.query import BatchSpec, Query
 from explorer.questions.validated import MEASURED, ROWS, Group, Validated, types_text, validated, validation
-from hwmodel.spec import machine_names
+from hwmodel.spec import MACHINES, machine_names
 
 SIZES = {"batch": (4, 64), "kv_len": (128, 4096), "heads_q": (8, 32), "heads_kv": (1, 8), "head_dim": (64, 128)}
 GROUP = Group("decode_attention", "h100-sxm", False, ("16-bit",), 12, 0.1, 0.2, -0.05, SIZES)
@@ -39,6 +40,17 @@ def test_an_answer_outside_says_what_was_not_measured(query: Query, bound_us: fl
     assert not found.inside
     assert found.median_error is None
     assert message in found.text
+
+
+def test_a_file_that_calls_itself_like_a_measured_machine_is_another_one(tmp_path: Path) -> None:
+    text = (MACHINES / "h100-sxm.yaml").read_text()
+    same, other = tmp_path / "same.yaml", tmp_path / "other.yaml"
+    same.write_text(text)
+    other.write_text(text.replace("stacks: 5", "stacks: 6"))
+    assert other.read_text() != text
+    assert validation(replace(QUERY, machine=str(same)), 30.0, KNOWN).inside
+    found = validation(replace(QUERY, machine=str(other)), 30.0, KNOWN)
+    assert (found.inside, found.text) == (False, f"not validated: a machine of other numbers than h100-sxm ({other})")
 
 
 def test_the_shipped_ranges_name_machines_operators_and_sizes_that_there_are() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
 from explorer.query import Query
+from explorer.questions.fidelity import Measured
 from explorer.questions.sweep import parse_axis
 from explorer.questions.variants import Table, what_if
 from explorer.storage.row import all_numbers, flatten
@@ -161,6 +163,27 @@ def test_designs_that_never_cross_say_which_is_better(fake: ModuleType) -> None:
     assert never == ["layout=page head never beats layout=head page at tile 16 to 128"]
     always = asked(fake, "layout=head page", sweep=("tile=16..128*2",)).sentences
     assert always == ["layout=head page beats baseline at tile 16 to 128"]
+
+
+@pytest.mark.parametrize(
+    ("how", "doubt"),
+    [
+        ("whole", ""),
+        ("bound", "lower bounds alone were compared"),
+        ("windows", "times by windows, which are sure of the better one above a difference of 23.1 %"),
+    ],
+)
+def test_what_was_not_run_whole_leaves_a_doubt(fake: ModuleType, how: str, doubt: str) -> None:
+    def measure(query: Query, fidelity: str) -> Measured:
+        return replace(fake.measure(query, fidelity), how=how)
+
+    asker = replace(fake.ASKER, measure=measure)
+    table = what_if(QUERY, [parse("tile=16")], [parse_axis("stages=2,3")], "auto", asker, SerialExecutor())
+    (crossing,) = table.crossings
+    assert crossing.doubt == crossing.record()["doubt"] == doubt
+    assert crossing.sentence.endswith(doubt)
+    far = what_if(QUERY, [parse("hbm.stacks=2")], [parse_axis("stages=2,3")], "auto", asker, SerialExecutor())
+    assert far.crossings[0].doubt == (doubt if how == "bound" else "")  # twice the time is beyond any error
 
 
 def test_against_alone_compares_the_query_with_it(fake: ModuleType) -> None:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import importlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,37 +15,17 @@ from explorer.balance import balance_of
 from explorer.explore import explore
 from explorer.progress import silent
 from explorer.report.folder import PAGE, write_comparison, write_report
-from explorer.report.points import points_csv
+from explorer.report.page import sections
+from explorer.report.points import points_csv, shown_columns
 from explorer.search.certificate import Certificate
 from explorer.storage.folder import read_details, read_identity, rows_frame
 from explorer.study.objective import joules
 from explorer.study.study import Study
 from explorer.summary import Summary, summarise
 from explorer.text.tables import microseconds, percent, result_table, verdict
-from explorer.views import energy, history
-from explorer.views.memory_use import balance_figure
+from explorer.views import energy, history, memory_use
 from explorer.views.study_data import read
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A results folder with its report, to be looked at only."""
-    knobs = {"layout": ["page head", "head page"], "tile": [16, 32, 64, 128], "stages": [2, 3, 4]}
-    asked = {"name": "fake-study", "machine": "nowhere", "kernel": "fake", "knobs": knobs, "baseline": {"tile": 16}}
-    folder = tmp_path_factory.mktemp("reported")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1]))
-        fake = importlib.import_module("fake_evaluator")
-        explore(Study.model_validate(asked | {"budget": {"points": 12}}), folder, 1, fake.EVALUATOR, silent)
-        write_report(folder)
-        yield folder
-
-
-@pytest.fixture
-def results(fake: ModuleType, study: Study, tmp_path: Path) -> Path:
-    folder = tmp_path / "out"
-    explore(study, folder, 1, fake.EVALUATOR, silent)
-    return folder
+from explorer.views.view import drawn
 
 
 def pages_of(folder: Path) -> dict[str, str]:
@@ -167,18 +145,18 @@ def test_every_page_says_where_it_comes_from(reported: Path) -> None:
         assert "/tmp" not in text
 
 
-@pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "../../x", "=1+1", "<b>&"])
-def test_names_that_a_study_chooses_are_escaped(fake: ModuleType, study: Study, tmp_path: Path, name: str) -> None:
-    hostile = study.model_copy(update={"machine": name, "baseline_label": name})
-    explore(hostile, tmp_path, 1, fake.EVALUATOR, silent)
-    before = {path.name for path in tmp_path.parent.iterdir()}
-    for text in pages_of(write_report(tmp_path).parent).values():
+def test_names_that_a_study_chooses_are_escaped(fake: ModuleType, study: Study, tmp_path: Path) -> None:
+    names = ["../../x", "</script><script>alert(1)</script> =1+1 <b>&"]
+    hostile = study.model_copy(update={"machine": names[0], "baseline_label": names[1]})
+    folder = tmp_path / "a" / "b"
+    explore(hostile, folder, 1, fake.EVALUATOR, silent)
+    for text in pages_of(write_report(folder).parent).values():
         page = Page(text)
         assert page.scripts == ["plotly.min.js"]
         assert text.count("<script") == text.count("</script>") == 1 + text.count("Plotly.newPlot(")
         assert "b" not in page.names
-        assert name in "".join(page.text)
-    assert {path.name for path in tmp_path.parent.iterdir()} == before
+        assert all(name in "".join(page.text) for name in names)
+    assert [path.name for path in tmp_path.glob("*")] == ["a"]
 
 
 def test_a_study_file_that_calls_itself_by_a_path_is_refused(results: Path) -> None:
@@ -195,15 +173,15 @@ def test_a_folder_without_results_has_no_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_details_are_those_of_the_baseline_and_of_the_best(fake: ModuleType, results: Path) -> None:
-    summary = summarise(results)
+def test_details_are_those_of_the_baseline_and_of_the_best(fake: ModuleType, reported: Path) -> None:
+    summary = summarise(reported)
     for row in (summary.baseline, summary.best):
-        banks = read_details(results, row["point"]).banks
+        banks = read_details(reported, row["point"]).banks
         assert banks["activates"].tolist() == np.full((4, 16), fake.LAYOUTS[row["layout"]]).tolist()
 
 
-def test_the_table_and_the_verdict_say_what_the_record_says(results: Path) -> None:
-    summary: Summary = summarise(results)
+def test_the_table_and_the_verdict_say_what_the_record_says(reported: Path) -> None:
+    summary: Summary = summarise(reported)
     record = summary.record()
     header, baseline, best = result_table(summary).splitlines()
     assert header.split() == ["time", "HBM", "row", "hits", "bound", "within"]
@@ -224,20 +202,18 @@ def test_the_balance_of_both_runs_stands_on_the_page(fake: ModuleType, reported:
         )
 
 
-def test_results_without_bursts_per_bank_have_a_report_without_a_balance(results: Path) -> None:
+def test_results_without_bursts_per_bank_have_no_balance_and_say_so(results: Path) -> None:
     for path in (results / "details").iterdir():
         with np.load(path) as arrays:
             kept = {name: arrays[name] for name in arrays.files if name != "banks/bursts"}
         np.savez(path, **kept)
-    write_report(results)
-    page = (results / "report-machine.html").read_text(encoding="utf-8")
-    assert "<h2>Balance</h2>" not in page
-    assert "Balance: Not shown: the results have no bursts per bank." in page
+    left = "".join(sections(drawn([memory_use.BALANCE], read(results))))
+    assert left == '<ul class="left-out"><li>Balance: Not shown: the results have no bursts per bank.</li></ul>'
 
 
 def test_the_balance_draws_the_bursts_and_the_even_share_of_every_run() -> None:
     uneven = balance_of(np.array([[1, 2], [0, 1], [0, 0], [4, 0]]))
-    figure = balance_figure({"Baseline": uneven, "Best found": balance_of(np.full((4, 2), 1))})
+    figure = memory_use.balance_figure({"Baseline": uneven, "Best found": balance_of(np.full((4, 2), 1))})
     traces = {trace.name: list(trace.y) for trace in figure.data}
     assert traces == {
         "Baseline": [3, 1, 0, 4],
@@ -254,8 +230,8 @@ CLOSE = pytest.mark.parametrize(("bound_us", "best_us"), [(49.16, 50.0), (9.9999
 
 
 @CLOSE
-def test_the_verdict_promises_no_more_than_is_proven(results: Path, bound_us: float, best_us: float) -> None:
-    summary = replace(summarise(results), certificate=Certificate(bound_us, best_us))
+def test_the_verdict_promises_no_more_than_is_proven(reported: Path, bound_us: float, best_us: float) -> None:
+    summary = replace(summarise(reported), certificate=Certificate(bound_us, best_us))
     promised_us, promised_percent = (
         float(n) for n in re.findall(r"than ([\d.]+) us.*within ([\d.]+) %", verdict(summary))[0]
     )
@@ -264,11 +240,11 @@ def test_the_verdict_promises_no_more_than_is_proven(results: Path, bound_us: fl
 
 
 @CLOSE
-def test_the_history_promises_what_the_verdict_promises(results: Path, bound_us: float, best_us: float) -> None:
+def test_the_history_promises_what_the_verdict_promises(reported: Path, bound_us: float, best_us: float) -> None:
     said = history.text(history.history_of(frame([best_us], [1]), bound_us))
     promised = re.findall(r"faster than ([\d.]+ us)\.$", said)[0]
     assert float(promised.removesuffix(" us")) <= bound_us
-    summary = replace(summarise(results), certificate=Certificate(bound_us, best_us))
+    summary = replace(summarise(reported), certificate=Certificate(bound_us, best_us))
     assert f"faster than {promised}:" in verdict(summary)
 
 
@@ -304,9 +280,8 @@ def test_energy_stands_in_table_figure_and_points_where_the_machine_gives_it(
         assert sum(bar.y[i] for bar in figure.data) == pytest.approx(row["energy_pj"])
     assert figure.layout.yaxis.title.text == "energy [pJ]"
     assert joules(summary.best["energy_pj"]) in energy.text(table)
-    text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
-    assert energy.text(table) in text
-    assert "energy_pj" in (tmp_path / "report-points.html").read_text(encoding="utf-8")
+    assert energy.VIEW.of(read(tmp_path)).text == energy.text(table)
+    assert "energy_pj" in shown_columns(rows_frame(tmp_path), (), ())
 
 
 def test_a_machine_without_energies_leaves_no_trace_of_them_but_null(reported: Path) -> None:
@@ -332,6 +307,5 @@ def test_the_report_of_a_study_of_energy_shows_and_promises_energy(
     figure = history.figure(table)
     assert figure.layout.yaxis.title.text == "energy [pJ]"
     assert list(figure.data[1].y) == list(rows["energy_pj"].dropna())
-    text = "".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).text)
-    assert history.text(table) in text
-    assert f"takes {joules(summary.best['energy_pj'])}" in text
+    assert history.VIEW.of(read(tmp_path)).text == history.text(table)
+    assert f"takes {joules(summary.best['energy_pj'])}" in history.text(table)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from explorer.views.look import shielded
-from explorer.views.view import View
+from explorer.views.view import Picture, View
 
 WITHOUT_AXES = ("table", "parcoords", "icicle")
 
@@ -29,8 +29,7 @@ def numbers(value: Any) -> Iterator[float]:
             yield from numbers(part)
 
 
-def check(view: View, data: Any) -> None:
-    picture = view.of(data)
+def check(picture: Picture) -> None:
     assert picture.figure is not None, picture.text
     assert picture.text.endswith((".", "scratchpad"))
     assert "nan" not in picture.text

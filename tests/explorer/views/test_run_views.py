@@ -25,13 +25,13 @@ def run() -> RunData:
 
 @named(list(index.RUN))
 def test_every_view_of_a_recorded_run_is_drawn(view: Any, run: RunData) -> None:
-    check(view, run)
+    check(view.of(run))
 
 
 @named(list(index.RUNS))
 def test_every_view_of_two_runs_is_drawn(view: Any, run: RunData) -> None:
     other = of_row("fewer stacks", dict(flatten(run.metrics)) | {"time_us": run.metrics["time_us"] * 2})
-    check(view, (run, other))
+    check(view.of((run, other)))
 
 
 def test_a_row_of_a_store_gives_what_was_not_recorded_but_for_what_was(run: RunData) -> None:

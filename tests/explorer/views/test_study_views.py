@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,19 @@ import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explorer.views import capacity, energy, gap, knobs, memory_use, parallel, refused, roofline, versus, workloads
+from explorer.views import (
+    capacity,
+    energy,
+    gap,
+    knobs,
+    memory_use,
+    parallel,
+    refused,
+    roofline,
+    studies,
+    versus,
+    workloads,
+)
 from explorer.views.study_data import StudyData
 
 
@@ -16,7 +30,7 @@ def study() -> StudyData:
     return synthetic.data()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=6, max_size=20), st.integers(2, 3))
 def test_a_knob_that_says_everything_explains_all_and_one_value_nothing(values: list[float], groups: int) -> None:
     labels = pd.Series([str(place % groups) for place in range(len(values))])
@@ -60,6 +74,21 @@ def test_the_map_of_two_knobs_has_the_best_of_every_pair(study: StudyData) -> No
             assert heat.z[row][column] == of["time_us"].min()
 
 
+def pairs(*times: tuple[str, str, float]) -> str:
+    """Return what is said of times by values of a and b; the first is the baseline."""
+    done = pd.DataFrame(times, columns=["a", "b", "time_us"])
+    return knobs.pair_text(knobs.Knobs(done, ("a", "b"), ("time_us",), pd.DataFrame()))
+
+
+def test_of_two_knobs_only_pairs_that_were_simulated_are_compared_and_ties_are_none() -> None:
+    tie = (("x", "1", 5.0), ("y", "1", 5.0))
+    assert "whatever b is, a y is best." in pairs(*tie, ("x", "2", 9.0), ("y", "2", 7.0))
+    assert "which a is best depends on b." in pairs(("x", "1", 5), ("y", "1", 6), ("x", "2", 9), ("y", "2", 7))
+    assert "a makes no difference." in pairs(*tie, ("x", "2", 7.0), ("y", "2", 7.0))
+    assert "a y is best, where all were simulated; 1 of 4" in pairs(("x", "1", 5.0), ("y", "1", 4.0), ("x", "2", 9.0))
+    assert "with no b all a were simulated; 2 of 4" in pairs(("x", "1", 5.0), ("y", "2", 5.0))
+
+
 def test_lines_of_a_knob_stay_around_the_place_of_its_value(study: StudyData) -> None:
     figure = parallel.figure(parallel.VIEW.table(study))
     for dimension in figure.data[0].dimensions:
@@ -68,7 +97,7 @@ def test_lines_of_a_knob_stay_around_the_place_of_its_value(study: StudyData) ->
             assert [dimension.ticktext[place] for place in places] == [str(v) for v in study.done[dimension.label]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 99)), min_size=1, max_size=20))
 def test_the_staircase_is_the_least_traffic_of_all_that_take_no_more(points: list[tuple[int, int]]) -> None:
     table = capacity.staircase([c for c, _ in points], [t for _, t in points])
@@ -86,6 +115,11 @@ def test_capacity_is_read_with_its_unit_and_said(study: StudyData) -> None:
     assert f"least found ({int(moved.min()):,} bytes)" in capacity.text(table)
 
 
+def test_more_than_the_largest_capacity_tried_is_not_said_to_be_in_vain() -> None:
+    assert "more does not pay" in capacity.text(capacity.staircase([1024, 2048, 4096], [900, 500, 500]))
+    assert "what more would save was not tried" in capacity.text(capacity.staircase([1024, 2048], [900, 500]))
+
+
 def test_the_slowdown_of_a_layout_is_against_the_best_of_each_workload(study: StudyData) -> None:
     table = workloads.SLOWDOWN.table(study)
     assert table.knob == "layout"
@@ -93,6 +127,35 @@ def test_the_slowdown_of_a_layout_is_against_the_best_of_each_workload(study: St
     short = study.done.groupby("layout")["mix.short.time_us"].min()
     assert table.matrix.loc["head page", "short"] == short["head page"] / short["page head"]
     assert "2 are each the best of some workload" in workloads.slowdown_text(table)
+
+
+def test_layouts_that_tie_are_each_the_best_and_one_is_the_best_of_all() -> None:
+    matrix = pd.DataFrame({"short": [1.0, 1.0], "long": [1.2, 1.0]}, index=["x", "y"])
+    assert "one is the best of every workload" in workloads.slowdown_text(workloads.Slowdown("layout", matrix, "x"))
+
+
+def test_what_one_study_alone_tried_still_counts_as_the_best_of_its_workload(study: StudyData) -> None:
+    other = synthetic.data("other")
+    without = study.cut((study.rows["layout"] == "page head") & (study.rows["tile"] < 64))
+    table = studies.SHARED.table([without, other])
+    assert (table.knob, list(table.matrix.index)) == ("tile", ["16", "32"])
+    times = other.done.groupby("tile")["time_us"].min()
+    assert list(table.matrix["other"]) == [times[16] / times[64], times[32] / times[64]]
+
+
+def test_ranks_of_a_study_of_energy_are_those_of_energies() -> None:
+    study = synthetic.data(objective="energy_pj")
+    energies = {f"mix.{name}.energy_pj": study.rows["energy_pj"] * part for name, part in (("short", -1), ("long", 1))}
+    table = workloads.RANKS.table(replace(study, rows=study.rows.assign(**energies)))
+    assert (table.ranks["only long"] == table.ranks["the mix"]).all()
+    assert not (table.ranks["only short"] == table.ranks["the mix"]).all()
+
+
+def test_pictures_of_the_best_are_not_those_of_one_that_is_filtered_away(study: StudyData) -> None:
+    kept = study.cut(study.rows["point"] != study.best["point"])
+    assert list(kept.details) == ["Baseline"]
+    assert memory_use.BANKS[1].of(kept).text == "Not shown: what its banks carried was not read."
+    assert study.cut(study.rows["point"] > 2).details == study.details
 
 
 def test_ranks_are_those_of_every_mix(study: StudyData) -> None:
