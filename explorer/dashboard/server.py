@@ -64,7 +64,7 @@ def listening(address: str, port: int) -> socket.socket:
     except OSError as error:
         why = str(error.strerror).partition(" (while")[0]  # the address follows, which stands here already
         raise ValueError(
-            f"--host {address} --port {port}: {why}; allowed: an address of this computer, and a free port (0 finds one)"
+            f"--host {address} --port {port}: {why}; allowed: an address of this computer, a free port (0 finds one)"
         ) from None
 
 
