@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
-from explorer.evaluate import kernel_of, machine_of
+from explorer.programs import kernel_of, machine_of
 
 
 def list_kernels() -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from explorer.evaluate import Evaluator
 from explorer.progress import Progress
 from explorer.query import MACHINE_PREFIX
 from explorer.search.driver import Search
+from explorer.search.samplers import check as check_sampler
 from explorer.search.simulations import Outcomes
 from explorer.space.bounding import bound_space, in_columns, name_points, probe
 from explorer.space.space import Space, TracePaths, bare, span
@@ -43,6 +44,7 @@ def explore(
     `storage`: the URL of a database for the rows. `memo`: outcomes of earlier runs.
     """
     with _blaming(study):
+        check_sampler(study.sampler, len(study.objectives))
         check_problem(study, evaluator, trace_paths)
         space = span(study.located(), evaluator, trace_paths)
         columns = in_columns(space, evaluator)
@@ -60,11 +62,12 @@ def explore(
         for part in parts:
             part.result()
         named = len(space.keys)
-        with _blaming(study):
-            search = Search(study, space, evaluator, store, progress, memo)
-        search.run(executor)
-        if len(space.keys) > named:
-            store.keep_space(space, again=True)
+        try:
+            with _blaming(study):
+                Search(study, space, evaluator, store, progress, memo).run(executor)
+        finally:  # also what an interrupted search has found out
+            if len(space.keys) > named:
+                store.keep_space(space, again=True)
     return summarise(folder)
 
 

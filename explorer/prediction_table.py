@@ -19,8 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from explorer.evaluate import machine_of
 from explorer.files import write_atomically
+from explorer.programs import machine_of
 from explorer.progress import Progress, silent
 from explorer.workers import workers
 from hwmodel.units import FS_PER_US

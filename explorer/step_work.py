@@ -23,7 +23,7 @@ def work_of(batch: BatchSpec | None, chunks: Sequence[str], *, prefill: bool, dr
     Beside it a line that says where the lengths come from. `chunks`: NEW or NEW@CONTEXT. Raises ValueError for no
     sequence at all, for drafts of a prefill, and naming a chunk that is none.
     """
-    from explorer.evaluate import batch_of
+    from explorer.programs import batch_of
     from workloads.scheduled import decode, of
     from workloads.scheduled import prefill as whole
 

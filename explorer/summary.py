@@ -116,6 +116,7 @@ def summarise_frames(identity: Identity, space: pd.DataFrame, rows: pd.DataFrame
 
     objectives = [OBJECTIVES[name] for name in identity.study.objectives]
     simulated = rows[rows["status"] == "simulated"]
+    _check_numbers(identity, space, simulated, objectives)
     best = simulated.iloc[int(simulated[objectives[0].metric].argmin())]
     values = simulated[[objective.metric for objective in objectives]].to_numpy(np.float64)
     certificates = tuple(certify(space, rows, objective) for objective in objectives)
@@ -133,6 +134,21 @@ def summarise_frames(identity: Identity, space: pd.DataFrame, rows: pd.DataFrame
         tuple(plain(simulated.iloc[place]) for place in front(values)),
         covered(space, rows, objectives),
     )
+
+
+def _check_numbers(
+    identity: Identity, space: pd.DataFrame, simulated: pd.DataFrame, objectives: list[Objective]
+) -> None:
+    """Raise ValueError unless a point was simulated, all of those have their objectives, and the space its bounds."""
+    import pandas as pd
+
+    name = identity.study.name
+    if simulated.empty:
+        raise ValueError(f"results of {name}: no point was simulated there yet")
+    for objective in objectives:
+        for frame, column in ((simulated, objective.metric), (space, objective.bound)):
+            if column not in frame or not pd.api.types.is_numeric_dtype(frame[column]):
+                raise ValueError(f"results of {name}: {column}: damaged or missing; run the study again elsewhere")
 
 
 def _reasons(frame: pd.DataFrame) -> Counter[str]:

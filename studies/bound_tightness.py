@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from explorer.evaluate import bound_columns, describe, saved_run, suggested
+from explorer.evaluate import bound_columns, saved_run
+from explorer.programs import describe, suggested
 from explorer.query import BatchSpec, Query
 from hwmodel.units import FS_PER_US
 

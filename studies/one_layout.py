@@ -18,7 +18,7 @@ from math import ceil
 from statistics import fmean
 
 from explorer.cli.options import trace_path
-from explorer.evaluate import batch_of
+from explorer.programs import batch_of
 from explorer.query import AZURE, MOONCAKE, BatchSpec
 from explorer.study_page import Answer, Picture, Row, Table, command, in_parallel, least, number, where
 from hwmodel.engine import simulate

@@ -20,7 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from statistics import median
 
-from explorer import evaluate
+from explorer import programs
 from explorer.cli.options import query_of
 from explorer.files import write_atomically
 from explorer.query import Query
@@ -53,7 +53,7 @@ def query(case: int, knobs: Sizes) -> Query:
     asked = query_of(machine, kernel, model, batch, context, None, 0, dict(sizes))
     for name, value in knobs.items():
         asked = asked.with_knob(name, value)
-    return evaluate.suggested(asked)
+    return programs.suggested(asked)
 
 
 def time_us(measured: Measured) -> float:
@@ -72,7 +72,7 @@ def pairs() -> list[list[tuple[str, float, float]]]:
             asked = query(case, knobs)
             cut = measure(asked, "windows")
             middle = time.process_time()
-            title = f"{evaluate.describe(asked)} {knobs or ''}".strip()
+            title = f"{programs.describe(asked)} {knobs or ''}".strip()
             if cut.how == "whole":
                 print(f"{title}: run whole", flush=True)
                 continue

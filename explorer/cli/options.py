@@ -123,11 +123,11 @@ def query_of(
     routing: str | None = None,
 ) -> Query:
     """Return the question that the options of a command ask; ValueError names the option that cannot be."""
-    from explorer import evaluate
+    from explorer import programs
     from explorer.query import Query
 
     if (batch, context, trace) != (None, None, None):
-        evaluate.check_takes_batch(kernel)
+        programs.check_takes_batch(kernel)
     for option, value in {"batch": batch, "context": context}.items():
         if value is not None and value < 1:
             raise ValueError(f"--{option} {value}: must be at least 1")
@@ -137,12 +137,12 @@ def query_of(
 
 def with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
     """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
-    from explorer import evaluate
+    from explorer import programs
     from explorer.study import settings
 
     if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), evaluate.defaults(query.kernel))
-    return evaluate.suggested(query) if suggest else query
+        query = settings.apply(query, settings.parse(",".join(sets)), programs.defaults(query.kernel))
+    return programs.suggested(query) if suggest else query
 
 
 def lengths_of(sequences: int | None, context: int | None, trace: str | None, seed: int) -> Any:

@@ -24,25 +24,25 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Simulate one kernel on one machine."""
-    from explorer import evaluate
+    from explorer import evaluate, programs
     from explorer.text import run as run_view
     from explorer.text import tables
 
     if save is not None and (not save.parent.is_dir() or save.is_dir()):
         raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
     query = question.query()
-    with evaluate.suggesting(query):
-        saved, knobs = evaluate.saved_run(query, engine), evaluate.knobs(query)
+    with programs.suggesting(query):
+        saved, knobs = evaluate.saved_run(query, engine), programs.knobs(query)
     assert saved.result is not None
     metrics = saved.result.metrics()
     if save is not None:
         write_saved(save, saved)
-    say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
-        source = evaluate.batch_source(query)
+        source = programs.batch_source(query)
         print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
     else:
-        print(evaluate.describe(query))
+        print(programs.describe(query))
         print(tables.knobs_line(knobs))
         if line := tables.energy_line(metrics):
             print(line)
@@ -70,7 +70,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say why one kernel takes as long as it does. Its stalls, and reruns with one obstacle taken away each."""
-    from explorer import evaluate
+    from explorer import evaluate, programs
     from explorer.progress import bar
     from explorer.study import settings
     from explorer.text import tables
@@ -83,17 +83,17 @@ def explain(
         with bar(wanted=not as_json) as progress:
             found, saved = evaluate.explanation_of(file, machine, overrides, engine, progress)
         title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
-        ran = saved.program and path and evaluate.recorded(saved.program, evaluate.machine_of(machine, overrides))
+        ran = saved.program and path and evaluate.recorded(saved.program, programs.machine_of(machine, overrides))
         _say_explanation(found, ran or None, title, as_json)
         return
     if not question.kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
     query = question.query()
-    with evaluate.suggesting(query), bar(wanted=not as_json) as progress:
+    with programs.suggesting(query), bar(wanted=not as_json) as progress:
         found = evaluate.explanation(query, engine, progress)
         ran = evaluate.timeline(query) if path else None
-    say_engine(evaluate.machine_of(query.machine, query.machine_overrides), query.machine, engine)
-    title = f"{evaluate.describe(query)}\n{tables.knobs_line(evaluate.knobs(query))}"
+    say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    title = f"{programs.describe(query)}\n{tables.knobs_line(programs.knobs(query))}"
     _say_explanation(found, ran, title, as_json)
 
 
@@ -115,14 +115,14 @@ def program(
     as_json: Json = False,
 ) -> None:
     """Print what one kernel compiles to. Tensors, buffers, the instruction streams, and a map of the scratchpad."""
-    from explorer import evaluate
+    from explorer import programs
     from explorer.text import tables
 
     query = question.query()
-    with evaluate.suggesting(query):
-        facts, text = evaluate.program_facts(query)
-    knobs = evaluate.knobs(query)
+    with programs.suggesting(query):
+        facts, text = programs.program_facts(query)
+    knobs = programs.knobs(query)
     if as_json:
         print_json(facts | {"knobs": knobs})
     else:
-        print("\n".join([evaluate.describe(query), tables.knobs_line(knobs), text]))
+        print("\n".join([programs.describe(query), tables.knobs_line(knobs), text]))

@@ -51,7 +51,7 @@ def step(
     as_json: Json = False,
 ) -> None:
     """Simulate a step of a whole model, kernel by kernel. Decode, prefill, drafts to verify, or several of these."""
-    from explorer import evaluate
+    from explorer import programs
     from explorer.progress import bar
     from explorer.step_work import SERVED_SEQUENCES, served_work, work_of
     from explorer.study import settings
@@ -66,7 +66,7 @@ def step(
         work, source = served_work(lengths_of(most, context, trace, seed), budget, at)
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
-    target = evaluate.machine_of(machine, changes)
+    target = programs.machine_of(machine, changes)
     asked = {"parallel": parallel, "seed": seed, "engine": engine, "weights": weights, "cache": cache}
     with bar(wanted=not as_json) as progress:
         text, facts = step_facts(target, model, work, **asked, knobs=knobs or [], progress=progress)  # type: ignore[arg-type]

@@ -30,6 +30,8 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """Search the space of a study; run it again to continue."""
+    for library in ("OPENBLAS", "MKL", "OMP"):  # before NumPy: sums in parts round otherwise on another number of cores
+        os.environ[f"{library}_NUM_THREADS"] = "1"
     from explorer.evaluate import EVALUATOR
     from explorer.explore import explore as search
     from explorer.progress import bar

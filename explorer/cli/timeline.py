@@ -22,7 +22,7 @@ def timeline(
     max_mb: Annotated[float, typer.Option(help="Megabytes of JSON, at most; before compression.")] = 100,
 ) -> None:
     """Write what every unit does when, a trace for ui.perfetto.dev. Simulated by the reference."""
-    from explorer import evaluate, perfetto
+    from explorer import perfetto, programs
     from explorer.text import path as path_view
     from explorer.text import tables
     from explorer.views import run_data
@@ -32,12 +32,12 @@ def timeline(
     if not 0 < max_mb <= perfetto.MOST_MB:
         raise ValueError(f"--max-mb: {max_mb:g}; allowed: above 0, up to {perfetto.MOST_MB}")
     query = question.query()
-    with evaluate.suggesting(query):
+    with programs.suggesting(query):
         run = run_data.of_query(query)
     recorded = run.recorded()
     window = perfetto.window_fs(recorded, start_us, end_us)
     written = perfetto.write(out, recorded, window, int(max_mb * 1_000_000))
-    knobs = tables.knobs_line(evaluate.knobs(query))
+    knobs = tables.knobs_line(programs.knobs(query))
     print(run.title)
     print(knobs)
     print(perfetto.text(out, recorded, window, written, max_mb))

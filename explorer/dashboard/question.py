@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from explorer import evaluate
+from explorer import programs
 from explorer.query import Query, Scalar
 from explorer.questions.fidelity import measure
 from explorer.report.page import Section, sections_of
@@ -43,7 +43,7 @@ class Answer:
 
 def controls(study: Study) -> tuple[Control, ...]:
     """Return a control per searched knob, which starts at the baseline."""
-    known = evaluate.defaults(study.kernel) | study.fixed | study.baseline
+    known = programs.defaults(study.kernel) | study.fixed | study.baseline
     found = []
     for name, choices in study.choices.items():
         start = known.get(name, choices[0])
@@ -62,7 +62,7 @@ def query_of(study: Study, chosen: Mapping[str, Scalar], trace_path: str | None 
             raise ValueError(f"{kind} {named!r}: a file; allowed in what-if: a {kind} by its name")
     if study.mix:
         raise ValueError(f"what-if asks about one workload, this study is of a mix of {len(study.mix)}")
-    defaults = evaluate.defaults(study.kernel)
+    defaults = programs.defaults(study.kernel)
     query = Query(
         study.machine,
         study.kernel,
@@ -81,7 +81,7 @@ def ask(query: Query) -> Answer:
     """Return the answer to a query, by windows where it is long; in a worker process. ValueError where none can be."""
     found = measure(query, "windows")
     part = f"windows with {percent(found.part)} of its tiles, which give the time alone"
-    return Answer(RunData(evaluate.describe(query), found.metrics), "every burst" if found.how == "whole" else part)
+    return Answer(RunData(programs.describe(query), found.metrics), "every burst" if found.how == "whole" else part)
 
 
 def record(query: Query) -> list[Section]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from explorer import evaluate
+from explorer import evaluate, programs
 from explorer.cli.options import query_of
 from explorer.names import unknown
 from explorer.query import Query, Scalar
@@ -58,10 +58,10 @@ def ask(
     check(fidelity)
     forget_changed(machine, model, routing)
     query = query_of(machine, kernel, model, batch, context, trace, seed, dict(sizes or {}), routing)
-    query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), evaluate.defaults(kernel))
+    query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), programs.defaults(kernel))
     if suggest:
-        query = evaluate.suggested(query)
-    with evaluate.suggesting(query):
+        query = programs.suggested(query)
+    with programs.suggesting(query):
         return answer_to(query, measure(query, fidelity))
 
 
@@ -95,12 +95,12 @@ def answer_to(query: Query, measured: Measured) -> Answer:
     """Return the numbers of a query as an answer, with its key and where it stands to measurements."""
     bound_us = measured.metrics["bound_us"]
     assert isinstance(bound_us, int | float)
-    known = evaluate.knobs(query) | query.settings()
-    title, engine = evaluate.describe(query), evaluate.source_digest(evaluate.FLOORS)
+    known = programs.knobs(query) | query.settings()
+    title, engine = programs.describe(query), programs.source_digest(programs.FLOORS)
     return answer_of(query, title, known, measured, engine, validation(query, bound_us))
 
 
-ASKER = Asker(evaluate.defaults, evaluate.check, measure, answer_to, evaluate.describe)
+ASKER = Asker(programs.defaults, evaluate.check, measure, answer_to, programs.describe)
 
 
 def _query_of(base: Mapping[str, Any]) -> Query:
@@ -137,4 +137,4 @@ def forget_changed(*names: str | None) -> None:
             _seen[str(path)] = now
     if changed:
         measure.cache_clear()
-        evaluate.forget()
+        programs.forget()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from explorer import evaluate
+from explorer import evaluate, programs
 from explorer.evaluate import Metric
 from explorer.names import unknown
 from explorer.query import Query
@@ -58,7 +58,7 @@ def measure(query: Query, fidelity: str = DEFAULT) -> Measured:
     """Return the numbers of a query. Raises ValueError for one that cannot be run."""
     if check(fidelity) == "exact":
         return Measured(evaluate.simulate(query).metrics, "whole")
-    program, machine = evaluate.program_on(query)
+    program, machine = programs.program_on(query)
     if fidelity == "bound":
         return Measured(_bounds(program, machine), "bound", 0.0)
     from workloads import windows

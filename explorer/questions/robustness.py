@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer import evaluate
+from explorer import programs
 from explorer.query import AZURE, MACHINE_PREFIX, TRACES, BatchSpec, Query, Scalar
 from explorer.questions.crossing import Crossing
 from explorer.questions.fidelity import DEFAULT, check
@@ -196,7 +196,7 @@ def robust(
             flips,
             tuple(swings),
             tuple(held_out(bench, seeds, trace, trace_path)),
-            tuple(sorted(evaluate.machine_of(query.machine).spec.ranges.keys() - {swing.path for swing in swings})),
+            tuple(sorted(programs.machine_of(query.machine).spec.ranges.keys() - {swing.path for swing in swings})),
         )
 
 
@@ -239,7 +239,7 @@ def around(query: Query) -> tuple[Axis, ...]:
 def swings_of(bench: Bench, nominal: Table) -> list[Swing]:
     """Return what each uncertain number of the machine does that no design sets."""
     query = bench.query
-    ranges = evaluate.machine_of(query.machine).spec.ranges
+    ranges = programs.machine_of(query.machine).spec.ranges
     taken = {path for path, _ in query.machine_overrides}
     taken |= {path.removeprefix(MACHINE_PREFIX) for each in bench.contenders for path, _ in each.changes}
     start = nominal.cells[0].cost_us

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from explorer import evaluate
+from explorer import programs
 from explorer.query import Query
 
 FILE = Path(__file__).parent / "validated.json"
@@ -96,19 +96,19 @@ def validated() -> Validated:
 def validation(query: Query, bound_us: float, known: Validated | None = None) -> Validation:
     """Return where a query stands; `bound_us`: its lower bound."""
     known = known or validated()
-    spec = evaluate.machine_of(query.machine).spec
+    spec = programs.machine_of(query.machine).spec
     machine = spec.name
     own = [group for group in known.groups if group.machine == machine]
     if not own:
         return Validation(False, f"not validated: no measurement of {machine}")
     changed = [path for path, _ in query.machine_overrides]
-    if spec.hash != evaluate.machine_of(machine).spec.hash:  # a file that calls itself like a measured machine
+    if spec.hash != programs.machine_of(machine).spec.hash:  # a file that calls itself like a measured machine
         changed.append(query.machine)
     if changed:
         return Validation(False, f"not validated: a machine of other numbers than {machine} ({', '.join(changed)})")
     if query.kernel not in ROWS:
         return Validation(False, f"not validated: no measurement of {query.kernel} as such")
-    op, types, sizes = ROWS[query.kernel](evaluate.problem_of(query))
+    op, types, sizes = ROWS[query.kernel](programs.problem_of(query))
     short = bound_us <= known.short_us
     length = f"{'up to' if short else 'above'} {known.short_us:g} us of lower bound"
     alike = [group for group in own if (group.op, group.short) == (op, short) and types in group.types]

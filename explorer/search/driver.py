@@ -125,7 +125,8 @@ class Search:
         known = len(self.rows)
         keys = self._keys(index)
         if isinstance(keys, Refused):
-            asked = _Asked(proposal, index, f"combination {index}", Status.INVALID, known=known, reason=keys.reason)
+            key = self._space.keys[index] = f"combination {index}"  # it has a row, and is settled with it
+            asked = _Asked(proposal, index, key, Status.INVALID, known=known, reason=keys.reason)
         else:
             key = joined([key for key, _ in keys])
             first = self._by_key.setdefault(key, index)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from explorer.evaluate import BoundColumns, defaults, kernel_of, machine_of, problem_of
+from explorer.evaluate import BoundColumns
 from explorer.names import unknown
+from explorer.programs import defaults, kernel_of, machine_of, problem_of
 from explorer.query import MACHINE_PREFIX, Query, Scalar
 from explorer.space.columns import distinct_rows, numbered
 from hwmodel.bound_table import least_fs, least_pj

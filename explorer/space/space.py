@@ -250,7 +250,10 @@ def _constrain(space: Space, study: Study, evaluator: Evaluator) -> None:
             broken = chunk[~constraint.holds(columns | held)]
             space.refuse(broken[space.first[broken] == broken], f"constraint {constraint.text}")
     cost = attempt(evaluator.costs, space.queries(space.start)[0]) if set(COSTS) & wanted else {}
-    known = example | own | (cost if isinstance(cost, dict) else {})
+    known = fixed | own | (cost if isinstance(cost, dict) else {})
     for constraint in study.conditions:
+        for name in constraint.names:
+            if name not in known:  # a number of the machine: what it is without being set, only the machine knows
+                raise ValueError(f"baseline: {name}: missing; the constraint {constraint.text} needs it")
         if not constraint.holds({name: np.array([known[name]]) for name in constraint.names})[0]:
             raise ValueError(f"baseline: breaks the constraint {constraint.text}")

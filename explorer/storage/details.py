@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+MAX_BYTES = 1 << 28  # of all arrays; assumed: thousands of times what a simulation leaves
 _PARTS = {"bandwidth/time_us", "bandwidth/bytes_per_second", "banks/activates", "banks/conflicts"}
 
 
@@ -45,9 +46,12 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     import numpy as np
 
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                raise ValueError
         with np.load(io.BytesIO(data)) as arrays:
             parts = {name: arrays[name] for name in arrays.files}  # in the order packed
-    except (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error):
+    except (OSError, EOFError, ValueError, TypeError, LookupError, MemoryError, zipfile.BadZipFile, zlib.error):
         raise ValueError("damaged details") from None
     if not parts.keys() >= _PARTS:
         raise ValueError("details without their parts")

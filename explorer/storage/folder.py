@@ -28,7 +28,8 @@ from explorer.storage.journal import Journal
 from explorer.storage.postgres import SharedLog, SharedStudy
 from explorer.storage.postgres_url import parse_url
 from explorer.storage.row import Row, Status
-from explorer.storage.row_file import RowFile, damaged, read_parquet, read_rows
+from explorer.storage.row_file import FIELDS, PACKED, RowFile, damaged, read_parquet, read_rows
+from explorer.study.objective import OBJECTIVES
 from explorer.study.study import Study
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
     from explorer.space.space import Space
 
 STUDY, SPACE = "study.json", "space.parquet"
-_SPACE_COLUMNS = ("key", "bound_us", "reason")
+_SPACE_FIELDS = {"key": str, "bound_us": float, "reason": str}
 _DETAILED = "details"  # a column of what is stored alone: whether there is a file of details
-_ROW_COLUMNS = ("point", "batch", "key", "status", "bound_us", "reason", _DETAILED)
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,17 @@ def read_identity(folder: Path) -> Identity:
         return _identity(json.loads((folder / STUDY).read_bytes()), folder / STUDY)
     except FileNotFoundError:
         raise ValueError(f"{folder}: no results folder: it has no {STUDY}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{folder / STUDY}: damaged; remove the folder or choose another") from None
 
 
 def _identity(record: Any, where: object) -> Identity:
     try:
         study = Study.model_validate(record["study"])
-        return Identity(study, record["inputs"], tuple(record["settings"]), record["title"])
+        inputs, settings, title = dict(record["inputs"]), list(record["settings"]), record["title"]
+        if not all(isinstance(text, str) for text in (*inputs.values(), *settings, title)):
+            raise TypeError
+        return Identity(study, inputs, tuple(settings), title)
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{where}: damaged") from None
 
@@ -119,19 +122,22 @@ def known_bounds(folder: Path) -> dict[str, float | str]:
     path = folder / SPACE
     if not path.exists():
         return {}
-    table = read_parquet(path, _SPACE_COLUMNS).select(_SPACE_COLUMNS).to_pylist()
-    return {row["key"]: row["reason"] or row["bound_us"] for row in table if row["key"]}
+    table = read_parquet(path, _SPACE_FIELDS).select(list(_SPACE_FIELDS)).to_pylist()
+    known = {row["key"]: row["reason"] or row["bound_us"] for row in table if row["key"]}
+    if None in known.values():
+        raise damaged(path)
+    return known
 
 
 class Store:
     """The rows of one results folder; a `search.Log`. With `shared`, they are in a database, too."""
 
     def __init__(self, folder: Path, identity: Identity, shared: SharedStudy | None = None) -> None:
-        self._folder, self._settings = folder, set(identity.settings)
+        self._folder, self._settings, self._study = folder, set(identity.settings), identity.study
         self._shared = shared if isinstance(shared, SharedLog) else None
         self._file = RowFile(folder)
         kept = [record for record in self._file.records if not record[_DETAILED] or self._details(record["point"])]
-        self._rows = {row.key: row for row in (_row(record, self._settings) for record in kept)}
+        self._rows = {row.key: row for row in (self._row(record, folder / PACKED) for record in kept)}
         if shared is not None:
             self._take(shared)
         rows = sorted(self._rows.values(), key=lambda row: row.point)
@@ -180,9 +186,22 @@ class Store:
         if space is not None and not (self._folder / SPACE).exists():
             write_atomically(self._folder / SPACE, space)
         for record, details in shared.rows():
-            row = _row(record, self._settings)
+            row = self._row(record, shared.where)
             if row.key not in self._rows:
                 self._keep(row, details)
+
+    def _row(self, record: Mapping[str, Any], where: object) -> Row:
+        """Return the row of a record; ValueError saying where it stands unless a search can read it."""
+        try:
+            if any(type(record[name]) is not kind for name, kind in FIELDS.items() if name != _DETAILED):
+                raise TypeError
+            row = _row(record, self._settings)
+            for name in self._study.objectives:
+                row.value(OBJECTIVES[name])
+                row.bound(OBJECTIVES[name])
+        except (KeyError, TypeError, ValueError):
+            raise damaged(where) from None
+        return row
 
     def _share(self, row: Row) -> None:
         if self._shared is not None:
@@ -263,13 +282,13 @@ def _row(record: Mapping[str, Any], settings: set[str]) -> Row:
         Status(record["status"]),
         record["bound_us"],
         record["reason"],
-        {name: value for name, value in record.items() if name not in settings and name not in _ROW_COLUMNS},
+        {name: value for name, value in record.items() if name not in settings and name not in FIELDS},
     )
 
 
 def rows_frame(folder: Path) -> pd.DataFrame:
     """Return all rows of a results folder in the order asked, whole numbers as nullable integers."""
-    table = read_rows(folder, _ROW_COLUMNS)
+    table = read_rows(folder)
     if table is None:
         raise ValueError(f"{folder}: no point was evaluated there yet")
     return _frame(table.drop_columns([_DETAILED]))
@@ -277,7 +296,7 @@ def rows_frame(folder: Path) -> pd.DataFrame:
 
 def space_frame(folder: Path) -> pd.DataFrame:
     """Return the space of a results folder: settings, key, bounds, reason; one row per distinct point."""
-    return _frame(read_parquet(folder / SPACE, _SPACE_COLUMNS))
+    return _frame(read_parquet(folder / SPACE, _SPACE_FIELDS))
 
 
 def _frame(table: Any) -> pd.DataFrame:

@@ -16,7 +16,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from explorer.evaluate import FLOORS, Outcome, source_digest
+from explorer.evaluate import Outcome
+from explorer.programs import FLOORS, source_digest
 from explorer.storage.details import pack, unpack
 
 MAX_BYTES = 1 << 30  # of all files; assumed: some 100,000 simulations

@@ -16,9 +16,9 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from explorer.files import write_atomically
 from explorer.query import Scalar
@@ -27,6 +27,17 @@ Record = Mapping[str, Scalar | None]
 PACKED, LINES = "points.parquet", "rows.jsonl"
 SYNC_SECONDS = 1.0  # assumed: what is lost when the computer itself fails, and made anew by a rerun
 FEW_LINES = 1024  # assumed: read in a fraction of a second
+FIELDS: Mapping[str, type] = {  # of every record, never missing
+    "point": int,
+    "batch": int,
+    "key": str,
+    "status": str,
+    "bound_us": float,
+    "reason": str,
+    "details": bool,
+}
+_KINDS = {int: "int64", str: "string", float: "double", bool: "bool"}
+_MAX_WHOLE = 1 << 63  # columns have 64 bits
 _CRC = b', "crc": "'
 
 
@@ -42,7 +53,10 @@ class RowFile:
         self._packed, self._lines = len(old), len(lines)
         if wrong or not text.endswith(b"\n"):
             write_atomically(folder / LINES, b"".join(map(_line, lines)))
-        self._open()
+        if lines:
+            _of_one_type(self.records, folder / LINES)
+        self._file: BinaryIO | None = None  # of lines, from the first that is kept
+        self._synced = 0.0
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -51,11 +65,13 @@ class RowFile:
 
     def append(self, record: Record) -> None:
         """Keep one more record."""
+        self._file = self._file or (self._folder / LINES).open("ab", buffering=0)
         self._file.write(_line(record))
         self._records[int(record["point"] or 0)] = dict(record)
         self._lines += 1
         if time.monotonic() > self._synced + SYNC_SECONDS:
-            self._sync()
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
         if self._lines >= max(FEW_LINES, self._packed):
             self._pack()
 
@@ -63,28 +79,24 @@ class RowFile:
         """Pack what is there, and let go of the files."""
         if self._lines:
             self._pack()
-        self._file.close()
+        self._let_go()
 
-    def _open(self) -> None:
-        self._file = (self._folder / LINES).open("ab", buffering=0)
-        self._sync()
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
 
     def _pack(self) -> None:
         write_atomically(self._folder / PACKED, parquet(self.records))
-        self._file.close()
+        self._let_go()
         write_atomically(self._folder / LINES, b"")  # another file: who reads the old one reads it to its end
         self._packed, self._lines = len(self._records), 0
-        self._open()
 
 
-def read_rows(folder: Path, columns: Iterable[str]) -> Any:
+def read_rows(folder: Path) -> Any:
     """Return all rows as an Arrow table in the order of the points, None without any; another may be writing them.
 
-    Raises ValueError naming the file that is damaged, has a record without `columns`, or lacks a row.
+    Raises ValueError naming the file that is damaged or lacks a row.
     """
     import pyarrow as pa
 
@@ -94,16 +106,20 @@ def read_rows(folder: Path, columns: Iterable[str]) -> Any:
     packed = _packed(folder)
     known = set() if packed is None else set(packed["point"].to_pylist())
     later = {record["point"]: record for record in lines if record["point"] not in known}
-    tables = ([] if packed is None else [packed]) + ([_table(list(later.values()))] if later else [])
-    if not tables:
+    if packed is None and not later:
         return None
-    table = pa.concat_tables(tables, promote_options="permissive").sort_by("point")
-    if not set(columns) <= set(table.column_names) or table["point"].to_pylist() != list(range(len(table))):
-        raise damaged(folder / (LINES if packed is None else PACKED))
+    where = folder / (LINES if packed is None else PACKED)
+    tables = ([] if packed is None else [packed]) + ([_of_one_type([*later.values()], where)] if later else [])
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive").sort_by("point")
+    except pa.ArrowException:  # a text where another row has a number
+        raise damaged(where) from None
+    if table["point"].to_pylist() != list(range(len(table))):
+        raise damaged(where)
     return table
 
 
-def damaged(path: Path) -> ValueError:
+def damaged(path: object) -> ValueError:
     """Return the error for a file that a rerun of the study makes anew."""
     return ValueError(f"{path}: damaged or missing; remove it and run the study again, which makes it anew")
 
@@ -117,8 +133,8 @@ def parquet(records: Sequence[Record]) -> bytes:
     return buffer.getvalue()
 
 
-def read_parquet(path: Path, columns: Iterable[str] = ("point",)) -> Any:
-    """Return the Arrow table in a Parquet file; ValueError naming the file unless it has `columns`."""
+def read_parquet(path: Path, fields: Mapping[str, type]) -> Any:
+    """Return the Arrow table in a Parquet file; ValueError naming the file unless it has `fields` of their types."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -126,7 +142,8 @@ def read_parquet(path: Path, columns: Iterable[str] = ("point",)) -> Any:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException):  # damaged data is either of them
         raise damaged(path) from None
-    if not set(columns) <= set(table.column_names):
+    kinds = {field.name: str(field.type) for field in table.schema}
+    if any(kinds.get(name) != _KINDS[kind] for name, kind in fields.items()):
         raise damaged(path)
     return table
 
@@ -136,6 +153,16 @@ def _table(records: Sequence[Record]) -> Any:
 
     columns = dict.fromkeys(name for record in records for name in record)
     return pa.table({name: [record.get(name) for record in records] for name in columns})
+
+
+def _of_one_type(records: Sequence[Record], where: Path) -> Any:
+    """Return a table of records; ValueError where a column has texts and numbers."""
+    import pyarrow as pa
+
+    try:
+        return _table(records)
+    except pa.ArrowException:
+        raise damaged(where) from None
 
 
 def _present(record: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +176,14 @@ def _line(record: Record) -> bytes:
 
 
 def _packed(folder: Path) -> Any:
-    return read_parquet(folder / PACKED) if (folder / PACKED).exists() else None
+    """Return the table of packed rows, None without any; ValueError naming the file unless all have their fields."""
+    path = folder / PACKED
+    if not path.exists():
+        return None
+    table = read_parquet(path, FIELDS)
+    if any(table[name].null_count for name in FIELDS):
+        raise damaged(path)
+    return table
 
 
 def _text(folder: Path) -> bytes:
@@ -167,7 +201,7 @@ def _records(text: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """Return the record in a line, None unless its checksum holds and all in it are scalars."""
+    """Return the record in a line, None unless its checksum holds, and it has its fields and else scalars alone."""
     text, _, checksum = line.rpartition(_CRC)
     if checksum != b'%08x"}' % zlib.crc32(text + b"}"):
         return None
@@ -175,5 +209,11 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(text + b"}")
     except (ValueError, RecursionError):
         return None
-    scalars = isinstance(record, dict) and all(isinstance(value, Scalar) for value in record.values())
-    return record if scalars and isinstance(record.get("point"), int) else None
+    if not isinstance(record, dict) or any(type(record.get(name)) is not kind for name, kind in FIELDS.items()):
+        return None
+    return record if all(map(_fits, record.values())) else None
+
+
+def _fits(value: Any) -> bool:
+    """Tell whether a value can stand in a column."""
+    return isinstance(value, Scalar) and not (isinstance(value, int) and abs(value) >= _MAX_WHOLE)

@@ -24,6 +24,7 @@ from explorer.names import unknown
 from explorer.query import MACHINE_PREFIX, Scalar
 
 MAX_CHOICES = 1 << 16  # assumed: of one knob; more is a slip
+MAX_WHOLE = 10**18  # a whole number of 64 bits
 _FORMS = ("choices", "from", "layouts")
 _KEYS = ("choices", "from", "to", "times", "step", "unit", "layouts", "when")
 _SPACE_KEYS = ("sizes", "element_bytes", "tiles", "max_digits", "outer", "innermost", "run_bytes", "align_bytes")
@@ -44,9 +45,10 @@ class Knob:
 def read_knob(name: str, written: Any) -> Knob:
     """Return the knob that a study writes; ValueError says what is wrong with it, without its name."""
     try:
-        return _read(name, json.dumps(written))
-    except TypeError:
+        text = json.dumps(written)
+    except (TypeError, ValueError, RecursionError):  # ValueError: a number of thousands of digits
         raise ValueError("a list of choices, or a mapping, is needed, of numbers and texts") from None
+    return _read(name, text)
 
 
 @lru_cache(maxsize=256)
@@ -75,7 +77,7 @@ def _checked(choices: Any) -> tuple[Scalar, ...]:
     if len(choices) > MAX_CHOICES:
         raise ValueError(f"{len(choices)} choices, at most {MAX_CHOICES} are allowed")
     for choice in choices:
-        _require_scalar(choice)
+        require_scalar(choice)
     if len({type(choice) for choice in choices}) > 1:
         raise ValueError(f"{_short(choices)}: the choices of one knob must be of one type")
     if len(set(choices)) < len(choices):
@@ -83,9 +85,12 @@ def _checked(choices: Any) -> tuple[Scalar, ...]:
     return tuple(choices)
 
 
-def _require_scalar(value: Any) -> None:
+def require_scalar(value: Any) -> None:
+    """Raise ValueError unless a value can be one of a knob: finite, and a whole number that arrays hold."""
     if not isinstance(value, bool | int | float | str) or value != value or value in (float("inf"), -float("inf")):
         raise ValueError(f"{_short(value)}: a number, a text, true or false is needed")
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+        raise ValueError(f"a whole number of {value.bit_length()} bits; allowed: up to {MAX_WHOLE}")
 
 
 def _short(value: Any) -> str:
@@ -116,7 +121,7 @@ def _range(written: Mapping[str, Any]) -> list[Scalar]:
 
 def _number(key: str, value: Any) -> Fraction:
     """Return a number as it is written, so that steps of 0.1 add up; of a size that cannot make work."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e18:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_WHOLE:
         raise ValueError(f"{key} {_short(value)}: a number is needed")
     return Fraction(str(value))
 
@@ -166,7 +171,7 @@ def _when(name: str, written: Any) -> When:
         if not values:
             raise ValueError(f"when: {other}: give at least one value")
         for value in values:
-            _require_scalar(value)
+            require_scalar(value)
         found.append((other, tuple(values)))
     return tuple(found)
 

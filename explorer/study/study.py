@@ -32,7 +32,7 @@ from explorer.names import unknown
 from explorer.query import NAME_PATTERN, TRACES, BatchSpec, Scalar
 from explorer.search.samplers import SAMPLERS
 from explorer.study.constraint import Constraint, parse_constraints
-from explorer.study.knobs import Knob, check_conditions, read_knob
+from explorer.study.knobs import Knob, check_conditions, read_knob, require_scalar
 from explorer.study.mix import Risk
 from explorer.study.objective import OBJECTIVES
 from hwmodel.validation import wrong
@@ -180,6 +180,16 @@ class Study(_Section):
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         return knobs
+
+    @field_validator("fixed", "baseline")
+    @classmethod
+    def _scalars(cls, values: dict[str, Scalar]) -> dict[str, Scalar]:
+        for name, value in values.items():
+            try:
+                require_scalar(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        return values
 
     @field_validator("constraints")
     @classmethod

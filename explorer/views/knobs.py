@@ -40,7 +40,7 @@ def share_explained(groups: pd.Series[Any], values: NDArray[np.float64]) -> floa
 
     Source: Kelley, An unbiased correlation ratio measure, PNAS 21 (1935).
     """
-    codes = groups.astype(str).factorize()[0]
+    codes = groups.astype(str).factorize(use_na_sentinel=False)[0]  # what the baseline does not set is a group, too
     number, amount = len(values), int(codes.max()) + 1
     total = float(((values - values.mean()) ** 2).sum())
     if not total or number <= amount or amount < 2:

@@ -70,7 +70,7 @@ def of_row(title: str, row: Mapping[str, Any], banks: Mapping[str, np.ndarray] |
 
 def of_query(query: Query) -> RunData:
     """Return the run of a query with everything that views show of it, by the SimPy reference."""
-    from explorer import evaluate
+    from explorer import evaluate, programs
 
     program, machine, result, timeline = evaluate.recorded_run(query)
     tensors = tuple(
@@ -80,4 +80,4 @@ def of_query(query: Query) -> RunData:
     )
     address_map = machine.address_map if machine.spec.hbm is not None else None
     memory = Memory(tensors, address_map, int(machine.spec.cores.sram.capacity))
-    return RunData(evaluate.describe(query), result.metrics(), result.banks, timeline, memory)
+    return RunData(programs.describe(query), result.metrics(), result.banks, timeline, memory)

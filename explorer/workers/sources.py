@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from explorer.evaluate import FLOORS, source_digest
+from explorer.programs import FLOORS, forget, source_digest
 from explorer.query import Query
 
 
@@ -46,7 +46,14 @@ def checked(
         raise AnotherVersion(
             f"the worker on {socket.gethostname()} has another {wrong[0]} than the driver; make them equal"
         )
+    _read_anew(here)
     return function(*arguments, **named_arguments)
+
+
+@lru_cache(maxsize=1)
+def _read_anew(here: Sources) -> None:
+    """Forget what was read of the files before they were as they are: a worker lives longer than a search."""
+    forget()
 
 
 def _named(query: Query) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from explorer import catalog, evaluate
+from explorer import catalog, evaluate, programs
 from explorer.query import BatchSpec, Query
 
 GEMM = Query("npu-hbm3", "gemm", options=(("m", 64), ("n", 64), ("k", 64)))
@@ -23,9 +23,9 @@ def test_keys_are_equal_only_for_one_problem_on_one_machine() -> None:
         Query("npu-hbm3", "decode-attention", "llama-3.1-8b", BatchSpec(4, 64)),
         Query("npu-hbm3", "decode-attention", "llama-3.1-8b", BatchSpec(2, 65)),
     ]
-    assert len({evaluate.key(query) for query in others}) == len(others)
+    assert len({programs.key(query) for query in others}) == len(others)
     respelt = GEMM.with_knob("layout_a", "m  k")
-    assert evaluate.key(respelt) == evaluate.key(GEMM)
+    assert programs.key(respelt) == programs.key(GEMM)
 
 
 def test_the_energy_of_a_run_is_not_below_its_bound() -> None:
@@ -85,4 +85,4 @@ def test_what_is_not_compiled_yet_another_process_compiles_for_the_same_machine(
     monkeypatch.setattr(reference, "is_dram_compiled", lambda _: False)
     evaluate.simulate(query)
     assert [command[3:] for command in asked] == [sys.argv[1:]]
-    assert compiled == [evaluate.machine_of(query.machine, query.machine_overrides).spec.hash]
+    assert compiled == [programs.machine_of(query.machine, query.machine_overrides).spec.hash]

@@ -8,6 +8,7 @@ and lets the lowest bound decide where a sampler proposes nothing new, so that e
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +29,7 @@ SAMPLERS: Mapping[str, str] = {
     "gp": "Optuna's Gaussian process, at most hundreds of points (extra `gp`)",
 }
 _FAMILIES = {"exhaustive": "plain", "random": "plain", "best-first": "best_first"}  # others: Optuna's
+_NEEDS = {"cmaes": "cmaes", "gp": "torch"}  # what Optuna does not bring
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,17 @@ def choose(name: str, combinations: int, points: int, objectives: int) -> tuple[
     return "best-first", sizes
 
 
+def check(name: str, objectives: int) -> None:
+    """Raise ValueError where the library of a sampler is not installed, or it takes fewer objectives."""
+    if name == "cmaes" and objectives > 1:
+        raise ValueError(f"sampler: cmaes takes one objective, there are {objectives}; allowed: nsga2, best-first")
+    needed = _NEEDS.get(name)
+    if needed and importlib.util.find_spec(needed) is None:
+        raise ValueError(f"sampler: {name} needs the package {needed}: pip install 'rowhit[{name}]'")
+
+
 def make(name: str, task: Task) -> Sampler:
-    """Return the sampler of a name other than auto; ValueError where its library is not installed."""
+    """Return the sampler of a name other than auto that `check` passes."""
     module = importlib.import_module(f"explorer.search.samplers.{_FAMILIES.get(name, 'optuna_family')}")
     sampler: Sampler = module.make(name, task)
     return sampler

@@ -65,7 +65,6 @@ OPTUNA: Mapping[str, Callable[[Task], BaseSampler]] = {
     "cmaes": _cmaes,
     "gp": _gp,
 }
-_NEEDS = {"cmaes": "cmaes", "gp": "torch"}  # what Optuna does not bring
 
 
 class FromOptuna:
@@ -138,12 +137,5 @@ def _distribution(knob: Knob, ordered: bool) -> BaseDistribution:
 
 
 def make(name: str, task: Task) -> FromOptuna:
-    """Return a sampler of this family; ValueError where its library is not installed or it takes one objective only."""
-    import importlib.util
-
-    if name == "cmaes" and task.objectives > 1:
-        raise ValueError(f"sampler: cmaes takes one objective, there are {task.objectives}; allowed: nsga2, best-first")
-    needed = _NEEDS.get(name)
-    if needed and importlib.util.find_spec(needed) is None:
-        raise ValueError(f"sampler: {name} needs the package {needed}: pip install 'rowhit[{name}]'")
+    """Return a sampler of this family."""
     return FromOptuna(name, task)

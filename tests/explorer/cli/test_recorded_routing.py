@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 
-from explorer import evaluate
+from explorer import evaluate, programs
 from explorer.explore import check_problem
 from explorer.query import Query
 from explorer.study.study import load_study
@@ -142,13 +142,13 @@ def test_a_routing_that_cannot_be_taken_is_one_line(
 def test_a_query_is_known_by_what_the_file_says_and_not_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     same, moved = recorded(tmp_path), recorded(tmp_path / "other")
-    assert evaluate.key(query(same)) == evaluate.key(query(moved))
-    assert evaluate.inputs(query(same)) == evaluate.inputs(query(moved))
+    assert programs.key(query(same)) == programs.key(query(moved))
+    assert programs.inputs(query(same)) == programs.inputs(query(moved))
     (tmp_path / "hot").mkdir()
     other = recorded(tmp_path / "hot", hot=True)
-    assert evaluate.key(query(other)) != evaluate.key(query(same))
-    assert evaluate.inputs(query(other))["routing"] != evaluate.inputs(query(same))["routing"]
-    assert evaluate.key(query(None, tokens=40, topk=2)) != evaluate.key(query(same))
+    assert programs.key(query(other)) != programs.key(query(same))
+    assert programs.inputs(query(other))["routing"] != programs.inputs(query(same))["routing"]
+    assert programs.key(query(None, tokens=40, topk=2)) != programs.key(query(same))
 
 
 def test_a_study_names_a_routing_from_its_own_folder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 import explorer
-from explorer import evaluate
+from explorer import evaluate, programs
 from explorer.explore import explore
 from explorer.progress import silent
 from explorer.query import BatchSpec, Query
@@ -61,7 +61,7 @@ def test_the_contenders_are_the_best_rows_and_are_asked_again_to_the_same_time(r
 
 
 def test_every_range_of_the_machine_has_a_bar_the_widest_first(found: Robustness, results: Path) -> None:
-    assert {swing.path for swing in found.swings} == set(evaluate.machine_of("npu-hbm3").spec.ranges)
+    assert {swing.path for swing in found.swings} == set(programs.machine_of("npu-hbm3").spec.ranges)
     widths = [swing.width for swing in found.swings]
     assert widths == sorted(widths, reverse=True)
     latency = next(swing for swing in found.swings if swing.path == "launch.latency")

@@ -75,15 +75,15 @@ def test_every_kernel_with_measurements_gives_the_sizes_of_its_operator() -> Non
     """Sizes that a kernel's problem did not give would pass unchecked."""
     sizes = {"m": 8, "n": 16, "k": 32, "products": 2, "rows": 4, "columns": 64, "inter": 64, "heads": 16}
     sizes |= {"tokens": 4, "experts": 8, "topk": 2, "hidden": 64}
-    from explorer import evaluate
+    from explorer import programs
 
     for kernel in ROWS:
-        template = evaluate.kernel_of(kernel)
+        template = programs.kernel_of(kernel)
         names = [*template.options, *(name for name in ("columns", "hidden", "inter") if name in template.optional)]
         model = "llama-3.1-8b" if "model" in template.needs else None
         batch = BatchSpec(2, 64) if "batch" in template.needs else None
         query = Query("h100-sxm", kernel, model, batch, tuple((name, sizes[name]) for name in names))
-        op, types, found = ROWS[kernel](evaluate.problem_of(query))
+        op, types, found = ROWS[kernel](programs.problem_of(query))
         assert set(MEASURED[op]) <= set(found), kernel
         assert types in ("16-bit", "fp8", "fp32")
 

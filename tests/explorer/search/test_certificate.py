@@ -48,7 +48,7 @@ def runnable(table: Table) -> bool:
     st.integers(1, 5),
     st.sampled_from([["time_us"], ["energy_pj"], ["time_us", "energy_pj"]]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_the_bound_is_below_the_optimum_and_the_best_found_above(
     table: Table, sampler: str, points: int, lag: int, objectives: list[str]
 ) -> None:
@@ -70,7 +70,7 @@ def test_the_bound_is_below_the_optimum_and_the_best_found_above(
 
 
 @given(st.integers(0, 1000), st.sampled_from([2.0, 10.0, 50.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_search_with_a_target_stops_no_later_than_it_must_and_is_within_it(seed: int, percent: float) -> None:
     table = Table((4, 4, 4), seed=seed, slack=0.3)
     with tempfile.TemporaryDirectory() as name:

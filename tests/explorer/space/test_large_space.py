@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from table_evaluator import Table
 
 from explorer.explore import explore
 from explorer.progress import silent
+from explorer.query import Query
 from explorer.storage.folder import rows_frame, space_frame
 
 SHAPE = (20, 20, 20)  # more combinations than get keys before a search
@@ -36,6 +39,23 @@ def test_what_cannot_run_is_found_when_it_is_tried_and_counted(tmp_path: Path) -
     assert summary.certificate.bound <= table.values()[:, 0].min() <= summary.certificate.best
 
 
+def test_what_has_no_key_is_settled_by_its_row(tmp_path: Path) -> None:
+    table = Table(SHAPE, seed=2, slack=0.05, vectorised=True, smooth=True)
+
+    def key(query: Query) -> str:
+        if sum(table.place(query)) % 3 == 1:
+            raise ValueError("no layout")
+        return table.key(query)
+
+    study = table.study(budget={"points": 400, "batch": 4})
+    summary = explore(study, tmp_path, 1, replace(table.evaluator, key=key), silent)
+    places = np.indices(SHAPE).sum(axis=0)
+    assert summary.invalid["no layout"] > 0
+    assert summary.certificate.best == table.times[places % 3 != 1].min()
+    assert summary.stopped == "proven"
+    assert summary.covered == 1
+
+
 def test_a_search_of_a_large_space_that_stopped_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
     table = Table(SHAPE, seed=3, slack=0.5, refused=0.1, period=10, vectorised=True, smooth=True)
     study = table.study(budget={"points": 40, "batch": 4}, baseline={"a": 0, "b": 0, "c": 0})
@@ -47,6 +67,7 @@ def test_a_search_of_a_large_space_that_stopped_goes_on_as_if_it_had_not(tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         explore(study, tmp_path / "stopped", 1, table.evaluator, stop)
+    assert set(rows_frame(tmp_path / "stopped")["key"]) <= set(space_frame(tmp_path / "stopped")["key"])
     again = explore(study, tmp_path / "stopped", 1, table.evaluator, silent)
     pd.testing.assert_frame_equal(rows_frame(tmp_path / "stopped"), rows_frame(tmp_path / "whole"))
     assert again.record() == whole.record()

@@ -80,10 +80,17 @@ def test_a_finished_study_is_one_parquet_file_and_a_running_one_lines_of_json_af
 
 
 @pytest.mark.parametrize(
-    "part",
-    ["space.parquet", "points.parquet", "details/000000.npz"],
+    ("part", "damage"),
+    [
+        ("space.parquet", None),
+        ("space.parquet", b"PAR1 PAR1"),
+        ("points.parquet", None),
+        ("points.parquet", b""),
+        ("points.parquet", b"PAR1 PAR1"),
+        ("details/000000.npz", None),
+        ("details/000000.npz", b"PK\x03\x04 PK"),
+    ],
 )
-@pytest.mark.parametrize("damage", [None, b"", b"text\n", b"PAR1 PAR1", b"PK\x03\x04 PK"])
 def test_a_damaged_file_is_named_and_a_rerun_without_it_makes_it_anew(
     fake: ModuleType, study: Study, tmp_path: Path, part: str, damage: bytes | None
 ) -> None:

@@ -64,7 +64,7 @@ def journal_keys(folder: Path, study: Study) -> list[str]:
     return [trial.user_attrs["key"] for trial in trials]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_search_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
     fake: ModuleType, study: Study, tmp_path: Path, jobs: int
 ) -> None:
@@ -74,7 +74,7 @@ def test_a_search_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_on
     whole = rows_frame(tmp_path / "undisturbed")
     folder, moments = tmp_path / "killed", random.Random(jobs)
     kept: list[str] = []
-    for after in (1, 6, 14):
+    for after in (1, 12):
         process = start(study, folder, jobs, seconds=0.05)
         deadline = time.monotonic() + 30
         while rows_so_far(folder) < after and time.monotonic() < deadline and process.poll() is None:
@@ -89,8 +89,8 @@ def test_a_search_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_on
     pd.testing.assert_frame_equal(rows_frame(folder), whole)
     assert journal_keys(folder, study) == whole["key"].tolist()
     times = pd.Series((tmp_path / "simulated").read_text().splitlines()).value_counts()
-    assert (times <= 1 + 3).all()
-    assert (times > 1).sum() <= 3 * study.budget.batch  # only what was under way at a kill is simulated again
+    assert (times <= 1 + 2).all()
+    assert (times > 1).sum() <= 2 * study.budget.batch  # only what was under way at a kill is simulated again
 
 
 def workers_of(driver: int) -> list[int]:

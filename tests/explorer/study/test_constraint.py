@@ -81,7 +81,7 @@ def test_what_is_no_comparison_is_refused_in_one_line(text: str) -> None:
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_any_text_is_a_comparison_or_one_line_of_an_error(text: str) -> None:
     found: object = None
     with contextlib.suppress(ValueError):  # and nothing else
@@ -106,6 +106,27 @@ def test_a_constraint_that_fits_no_column_or_not_the_baseline_is_an_error_of_the
         explore(changed, tmp_path / "out", 1, fake.EVALUATOR, silent)
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "constraint", "message"),
+    [
+        ({"tile": [8, 16]}, "tile <= 16", "baseline: breaks the constraint tile <= 16"),
+        ({"tile": [8, 16]}, "tile >= 8", ""),
+        ({"tile": [64, 16]}, "tile != 32", "baseline: breaks the constraint tile != 32"),
+        ({"machine.hbm.stacks": [8, 16]}, "machine.hbm.stacks >= 8", "baseline: machine.hbm.stacks: missing; the con"),
+    ],
+)
+def test_a_baseline_outside_of_the_choices_is_judged_by_what_it_is(
+    fake: ModuleType, study: Study, tmp_path: Path, knobs: dict[str, list[int]], constraint: str, message: str
+) -> None:
+    fields = {"knobs": knobs, "constraints": [constraint], "baseline": {}}  # the default tile is 32
+    outside = Study.model_validate(study.model_dump() | fields)
+    if not message:
+        assert explore(outside, tmp_path, 1, fake.EVALUATOR, silent).certificate.proven
+        return
+    with pytest.raises(ValueError, match=message):
+        explore(outside, tmp_path, 1, fake.EVALUATOR, silent)
 
 
 def test_what_breaks_a_constraint_is_counted_with_it_and_never_asked_for(

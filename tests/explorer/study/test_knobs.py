@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explorer.space.grid import Grid
@@ -104,6 +104,7 @@ def grids(draw: st.DrawFn) -> Grid:
     return Grid(tuple(knobs), dict.fromkeys("abcd", draw(st.sampled_from([0, 9]))))
 
 
+@settings(max_examples=25)
 @given(grids())
 def test_combinations_count_every_choice_once_and_conditions_keep_defaults(grid: Grid) -> None:
     everything = np.arange(grid.size)
@@ -117,6 +118,7 @@ def test_combinations_count_every_choice_once_and_conditions_keep_defaults(grid:
             assert values[knob.name] == (knob.choices[digit] if holds else grid.held[knob.name])
 
 
+@settings(max_examples=25)
 @given(grids())
 def test_the_first_of_equal_combinations_stands_for_all_that_conditions_make_equal(grid: Grid) -> None:
     everything = np.arange(grid.size)
@@ -127,6 +129,7 @@ def test_the_first_of_equal_combinations_stands_for_all_that_conditions_make_equ
     assert grid.first(everything).tolist() == [firsts[tuple(levels[index].tolist())] for index in everything.tolist()]
 
 
+@settings(max_examples=25)
 @given(grids(), st.data())
 def test_a_combination_is_found_by_its_values(grid: Grid, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, grid.size - 1))
@@ -135,3 +138,11 @@ def test_a_combination_is_found_by_its_values(grid: Grid, data: st.DataObject) -
     assert grid.values(found) == grid.values(index)
     assert found == grid.first(np.array([found]))[0]
     assert grid.find(grid.values(index) | {grid.knobs[-1].name: 77}) is None
+
+
+@pytest.mark.parametrize("value", [10**19, -(10**19), pytest.param(10**5000, id="long"), float("nan"), float("inf")])
+def test_a_number_that_no_array_holds_is_refused_wherever_it_stands(value: float) -> None:
+    study: dict[str, Any] = {"name": "x", "machine": "m", "kernel": "k", "knobs": {"a": [1, 2]}}
+    for place in ({"knobs": {"a": [1, value]}}, {"fixed": {"b": value}}, {"baseline": {"a": value}}):
+        with pytest.raises(ValueError, match=r"whole number of \d+ bits; allowed|needed"):
+            Study.model_validate(study | place)

@@ -61,7 +61,7 @@ MIX = {
 
 
 @given(st.integers(0, 500), st.sampled_from(["mean", "worst", {"cvar": 0.5}]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_a_search_over_a_mix_finds_the_point_of_least_risk_and_keeps_each_workload(seed: int, risk: object) -> None:
     table = Table((3, 3, 2), seed=seed)
     study = table.study(mix=MIX, risk=risk, budget={"points": 100, "batch": 2})

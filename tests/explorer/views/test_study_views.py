@@ -226,3 +226,8 @@ def test_the_bandwidth_is_drawn_in_gigabytes_per_second() -> None:
     assert list(figure.data[0].y) == [1000.0, 500.0]
     assert figure.layout.yaxis.title.text == "HBM bandwidth [GB/s]"
     assert "1,000.0 GB/s (baseline) and 500.0 GB/s" in memory_use.bandwidth_text(frames)
+
+
+def test_a_setting_that_the_baseline_does_not_have_is_a_group_of_its_own() -> None:
+    values = np.array([1.0, 1.0, 2.0, 2.0, 3.0, 3.0])
+    assert knobs.share_explained(pd.Series([None, None, "4", "4", "5", "5"]), values) == pytest.approx(1)

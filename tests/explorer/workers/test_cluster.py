@@ -11,8 +11,9 @@ import pytest
 import services
 
 from explorer.explore import explore
+from explorer.programs import batch_of
 from explorer.progress import silent
-from explorer.query import Query
+from explorer.query import AZURE, BatchSpec, Query
 from explorer.study.study import Study
 from explorer.workers import Refused, WorkerDied, attempt, workers
 from explorer.workers.sources import AnotherVersion, Sources, checked, sources
@@ -146,6 +147,18 @@ def test_sources_are_the_simulator_and_the_files_that_queries_name(tmp_path: Pat
         checked(here, max, (1, 2), {})
     with pytest.raises(AnotherVersion, match="another version of the simulator"):
         checked(Sources("another", ()), max, (1, 2), {})
+
+
+def test_a_worker_reads_a_file_again_that_has_changed_between_two_searches(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    query = Query("npu-hbm3", "decode-attention", batch=BatchSpec(2, None, AZURE, 0, str(trace)))
+    found = []
+    for tokens in (100, 200):
+        rows = "".join(f"2023-11-16 18:15:4{second}.0000000,{tokens},5\n" for second in range(4))
+        trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + rows)
+        os.utime(trace, ns=(tokens, tokens))
+        found.append(checked(sources([query]), batch_of, (query.batch,), {}).contexts)
+    assert max(found[0]) < 200 <= min(found[1])
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:1", "http://host:1", "tcp://host", "tcp://a@b:1", "tcp://h:1/x"])
