@@ -181,7 +181,7 @@ def validated_groups(scored: pd.DataFrame) -> Records:
     rows["machine"] = rows["device"].map(MACHINES)
     cache = rows["kv_dtype"].fillna("")
     rows["types"] = [
-        FORMATS[dtype][0] if op == "moe_grouped_gemm" and FORMATS[dtype][0] != "none" else types_text(dtype, kv)
+        FORMATS[dtype][0] if op == "moe_grouped_gemm" and FORMATS[dtype][0] != "16-bit" else types_text(dtype, kv)
         for op, dtype, kv in zip(rows["op"], rows["dtype"], cache, strict=True)
     ]
     rows["short"] = rows["bound_us"] <= SMALL_US
@@ -261,7 +261,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--transfer", type=int, default=0, help="rows of the transfer test, 0 for none")
-    parser.add_argument("--validated", type=Path, help="also write the validated ranges, as explorer/validated.json")
+    parser.add_argument("--validated", type=Path, help="also write explorer/questions/validated.json")
     parser.add_argument("--out", type=Path, default=Path("accuracy.parquet"))
     given = parser.parse_args()
     path = Path(os.environ.get("ROWHIT_DATA", "../shared/data")) / "kernels/measured.csv.gz"

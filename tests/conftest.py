@@ -17,7 +17,7 @@ from hypothesis import settings
 ROOT = Path(__file__).parent.parent
 
 # without a deadline: a busy machine is no reason to fail
-settings.register_profile("rowhit", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("rowhit", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile("thorough", deadline=None, derandomize=False, max_examples=1000)
 settings.load_profile("rowhit")
 

@@ -24,16 +24,16 @@ def serving(
 ) -> Iterator[Any]:
     """Give a server that listens on an address (port 0: a free one); `serve_forever` runs it, also in a thread.
 
-    Raises ValueError for folders without results and for an address that is everywhere, OSError for a port in use.
+    Raises ValueError for folders without results, an address that is everywhere or not of this computer, a port in use.
     """
     from werkzeug.serving import make_server
 
     if is_everywhere(address):
         raise ValueError(f"--host {address}: every network; allowed: one address of this computer")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line per request says nothing to a reader
-    with workers(WORKERS) as executor:
+    with listening(address, port) as ear, workers(WORKERS) as executor:
         application = Dashboard(folders, executor, trace_path).application().server
-        server = make_server(address, port, application, threaded=True)
+        server = make_server(address, port, application, threaded=True, fd=ear.fileno())
         server.app = Guard(application.wsgi_app, hosts(address, server.port))
         try:
             yield server
@@ -54,6 +54,18 @@ def is_everywhere(address: str) -> bool:
         raise ValueError(f"--host {address[:80]}: {error.strerror}; allowed: one address of this computer") from None
     addresses = [ip_address(str(where[0])) for *_, where in found]
     return any((getattr(each, "ipv4_mapped", None) or each).is_unspecified for each in addresses)
+
+
+def listening(address: str, port: int) -> socket.socket:
+    """Return a socket that listens; ValueError where that cannot be, before anything slow is done."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family)
+    except OSError as error:
+        why = str(error.strerror).partition(" (while")[0]  # the address follows, which stands here already
+        raise ValueError(
+            f"--host {address} --port {port}: {why}; allowed: an address of this computer, a free port (0 finds one)"
+        ) from None
 
 
 @contextmanager

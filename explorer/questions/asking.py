@@ -82,6 +82,8 @@ def whatif(
     """
     query = base.query if isinstance(base, Answer) else _query_of(base)
     forget_changed(query.machine, query.model, query.routing)
+    if not isinstance(sweep, Mapping | None):
+        raise ValueError(f"sweep: {str(sweep)[:40]!r}: allowed: values by path")
     changes, axes = [_settings(change) for change in variants], axes_of(sweep or {})
     if not (changes or axes or against):
         raise ValueError("whatif: give variants, or a sweep")
@@ -112,7 +114,9 @@ def _query_of(base: Mapping[str, Any]) -> Query:
 
 
 def _settings(changes: Changes) -> Settings:
-    """Return changes by path as settings. Raises ValueError for a value that is neither number nor text."""
+    """Return changes by path as settings. Raises ValueError for what is none, or a value that is no number or text."""
+    if not isinstance(changes, Mapping):
+        raise ValueError(f"{str(changes)[:40]!r}: allowed: numbers and texts by path")
     for path, value in changes.items():
         if not isinstance(path, str) or not isinstance(value, bool | int | float | str):
             raise ValueError(f"{path}: {str(value)[:40]!r}: allowed: numbers and texts by path")

@@ -80,9 +80,12 @@ class Crossing:
             if flip.begins:
                 begun = flip.high if flip.exact else between
             else:
-                yield f"from {self.path} {begun} to {flip.low if flip.exact else between}"
+                yield self._span(begun, flip.low if flip.exact else between)
         if self.flips[-1].begins:
-            yield f"from {self.path} {begun} to {self.last}"
+            yield self._span(begun, self.last)
+
+    def _span(self, begin: str, end: str) -> str:
+        return f"at {self.path} {end}" if begin == end else f"from {self.path} {begin} to {end}"
 
     def record(self) -> dict[str, Any]:
         """Return the crossing as JSON-able values."""

@@ -121,9 +121,9 @@ def validation(query: Query, bound_us: float, known: Validated | None = None) ->
 
 
 def _inside(group: Group, length: str) -> str:
-    calls = f"{group.rows} measured calls"
+    calls = f"{group.rows} measured calls of {group.op} in {' or '.join(group.types)}"  # a range of all types together
     return (
-        f"in the range of {calls} of {group.op} on {group.machine}, {length}: predictions off by "
+        f"in the range of {calls} on {group.machine}, {length}: predictions off by "
         f"{100 * group.median_error:.0f} % in the median, {100 * group.mean_error:.0f} % in the mean "
         f"(bias {100 * group.bias:+.0f} %)"
     )
@@ -167,7 +167,7 @@ def _product(p: Any) -> tuple[str, str, Sizes]:
 
 def _experts(p: Any) -> tuple[str, str, Sizes]:
     sizes = {name: (getattr(p, name),) for name in ("tokens", "hidden", "inter", "experts", "topk")}
-    return "moe_grouped_gemm", types_text(p.dtype) if p.format == "none" else p.format, sizes
+    return "moe_grouped_gemm", types_text(p.dtype) if p.format == "16-bit" else p.format, sizes
 
 
 def _rowwise(op: str, columns: str = "columns") -> Rows:

@@ -51,8 +51,9 @@ def in_flight_figure(table: dict[str, pd.DataFrame]) -> go.Figure:
 def in_flight_text(table: dict[str, pd.DataFrame]) -> str:
     parts = []
     for name, frame in table.items():
-        width = np.diff(frame["time_us"])
-        mean = float((frame["value"].to_numpy()[:-1] * width).sum() / width.sum()) if len(width) else 0.0
+        values = frame["value"].to_numpy()[:-1]
+        width = np.diff(frame["time_us"]) * (values > 0)
+        mean = float((values * width).sum() / width.sum()) if width.any() else 0.0
         parts.append(
             f"{name}: {mean:,.1f} on average while there are any, {frame['value'].max():,.1f} in the fullest bin"
         )

@@ -50,12 +50,14 @@ def _recorded(timeline: Timeline) -> dict[tuple[str, ...], float]:
         during = next((p.name for p in timeline.phases if span.from_fs < p.to_fs), timeline.phases[-1].name)
         name = timeline.executions[span.execution].name
         found[during, QUEUES[span.queue], name, span.cause] += (span.to_fs - span.from_fs) / scale
+    lengths: dict[str, float] = defaultdict(float)  # phases of one name are one
     for phase in timeline.phases:
+        lengths[phase.name] += (phase.to_fs - phase.from_fs) / FS_PER_US
+    for name, length_us in lengths.items():
         for unit in QUEUES:
-            spent = sum(time for path, time in found.items() if path[:2] == (phase.name, unit))
-            rest = (phase.to_fs - phase.from_fs) / FS_PER_US - spent
+            rest = length_us - sum(time for path, time in found.items() if path[:2] == (name, unit))
             if rest > 1e-9:
-                found[phase.name, unit, IDLE] += rest
+                found[name, unit, IDLE] += rest
     return _few(found)
 
 

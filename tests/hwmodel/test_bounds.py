@@ -72,6 +72,7 @@ def test_a_later_phase_must_fetch_what_none_before_it_has_touched(make_machine: 
     assert simulate(fresh, machine).makespan_fs > simulate(again, machine).makespan_fs
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=20))
 def test_what_was_touched_are_as_many_ranges_as_lie_apart(pieces: list[tuple[int, int]]) -> None:
     touched = _Touched(TOUCHING)
@@ -185,7 +186,7 @@ def test_a_run_that_one_resource_limits_comes_close_to_its_bound(make_machine: M
         assert 0.9 < result.bound.total_fs / result.makespan_fs <= 1
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     contexts=st.lists(st.integers(1, 90), min_size=1, max_size=5),
     tile=st.sampled_from([7, 16, 64]),

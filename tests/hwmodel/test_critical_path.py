@@ -38,14 +38,14 @@ def check(program: Program, machine: Machine) -> Timeline:
     return timeline
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(kernels(), machines())
 def test_the_path_of_a_kernel_has_no_gap_and_is_work_or_requests(case: tuple[Any, Any, Any], machine: Machine) -> None:
     template, problem, knobs = case
     check(template.compile(problem, knobs, machine, 3), machine)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(streams(), machines())
 def test_the_path_of_a_stream_has_no_gap_and_is_work_or_requests(make: Any, machine: Machine) -> None:
     check(make(machine), machine)

@@ -26,8 +26,8 @@ from workloads.routing import Routing, draw, popularity
 
 Bits: TypeAlias = tuple[int, int, str, bool]  # of activations, of weights; the type whose rate counts; expanded or not
 FORMATS: dict[str, tuple[str, Bits]] = {  # by a row's dtype
-    "bfloat16": ("none", (16, 16, "bf16", False)),
-    "float16": ("none", (16, 16, "fp16", False)),
+    "bfloat16": ("16-bit", (16, 16, "bf16", False)),
+    "float16": ("16-bit", (16, 16, "fp16", False)),
     "fp8": ("fp8", (8, 8, "fp8_e4m3", False)),
     "fp8_block": ("w8a8-block", (8, 8, "fp8_e4m3", False)),
     "int4_wo": ("w4a16", (16, 4, "bf16", True)),

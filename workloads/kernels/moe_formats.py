@@ -2,7 +2,7 @@
 
 | format | activations | weights | product |
 |---|---|---|---|
-| none | 16 bits | 16 bits | |
+| 16-bit | 16 bits | 16 bits | |
 | fp8 | e4m3 under a scale that is given | e4m3, a scale per expert | the sum is scaled |
 | w8a8-block | e4m3, fp32 scales of 1 x 128 | e4m3, fp32 scales of 128 x 128 | promoted in fp32 every 128 of k |
 | nvfp4 | e2m1, e4m3 scales per 16 of k, one given | the same, one per expert | scaled operands; the sum is scaled |
@@ -119,7 +119,7 @@ NVFP4 = Operand(MICROSCALED["nvfp4"], "128x4", "fp4")
 INT4, INT4_32 = (Operand(Stored(2, "uint8", group, ""), "groups", "int4") for group in (128, 32))
 E4M3_GROUPS = Operand(Stored(1, "fp8_e4m3", 128, ""), "groups", "blocks")
 FORMATS = {
-    "none": Format(PLAIN, PLAIN),
+    "16-bit": Format(PLAIN, PLAIN),
     "fp8": Format(FP8, FP8, scaled=True, quantise="quantise"),
     "w8a8-block": Format(
         Operand(BLOCKS, "m-major"), Operand(BLOCKS, "squares"), BLOCK, promoted=True, quantise="quantise_blocks"
@@ -133,7 +133,7 @@ FORMATS = {
     "w4a16-nvfp4": Format(PLAIN, NVFP4, 16, scaled=True),
     "w4a8-mxfp4-mxfp8": Format(MXFP8, MXFP4, 32, "fp8_scaled", quantise="quantise_mx"),
 }
-OF_FP16 = ("none", "w4a16", "w4a16-g32", "w8a16-fp8")  # the others have results in bf16
+OF_FP16 = ("16-bit", "w4a16", "w4a16-g32", "w8a16-fp8")  # the others have results in bf16
 
 
 def check_format(name: str, dtype: str) -> Format:

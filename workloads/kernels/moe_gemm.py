@@ -69,7 +69,7 @@ class Problem(Routed):
 
     n: int
     k: int
-    format: str = "none"
+    format: str = "16-bit"
 
     @property
     def form(self) -> Format:
@@ -117,7 +117,7 @@ class Product:
     b: int
     c: int
     k: int
-    format: Format = FORMATS["none"]
+    format: Format = FORMATS["16-bit"]
     scales_a: int = NONE
     scales_b: int = NONE
     scales: int = NONE

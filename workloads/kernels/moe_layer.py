@@ -73,7 +73,7 @@ class Problem(Routed):
     hidden: int
     inter: int
     shared: int = 0
-    format: str = "none"
+    format: str = "16-bit"
 
     @property
     def form(self) -> Format:

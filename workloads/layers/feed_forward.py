@@ -72,13 +72,13 @@ def expert_format(weights: Weights, s: Setting) -> tuple[str, str]:
     """Return the format of `moe_formats` for experts stored so, and what it has otherwise than they are stored."""
     matrix, bf16, alone = s.machine.spec.cores.matrix, s.dtype == "bf16", weights.alone
     if weights == SIXTEEN:
-        return "none", ""
+        return "16-bit", ""
     if weights.name in ("fp8", "fp8-block"):
         if bf16 and matrix.fp8 is not None and not alone:
             return ("fp8" if weights.name == "fp8" else "w8a8-block"), ""
         return "w8a16-fp8", "" if weights.name == "fp8-block" else "read with a scale per 128 of k"
     if weights.name == "int4" and weights.group not in (32, 128):
-        return "none", "read in 16 bits: experts have kernels for groups of 32 and of 128"
+        return "16-bit", "read in 16 bits: experts have kernels for groups of 32 and of 128"
     form = {
         "mxfp8": "mxfp8",
         "mxfp4": "w4a16-mxfp4" if alone or matrix.fp8_scaled is None else "w4a8-mxfp4-mxfp8",
@@ -87,4 +87,4 @@ def expert_format(weights: Weights, s: Setting) -> tuple[str, str]:
     }[weights.name]
     if bf16 or form in OF_FP16:
         return form, "multiplied with activations in mxfp8" if alone and form == "mxfp8" else ""
-    return "none", f"read in 16 bits: no kernel multiplies them with {s.dtype}"
+    return "16-bit", f"read in 16 bits: no kernel multiplies them with {s.dtype}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
-from hwmodel.machine import Machine
+from hwmodel.machine import DoesNotFit, Machine
 from workloads.layers.formats import Formats
 from workloads.scheduled import Scheduled
 from workloads.sequence import Step
@@ -75,15 +75,20 @@ def _of_part(part: Scheduled) -> str:
 def fitting(
     title: str, kernel: str, problem: Any, candidates: Iterable[Any], setting: Setting, values: Values | None = None
 ) -> Step:
-    """Return a step with the first knobs whose program fits the machine. Raises ValueError naming it if none do."""
-    last: ValueError | None = None
+    """Return a step with the first knobs whose program fits the machine. Raises DoesNotFit naming it if none do.
+
+    Raises ValueError naming it for what is wrong with a candidate otherwise.
+    """
+    last: DoesNotFit | None = None
     for knobs in candidates:
         step = Step(title, kernel, problem, knobs, values=values or {})
         try:
             return replace(step, made=step.compile(setting.machine, setting.seed))
-        except ValueError as error:
+        except DoesNotFit as error:
             last = error
-    raise ValueError(f"step {title}: {last}")
+        except ValueError as error:
+            raise ValueError(f"step {title}: {error}") from None
+    raise DoesNotFit(f"step {title}: {last}")
 
 
 def shrinking(knobs: Any) -> Iterator[Any]:

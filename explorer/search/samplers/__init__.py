@@ -71,12 +71,13 @@ def choose(name: str, combinations: int, points: int, objectives: int) -> tuple[
     """Return the sampler that `name` stands for, and why where that is a choice."""
     if name != "auto":
         return name, ""
+    sizes = f"{combinations} combinations for {points} points"  # of which the baseline is one, also where it is extra
     if combinations <= points:
-        return "exhaustive", f"the budget of {points} covers all {combinations} combinations"
+        return "exhaustive", sizes
     if objectives > 1 and points >= 1000:
         genetic = "nsga2" if objectives == 2 else "nsga3"
         return genetic, f"{objectives} objectives and a budget of {points} points"
-    return "best-first", f"{combinations} combinations for {points} points"
+    return "best-first", sizes
 
 
 def check(name: str, objectives: int) -> None:

@@ -106,6 +106,10 @@ def test_a_base_that_is_none_is_one_line() -> None:
         explorer.whatif({"machine": "npu-hbm3"}, [{"tile_k": 32}])
     with pytest.raises(ValueError, match="give variants, or a sweep"):
         explorer.whatif(GEMM)
+    with pytest.raises(ValueError, match="'stages=2': allowed: numbers and texts by path"):
+        explorer.whatif(GEMM, ["stages=2"])
+    with pytest.raises(ValueError, match=r"sweep: 'stages=2\.\.4': allowed: values by path"):
+        explorer.whatif(GEMM, sweep="stages=2..4")
 
 
 def test_a_machine_file_that_changes_is_read_again(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def test_one_crossing_of_whole_numbers_is_found_to_the_number(last: int, data: s
     assert (flip.low, flip.high, flip.exact, flip.begins) == (str(begin - 1), str(begin), True, True)
     assert len(asked) <= 2 + last.bit_length() + 1
     found = Crossing("A", "B", "page_size", "0", str(last), (flip,), beats_at_first=False)
-    assert found.sentence.startswith(f"A beats B from page_size {begin} to {last} (")
+    where = f"at page_size {last}" if begin == last else f"from page_size {begin} to {last}"
+    assert found.sentence.startswith(f"A beats B {where} (")
 
 
 @given(st.floats(1.0, 99.0))

@@ -18,7 +18,7 @@ QUERY = Query("h100-sxm", "decode-attention", "llama-3.1-8b", BatchSpec(8, 1024)
 def test_an_answer_inside_says_how_far_off_the_measured_calls_were() -> None:
     found = validation(QUERY, 30.0, KNOWN)
     assert (found.inside, found.rows, found.median_error, found.bias) == (True, 12, 0.1, -0.05)
-    assert "in the range of 12 measured calls of decode_attention on h100-sxm, above 20 us" in found.text
+    assert "in the range of 12 measured calls of decode_attention in 16-bit on h100-sxm, above 20 us" in found.text
     assert "off by 10 % in the median, 20 % in the mean (bias -5 %)" in found.text
 
 
@@ -40,6 +40,11 @@ def test_an_answer_outside_says_what_was_not_measured(query: Query, bound_us: fl
     assert not found.inside
     assert found.median_error is None
     assert message in found.text
+
+
+def test_a_range_of_several_types_names_them() -> None:
+    known = replace(KNOWN, groups=(replace(GROUP, types=("16-bit", "fp8")),))
+    assert "12 measured calls of decode_attention in 16-bit or fp8 on" in validation(QUERY, 30.0, known).text
 
 
 def test_a_file_that_calls_itself_like_a_measured_machine_is_another_one(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def summary_of(folder: Path, points: int, **fields: object) -> Summary:
 @pytest.mark.parametrize(
     ("points", "fields", "said"),
     [
-        (64, {}, "sampler exhaustive (auto: the budget of 64 covers all 64 combinations); stopped: nothing unseen"),
+        (64, {}, "sampler exhaustive (auto: 64 combinations for 64 points); stopped: nothing unseen"),
         (3, {}, "sampler best-first (auto: 64 combinations for 3 points); stopped: the budget is used up"),
         (60, {"sampler": "random", "target": "900 %"}, "sampler random; stopped: the target is reached"),
     ],

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from checks import check, named
 
 from explorer import evaluate
 from explorer.query import Query
 from explorer.storage.row import flatten
-from explorer.views import index, layout_picture, residency, speed, time_tree, units, versus
+from explorer.views import in_flight, index, layout_picture, residency, speed, time_tree, units, versus
 from explorer.views.run_data import RunData, of_query, of_row
 from hwmodel.program import QUEUES
 from layouts import FIELDS
@@ -47,6 +49,21 @@ def test_the_speed_of_light_is_the_utilisation(run: RunData) -> None:
     assert shares.pop(speed.BOUND_NAME) == run.metrics["bound_us"] / run.metrics["time_us"]
     assert shares == run.metrics["utilisation"]
     assert list(speed.figure(table).data[0].x[1:]) == [100 * share for share in shares.values()]
+
+
+def test_phases_of_one_name_are_one(run: RunData) -> None:
+    assert run.timeline is not None
+    (*before, last) = run.timeline.phases
+    middle_fs = (last.launched_fs + last.to_fs) // 2
+    halves = replace(last, to_fs=middle_fs), replace(last, from_fs=middle_fs, launched_fs=middle_fs)
+    cut = replace(run, timeline=replace(run.timeline, phases=(*before, *halves)))
+    whole, parts = (dict(time_tree.VIEW.table(each).itertuples(index=False)) for each in (run, cut))
+    assert parts == pytest.approx(whole)
+
+
+def test_requests_on_their_way_are_averaged_over_the_time_when_there_are_any() -> None:
+    steps = pd.DataFrame({"time_us": [0.0, 1.0, 3.0, 4.0], "value": [2.0, 0.0, 4.0, 0.0]})
+    assert "x: 3.0 on average while there are any, 4.0 in" in in_flight.in_flight_text({"x": steps})
 
 
 @pytest.mark.parametrize("recorded", [True, False])

@@ -32,7 +32,7 @@ H100 = Machine(load_machine("h100-sxm").with_overrides({"cores.count": CORES}))
 U = {"bf16": 2.0**-8, "fp16": 2.0**-11}
 W = 2.0**-24
 TINY = 2.0**-24  # the smallest number of fp16
-NARROW = [name for name in FORMATS if name != "none"]
+NARROW = [name for name in FORMATS if name != "16-bit"]
 GIVEN = 0.02  # the scale of activations that is given: some values exceed the largest
 few = st.integers(1, 20)
 depths = st.one_of(st.integers(1, 40), st.sampled_from([128, 150, 256]))
@@ -368,9 +368,11 @@ def test_stacked_matrices_lie_one_after_another_and_never_overlap(number: int, r
 def test_a_format_is_named_in_the_options_and_another_is_refused() -> None:
     sizes_of: dict[str, Any] = {"tokens": 4, "experts": 8, "topk": 2}
     assert moe_layer.shape(None, None, sizes_of | {"inter": 8, "hidden": 8, "format": "fp8"}).format == "fp8"
-    assert moe_gemm.shape(None, None, sizes_of | {"n": 8, "k": 8}).format == "none"
+    assert moe_gemm.shape(None, None, sizes_of | {"n": 8, "k": 8}).format == "16-bit"
     with pytest.raises(ValueError, match=r"^options: unknown format 'fp9'; known: fp8"):
         moe_layer.shape(None, None, sizes_of | {"inter": 8, "hidden": 8, "format": "fp9"})
+    with pytest.raises(ValueError, match=r"^options: unknown format 'bf16'; known: .*16-bit"):
+        moe_layer.shape(None, None, sizes_of | {"inter": 8, "hidden": 8, "format": "bf16"})
     half = moe_gemm.Problem(tokens=4, experts=8, topk=2, dtype="fp16", n=8, k=8, format="nvfp4")
     with pytest.raises(ValueError, match=r"^options: format nvfp4 with a model of fp16; allowed: bf16"):
         moe_gemm.compile(half, moe_gemm.Knobs(), NPU, 0)
@@ -378,7 +380,7 @@ def test_a_format_is_named_in_the_options_and_another_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^fused: both halves of tile_n 64 have scales of 128 rows"):
         moe_layer.compile(blocks, moe_layer.Knobs(tile_n=64, fused="yes"), NPU, 0)
     for name in CHECKS:
-        assert KERNELS[name].optional["format"] == "none"
+        assert KERNELS[name].optional["format"] == "16-bit"
 
 
 def test_a_tile_of_k_is_whole_blocks_and_keys_tell_formats_knobs_apart() -> None:

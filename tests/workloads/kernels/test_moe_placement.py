@@ -134,7 +134,7 @@ def places(tensor: Tensor, machine: Machine) -> Array:
     return np.asarray(machine.address_map.decode(where).stack).reshape(sizes[0], -1)
 
 
-@pytest.mark.parametrize("form", ["none", "fp8"])
+@pytest.mark.parametrize("form", ["16-bit", "fp8"])
 @pytest.mark.parametrize("schedule", PINNED)
 def test_every_byte_of_an_expert_lies_beside_the_core_that_runs_it(schedule: str, form: str) -> None:
     machine = local(8)
@@ -147,7 +147,7 @@ def test_every_byte_of_an_expert_lies_beside_the_core_that_runs_it(schedule: str
             assert tensor.layout.size("expert") == homes.seats
             assert (places(tensor, machine)[homes.seat] == homes.owner[:, None]).all()
             checked += 1
-    assert checked == (2 if form == "none" else 4)
+    assert checked == (2 if form == "16-bit" else 4)
     for phase in program.phases:
         if phase.name in ("gemm1", "gemm2"):
             core = np.repeat(np.arange(8), np.diff(phase.schedule.start))

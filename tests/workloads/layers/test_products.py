@@ -58,7 +58,7 @@ def _expert_bytes(p: Any, inter: int) -> int:
         return int(elements + 4 * 3 * blocks(p.hidden, inter))
     if p.format == "w4a16-mxfp4":
         return int(elements // 2 + elements // 32)
-    assert p.format == "none"
+    assert p.format == "16-bit"
     return int(2 * elements)
 
 
@@ -138,7 +138,7 @@ CHOSEN = [
     ("mxfp4", B200, "gemm-w4a16-mxfp4", None, "w4a8-mxfp4-mxfp8"),
     ("mxfp4", NPU, "gemm-w4a16-mxfp4", None, "w4a16-mxfp4"),
     ("w4a16", A100, "gemm-w4a16", None, "w4a16"),
-    ("16-bit", H100, "gemv", None, "none"),
+    ("16-bit", H100, "gemv", None, "16-bit"),
 ]
 
 
@@ -171,7 +171,7 @@ def test_narrow_weights_read_with_activations_in_fp16_do_not_become_bf16(weights
     setting = Setting(decode((64,)), 1, "fp16", B200)
     form, why = expert_format(CHOICES[weights], setting)
     assert FORMATS[form].quantise == ""
-    assert ("16 bits" in why) == (form == "none" and weights != "16-bit")
+    assert ("16 bits" in why) == (form == "16-bit" and weights != "16-bit")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_weights_alone_take_the_kernels_that_expand_them(
 
 def test_experts_in_groups_that_no_kernel_has_are_read_in_16_bits_and_say_so() -> None:
     form, why = expert_format(Weights("int4", 64), Setting(decode((64,)), 1, "bf16", H100))
-    assert (form, why.startswith("read in 16 bits: ")) == ("none", True)
+    assert (form, why.startswith("read in 16 bits: ")) == ("16-bit", True)
     assert expert_format(Weights("int4", 32), Setting(decode((64,)), 1, "bf16", H100)) == ("w4a16-g32", "")
 
 

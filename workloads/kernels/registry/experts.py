@@ -8,7 +8,7 @@ from workloads.kernels.base import Kernel
 ROUTED = {"tokens": "tokens of the batch", "experts": "routed experts", "topk": "experts of a token"}
 ROOM = {"max_rows": "rows that an expert has room for in masked groups; 0: for all tokens"}
 COLUMNS = {"columns": "elements of a token; by default the model's hidden size"}
-FORMAT = {"format": "types of activations and weights: none, the model's, or a name such as fp8"}
+FORMAT = {"format": "types of activations and weights: 16-bit, which is the model's, or a name such as fp8"}
 
 KERNELS = (
     Kernel(
@@ -20,7 +20,7 @@ KERNELS = (
         moe_layer.shape,
         moe_layer.canonical,
         moe_layer.compile,
-        optional={"hidden": 0, "shared": 0, "max_rows": 0, "format": "none"},
+        optional={"hidden": 0, "shared": 0, "max_rows": 0, "format": "16-bit"},
         candidates=moe_layer.candidates,
         sizes={
             **ROUTED,
@@ -70,7 +70,7 @@ KERNELS = (
         moe_gemm.shape,
         moe_gemm.canonical,
         moe_gemm.compile,
-        optional={"max_rows": 0, "format": "none"},
+        optional={"max_rows": 0, "format": "16-bit"},
         candidates=moe_gemm.candidates,
         sizes={**ROUTED, **ROOM, **FORMAT, "n": "columns of the result", "k": "elements of a row that are summed over"},
         gives=model_sizes.expert_product,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodel.dma import Regions
@@ -16,6 +16,7 @@ ORDERS = [" ".join(axes) for axes in permutations(("page", "kv", "head", "token"
 MACHINE = Machine(load_machine("npu-hbm3"))
 
 
+@settings(max_examples=30)
 @given(
     text=st.sampled_from(ORDERS),
     page_size=st.sampled_from([1, 2, 6, 8, 16]),

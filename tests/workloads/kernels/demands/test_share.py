@@ -11,7 +11,7 @@ from workloads.kernels.demands.share import Share, share_of
 from workloads.schedule import SCHEDULES, schedule
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 3))
 def test_no_dealing_leaves_the_busiest_core_less(costs: list[int], cores: int) -> None:
     """Against all ways of dealing the items."""
@@ -30,6 +30,7 @@ def test_items_that_share_no_core_evenly_meet_on_one() -> None:
 
 
 @pytest.mark.parametrize("how", SCHEDULES)
+@settings(max_examples=30)
 @given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=40), cores=st.integers(1, 6))
 def test_a_schedule_has_no_core_busier_than_said(how: str, sizes: list[int], cores: int) -> None:
     (kinds,), share = share_of([np.array(sizes)], np.array(sizes), how, cores)
