@@ -1,0 +1,5 @@
+"""`python -m explorer.cli` is the command `rowhit`."""
+
+from explorer.cli.app import main
+
+main()
