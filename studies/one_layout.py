@@ -17,7 +17,7 @@ from itertools import product
 from math import ceil
 from statistics import fmean
 
-from explorer.cli.options import trace_path
+from explorer.asked import trace_path
 from explorer.programs import batch_of
 from explorer.query import AZURE, MOONCAKE, BatchSpec
 from explorer.study_page import Answer, Picture, Row, Table, command, in_parallel, least, number, where

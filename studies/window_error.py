@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from explorer import programs
-from explorer.cli.options import query_of
+from explorer.asked import query_of
 from explorer.files import write_atomically
 from explorer.query import Query
 from explorer.questions.fidelity import Measured, measure

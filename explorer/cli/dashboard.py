@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from explorer.cli.options import trace_path
+from explorer.asked import trace_path
 
 
 def dashboard(

@@ -1,21 +1,18 @@
-"""What the commands that ask about one kernel or one model share: their options, and how these become a query.
-
-The only place that reads the environment.
-"""
+"""What the commands that ask about one kernel or one model share: their options, and how these become a query."""
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from explorer.asked import query_of
 
 if TYPE_CHECKING:
     from explorer.query import Query
@@ -111,30 +108,6 @@ def sizes_of(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str,
     return found
 
 
-def query_of(
-    machine: str,
-    kernel: str,
-    model: str | None,
-    batch: int | None,
-    context: int | None,
-    trace: str | None,
-    seed: int,
-    options: dict[str, int | str],
-    routing: str | None = None,
-) -> Query:
-    """Return the question that the options of a command ask; ValueError names the option that cannot be."""
-    from explorer import programs
-    from explorer.query import Query
-
-    if (batch, context, trace) != (None, None, None):
-        programs.check_takes_batch(kernel)
-    for option, value in {"batch": batch, "context": context}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"--{option} {value}: must be at least 1")
-    lengths = lengths_of(batch, context, trace, seed)
-    return Query(machine, kernel, model, lengths, tuple(options.items()), seed=seed, routing=routing)
-
-
 def with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
     """Return the query with what is set, then with the suggested knobs for the rest, where they are asked for."""
     from explorer import programs
@@ -143,21 +116,6 @@ def with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), programs.defaults(query.kernel))
     return programs.suggested(query) if suggest else query
-
-
-def lengths_of(sequences: int | None, context: int | None, trace: str | None, seed: int) -> Any:
-    """Return the batch that the options ask for, or None where none of them is given."""
-    from explorer.names import unknown
-    from explorer.query import TRACES, BatchSpec
-
-    if sequences is None and context is None and trace is None:
-        return None
-    if (context is None) == (trace is None):
-        raise ValueError("give either --context (tokens of every sequence) or --trace, and not both")
-    if trace is not None and trace not in TRACES:
-        raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
-    name = TRACES[trace] if trace else None
-    return BatchSpec(1 if sequences is None else sequences, context, name, seed, trace_path(name))
 
 
 def say_engine(machine: Any, name: str, engine: str) -> None:
@@ -174,19 +132,3 @@ def warn(model: str | None) -> None:
 
     for warning in warnings(model) if model is not None else ():
         print(f"rowhit: warning: {warning}", file=sys.stderr)
-
-
-def trace_path(trace: str | None) -> str | None:
-    """Return the file of a trace: under ROWHIT_DATA, or under ../shared/data, or None where there is none.
-
-    Raises ValueError where a trace is asked for and ROWHIT_DATA names no folder.
-    """
-    from explorer.query import TRACE_FILES
-
-    if trace is None:
-        return None
-    given = os.environ.get("ROWHIT_DATA")
-    if given and not Path(given).is_dir():
-        raise ValueError(f"ROWHIT_DATA: {given!r} is no folder; allowed: the folder that holds {TRACE_FILES[trace]}")
-    path = Path(given or Path("..") / "shared" / "data") / TRACE_FILES[trace]
-    return str(path) if path.is_file() else None

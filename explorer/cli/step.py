@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from explorer.cli.options import BatchSize, Context, Engine, Machine, Seed, Trace, lengths_of, say_engine, warn
+from explorer.asked import lengths_of
+from explorer.cli.options import BatchSize, Context, Engine, Machine, Seed, Trace, say_engine, warn
 from explorer.text.json_text import Json, print_json
 
 
@@ -63,7 +64,9 @@ def step(
         raise ValueError("--budget: allowed with --trace, and without --context, --prefill, --draft and --chunk")
     else:
         most = min(SERVED_SEQUENCES, budget) if batch is None else batch
-        work, source = served_work(lengths_of(most, context, trace, seed), budget, at)
+        lengths = lengths_of(most, context, trace, seed)
+        assert lengths is not None  # a trace is given
+        work, source = served_work(lengths, budget, at)
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = programs.machine_of(machine, changes)

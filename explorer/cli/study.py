@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from explorer.cli.options import trace_path
+from explorer.asked import trace_path
 from explorer.text.json_text import Json, print_json
 
 Cluster = Annotated[str | None, typer.Option(help="The workers of a Dask scheduler instead: tcp://HOST:PORT.")]

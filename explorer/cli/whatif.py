@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from explorer.cli.options import Question, asks, trace_path
+from explorer.asked import trace_path
+from explorer.cli.options import Question, asks
 from explorer.text.json_text import Json, print_json
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]

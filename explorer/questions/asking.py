@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer import evaluate, programs
-from explorer.cli.options import query_of
+from explorer.asked import query_of
 from explorer.names import unknown
 from explorer.query import Query, Scalar
 from explorer.questions.answer import Answer, answer_of
