@@ -56,6 +56,10 @@ def ask(
     for what cannot be run.
     """
     check(fidelity)
+    _check_types({"machine": machine, "kernel": kernel}, str, "a name, or the path of a file")
+    _check_types({"model": model, "trace": trace, "routing": routing}, str | None, "a name, or the path of a file")
+    _check_types({"batch": batch, "context": context, "seed": seed}, int | None, "a whole number")
+    _check_types({"sizes": sizes, "knobs": knobs, "set": set}, Mapping | None, "values by name")
     forget_changed(machine, model, routing)
     query = query_of(machine, kernel, model, batch, context, trace, seed, dict(sizes or {}), routing)
     query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), programs.defaults(kernel))
@@ -111,6 +115,12 @@ def _query_of(base: Mapping[str, Any]) -> Query:
     if missing := next((name for name in ("machine", "kernel") if name not in base), None):
         raise ValueError(f"base: {missing} is missing")
     return ask(**base, fidelity="bound").query
+
+
+def _check_types(given: Mapping[str, Any], kind: Any, allowed: str) -> None:
+    for name, value in given.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name}: {str(value)[:40]!r}: allowed: {allowed}")
 
 
 def _settings(changes: Changes) -> Settings:

@@ -120,3 +120,18 @@ def test_a_machine_file_that_changes_is_read_again(tmp_path: Path) -> None:
         file.write_text(text + "sources: {launch.latency: assumed}\n")
         times.append(explorer.ask(**(GEMM | {"machine": str(file)})).bound_us)
     assert times[1] == pytest.approx(times[0] + 9)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"machine": 3}, "machine: '3': allowed: a name"),
+        ({"sizes": [1, 2]}, "sizes: '\\[1, 2\\]': allowed: values by name"),
+        ({"batch": "many"}, "batch: 'many': allowed: a whole number"),
+        ({"context": True}, "context: 'True': allowed: a whole number"),
+        ({"model": 1.5}, "model: '1.5': allowed: a name"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_in_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        explorer.ask(**{"machine": "npu-hbm3", "kernel": "gemm"} | given)
