@@ -241,7 +241,7 @@ def _changed(query: Query, design: Design, at: Settings, defaults: Mapping[str, 
     own = [path for path, _ in design.changes if path.removeprefix(MACHINE_PREFIX) in taken]
     if own:
         raise ValueError(f"--set {own[0]}: is swept, too; allowed: one of both")
-    return settings.apply(query, (*design.changes, *at), defaults)
+    return settings.apply(settings.apply(query, design.changes, defaults), at, defaults, option="--sweep")
 
 
 def _refusals(

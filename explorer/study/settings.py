@@ -31,10 +31,10 @@ def parse(text: str) -> Settings:
     return tuple(pairs)
 
 
-def apply(query: Query, settings: Settings, defaults: Mapping[str, Scalar]) -> Query:
+def apply(query: Query, settings: Settings, defaults: Mapping[str, Scalar], option: str = "--set") -> Query:
     """Return `query` with the settings made; values take the types of `defaults`, the kernel's knobs."""
     for path, value in settings:
-        query = _apply(query, path, value, defaults)
+        query = _apply(query, path, value, defaults, option)
     return query
 
 
@@ -61,8 +61,8 @@ def _number(text: str) -> Scalar:
     return text
 
 
-def _apply(query: Query, path: str, value: str, defaults: Mapping[str, Scalar]) -> Query:
-    where = f"--set {path}={value}"
+def _apply(query: Query, path: str, value: str, defaults: Mapping[str, Scalar], option: str) -> Query:
+    where = f"{option} {path}={value}"
     if path in defaults:
         converted = convert(value, defaults[path], where)
         check(converted, defaults[path], where)
