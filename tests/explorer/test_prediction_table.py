@@ -64,6 +64,7 @@ def test_rows_of_one_shape_are_one_call(answers: list[Answer]) -> None:
     assert answers[0] is answers[3]
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(answers: list[Answer]) -> None:
     assert predict_rows(rows_of(TABLE), "h100-sxm", jobs=2) == answers
 

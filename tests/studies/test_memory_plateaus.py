@@ -124,6 +124,7 @@ def test_where_banks_decide_a_stride_gets_the_bytes_that_its_conflicts_leave(
     assert len(elements) * element_bytes == expected * cost.cycles
 
 
+@pytest.mark.slow
 def test_a_footprint_in_the_cache_streams_at_its_bandwidth_and_a_large_one_at_that_of_hbm(
     study: ModuleType, h100: Machine
 ) -> None:
@@ -170,6 +171,7 @@ def test_the_plateaus_are_those_that_were_measured(
         assert study.latency_ns(machine, kb * 1024) == pytest.approx(latencies[kb], rel=0.07)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("measurements")
 def test_the_bandwidth_of_hbm_is_the_one_measured_with_the_refreshes_of_the_machine(study: ModuleType) -> None:
     for device in study.BANDWIDTHS:

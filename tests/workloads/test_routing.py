@@ -108,6 +108,7 @@ def test_a_token_repeats_its_predecessor_or_keeps_its_own(routing: Routing, rho:
             assert as_before
 
 
+@pytest.mark.slow
 def test_tokens_repeat_as_often_as_asked() -> None:
     routing = draw(5000, 1, popularity("uniform", 4096, 0.0, rng(6)), rng(7))
     found = repeated(routing, 0.3, rng(8))

@@ -295,19 +295,19 @@ def cascades(draw: st.DrawFn) -> Case:
     return made(cascade_decode, problem, knobs, seed=draw(st.integers(0, 3)))
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(decodes())
 def test_a_decode_step_over_an_fp8_cache_computes_the_formula(attention_tolerance: Tolerance, case: Case) -> None:
     check_values(attention_tolerance, case)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(prefills())
 def test_a_prefill_over_an_fp8_cache_computes_the_formula(attention_tolerance: Tolerance, case: Case) -> None:
     check_values(attention_tolerance, case)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cascades())
 def test_a_cascade_over_an_fp8_cache_computes_the_formula(attention_tolerance: Tolerance, case: Case) -> None:
     check_values(attention_tolerance, case)

@@ -126,7 +126,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
     return problem, knobs
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases(), st.integers(0, 3))
 @example((Problem(heads_of(5, 24, 8, "bf16"), 5, 4, 2, 0, (33, 2)), Knobs(page_size=7, tile=5, split_tokens=4)), 0)
 @example((Problem(heads_of(5, 24, 8, "bf16"), 5, 9, 0, 1, (40, 3)), Knobs(page_size=7, tile=5, head_tile=3)), 0)

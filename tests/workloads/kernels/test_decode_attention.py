@@ -113,7 +113,7 @@ def check_values(tolerance: Tolerance, case: tuple[Problem, Knobs], seed: int) -
     assert (np.abs(computed(program).astype(float) - expected) <= tolerance(problem, *operands)).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(cases(), st.integers(0, 3))
 @example((Problem(8, 1, 16, "bf16", (1,)), Knobs(page_size=7, tile=64, split_tokens=1)), 0)
 @example((Problem(8, 1, 16, "fp16", (70, 1)), Knobs(page_size=33, tile=5, stages=1, split_tokens=6)), 1)
@@ -299,7 +299,7 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(cases(), st.integers(0, 80))
 def test_knobs_of_one_canonical_key_give_one_program(case: tuple[Problem, Knobs], split: int) -> None:
     problem, knobs = case

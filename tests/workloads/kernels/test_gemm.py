@@ -105,7 +105,7 @@ def check_values(problem: Problem, knobs: Knobs) -> None:
         assert (np.abs(result - expected) <= limit).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases())
 @example((Problem(1, 1, 1, "bf16"), Knobs()))
 @example((Problem(37, 29, 41, "fp16"), Knobs("k m", "k n", "n m", 16, 8, 5, 1, 4, "dynamic")))
@@ -120,7 +120,7 @@ def test_many_programs_compute_the_product_within_the_roundings_of_their_dtypes(
     check_values(*case)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(cases(), st.integers(1, 4), st.sampled_from(["static", "balanced", "dynamic"]))
 def test_stages_schedule_order_and_layouts_change_no_bit(
     case: tuple[Problem, Knobs], stages: int, schedule: str
@@ -232,7 +232,7 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(cases(), st.integers(1, 9))
 def test_knobs_of_one_canonical_key_give_one_program(case: tuple[Problem, Knobs], split_k: int) -> None:
     problem, knobs = case
@@ -311,7 +311,7 @@ def test_the_vector_unit_takes_no_integers_and_its_products_have_keys_of_their_o
         assert made == Problem(4, 5, 6, dtype, 3)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.integers(1, 5000), st.integers(1, 9000), st.integers(1, 9000), st.sampled_from(["bf16", "fp32", "fp8_e4m3"]))
 def test_suggested_knobs_fit_and_fill_the_matrix_unit(m: int, n: int, k: int, dtype: str) -> None:
     problem = Problem(m, n, k, dtype)

@@ -90,7 +90,7 @@ def check_w8a8(problem: gemm_w8a8.Problem, knobs: gemm_w8a8.Knobs) -> None:
     check(gemm_w8a8.compile(problem, knobs, NPU, 0), NPU, a, b)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(w8a8_cases())
 @example((gemm_w8a8.Problem(3, 300, 257), gemm_w8a8.Knobs(tile_n=96, accumulators=2, split_k=2)))
 def test_products_of_scaled_blocks_are_promoted_to_the_product_of_the_scaled_matrices(case: Any) -> None:
@@ -128,7 +128,7 @@ def check_w4a16(problem: gemm_w4a16.Problem, knobs: gemm_w4a16.Knobs) -> None:
     check(gemm_w4a16.compile(problem, knobs, NPU, 0), NPU, ({"a": a}, a), b)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(w4a16_cases())
 def test_packed_weights_of_four_bits_multiply_as_what_they_stand_for(case: Any) -> None:
     check_w4a16(*case)
@@ -161,7 +161,7 @@ def check_w8a16(problem: gemm_w4a16.Problem, knobs: gemm_w4a16.Knobs) -> None:
     check(gemm_w4a16.compile(problem, knobs, NPU, 0), NPU, ({"a": a}, a), b)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(w8a16_cases())
 def test_weights_of_eight_bits_multiply_as_what_they_stand_for(case: Any) -> None:
     check_w8a16(*case)
@@ -213,7 +213,7 @@ def check_float_weights(problem: gemm_w4a16.Problem, knobs: gemm_w4a16.Knobs) ->
     check(program, NPU, ({"a": a}, a), b, tensor, extra)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(float_weight_cases())
 def test_weights_in_narrow_floats_multiply_as_what_they_stand_for(case: Any) -> None:
     check_float_weights(*case)
@@ -270,7 +270,7 @@ def check_mx(problem: gemm_mx.Problem, knobs: gemm_mx.Knobs, machine: Machine) -
     check(gemm_mx.compile(problem, knobs, machine, 0), machine, a, b, scale_a * scale_b, extra)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(mx_cases())
 @example((gemm_mx.Problem(130, 64, 256, "nvfp4"), gemm_mx.Knobs(tile_m=128), B200))
 def test_microscaled_operands_multiply_as_what_they_stand_for_natively_and_expanded(case: Any) -> None:

@@ -62,7 +62,7 @@ def check_values(problem: Problem, knobs: Knobs) -> None:
     assert (np.abs(memory.read("c").astype(float) - expected) <= limit).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases())
 @example((Problem(40, 40, 48, "bf16"), Knobs(tile_m=16, tile_n=16, tile_k=5, streamed="all")))
 @example((Problem(16, 16, 48, "int8"), Knobs(tile_m=16, tile_n=16, tile_k=5)))

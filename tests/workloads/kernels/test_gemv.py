@@ -51,7 +51,7 @@ def check_values(problem: Problem, knobs: Knobs) -> None:
     assert (np.abs(memory.read("c").astype(float) - expected) <= limit).all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases())
 @example((Problem(1, 1, 1, "bf16"), Knobs()))
 def test_either_unit_computes_the_product(case: tuple[Problem, Knobs]) -> None:

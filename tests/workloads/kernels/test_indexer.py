@@ -123,7 +123,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
 ODD = Problem(3, 32, 7, 2, "bf16", (61, 2))
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(cases())
 @example((replace(ODD, q_len=0, ratio=4, contexts=(61, 5)), Knobs(query_tile=5, tile=9, split_tokens=4, page_size=5)))
 @example((ODD, Knobs(record="indexer_fp8", page_size=32, tile=9, stages=1, split_tokens=20, select_tile=8)))

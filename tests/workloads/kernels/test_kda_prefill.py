@@ -92,7 +92,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
     return problem, knobs
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases())
 @example((Problem((37, 1, 16), 2, 2, 8, 20, "bf16"), Knobs(chunk=12, tile_v=7, block=4)))
 def test_chunks_give_what_the_recurrence_gives_token_by_token(case: tuple[Problem, Knobs]) -> None:

@@ -85,7 +85,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
     return problem, knobs
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases())
 @example((Problem(3, 6, 3, 8, 20, True, "bf16"), Knobs(head_tile=2, tile_v=7, stages=1)))
 def test_a_step_is_one_token_of_the_recurrence(case: tuple[Problem, Knobs]) -> None:

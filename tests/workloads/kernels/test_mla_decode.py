@@ -123,7 +123,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
 PLAIN = Heads(8, 24, 8, 24, 0.2, "bf16")
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(cases(), st.integers(0, 3))
 @example((Problem(PLAIN, 3, (3, 50)), Knobs(page_size=7, tile=5, head_tile=10, split_tokens=9, stages=2)), 0)
 @example((Problem(PLAIN, 2, (41,)), Knobs(page_size=16, tile=8, head_tile=64, split_tokens=8, stages=2)), 1)

@@ -210,7 +210,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("name", CHECKS)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_kernel_of_experts_computes_its_formula(name: str, data: st.DataObject) -> None:
     CHECKS[name](data)

@@ -272,7 +272,7 @@ CHECKS = {"grouped-gemm": check_gemm, "moe": check_layer}
 
 @pytest.mark.parametrize("form", NARROW)
 @pytest.mark.parametrize("name", CHECKS)
-@settings(max_examples=8)  # of every format
+@settings(max_examples=4)  # of every format
 @given(st.data())
 def test_experts_of_a_narrow_format_compute_its_formulas(name: str, form: str, data: st.DataObject) -> None:
     CHECKS[name](form, data)

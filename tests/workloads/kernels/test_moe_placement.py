@@ -217,6 +217,7 @@ def test_a_layer_whose_experts_are_beside_their_owners_moves_activations_only() 
     assert network.hit >= weights
 
 
+@pytest.mark.slow
 def test_copies_beside_cores_even_out_a_skewed_load_and_cost_a_seat_each() -> None:
     machine, times, sizes, busiest = local(8), [], [], []
     problem = replace(PROBLEM, n=128, k=512, tokens=800, routing=skewed(800, 16, 2))
@@ -235,6 +236,7 @@ def test_copies_beside_cores_even_out_a_skewed_load_and_cost_a_seat_each() -> No
     assert sizes == [(16 + copies) * expert for copies in (0, 8, 16)]
 
 
+@pytest.mark.slow
 def test_copies_in_stacks_even_out_what_the_stacks_are_asked_for() -> None:
     machine, uneven, sizes = npu(16), [], []
     problem = replace(PROBLEM, n=128, k=512, tokens=800, routing=skewed(800, 16, 2))

@@ -332,7 +332,7 @@ def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:
     assert len({key, *(canonical(problem, knobs) for knobs in different)}) == len(different) + 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     cases(),
     st.integers(5, 40),

@@ -65,7 +65,7 @@ def check_values(problem: Problem, knobs: Knobs, seed: int) -> None:
     np.testing.assert_array_equal(memory.read("scales").astype(float), scales)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases())
 @example((Problem(1, 1, "bf16", "tensor"), Knobs(), 0))
 def test_activations_become_exactly_what_the_quantiser_makes_of_them(case: tuple[Problem, Knobs, int]) -> None:

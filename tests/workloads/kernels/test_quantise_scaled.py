@@ -27,7 +27,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs, int]:
     return Problem(m, k, dtype, form), knobs, draw(st.integers(0, 2**31))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(cases())
 def test_activations_are_quantised_as_the_formula_has_them_bit_for_bit(case: tuple[Problem, Knobs, int]) -> None:
     problem, knobs, seed = case

@@ -386,7 +386,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_kernel_computes_its_formula(name: str, data: st.DataObject) -> None:
     case = CASES[name]

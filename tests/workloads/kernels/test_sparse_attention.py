@@ -105,7 +105,7 @@ def cases(draw: st.DrawFn) -> tuple[Problem, Knobs]:
 SMALL = Heads(8, 24, 8, 24, 0.2, "bf16")
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(cases(), st.integers(0, 3))
 @example((Problem(SMALL, 17, 2, (50, 3)), Knobs(page_size=7, tile=5, head_tile=3, split_tokens=6, stages=2)), 0)
 def test_the_program_attends_to_the_selected_tokens(case: tuple[Problem, Knobs], seed: int) -> None:

@@ -93,6 +93,7 @@ def published(data_dir: Path) -> list[Path]:
     return sorted((data_dir / "models").glob("*.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("prefill", [False, True])
 def test_every_published_model_compiles_to_a_step(machine: str, prefill: bool, data_dir: Path) -> None:
