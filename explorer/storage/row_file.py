@@ -139,7 +139,7 @@ def read_parquet(path: Path, fields: Mapping[str, type]) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))  # Arrow opens a path twice: not always the same file
     except (OSError, pa.ArrowException):  # damaged data is either of them
         raise damaged(path) from None
     kinds = {field.name: str(field.type) for field in table.schema}
