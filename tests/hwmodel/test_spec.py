@@ -446,7 +446,7 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
             new = f"{float(tree_value(tree, path).split()[0]) + 1} {unit}"
         else:
             new = int(str(value)) + (-1 if path.endswith("percent") else 1)
-        hashes.add(load(changed(name, path, new)).hash)
+        hashes.add(load(changed(name, path, new) | {"ranges": {}}).hash)  # in which the number would not lie
     assert len(hashes) == len(paths) + 1
 
 

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import services
+import tasks
 
 from explorer.explore import explore
 from explorer.programs import batch_of
@@ -51,13 +52,11 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers_and_on_a_
 
 @pytest.mark.postgres
 def test_refusals_and_failures_come_back_from_a_cluster_as_they_are(cluster: services.Cluster) -> None:
-    import test_workers
-
     query = Query("nowhere", "fake")
     with workers(1, cluster.address) as executor:
-        assert executor.submit(attempt, test_workers.refuse, query).result() == Refused("fake cannot run")
+        assert executor.submit(attempt, tasks.refuse, query).result() == Refused("fake cannot run")
         with pytest.raises(RuntimeError, match="the simulator failed at fake"):
-            executor.submit(attempt, test_workers.fail, query).result()
+            executor.submit(attempt, tasks.fail, query).result()
 
 
 @pytest.mark.postgres
@@ -85,12 +84,10 @@ def test_work_that_every_worker_dies_of_is_named_and_a_scheduler_that_is_gone_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed", reason="no Dask: pip install -e '.[cluster]'")
-    import test_workers
-
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
     with services.dask_cluster(3) as cluster, workers(1, cluster.address) as executor:
         with pytest.raises(WorkerDied, match=r"^die\(99, .*, 7\): every worker that was given it died") as died:
-            executor.submit(test_workers.die, 99, tmp_path / "calls", 7).result(60)
+            executor.submit(tasks.die, 99, tmp_path / "calls", 7).result(60)
         waiting = executor.submit(time.sleep, 60)
         threading.Timer(0.5, cluster.scheduler.kill).start()
         with pytest.raises(ConnectionError, match=r"^--cluster tcp://127.0.0.1:\d+: the scheduler is gone") as gone:

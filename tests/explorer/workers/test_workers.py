@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tasks import die, fail, refuse
 
 from explorer.query import Query
 from explorer.workers import Refused, WorkerDied, attempt, workers
@@ -21,23 +22,6 @@ def interrupts() -> tuple[bool, bool]:
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.getsignal(
         signal.SIGINT
     ) == signal.SIG_IGN
-
-
-def die(times: int, log: Path, value: int) -> int:
-    """Kill the worker at the first `times` calls."""
-    with log.open("a") as file:
-        file.write(f"{value}\n")
-    if log.read_text().splitlines().count(str(value)) <= times:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value + 1
-
-
-def refuse(query: Query) -> int:
-    raise ValueError(f"{query.kernel}\n  cannot run")
-
-
-def fail(query: Query) -> int:
-    raise RuntimeError(f"the simulator failed at {query.kernel}")
 
 
 def nothing_that_travels(value: int) -> object:
