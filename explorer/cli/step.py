@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from explorer.asked import lengths_of
 from explorer.cli.options import BatchSize, Context, Engine, Machine, Seed, Trace, say_engine, warn
 from explorer.text.json_text import Json, print_json
+
+if TYPE_CHECKING:
+    from workloads.scheduled import Scheduled
+
+BUDGET = "--budget: allowed with --trace, and without --context, --prefill, --draft and --chunk"
 
 
 def step(
@@ -54,19 +59,17 @@ def step(
     """Simulate a step of a whole model, kernel by kernel. Decode, prefill, drafts to verify, or several of these."""
     from explorer import programs
     from explorer.progress import bar
-    from explorer.step_work import SERVED_SEQUENCES, served_work, work_of
+    from explorer.step_work import work_of
     from explorer.study import settings
     from explorer.text.step import step_facts, title_of
 
+    lengths = batch, context, trace, seed
     if budget is None:
-        work, source = work_of(lengths_of(batch, context, trace, seed), chunk or [], prefill=prefill, draft=draft)
-    elif trace is None or prefill or draft or chunk:
-        raise ValueError("--budget: allowed with --trace, and without --context, --prefill, --draft and --chunk")
+        work, source = work_of(lengths_of(*lengths), chunk or [], prefill=prefill, draft=draft)
+    elif prefill or draft or chunk:
+        raise ValueError(BUDGET)
     else:
-        most = min(SERVED_SEQUENCES, budget) if batch is None else batch
-        lengths = lengths_of(most, context, trace, seed)
-        assert lengths is not None  # a trace is given
-        work, source = served_work(lengths, budget, at)
+        work, source = _served(*lengths, budget, at)
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = programs.machine_of(machine, changes)
@@ -76,8 +79,21 @@ def step(
     say_engine(target, machine, engine)
     if as_json:
         print_json(facts | {"batch": source})
-    else:
-        numbers = [f"{path} = {value}" for path, value in changes]
-        devices = [f"one of {parallel} devices"] if parallel > 1 else []
-        print(" · ".join([title_of(work), model, machine, *numbers, *devices, "every kernel by itself"]))
-        print(f"{source}\n{text}")
+        return
+    numbers = [f"{path} = {value}" for path, value in changes]
+    devices = [f"one of {parallel} devices"] if parallel > 1 else []
+    print(" · ".join([title_of(work), model, machine, *numbers, *devices, "every kernel by itself"]))
+    print(f"{source}\n{text}")
+
+
+def _served(
+    batch: int | None, context: int | None, trace: str | None, seed: int, budget: int, at: float
+) -> tuple[Scheduled, str]:
+    """Return a step of served traffic, and where it comes from."""
+    from explorer.step_work import SERVED_SEQUENCES, served_work
+
+    if trace is None:
+        raise ValueError(BUDGET)
+    lengths = lengths_of(min(SERVED_SEQUENCES, budget) if batch is None else batch, context, trace, seed)
+    assert lengths is not None  # a trace is given
+    return served_work(lengths, budget, at)

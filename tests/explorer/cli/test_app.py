@@ -331,12 +331,6 @@ def test_a_data_folder_that_is_not_there_or_holds_no_trace_is_one_line(rowhit: R
     assert rowhit(*RUN, "--context", "64", cwd=tmp_path, ROWHIT_DATA=absent).returncode == 0  # no trace is asked for
 
 
-def test_whatif_has_one_default_for_its_jobs(rowhit: Rowhit, tmp_path: Path) -> None:
-    assert "one per CPU" not in rowhit("whatif", "--help", cwd=tmp_path).stdout
-    assert "one per CPU" in rowhit("explore", "--help", cwd=tmp_path).stdout
-    assert "Sequences in the batch.  [default: 1]" in rowhit("run", "--help", cwd=tmp_path).stdout
-
-
 def test_no_memory_left_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def app(**_: object) -> None:
         raise MemoryError
@@ -356,37 +350,6 @@ def test_a_machine_is_described_with_units_and_in_json_with_plain_integers(rowhi
     facts = json.loads(rowhit("machines", "npu-hbm3", "--json", cwd=tmp_path).stdout)
     assert facts["noc"]["latency"] == 40 * 10**6
     assert facts["hbm"]["pin_rate"] == 6_400_000_000
-
-
-def test_whatif_with_half_the_stacks_shows_every_difference(rowhit: Rowhit, tmp_path: Path) -> None:
-    done = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", "--set", "context=512,tile=32", "--json", cwd=tmp_path)
-    record = json.loads(done.stdout)
-    half, longer = record["variants"]
-    assert half["set"] == {"hbm.stacks": 2}
-    assert longer["set"] == {"context": 512, "tile": 32}
-    assert half["difference"]["hbm_useful_bytes"] == 0
-    alone = json.loads(rowhit(*SMALL, "--json", cwd=tmp_path).stdout)
-    del alone["knobs"], alone["batch"]
-    assert record["baseline"] == alone
-    assert half["stalls"].keys() == alone["stalls"].keys() == half["difference"]["stalls"].keys()
-    assert longer["hbm_useful_bytes"] == 2 * record["baseline"]["hbm_useful_bytes"]
-    table = rowhit("whatif", *SMALL[1:], "--set", "hbm.stacks=2", cwd=tmp_path)
-    assert "hbm.stacks=2" in table.stdout.splitlines()[1]
-    assert "dma.kv.requests" in table.stdout
-    assert "overfetch_bytes" not in table.stdout  # 0 in both
-
-
-def test_a_sweep_says_where_the_better_design_changes(rowhit: Rowhit, tmp_path: Path) -> None:
-    sweep = ("whatif", *SMALL[1:], "--set", "launch.latency=1 us,tile=32", "--sweep", "context=64..256*2")
-    done = rowhit(*sweep, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == ["context", "64", "128", "256"]
-    assert any(line.startswith("launch.latency=1 us,tile=32 ") and "beats baseline" in line for line in lines)
-    assert any(line.startswith("validation: ") for line in lines)
-    record = json.loads(rowhit(*sweep, "--json", cwd=tmp_path).stdout)
-    assert [row["context"] for row in record["rows"]] == [64, 64, 128, 128, 256, 256]
-    assert record["crossings"][0]["sentence"] in lines
 
 
 def test_explore_writes_its_folder_and_answers_with_the_promised_keys(rowhit: Rowhit, study_file: Path) -> None:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+Rowhit = Callable[..., subprocess.CompletedProcess[str]]
+CASE = ("--machine", "h100-sxm", "--model", "llama-3.1-8b", "--kernel", "decode-attention")
+SMALL = (*CASE, "--batch", "4", "--context", "256")
+
+
+def test_whatif_has_one_default_for_its_jobs(rowhit: Rowhit, tmp_path: Path) -> None:
+    assert "one per CPU" not in rowhit("whatif", "--help", cwd=tmp_path).stdout
+    assert "one per CPU" in rowhit("explore", "--help", cwd=tmp_path).stdout
+    assert "Sequences in the batch.  [default: 1]" in rowhit("run", "--help", cwd=tmp_path).stdout
+
+
+def test_whatif_with_half_the_stacks_shows_every_difference(rowhit: Rowhit, tmp_path: Path) -> None:
+    done = rowhit("whatif", *SMALL, "--set", "hbm.stacks=2", "--set", "context=512,tile=32", "--json", cwd=tmp_path)
+    record = json.loads(done.stdout)
+    half, longer = record["variants"]
+    assert half["set"] == {"hbm.stacks": 2}
+    assert longer["set"] == {"context": 512, "tile": 32}
+    assert half["difference"]["hbm_useful_bytes"] == 0
+    alone = json.loads(rowhit("run", *SMALL, "--json", cwd=tmp_path).stdout)
+    del alone["knobs"], alone["batch"]
+    assert record["baseline"] == alone
+    assert half["stalls"].keys() == alone["stalls"].keys() == half["difference"]["stalls"].keys()
+    assert longer["hbm_useful_bytes"] == 2 * record["baseline"]["hbm_useful_bytes"]
+    table = rowhit("whatif", *SMALL, "--set", "hbm.stacks=2", cwd=tmp_path)
+    assert "hbm.stacks=2" in table.stdout.splitlines()[1]
+    assert "dma.kv.requests" in table.stdout
+    assert "overfetch_bytes" not in table.stdout  # 0 in both
+
+
+def test_a_sweep_says_where_the_better_design_changes(rowhit: Rowhit, tmp_path: Path) -> None:
+    sweep = ("whatif", *SMALL, "--set", "launch.latency=1 us,tile=32", "--sweep", "context=64..256*2")
+    done = rowhit(*sweep, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["context", "64", "128", "256"]
+    assert any(line.startswith("launch.latency=1 us,tile=32 ") and "beats baseline" in line for line in lines)
+    assert any(line.startswith("validation: ") for line in lines)
+    record = json.loads(rowhit(*sweep, "--json", cwd=tmp_path).stdout)
+    assert [row["context"] for row in record["rows"]] == [64, 64, 128, 128, 256, 256]
+    assert record["crossings"][0]["sentence"] in lines
