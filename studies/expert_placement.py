@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 
+from explorer.programs import machine_of
 from explorer.study_page import (
     Answer,
     Picture,
@@ -34,9 +34,7 @@ from explorer.study_page import (
     where,
 )
 from hwmodel.engine import simulate
-from hwmodel.machine import Machine
 from hwmodel.result import Result
-from hwmodel.spec import load_machine
 from workloads.kernels import moe_gemm
 from workloads.routing import Routing, draw, popularity
 
@@ -81,12 +79,6 @@ class Case:
     measured: int = MEASURED
     judged: int = JUDGED
     swaps: int = SWAPS
-
-
-@cache
-def machine_of(name: str) -> Machine:
-    """Return a machine."""
-    return Machine(load_machine(name))
 
 
 def steps_of(skew: str, tokens: int, steps: int, seed: int) -> list[Routing]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
+from explorer.programs import machine_of
 from explorer.study_page import (
     Answer,
     Picture,
@@ -32,7 +32,6 @@ from explorer.study_page import (
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
 from hwmodel.program import Program, Tensor
-from hwmodel.spec import load_machine
 from layouts import Layout
 from layouts.notation import NamedLayout, named
 from workloads.batch import uniform
@@ -82,12 +81,6 @@ class Case:
     layout: str
     page_size: int
     context: int = CONTEXT
-
-
-@cache
-def machine_of(name: str) -> Machine:
-    """Return a machine."""
-    return Machine(load_machine(name))
 
 
 def laid_out(program: Program, layout: str, layers: int, machine: Machine) -> Program:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import groupby
 
+from explorer.programs import machine_of
 from explorer.study_page import (
     Answer,
     Picture,
@@ -34,7 +34,6 @@ from explorer.study_page import (
 from hwmodel.engine import simulate
 from hwmodel.machine import DoesNotFit, Machine
 from hwmodel.program import Program, Tensor
-from hwmodel.spec import load_machine
 from layouts import Layout
 from layouts.notation import NamedLayout
 from workloads.batch import uniform
@@ -88,12 +87,6 @@ class Case:
     schedule: int
     sequences: int = SEQUENCES
     context: int = CONTEXT
-
-
-@cache
-def machine_of(name: str) -> Machine:
-    """Return a machine."""
-    return Machine(load_machine(name))
 
 
 def apart(program: Program, fields: str, machine: Machine) -> Program:

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import product
 from math import ceil
 from statistics import fmean
 
 from explorer.asked import trace_path
-from explorer.programs import batch_of
+from explorer.programs import batch_of, machine_of
 from explorer.query import AZURE, MOONCAKE, BatchSpec
 from explorer.study_page import Answer, Picture, Row, Table, command, in_parallel, least, number, where
 from hwmodel.engine import simulate
-from hwmodel.machine import Machine
-from hwmodel.spec import load_machine
 from workloads.kernels import decode_attention
 from workloads.model import load_model
 
@@ -49,12 +46,6 @@ def knobs_of(candidate: str) -> decode_attention.Knobs:
     layout, page, split = candidate.split(", ")
     size, tokens = int(page.removeprefix("pages of ")), int(split.removeprefix("split "))
     return decode_attention.Knobs(LAYOUTS[layout], size, split_tokens=tokens, schedule="balanced")
-
-
-@cache
-def machine_of(name: str) -> Machine:
-    """Return a machine."""
-    return Machine(load_machine(name))
 
 
 def measure(case: Case) -> Row:

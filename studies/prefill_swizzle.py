@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 
+from explorer.programs import machine_of
 from explorer.study_page import (
     Answer,
     Picture,
@@ -33,7 +34,6 @@ from hwmodel import matrix
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
 from hwmodel.program import Buffer, Program
-from hwmodel.spec import load_machine
 from hwmodel.sram_access import row_lines
 from layouts import Layout
 from layouts.analysis import Access
@@ -63,12 +63,6 @@ class Case:
     model: str
     kind: str
     tokens: int = TOKENS
-
-
-@cache
-def machine_of(name: str) -> Machine:
-    """Return a machine."""
-    return Machine(load_machine(name))
 
 
 def with_layouts(program: Program, placed: Callable[[Buffer], Layout | None]) -> Program:
