@@ -6,7 +6,9 @@ work, and tiles are long along k, along which a row lies in memory. All template
 apart by their problems; `gemv`, whose problem is that of `gemm`, has `few_rows`.
 
 Where all cores share a cache, a tile is 128 bytes along k and as large as accumulators in registers allow. Where they
-share none, each tile comes from main memory: tiles may be as large as the scratchpad lets them.
+share none, each tile comes from main memory: tiles may be as large as the scratchpad lets them. The rows of a tile are
+runs at one stride, which meet few channels of memory at a time: only much in flight keeps all of them busy, so that
+tiles of few rows have longer runs there, and as many stages as there is room for.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ LONG_LINES = (4, 2, 1)  # assumed: times the line, where no cache is shared; few
 FEW_ROWS = 64  # assumed: up to here reading the weights is all the work on the shipped machines
 # for few rows: tiles of n and of k, and stages
 FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
+FEW_LONG_K = (1024, *FEW_K)  # assumed: where no cache is shared
 CLOSE = 1.03  # assumed: estimates so many times the least one do not tell which is best
 SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
 
@@ -227,12 +230,18 @@ def _reduction_fs(parts_bytes: int, roof: Roof) -> float:
 
 
 def _few(form: Form, problem: Any, machine: Machine) -> list[Cut]:
-    """Return cuts of few rows: small tiles whose estimate is close to the least one, then the others by theirs."""
+    """Return cuts of few rows: with an estimate close to the least one, most stages and small tiles first, then others.
+
+    The others are in order of their estimates.
+    """
     roof, cores = Roof(machine), machine.spec.cores
     m, n, k, height = problem.m, problem.n, problem.k, round_up(problem.m, cores.matrix.m)
-    depths = {form.line} if form.promoted else {round_up(min(wanted, k), form.unit) for wanted in FEW_K}
+    shared = machine.spec.shared_cache is not None
+    wanted = FEW_K if shared else FEW_LONG_K
+    depths = {form.line} if form.promoted else {round_up(min(depth, k), form.unit) for depth in wanted}
     found = []
     for tile_n, tile_k, parts in product_of(FEW_N, sorted(depths, reverse=True), SPLITS):
+        stages = FEW_STAGES if shared else max(1, _stages(form, height, tile_n, tile_k, machine))
         tiles = -(-n // tile_n)
         if parts > 1 and (k < 2 * parts * tile_k or tiles * parts > 2 * cores.count):
             continue
@@ -245,11 +254,11 @@ def _few(form: Form, problem: Any, machine: Machine) -> list[Cut]:
             dtype=form.rate,
             tile_bytes=(tile_n * form.bits[1] + m * form.bits[0]) * deep / 8,
             unique_bytes=n * k * form.bits[1] / 8,
-            stages=FEW_STAGES,
+            stages=stages,
             vector_ops=2 * tile_n * deep * cores.vector.alu / cores.vector.convert if form.widened_bytes else 0,
             loads=form.loads,
         )
         estimate = roof.phase_fs(items) + (_reduction_fs(4 * m * n * parts, roof) if parts > 1 else 0)
-        found.append((estimate, Cut(height, tile_n, tile_k, FEW_STAGES, parts)))
+        found.append((estimate, Cut(height, tile_n, tile_k, stages, parts)))
     close = CLOSE * min(estimate for estimate, _ in found)
-    return [cut for _, cut in sorted(found, key=lambda pair: max(close, pair[0]))]
+    return [cut for _, cut in sorted(found, key=lambda pair: (max(close, pair[0]), -pair[1].stages))]

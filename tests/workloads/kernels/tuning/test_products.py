@@ -97,6 +97,31 @@ def test_few_rows_split_k_where_cores_would_be_idle() -> None:
     assert narrow.split_k > 1
 
 
+def test_without_a_shared_cache_one_row_takes_no_longer_than_two() -> None:
+    kernel, times = KERNELS["gemv"], []
+    for rows in (1, 2):
+        problem = gemm.Problem(rows, 28672, 4096, "bf16")
+        program = kernel.compile(problem, kernel.suggested(problem, NPU), NPU, 0)
+        times.append(simulate(program, NPU).makespan_fs)
+    assert times[0] <= times[1]
+
+
+@pytest.mark.parametrize("rows", [1, 16, 64])
+def test_few_rows_keep_more_in_flight_where_no_cache_is_shared(rows: int) -> None:
+    kernel, problem = KERNELS["gemv"], gemm.Problem(rows, 4096, 4096, "bf16")
+    knobs = kernel.suggested(problem, NPU)
+    assert knobs.stages == products.MOST_STAGES
+    shallow = replace(knobs, tile_k=512, stages=4)
+    times = [simulate(kernel.compile(problem, each, NPU, 0), NPU).makespan_fs for each in (knobs, shallow)]
+    assert times[0] < times[1]
+
+
+def test_few_rows_find_tiles_for_a_small_scratchpad() -> None:
+    small = Machine(load_machine("npu-hbm3").with_overrides({"cores.sram.capacity": "64 KiB"}))
+    problem = gemm.Problem(4, 4096, 4096, "bf16")
+    gemv.compile(problem, KERNELS["gemv"].suggested(problem, small), small, 0)
+
+
 def test_a_problem_of_another_template_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^no product: workloads\.kernels\.norm"):
         products.form_of(KERNELS["rms-norm"].shape(None, None, {"rows": 4, "columns": 64}))
