@@ -23,6 +23,7 @@ from explorer.storage.folder import Identity, Store, check_belongs, known_bounds
 from explorer.study.study import Study
 from explorer.summary import Summary, summarise
 from explorer.workers import attempt, workers
+from explorer.workers.sources import digests, files_of, read_anew
 
 
 def explore(
@@ -43,6 +44,7 @@ def explore(
     `trace_paths`: the files of traces, by name. `cluster`: the address of a Dask scheduler, instead of `jobs`.
     `storage`: the URL of a database for the rows. `memo`: outcomes of earlier runs.
     """
+    read_anew(digests(files_of(work.base for work in bare(study.located(), trace_paths))))
     with _blaming(study):
         check_sampler(study.sampler, len(study.objectives))
         check_problem(study, evaluator, trace_paths)

@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from explorer.files import write_atomically
 from explorer.programs import machine_of
 from explorer.progress import Progress, silent
 from explorer.workers import workers
+from explorer.workers.sources import digests, read_anew
 from hwmodel.units import FS_PER_US
 from workloads.calls import NotModelled, Row, call_of
 from workloads.calls.call import NAMES, SIZES
@@ -98,6 +98,7 @@ def predict_rows(
 
     Raises ValueError for a machine that cannot be run.
     """
+    read_anew(digests([machine]))
     machine_of(machine, overrides)
     keys = [row if isinstance(row, Answer) else _key(row) for row in rows]
     distinct = {key: row for key, row in zip(keys, rows, strict=True) if isinstance(row, Row)}
@@ -122,7 +123,7 @@ def _answer(task: tuple[str, Overrides, Row]) -> Answer:
     from explorer.predict import predict
 
     name, overrides, row = task
-    machine = _machine(name, overrides)
+    machine = machine_of(name, overrides)
     try:
         found = predict(call_of(row, machine), machine)
     except NotModelled as error:
@@ -136,11 +137,6 @@ def _answer(task: tuple[str, Overrides, Row]) -> Answer:
         knobs=found.knobs,
         simulated="whole" if all(run.whole for run in found.runs) else "windows",
     )
-
-
-@lru_cache(maxsize=1)
-def _machine(name: str, overrides: Overrides) -> Any:
-    return machine_of(name, overrides)
 
 
 def with_answers(table: pd.DataFrame, answers: Sequence[Answer]) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from explorer import evaluate, programs
@@ -28,6 +27,7 @@ from explorer.questions.variants import Asker, Table, what_if
 from explorer.study import settings
 from explorer.study.settings import Settings
 from explorer.workers import workers
+from explorer.workers.sources import digests, files_of, read_anew
 
 Changes = Mapping[str, Scalar]
 
@@ -60,8 +60,8 @@ def ask(
     _check_types({"model": model, "trace": trace, "routing": routing}, str | None, "a name, or the path of a file")
     _check_types({"batch": batch, "context": context, "seed": seed}, int | None, "a whole number")
     _check_types({"sizes": sizes, "knobs": knobs, "set": set}, Mapping | None, "values by name")
-    forget_changed(machine, model, routing)
     query = query_of(machine, kernel, model, batch, context, trace, seed, dict(sizes or {}), routing)
+    read_anew(digests(files_of([query])))
     query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), programs.defaults(kernel))
     if suggest:
         query = programs.suggested(query)
@@ -85,7 +85,7 @@ def whatif(
     path, one by one or as after `--sweep PATH=`. `jobs`: worker processes. Raises ValueError for what cannot be run.
     """
     query = base.query if isinstance(base, Answer) else _query_of(base)
-    forget_changed(query.machine, query.model, query.routing)
+    read_anew(digests(files_of([query])))
     if not isinstance(sweep, Mapping | None):
         raise ValueError(f"sweep: {str(sweep)[:40]!r}: allowed: values by path")
     changes, axes = [_settings(change) for change in variants], axes_of(sweep or {})
@@ -131,20 +131,3 @@ def _settings(changes: Changes) -> Settings:
         if not isinstance(path, str) or not isinstance(value, bool | int | float | str):
             raise ValueError(f"{path}: {str(value)[:40]!r}: allowed: numbers and texts by path")
     return tuple((path, str(value)) for path, value in changes.items())
-
-
-_seen: dict[str, tuple[int, int]] = {}
-
-
-def forget_changed(*names: str | None) -> None:
-    """Forget everything that was kept where one of the files named has changed since it was last asked about."""
-    changed = False
-    for name in names:
-        path = Path(name) if name is not None and ("/" in name or "." in name) else None
-        if path is not None and path.is_file():
-            now = path.stat().st_mtime_ns, path.stat().st_size
-            changed |= _seen.setdefault(str(path), now) != now
-            _seen[str(path)] = now
-    if changed:
-        measure.cache_clear()
-        programs.forget()

@@ -8,7 +8,7 @@
 - `bound`: nothing is simulated.
 
 A whole run gives all numbers; windows give the time, and the bounds, which are always those of the whole program.
-Answers are kept in this process: what is asked again costs nothing.
+Answers are kept in this process by the key of their query: what is asked again costs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +53,23 @@ def check(fidelity: str) -> str:
     return fidelity
 
 
-@lru_cache(maxsize=1024)
+@dataclass(frozen=True)
+class _Asked:
+    """A query that is equal to another with the same content behind it: files may change under their names."""
+
+    key: str
+    query: Query = field(compare=False)
+
+
 def measure(query: Query, fidelity: str = DEFAULT) -> Measured:
     """Return the numbers of a query. Raises ValueError for one that cannot be run."""
-    if check(fidelity) == "exact":
+    return _measure(_Asked(programs.key(query), query), check(fidelity))
+
+
+@lru_cache(maxsize=1024)
+def _measure(asked: _Asked, fidelity: str) -> Measured:
+    query = asked.query
+    if fidelity == "exact":
         return Measured(evaluate.simulate(query).metrics, "whole")
     program, machine = programs.program_on(query)
     if fidelity == "bound":

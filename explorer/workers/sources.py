@@ -1,6 +1,7 @@
 """What an answer depends on beside the question: the simulator's own files, and those that the question names.
 
-Workers elsewhere compare theirs with the driver's before they answer.
+Workers elsewhere compare theirs with the driver's before they answer. What a process keeps of a file is kept while the
+file's content is the same: every search and every question begins with `read_anew`, and reads a file once.
 """
 
 from __future__ import annotations
@@ -31,49 +32,65 @@ class AnotherVersion(OSError):
 
 def sources(queries: Iterable[Query] = ()) -> Sources:
     """Return the sources of this process, with the files that queries name."""
-    paths = {path for query in queries for path in _named(query) if os.path.isfile(path)}
-    return _sources(tuple(sorted(paths)))
+    return Sources(_simulator(), digests(files_of(queries)))
+
+
+def files_of(queries: Iterable[Query]) -> list[str]:
+    """Return the paths of the files that queries name."""
+    return sorted({path for query in queries for path in _named(query) if os.path.isfile(path)})
+
+
+def digests(paths: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return the digests of the contents of files by path; of one that cannot be read the empty one."""
+    return tuple((path, _file_digest(path)) for path in paths)
+
+
+_read: dict[str, str] = {}  # by path: the digest of the content that may be kept
+
+
+def read_anew(found: Iterable[tuple[str, str]]) -> None:
+    """Forget what was read of files where one has not the content that it had; a process lives longer than a search."""
+    changed = {path: digest for path, digest in found if _read.get(path) != digest}
+    if changed:
+        _read.update(changed)
+        forget()
 
 
 def checked(
     asked: Sources, function: Callable[..., Any], arguments: tuple[Any, ...], named_arguments: Mapping[str, Any]
 ) -> Any:
     """Return what the function answers; AnotherVersion in one line where the sources here are not those `asked` for."""
-    here = _sources(tuple(path for path, _ in asked.files))
+    here = Sources(_simulator(), digests(path for path, _ in asked.files))
     if here != asked:
         wrong = ["version of the simulator"] if here.simulator != asked.simulator else []
         wrong += [path for path, digest in asked.files if dict(here.files)[path] != digest]
         raise AnotherVersion(
             f"the worker on {socket.gethostname()} has another {wrong[0]} than the driver; make them equal"
         )
-    _read_anew(here)
+    read_anew(here.files)
     return function(*arguments, **named_arguments)
-
-
-@lru_cache(maxsize=1)
-def _read_anew(here: Sources) -> None:
-    """Forget what was read of the files before they were as they are: a worker lives longer than a search."""
-    forget()
 
 
 def _named(query: Query) -> list[str]:
     trace = query.batch.trace_path if query.batch is not None else None
-    return [path for path in (query.machine, query.model, query.routing, trace) if path is not None]
+    model = query.model and (os.path.join(query.model, "config.json") if os.path.isdir(query.model) else query.model)
+    return [path for path in (query.machine, model, query.routing, trace) if path]
 
 
-def _sources(paths: tuple[str, ...]) -> Sources:
-    return Sources(source_digest((*FLOORS, "explorer")), tuple((path, _file_digest(path)) for path in paths))
+def _simulator() -> str:
+    return source_digest((*FLOORS, "explorer"))
 
 
 def _file_digest(path: str) -> str:
     try:
         status = os.stat(path)
-        return _digest(path, status.st_mtime_ns, status.st_size)
+        return _digest(path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
     except OSError:
         return ""
 
 
 @lru_cache(maxsize=64)
-def _digest(path: str, changed_ns: int, size: int) -> str:
+def _digest(path: str, *state: int) -> str:
+    """Return the digest of a file in a state: which it is, when it was changed, its size."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -76,6 +76,16 @@ def test_a_number_of_the_machine_changes_the_time(answers: list[Answer]) -> None
     assert slower.predicted_us == pytest.approx(answers[0].predicted_us + 98.5, rel=1e-3)  # refreshes fall otherwise
 
 
+def test_a_machine_file_that_changes_between_two_tables_is_read_again(tmp_path: Path) -> None:
+    file, times = tmp_path / "chip.yaml", []
+    for latency_us in (1, 101):
+        text = f"like: h100-sxm\nname: chip\ndescription: a chip\nlaunch: {{latency: {latency_us} us}}\n"
+        file.write_text(text + "sources: {launch.latency: assumed}\n")
+        (answer,) = predict_rows(rows_of(TABLE[:1]), str(file))
+        times.append(answer.predicted_us or 0.0)
+    assert times[1] == pytest.approx(times[0] + 100, rel=1e-3)  # refreshes fall otherwise
+
+
 def test_a_graph_that_is_replayed_finds_in_the_cache_what_fits_it() -> None:
     names = {"op": "decode_attention", "dtype": "bfloat16", "kv_dtype": "bfloat16"}
     sizes = {"kv_len": 1024, "heads_q": 32, "heads_kv": 8, "head_dim": 128}

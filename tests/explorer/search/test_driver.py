@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from explorer.evaluate import EVALUATOR
 from explorer.explore import explore
 from explorer.progress import silent
 from explorer.storage.folder import rows_frame, space_frame
@@ -238,3 +239,16 @@ def test_a_bound_above_the_simulated_energy_is_a_failure_and_not_a_result(
     wrong = replace(fake.EVALUATOR, bound_pj=lambda query: fake.simulate(query).metrics["energy_pj"] + 1)
     with pytest.raises(AssertionError, match=r"lower bound .*J is above the simulated"):
         explore(changed(study, machine="somewhere", objective="energy_pj"), tmp_path / "out", 1, wrong, silent)
+
+
+def test_a_machine_file_that_changes_between_two_searches_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "chip.yaml"
+    knobs = {"knobs": {"tile_k": [64, 128]}, "options": {"m": 64, "n": 64, "k": 128}, "sampler": "exhaustive"}
+    study = Study.model_validate({"name": "chip", "machine": str(file), "kernel": "gemm"} | knobs)
+    times = []
+    for latency_us in (1, 2):
+        text = f"like: npu-hbm3\nname: chip\ndescription: a chip\nlaunch: {{latency: {latency_us} us}}\n"
+        file.write_text(text + "sources: {launch.latency: assumed}\n")
+        found = explore(study, tmp_path / f"{latency_us}", 1, EVALUATOR, silent)
+        times.append(found.certificate.best)
+    assert times[1] == pytest.approx(times[0] + 1, rel=0.01)  # refreshes fall otherwise
