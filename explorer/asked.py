@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from explorer.query import TRACE_FILES, TRACES, BatchSpec, Query
+
+if TYPE_CHECKING:
+    from explorer.study.study import Study
 
 
 def query_of(
@@ -60,3 +64,10 @@ def trace_path(trace: str | None) -> str | None:
         raise ValueError(f"ROWHIT_DATA: {given!r} is no folder; allowed: the folder that holds {TRACE_FILES[trace]}")
     path = Path(given or Path("..") / "shared" / "data") / TRACE_FILES[trace]
     return str(path) if path.is_file() else None
+
+
+def trace_paths(study: Study, *more: str | None) -> dict[str, str | None]:
+    """Return the files of the traces that a study names, and of others, by name."""
+    batches = [study.batch, *(workload.batch for workload in study.mix.values())]
+    names = [*(batch.trace for batch in batches if batch), *more]
+    return {TRACES[name]: trace_path(TRACES[name]) for name in names if name is not None}

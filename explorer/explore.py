@@ -20,6 +20,7 @@ from explorer.search.simulations import Outcomes
 from explorer.space.bounding import bound_space, in_columns, name_points, probe
 from explorer.space.space import Space, TracePaths, bare, span
 from explorer.storage.folder import Identity, Store, check_belongs, known_bounds, opened
+from explorer.study.mix import title_of
 from explorer.study.study import Study
 from explorer.summary import Summary, summarise
 from explorer.workers import attempt, workers
@@ -123,15 +124,6 @@ def identify(study: Study, space: Space, evaluator: Evaluator) -> Identity:
         inputs |= {prefix + name: digest for name, digest in evaluator.inputs(query).items()}
     others = (name for index in (space.start, 0) for name in space.queries(index)[0].settings())
     settings = tuple(dict.fromkeys([*study.knobs, *others]))
-    titles = [evaluator.describe(query) for query in queries]
-    title = mix_title(titles, tuple(study.mix), study.over.text) if study.mix else titles[0]
+    names = [work.name for work in space.works]
+    title = title_of([evaluator.describe(query) for query in queries], names, study.over)
     return Identity(study, inputs, settings, title)
-
-
-def mix_title(titles: list[str], names: tuple[str, ...], risk: str) -> str:
-    """Return what all workloads of a mix share, and of each its name with what is its own."""
-    parts = [title.split(" · ") for title in titles]
-    shared = [part for part in parts[0] if all(part in other for other in parts)]
-    own = (", ".join(part for part in mine if part not in shared) for mine in parts)
-    each = ", ".join(f"{name} ({text})" if text else name for name, text in zip(names, own, strict=True))
-    return " · ".join([*shared, f"{risk} of the mix {each}"])

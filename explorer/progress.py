@@ -49,6 +49,15 @@ def silent(stage: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
+def renamed(progress: Progress, name: str) -> Progress:
+    """Return what tells `progress` of a stage under another name."""
+
+    def told(stage: str, done: int, total: int) -> None:
+        progress(name, done, total)
+
+    return told
+
+
 @contextmanager
 def bar(wanted: bool) -> Iterator[Progress]:
     """Give a progress bar with the remaining time, or `silent` where no terminal can show it."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from explorer.asked import trace_path
+from explorer.asked import trace_paths
 from explorer.text.json_text import Json, print_json
 
 Cluster = Annotated[str | None, typer.Option(help="The workers of a Dask scheduler instead: tcp://HOST:PORT.")]
@@ -43,13 +43,13 @@ def explore(
 
     question = load_study(study).with_seed(seed)
     folder = out or Path("results") / question.name
-    batches = [question.batch, *(workload.batch for workload in question.mix.values())]
-    traces: dict[str, str | None] = {batch.trace: trace_path(batch.trace) for batch in batches if batch and batch.trace}
     memo = None if no_memo else Memo(cache_folder())
     try:
         with bar(wanted=not as_json) as progress:
             count = jobs or os.cpu_count() or 1
-            summary = search(question, folder, count, EVALUATOR, progress, traces, cluster, storage, memo)
+            summary = search(
+                question, folder, count, EVALUATOR, progress, trace_paths(question), cluster, storage, memo
+            )
         page = write_report(folder)
     except KeyboardInterrupt:
         print(f"rowhit: stopped; what is done is kept in {folder}, the same command continues", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from explorer.asked import trace_path
+from explorer.asked import trace_paths
 from explorer.cli.options import Question, asks
 from explorer.text.json_text import Json, print_json
 
@@ -33,6 +33,7 @@ def whatif(
     as_json: Json = False,
 ) -> None:
     """Compare a baseline with variants of it. One per --set, along swept axes where there are some."""
+    from explorer.progress import bar
     from explorer.questions.asking import ASKER
     from explorer.questions.fidelity import check
     from explorer.questions.sweep import axes_of, parse_axis
@@ -45,9 +46,9 @@ def whatif(
     changes = [settings.parse(text) for text in question.sets or ()]
     axes = axes_of([parse_axis(text) for text in sweeps or ()])
     query = replace(question, sets=None).query()
-    with workers(jobs) as executor:
+    with workers(jobs) as executor, bar(wanted=not as_json) as progress:
         other = settings.parse(against) if against else ()
-        table = what_if(query, changes, axes, check(fidelity), ASKER, executor, other)
+        table = what_if((query,), changes, axes, check(fidelity), ASKER, executor, other, progress=progress)
     print_json(table.record()) if as_json else print(table)
 
 
@@ -59,12 +60,16 @@ def robust(
     top: Annotated[int, typer.Option(min=2, max=16, help="Designs of the study that are compared.")] = 3,
     seeds: Annotated[int, typer.Option(min=0, max=1024, help="Held-out batches.")] = 3,
     trace: Annotated[str | None, typer.Option(help="Draw held-out batches from azure or mooncake.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="One of the study's, by which designs are compared.  [default: its first]")
+    ] = None,
     fidelity: Fidelity = AUTO,
     jobs: OneJob = 1,
     as_json: Json = False,
 ) -> None:
     """Say where the winner of a study stops winning. Along axes, over uncertain numbers, on other batches."""
     from explorer.names import unknown
+    from explorer.progress import bar
     from explorer.query import TRACES
     from explorer.questions.robustness import robust as ask
     from explorer.questions.sweep import parse_axis
@@ -72,16 +77,17 @@ def robust(
 
     if trace is not None and trace not in TRACES:
         raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
-    batch = read_identity(results).study.batch
-    name = TRACES[trace] if trace else batch.trace if batch else None
-    found = ask(
-        results,
-        axes=[parse_axis(text) for text in axes] if axes else None,
-        top=top,
-        seeds=seeds,
-        trace=trace,
-        fidelity=fidelity,
-        jobs=jobs,
-        trace_path=trace_path(name),
-    )
+    with bar(wanted=not as_json) as progress:
+        found = ask(
+            results,
+            axes=[parse_axis(text) for text in axes] if axes else None,
+            top=top,
+            seeds=seeds,
+            trace=trace,
+            fidelity=fidelity,
+            jobs=jobs,
+            objective=objective,
+            trace_paths=trace_paths(read_identity(results).study, trace),
+            progress=progress,
+        )
     print_json(found.record()) if as_json else print(found)

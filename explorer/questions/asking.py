@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from explorer import evaluate, programs
@@ -24,6 +25,7 @@ from explorer.questions.fidelity import DEFAULT, Measured, check, measure
 from explorer.questions.sweep import axes_of
 from explorer.questions.validated import validation
 from explorer.questions.variants import Asker, Table, what_if
+from explorer.space.bounding import bound_of
 from explorer.study import settings
 from explorer.study.settings import Settings
 from explorer.workers import workers
@@ -92,7 +94,7 @@ def whatif(
     if not (changes or axes or against):
         raise ValueError("whatif: give variants, or a sweep")
     with workers(jobs) as executor:
-        return what_if(query, changes, axes, check(fidelity), ASKER, executor, _settings(against or {}))
+        return what_if((query,), changes, axes, check(fidelity), ASKER, executor, _settings(against or {}))
 
 
 def answer_to(query: Query, measured: Measured) -> Answer:
@@ -104,7 +106,14 @@ def answer_to(query: Query, measured: Measured) -> Answer:
     return answer_of(query, title, known, measured, engine, validation(query, bound_us))
 
 
-ASKER = Asker(programs.defaults, evaluate.check, measure, answer_to, programs.describe)
+ASKER = Asker(
+    programs.defaults,
+    evaluate.check,
+    measure,
+    answer_to,
+    programs.describe,
+    partial(bound_of, evaluate.EVALUATOR),
+)
 
 
 def _query_of(base: Mapping[str, Any]) -> Query:

@@ -4,7 +4,7 @@ Between two neighbouring points of a sweep at which different designs are better
 by asking points between: halving whole numbers until neighbours are left, or decimal ones until they are within a
 thousandth (near 0, a millionth of the distance at the begin). Points that cannot run are passed over; where none
 between two points can run, the crossing is only known to lie between them. Two crossings between neighbouring points of
-the sweep are not seen. Equal times do not beat.
+the sweep are not seen. Equal costs do not beat.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from explorer.study.objective import microseconds
+from explorer.study.objective import TIME, Objective
 
 PRECISION = Decimal("0.001")  # of a crossing on an axis of decimal numbers, relative
 FINEST = Decimal("0.000001")  # of the distance of the points between which it is looked for: it may lie at 0
 TRIES = 8  # points around the middle that are asked where those before cannot run
 
-Times = tuple[float, float]  # of the design and of the one it is compared with, in us
-Ask = Callable[[Decimal], Times | None]  # None where one of the two cannot run
+Costs = tuple[float, float]  # of the design and of the one it is compared with: times in us, or another objective
+Ask = Callable[[Decimal], Costs | None]  # None where one of the two cannot run
 
 
 @dataclass(frozen=True)
 class Flip:
     """Two points between which the better design changes: `exact` where no point that can run lies between them.
 
-    `low`, `high`: values as texts; the times of both designs there.
+    `low`, `high`: values as texts; the costs of both designs there.
     """
 
     low: str
     high: str
-    at_low: Times
-    at_high: Times
+    at_low: Costs
+    at_high: Costs
     exact: bool
 
     @property
@@ -48,7 +48,8 @@ class Flip:
 class Crossing:
     """Where `design` beats `other` from `first` to `last` of an axis.
 
-    `where` says what else is held, `doubt` why the better one may be another, where it is not both run whole.
+    `where` says what else is held, `doubt` why the better one may be another, where it is not both run whole;
+    `objective` is what is compared.
     """
 
     design: str
@@ -60,6 +61,7 @@ class Crossing:
     beats_at_first: bool
     where: str = ""
     doubt: str = ""
+    objective: Objective = TIME
 
     @property
     def sentence(self) -> str:
@@ -70,8 +72,12 @@ class Crossing:
             always = "beats" if self.beats_at_first else "never beats"
             return f"{self.design} {always} {self.other} at {self.path} {self.first} to {self.last}{held}{doubt}"
         spans = " and ".join(self._spans())
-        times = "; ".join(_times(flip) for flip in self.flips)
-        return f"{self.design} beats {self.other} {spans}{held} ({times}){doubt}"
+        costs = "; ".join(self._costs(flip) for flip in self.flips)
+        return f"{self.design} beats {self.other} {spans}{held} ({costs}){doubt}"
+
+    def _costs(self, flip: Flip) -> str:
+        ends, shown = ((flip.low, flip.at_low), (flip.high, flip.at_high)), self.objective.shown
+        return ", ".join(f"{value}: {shown(one)} against {shown(other)}" for value, (one, other) in ends)
 
     def _spans(self) -> Iterator[str]:
         begun = self.first
@@ -94,8 +100,8 @@ class Crossing:
                 "low": flip.low,
                 "high": flip.high,
                 "exact": flip.exact,
-                "time_us_at_low": list(flip.at_low),
-                "time_us_at_high": list(flip.at_high),
+                f"{self.objective.metric}_at_low": list(flip.at_low),
+                f"{self.objective.metric}_at_high": list(flip.at_high),
             }
             for flip in self.flips
         ]
@@ -111,13 +117,8 @@ class Crossing:
         }
 
 
-def _times(flip: Flip) -> str:
-    ends = ((flip.low, flip.at_low), (flip.high, flip.at_high))
-    return ", ".join(f"{value}: {microseconds(one)} against {microseconds(other)}" for value, (one, other) in ends)
-
-
 def flips(
-    points: Sequence[tuple[Decimal, Times]], ask: Ask, whole: bool, text: Callable[[Decimal], str]
+    points: Sequence[tuple[Decimal, Costs]], ask: Ask, whole: bool, text: Callable[[Decimal], str]
 ) -> tuple[Flip, ...]:
     """Return the crossings that the points of a sweep show, in order of the axis."""
     ordered = sorted(points)
@@ -129,11 +130,11 @@ def flips(
 
 
 def _narrowed(
-    low: tuple[Decimal, Times], high: tuple[Decimal, Times], ask: Ask, whole: bool, text: Callable[[Decimal], str]
+    low: tuple[Decimal, Costs], high: tuple[Decimal, Costs], ask: Ask, whole: bool, text: Callable[[Decimal], str]
 ) -> Flip:
     finest, precision = (Decimal(1), Decimal(0)) if whole else (FINEST * (high[0] - low[0]), PRECISION)
     while high[0] - low[0] > max(finest, precision * abs(high[0])):
-        middle = next(((at, times) for at in _between(low[0], high[0], whole) if (times := ask(at))), None)
+        middle = next(((at, costs) for at in _between(low[0], high[0], whole) if (costs := ask(at))), None)
         if middle is None:
             return Flip(text(low[0]), text(high[0]), low[1], high[1], exact=False)
         if _beats(middle[1]) == _beats(low[1]):
@@ -143,8 +144,8 @@ def _narrowed(
     return Flip(text(low[0]), text(high[0]), low[1], high[1], exact=True)
 
 
-def _beats(times: Times) -> bool:
-    return times[0] < times[1]
+def _beats(costs: Costs) -> bool:
+    return costs[0] < costs[1]
 
 
 def _between(low: Decimal, high: Decimal, whole: bool) -> Iterator[Decimal]:

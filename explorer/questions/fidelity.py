@@ -7,7 +7,8 @@
   default: windows may turn the order of those that are close.
 - `bound`: nothing is simulated.
 
-A whole run gives all numbers; windows give the time, and the bounds, which are always those of the whole program.
+A whole run gives all numbers; windows give the time, and the bounds, which are always those of the whole program: where
+another number is compared, `for_objective` has every burst simulated.
 Answers are kept in this process by the key of their query: what is asked again costs nothing.
 """
 
@@ -24,6 +25,7 @@ from explorer import evaluate, programs
 from explorer.evaluate import Metric
 from explorer.names import unknown
 from explorer.query import Query
+from explorer.study.objective import BOUNDED, COSTS, TIME, Objective
 
 if TYPE_CHECKING:
     from workloads.windows import Plan, Which
@@ -51,6 +53,18 @@ def check(fidelity: str) -> str:
     if fidelity not in FIDELITIES:
         raise ValueError(f"fidelity: {unknown('fidelity', fidelity, FIDELITIES)}")
     return fidelity
+
+
+def for_objective(fidelity: str, objective: Objective) -> str:
+    """Return the fidelity at which an objective can be had; ValueError where the one asked for does not give it."""
+    known = objective is TIME or objective.metric in COSTS
+    if check(fidelity) == "windows" and not known:
+        raise ValueError(
+            f"fidelity: windows give the time, and {objective.metric} is asked; allowed: exact, auto, bound"
+        )
+    if fidelity == "bound" and objective.metric not in BOUNDED:
+        raise ValueError(f"fidelity: {objective.metric} has no bound but 0; allowed: exact, auto")
+    return fidelity if known or fidelity != "auto" else "exact"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """How robust the winner of a study is: against the runner-up along axes, uncertain numbers, and other batches.
 
-A results folder names designs (its best points) and a question; everything is asked again (`variants`):
+A results folder names designs (its best points) and a question; everything is asked again (`variants`), and compared by
+what the study makes small: an objective, of a mix the risk of it over all workloads.
 
 - flips: along batch, context and whatever axis is named, where the winner stops being better than the runner-up;
-- tornado: over each of the machine's `ranges`, how far the time moves and which design is the best at both ends;
+- tornado: over each of the machine's `ranges`, how far that moves and which design is the best at both ends;
 - held out: the designs on batches that the study did not see, other seeds of its trace or lengths of a trace.
 
 Designs are the best that the study simulated: a point that is better elsewhere and was pruned here is not among them.
@@ -11,41 +12,45 @@ Designs are the best that the study simulated: a point that is better elsewhere 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from explorer import programs
-from explorer.query import AZURE, MACHINE_PREFIX, TRACES, BatchSpec, Query, Scalar
+from explorer.names import unknown
+from explorer.progress import Progress, renamed, silent
+from explorer.query import AZURE, MACHINE_PREFIX, TRACES, BatchSpec, Scalar
 from explorer.questions.crossing import Crossing
-from explorer.questions.fidelity import DEFAULT, check
+from explorer.questions.fidelity import DEFAULT, check, for_objective
+from explorer.questions.goal import Goal
 from explorer.questions.sweep import Axis, axes_of
-from explorer.questions.variants import Asker, Table, what_if
-from explorer.space.space import bare
+from explorer.questions.variants import Asker, Queries, Table, what_if
+from explorer.space.space import TracePaths, bare, with_values
 from explorer.storage.folder import read_identity, rows_frame
+from explorer.study.objective import OBJECTIVES, TIME, Objective
 from explorer.study.settings import Settings
 from explorer.workers import workers
+from explorer.workers.sources import digests, files_of, read_anew
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from explorer.study.study import Study
-
+_Of = TypeVar("_Of")
 MAX_TOP = 16
 REACH = 4  # default axes go from a fourth to four times of what the study asked
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the best designs of a study: the settings in which the best differ, and its time in the results."""
+    """One of the best designs of a study: the settings in which the best differ, and its cost in the results."""
 
     point: int
     place: int
     label: str
     changes: Settings
-    time_us: float
+    cost: float
 
     @property
     def name(self) -> str:
@@ -55,7 +60,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Swing:
-    """What a range of one number does: the times of the designs at both ends, the winner's first, in us."""
+    """What a range of one number does: the costs of the designs at both ends, the winner's first."""
 
     path: str
     low: str
@@ -63,31 +68,32 @@ class Swing:
     source: str
     at_low: tuple[float, ...]
     at_high: tuple[float, ...]
-    nominal_us: float
+    nominal: float
     crossing: Crossing | None
 
     @property
     def width(self) -> float:
-        """How far the winner's time moves, as a share of its time."""
-        return abs(self.at_high[0] - self.at_low[0]) / self.nominal_us
+        """How far the winner's cost moves, as a share of it."""
+        return abs(self.at_high[0] - self.at_low[0]) / self.nominal if self.nominal else 0.0
 
     def best(self, high: bool) -> int:
-        """Return which design is the fastest at an end; the winner where several are."""
-        times = self.at_high if high else self.at_low
-        return times.index(min(times))
+        """Return which design is the best at an end; the winner where several are."""
+        costs = self.at_high if high else self.at_low
+        return costs.index(min(costs))
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The times of the designs on one batch that the study did not see, the winner's first, in us."""
+    """The costs of the designs on batches that the study did not see, one for each workload, the winner's first."""
 
     batch: str
-    times_us: tuple[float, ...]
+    costs: tuple[float, ...]
 
     @property
     def regret(self) -> float:
-        """How much longer the winner takes than the best of the designs there, as a share."""
-        return self.times_us[0] / min(self.times_us) - 1
+        """How far the winner is above the best of the designs there, as a share."""
+        least = min(self.costs)
+        return self.costs[0] / least - 1 if least else 0.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Robustness:
     flips: tuple[Table, ...]
     swings: tuple[Swing, ...]
     held_out: tuple[HeldOut, ...]
+    objective: Objective = TIME
     unasked: tuple[str, ...] = ()  # uncertain numbers that a design sets, or at whose ends one cannot run
 
     @property
@@ -135,18 +142,38 @@ class Robustness:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Where designs are asked: the query that they change, and how."""
+class Designs:
+    """What a results folder asks, a query for each workload, by what it compares, and its best designs as changes."""
 
-    query: Query
+    queries: Queries
     contenders: tuple[Contender, ...]
+    goal: Goal
+    name: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where designs are asked: how, by whom, and who hears how far it is."""
+
+    designs: Designs
     fidelity: str
     asker: Asker
     executor: Executor
+    progress: Progress = silent
 
-    def table(self, axes: Sequence[Axis] = (), query: Query | None = None, order: Sequence[int] | None = None) -> Table:
-        """Return the designs, in another order where one is given, along axes; what is swept is the same for all."""
-        taken = [self.contenders[place] for place in order] if order is not None else list(self.contenders)
+    def table(
+        self,
+        axes: Sequence[Axis] = (),
+        queries: Queries | None = None,
+        order: Sequence[int] | None = None,
+        stage: str | None = None,
+    ) -> Table:
+        """Return the designs, in another order where one is given, along axes; what is swept is the same for all.
+
+        `stage`: under which name progress is told of the table.
+        """
+        contenders = self.designs.contenders
+        taken = [contenders[place] for place in order] if order is not None else list(contenders)
         swept = {axis.path.removeprefix(MACHINE_PREFIX) for axis in axes}
         changes = [
             tuple((path, value) for path, value in each.changes if path.removeprefix(MACHINE_PREFIX) not in swept)
@@ -155,9 +182,27 @@ class Bench:
         if len(set(changes)) < len(changes):
             paths = ", ".join(axis.path for axis in axes)
             raise ValueError(f"--axis {paths}: designs differ in nothing else; allowed: what all of them share")
-        names = [each.name for each in taken]
-        asked, executor = (query or self.query, changes[1:], axes, self.fidelity, self.asker), self.executor
-        return what_if(*asked, executor, against=changes[0], names=names)
+
+        return what_if(
+            queries or self.designs.queries,
+            changes[1:],
+            axes,
+            self.fidelity,
+            self.asker,
+            self.executor,
+            against=changes[0],
+            names=[each.name for each in taken],
+            goal=self.designs.goal,
+            progress=silent if stage is None else renamed(self.progress, stage),
+        )
+
+    def counted(self, stage: str, of: Sequence[_Of]) -> Iterator[_Of]:
+        """Yield what is asked one after another, and tell progress of it."""
+        for done, each in enumerate(of):
+            self.progress(stage, done, len(of))
+            yield each
+        if of:
+            self.progress(stage, len(of), len(of))
 
 
 def robust(
@@ -169,47 +214,54 @@ def robust(
     trace: str | None = None,
     fidelity: str = DEFAULT,
     jobs: int = 1,
-    trace_path: str | None = None,
+    objective: str | None = None,
+    trace_paths: TracePaths | None = None,
+    progress: Progress = silent,
 ) -> Robustness:
     """Return how robust the winner of a results folder is.
 
-    `axes`: by path, as `sweep` of `whatif`; by default batch and context. `top`: how many of the best designs are
-    asked. `seeds`: held-out batches, of the study's `trace` or of another one. `jobs`: worker processes. Raises
-    ValueError for a folder that is none, or a study whose winner has no runner-up.
+    `axes`: by path, as `sweep` of `whatif`; by default batch and context, where all workloads have the same. `top`: how
+    many of the best designs are asked. `seeds`: held-out batches, of the study's `trace` or of another one. `jobs`:
+    worker processes. `objective`: one of the study's, by default its first. `trace_paths`: the files of traces.
+    Raises ValueError for a folder that is none, or a study whose winner has no runner-up.
     """
     from explorer.questions.asking import ASKER
 
     if not 2 <= top <= MAX_TOP or not 0 <= seeds <= 1 << 10:
         raise ValueError(f"robust: top {top}, seeds {seeds}; allowed: 2 to {MAX_TOP} designs, 0 to {1 << 10} seeds")
     check(fidelity)
-    query, contenders, study = designs_of(Path(results), top, trace_path)
-    given = axes_of(axes) if isinstance(axes, Mapping) else tuple(axes) if axes is not None else around(query)
+    designs = designs_of(Path(results), top, trace_paths, objective)
+    read_anew(digests(files_of(designs.queries)))
+    for_objective(fidelity, designs.goal.objective)
+    given = axes_of(axes) if isinstance(axes, Mapping) else tuple(axes) if axes is not None else around(designs.queries)
     with workers(jobs) as executor:
-        bench = Bench(query, contenders, fidelity, ASKER, executor)
-        nominal = bench.table()
-        flips = tuple(bench.table([axis], order=(1, 0)) for axis in given)
+        bench = Bench(designs, fidelity, ASKER, executor, progress)
+        nominal = bench.table(stage="designs")
+        flips = tuple(bench.table([axis], order=(1, 0), stage=f"axis {axis.path}") for axis in given)
         swings = sorted(swings_of(bench, nominal), key=lambda swing: (-swing.width, swing.path))
+        ranges = programs.machine_of(designs.queries[0].machine).spec.ranges
         return Robustness(
-            f"{study.name}: {nominal.title}",
-            contenders,
+            f"{designs.name}: {nominal.title}",
+            designs.contenders,
             nominal,
             flips,
             tuple(swings),
-            tuple(held_out(bench, seeds, trace, trace_path)),
-            tuple(sorted(programs.machine_of(query.machine).spec.ranges.keys() - {swing.path for swing in swings})),
+            tuple(held_out(bench, seeds, trace, trace_paths or {})),
+            designs.goal.objective,
+            tuple(sorted(ranges.keys() - {swing.path for swing in swings})),
         )
 
 
-def designs_of(folder: Path, top: int, trace_path: str | None = None) -> tuple[Query, tuple[Contender, ...], Study]:
-    """Return the question of a study, and the best designs in its results as changes of it."""
+def designs_of(folder: Path, top: int, trace_paths: TracePaths | None = None, objective: str | None = None) -> Designs:
+    """Return the question of a study, and the best designs in its results."""
     identity, frame = read_identity(folder), rows_frame(folder)
     study = identity.study
-    works = list(bare(study, dict.fromkeys(TRACES.values(), trace_path)))
-    if len(works) > 1:
-        raise ValueError(f"{folder}: a mix of {len(works)} workloads; robustness is asked of studies of one")
-    if study.objective != "time_us":
-        raise ValueError(f"{folder}: looks for the least {study.objective}; robustness is asked of time_us alone")
-    best = frame[frame["status"] == "simulated"].sort_values(["time_us", "point"]).drop_duplicates("key").head(top)
+    metric = study.objective if objective is None else objective
+    if metric not in study.objectives:
+        raise ValueError(f"--objective: {unknown(f'objective of {folder}', metric, study.objectives)}")
+    works = list(bare(study, trace_paths))
+    names, weights = tuple(work.name for work in works), tuple(work.weight for work in works)
+    best = frame[frame["status"] == "simulated"].sort_values([metric, "point"]).drop_duplicates("key").head(top)
     if len(best) < 2:
         raise ValueError(f"{folder}: {len(best)} design was simulated; two are needed to compare")
     rows = [
@@ -217,63 +269,76 @@ def designs_of(folder: Path, top: int, trace_path: str | None = None) -> tuple[Q
         for row in best.to_dict("records")
     ]
     common = {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
-    query = works[0].base
-    for name, value in common.items():
-        query = query.with_knob(name, value)
     contenders = []
     for place, (row, found) in enumerate(zip(rows, best.to_dict("records"), strict=True)):
         changes = tuple((name, str(value)) for name, value in row.items() if name not in common)
         label = ", ".join(f"{name} {value}" for name, value in changes)
-        contenders.append(Contender(int(found["point"]), place, label, changes, float(found["time_us"])))
-    return query, tuple(contenders), study
+        contenders.append(Contender(int(found["point"]), place, label, changes, float(found[metric])))
+    queries = tuple(with_values(work.base, common) for work in works)
+    return Designs(queries, tuple(contenders), Goal(OBJECTIVES[metric], names, weights, study.over), study.name)
 
 
-def around(query: Query) -> tuple[Axis, ...]:
-    """Return axes of batch and context around what a query asks."""
-    if query.batch is None:
-        return ()
-    axes = [_factors("batch", query.batch.sequences)]
-    return (*axes, _factors("context", query.batch.context)) if query.batch.context else tuple(axes)
+def around(queries: Queries) -> tuple[Axis, ...]:
+    """Return axes of batch and context around what queries ask, where they ask the same."""
+    batches = [query.batch for query in queries]
+    found = {
+        "batch": {batch.sequences if batch else None for batch in batches},
+        "context": {batch.context if batch else None for batch in batches},
+    }
+    same = ((path, next(iter(values))) for path, values in found.items() if len(values) == 1)
+    return tuple(_factors(path, value) for path, value in same if value is not None)
 
 
 def swings_of(bench: Bench, nominal: Table) -> list[Swing]:
     """Return what each uncertain number of the machine does that no design sets."""
-    query = bench.query
+    query = bench.designs.queries[0]
     ranges = programs.machine_of(query.machine).spec.ranges
     taken = {path for path, _ in query.machine_overrides}
-    taken |= {path.removeprefix(MACHINE_PREFIX) for each in bench.contenders for path, _ in each.changes}
-    start = nominal.cells[0].cost_us
+    taken |= {path.removeprefix(MACHINE_PREFIX) for each in bench.designs.contenders for path, _ in each.changes}
+    start = nominal.cells[0].cost
     assert start is not None
+    asked = [(path, entry) for path, entry in ranges.items() if path not in taken]
     found = []
-    for path, entry in ranges.items():
-        if path in taken:
-            continue
+    for path, entry in bench.counted("uncertain numbers", asked):
         low, high = str(entry.low), str(entry.high)
         axis = Axis(path, (low, high))
         table = bench.table([axis])
-        ends = [tuple(cell.cost_us for cell in table.at((value,))) for value in axis.values]
-        times = [tuple(cost for cost in end if cost is not None) for end in ends]
-        if len(times[0]) == len(times[1]) == len(bench.contenders):
+        ends = [tuple(cell.cost for cell in table.at((value,))) for value in axis.values]
+        costs = [tuple(cost for cost in end if cost is not None) for end in ends]
+        if len(costs[0]) == len(costs[1]) == len(bench.designs.contenders):
             crossing = next(iter(table.crossings), None)
-            found.append(Swing(path, low, high, entry.source, times[0], times[1], start, crossing))
+            found.append(Swing(path, low, high, entry.source, costs[0], costs[1], start, crossing))
     return found
 
 
-def held_out(bench: Bench, seeds: int, trace: str | None, trace_path: str | None) -> list[HeldOut]:
-    """Return the designs on batches of other seeds: of the study's trace, of the one named, or of Azure's."""
-    batch = bench.query.batch
-    if batch is None:
+def held_out(bench: Bench, seeds: int, trace: str | None, trace_paths: TracePaths) -> list[HeldOut]:
+    """Return the designs on batches of other seeds: of each workload's trace, of the one named, or of Azure's."""
+    queries = bench.designs.queries
+    if all(query.batch is None for query in queries):
         return []
-    name = TRACES[trace] if trace else batch.trace or AZURE
-    path = trace_path if name == batch.trace or trace else None
-    first = batch.seed + 1 if name == batch.trace else 0
     found = []
-    for seed in range(first, first + seeds):
-        spec = BatchSpec(batch.sequences, None, name, seed, path)
-        query = replace(bench.query, batch=spec, seed=seed)
-        times = tuple(cell.cost_us for cell in bench.table(query=query).cells)
-        found.append(HeldOut(f"{name}, seed {seed}", tuple(float(time) for time in times if time is not None)))
+    for draw in bench.counted("held-out batches", range(seeds)):
+        drawn = drawn_batches(queries, draw, TRACES[trace] if trace else None, trace_paths)
+        specs = dict.fromkeys(query.batch for query in drawn if query.batch is not None)
+        names = ", ".join(f"{spec.trace}, seed {spec.seed}" for spec in specs)
+        costs = tuple(cell.cost for cell in bench.table(queries=drawn).cells)
+        found.append(HeldOut(names, tuple(cost for cost in costs if cost is not None)))
     return found
+
+
+def drawn_batches(queries: Queries, draw: int, trace: str | None, trace_paths: TracePaths) -> Queries:
+    """Return queries with the batches of a draw: of seeds that no workload of the study, and no other draw, has."""
+    batches = [query.batch for query in queries]
+    found = []
+    for place, (query, batch) in enumerate(zip(queries, batches, strict=True)):
+        if batch is not None:
+            name = trace or batch.trace or AZURE
+            first = max((other.seed + 1 for other in batches if other and other.trace == name), default=0)
+            seed = first + draw * len(queries) + place
+            path = trace_paths.get(name) if trace else batch.trace_path
+            query = replace(query, batch=BatchSpec(batch.sequences, None, name, seed, path), seed=seed)
+        found.append(query)
+    return tuple(found)
 
 
 def _factors(path: str, value: int) -> Axis:

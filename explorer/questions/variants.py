@@ -1,9 +1,10 @@
 """What if: designs beside each other, at one point or along one or two swept axes.
 
-A query, changes of it, and axes make cells; each is answered on its own, so any executor may do it. The first design is
-what the others are compared with: the query itself unless another one is named. Along an axis of numbers the crossings
-of each design with the first are looked for (`crossing`). A design that cannot run anywhere is an error; a
-single cell that cannot run keeps its place, with the reason.
+A query (of a mix one for each workload), changes of it, and axes make cells; each query is answered on its own, so any
+executor may do it. A `Goal` says what is compared. The first design is what the others are compared with: the query
+itself unless another one is named. Along an axis of numbers the crossings of each design with the first are looked for
+(`crossing`). A design that cannot run anywhere is an error; a single cell that cannot run keeps its place, with the
+reason.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from explorer.progress import Progress, silent
 from explorer.query import MACHINE_PREFIX, Query, Scalar
 from explorer.questions.answer import Answer
-from explorer.questions.crossing import Crossing, Times, flips
-from explorer.questions.fidelity import Measured
+from explorer.questions.crossing import Costs, Crossing, flips
+from explorer.questions.fidelity import Measured, for_objective
+from explorer.questions.goal import TIME_ALONE, Goal, with_bound
 from explorer.questions.sweep import Axis
+from explorer.search.certificate import relative_gap
 from explorer.storage.row import all_numbers, nested, per_unit, with_nulls
 from explorer.study import settings
+from explorer.study.mix import title_of
+from explorer.study.objective import COSTS
 from explorer.study.settings import Settings
 from explorer.text.tables import percent
 from explorer.workers import Refused, attempt
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 
 MAX_CELLS = 4096  # assumed: of a question; more belong into a study
 BASELINE = "baseline"
+_NUMBERS = ("time_us", "bound_us", "energy_pj", "energy_bound_pj", "hbm_read_bytes", "hbm_write_bytes")  # of a row
+Queries = tuple[Query, ...]  # of a design: one for each workload
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,8 @@ class Asker:
     """What answers queries. Functions raise ValueError in one line for a query that cannot be run; all are picklable.
 
     `defaults(kernel)`: its knobs. `check(query)`: raises early and cheaply. `measure(query, fidelity)`: its numbers.
-    `answer(query, measured)`: the same as an answer. `describe(query)`: a title.
+    `answer(query, measured)`: the same as an answer. `describe(query)`: a title. `bound(query, metric)`: what no run
+    has less of, of an objective whose bound is not among the numbers.
     """
 
     defaults: Callable[[str], dict[str, Scalar]]
@@ -47,6 +56,7 @@ class Asker:
     measure: Callable[[Query, str], Measured]
     answer: Callable[[Query, Measured], Answer]
     describe: Callable[[Query], str]
+    bound: Callable[[Query, str], float]
 
 
 @dataclass(frozen=True)
@@ -60,20 +70,23 @@ class Design:
 
 @dataclass(frozen=True)
 class Cell:
-    """A design at a point of the axes: the answer and all its numbers, or the reason why there is none."""
+    """A design at a point of the axes: an answer for each workload and all numbers, or the reason why there is none.
+
+    `cost`: the number that is compared, its bound where nothing was simulated, None where there is no answer; `gap`:
+    how far it is above its bound, as a share.
+    """
 
     design: int
     at: tuple[str, ...]
-    answer: Answer | None
+    answers: tuple[Answer, ...]
     metrics: Mapping[str, Any]
+    cost: float | None
+    gap: float | None
     reason: str = ""
 
-    @property
-    def cost_us(self) -> float | None:
-        """The time, or the bound where that is all that was asked for; None where there is no answer."""
-        if self.answer is None:
-            return None
-        return self.answer.bound_us if self.answer.time_us is None else self.answer.time_us
+    def said(self, what: Callable[[Answer], str]) -> str:
+        """Return what the answers say, once where they say the same."""
+        return ", ".join(dict.fromkeys(what(answer) for answer in self.answers))
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class Table:
     axes: tuple[Axis, ...]
     cells: tuple[Cell, ...]
     crossings: tuple[Crossing, ...]
+    goal: Goal = TIME_ALONE
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -115,23 +129,22 @@ class Table:
         first = next(other for other in self.cells if other.at == cell.at)
         head: dict[str, Any] = dict(zip((axis.path for axis in self.axes), map(_typed, cell.at), strict=True))
         head |= {"design": self.designs[cell.design].label, "reason": cell.reason}
-        if cell.answer is None:
+        if not cell.answers:
             return head
-        answer = cell.answer
-        numbers = ("time_us", "bound_us", "energy_pj", "energy_bound_pj", "hbm_read_bytes", "hbm_write_bytes")
-        found = {name: value for name in numbers if (value := answer.numbers.get(name)) is not None}
-        plain = {name: getattr(value, "value", value) for name, value in found.items()}
-        change = cell.cost_us / first.cost_us - 1 if first.cost_us and cell.cost_us is not None else None
+        compared = (self.goal.objective.metric, self.goal.objective.bound)
+        names = dict.fromkeys((*_NUMBERS, *compared))
+        numbers = all_numbers(cell.metrics)
+        change = cell.cost / first.cost - 1 if first.cost and cell.cost is not None else None
         return {
             **head,
-            **plain,
-            "gap": None if answer.gap is None else answer.gap.value,
+            **{name: numbers[name] for name in names if name in numbers},
+            "gap": cell.gap,
             "difference": change,
-            "limited_by": answer.limited_by,
-            "how": answer.how,
-            "validated": answer.validated,
-            "validation": answer.validation.text,
-            "key": str(answer.key),
+            "limited_by": cell.said(lambda answer: answer.limited_by),
+            "how": cell.said(lambda answer: answer.how),
+            "validated": all(answer.validated for answer in cell.answers),
+            "validation": cell.said(lambda answer: answer.validation.text),
+            "key": cell.said(lambda answer: str(answer.key)),
         }
 
     def to_pandas(self) -> pd.DataFrame:
@@ -156,7 +169,7 @@ class Table:
             for cell, found in zip(self.cells[1:], numbers[1:], strict=True)
         ]
         baseline = with_nulls(nested(numbers[0]))
-        about = [_about(cell) for cell in self.cells]
+        about = [_about(answer) for cell in self.cells for answer in cell.answers]
         return {"fidelity": self.fidelity, "baseline": baseline, "variants": variants, "answers": about}
 
     def __str__(self) -> str:
@@ -170,8 +183,47 @@ class Table:
         return table_html(self)
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """How queries are asked: by whom, how closely, and what is compared."""
+
+    asker: Asker
+    executor: Executor
+    fidelity: str
+    goal: Goal
+
+    def refusal(self, queries: Queries) -> str:
+        """Return why a design cannot run, for a mix with the workload; empty where it can."""
+        for name, query in zip(self.goal.names, queries, strict=True):
+            if isinstance(answer := attempt(self.asker.check, query), Refused):
+                return f"mix.{name}: {answer.reason}" if name else answer.reason
+        return ""
+
+    def measured(self, designs: Sequence[Queries]) -> Iterator[tuple[Measured, ...]]:
+        """Yield the numbers of designs that can run, on each workload."""
+        measure = partial(_measured, self.asker, self.fidelity, self.goal)
+        answers = self.executor.map(measure, itertools.chain.from_iterable(designs))
+        return (tuple(itertools.islice(answers, len(queries))) for queries in designs)
+
+    def cell(self, number: int, at: tuple[str, ...], queries: Queries, measured: tuple[Measured, ...]) -> Cell:
+        """Return a design at a point."""
+        answers = tuple(self.asker.answer(*each) for each in zip(queries, measured, strict=True))
+        numbers = self.goal.numbers([each.metrics for each in measured])
+        value = self.goal.value(numbers)
+        gap = None if value is None else relative_gap(value, self.goal.bound(numbers))
+        metrics = measured[0].metrics if self.goal == TIME_ALONE else numbers
+        return Cell(number, at, answers, metrics, self.goal.cost(numbers), gap)
+
+    def costs(self, designs: Sequence[Queries]) -> Costs | None:
+        """Return what is compared of two designs; None where one cannot run."""
+        if any(map(self.refusal, designs)):
+            return None
+        one, other = (self.goal.cost(self.goal.numbers([m.metrics for m in each])) for each in self.measured(designs))
+        return one, other
+
+
 def what_if(
-    query: Query,
+    queries: Queries,
     changes: Sequence[Settings],
     axes: Sequence[Axis],
     fidelity: str,
@@ -179,14 +231,18 @@ def what_if(
     executor: Executor,
     against: Settings = (),
     names: Sequence[str] = (),
+    goal: Goal = TIME_ALONE,
+    progress: Progress = silent,
 ) -> Table:
     """Return the answers to a query and changes of it at every point of the axes; `against` changes the first design.
 
-    `names`: what the designs are called, the first one first; by default their changes.
+    `queries`: one for each workload of the `goal`. `names`: what the designs are called, the first one first; by
+    default their changes.
 
     Raises ValueError naming the setting that the simulator does not take, or the design that cannot run at any point.
     """
-    defaults = asker.defaults(query.kernel)
+    asking = _Asking(asker, executor, for_objective(fidelity, goal.objective), goal)
+    defaults = asker.defaults(queries[0].kernel)
     if against and not changes:
         changes = [()]
     designs = tuple(_design(change, defaults) for change in (against, *changes))
@@ -197,16 +253,23 @@ def what_if(
         raise ValueError(f"--sweep: {len(points)} points of {len(designs)} designs; allowed: {MAX_CELLS} in all")
     paths = [axis.path for axis in axes]
     asked = [
-        (number, at, _changed(query, design, tuple(zip(paths, at, strict=True)), defaults))
+        (number, at, _changed(queries, design, tuple(zip(paths, at, strict=True)), defaults))
         for at in points
         for number, design in enumerate(designs)
     ]
-    refused = _refusals(asked, designs, asker, bool(axes))
-    runnable = [cell_query for place, (_, _, cell_query) in enumerate(asked) if place not in refused]
-    answers = executor.map(partial(_measured, asker, fidelity), runnable)
-    cells = tuple(_cell(*cell, refused.get(place, ""), answers, asker) for place, cell in enumerate(asked))
-    table = Table(asker.describe(query), fidelity, designs, tuple(axes), cells, ())
-    return replace(table, crossings=tuple(_crossings(table, query, asker, executor, defaults)))
+    refused = _refusals(asked, designs, asking, bool(axes))
+    found = asking.measured([each for place, (_, _, each) in enumerate(asked) if place not in refused])
+    cells = []
+    for place, (number, at, each) in enumerate(asked):
+        progress("designs", place, len(asked))
+        reason = refused.get(place, "")
+        cells.append(
+            Cell(number, at, (), {}, None, None, reason) if reason else asking.cell(number, at, each, next(found))
+        )
+    progress("designs", len(asked), len(asked))
+    title = title_of([asker.describe(query) for query in queries], goal.names, goal.risk)
+    table = Table(title, asking.fidelity, designs, tuple(axes), tuple(cells), (), goal)
+    return replace(table, crossings=tuple(_crossings(table, queries, asking, defaults)))
 
 
 def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -> dict[str, float]:
@@ -236,23 +299,21 @@ def _typed(text: str) -> Scalar:
     return settings.typed((("", text),), {})[""]
 
 
-def _changed(query: Query, design: Design, at: Settings, defaults: Mapping[str, Scalar]) -> Query:
+def _changed(queries: Queries, design: Design, at: Settings, defaults: Mapping[str, Scalar]) -> Queries:
     taken = {path.removeprefix(MACHINE_PREFIX) for path, _ in at}
     own = [path for path, _ in design.changes if path.removeprefix(MACHINE_PREFIX) in taken]
     if own:
         raise ValueError(f"--set {own[0]}: is swept, too; allowed: one of both")
-    return settings.apply(settings.apply(query, design.changes, defaults), at, defaults, option="--sweep")
+    changed = (settings.apply(query, design.changes, defaults) for query in queries)
+    return tuple(settings.apply(query, at, defaults, option="--sweep") for query in changed)
 
 
 def _refusals(
-    asked: Sequence[tuple[int, tuple[str, ...], Query]], designs: Sequence[Design], asker: Asker, swept: bool
+    asked: Sequence[tuple[int, tuple[str, ...], Queries]], designs: Sequence[Design], asking: _Asking, swept: bool
 ) -> dict[int, str]:
     """Return by place why cells cannot run. Raises ValueError where a design can run at no point."""
-    found: dict[int, str] = {}
-    for place, (_, _, query) in enumerate(asked):
-        answer = attempt(asker.check, query)
-        if isinstance(answer, Refused):
-            found[place] = answer.reason
+    reasons = (asking.refusal(queries) for _, _, queries in asked)
+    found = {place: reason for place, reason in enumerate(reasons) if reason}
     for number, design in enumerate(designs):
         places = [place for place, (of, _, _) in enumerate(asked) if of == number]
         if all(place in found for place in places):
@@ -262,29 +323,17 @@ def _refusals(
     return found
 
 
-def _measured(asker: Asker, fidelity: str, query: Query) -> Measured:
-    return asker.measure(query, fidelity)
+def _measured(asker: Asker, fidelity: str, goal: Goal, query: Query) -> Measured:
+    return with_bound(asker.measure(query, fidelity), query, goal.objective, asker.bound)
 
 
-def _cell(
-    number: int, at: tuple[str, ...], query: Query, reason: str, answers: Iterator[Measured], asker: Asker
-) -> Cell:
-    if reason:
-        return Cell(number, at, None, {}, reason)
-    measured = next(answers)
-    return Cell(number, at, asker.answer(query, measured), measured.metrics)
-
-
-def _about(cell: Cell) -> dict[str, Any]:
+def _about(answer: Answer) -> dict[str, Any]:
     """Return what is said of an answer beside its numbers."""
-    assert cell.answer is not None
-    answer = cell.answer.record()
-    return {name: answer[name] for name in ("fidelity", "gap", "key", "validation")}
+    record = answer.record()
+    return {name: record[name] for name in ("fidelity", "gap", "key", "validation")}
 
 
-def _crossings(
-    table: Table, query: Query, asker: Asker, executor: Executor, defaults: Mapping[str, Scalar]
-) -> Iterator[Crossing]:
+def _crossings(table: Table, queries: Queries, asking: _Asking, defaults: Mapping[str, Scalar]) -> Iterator[Crossing]:
     """Yield where each design crosses the first along the first axis of numbers, for every value of another axis."""
     along = next((place for place, axis in enumerate(table.axes) if axis.numbers is not None), None)
     if along is None:
@@ -293,39 +342,42 @@ def _crossings(
     for held in itertools.product(*(other.values for other in others)):
         fixed = tuple((other.path, value) for other, value in zip(others, held, strict=True))
         for number, design in enumerate(table.designs[1:], 1):
-            found = _times_along(table, along, held, number)
+            found = _costs_along(table, along, held, number)
             if not found:
                 continue
             pair = (design, table.designs[0])
 
-            def ask(at: Decimal, pair: tuple[Design, Design] = pair, fixed: Settings = fixed) -> Times | None:
+            def ask(at: Decimal, pair: tuple[Design, Design] = pair, fixed: Settings = fixed) -> Costs | None:
                 point = (*fixed, (axis.path, axis.text(at)))
-                return _asked([_changed(query, each, point, defaults) for each in pair], table, asker, executor)
+                return asking.costs([_changed(queries, each, point, defaults) for each in pair])
 
             first, last = found[0], found[-1]
             changes = flips(found, ask, axis.is_whole, axis.text)
             where = ", ".join(f"{path} {value}" for path, value in fixed)
             begins = first[1][0] < first[1][1]
             ends = axis.text(first[0]), axis.text(last[0])
-            doubt = _doubt(table, number, [times for _, times in found])
-            yield Crossing(design.label, table.designs[0].label, axis.path, *ends, changes, begins, where, doubt)
+            doubt = _doubt(table, number, [costs for _, costs in found])
+            names, goal = (design.label, table.designs[0].label), table.goal.objective
+            yield Crossing(*names, axis.path, *ends, changes, begins, where, doubt, goal)
 
 
-def _times_along(table: Table, along: int, held: tuple[str, ...], number: int) -> list[tuple[Decimal, Times]]:
-    """Return the times of a design and of the first one at the points of an axis where both can run, in order."""
+def _costs_along(table: Table, along: int, held: tuple[str, ...], number: int) -> list[tuple[Decimal, Costs]]:
+    """Return the costs of a design and of the first one at the points of an axis where both can run, in order."""
     axis = table.axes[along]
     found = []
     for value, at in zip(axis.values, axis.numbers or (), strict=True):
         cells = table.at((*held[:along], value, *held[along:]))
-        one, other = cells[number].cost_us, cells[0].cost_us
+        one, other = cells[number].cost, cells[0].cost
         if one is not None and other is not None:
             found.append((at, (one, other)))
     return sorted(found)
 
 
-def _doubt(table: Table, number: int, times: Sequence[Times]) -> str:
-    """Return why the better of a design and the first one may be the other one; empty where both were run whole."""
-    hows = {cell.answer.how for cell in table.cells if cell.design in (0, number) and cell.answer is not None}
+def _doubt(table: Table, number: int, costs: Sequence[Costs]) -> str:
+    """Return why the better of a design and the first one may be the other one; empty where that is known."""
+    hows = {answer.how for cell in table.cells if cell.design in (0, number) for answer in cell.answers}
+    if table.goal.objective.metric in COSTS:
+        return ""
     if "bound" in hows:
         return "lower bounds alone were compared"
     if "windows" not in hows:
@@ -333,18 +385,5 @@ def _doubt(table: Table, number: int, times: Sequence[Times]) -> str:
     from explorer.questions.window_error import known_error
 
     error = known_error().worst_ratio
-    sure = all(abs(one / other - 1) > error for one, other in times if other)
+    sure = all(abs(one / other - 1) > error for one, other in costs if other)
     return "" if sure else f"times by windows, which are sure of the better one above a difference of {percent(error)}"
-
-
-def _asked(queries: Sequence[Query], table: Table, asker: Asker, executor: Executor) -> Times | None:
-    if any(isinstance(attempt(asker.check, query), Refused) for query in queries):
-        return None
-    one, other = executor.map(partial(_measured, asker, table.fidelity), queries)
-    return _cost(one), _cost(other)
-
-
-def _cost(measured: Measured) -> float:
-    cost = measured.metrics.get("time_us", measured.metrics["bound_us"])
-    assert isinstance(cost, int | float)
-    return cost

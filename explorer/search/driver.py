@@ -23,9 +23,9 @@ from explorer.search.frontier import Frontier, Values
 from explorer.search.samplers import Proposal, Task, choose, make
 from explorer.search.simulations import Answer, Forgetful, Outcomes, Simulations
 from explorer.space.space import NEVER, Space, joined
-from explorer.storage.row import Row, Status, flatten
-from explorer.study.mix import longest, merged
-from explorer.study.objective import COSTS, TIME, Objective, with_traffic
+from explorer.storage.row import Row, Status
+from explorer.study.mix import longest, numbers_of
+from explorer.study.objective import COSTS, TIME, Objective
 from explorer.study.study import Study
 from explorer.workers import Refused, attempt
 
@@ -226,10 +226,8 @@ class Search:
         """Return the numbers of a simulated point, and what its machine costs where that is an objective."""
         space = self._space
         wanted = {objective.metric for objective in space.objectives} & set(COSTS)
-        flat = {name: with_traffic(flatten(outcome.metrics)) for name, outcome in outcomes.items()}
-        for name, outcome in outcomes.items():
-            flat[name] |= {"bound_us": float(outcome.metrics.get("bound_us") or 0.0)}  # type: ignore[arg-type]
-        metrics = merged(flat, space.weights, space.risk, [objective.metric for objective in space.measured])
+        each = {name: outcome.metrics for name, outcome in outcomes.items()}
+        metrics = numbers_of(each, space.weights, space.risk, space.measured)
         costs = self._evaluator.costs(asked.queries[0][1]) if wanted else {}
         return metrics | {name: costs[name] for name in costs if name in wanted}
 

@@ -98,7 +98,7 @@ def probe(space: Space, evaluator: Evaluator) -> None:
     if reason := failure(space.start):
         raise ValueError(f"baseline: {reason}")
     for objective in space.objectives:
-        answer = attempt(partial(_bound_of, evaluator, metric=objective.metric), space.queries(space.start)[0])
+        answer = attempt(partial(bound_of, evaluator, metric=objective.metric), space.queries(space.start)[0])
         if isinstance(answer, Refused):
             raise ValueError(f"objective: {answer.reason}")
     for place, knob in enumerate(space.grid.knobs):
@@ -229,7 +229,7 @@ def _bounds_of(
     evaluator: Evaluator, queries: tuple[Query, ...], weights: Sequence[float], risk: Risk, metrics: Sequence[str]
 ) -> NDArray[np.float64]:
     """Return the bounds of one point, float64[metric]; ValueError where it cannot run."""
-    found = [[_bound_of(evaluator, query, metric) for query in queries] for metric in metrics]
+    found = [[bound_of(evaluator, query, metric) for query in queries] for metric in metrics]
     bounds = aggregate_bounds(found, weights, risk)
     for place, metric in enumerate(metrics):
         if metric in COSTS:  # of the machine, the same for all workloads
@@ -237,7 +237,8 @@ def _bounds_of(
     return bounds
 
 
-def _bound_of(evaluator: Evaluator, query: Query, metric: str) -> float:
+def bound_of(evaluator: Evaluator, query: Query, metric: str) -> float:
+    """Return what no run of a query has less of, for the metric of an objective; ValueError where it has none."""
     if metric in COSTS:
         return evaluator.costs(query)[metric]
     bounds = {"time_us": evaluator.bound_us, "energy_pj": evaluator.bound_pj, "hbm_bytes": evaluator.bound_hbm_bytes}

@@ -102,7 +102,7 @@ class Space:
 
     def queries(self, index: int) -> tuple[Query, ...]:
         """Return what a combination asks of the simulator, one query per workload."""
-        return tuple(_with(work.base, self.values(index)) for work in self.works)
+        return tuple(with_values(work.base, self.values(index)) for work in self.works)
 
     def refuse(self, index: int | Index, reason: str) -> None:
         """Note that combinations cannot run, and why."""
@@ -117,7 +117,8 @@ class Space:
         return Counter({reason: int(n) for reason, n in zip(self.reasons, counts, strict=True) if reason and n})
 
 
-def _with(query: Query, values: Mapping[str, Scalar]) -> Query:
+def with_values(query: Query, values: Mapping[str, Scalar]) -> Query:
+    """Return a query with knobs and numbers of the machine set."""
     for name, value in values.items():
         query = query.with_knob(name, value)
     return query
@@ -134,7 +135,7 @@ def span(study: Study, evaluator: Evaluator, trace_paths: TracePaths | None = No
     """Return the space of `study` without bounds; ValueError names the knob, the value and what is allowed."""
     defaults = evaluator.defaults(study.kernel)
     held = defaults | study.fixed
-    works = tuple(replace(work, base=_with(work.base, held)) for work in bare(study, trace_paths))
+    works = tuple(replace(work, base=with_values(work.base, held)) for work in bare(study, trace_paths))
     grid = Grid(study.searched, held)
     if grid.size > MAX_COMBINATIONS:
         raise ValueError(f"knobs: {grid.size} combinations, at most {MAX_COMBINATIONS} are searched")

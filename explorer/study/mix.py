@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from explorer.evaluate import Outcome
+from explorer.evaluate import Metric, Outcome
 from explorer.query import Scalar
-from explorer.study.objective import OBJECTIVES
+from explorer.storage.row import flatten
+from explorer.study.objective import OBJECTIVES, Objective, with_traffic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,9 @@ class Risk:
     def text(self) -> str:
         """The risk in words."""
         return f"mean of the worst {100 * self.share:g} %" if self.kind == "cvar" else self.kind
+
+
+MEAN = Risk()
 
 
 def aggregate(values: Any, weights: Sequence[float], risk: Risk) -> NDArray[np.float64]:
@@ -63,6 +67,18 @@ def aggregate_bounds(bounds: Any, weights: Sequence[float], risk: Risk) -> NDArr
     return aggregate(bounds, weights, risk) * (1.0 if len(weights) == 1 else 1 - ROUNDING)
 
 
+def numbers_of(
+    metrics: Mapping[str, Mapping[str, Metric]], weights: Sequence[float], risk: Risk, objectives: Sequence[Objective]
+) -> dict[str, Scalar]:
+    """Return the flat numbers of one point from the metrics of its run on each workload, by name."""
+    flat = {}
+    for name, own in metrics.items():
+        bound = own.get("bound_us") or 0.0
+        assert isinstance(bound, int | float)
+        flat[name] = with_traffic(flatten(own)) | {"bound_us": float(bound)}
+    return merged(flat, weights, risk, [objective.metric for objective in objectives])
+
+
 def merged(
     metrics: Mapping[str, Mapping[str, Scalar]], weights: Sequence[float], risk: Risk, objectives: Sequence[str]
 ) -> dict[str, Scalar]:
@@ -85,11 +101,22 @@ def merged(
         elif name in bounds:
             found[name] = float(aggregate_bounds(values, weights, risk))
         else:
-            found[name] = float(aggregate(values, weights, risk if name in objectives else Risk()))
+            found[name] = float(aggregate(values, weights, risk if name in objectives else MEAN))
     for workload, own in metrics.items():
         kept = dict.fromkeys(["time_us", "bound_us", "energy_pj", *objectives])
         found |= {f"mix.{workload}.{name}": own[name] for name in kept if name in own}
     return found
+
+
+def title_of(titles: Sequence[str], names: Sequence[str], risk: Risk) -> str:
+    """Return what all workloads of a mix share, and of each its name with what is its own; of one its title."""
+    if len(titles) == 1:
+        return titles[0]
+    parts = [title.split(" · ") for title in titles]
+    shared = [part for part in parts[0] if all(part in other for other in parts)]
+    own = (", ".join(part for part in mine if part not in shared) for mine in parts)
+    each = ", ".join(f"{name} ({text})" if text else name for name, text in zip(names, own, strict=True))
+    return " · ".join([*shared, f"{risk.text} of the mix {each}"])
 
 
 def longest(outcomes: Mapping[str, Outcome]) -> Outcome:

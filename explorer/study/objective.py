@@ -93,6 +93,7 @@ OBJECTIVES = {
     )
 }
 COSTS = ("sram_capacity_bytes", "hbm_stacks")  # of the machine alone
+BOUNDED = ("time_us", "energy_pj", "hbm_bytes", *COSTS)  # by more than 0
 
 
 def with_traffic(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from explorer.questions.robustness import Robustness, Swing
-from explorer.study.objective import microseconds
 from explorer.text.tables import align, percent
 from explorer.text.whatif import notes
 
@@ -33,16 +32,16 @@ def sentences(found: Robustness) -> list[str]:
         best = sum(regret == 0 for regret in regrets)
         lines.append(
             f"on {len(regrets)} held-out batches the winner is the best of {len(found.contenders)} in {best}; "
-            f"at worst it takes {percent(regrets[-1])} longer than the best there"
+            f"at worst its {found.objective.noun} is {percent(regrets[-1])} above that of the best there"
         )
     return lines
 
 
 def _order(found: Robustness) -> str:
-    times = [cell.cost_us for cell in found.nominal.cells]
+    costs = [cell.cost for cell in found.nominal.cells]
     winner, runner_up = found.contenders[0].label, found.contenders[1].label
-    if times[0] is not None and times[1] is not None and times[0] <= times[1]:
-        ahead = percent(times[1] / times[0] - 1)
+    if costs[0] is not None and costs[1] is not None and costs[0] <= costs[1]:
+        ahead = percent(costs[1] / costs[0] - 1 if costs[0] else 0.0)
         return f"asked again, the winner ({winner}) is {ahead} ahead of the runner-up ({runner_up})"
     return f"asked again, the winner ({winner}) is behind the runner-up ({runner_up}): the order of the results is lost"
 
@@ -61,8 +60,8 @@ def _about_ranges(found: Robustness) -> list[str]:
         f"another design is the best at an end of {', '.join(lost)}" if lost else "the winner is the best at all ends"
     )
     return [
-        f"over the ranges of {len(found.swings)} uncertain numbers {keeps}; the time moves most with {widest.path}: "
-        f"{percent(widest.width)} from {widest.low} to {widest.high}",
+        f"over the ranges of {len(found.swings)} uncertain numbers {keeps}; the {found.objective.noun} moves most with "
+        f"{widest.path}: {percent(widest.width)} from {widest.low} to {widest.high}",
         *(swing.crossing.sentence for swing in found.swings if swing.crossing is not None and swing.crossing.flips),
         *left,
     ]
@@ -70,46 +69,46 @@ def _about_ranges(found: Robustness) -> list[str]:
 
 def _contenders(found: Robustness) -> str:
     rows = [["", "results", "asked again", "gap", "design"]]
+    shown = found.objective.shown
     for each, cell in zip(found.contenders, found.nominal.cells, strict=True):
-        name = each.name
-        gap = None if cell.answer is None else cell.answer.gap
-        again = "" if cell.cost_us is None else microseconds(cell.cost_us)
-        rows.append([name, microseconds(each.time_us), again, "" if gap is None else percent(gap), each.label])
+        again = "" if cell.cost is None else shown(cell.cost)
+        rows.append([each.name, shown(each.cost), again, "" if cell.gap is None else percent(cell.gap), each.label])
     return align(rows)
 
 
 def _tornado(found: Robustness) -> str:
-    rows = [["uncertain number", "low", "high", "time at low", "at high", "moves", "best at low", "at high", ""]]
+    noun, shown = found.objective.noun, found.objective.shown
+    rows = [["uncertain number", "low", "high", f"{noun} at low", "at high", "moves", "best at low", "at high", ""]]
     widest = max(swing.width for swing in found.swings) or 1.0
     for swing in found.swings:
         bests = [found.contenders[swing.best(high)].name for high in (False, True)]
-        times = [microseconds(swing.at_low[0]), microseconds(swing.at_high[0]), percent(swing.width)]
-        rows.append([swing.path, swing.low, swing.high, *times, *bests, "#" * round(BAR * swing.width / widest)])
+        costs = [shown(swing.at_low[0]), shown(swing.at_high[0]), percent(swing.width)]
+        rows.append([swing.path, swing.low, swing.high, *costs, *bests, "#" * round(BAR * swing.width / widest)])
     return align(rows)
 
 
 def _held_out(found: Robustness) -> str:
     rows = [["held-out batch", "winner", "best of the designs", "regret", ""]]
     for held in found.held_out:
-        times = microseconds(held.times_us[0]), microseconds(min(held.times_us))
-        rows.append([held.batch, *times, percent(held.regret), ""])
+        costs = found.objective.shown(held.costs[0]), found.objective.shown(min(held.costs))
+        rows.append([held.batch, *costs, percent(held.regret), ""])
     return align(rows)
 
 
 def record(found: Robustness) -> dict[str, Any]:
     """Return everything as JSON-able values."""
+    metric = found.objective.metric
     return {
         "title": found.title,
+        "objective": metric,
         "sentences": sentences(found),
         "designs": [
-            {"point": each.point, "settings": dict(each.changes), "results_us": each.time_us, "time_us": cell.cost_us}
+            {"point": each.point, "settings": dict(each.changes), f"results_{metric}": each.cost, metric: cell.cost}
             for each, cell in zip(found.contenders, found.nominal.cells, strict=True)
         ],
         "flips": [table.record() for table in found.flips],
         "tornado": [swing_record(found, swing) for swing in found.swings],
-        "held_out": [
-            {"batch": held.batch, "time_us": list(held.times_us), "regret": held.regret} for held in found.held_out
-        ],
+        "held_out": [{"batch": held.batch, metric: list(held.costs), "regret": held.regret} for held in found.held_out],
     }
 
 
@@ -119,8 +118,8 @@ def swing_record(found: Robustness, swing: Swing) -> dict[str, Any]:
         "path": swing.path,
         "low": swing.low,
         "high": swing.high,
-        "time_us_at_low": swing.at_low[0],
-        "time_us_at_high": swing.at_high[0],
+        f"{found.objective.metric}_at_low": swing.at_low[0],
+        f"{found.objective.metric}_at_high": swing.at_high[0],
         "width": swing.width,
         "best_at_low": found.contenders[swing.best(False)].label,
         "best_at_high": found.contenders[swing.best(True)].label,

@@ -12,7 +12,6 @@ from html import escape
 from explorer.questions.answer import Answer
 from explorer.questions.variants import Cell, Table, differences
 from explorer.storage.row import all_numbers, per_unit
-from explorer.study.objective import microseconds
 from explorer.text.tables import align, number, percent, signed
 
 Rows = list[list[str]]
@@ -67,30 +66,30 @@ def _compared(table: Table) -> Rows:
 
 
 def _swept(table: Table) -> Rows:
-    """Return a line per point: for every design its time, what that is more than the first's, and the gap."""
+    """Return a line per point: for every design its cost, what that is more than the first's, and the gap."""
     heads = [[design.label, *(["change"] if place else []), "gap"] for place, design in enumerate(table.designs)]
     rows = [[*(axis.path for axis in table.axes), *(cell for head in heads for cell in head), "limited by"]]
     for point in table.points:
         first, *others = table.at(point)
-        cells = [*_cells(first, None), *(text for cell in others for text in _cells(cell, first))]
-        limits = dict.fromkeys(cell.answer.limited_by for cell in (first, *others) if cell.answer is not None)
+        shown = table.goal.objective.shown
+        cells = [*_cells(first, None, shown), *(text for cell in others for text in _cells(cell, first, shown))]
+        limits = dict.fromkeys(answer.limited_by for cell in (first, *others) for answer in cell.answers)
         rows.append([*point, *cells, ", ".join(limits)])
     return rows
 
 
-def _cells(cell: Cell, first: Cell | None) -> Iterator[str]:
-    cost, start = cell.cost_us, None if first is None else first.cost_us
-    yield "cannot run" if cost is None else microseconds(cost)
+def _cells(cell: Cell, first: Cell | None, shown: Callable[[float], str]) -> Iterator[str]:
+    cost, start = cell.cost, None if first is None else first.cost
+    yield "cannot run" if cost is None else shown(cost)
     if first is not None:
         yield "" if cost is None or not start else signed(cost / start - 1)
-    gap = None if cell.answer is None else cell.answer.gap
-    yield "" if gap is None else percent(gap)
+    yield "" if cell.gap is None else percent(cell.gap)
 
 
 def _refused(table: Table) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for cell in table.cells:
-        if cell.answer is None:
+        if not cell.answers:
             reasons.setdefault(cell.reason, []).append(_point(table, cell))
     for reason, points in reasons.items():
         yield f"cannot run ({_listed(points)}): {reason}"
@@ -98,10 +97,10 @@ def _refused(table: Table) -> Iterator[str]:
 
 def _told(table: Table, head: str, text: Callable[[Answer], str]) -> Iterator[str]:
     """Yield what is said of the answers, once, with the points where there are several sayings."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, dict[str, None]] = {}
     for cell in table.cells:
-        if cell.answer is not None:
-            said.setdefault(text(cell.answer), []).append(_point(table, cell))
+        for answer in cell.answers:
+            said.setdefault(text(answer), {})[_point(table, cell)] = None
     for line, points in said.items():
         yield f"{head}{line}" if len(said) == 1 else f"{head}{_listed(points)}: {line}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from explorer.questions.answer import Answer, answer_of
 from explorer.questions.fidelity import Measured
 from explorer.questions.validated import Validation
 from explorer.questions.variants import Asker
+from explorer.space.bounding import bound_of
 
 KNOBS: dict[str, Scalar] = {"layout": "page head", "tile": 32, "stages": 2}
 LAYOUTS = {"page head": 7, "head page": 3, "head  page": 3, "page  head": 7}
@@ -128,4 +130,4 @@ def answer(query: Query, measured: Measured) -> Answer:
     return answer_of(query, describe(query), query.settings(), measured, "fake", validation)
 
 
-ASKER = Asker(defaults, bound_us, measure, answer, describe)
+ASKER = Asker(defaults, bound_us, measure, answer, describe, partial(bound_of, EVALUATOR))

@@ -5,7 +5,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer.questions.crossing import Crossing, Times, flips
+from explorer.questions.crossing import Costs, Crossing, flips
 
 ENDS = st.integers(2, 10**6)
 
@@ -20,7 +20,7 @@ def test_one_crossing_of_whole_numbers_is_found_to_the_number(last: int, data: s
     begin = data.draw(st.integers(1, last))
     asked: list[Decimal] = []
 
-    def ask(at: Decimal) -> Times:
+    def ask(at: Decimal) -> Costs:
         asked.append(at)
         return 1.0, 2.0 if at >= begin else 0.5
 
@@ -35,7 +35,7 @@ def test_one_crossing_of_whole_numbers_is_found_to_the_number(last: int, data: s
 
 @given(st.floats(1.0, 99.0))
 def test_a_crossing_of_decimal_numbers_is_found_within_a_thousandth(begin: float) -> None:
-    def ask(at: Decimal) -> Times:
+    def ask(at: Decimal) -> Costs:
         return 1.0, 2.0 if at >= Decimal(begin) else 0.5
 
     ends = [(Decimal("0.5"), ask(Decimal("0.5"))), (Decimal(100), ask(Decimal(100)))]
@@ -45,7 +45,7 @@ def test_a_crossing_of_decimal_numbers_is_found_within_a_thousandth(begin: float
 
 
 def test_points_that_cannot_run_leave_the_crossing_between_those_that_can() -> None:
-    def ask(at: Decimal) -> Times | None:
+    def ask(at: Decimal) -> Costs | None:
         return ((1.0, 2.0 if at >= 24 else 0.5)) if int(at).bit_count() == 1 else None
 
     (flip,) = flips([(Decimal(16), (1.0, 0.5)), (Decimal(32), (1.0, 2.0))], ask, True, text)
@@ -57,7 +57,7 @@ def test_points_that_cannot_run_leave_the_crossing_between_those_that_can() -> N
 def test_every_bracket_of_several_crossings_is_told() -> None:
     """Better from 10 up to 19 and from 30 on."""
 
-    def ask(at: Decimal) -> Times:
+    def ask(at: Decimal) -> Costs:
         return 1.0, 2.0 if 10 <= at < 20 or at >= 30 else 0.5
 
     points = [(Decimal(at), ask(Decimal(at))) for at in (0, 15, 25, 40)]
@@ -69,7 +69,7 @@ def test_every_bracket_of_several_crossings_is_told() -> None:
 
 
 def test_a_design_that_is_better_at_first_is_so_up_to_the_crossing() -> None:
-    def ask(at: Decimal) -> Times:
+    def ask(at: Decimal) -> Costs:
         return float(at), 10.0
 
     found = flips([(Decimal(1), ask(Decimal(1))), (Decimal(64), ask(Decimal(64)))], ask, True, text)
@@ -84,7 +84,7 @@ def test_equal_times_do_not_beat() -> None:
 def test_a_crossing_at_zero_is_looked_for_in_a_bounded_number_of_questions() -> None:
     asked: list[Decimal] = []
 
-    def ask(at: Decimal) -> Times:
+    def ask(at: Decimal) -> Costs:
         asked.append(at)
         return 1.0, 2.0 if at > 0 else 1.0
 

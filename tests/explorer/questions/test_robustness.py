@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,13 @@ import explorer
 from explorer import evaluate, programs
 from explorer.explore import explore
 from explorer.progress import silent
-from explorer.query import BatchSpec, Query
+from explorer.query import AZURE, BatchSpec, Query
 from explorer.questions.asking import ASKER
-from explorer.questions.robustness import Bench, Robustness, around, designs_of
+from explorer.questions.fidelity import for_objective
+from explorer.questions.robustness import Bench, Robustness, around, designs_of, drawn_batches
 from explorer.questions.sweep import parse_axis
 from explorer.storage.folder import rows_frame
+from explorer.study.objective import OBJECTIVES, TIME
 from explorer.study.study import Study
 from explorer.workers import SerialExecutor
 
@@ -47,7 +48,8 @@ def found(results: Path) -> Robustness:
 
 
 def test_the_contenders_are_the_best_rows_and_are_asked_again_to_the_same_time(results: Path) -> None:
-    query, contenders, _ = designs_of(results, 3)
+    designs = designs_of(results, 3)
+    (query,), contenders = designs.queries, designs.contenders
     best = rows_frame(results).sort_values(["time_us", "point"])[:3]
     assert [each.point for each in contenders] == list(best["point"])
     assert dict(query.knobs)["tile"] == 32
@@ -56,7 +58,7 @@ def test_the_contenders_are_the_best_rows_and_are_asked_again_to_the_same_time(r
         own = query
         for name, value in settings.items():
             own = own.with_knob(name, int(value))
-        assert evaluate.simulate(own).metrics["time_us"] == each.time_us
+        assert evaluate.simulate(own).metrics["time_us"] == each.cost
     assert [each.name for each in contenders] == ["the winner", "the runner-up", "number 3"]
 
 
@@ -67,7 +69,8 @@ def test_every_range_of_the_machine_has_a_bar_the_widest_first(found: Robustness
     latency = next(swing for swing in found.swings if swing.path == "launch.latency")
     assert (latency.low, latency.high) == ("0.5 us", "2 us")
     assert latency.at_low[0] + 1 < latency.at_high[0]
-    query, (winner, _), _ = designs_of(results, 2)
+    designs = designs_of(results, 2)
+    (query,), winner = designs.queries, designs.contenders[0]
     for name, value in winner.changes:
         query = query.with_knob(name, int(value))
     slow = evaluate.simulate(query.with_knob("machine.launch.latency", "2 us"))
@@ -78,7 +81,7 @@ def test_every_range_of_the_machine_has_a_bar_the_widest_first(found: Robustness
 def test_the_winner_is_judged_on_batches_that_the_study_did_not_see(found: Robustness) -> None:
     (held,) = found.held_out
     assert held.batch == "azure-2023-conversation, seed 0"
-    assert held.regret == held.times_us[0] / min(held.times_us) - 1
+    assert held.regret == held.costs[0] / min(held.costs) - 1
     assert held.regret >= 0
 
 
@@ -96,9 +99,9 @@ def test_the_text_says_where_the_winner_stops_winning(found: Robustness) -> None
 
 
 def test_an_axis_along_which_designs_would_be_the_same_is_refused(results: Path) -> None:
-    query, contenders, _ = designs_of(results, 2)
-    designs = tuple(replace(each, changes=(("stages", f"{place + 1}"),)) for place, each in enumerate(contenders))
-    bench = Bench(query, designs, "exact", ASKER, SerialExecutor())
+    designs = designs_of(results, 2)
+    alike = (replace(each, changes=(("stages", f"{place + 1}"),)) for place, each in enumerate(designs.contenders))
+    bench = Bench(replace(designs, contenders=tuple(alike)), "exact", ASKER, SerialExecutor())
     with pytest.raises(ValueError, match="--axis stages: designs differ in nothing else"):
         bench.table([parse_axis("stages=1,2")])
 
@@ -112,22 +115,91 @@ def test_ranges_that_were_not_asked_are_named(found: Robustness) -> None:
 
 def test_default_axes_lie_around_the_question() -> None:
     query = Query("m", "k", batch=BatchSpec(4, 128))
-    assert [(axis.path, axis.values) for axis in around(query)] == [
+    assert [(axis.path, axis.values) for axis in around((query,))] == [
         ("batch", ("1", "2", "4", "8", "16")),
         ("context", ("32", "64", "128", "256", "512")),
     ]
-    assert around(Query("m", "k")) == ()
-    assert [axis.path for axis in around(Query("m", "k", batch=BatchSpec(1, trace="azure")))] == ["batch"]
+    assert around((Query("m", "k"),)) == ()
+    assert [axis.path for axis in around((Query("m", "k", batch=BatchSpec(1, trace="azure")),))] == ["batch"]
 
 
-def test_a_mix_of_workloads_is_refused(tmp_path: Path, results: Path) -> None:
-    folder = tmp_path / "mixed"
-    shutil.copytree(results, folder)
-    content = json.loads((folder / "study.json").read_text())
-    content["study"]["mix"] = {"a": {"weight": 1}, "b": {"batch": {"sequences": 1, "context": 64}}}
-    (folder / "study.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="a mix of 2 workloads"):
-        explorer.robust(folder)
+MIX = {
+    "few": {"batch": {"sequences": 1, "context": 64}, "weight": 3},
+    "many": {"batch": {"sequences": 2, "context": 128}},
+}
+
+
+@pytest.mark.parametrize(
+    ("objective", "risk"),
+    [("time_us", "worst"), ("energy_pj", "mean"), ("hbm_bytes", {"cvar": 0.5}), ("sram_bytes", "mean")],
+)
+def test_every_objective_of_a_mix_is_asked_again_to_the_same_number(
+    tmp_path: Path, objective: str, risk: object
+) -> None:
+    study = Study.model_validate(STUDY | {"mix": MIX, "risk": risk, "objective": objective})
+    explore(study, tmp_path / "mixed", 1, evaluate.EVALUATOR, silent)
+    stages: set[str] = set()
+    found: Robustness = explorer.robust(
+        tmp_path / "mixed", axes={"hbm.stacks": [2, 4]}, top=2, seeds=1, progress=lambda stage, *_: stages.add(stage)
+    )
+    assert stages == {"designs", "axis hbm.stacks", "uncertain numbers", "held-out batches"}
+    rows = rows_frame(tmp_path / "mixed").set_index("point")
+    for each, cell in zip(found.contenders, found.nominal.cells, strict=True):
+        assert cell.cost == each.cost == rows.loc[each.point, objective]
+        assert len(cell.answers) == 2
+        assert cell.gap is None or cell.gap >= 0
+    (held,) = found.held_out
+    assert held.batch == "azure-2023-conversation, seed 0, azure-2023-conversation, seed 1"
+    text = str(found)
+    assert "of the mix few (" in text
+    assert f"{OBJECTIVES[objective].noun} at low" in text
+    assert found.record()["designs"][0][f"results_{objective}"] == found.contenders[0].cost
+
+
+def test_axes_and_batches_change_every_workload_of_a_mix(tmp_path: Path) -> None:
+    study = Study.model_validate(STUDY | {"mix": MIX, "risk": "worst"})
+    explore(study, tmp_path / "mixed", 1, evaluate.EVALUATOR, silent)
+    found: Robustness = explorer.robust(tmp_path / "mixed", axes={"context": [64, 128]}, top=2, seeds=0)
+    assert around(designs_of(tmp_path / "mixed", 2).queries) == ()
+    for cell in found.flips[0].at(("64",)):
+        contexts = [answer.query.batch.context for answer in cell.answers if answer.query.batch]
+        assert contexts == [64, 64]
+        assert cell.cost == max(float(answer.time_us or 0) for answer in cell.answers)
+
+
+def test_a_cost_of_the_machine_is_compared_as_it_is(tmp_path: Path) -> None:
+    knobs = {"page_size": [16], "stages": [1, 2], "machine.hbm.stacks": [2, 4]}
+    objectives = {"objectives": ["time_us", "hbm_stacks"]}
+    explore(
+        Study.model_validate(STUDY | {"knobs": knobs} | objectives), tmp_path / "cost", 1, evaluate.EVALUATOR, silent
+    )
+    found: Robustness = explorer.robust(tmp_path / "cost", objective="hbm_stacks", axes={"batch": [1, 2]}, seeds=0)
+    assert [cell.cost for cell in found.nominal.cells] == [each.cost for each in found.contenders]
+    assert found.contenders[0].cost == 2
+    with pytest.raises(
+        ValueError, match=r"^--objective: unknown objective of .*'energy_pj'.*allowed: hbm_stacks, time"
+    ):
+        explorer.robust(tmp_path / "cost", objective="energy_pj")
+
+
+def test_windows_give_no_energy_and_nothing_bounds_the_bytes_of_scratchpads() -> None:
+    energy, octets = OBJECTIVES["energy_pj"], OBJECTIVES["sram_bytes"]
+    assert (for_objective("auto", energy), for_objective("bound", energy)) == ("exact", "bound")
+    assert (for_objective("auto", TIME), for_objective("windows", TIME)) == ("auto", "windows")
+    with pytest.raises(ValueError, match="windows give the time, and energy_pj is asked; allowed: exact, auto, bound"):
+        for_objective("windows", energy)
+    with pytest.raises(ValueError, match="sram_bytes has no bound but 0; allowed: exact, auto"):
+        for_objective("bound", octets)
+
+
+def test_held_out_batches_are_no_batches_of_the_study_and_differ() -> None:
+    specs = [BatchSpec(1, None, AZURE, 0), BatchSpec(2, None, AZURE, 4), BatchSpec(2, 128)]
+    queries = tuple(Query("m", "k", batch=spec) for spec in specs)
+    drawn = [query.batch for draw in range(3) for query in drawn_batches(queries, draw, None, {})]
+    seeds = [(spec.trace, spec.seed) for spec in drawn if spec]
+    assert len(set(seeds)) == 9
+    assert not {(AZURE, 0), (AZURE, 4)} & set(seeds)
+    assert [spec.sequences for spec in drawn[:3] if spec] == [1, 2, 2]
 
 
 def test_one_design_has_no_runner_up(tmp_path: Path) -> None:

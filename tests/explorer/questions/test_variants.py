@@ -22,7 +22,7 @@ def asked(
     """Return a what-if of the fake simulator, written as on the command line."""
     axes = [parse_axis(text) for text in sweep]
     other = parse(against) if against else ()
-    return what_if(query, [parse(text) for text in changes], axes, "exact", fake.ASKER, SerialExecutor(), other)
+    return what_if((query,), [parse(text) for text in changes], axes, "exact", fake.ASKER, SerialExecutor(), other)
 
 
 def test_every_number_stands_with_its_difference_from_the_baseline(fake: ModuleType) -> None:
@@ -88,8 +88,8 @@ def test_variants_are_the_same_in_a_pool(fake: ModuleType) -> None:
     changes = [parse("tile=64"), parse("stages=3"), parse("hbm.stacks=2")]
     axes = [parse_axis("tile=16..64*2")]
     with workers(2) as pool:
-        found = what_if(QUERY, changes[1:], axes, "exact", fake.ASKER, pool)
-        assert found == what_if(QUERY, changes[1:], axes, "exact", fake.ASKER, SerialExecutor())
+        found = what_if((QUERY,), changes[1:], axes, "exact", fake.ASKER, pool)
+        assert found == what_if((QUERY,), changes[1:], axes, "exact", fake.ASKER, SerialExecutor())
 
 
 def test_a_sweep_has_a_row_per_point_and_design_in_order(fake: ModuleType) -> None:
@@ -112,7 +112,7 @@ def test_the_title_is_that_of_the_question_and_not_of_a_point(fake: ModuleType) 
 
 def test_a_point_that_cannot_run_keeps_its_place_and_says_why(fake: ModuleType) -> None:
     table = asked(fake, sweep=("tile=64..512*2",))
-    assert [cell.cost_us is None for cell in table] == [False, False, True, True]  # 4 x 256 x 2 B are too many
+    assert [cell.cost is None for cell in table] == [False, False, True, True]  # 4 x 256 x 2 B are too many
     assert "cannot run (tile 256): tile 256: needs 2048 B of SRAM" in str(table)
 
 
@@ -178,11 +178,11 @@ def test_what_was_not_run_whole_leaves_a_doubt(fake: ModuleType, how: str, doubt
         return replace(fake.measure(query, fidelity), how=how)
 
     asker = replace(fake.ASKER, measure=measure)
-    table = what_if(QUERY, [parse("tile=16")], [parse_axis("stages=2,3")], "auto", asker, SerialExecutor())
+    table = what_if((QUERY,), [parse("tile=16")], [parse_axis("stages=2,3")], "auto", asker, SerialExecutor())
     (crossing,) = table.crossings
     assert crossing.doubt == crossing.record()["doubt"] == doubt
     assert crossing.sentence.endswith(doubt)
-    far = what_if(QUERY, [parse("hbm.stacks=2")], [parse_axis("stages=2,3")], "auto", asker, SerialExecutor())
+    far = what_if((QUERY,), [parse("hbm.stacks=2")], [parse_axis("stages=2,3")], "auto", asker, SerialExecutor())
     assert far.crossings[0].doubt == (doubt if how == "bound" else "")  # twice the time is beyond any error
 
 
