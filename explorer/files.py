@@ -1,13 +1,15 @@
 """Files that are whole or absent, and a folder that one process owns at a time.
 
-A file is written under a hidden temporary name, flushed to the disk and renamed; a process killed in between
-leaves only a temporary file, which readers of the folder do not see and the next owner removes.
+A file is written under a hidden temporary name of its own, flushed to the disk and renamed, also where two write it at
+once; a process killed in between leaves only a temporary file, which readers of the folder do not see and the next
+owner removes.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +28,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 @contextmanager
 def written_atomically(path: Path) -> Iterator[BinaryIO]:
     """Write to a file, piece by piece, that takes the place of `path` at the end of the block, unless that fails."""
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
     try:
-        file = temporary.open("wb")
+        file = temporary.open("xb")  # follows no link
     except OSError as error:  # it names the temporary file
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:

@@ -32,6 +32,7 @@ def explore(
     """Search the space of a study; run it again to continue."""
     for library in ("OPENBLAS", "MKL", "OMP"):  # before NumPy: sums in parts round otherwise on another number of cores
         os.environ[f"{library}_NUM_THREADS"] = "1"
+    _check_addresses(cluster, storage)
     from explorer.evaluate import EVALUATOR
     from explorer.explore import explore as search
     from explorer.progress import bar
@@ -79,6 +80,7 @@ def report(
     The report of one is written into its folder, a comparison into a folder of its own. With --storage the rows come
     from the studies of the folders' names in the database.
     """
+    _check_addresses(None, storage)
     from explorer.report.folder import write_comparison, write_report
     from explorer.storage.folder import restore
     from explorer.summary import summarise
@@ -98,3 +100,14 @@ def report(
         print_json(record | {"report": str(page)})
     else:
         print(page)
+
+
+def _check_addresses(cluster: str | None, storage: str | None) -> None:
+    """Raise ValueError for what cannot be an address, before anything heavy is loaded."""
+    from explorer.storage.postgres_url import parse_url
+    from explorer.workers.address import check_address
+
+    if cluster is not None:
+        check_address(cluster)
+    if storage is not None:
+        parse_url(storage)

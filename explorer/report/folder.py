@@ -51,8 +51,6 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 def _write(folder: Path, pages: Mapping[str, str]) -> Path:
     from plotly.offline import get_plotlyjs
 
-    for name in (*pages, SCRIPT):  # a link in their place is not followed
-        (folder / f".{name}.tmp").unlink(missing_ok=True)
     write_atomically(folder / SCRIPT, get_plotlyjs().encode())
     for name, text in pages.items():
         write_atomically(folder / name, text.encode())

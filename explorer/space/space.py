@@ -65,6 +65,7 @@ class Space:
     reasons: list[str]
     bounds: NDArray[np.float64]
     keys: dict[int, str] = field(default_factory=dict)
+    _places: dict[str, int] = field(default_factory=lambda: {"": 0})  # of the reasons
 
     @property
     def measured(self) -> tuple[Objective, ...]:
@@ -106,10 +107,11 @@ class Space:
 
     def refuse(self, index: int | Index, reason: str) -> None:
         """Note that combinations cannot run, and why."""
-        if reason not in self.reasons:
+        place = self._places.setdefault(reason, len(self.reasons))
+        if place == len(self.reasons):
             self.reasons.append(reason)
         self.first[index] = NEVER
-        self.reason[index] = self.reasons.index(reason)
+        self.reason[index] = place
 
     def refusals(self) -> Counter[str]:
         """Return how many combinations cannot run, by reason."""

@@ -6,10 +6,12 @@ The store keeps them for the baseline and for each point that was once the best,
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from explorer.evaluate import Outcome
@@ -41,14 +43,22 @@ def pack(outcome: Outcome) -> bytes:
     return buffer.getvalue()
 
 
+def read_pictures(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return bandwidth and banks of a file, read no further than they may be long; ValueError for anything else."""
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError("details without end")
+    return unpack(data)
+
+
 def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return bandwidth and banks as `pack` took them; ValueError for anything else."""
     import numpy as np
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise ValueError
+            _check_sizes(archive)
         with np.load(io.BytesIO(data)) as arrays:
             parts = {name: arrays[name] for name in arrays.files}  # in the order packed
     except (OSError, EOFError, ValueError, TypeError, LookupError, MemoryError, zipfile.BadZipFile, zlib.error):
@@ -58,3 +68,18 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     bandwidth = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("bandwidth/")}
     banks = {name.split("/")[1]: array for name, array in parts.items() if name.startswith("banks/")}
     return bandwidth, banks
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError where the archive is too large, or an array in it says to be larger than its part of it."""
+    from numpy.lib import format as npy
+
+    if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+        raise ValueError
+    for entry in archive.infolist():
+        with archive.open(entry) as file:
+            if npy.read_magic(file) != (1, 0):
+                raise ValueError
+            shape, _, dtype = npy.read_array_header_1_0(file)
+            if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > entry.file_size:
+                raise ValueError

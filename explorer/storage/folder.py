@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from explorer.evaluate import Outcome
 from explorer.files import LOCK, owned, remove_temporaries, write_atomically
 from explorer.space.table import space_parquet
-from explorer.storage.details import Details, pack, unpack
+from explorer.storage.details import Details, pack, read_pictures
 from explorer.storage.journal import Journal
 from explorer.storage.postgres import SharedLog, SharedStudy
 from explorer.storage.postgres_url import parse_url
@@ -317,7 +317,7 @@ def read_details(folder: Path, point: int) -> Details:
 
     path = _details_path(folder, point)
     try:
-        bandwidth, banks = unpack(path.read_bytes())
+        bandwidth, banks = read_pictures(path)
     except (OSError, ValueError):
         raise damaged(path) from None
     return Details(pd.DataFrame(bandwidth), banks)

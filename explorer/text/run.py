@@ -31,6 +31,7 @@ _LINES = {
 _TABLES = {"sram": "scratchpads by unit", "dma": "DMA by tensor", "levels": "levels of memory"}
 _ENERGY = ("energy_pj", "energy_bound_pj", "energy_by_component_pj")
 _DIGESTS = ("program_hash", "machine_hash")
+FEMTOSECOND_US = 1e-9
 _OWN = ("utilisation", "stalls", "phases")  # sections with a form of their own
 
 
@@ -98,11 +99,18 @@ def _table(heading: str, table: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _per_unit(stalls: Mapping[str, Mapping[str, int]], time_us: float) -> dict[str, dict[str, float]]:
-    """Return femtoseconds summed over units as the microseconds of one, which add up to the time, useful first."""
+    """Return femtoseconds summed over units as the microseconds of one, which add up to the time, useful first.
+
+    What is less than a femtosecond of one unit is 0.
+    """
     causes = sorted({cause for spent in stalls.values() for cause in spent}, key=lambda cause: (_rank(cause), cause))
-    return {
+    shares = {
         unit: {cause: spent.get(cause, 0) * time_us / (sum(spent.values()) or 1) for cause in causes}
         for unit, spent in stalls.items()
+    }
+    return {
+        unit: {cause: us if us >= FEMTOSECOND_US else 0.0 for cause, us in spent.items()}
+        for unit, spent in shares.items()
     }
 
 

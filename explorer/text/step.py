@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from explorer.names import unknown
 from explorer.progress import Progress, silent
 from explorer.query import Scalar
+from explorer.study.objective import octets
 from explorer.study.settings import check, convert
 
 if TYPE_CHECKING:
@@ -113,8 +114,8 @@ def _line_facts(result: CallResult, steps: Sequence[Step]) -> list[dict[str, Any
 def _held(held_bytes: int, transient_bytes: int, capacity_bytes: int) -> str:
     """Return in words what the layers hold together, each its own weights and caches, and what they share in turn."""
     more = "" if held_bytes + transient_bytes <= capacity_bytes else ": more than there is"
-    both = f"{held_bytes / 1e9:.2f} GB, activations and tables {transient_bytes / 1e9:.2f} GB"
-    return f"weights and caches of all layers: {both}, of {capacity_bytes / 1e9:.2f} GB{more}"
+    both = f"{octets(held_bytes)}, activations and tables {octets(transient_bytes)}"
+    return f"weights and caches of all layers: {both}, of {octets(capacity_bytes)}{more}"
 
 
 def title_of(work: Scheduled) -> str:

@@ -7,6 +7,7 @@ shows nothing of the reader's own files.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from explorer.search.certificate import Certificate, certify
 from explorer.search.samplers import choose
 from explorer.storage.details import Details
-from explorer.storage.folder import Identity, read_details, read_identity, rows_frame, space_frame
+from explorer.storage.folder import STUDY, Identity, read_details, read_identity, rows_frame, space_frame
 from explorer.study.objective import OBJECTIVES, Objective
 from explorer.summary import plain
 from explorer.views.view import NotShown
@@ -118,7 +119,8 @@ class StudyData:
 
 def read(folder: Path, name: str = "", details: bool = True) -> StudyData:
     """Return what a results folder holds; ValueError where it holds nothing, or leads out of itself."""
-    check_contained(folder)
+    if os.path.lexists(folder / STUDY):  # otherwise it is no results folder, whatever lies in it
+        check_contained(folder)
     identity, rows = read_identity(folder), rows_frame(folder)
     found = StudyData(name or identity.study.name, identity, rows, space_frame(folder))
     if not details:

@@ -11,6 +11,7 @@ import pytest
 
 from explorer.query import BatchSpec
 from explorer.step_work import served_work
+from explorer.study.objective import octets
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 
@@ -42,6 +43,9 @@ def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit:
     assert 0 < mixed["transient_bytes"] < mixed["held_bytes"] < mixed["capacity_bytes"]
     assert (mixed["contexts"], mixed["new"]) == ([64, 48], [1, 32])
     text = rowhit(*step[:-1], "--context", "64", "--chunk", "32@48", cwd=tmp_path).stdout
+    held, transient, capacity = (octets(mixed[f"{name}_bytes"]) for name in ("held", "transient", "capacity"))
+    assert f"of all layers: {held}, activations and tables {transient}, of {capacity}\n" in text
+    assert transient.endswith(" kB")
     title, source = text.splitlines()[:2]
     assert title.startswith("mixed step · 33 new of 112 KV tokens in 2 sequences · small.json · npu-hbm3 · ")
     assert source == "uniform: every sequence has 64 tokens; chunks: 32@48"

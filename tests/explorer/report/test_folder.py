@@ -126,6 +126,12 @@ def test_a_results_folder_that_leads_out_of_itself_is_refused(results: Path, tmp
         write_report(results)
 
 
+def test_a_folder_without_a_study_says_so_whatever_link_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "notes").symlink_to("/etc/hostname")
+    with pytest.raises(ValueError, match=r"no results folder: it has no study\.json$"):
+        write_report(tmp_path)
+
+
 def test_a_report_writes_through_no_link(results: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("mine")

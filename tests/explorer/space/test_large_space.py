@@ -13,6 +13,7 @@ from table_evaluator import Table
 from explorer.explore import explore
 from explorer.progress import silent
 from explorer.query import Query
+from explorer.space.space import span
 from explorer.storage.folder import rows_frame, space_frame
 
 SHAPE = (20, 20, 20)  # more combinations than get keys before a search
@@ -37,6 +38,28 @@ def test_what_cannot_run_is_found_when_it_is_tried_and_counted(tmp_path: Path) -
     assert summary.invalid == {"does not fit": int((rows["status"] == "invalid").sum())}
     assert summary.invalid.total() > 0
     assert summary.certificate.bound <= table.values()[:, 0].min() <= summary.certificate.best
+
+
+def test_refusing_combinations_for_reasons_of_their_own_takes_time_in_proportion() -> None:
+    table = Table(SHAPE)
+    space = span(table.study(), table.evaluator)
+
+    class Counted(str):
+        """A reason that counts how often it is compared."""
+
+        __slots__ = ()
+        compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Counted.compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    for index in range(2000):
+        space.refuse(index, Counted(f"reason {index // 2}"))
+    assert Counted.compared <= 2 * 2000
+    assert space.refusals() == {f"reason {number}": 2 for number in range(1000)}
 
 
 def test_what_has_no_key_is_settled_by_its_row(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 from explorer.explore import explore
 from explorer.progress import silent
-from explorer.storage.details import unpack
+from explorer.storage.details import read_pictures, unpack
 from explorer.storage.folder import rows_frame
 from explorer.study.study import Study
 from explorer.summary import summarise
@@ -113,6 +114,30 @@ def test_what_stands_in_a_results_folder_is_read_or_refused_in_one_line(
         error = said(lambda ask=ask: ask(folder))  # type: ignore[misc]
         assert "\n" not in error
         assert not error or str(folder) in error or "results of small: " in error or "stored rows" in error
+
+
+def header(shape: str, dtype: str = "<f8") -> bytes:
+    """An array of eight bytes that says to have another shape and type."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(8)
+
+
+@pytest.mark.parametrize("member", [header("(1 << 40,)"), header(f"({1 << 40},)"), header("(1,)", "|O"), b"no array"])
+def test_pictures_that_say_to_be_larger_than_they_are_are_damaged(member: bytes) -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name in ("bandwidth/time_us", "bandwidth/bytes_per_second", "banks/activates"):
+            archive.writestr(f"{name}.npy", header("(1,)"))
+        archive.writestr("banks/conflicts.npy", member)
+    with pytest.raises(ValueError, match=r"^damaged details$"):
+        unpack(whole.getvalue())
+
+
+def test_a_file_of_pictures_without_end_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("explorer.storage.details.MAX_BYTES", 1 << 10)
+    (tmp_path / "000000.npz").write_bytes(bytes(1 << 11))
+    with pytest.raises(ValueError, match="details without end"):
+        read_pictures(tmp_path / "000000.npz")
 
 
 def test_pictures_that_are_larger_than_they_look_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,16 @@ def test_a_run_is_shown_under_headings_without_its_zeros() -> None:
     assert run_text(metrics()) == GOLDEN
 
 
+def test_stalls_of_less_than_a_femtosecond_of_one_unit_are_none() -> None:
+    stalls = {"load": {"memory": 2 * 10**9, "useful": 2 * 10**9, "launch": 1}, "store": {"useful": 4 * 10**9, "bus": 4}}
+    table = run_text(metrics() | {"stalls": stalls}).split("stalls, us of one unit\n")[1].split("\n\n")[0]
+    assert [line.split() for line in table.splitlines()] == [
+        ["useful", "bus", "memory"],
+        ["load", "1", "-", "1"],
+        ["store", "2", "2e-09", "-"],
+    ]
+
+
 def test_a_number_that_no_heading_is_known_for_stands_at_the_end() -> None:
     assert "\n\nother\n  row_swaps   17\n\ndigests\n" in run_text(metrics() | {"row_swaps": 17})
 

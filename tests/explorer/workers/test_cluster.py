@@ -80,6 +80,30 @@ def test_a_worker_of_a_cluster_that_dies_changes_nothing(
 
 
 @pytest.mark.postgres
+def test_that_all_workers_are_gone_is_said_once_and_the_work_goes_on_when_one_comes_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("distributed", reason="no Dask: pip install -e '.[cluster]'")
+    monkeypatch.setattr("explorer.workers.dask._LONELY", 0.5)
+    monkeypatch.setattr("explorer.workers.dask._LOOK", 0.1)
+    with services.dask_cluster(1) as cluster, workers(1, cluster.address) as executor:
+        assert executor.submit(abs, -1).result(60) == 1
+        cluster.workers[0].kill()
+        cluster.workers[0].wait()
+        waiting = executor.submit(abs, -2)
+        said, deadline = "", time.monotonic() + 60
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.1)
+            said += capsys.readouterr().err
+        time.sleep(1)
+        assert said + capsys.readouterr().err == (
+            f"rowhit: --cluster {cluster.address}: no worker is left; going on when one comes back\n"
+        )
+        cluster.add_worker()
+        assert waiting.result(60) == 2
+
+
+@pytest.mark.postgres
 def test_work_that_every_worker_dies_of_is_named_and_a_scheduler_that_is_gone_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
