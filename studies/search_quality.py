@@ -1,10 +1,10 @@
 """How good are the samplers? Regret and hypervolume beside the truth, on four spaces, with many seeds.
 
-    python -m studies.search_quality [--jobs N] [--seeds N]
+    python studies/search_quality.py [--jobs N] [--seeds N] [--out FILE]
 
-Every point of each space is simulated once (the truth); then every sampler searches each space with every seed, its
-simulations answered from the truth, so that they cost nothing. Bounds are used as in any search: what cannot be better
-is pruned and is no simulation. Per space and sampler:
+Every point of each space is simulated once (the truth); then every sampler that is installed searches each space with
+every seed, its simulations answered from the truth, so that they cost nothing. Bounds are used as in any search: what
+cannot be better is pruned and is no simulation. Per space and sampler:
 
 - found: the simulations until the optimum of the time was found, in parts of the points of the space; 100 % where a
   search of a quarter of the points has not found it;
@@ -12,15 +12,16 @@ is pruned and is no simulation. Per space and sampler:
 - hypervolume: of the front of time and energy of a search of 10 % of the points, in parts of that of the true front,
   seen from the worst of all points.
 
-Numbers are medians over the seeds, with the range from the 5 % to the 95 % quantile of the seeds beside them. They hold
-for these spaces, whose bounds are those of the simulator, and four points under way. The table is written to
-studies/search_quality.md.
+Numbers are medians over the seeds; beside them stand the interval that has the median with 95 % confidence, from the
+ranks of the seeds, and the range from the 5 % to the 95 % quantile of the seeds. They hold for these spaces, whose
+bounds are those of the simulator, and four points under way. The table is written to studies/search_quality.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binom
 
 from explorer.evaluate import EVALUATOR, Evaluator, Outcome
 from explorer.progress import silent
@@ -35,7 +37,7 @@ from explorer.query import Query
 from explorer.search.driver import Search
 from explorer.search.frontier import Values
 from explorer.search.pareto import front, hypervolume
-from explorer.search.samplers import SAMPLERS
+from explorer.search.samplers import SAMPLERS, check
 from explorer.space.bounding import bound_space, name_points, probe
 from explorer.space.space import Space, span
 from explorer.storage.row import Row, Status
@@ -45,7 +47,9 @@ from explorer.workers import Refused, attempt, workers
 
 PAGE = Path(__file__).with_name("search_quality.md")
 SKIPPED = ("auto", "gp")  # auto is one of the others; gp takes a second per point
+CONFIDENCE = 0.95
 UNDER_WAY = 4
+SEEDS = 100
 LLAMA = {"machine": "npu-hbm3", "model": "llama-3.1-8b"}
 SPACES: Mapping[str, Mapping[str, Any]] = {
     "decode attention": LLAMA
@@ -103,7 +107,7 @@ SPACES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Truth:
     """A space with every outcome: `values` time and energy by query, None where it cannot run."""
 
@@ -189,11 +193,35 @@ def judge(truth: Truth, sampler: str, seed: int) -> dict[str, float]:
     return found
 
 
+def samplers() -> list[str]:
+    """Return the samplers that are compared: those whose library is installed, but for the skipped ones."""
+    found = []
+    for name in SAMPLERS:
+        try:
+            check(name, objectives=1)
+        except ValueError:
+            continue
+        found.append(name)
+    return [name for name in found if name not in SKIPPED]
+
+
+def median_interval(numbers: Sequence[float]) -> tuple[float, float]:
+    """Return two of the numbers between which the median of what they are drawn from lies, with CONFIDENCE at least.
+
+    As many draws of a fair coin as there are numbers say how many of them are below the median. Of few numbers (5 or
+    less) all of them are not enough.
+    """
+    ordered, count = sorted(numbers), len(numbers)
+    rank = max(1, int(binom.ppf((1 - CONFIDENCE) / 2, count, 0.5)))
+    return ordered[rank - 1], ordered[count - rank]
+
+
 def _cell(numbers: Sequence[float]) -> str:
     if not numbers:
         return "none"
     low, middle, high = (100 * float(np.quantile(numbers, part)) for part in (0.05, 0.5, 0.95))
-    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+    first, last = (100 * number for number in median_interval(numbers))
+    return f"{middle:.1f} [{first:.1f}, {last:.1f}] ({low:.1f} to {high:.1f})"
 
 
 def report(truths: Mapping[str, Truth], judged: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> str:
@@ -216,30 +244,41 @@ def _preface(judged: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) ->
     seeds = len(next(iter(judged.values())))
     found = [run["found"] for (_, sampler), runs in judged.items() if sampler == "best-first" for run in runs]
     median = 100 * float(np.median(found))
-    return [
-        f"Medians over {seeds} seeds, 5 % to 95 % of the seeds in brackets; all in per cent: of the points of the",
-        "space, of the optimum, or of the true hypervolume. Written by `python -m studies.search_quality`, which says",
-        f"what each means. Over all spaces best-first finds the optimum after {median:.1f} % of the simulations in the",
-        "median.",
-    ]
+    text = (
+        f"Medians over {seeds} seeds, in square brackets the interval that has the median with {100 * CONFIDENCE:.0f} % "
+        "confidence, in round ones the range from the 5 % to the 95 % quantile of the seeds; all in per cent: of the "
+        "points of the space, of the optimum, or of the true hypervolume. Written by "
+        "`python studies/search_quality.py`, which says what each means. Over all spaces best-first finds the optimum "
+        f"after {median:.1f} % of the simulations in the median. Not here: {_left_out()}."
+    )
+    return textwrap.wrap(text, width=120, break_on_hyphens=False)
+
+
+def _left_out() -> str:
+    """Return the samplers that are not compared, and why."""
+    missing = [name for name in SAMPLERS if name not in (*samplers(), *SKIPPED)]
+    reasons = ["`auto`, which is one of the others", "`gp`, which takes a second per point"]
+    return ", ".join([*reasons, *(f"`{name}`, whose extra is not installed" for name in missing)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="worker processes")
+    parser.add_argument(
+        "--seeds", type=int, default=SEEDS, help=f"searches of each sampler and space (default {SEEDS})"
+    )
+    parser.add_argument("--out", type=Path, default=PAGE, help="the page that is written")
     arguments = parser.parse_args()
-    samplers = [name for name in SAMPLERS if name not in SKIPPED]
     with workers(arguments.jobs) as executor:
         truths = {name: measure(name, executor) for name in SPACES}
         asked = {
             (name, sampler): [executor.submit(judge, truth, sampler, seed) for seed in range(arguments.seeds)]
             for name, truth in truths.items()
-            for sampler in samplers
+            for sampler in samplers()
         }
         judged = {which: [answer.result() for answer in answers] for which, answers in asked.items()}
     text = report(truths, judged)
-    PAGE.write_text(text, encoding="utf-8")
+    arguments.out.write_text(text, encoding="utf-8")
     print(text)
 
 
