@@ -246,8 +246,8 @@ def _preface(judged: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) ->
     median = 100 * float(np.median(found))
     text = (
         f"Medians over {seeds} seeds, in square brackets the interval that has the median with "
-        f"{100 * CONFIDENCE:.0f} % confidence, in round ones the range from the 5 % to the 95 % quantile of the seeds; all in per cent: of the "
-        "points of the space, of the optimum, or of the true hypervolume. Written by "
+        f"{100 * CONFIDENCE:.0f} % confidence, in round ones the range from the 5 % to the 95 % quantile of the seeds; "
+        "all in per cent: of the points of the space, of the optimum, or of the true hypervolume. Written by "
         "`python studies/search_quality.py`, which says what each means. Over all spaces best-first finds the optimum "
         f"after {median:.1f} % of the simulations in the median. Not here: {_left_out()}."
     )
