@@ -232,7 +232,7 @@ class Dram:
     @property
     def _pcs(self) -> Array:
         """The rows of all pseudo-channels, stack-major."""
-        area = self.state.channels[:, k.PCS : k.STACK_ROWS].reshape(-1, k.MAX_PCS, k.PC_FIELDS)
+        area = self.state.channels[:, k.PCS : k.BANK_ROWS].reshape(-1, k.MAX_PCS, k.PC_FIELDS)
         return area[:, : self.organisation.pseudo_channels].reshape(-1, k.PC_FIELDS)
 
     @property

@@ -33,12 +33,12 @@ from hwmodel.dram.state import (
     ACTIVE_BANKS,
     ACTIVE_BURST,
     ACTIVE_READY,
+    ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
     ARRIVAL,
     AT_BANK,
     BANK_PC,
-    BANK_ROWS,
     BANK_STRIDE,
     BANKS,
     BURST_BYTES,
@@ -57,8 +57,6 @@ from hwmodel.dram.state import (
     FAW_PLACE,
     FAW_TICKS,
     FREED,
-    GROUP_ROWS,
-    GROUP_SHIFT,
     HIT_STREAK,
     HIT_WAKE,
     IS_ACTIVE,
@@ -67,8 +65,6 @@ from hwmodel.dram.state import (
     LAST_DONE,
     LAST_MODE,
     LIVE,
-    MAX_GROUPS,
-    MAX_STACK_IDS,
     MERGED,
     MODE,
     NEVER,
@@ -93,6 +89,7 @@ from hwmodel.dram.state import (
     Q_WAKE,
     QUEUED,
     RD,
+    READY,
     REFRESH_DUE,
     REFRESHED_UNTIL,
     REFRESHING,
@@ -106,9 +103,6 @@ from hwmodel.dram.state import (
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
-    STACK_ID_SHIFT,
-    STACK_IDS,
-    STACK_ROWS,
     STARTED,
     STREAK,
     TICK,
@@ -125,7 +119,7 @@ from hwmodel.dram.state import (
     memory_of,
     mode_mask,
     pc_at,
-    row_at,
+    ready_at,
     slot_at,
     trailing_zeros,
 )
@@ -225,15 +219,6 @@ def _describe_pc(m: Row, c: Row, index: int, banks: Array, tick: int, since: int
     out[at + 9] = pc[ACCOUNTED] - tick if is_used else STALE
     out[at + 10] = max(pc[BUSY_SINCE], pc[ACCOUNTED]) - tick if is_used else STALE
     at += 13
-    for node in range(m[STACK_IDS]):
-        ready = row_at(c, STACK_ROWS + (index * MAX_STACK_IDS + node) * COMMAND_SLOTS)
-        out[at], out[at + 1] = _ahead(ready[RD], tick), _ahead(ready[WR], tick)
-        at += 2
-    for node in range(m[STACK_IDS] << (m[STACK_ID_SHIFT] - m[GROUP_SHIFT])):
-        ready = row_at(c, GROUP_ROWS + (index * MAX_GROUPS + node) * COMMAND_SLOTS)
-        for command in range(COMMAND_SLOTS):
-            out[at + command] = _ahead(ready[command], tick)
-        at += COMMAND_SLOTS
     return at
 
 
@@ -245,7 +230,7 @@ def _describe_bank(
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
     for command in range(COMMAND_SLOTS):
-        out[at + command] = _ahead(state[command], tick)
+        out[at + command] = _ahead(ready_at(c, command)[bank], tick)
     at += COMMAND_SLOTS
     opened, row = position, NONE
     if state[OPEN_ROW] != NONE:
@@ -375,15 +360,13 @@ def skip(
             pc[BUSY_SINCE] += ticks
         for bank in range(index * m[BANK_STRIDE], index * m[BANK_STRIDE] + m[BANKS]):
             row = bank_at(c, bank)
-            for command in range(COMMAND_SLOTS):
-                row[command] += ticks
             row[ACT_TICK] += ticks
             row[USED_TICK] += ticks
             row[REFRESHED_UNTIL] += ticks
             if row[OPEN_ROW] != NONE and -2 - row[OPENED_BY] >= first:
                 row[OPENED_BY] -= bursts
                 row[OPEN_ROW] = _place_of(m, accesses, segment, -2 - row[OPENED_BY], parts) >> ROW_SHIFT
-    for at in range(STACK_ROWS, BANK_ROWS):
+    for at in range(READY, ACTIVE_ROWS):
         c[at] += ticks
     for mode in range(2):
         live = mode_mask(c, words, mode, LIVE)

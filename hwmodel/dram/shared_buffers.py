@@ -7,7 +7,7 @@ changes a bank's row or its bursts looks for its candidates again, and wakes the
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.commands import act_ready, arrive, close, column_ready, row_command, serve_merged
+from hwmodel.dram.commands import arrive, close, row_command, serve_merged
 from hwmodel.dram.positions import make_room
 from hwmodel.dram.source import lacks_room, pull
 from hwmodel.dram.state import (
@@ -77,6 +77,7 @@ from hwmodel.dram.state import (
     mode_mask,
     pc_at,
     prefetch,
+    ready_at,
     row_at,
     slot_at,
     trailing_zeros,
@@ -247,7 +248,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     if state[OPEN_ROW] == NONE:
         if first and state[IS_REFRESHING] == 0:
             insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), words, position)
-            at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, state[BANK_PC])))
+            at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc_at(c, state[BANK_PC])))
             wake_row(c, ACT_WAKE, at | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
         hits = row_at(bursts, ROW_HITS * len(words))
@@ -255,10 +256,10 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         insert(hits, words, position)
         if first:
             nominate(m, c, words, mode, bank)
-            wake_column(c, HIT_WAKE, max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
+            wake_column(c, HIT_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
     elif state[IS_ACTIVE] == 0:
         nominate_open(m, c, words, mode, bank)
-        wake_row(c, PRE_WAKE, max(tick + 1, state[PRE], pc_at(c, state[BANK_PC])[PRE]))
+        wake_row(c, PRE_WAKE, max(tick + 1, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE]))
 
 
 @inlined
@@ -327,5 +328,5 @@ def precharge(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
     row_changed(m, c, words, bank)
     if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
         pc = bank_at(c, bank)[BANK_PC]
-        at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, pc)))
+        at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc_at(c, pc)))
         wake_row(c, ACT_WAKE, at | m[RISING])

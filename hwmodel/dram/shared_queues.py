@@ -12,7 +12,7 @@ on which nothing can happen.
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.commands import act_ready, activate, column, column_ready, finish
+from hwmodel.dram.commands import activate, column, finish
 from hwmodel.dram.shared_buffers import (
     accept,
     act_floor,
@@ -105,6 +105,7 @@ from hwmodel.dram.state import (
     lowest,
     mode_mask,
     pc_at,
+    ready_at,
     remove,
     row_at,
     slot_at,
@@ -142,7 +143,7 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
                 break
             at = floors[1] if row[ACTIVE_PC] else floors[0]
             if at <= tick:
-                at = column_ready(c, row[ACTIVE_BANK], RD + mode)
+                at = ready_at(c, RD + mode)[row[ACTIVE_BANK]]
             if at > tick:
                 wake = min(wake, at)
             elif row[ACTIVE_ARRIVAL] < best_arrival or (
@@ -170,7 +171,7 @@ def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, conflicts: b
     """Note when the last burst is done, and that the row may be closed: for a conflict, or for none."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
-    at = max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
+    at = max(tick, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE])
     if conflicts:
         wake_row(c, PRE_WAKE, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
@@ -252,7 +253,7 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            at = column_ready(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK, RD + mode)
+            at = ready_at(c, RD + mode)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
             if at <= tick:
                 return position, tick
             wake = min(wake, at)
@@ -306,14 +307,14 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_SERIAL] = c[SERIAL]
     row[ACTIVE_BURST] = slot[SLOT_BURST]
     row[ACTIVE_OUTCOME] = CONFLICT if started else MISS
-    row[ACTIVE_READY] = state[RD + mode]
+    row[ACTIVE_READY] = ready_at(c, RD + mode)[bank]
     row[ACTIVE_PC] = state[BANK_PC]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
     row_changed(m, c, words, bank)
-    wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])
+    wake_column(c, ACTIVE_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
     if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
-        wake_column(c, HIT_WAKE, state[RD + c[MODE]] | m[RISING])
+        wake_column(c, HIT_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
 
 
 @inlined
@@ -385,7 +386,7 @@ def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            at = act_ready(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)
+            at = ready_at(c, ACT)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
             if at <= tick:
                 return position, tick
             wake = min(wake, at)
@@ -422,7 +423,7 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            at = bank_at(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)[PRE]
+            at = ready_at(c, PRE)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
             if at > tick:
                 wake = min(wake, at)
             elif oldest != NONE or position > before:

@@ -8,7 +8,7 @@ ready. Activates of other banks may make it wait (each keeps it away for a while
 from __future__ import annotations
 
 from hwmodel.compiled import compiled
-from hwmodel.dram.commands import close, refresh_ready, row_command
+from hwmodel.dram.commands import close, row_command
 from hwmodel.dram.shared_buffers import nominate, precharge, row_changed, wake_all, wake_row
 from hwmodel.dram.state import (
     ACT,
@@ -53,6 +53,7 @@ from hwmodel.dram.state import (
     bank_mask,
     lowest,
     pc_at,
+    ready_at,
 )
 
 
@@ -113,12 +114,12 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
         if own[OPEN_ROW] != NONE:
             if own[IS_ACTIVE]:
                 continue  # its column command sets the wake
-            at = max(pc[PRE], own[PRE])
+            at = max(pc[PRE], ready_at(c, PRE)[bank])
             if at <= tick:
                 precharge(m, c, words, bank, tick)
                 return True, tick
         else:
-            at = max(tick, pc[REFPB], refresh_ready(c, bank)) | m[RISING]
+            at = max(tick, pc[REFPB], ready_at(c, REFPB)[bank]) | m[RISING]
             if at <= tick:
                 row_command(m, c, bank, REFPB, tick)
                 pc[REFRESHES] += 1
@@ -132,7 +133,7 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 own[REFRESHED_UNTIL] = tick + m[REFRESH_TICKS]
                 nominate(m, c, words, 0, bank)
                 nominate(m, c, words, 1, bank)
-                wake_row(c, ACT_WAKE, max(tick + 1, own[ACT]) | m[RISING])
+                wake_row(c, ACT_WAKE, max(tick + 1, ready_at(c, ACT)[bank]) | m[RISING])
                 return True, tick
         wake = min(wake, at)
     return False, wake
@@ -158,7 +159,7 @@ def close_unused(m: Row, c: Row, words: Words, tick: int) -> int:
                 != NONE
             ):
                 continue
-            at = max(state[USED_TICK] + m[CLOSE_AFTER], state[PRE], pc[PRE])
+            at = max(state[USED_TICK] + m[CLOSE_AFTER], ready_at(c, PRE)[bank], pc[PRE])
             if at <= tick:
                 precharge(m, c, words, bank, tick)
                 return NONE

@@ -62,8 +62,8 @@ BANK_MASK = (1 << BANK_BITS) - 1
  REQUESTS_LEFT, LAST_ARRIVAL, NOW, COMPLETED, TRACED, LOGGED, POOL_ROWS, ADDRESS_MAP, LINEAR_MAP, POOL,
  REQUESTS, COMPLETIONS, CHANNEL_STATE, QUEUE_STATE, BIN_BYTES, TRACE, BURST_LOG, BANK_STRIDE, SOURCE_SEGMENTS,
  SOURCE_RUNS, SOURCE_PARTS, SOURCE_GAP, SOURCE_INDEX, SOURCE_LEFT, SOURCE_SEGMENT, SOURCE_RUN, SOURCE_STEP,
- SOURCE_STREAM, SOURCE_PART, SOURCE_ADDRESS, SOURCE_PLACE, SOURCE_CHANNEL, SOURCE_NOW, OWN_STACK_RULES,
- FOLD, FOLD_SHIFT, FOLD_UNIT, SCRATCH) = range(83)
+ SOURCE_STREAM, SOURCE_PART, SOURCE_ADDRESS, SOURCE_PLACE, SOURCE_CHANNEL, SOURCE_NOW,
+ FOLD, FOLD_SHIFT, FOLD_UNIT, SCRATCH) = range(82)
 DELAY = SCRATCH + 14  # [level, previous command, following command], ticks
 PLACES = DELAY + 6 * COMMAND_SLOTS * COMMAND_SLOTS
 # `pool`: one row per run of neighbouring bursts of a request in one row of a bank. PLACE is that of the first one still
@@ -89,11 +89,10 @@ CHANNEL_FIELDS = 48
  LATENCY_MAX, OWED, NEXT_BANK) = range(40)
 PC_FIELDS = 40
 # A bank. Q_ columns are of a bank's own queue: masks of its positions; a lower bound of its next command.
-# GROUP_AT and STACK_AT: places of ready rows.
-(BANK_READY, _1, _2, _3, _4, _5, _6, _7, OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, GROUP_AT,
- STACK_AT, ACT_TICK, USED_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS, OPENED_BY, STREAK,
- Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE) = range(29)
-BANK_FIELDS = 32
+(OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, ACT_TICK, USED_TICK, REFRESHED_UNTIL, OPENED_BY,
+ BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS, STREAK, Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE
+ ) = range(19)
+BANK_FIELDS = 24
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST = range(3)
 SLOT_FIELDS = 4
 # An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
@@ -112,13 +111,13 @@ QUEUE_POSITIONS, PENDING_ENTRIES = 64, 512
 # bank here is later than there.
 MOST_OWED = 8
 # Sizes that are compiled in, and the offsets of a channel's parts
-MAX_PCS, MAX_STACK_IDS, MAX_GROUPS, MAX_BANKS = 2, 8, 32, 64  # the last three of a pseudo-channel
+MAX_PCS, MAX_BANKS = 2, 64  # banks of a pseudo-channel
 CHANNEL_BANKS = MAX_PCS * MAX_BANKS
 PCS = CHANNEL_FIELDS
-STACK_ROWS = PCS + MAX_PCS * PC_FIELDS
-GROUP_ROWS = STACK_ROWS + MAX_PCS * MAX_STACK_IDS * COMMAND_SLOTS
-BANK_ROWS = GROUP_ROWS + MAX_PCS * MAX_GROUPS * COMMAND_SLOTS
-ACTIVE_ROWS = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS
+LANES = 8  # banks whose ticks are raised together
+BANK_ROWS = PCS + MAX_PCS * PC_FIELDS
+READY = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS  # [command, bank], ticks; what the pseudo-channel wants comes to it
+ACTIVE_ROWS = READY + COMMAND_SLOTS * CHANNEL_BANKS
 ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be, so that they need not move with every one
 ACTIVE_FRONT = 32  # of the places, from which they move to the first ones: so few stay in the cache
 SLOTS = ACTIVE_ROWS + 2 * ACTIVE_PLACES * ACTIVE_FIELDS
@@ -208,29 +207,48 @@ def _prefetch(_context: Any, _pointer: Any) -> Any:
     return types.void(_POINTER), generate
 
 
+_MASKED = ir.VectorType(ir.IntType(1), LANES)
+_VECTOR = ir.VectorType(ir.IntType(64), LANES)
+
+
+def _all_lanes(builder: Any, value: Any) -> Any:
+    """Return a vector of one value."""
+    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), LANES), None))
+
+
+def _at(builder: Any, row: Any, place: Any = None) -> Any:
+    """Return the pointer to the vector that begins at a place of a row."""
+    return builder.bitcast(builder.gep(row, [place]) if place else row, _VECTOR.as_pointer())
+
+
+def _least(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", one, other), one, other)
+
+
+def _raise(builder: Any, row: Any, new: Any) -> None:
+    old, zero = builder.load(_at(builder, row), align=8), ir.Constant(_VECTOR, None)
+    # max(old, new) as new - min(new - old, 0): a choice between the two would become a masked store, which is slow
+    builder.store(builder.sub(new, _least(builder, builder.sub(new, old), zero)), _at(builder, row), align=8)
+
+
 def _raise_row(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
-    return _raising(COMMAND_SLOTS)
-
-
-def _raise_columns(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
-    return _raising(2)
-
-
-def _raising(count: int) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(64), count)
-        row, after = (builder.bitcast(argument, lanes.as_pointer()) for argument in arguments[:2])
-        lane = ir.Constant(ir.IntType(32), 0)
-        one = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], lane)
-        ticks = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), count), None))
-        old, new = builder.load(row, align=8), builder.add(ticks, builder.load(after, align=8))
-        # max(old, new) as new - min(new - old, 0): a choice between the two would become a masked store, which is slow
-        zero, ahead = ir.Constant(lanes, None), builder.sub(new, old)
-        behind = builder.select(builder.icmp_signed("<", ahead, zero), ahead, zero)
-        builder.store(builder.sub(new, behind), row, align=8)
+        row, after, tick = arguments
+        _raise(builder, row, builder.add(_all_lanes(builder, tick), builder.load(_at(builder, after), align=8)))
         return context.get_dummy_value()
 
     return types.void(_POINTER, _POINTER, types.int64), generate
+
+
+def _raise_lanes(_context: Any, _row: Any, _lanes: Any, _tick: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        row, lanes, tick = arguments
+        chosen = builder.bitcast(builder.trunc(lanes, ir.IntType(LANES)), _MASKED)
+        _raise(builder, row, builder.select(chosen, _all_lanes(builder, tick), _all_lanes(builder, _LOWEST)))
+        return context.get_dummy_value()
+
+    return types.void(_POINTER, types.int64, types.int64), generate
 
 
 def _advance_pointer(_context: Any, _pointer: Any, _offset: Any) -> Any:
@@ -254,6 +272,7 @@ def _pointer_of_number(_context: Any, _number: Any) -> Any:
     return _POINTER(types.int64), generate
 
 
+_LOWEST = ir.Constant(ir.IntType(64), -NEVER)
 _make_pointer_type: Any = types.CPointer
 _POINTER = _make_pointer_type(types.int64)
 trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is not zero
@@ -263,7 +282,7 @@ pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 ar
 count_ones: Any = intrinsic(_count_ones)  # of 64 bits
 prefetch: Any = intrinsic(_prefetch)  # what a pointer points to will soon be needed
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
-raise_columns: Any = intrinsic(_raise_columns)  # the same for two command slots: of a read and of a write
+raise_lanes: Any = intrinsic(_raise_lanes)  # row[i] = max(row[i], tick) for the lanes of a mask
 row_at: Any = intrinsic(_advance_pointer)  # the pointer a number of values further on
 number_of: Any = intrinsic(_number_of_pointer)
 pointer_of: Any = intrinsic(_pointer_of_number)
@@ -324,6 +343,12 @@ def pc_at(c: Row, pc: int) -> Row:
 def bank_at(c: Row, bank: int) -> Row:
     """Return the row of a bank of the channel; it begins with the earliest ticks of its commands."""
     return row_at(c, BANK_ROWS + bank * BANK_FIELDS)
+
+
+@inlined
+def ready_at(c: Row, command: int) -> Row:
+    """Return the earliest ticks of a command by bank of the channel; the pseudo-channel may ask for more."""
+    return row_at(c, READY + command * CHANNEL_BANKS)
 
 
 @inlined
