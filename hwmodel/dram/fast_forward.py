@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.deep_buffers import nominate
 from hwmodel.dram.intake import decode
 from hwmodel.dram.queue_of_bank import PENDING_SHIFT, pending, pending_entry, queued_at
 from hwmodel.dram.state import (
@@ -32,10 +33,13 @@ from hwmodel.dram.state import (
     ACTIVE_ARRIVAL,
     ACTIVE_BANKS,
     ACTIVE_BURST,
+    ACTIVE_KEYS,
     ACTIVE_READY,
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
+    AGE,
+    AGE_SHIFT,
     ARRIVAL,
     AT_BANK,
     BANK_PC,
@@ -44,8 +48,10 @@ from hwmodel.dram.state import (
     BURST_BYTES,
     BUSY_SINCE,
     CAPACITY,
+    CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_FREE,
+    COLUMN_KEYS,
     COLUMN_WAKE,
     COMMAND_SLOTS,
     COUNT,
@@ -56,11 +62,13 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FAW_TICKS,
+    FIRST_KEY,
     FREED,
     HIT_STREAK,
     HIT_WAKE,
     IS_ACTIVE,
     IS_REFRESHING,
+    KEY_BANK_BITS,
     LAST_BANK,
     LAST_DONE,
     LAST_MODE,
@@ -74,6 +82,7 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OPENED_BY,
+    OPENED_FOR,
     OTHER_WAKE,
     OUTSTANDING,
     OWED,
@@ -100,6 +109,8 @@ from hwmodel.dram.state import (
     ROW_WAKE,
     SCHEDULER,
     SERIAL,
+    SERIAL_BITS,
+    SERIAL_MASK,
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
@@ -116,6 +127,8 @@ from hwmodel.dram.state import (
     burst_at,
     channel_at,
     contains,
+    has_key,
+    keys_at,
     memory_of,
     mode_mask,
     pc_at,
@@ -271,16 +284,13 @@ def _describe_waiting(
     m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, at: int
 ) -> tuple[int, int]:
     """Describe a buffer and the active bursts of its mode; return the next place of `out` and the oldest burst."""
-    oldest = position
-    live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
-    for word in range(len(words)):
-        bits = live[word]
-        while bits != 0:
-            place = 64 * word + trailing_zeros(bits)
-            bits &= bits - 1
-            slot = slot_at(c, words, mode, place)
-            at, index = _describe_burst(m, slot, int(contains(started, words, place)), tick, position, out, at)
-            oldest = min(oldest, index)
+    oldest, started = position, mode_mask(c, words, mode, STARTED)
+    for place in _by_age(c, words, mode):
+        slot = slot_at(c, words, mode, place)
+        at, index = _describe_burst(m, slot, int(contains(started, words, place)), tick, position, out, at)
+        oldest = min(oldest, index)
+    if _is_deep(m, words):
+        return _describe_activated(m, c, mode, tick, position, oldest, out, at)
     for place in range(c[ACTIVE + mode]):
         row = active_at(c, mode, place)
         index = _index_of(m, row[ACTIVE_BURST])
@@ -289,6 +299,58 @@ def _describe_waiting(
         at += 4
         oldest = min(oldest, index)
     return at, oldest
+
+
+@inlined
+def _is_deep(m: Row, words: Words) -> bool:
+    """Return whether the bursts of a bank are lists."""
+    return bool(len(words) > 1 and m[SCHEDULER] != PER_BANK_QUEUES)
+
+
+@compiled
+def _by_age(c: Row, words: Words, mode: int) -> Array:
+    """Return the positions of the waiting bursts of a buffer, oldest first."""
+    live, count = mode_mask(c, words, mode, LIVE), 0
+    places = np.empty(64 * len(words), np.int64)
+    for word in range(len(words)):
+        bits = live[word]
+        while bits != 0:
+            place = 64 * word + trailing_zeros(bits)
+            bits &= bits - 1
+            arrival, at = slot_at(c, words, mode, place)[SLOT_ARRIVAL], count
+            while at > 0 and slot_at(c, words, mode, places[at - 1])[SLOT_ARRIVAL] > arrival:
+                places[at] = places[at - 1]
+                at -= 1
+            places[at] = place
+            count += 1
+    return places[:count]
+
+
+@inlined
+def _describe_activated(
+    m: Row, c: Row, mode: int, tick: int, position: int, oldest: int, out: Array, at: int
+) -> tuple[int, int]:
+    """Describe the active bursts of a deep buffer, by bank; return the next place of `out` and the oldest burst."""
+    for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
+        if has_key(c, ACTIVE_KEYS, mode, bank):
+            index, key = _index_of(m, bank_at(c, bank)[OPENED_FOR]), keys_at(c, COLUMN_KEYS, mode)[bank]
+            out[at], out[at + 1] = bank, position - index
+            out[at + 2] = ((key - FIRST_KEY) >> (KEY_BANK_BITS + SERIAL_BITS)) - tick
+            out[at + 3] = _activated_before(c, key)
+            at += 4
+            oldest = min(oldest, index)
+    return at, oldest
+
+
+@compiled
+def _activated_before(c: Row, key: int) -> int:
+    """Return how many active bursts were activated before the one with a key."""
+    count, serial = 0, (key >> KEY_BANK_BITS) & SERIAL_MASK
+    for mode in range(2):
+        keys = keys_at(c, COLUMN_KEYS, mode)
+        for bank in range(CHANNEL_BANKS):
+            count += has_key(c, ACTIVE_KEYS, mode, bank) and (keys[bank] >> KEY_BANK_BITS) & SERIAL_MASK < serial
+    return count
 
 
 @inlined
@@ -368,23 +430,40 @@ def skip(
                 row[OPEN_ROW] = _place_of(m, accesses, segment, -2 - row[OPENED_BY], parts) >> ROW_SHIFT
     for at in range(READY, ACTIVE_ROWS):
         c[at] += ticks
+    is_deep = _is_deep(m, words)
     for mode in range(2):
-        live = mode_mask(c, words, mode, LIVE)
-        for word in range(len(words)):
-            bits = live[word]
-            while bits != 0:
-                slot = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))
-                bits &= bits - 1
-                _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
-        for place in range(c[ACTIVE + mode]):
+        for place in _by_age(c, words, mode):
+            slot = slot_at(c, words, mode, place)
+            _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
+            slot[SLOT_ARRIVAL] += ticks << AGE_SHIFT if is_deep else ticks
+        for place in range(c[ACTIVE + mode] if not is_deep else 0):
             row = active_at(c, mode, place)
-            burst = burst_at(m, row[ACTIVE_BURST])
-            burst[REQUEST] -= bursts
-            burst[ARRIVAL] += ticks
+            _move_activated(m, row[ACTIVE_BURST], bursts, ticks)
             row[ACTIVE_ARRIVAL] += ticks
             row[ACTIVE_READY] += ticks
+    if is_deep:
+        _skip_keys(m, c, words, bursts, ticks)
     if m[SCHEDULER] == PER_BANK_QUEUES:
         _skip_queues(m, c, words, accesses, segment, parts, bursts, ticks)
+
+
+@inlined
+def _move_activated(m: Row, burst: int, bursts: int, ticks: int) -> None:
+    row = burst_at(m, burst)
+    row[REQUEST] -= bursts
+    row[ARRIVAL] += ticks
+
+
+@inlined
+def _skip_keys(m: Row, c: Row, words: Words, bursts: int, ticks: int) -> None:
+    """Move the active bursts of deep buffers and all keys on."""
+    c[AGE] += ticks << AGE_SHIFT
+    for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
+        for mode in range(2):
+            if has_key(c, ACTIVE_KEYS, mode, bank):
+                _move_activated(m, bank_at(c, bank)[OPENED_FOR], bursts, ticks)
+                keys_at(c, COLUMN_KEYS, mode)[bank] += ticks << (SERIAL_BITS + KEY_BANK_BITS)
+            nominate(m, c, words, mode, bank)
 
 
 @inlined
@@ -392,7 +471,6 @@ def _move_burst(m: Row, accesses: Accesses, segment: int, parts: int, slot: Row,
     burst = burst_at(m, slot[SLOT_BURST])
     burst[REQUEST] -= bursts
     burst[ARRIVAL] += ticks
-    slot[SLOT_ARRIVAL] += ticks
     slot[SLOT_PLACE] = _place_of(m, accesses, segment, -2 - burst[REQUEST], parts)
     merged = burst[MERGED]
     while merged != NONE:
@@ -425,5 +503,6 @@ def _skip_queues(
             bits &= bits - 1
             slot = queued_at(m, c, bank, place)
             _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
+            slot[SLOT_ARRIVAL] += ticks
             pending(m, c, slot[SLOT_PLACE])[0] += 1 if (state[Q_READS] >> place) & 1 else 1 << PENDING_SHIFT
         _later(state, Q_WAKE, ticks)

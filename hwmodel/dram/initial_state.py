@@ -273,6 +273,8 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     banks = channel[k.BANK_ROWS : k.READY].reshape(-1, k.BANK_FIELDS)
     banks[:, k.OPEN_ROW] = k.NONE
     banks[:, [k.ACT_TICK, k.USED_TICK, k.REFRESHED_UNTIL]] = k.LONG_AGO
+    if scalars[k.SCHEDULER] != k.PER_BANK_QUEUES:
+        banks[:, k.HIT_FIRST : k.OTHER_LAST + 2] = k.NONE
     banks[:, k.BANK_PC] = np.arange(len(banks)) // scalars[k.BANK_STRIDE]
     channels = aligned(np.tile(channel, (count, 1)), count)
     channels[:, k.INDEX] = np.arange(count)

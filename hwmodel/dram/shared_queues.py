@@ -11,20 +11,12 @@ on which nothing can happen.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.buffers import accept, precharge
 from hwmodel.dram.commands import activate, column, finish
-from hwmodel.dram.shared_buffers import (
-    accept,
-    act_floor,
-    choose_mode,
-    nominate_open,
-    precharge,
-    row_changed,
-    take,
-    wake_all,
-    wake_column,
-    wake_row,
-)
+from hwmodel.dram.shared_buffers import nominate_open, row_changed, take
 from hwmodel.dram.shared_refresh import close_unused, other_row_command, refresh_falls_due
 from hwmodel.dram.state import (
     ACCEPTED,
@@ -112,6 +104,7 @@ from hwmodel.dram.state import (
     trailing_zeros,
     word_of,
 )
+from hwmodel.dram.waking import act_floor, choose_mode, wake_all, wake_column, wake_row
 
 
 @inlined
@@ -330,30 +323,17 @@ def _conflict(m: Row, c: Row, words: Words, mode: int, position: int, tick: int)
 
 
 @inlined
-def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
-    """Issue at most one row command; set the tick of the next try."""
-    if c[ROW_FREE] > tick:
-        c[ROW_WAKE] = c[ROW_FREE]
-        return
-    issued = False
-    if c[OTHER_WAKE] <= tick:
-        issued = other_row_command(m, c, words, tick)
-    if c[DUE] != 0:
-        c[ROW_WAKE] = c[OTHER_WAKE]
-        return
-    if not issued:
-        position, command = _oldest_opener(m, c, words, tick)
-        if position != NEVER:
-            issued = True
-            if command == ACT:
-                _issue_act(m, c, words, c[MODE], position, tick)
-                c[ACT_WAKE] = _next_act(m, c, words, tick)
-            else:
-                _conflict(m, c, words, c[MODE], position, tick)
-    if m[CLOSE_AFTER] >= 0:
-        closing = NONE if issued else close_unused(m, c, words, tick)
-        c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
-    c[ROW_WAKE] = max(min(c[OTHER_WAKE], min(c[ACT_WAKE], c[PRE_WAKE])), tick + 1, c[ROW_FREE])
+def _open_or_close(m: Row, c: Row, words: Words, tick: int) -> bool:
+    """Issue the activate or precharge of the oldest burst for which one is ready; return whether there was one."""
+    position, command = _oldest_opener(m, c, words, tick)
+    if position == NEVER:
+        return False
+    if command == ACT:
+        _issue_act(m, c, words, c[MODE], position, tick)
+        c[ACT_WAKE] = _next_act(m, c, words, tick)
+    else:
+        _conflict(m, c, words, c[MODE], position, tick)
+    return True
 
 
 @inlined
@@ -453,14 +433,40 @@ def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
 
 
 @inlined
-def issue(m: Row, c: Row, words: Words, tick: int) -> None:
-    """Issue the commands of a tick: a column command, then a row command."""
+def _row_slot(m: Row, c: Row, words: Words, tick: int, open_or_close: Any) -> None:
+    """Issue at most one row command; set the tick of the next try."""
+    if c[ROW_FREE] > tick:
+        c[ROW_WAKE] = c[ROW_FREE]
+        return
+    issued = False
+    if c[OTHER_WAKE] <= tick:
+        issued = other_row_command(m, c, words, tick)
+    if c[DUE] != 0:
+        c[ROW_WAKE] = c[OTHER_WAKE]
+        return
+    if not issued:
+        issued = open_or_close(m, c, words, tick)
+    if m[CLOSE_AFTER] >= 0:
+        closing = NONE if issued else close_unused(m, c, words, tick)
+        c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
+    c[ROW_WAKE] = max(min(c[OTHER_WAKE], min(c[ACT_WAKE], c[PRE_WAKE])), tick + 1, c[ROW_FREE])
+
+
+@inlined
+def issue_in_slots(m: Row, c: Row, words: Words, tick: int, column_slot: Any, open_or_close: Any) -> None:
+    """Issue the commands of a tick: a column command, then a row command, as the two functions choose them."""
     if c[REFRESH_DUE] <= tick:
         refresh_falls_due(m, c, words, tick)
     if c[COLUMN_WAKE] <= tick:
-        _column_slot(m, c, words, tick)
+        column_slot(m, c, words, tick)
     if c[ROW_WAKE] <= tick:
-        _row_slot(m, c, words, tick)
+        _row_slot(m, c, words, tick, open_or_close)
+
+
+@inlined
+def issue(m: Row, c: Row, words: Words, tick: int) -> None:
+    """Issue the commands of a tick from short buffers."""
+    issue_in_slots(m, c, words, tick, _column_slot, _open_or_close)
 
 
 @inlined

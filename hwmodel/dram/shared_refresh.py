@@ -8,8 +8,8 @@ ready. Activates of other banks may make it wait (each keeps it away for a while
 from __future__ import annotations
 
 from hwmodel.compiled import compiled
+from hwmodel.dram.buffers import has_hits, nominate, precharge, row_closed
 from hwmodel.dram.commands import close, row_command
-from hwmodel.dram.shared_buffers import nominate, precharge, row_changed, wake_all, wake_row
 from hwmodel.dram.state import (
     ACT,
     ACT_WAKE,
@@ -45,16 +45,14 @@ from hwmodel.dram.state import (
     REFRESHES,
     REFRESHING,
     RISING,
-    ROW_HITS,
     USED_TICK,
     Row,
     Words,
     bank_at,
-    bank_mask,
-    lowest,
     pc_at,
     ready_at,
 )
+from hwmodel.dram.waking import wake_all, wake_row
 
 
 @compiled
@@ -70,7 +68,7 @@ def _refresh_all(m: Row, c: Row, words: Words, tick: int) -> int:
         for bank in range(first, first + m[BANKS]):
             if bank_at(c, bank)[OPEN_ROW] != NONE:
                 close(c, bank)
-                row_changed(m, c, words, bank)
+                row_closed(m, c, words, bank)
         pc[PRECHARGE_ALLS] += 1
         row_command(m, c, first, PREAB, tick)
         return NONE
@@ -151,13 +149,7 @@ def close_unused(m: Row, c: Row, words: Words, tick: int) -> int:
             state = bank_at(c, bank)
             if state[OPEN_ROW] == NONE or state[IS_ACTIVE]:
                 continue
-            if (
-                max(
-                    lowest(bank_mask(c, words, bank, 0, ROW_HITS), words),
-                    lowest(bank_mask(c, words, bank, 1, ROW_HITS), words),
-                )
-                != NONE
-            ):
+            if has_hits(c, words, 0, bank) or has_hits(c, words, 1, bank):
                 continue
             at = max(state[USED_TICK] + m[CLOSE_AFTER], ready_at(c, PRE)[bank], pc[PRE])
             if at <= tick:
