@@ -37,6 +37,7 @@ from hwmodel.dram.state import (
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
     ARRIVES,
+    AT_BANK,
     BANK_CONFLICTS,
     BANK_MASK,
     BANK_PC,
@@ -44,9 +45,11 @@ from hwmodel.dram.state import (
     COLUMN_CANDIDATES,
     COLUMN_FREE,
     COLUMN_WAKE,
+    COMMAND_SLOTS,
     CONFLICT,
     CONFLICTS,
     COUNT,
+    DELAY,
     DUE,
     FCFS,
     FREED,
@@ -57,6 +60,7 @@ from hwmodel.dram.state import (
     IS_ACTIVE,
     IS_REFRESHING,
     LAST_DONE,
+    LEVEL,
     LIVE,
     MAX_PCS,
     MISS,
@@ -300,7 +304,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_SERIAL] = c[SERIAL]
     row[ACTIVE_BURST] = slot[SLOT_BURST]
     row[ACTIVE_OUTCOME] = CONFLICT if started else MISS
-    row[ACTIVE_READY] = ready_at(c, RD + mode)[bank]
+    row[ACTIVE_READY] = tick + m[DELAY + AT_BANK * LEVEL + ACT * COMMAND_SLOTS + RD + mode]  # in the order of activates
     row[ACTIVE_PC] = state[BANK_PC]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
