@@ -149,7 +149,7 @@ def _held_back(m: Row, c: Row, bank: int, position: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int]:
     """Return (command, position) of a bank's first burst whose command is ready, or NONE; and the next ready tick."""
     state = bank_at(c, bank)
