@@ -2,8 +2,8 @@
 
 Between `replay`, which stops at boundaries, and `fast_forward`, which writes states down. The first few are kept, then
 fewer and fewer, so that time and memory hardly grow with the traffic: a period is found when it has come once after a
-kept state, at most a quarter later than the first that comes again. A state is written down to be compared only where
-a kept one has the same place in the unit of the traffic, counts and masks of banks.
+kept state, at most an eighth later than after the first that comes again. A state is written down to be compared only
+where a kept one has the same place in the unit of the traffic, counts and masks of banks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hwmodel.dram import state as k
 from hwmodel.dram.fast_forward import describe
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.patterns import Pattern
-from hwmodel.dram.state import DramState
+from hwmodel.dram.state import NONE, DramState
 from hwmodel.dram.traffic import Accesses
 
 Array = np.ndarray[Any, Any]
@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 # assumed: bursts in a state that is written down; reads that wait for the same data know no bound
 MAX_WAITING = 1 << 14
 MAX_NUMBERS = (1 << 13) + 4 * MAX_WAITING  # what there always is, and four numbers a burst
-SPACING = 4  # after n boundaries, the next state is kept n / SPACING boundaries on
+SPACING = 8  # after n boundaries, the next state is kept n / SPACING boundaries on
 
 # Columns that count what has happened
 _PC_COUNTS = [*range(k.CAUSE, k.CAUSE + len(k.CAUSES)), *range(k.READS, k.LATENCY_MAX)]
@@ -60,6 +60,7 @@ class Boundaries:
 
     def clear(self) -> None:
         self._met = self._next = 0  # boundaries so far; which one is kept next
+        self._newest = NONE  # of the states kept: the bursts accepted until then
         self._kept: dict[tuple[int, bytes, bytes], list[_Kept]] = {}  # by what is known without writing them down
 
     def repeated(
@@ -88,7 +89,12 @@ class Boundaries:
         if is_due:
             alike.append(_Kept(note, accepted, tick, channel[self.columns]))
             self._next = self._met + self._met // SPACING
+            self._newest = accepted
         return None
+
+    def are_over(self, pattern: Pattern, accepted: int) -> bool:
+        """Return whether any state that comes again from now on would leave less than a period to be skipped."""
+        return accepted - max(self._newest, pattern.first) >= pattern.stop - accepted
 
 
 @cache

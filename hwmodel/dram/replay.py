@@ -101,8 +101,9 @@ class _Replay:
         if not self.fast:
             scalars[k.STOP_AT] = k.NEVER
             return k.NEVER
-        self._find_segment()
-        pattern, accepted = self.pattern, self.accepted
+        accepted = self.accepted
+        self._find_segment(accepted)
+        pattern = self.pattern
         if pattern is None or pattern.stop <= accepted:
             scalars[k.STOP_AT] = self.segment_stop if self.segment_stop < self.total else k.NEVER
             return k.NEVER
@@ -117,18 +118,18 @@ class _Replay:
         now = max(int(scalars[k.NOW]), int(self.dram.state.channels[0, k.TICK]))
         return (now // self.interval + 1) * self.interval
 
-    def _find_segment(self) -> None:
+    def _find_segment(self, accepted: int) -> None:
         """Note which segment the next burst is from, and how it repeats."""
-        accepted, segments = self.accepted, self.traffic.accesses.segments
-        if self.segment >= 0 and (accepted < self.segment_stop or self.segment + 1 == len(segments)):
-            return
-        while self.segment < 0 or (accepted >= self.segment_stop and self.segment + 1 < len(segments)):
-            self.segment += 1
-            self.segment_stop = int(segments[self.segment, FIRST] + segments[self.segment, ACCESSES]) * self.parts
-        self.seen.clear()
-        self.pattern = pattern_of(
-            self.dram.state, self.traffic.accesses, self.segment, self.traffic.access_bytes, self.block
-        )
+        accesses, segment = self.traffic.accesses, self.segment
+        while accepted >= self.segment_stop and segment + 1 < len(accesses.segments):
+            segment += 1
+            self.segment_stop = (
+                int(accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]) * self.parts
+            )
+        if segment != self.segment:
+            self.segment = segment
+            self.seen.clear()
+            self.pattern = pattern_of(self.dram.state, accesses, segment, self.traffic.access_bytes, self.block)
 
     def _at_boundary(self, until: int) -> None:
         """Compare the state with earlier ones; if it was the same, skip as many periods as the segment has left."""
@@ -140,6 +141,8 @@ class _Replay:
         since = tick - (self.interval or 1 << 16)
         repetition = self.seen.repeated(state, self.traffic.accesses, self.segment, pattern, self.parts, tick, since)
         if repetition is None:
+            if self.seen.are_over(pattern, accepted):
+                self.pattern = None
             return
         bursts, back = repetition.bursts, repetition.back
         if not bursts or back > bursts or back + bursts >= pattern.apart:
