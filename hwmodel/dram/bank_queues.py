@@ -226,7 +226,10 @@ def _issue_commands(m: Row, c: Row, words: Words, tick: int) -> int:
     if command == NONE:
         return int(wake)
     c[LAST_BANK] = bank
-    _issue(m, c, words, command, bank, position, tick)
+    if command >= RD:  # by far the most
+        _issue_column(m, c, words, bank, command - RD, position, tick)
+    else:
+        _issue(m, c, words, command, bank, position, tick)
     row_after, column_after = c[ROW_FREE], c[COLUMN_FREE]
     c[ROW_FREE], c[COLUMN_FREE] = row_free, column_free
     second, bank, position, wake = _first_ready(m, c, tick)

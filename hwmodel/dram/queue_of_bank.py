@@ -17,6 +17,7 @@ from hwmodel.dram.state import (
     BANK_PC,
     CLOSED_BANKS,
     COLUMN_FREE,
+    COLUMN_SHIFT,
     CONFLICT_BANKS,
     FAW,
     FAW_PLACE,
@@ -62,6 +63,7 @@ from hwmodel.dram.state import (
 )
 
 PENDING_SHIFT = 32
+BANK_SPACING = 32  # assumed: bursts in a row, for hashes; any number will do
 GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, odd: Knuth's multiplicative hashing
 
 
@@ -85,8 +87,12 @@ def pending_entry(m: Row, c: Row, entry: int) -> Row:
 
 @inlined
 def pending(m: Row, c: Row, place: int) -> Row:
-    """Return the counts of the waiting reads and, shifted by PENDING_SHIFT, writes whose places hash as this one."""
-    return pending_entry(m, c, ((place * GOLDEN) >> 53) & (PENDING_ENTRIES - 1))
+    """Return the counts of the waiting reads and, shifted by PENDING_SHIFT, writes whose places hash as this one.
+
+    Neighbours in a row hash to neighbours, since they come together, and rows to anywhere.
+    """
+    column, bank, row = place >> COLUMN_SHIFT, place & BANK_MASK, place >> ROW_SHIFT
+    return pending_entry(m, c, (column + bank * BANK_SPACING + (row * GOLDEN >> 55)) & (PENDING_ENTRIES - 1))
 
 
 @compiled
@@ -149,7 +155,7 @@ def _held_back(m: Row, c: Row, bank: int, position: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int]:
     """Return (command, position) of a bank's first burst whose command is ready, or NONE; and the next ready tick."""
     state = bank_at(c, bank)
