@@ -111,8 +111,8 @@ def _move(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> 
     c[FREED] = 1
     if state[Q_TAIL] == QUEUE_POSITIONS - 1:  # the last bit is the sign
         close_gaps(m, c, bank)
-    to = state[Q_TAIL]
     before = state[Q_LIVE]
+    to = state[Q_TAIL] if before != 0 else 0
     queued, bit = queued_at(m, c, bank, to), 1 << to
     for field in range(SLOT_FIELDS):
         queued[field] = slot[field]
@@ -200,7 +200,8 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     burst = burst_at(m, index)
     place = burst[PLACE]
     bank = place & BANK_MASK
-    may_merge = pending(m, c, place)[0] != 0
+    alike = pending(m, c, place)
+    may_merge = alike[0] != 0
     merges = may_merge and find_pending(m, c, words, 1, place) != NONE
     if mode == 1 or merges:
         c[LAST_DONE] = max(c[LAST_DONE], tick + 2)
@@ -229,5 +230,5 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         insert(mode_mask(c, words, mode, HELD), words, position)
     if not is_held or (mode == 1 and c[COUNT + 1] >= m[DRAIN_ABOVE]):  # it may move in this tick, or a drain begin
         c[ROW_WAKE] = min(c[ROW_WAKE], tick)
-    pending(m, c, place)[0] += 1 << PENDING_SHIFT * mode
+    alike[0] += 1 << PENDING_SHIFT * mode
     arrive(pc_at(c, bank_at(c, bank)[BANK_PC]), tick)

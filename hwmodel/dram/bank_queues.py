@@ -85,6 +85,7 @@ from hwmodel.dram.state import (
     bank_at,
     burst_at,
     pc_at,
+    ready_at,
     rotate_right,
     trailing_zeros,
 )
@@ -192,7 +193,7 @@ def _refresh(m: Row, c: Row, tick: int) -> int:
         wake = NEVER
         for bank in range(first, first + m[BANKS]):
             if bank_at(c, bank)[OPEN_ROW] != NONE:
-                at = max(pc[PRE], bank_at(c, bank)[PRE], c[ROW_FREE])
+                at = max(pc[PRE], ready_at(c, PRE)[bank], c[ROW_FREE])
                 if at <= tick:
                     _precharge(m, c, bank, tick)
                     return tick + 1
@@ -200,7 +201,7 @@ def _refresh(m: Row, c: Row, tick: int) -> int:
         return int(wake)
     at = max(pc[REFAB], c[ROW_FREE], tick)
     for bank in range(first, first + m[BANKS]):
-        at = max(at, bank_at(c, bank)[REFAB])
+        at = max(at, ready_at(c, REFAB)[bank])
     at |= m[RISING]
     if at > tick:
         return int(at)
@@ -225,7 +226,10 @@ def _issue_commands(m: Row, c: Row, words: Words, tick: int) -> int:
     if command == NONE:
         return int(wake)
     c[LAST_BANK] = bank
-    _issue(m, c, words, command, bank, position, tick)
+    if command >= RD:  # by far the most
+        _issue_column(m, c, words, bank, command - RD, position, tick)
+    else:
+        _issue(m, c, words, command, bank, position, tick)
     row_after, column_after = c[ROW_FREE], c[COLUMN_FREE]
     c[ROW_FREE], c[COLUMN_FREE] = row_free, column_free
     second, bank, position, wake = _first_ready(m, c, tick)

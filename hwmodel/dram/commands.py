@@ -48,10 +48,10 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FREE_BURST,
-    GROUP_AT,
     GROUP_SHIFT,
     IDLE,
     INDEX,
+    LANES,
     LAST_MODE,
     LATENCY_MAX,
     LATENCY_SUM,
@@ -60,7 +60,6 @@ from hwmodel.dram.state import (
     LOG,
     LOG_FIELDS,
     LOGGED,
-    MAX_STACK_IDS,
     MERGE_OUTCOME,
     MERGED_READS,
     NONE,
@@ -68,7 +67,6 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OUTSTANDING,
-    OWN_STACK_RULES,
     PER_CHANNEL,
     PRE,
     PREAB,
@@ -78,7 +76,9 @@ from hwmodel.dram.state import (
     RECORD,
     REFAB,
     REFPB,
+    REFRESH,
     REFRESH_DUE,
+    REFRESH_PER_BANK,
     REFRESH_WAIT,
     REFRESHED_UNTIL,
     REMAINING,
@@ -88,10 +88,8 @@ from hwmodel.dram.state import (
     ROW_FREE,
     ROW_WAIT,
     ROW_WAKE,
-    STACK_AT,
     STACK_ID_SHIFT,
     STACK_IDS,
-    STACK_ROWS,
     STREAK,
     TRACE,
     TRACE_FIELDS,
@@ -99,29 +97,39 @@ from hwmodel.dram.state import (
     TURNAROUND,
     UNDONE,
     USED_TICK,
+    WR,
     Row,
     bank_at,
     burst_at,
     pc_at,
     pointer_of,
-    raise_columns,
+    raise_lanes,
     raise_row,
+    ready_at,
     row_at,
 )
 
 
 @inlined
-def column_ready(c: Row, bank: int, command: int) -> int:
-    """Return the earliest tick of a column command that the rules of a bank, its group and its stack ID allow."""
-    row = bank_at(c, bank)
-    return int(max(row[command], row_at(c, row[GROUP_AT])[command], row_at(c, row[STACK_AT])[command]))
+def _raise_bank(m: Row, c: Row, bank: int, command: int, following: int, tick: int) -> None:
+    """Let a bank wait for a following command as long as its rules want."""
+    ready = row_at(ready_at(c, following), bank)
+    ready[0] = max(ready[0], tick + m[DELAY + AT_BANK * LEVEL + command * COMMAND_SLOTS + following])
 
 
 @inlined
-def act_ready(c: Row, bank: int) -> int:
-    """Return the earliest tick of an activate that the rules of a bank and its group allow."""
-    row = bank_at(c, bank)
-    return int(max(row[ACT], row_at(c, row[GROUP_AT])[ACT]))
+def _raise_banks(m: Row, c: Row, level: int, first: int, count: int, command: int, following: int, tick: int) -> None:
+    """Let `count` banks, a power of two, wait for a following command as long as the rules of a level want."""
+    ticks = m[DELAY + level * LEVEL + command * COMMAND_SLOTS + following]
+    if ticks <= 0:
+        return
+    block, place = row_at(ready_at(c, following), first & -LANES), first & (LANES - 1)
+    if count <= LANES:
+        raise_lanes(block, ((1 << count) - 1) << place, tick + ticks)
+        return
+    for _ in range(count // LANES):
+        raise_lanes(block, (1 << LANES) - 1, tick + ticks)
+        block = row_at(block, LANES)
 
 
 @compiled
@@ -147,18 +155,17 @@ def _record(m: Row, c: Row, bank: int, row: int, command: int, tick: int) -> Non
 
 
 @inlined
+def _group_of(m: Row, bank: int) -> tuple[int, int]:
+    """Return the first bank of a bank's group, and how many there are."""
+    return bank >> m[GROUP_SHIFT] << m[GROUP_SHIFT], 1 << m[GROUP_SHIFT]
+
+
+@inlined
 def occupy(m: Row, c: Row, bus: int, ticks: int, tick: int) -> None:
     """Note until when a command takes its bus (ROW_FREE, COLUMN_FREE), or the only one."""
     c[bus] = tick + ticks
     if m[ONE_BUS]:
         c[ROW_FREE] = c[COLUMN_FREE] = tick + ticks
-
-
-@inlined
-def refresh_ready(c: Row, bank: int) -> int:
-    """Return the earliest tick of a bank's refresh that the rules of the bank and its group allow."""
-    row = bank_at(c, bank)
-    return int(max(row[REFPB], row_at(c, row[GROUP_AT])[REFPB]))
 
 
 @inlined
@@ -178,8 +185,15 @@ def activate(m: Row, c: Row, bank: int, row: int, tick: int) -> None:
     occupy(m, c, ROW_FREE, m[ACT_TICKS], tick)
     delay = row_at(m, DELAY + ACT * COMMAND_SLOTS)
     raise_row(pc, row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
-    raise_row(row_at(c, state[GROUP_AT]), row_at(delay, AT_BANK_GROUP * LEVEL), tick)
-    raise_row(state, row_at(delay, AT_BANK * LEVEL), tick)
+    first, count = _group_of(m, bank)  # before the bank: what is read in lanes must not just have been written alone
+    _raise_banks(m, c, AT_BANK_GROUP, first, count, ACT, ACT, tick)
+    _raise_bank(m, c, bank, ACT, ACT, tick)
+    _raise_bank(m, c, bank, ACT, PRE, tick)
+    _raise_bank(m, c, bank, ACT, RD, tick)
+    _raise_bank(m, c, bank, ACT, WR, tick)
+    if m[REFRESH] == REFRESH_PER_BANK:
+        _raise_banks(m, c, AT_BANK_GROUP, first, count, ACT, REFPB, tick)
+        _raise_bank(m, c, bank, ACT, REFPB, tick)
     if m[RECORD]:
         _record(m, c, bank, row, ACT, tick)
 
@@ -202,7 +216,10 @@ def row_command(m: Row, c: Row, bank: int, command: int, tick: int) -> None:
     delay = row_at(m, DELAY + command * COMMAND_SLOTS)
     raise_row(pc_at(c, state[BANK_PC]), row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
     if command in (PRE, REFPB):
-        raise_row(state, row_at(delay, AT_BANK * LEVEL), tick)
+        _raise_bank(m, c, bank, command, ACT, tick)
+        if m[REFRESH] == REFRESH_PER_BANK:
+            _raise_bank(m, c, bank, command, PRE, tick)
+            _raise_bank(m, c, bank, command, REFPB, tick)
     if m[RECORD]:
         _record(m, c, bank, NONE, command, tick)
 
@@ -224,18 +241,25 @@ def column(m: Row, c: Row, bank: int, mode: int, tick: int) -> None:
     occupy(m, c, COLUMN_FREE, m[COLUMN_TICKS], tick)
     delay = row_at(m, DELAY + (RD + mode) * COMMAND_SLOTS)
     raise_row(pc, row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
-    raise_row(row_at(c, state[GROUP_AT]), row_at(delay, AT_BANK_GROUP * LEVEL), tick)
-    raise_row(state, row_at(delay, AT_BANK * LEVEL), tick)
+    _raise_bank(m, c, bank, RD + mode, PRE, tick)
+    first, count = _group_of(m, bank)
+    _raise_banks(m, c, AT_BANK_GROUP, first, count, RD + mode, RD, tick)
+    _raise_banks(m, c, AT_BANK_GROUP, first, count, RD + mode, WR, tick)
     if m[STACK_IDS] > 1:
-        if m[OWN_STACK_RULES]:
-            raise_columns(row_at(c, state[STACK_AT] + RD), row_at(delay, AT_STACK_ID * LEVEL + RD), tick)
-        first, other = STACK_ROWS + state[BANK_PC] * (MAX_STACK_IDS * COMMAND_SLOTS), state[STACK_AT]
-        for _ in range(m[STACK_IDS] - 1):
-            other += COMMAND_SLOTS
-            other = first if other == first + m[STACK_IDS] * COMMAND_SLOTS else other
-            raise_columns(row_at(c, other + RD), row_at(delay, AT_SIBLING * LEVEL + RD), tick)
+        _raise_stack_ids(m, c, bank, state[BANK_PC], mode, tick)
     if m[RECORD]:
         _record(m, c, bank, state[OPEN_ROW], RD + mode, tick)
+
+
+@inlined
+def _raise_stack_ids(m: Row, c: Row, bank: int, pc: int, mode: int, tick: int) -> None:
+    """Let the banks of all stack IDs of a pseudo-channel wait for columns after one of a bank."""
+    own, banks, first = bank >> m[STACK_ID_SHIFT], 1 << m[STACK_ID_SHIFT], pc * m[BANK_STRIDE]
+    for _ in range(m[STACK_IDS]):
+        level = AT_STACK_ID if first >> m[STACK_ID_SHIFT] == own else AT_SIBLING
+        _raise_banks(m, c, level, first, banks, RD + mode, RD, tick)
+        _raise_banks(m, c, level, first, banks, RD + mode, WR, tick)
+        first += banks
 
 
 @compiled

@@ -8,9 +8,11 @@ any number of such periods is applied at once: counts are added, ticks and rows 
 full.
 
 Where traffic goes on alike, `patterns` says. Rows of different runs must not meet while either matters; where they
-might, the segment is simulated burst by burst. Exact, and so of no help where states do not come again: streams side
-by side that want different rows of the same banks at the same time meet every refresh in another state (HBM3, copy
-between addresses a multiple of a block apart: no state twice in 11,000 refresh intervals).
+might, the segment is simulated burst by burst. Exact, and so of little help where states come again late: streams side
+by side that want different rows of the same banks at the same time meet every refresh with other bursts waiting (copy
+between addresses a multiple of a block apart: HBM2, from the 1,085th refresh interval on every 9,718; HBM3, from the
+44,130th on every 6,114). Whatever a state remembers of the past without deciding the future is overwritten within a
+period, so that comparing less would find it no more than a period earlier.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.deep_buffers import nominate
 from hwmodel.dram.intake import decode
 from hwmodel.dram.queue_of_bank import PENDING_SHIFT, pending, pending_entry, queued_at
 from hwmodel.dram.state import (
@@ -32,20 +35,25 @@ from hwmodel.dram.state import (
     ACTIVE_ARRIVAL,
     ACTIVE_BANKS,
     ACTIVE_BURST,
+    ACTIVE_KEYS,
     ACTIVE_READY,
+    ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
+    AGE,
+    AGE_SHIFT,
     ARRIVAL,
     AT_BANK,
     BANK_PC,
-    BANK_ROWS,
     BANK_STRIDE,
     BANKS,
     BURST_BYTES,
     BUSY_SINCE,
     CAPACITY,
+    CHANNEL_BANKS,
     CLOSE_AFTER,
     COLUMN_FREE,
+    COLUMN_KEYS,
     COLUMN_WAKE,
     COMMAND_SLOTS,
     COUNT,
@@ -56,19 +64,17 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FAW_TICKS,
+    FIRST_KEY,
     FREED,
-    GROUP_ROWS,
-    GROUP_SHIFT,
     HIT_STREAK,
     HIT_WAKE,
     IS_ACTIVE,
     IS_REFRESHING,
+    KEY_BANK_BITS,
     LAST_BANK,
     LAST_DONE,
     LAST_MODE,
     LIVE,
-    MAX_GROUPS,
-    MAX_STACK_IDS,
     MERGED,
     MODE,
     NEVER,
@@ -78,6 +84,7 @@ from hwmodel.dram.state import (
     OPEN_BANKS,
     OPEN_ROW,
     OPENED_BY,
+    OPENED_FOR,
     OTHER_WAKE,
     OUTSTANDING,
     OWED,
@@ -93,6 +100,7 @@ from hwmodel.dram.state import (
     Q_WAKE,
     QUEUED,
     RD,
+    READY,
     REFRESH_DUE,
     REFRESHED_UNTIL,
     REFRESHING,
@@ -103,12 +111,11 @@ from hwmodel.dram.state import (
     ROW_WAKE,
     SCHEDULER,
     SERIAL,
+    SERIAL_BITS,
+    SERIAL_MASK,
     SLOT_ARRIVAL,
     SLOT_BURST,
     SLOT_PLACE,
-    STACK_ID_SHIFT,
-    STACK_IDS,
-    STACK_ROWS,
     STARTED,
     STREAK,
     TICK,
@@ -122,10 +129,12 @@ from hwmodel.dram.state import (
     burst_at,
     channel_at,
     contains,
+    has_key,
+    keys_at,
     memory_of,
     mode_mask,
     pc_at,
-    row_at,
+    ready_at,
     slot_at,
     trailing_zeros,
 )
@@ -134,9 +143,6 @@ from hwmodel.dram.traffic import FIRST, STREAMS, Accesses, access_at
 Array = np.ndarray[Any, Any]
 
 STALE = -7  # a row that no burst of the segment can hit
-
-# assumed: of a segment, some 110 MB of HBM3; a stream comes round within 256 refreshes, two side by side in thousands
-MAX_STATES = 8192
 
 
 @inlined
@@ -225,15 +231,6 @@ def _describe_pc(m: Row, c: Row, index: int, banks: Array, tick: int, since: int
     out[at + 9] = pc[ACCOUNTED] - tick if is_used else STALE
     out[at + 10] = max(pc[BUSY_SINCE], pc[ACCOUNTED]) - tick if is_used else STALE
     at += 13
-    for node in range(m[STACK_IDS]):
-        ready = row_at(c, STACK_ROWS + (index * MAX_STACK_IDS + node) * COMMAND_SLOTS)
-        out[at], out[at + 1] = _ahead(ready[RD], tick), _ahead(ready[WR], tick)
-        at += 2
-    for node in range(m[STACK_IDS] << (m[STACK_ID_SHIFT] - m[GROUP_SHIFT])):
-        ready = row_at(c, GROUP_ROWS + (index * MAX_GROUPS + node) * COMMAND_SLOTS)
-        for command in range(COMMAND_SLOTS):
-            out[at + command] = _ahead(ready[command], tick)
-        at += COMMAND_SLOTS
     return at
 
 
@@ -245,7 +242,7 @@ def _describe_bank(
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
     for command in range(COMMAND_SLOTS):
-        out[at + command] = _ahead(state[command], tick)
+        out[at + command] = _ahead(ready_at(c, command)[bank], tick)
     at += COMMAND_SLOTS
     opened, row = position, NONE
     if state[OPEN_ROW] != NONE:
@@ -286,16 +283,13 @@ def _describe_waiting(
     m: Row, c: Row, words: Words, mode: int, tick: int, position: int, out: Array, at: int
 ) -> tuple[int, int]:
     """Describe a buffer and the active bursts of its mode; return the next place of `out` and the oldest burst."""
-    oldest = position
-    live, started = mode_mask(c, words, mode, LIVE), mode_mask(c, words, mode, STARTED)
-    for word in range(len(words)):
-        bits = live[word]
-        while bits != 0:
-            place = 64 * word + trailing_zeros(bits)
-            bits &= bits - 1
-            slot = slot_at(c, words, mode, place)
-            at, index = _describe_burst(m, slot, int(contains(started, words, place)), tick, position, out, at)
-            oldest = min(oldest, index)
+    oldest, started = position, mode_mask(c, words, mode, STARTED)
+    for place in _by_age(c, words, mode):
+        slot = slot_at(c, words, mode, place)
+        at, index = _describe_burst(m, slot, int(contains(started, words, place)), tick, position, out, at)
+        oldest = min(oldest, index)
+    if _is_deep(m, words):
+        return _describe_activated(m, c, mode, tick, position, oldest, out, at)
     for place in range(c[ACTIVE + mode]):
         row = active_at(c, mode, place)
         index = _index_of(m, row[ACTIVE_BURST])
@@ -304,6 +298,58 @@ def _describe_waiting(
         at += 4
         oldest = min(oldest, index)
     return at, oldest
+
+
+@inlined
+def _is_deep(m: Row, words: Words) -> bool:
+    """Return whether the bursts of a bank are lists."""
+    return bool(len(words) > 1 and m[SCHEDULER] != PER_BANK_QUEUES)
+
+
+@compiled
+def _by_age(c: Row, words: Words, mode: int) -> Array:
+    """Return the positions of the waiting bursts of a buffer, oldest first."""
+    live, count = mode_mask(c, words, mode, LIVE), 0
+    places = np.empty(64 * len(words), np.int64)
+    for word in range(len(words)):
+        bits = live[word]
+        while bits != 0:
+            place = 64 * word + trailing_zeros(bits)
+            bits &= bits - 1
+            arrival, at = slot_at(c, words, mode, place)[SLOT_ARRIVAL], count
+            while at > 0 and slot_at(c, words, mode, places[at - 1])[SLOT_ARRIVAL] > arrival:
+                places[at] = places[at - 1]
+                at -= 1
+            places[at] = place
+            count += 1
+    return places[:count]
+
+
+@inlined
+def _describe_activated(
+    m: Row, c: Row, mode: int, tick: int, position: int, oldest: int, out: Array, at: int
+) -> tuple[int, int]:
+    """Describe the active bursts of a deep buffer, by bank; return the next place of `out` and the oldest burst."""
+    for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
+        if has_key(c, ACTIVE_KEYS, mode, bank):
+            index, key = _index_of(m, bank_at(c, bank)[OPENED_FOR]), keys_at(c, COLUMN_KEYS, mode)[bank]
+            out[at], out[at + 1] = bank, position - index
+            out[at + 2] = ((key - FIRST_KEY) >> (KEY_BANK_BITS + SERIAL_BITS)) - tick
+            out[at + 3] = _activated_before(c, key)
+            at += 4
+            oldest = min(oldest, index)
+    return at, oldest
+
+
+@compiled
+def _activated_before(c: Row, key: int) -> int:
+    """Return how many active bursts were activated before the one with a key."""
+    count, serial = 0, (key >> KEY_BANK_BITS) & SERIAL_MASK
+    for mode in range(2):
+        keys = keys_at(c, COLUMN_KEYS, mode)
+        for bank in range(CHANNEL_BANKS):
+            count += has_key(c, ACTIVE_KEYS, mode, bank) and (keys[bank] >> KEY_BANK_BITS) & SERIAL_MASK < serial
+    return count
 
 
 @inlined
@@ -375,33 +421,48 @@ def skip(
             pc[BUSY_SINCE] += ticks
         for bank in range(index * m[BANK_STRIDE], index * m[BANK_STRIDE] + m[BANKS]):
             row = bank_at(c, bank)
-            for command in range(COMMAND_SLOTS):
-                row[command] += ticks
             row[ACT_TICK] += ticks
             row[USED_TICK] += ticks
             row[REFRESHED_UNTIL] += ticks
             if row[OPEN_ROW] != NONE and -2 - row[OPENED_BY] >= first:
                 row[OPENED_BY] -= bursts
                 row[OPEN_ROW] = _place_of(m, accesses, segment, -2 - row[OPENED_BY], parts) >> ROW_SHIFT
-    for at in range(STACK_ROWS, BANK_ROWS):
+    for at in range(READY, ACTIVE_ROWS):
         c[at] += ticks
+    is_deep = _is_deep(m, words)
     for mode in range(2):
-        live = mode_mask(c, words, mode, LIVE)
-        for word in range(len(words)):
-            bits = live[word]
-            while bits != 0:
-                slot = slot_at(c, words, mode, 64 * word + trailing_zeros(bits))
-                bits &= bits - 1
-                _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
-        for place in range(c[ACTIVE + mode]):
+        for place in _by_age(c, words, mode):
+            slot = slot_at(c, words, mode, place)
+            _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
+            slot[SLOT_ARRIVAL] += ticks << AGE_SHIFT if is_deep else ticks
+        for place in range(c[ACTIVE + mode] if not is_deep else 0):
             row = active_at(c, mode, place)
-            burst = burst_at(m, row[ACTIVE_BURST])
-            burst[REQUEST] -= bursts
-            burst[ARRIVAL] += ticks
+            _move_activated(m, row[ACTIVE_BURST], bursts, ticks)
             row[ACTIVE_ARRIVAL] += ticks
             row[ACTIVE_READY] += ticks
+    if is_deep:
+        _skip_keys(m, c, words, bursts, ticks)
     if m[SCHEDULER] == PER_BANK_QUEUES:
         _skip_queues(m, c, words, accesses, segment, parts, bursts, ticks)
+
+
+@inlined
+def _move_activated(m: Row, burst: int, bursts: int, ticks: int) -> None:
+    row = burst_at(m, burst)
+    row[REQUEST] -= bursts
+    row[ARRIVAL] += ticks
+
+
+@inlined
+def _skip_keys(m: Row, c: Row, words: Words, bursts: int, ticks: int) -> None:
+    """Move the active bursts of deep buffers and all keys on."""
+    c[AGE] += ticks << AGE_SHIFT
+    for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
+        for mode in range(2):
+            if has_key(c, ACTIVE_KEYS, mode, bank):
+                _move_activated(m, bank_at(c, bank)[OPENED_FOR], bursts, ticks)
+                keys_at(c, COLUMN_KEYS, mode)[bank] += ticks << (SERIAL_BITS + KEY_BANK_BITS)
+            nominate(m, c, words, mode, bank)
 
 
 @inlined
@@ -409,7 +470,6 @@ def _move_burst(m: Row, accesses: Accesses, segment: int, parts: int, slot: Row,
     burst = burst_at(m, slot[SLOT_BURST])
     burst[REQUEST] -= bursts
     burst[ARRIVAL] += ticks
-    slot[SLOT_ARRIVAL] += ticks
     slot[SLOT_PLACE] = _place_of(m, accesses, segment, -2 - burst[REQUEST], parts)
     merged = burst[MERGED]
     while merged != NONE:
@@ -442,5 +502,6 @@ def _skip_queues(
             bits &= bits - 1
             slot = queued_at(m, c, bank, place)
             _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
+            slot[SLOT_ARRIVAL] += ticks
             pending(m, c, slot[SLOT_PLACE])[0] += 1 if (state[Q_READS] >> place) & 1 else 1 << PENDING_SHIFT
         _later(state, Q_WAKE, ticks)

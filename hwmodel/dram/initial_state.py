@@ -20,6 +20,14 @@ from hwmodel.dram.state import DramState
 
 Array = np.ndarray[Any, Any]
 LINE = 8  # numbers in a line of the cache
+# Which commands the rules of a level may hold back after which; those of a pseudo-channel hold back all
+_KNOWN = {
+    "stack_id": dict.fromkeys(("RD", "WR"), ("RD", "WR")),
+    "bank_group": {"ACT": ("ACT", "REFpb")} | dict.fromkeys(("RD", "WR"), ("RD", "WR")),
+    "bank": {"ACT": ("ACT", "PRE", "RD", "WR", "REFpb")}
+    | dict.fromkeys(("RD", "WR"), ("PRE",))
+    | dict.fromkeys(("PRE", "REFpb"), ("ACT", "PRE", "REFpb")),
+}
 _FIELDS = ("stack", "channel", "pseudo_channel", "bank_group", "bank", "row", "column")
 
 
@@ -42,8 +50,6 @@ def initial_state(
     scalars = _scalars(timing, organisation, stacks, policy)
     delay, scalars[k.FAW_TICKS] = _delays(table)
     scalars[k.DELAY : k.PLACES] = delay.ravel()
-    own, common = delay[[LEVELS.index("stack_id"), LEVELS.index("pseudo_channel")]]
-    scalars[k.OWN_STACK_RULES] = (own > common).any()  # what holds in the whole pseudo-channel needs no rule here
     scalars[k.DIGITS], scalars[k.HASHES] = digits, len(address_map) - digits
     scalars[k.CAPACITY] = capacity
     has_queues = policy.scheduler == "per-bank-queues"
@@ -140,8 +146,6 @@ def _check_organisation(organisation: Organisation, stacks: int, policy: Policy)
             raise ValueError(f"organisation.{name}: {size} must be a power of two")
     for name, value, most in (
         ("pseudo_channels", organisation.pseudo_channels, k.MAX_PCS),
-        ("stack_ids", organisation.stack_ids, k.MAX_STACK_IDS),
-        ("bank groups of all stack IDs", organisation.stack_ids * organisation.bank_groups, k.MAX_GROUPS),
         ("banks", organisation.banks, k.MAX_BANKS),
     ):
         if not 1 <= value <= most:
@@ -181,9 +185,9 @@ def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
             raise ValueError(f"{rule}: only activates have a window (of four), only stack IDs have siblings")
         plane = k.AT_SIBLING if rule.sibling else LEVELS.index(rule.level)
         for previous in rule.previous:
-            if rule.level == "stack_id" and previous not in ("RD", "WR"):
-                raise ValueError(f"{rule}: only column commands have rules at a stack ID")
             for following in rule.following:
+                if rule.level in _KNOWN and following not in _KNOWN[rule.level].get(previous, ()):
+                    raise ValueError(f"{rule}: after {previous} there is no rule for {following} at a {rule.level}")
                 cell = plane, COMMANDS.index(previous), COMMANDS.index(following)
                 delay[cell] = max(delay[cell], rule.ticks)
     return delay, faw_ticks
@@ -262,17 +266,16 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     channel[k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]
     if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES:
         channel[[k.TICK, k.LAST_BANK]] = -1
-    pcs = channel[k.PCS : k.STACK_ROWS].reshape(k.MAX_PCS, k.PC_FIELDS)
+    pcs = channel[k.PCS : k.BANK_ROWS].reshape(k.MAX_PCS, k.PC_FIELDS)
     pcs[:, k.FAW : k.FAW + 4] = k.LONG_AGO
     pcs[:, k.REFRESHING] = k.NONE
-    banks = channel[k.BANK_ROWS : k.ACTIVE_ROWS].reshape(-1, k.BANK_FIELDS)
+    pcs[o.pseudo_channels :, : k.COMMAND_SLOTS] = k.NEVER
+    banks = channel[k.BANK_ROWS : k.READY].reshape(-1, k.BANK_FIELDS)
     banks[:, k.OPEN_ROW] = k.NONE
     banks[:, [k.ACT_TICK, k.USED_TICK, k.REFRESHED_UNTIL]] = k.LONG_AGO
-    pc, place = np.divmod(np.arange(len(banks)), scalars[k.BANK_STRIDE])
-    banks[:, k.BANK_PC] = pc
-    banks[:, k.GROUP_AT] = k.GROUP_ROWS + (pc * k.MAX_GROUPS + place // o.banks_per_group) * k.COMMAND_SLOTS
-    stack_id = place // (o.bank_groups * o.banks_per_group)
-    banks[:, k.STACK_AT] = k.STACK_ROWS + (pc * k.MAX_STACK_IDS + stack_id) * k.COMMAND_SLOTS
+    if scalars[k.SCHEDULER] != k.PER_BANK_QUEUES:
+        banks[:, k.HIT_FIRST : k.OTHER_LAST + 2] = k.NONE
+    banks[:, k.BANK_PC] = np.arange(len(banks)) // scalars[k.BANK_STRIDE]
     channels = aligned(np.tile(channel, (count, 1)), count)
     channels[:, k.INDEX] = np.arange(count)
     return channels

@@ -151,7 +151,13 @@ def decode(m: Row, address: int) -> int:
     """Return the place of an address: bank of its channel, column, row, channel in one number."""
     if m[LINEAR] == 0:
         return int(_decode_folded(m, address) if m[FOLD] else _decode_digits(m, address))
-    place, table, rest = 0, pointer_of(m[LINEAR_MAP]), address
+    return int(decode_linear(pointer_of(m[LINEAR_MAP]), address))
+
+
+@inlined
+def decode_linear(table: Row, address: int) -> int:
+    """Return the place of an address, or the difference of two places, from the table of a map that is LINEAR."""
+    place, rest = 0, address
     while rest != 0:
         place ^= table[rest & 255]
         table = row_at(table, 256)

@@ -1,9 +1,9 @@
 """The compiled event loop of all channels: nothing is done on ticks without an event.
 
 Between `intake` and `source`, which give the channels their bursts, and the executors and replays, which call
-`run_shared` or `run_banked` and read completions. A channel's scheduler is one of two families, `shared_queues` and
-`bank_queues`, with the same three entries: the commands of a tick, the acceptance of bursts after it, and whether
-anything is left to do.
+`run_shared`, `run_deep` or `run_banked` and read completions. A channel's scheduler is one of two families,
+`shared_queues`, whose slots differ with the depth of its buffers, and `bank_queues`. All have the same three entries:
+the commands of a tick, the acceptance of bursts after it, and whether anything is left to do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram import bank_queues, shared_queues
+from hwmodel.dram import bank_queues, deep_queues, shared_queues
 from hwmodel.dram.commands import (
     all_closed,
     next_event,
@@ -158,6 +158,12 @@ def _run(state: DramState, until: int, resume: int, issue: Any, end_tick: Any, i
 def run_shared(state: DramState, until: int, resume: int) -> int:
     """Run channels of `shared_queues`, as `_run` does."""
     return int(_run(state, until, resume, shared_queues.issue, shared_queues.end_tick, shared_queues.is_done))
+
+
+@compiled
+def run_deep(state: DramState, until: int, resume: int) -> int:
+    """Run channels of `shared_queues` with deep buffers, as `_run` does."""
+    return int(_run(state, until, resume, deep_queues.issue, shared_queues.end_tick, shared_queues.is_done))
 
 
 @compiled

@@ -89,8 +89,8 @@ def block_bytes(address_map: Array, digits: int) -> int:
 
 def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes: int, block: int) -> Pattern | None:
     """Return how a segment repeats, or None if nothing says that it does."""
-    row = accesses.segments[segment]
-    streams, length, count = int(row[STREAMS]), int(row[LENGTH]), int(row[ACCESSES])
+    row = accesses.segments[segment].tolist()
+    streams, length, count = row[STREAMS], row[LENGTH], row[ACCESSES]
     steps = count // streams
     runs = accesses.runs[row[RUNS] : row[RUNS] + -(-steps // length) * streams]
     parts = access_bytes // int(state.scalars[BURST_BYTES])
@@ -103,7 +103,7 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
     if not unit or unit > MAX_UNIT_STEPS or 2 * unit > steps:
         return None
     bursts = unit * streams * parts
-    first = int(row[FIRST]) * parts
+    first = row[FIRST] * parts
     banks = np.zeros(CHANNEL_BANKS, np.bool_)
     _touched(state, accesses, segment, unit * streams, parts, banks)
     return Pattern(first, first + count * parts, bursts, apart * parts, banks)
@@ -111,15 +111,19 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
 
 def _streams(runs: Array, length: int, access_bytes: int, block: int, capacity: int) -> tuple[int, int]:
     """Return (steps after which streams side by side repeat, accesses until rows meet), or (0, 0)."""
-    strides = [abs(int(stride)) for stride in runs[:, STRIDE]]
+    strides = runs[:, STRIDE].tolist()
     unit = lcm(*(block // gcd(block, stride) for stride in strides))
+    alike = len(set(strides)) == 1
+    return (unit, NEVER) if alike or _are_apart(runs, length, access_bytes, block, capacity) else (0, 0)
+
+
+def _are_apart(runs: Array, length: int, access_bytes: int, block: int, capacity: int) -> bool:
+    """Return whether runs touch different blocks, all of them below the capacity."""
     last = runs[:, START] + (length - 1) * runs[:, STRIDE]
     low = np.minimum(runs[:, START], last) // block
     high = (np.maximum(runs[:, START], last) + access_bytes - 1) // block
     order = np.argsort(low)
-    apart = bool((low[order][1:] > high[order][:-1]).all() and low.min() >= 0 and (high.max() + 1) * block <= capacity)
-    alike = len(set(runs[:, STRIDE].tolist())) == 1
-    return (unit, NEVER) if apart or alike else (0, 0)
+    return bool((low[order][1:] > high[order][:-1]).all() and low.min() >= 0 and (high.max() + 1) * block <= capacity)
 
 
 def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[int, int]:

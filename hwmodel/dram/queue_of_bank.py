@@ -10,7 +10,6 @@ Counts of the waiting bursts by hashed place say quickly that none of a place wa
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.commands import act_ready, column_ready
 from hwmodel.dram.state import (
     ACT,
     ALL_BURSTS,
@@ -18,6 +17,7 @@ from hwmodel.dram.state import (
     BANK_PC,
     CLOSED_BANKS,
     COLUMN_FREE,
+    COLUMN_SHIFT,
     CONFLICT_BANKS,
     FAW,
     FAW_PLACE,
@@ -56,12 +56,14 @@ from hwmodel.dram.state import (
     bank_mask,
     pc_at,
     pointer_of,
+    ready_at,
     row_at,
     slot_at,
     trailing_zeros,
 )
 
 PENDING_SHIFT = 32
+BANK_SPACING = 32  # assumed: bursts in a row, for hashes; any number will do
 GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, odd: Knuth's multiplicative hashing
 
 
@@ -85,8 +87,12 @@ def pending_entry(m: Row, c: Row, entry: int) -> Row:
 
 @inlined
 def pending(m: Row, c: Row, place: int) -> Row:
-    """Return the counts of the waiting reads and, shifted by PENDING_SHIFT, writes whose places hash as this one."""
-    return pending_entry(m, c, ((place * GOLDEN) >> 53) & (PENDING_ENTRIES - 1))
+    """Return the counts of the waiting reads and, shifted by PENDING_SHIFT, writes whose places hash as this one.
+
+    Neighbours in a row hash to neighbours, since they come together, and rows to anywhere.
+    """
+    column, bank, row = place >> COLUMN_SHIFT, place & BANK_MASK, place >> ROW_SHIFT
+    return pending_entry(m, c, (column + bank * BANK_SPACING + (row * GOLDEN >> 55)) & (PENDING_ENTRIES - 1))
 
 
 @compiled
@@ -149,27 +155,27 @@ def _held_back(m: Row, c: Row, bank: int, position: int) -> bool:
     return False
 
 
-@compiled
+@inlined
 def first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int]:
     """Return (command, position) of a bank's first burst whose command is ready, or NONE; and the next ready tick."""
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
     live, hits, wake = state[Q_LIVE], state[Q_HITS], NEVER
     if state[OPEN_ROW] == NONE:
-        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], act_ready(c, bank), c[ROW_FREE], tick) | m[RISING]
+        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], ready_at(c, ACT)[bank], c[ROW_FREE], tick) | m[RISING]
         return (ACT if at <= tick else NONE), trailing_zeros(live), at
     if (c[CONFLICT_BANKS] >> bank) & 1:
-        at = max(pc[PRE], state[PRE], c[ROW_FREE])
+        at = max(pc[PRE], ready_at(c, PRE)[bank], c[ROW_FREE])
         if at <= tick:
             return PRE, trailing_zeros(live), at
         wake = at
     reads, writes = hits & state[Q_READS], hits & ~state[Q_READS]
     if reads != 0:
-        at = max(pc[RD], column_ready(c, bank, RD), c[COLUMN_FREE], tick) | m[RISING]
+        at = max(pc[RD], ready_at(c, RD)[bank], c[COLUMN_FREE], tick) | m[RISING]
         if at > tick:
             reads, wake = 0, min(wake, at)
     if writes != 0:
-        at = max(pc[WR], column_ready(c, bank, WR), c[COLUMN_FREE], tick) | m[RISING]
+        at = max(pc[WR], ready_at(c, WR)[bank], c[COLUMN_FREE], tick) | m[RISING]
         if at > tick:
             writes, wake = 0, min(wake, at)
         while writes != 0 and _held_back(m, c, bank, trailing_zeros(writes)):

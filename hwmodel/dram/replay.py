@@ -14,10 +14,10 @@ import numpy as np
 from hwmodel.dram import state as k
 from hwmodel.dram.boundaries import MAX_WAITING, Boundaries
 from hwmodel.dram.controller import Dram
-from hwmodel.dram.fast_forward import MAX_STATES, skip
+from hwmodel.dram.fast_forward import skip
 from hwmodel.dram.patterns import Pattern, block_bytes, joined_runs, pattern_of
 from hwmodel.dram.source import seek
-from hwmodel.dram.traffic import FIRST, Traffic
+from hwmodel.dram.traffic import ACCESSES, FIRST, Traffic
 
 Array = np.ndarray[Any, Any]
 BETWEEN_BOUNDARIES = 4096  # bursts, at least, where no refresh sets the boundaries
@@ -54,9 +54,19 @@ class _Replay:
         self.gap_ticks = gap_ticks
         self.pattern: Pattern | None = None
         self.segment = -1
+        self.segment_stop = 0  # bursts
         self.stop_at = self.reached = 0  # bursts, of the boundaries without refresh
+        self.interval = self._interval()
         self.seen = Boundaries(dram.organisation, int(scalars[k.BANK_STRIDE]))
         scalars[k.REPLAYING] = 1
+
+    def _interval(self) -> int:
+        """Return the ticks between boundaries: until every bank was refreshed once; 0 where there is no refresh."""
+        scalars = self.dram.state.scalars
+        if scalars[k.REFRESH] == k.REFRESH_NONE:
+            return 0
+        banks = self.dram.organisation.banks if scalars[k.REFRESH] == k.REFRESH_PER_BANK else 1
+        return int(scalars[k.REFRESH_INTERVAL]) * banks
 
     @property
     def accepted(self) -> int:
@@ -88,61 +98,58 @@ class _Replay:
     def _next_boundary(self) -> int:
         """Set where the run must stop next: return the tick, or set the bursts accepted."""
         scalars = self.dram.state.scalars
-        scalars[k.STOP_AT] = k.NEVER
         if not self.fast:
+            scalars[k.STOP_AT] = k.NEVER
             return k.NEVER
-        self._find_segment()
         accepted = self.accepted
-        if self.pattern is None or len(self.seen) > MAX_STATES or self.pattern.stop <= accepted:
-            segments = self.traffic.accesses.segments
-            if self.segment + 1 < len(segments):
-                scalars[k.STOP_AT] = int(segments[self.segment + 1, FIRST]) * self.parts
+        self._find_segment(accepted)
+        pattern = self.pattern
+        if pattern is None or pattern.stop <= accepted:
+            scalars[k.STOP_AT] = self.segment_stop if self.segment_stop < self.total else k.NEVER
             return k.NEVER
-        if scalars[k.REFRESH] == k.REFRESH_NONE:
+        if not self.interval:
             if self.stop_at <= self.reached:
-                unit = self.pattern.unit * -(-BETWEEN_BOUNDARIES // self.pattern.unit)
-                repeated = (accepted - self.pattern.first) // unit + 1
-                self.stop_at = min(self.pattern.first + repeated * unit, self.pattern.stop)
+                unit = pattern.unit * -(-BETWEEN_BOUNDARIES // pattern.unit)
+                repeated = (accepted - pattern.first) // unit + 1
+                self.stop_at = min(pattern.first + repeated * unit, pattern.stop)
             scalars[k.STOP_AT] = self.stop_at
             return k.NEVER
-        scalars[k.STOP_AT] = self.pattern.stop  # beyond the last burst, refreshes would be counted that never come
-        interval = self._interval()
+        scalars[k.STOP_AT] = pattern.stop  # beyond the last burst, refreshes would be counted that never come
         now = max(int(scalars[k.NOW]), int(self.dram.state.channels[0, k.TICK]))
-        return (now // interval + 1) * interval
+        return (now // self.interval + 1) * self.interval
 
-    def _interval(self) -> int:
-        scalars = self.dram.state.scalars
-        banks = self.dram.organisation.banks if scalars[k.REFRESH] == k.REFRESH_PER_BANK else 1
-        return int(scalars[k.REFRESH_INTERVAL]) * banks
-
-    def _find_segment(self) -> None:
+    def _find_segment(self, accepted: int) -> None:
         """Note which segment the next burst is from, and how it repeats."""
-        accepted, segments = self.accepted, self.traffic.accesses.segments
-        segment = self.segment
-        while segment + 1 < len(segments) and segments[segment + 1, FIRST] * self.parts <= accepted:
+        accesses, segment = self.traffic.accesses, self.segment
+        while accepted >= self.segment_stop and segment + 1 < len(accesses.segments):
             segment += 1
+            self.segment_stop = (
+                int(accesses.segments[segment, FIRST] + accesses.segments[segment, ACCESSES]) * self.parts
+            )
         if segment != self.segment:
             self.segment = segment
             self.seen.clear()
-            self.pattern = pattern_of(
-                self.dram.state, self.traffic.accesses, segment, self.traffic.access_bytes, self.block
-            )
+            self.pattern = pattern_of(self.dram.state, accesses, segment, self.traffic.access_bytes, self.block)
 
     def _at_boundary(self, until: int) -> None:
-        """Write down the state; if it was seen before, skip as many periods as the segment has left."""
-        self.reached = self.accepted
-        self._find_segment()
+        """Compare the state with earlier ones; if it was the same, skip as many periods as the segment has left."""
         pattern, state, accepted = self.pattern, self.dram.state, self.accepted
+        self.reached = accepted
         if pattern is None or accepted >= pattern.stop or self.dram.waiting > MAX_WAITING:
             return
         tick = int(state.channels[0, k.TICK]) if until == k.NEVER else until
-        since = tick - (self._interval() if until != k.NEVER else 1 << 16)
+        since = tick - (self.interval or 1 << 16)
         repetition = self.seen.repeated(state, self.traffic.accesses, self.segment, pattern, self.parts, tick, since)
         if repetition is None:
+            if self.seen.are_over(pattern, accepted):
+                self.pattern = None
             return
         bursts, back = repetition.bursts, repetition.back
-        periods = (pattern.stop - 1 - accepted) // bursts if bursts else 0
-        if periods < 1 or back > bursts or back + bursts >= pattern.apart:
+        if not bursts or back > bursts or back + bursts >= pattern.apart:
+            return
+        self.pattern = None  # what is left of the segment is less than a period
+        periods = (pattern.stop - 1 - accepted) // bursts
+        if not periods:
             return
         skip(
             state,
@@ -157,5 +164,4 @@ class _Replay:
         )
         state.channels[0, self.seen.columns] += periods * repetition.counts
         self.reached = self.accepted
-        self.seen.clear()
         self._seek()

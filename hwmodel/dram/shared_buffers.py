@@ -1,4 +1,4 @@
-"""The read and the write buffer of a channel under FR-FCFS and FCFS: who waits in them, and who may be next.
+"""The bursts that wait in short buffers: who they are, and who may be next.
 
 Per bank only the oldest burst of each kind can be next. Masks of these candidates stand for the buffers; whatever
 changes a bank's row or its bursts looks for its candidates again, and wakes the slot in which they may issue.
@@ -7,59 +7,34 @@ changes a bank's row or its bursts looks for its candidates again, and wakes the
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.commands import act_ready, arrive, close, column_ready, row_command, serve_merged
+from hwmodel.dram.commands import arrive
 from hwmodel.dram.positions import make_room
-from hwmodel.dram.source import lacks_room, pull
 from hwmodel.dram.state import (
-    ACCEPTED,
     ACT,
     ACT_CANDIDATES,
     ACT_WAKE,
     ALL_BURSTS,
-    ARRIVAL,
-    ARRIVES,
     BANK_MASK,
     BANK_PC,
     COLUMN_CANDIDATES,
-    COLUMN_SHIFT,
-    COLUMN_WAKE,
     COUNT,
-    DEPTH,
-    DRAIN_ABOVE,
-    DRAIN_BELOW,
-    FAW,
-    FAW_PLACE,
-    FAW_TICKS,
     FREED,
     FRFCFS_ROW_HIT,
     HIT_WAKE,
-    INBOX_HEAD,
     IS_ACTIVE,
     IS_REFRESHING,
-    IS_WRITE,
-    LAST_DONE,
-    LINK,
     LIVE,
-    MERGE,
-    MODE,
-    MOST_OWED,
-    NEVER,
     NONE,
     OPEN_ROW,
-    OUTSIDE,
-    OWED,
     PLACE,
     PRE,
     PRE_CANDIDATES,
     PRE_WAKE,
-    PRECHARGES,
     RD,
     RECOUNTED,
-    REPLAYING,
     RISING,
     ROW_HITS,
     ROW_SHIFT,
-    ROW_WAKE,
     SCHEDULER,
     SLOT_ARRIVAL,
     SLOT_BURST,
@@ -76,12 +51,13 @@ from hwmodel.dram.state import (
     lowest,
     mode_mask,
     pc_at,
-    prefetch,
+    ready_at,
     row_at,
     slot_at,
     trailing_zeros,
     word_of,
 )
+from hwmodel.dram.waking import act_floor, wake_column, wake_row
 
 
 @inlined
@@ -148,28 +124,6 @@ def _may_close(m: Row, c: Row, words: Words, mode: int, hit: int, oldest: int) -
 
 
 @inlined
-def wake_row(c: Row, wake: int, tick: int) -> None:
-    """A row command may be possible from a tick on."""
-    c[wake] = min(c[wake], tick)
-    c[ROW_WAKE] = min(c[ROW_WAKE], tick)
-
-
-@inlined
-def wake_column(c: Row, wake: int, tick: int) -> None:
-    """A column command may be possible from a tick on."""
-    c[wake] = min(c[wake], tick)
-    c[COLUMN_WAKE] = min(c[COLUMN_WAKE], tick)
-
-
-@compiled
-def wake_all(m: Row, c: Row, tick: int) -> None:
-    """Any command may be possible from a tick on."""
-    wake_column(c, HIT_WAKE, tick | m[RISING])
-    wake_row(c, ACT_WAKE, tick)
-    wake_row(c, PRE_WAKE, tick)
-
-
-@inlined
 def _younger(c: Row, words: Words, mode: int, position: int, other: int) -> bool:
     """Return whether a burst arrived after another one."""
     return bool(slot_at(c, words, mode, position)[SLOT_ARRIVAL] > slot_at(c, words, mode, other)[SLOT_ARRIVAL])
@@ -210,7 +164,7 @@ def row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
 
 
 @compiled
-def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
+def waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
     """Return whether a burst of that very place waits in a buffer."""
     bursts = bank_mask(c, words, place & BANK_MASK, mode, ALL_BURSTS)
     for word in range(len(words)):
@@ -223,7 +177,7 @@ def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
 
 
 @inlined
-def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
+def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
     burst = burst_at(m, index)
     if c[TAIL + mode] == 64 * len(words):
@@ -247,7 +201,7 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
     if state[OPEN_ROW] == NONE:
         if first and state[IS_REFRESHING] == 0:
             insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), words, position)
-            at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, state[BANK_PC])))
+            at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc_at(c, state[BANK_PC])))
             wake_row(c, ACT_WAKE, at | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
         hits = row_at(bursts, ROW_HITS * len(words))
@@ -255,77 +209,19 @@ def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None
         insert(hits, words, position)
         if first:
             nominate(m, c, words, mode, bank)
-            wake_column(c, HIT_WAKE, max(tick + 1, column_ready(c, bank, RD + mode)) | m[RISING])
+            wake_column(c, HIT_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
     elif state[IS_ACTIVE] == 0:
         nominate_open(m, c, words, mode, bank)
-        wake_row(c, PRE_WAKE, max(tick + 1, state[PRE], pc_at(c, state[BANK_PC])[PRE]))
+        wake_row(c, PRE_WAKE, max(tick + 1, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE]))
 
 
 @inlined
-def accept(m: Row, c: Row, words: Words, tick: int) -> bool:
-    """Take bursts from the inbox, in order, until a buffer is full; return whether arrays must grow first."""
-    c[FREED] = 0
-    c[ARRIVES] = NEVER
-    index = c[INBOX_HEAD]
-    if index == NONE:
-        index = pull(m)
-    while index != NONE:
-        burst = burst_at(m, index)
-        if burst[ARRIVAL] > tick:
-            c[ARRIVES] = burst[ARRIVAL]
-            break
-        mode, following = burst[IS_WRITE], burst[LINK]
-        if following != NONE:
-            prefetch(burst_at(m, following))
-        merges = c[COUNT + 1] != 0 and m[MERGE] and _waits_for(c, words, 1, burst[PLACE])
-        if not merges and c[COUNT + mode] == m[DEPTH + mode]:
-            break
-        if m[REPLAYING]:
-            burst[ARRIVAL] = tick
-        burst[OUTSIDE] -= 1
-        if merges:
-            if mode == 0:
-                c[LAST_DONE] = max(c[LAST_DONE], tick + 1)
-            bank, arrival, is_last = burst[PLACE] & BANK_MASK, burst[ARRIVAL], burst[OUTSIDE] == 0
-            burst[PLACE] += 1 << COLUMN_SHIFT
-            serve_merged(m, c, bank, index, arrival, mode, tick + 1)
-        else:
-            is_last = burst[OUTSIDE] == 0
-            _put(m, c, words, mode, index, tick)
-            burst[PLACE] += 1 << COLUMN_SHIFT
-        c[ACCEPTED] += 1
-        if is_last:
-            index = following if following != NONE else pull(m)
-    c[INBOX_HEAD] = index
-    return bool(lacks_room(m, c, tick))
+def has_bursts(c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Return whether a burst for a bank waits in a buffer."""
+    return bool(lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE)
 
 
 @inlined
-def choose_mode(m: Row, c: Row, tick: int) -> None:
-    """Write drain: enter write mode above a watermark or without reads, leave it below the other with reads."""
-    reads, writes = c[COUNT], c[COUNT + 1]
-    begins = c[MODE] == 0 and (writes > m[DRAIN_ABOVE] or reads == 0)
-    if begins or (c[MODE] == 1 and writes < m[DRAIN_BELOW] and reads > 0):
-        c[MODE] = 1 - c[MODE]
-        wake_all(m, c, tick)
-
-
-@inlined
-def act_floor(m: Row, pc: Row) -> int:
-    """Return the earliest tick of an activate that the rules of a pseudo-channel allow; while it owes most, NEVER."""
-    if pc[OWED] >= MOST_OWED:
-        return NEVER
-    return int(max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]))
-
-
-@inlined
-def precharge(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
-    """Precharge a bank."""
-    pc_at(c, bank_at(c, bank)[BANK_PC])[PRECHARGES] += 1
-    close(c, bank)
-    row_command(m, c, bank, PRE, tick)
-    row_changed(m, c, words, bank)
-    if lowest(bank_mask(c, words, bank, c[MODE], ALL_BURSTS), words) != NONE:
-        pc = bank_at(c, bank)[BANK_PC]
-        at = max(tick + 1, act_ready(c, bank), act_floor(m, pc_at(c, pc)))
-        wake_row(c, ACT_WAKE, at | m[RISING])
+def has_hits(c: Row, words: Words, mode: int, bank: int) -> bool:
+    """Return whether a burst for a bank's open row waits in a buffer."""
+    return bool(lowest(bank_mask(c, words, bank, mode, ROW_HITS), words) != NONE)

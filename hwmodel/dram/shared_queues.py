@@ -11,20 +11,12 @@ on which nothing can happen.
 
 from __future__ import annotations
 
+from typing import Any
+
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.commands import act_ready, activate, column, column_ready, finish
-from hwmodel.dram.shared_buffers import (
-    accept,
-    act_floor,
-    choose_mode,
-    nominate_open,
-    precharge,
-    row_changed,
-    take,
-    wake_all,
-    wake_column,
-    wake_row,
-)
+from hwmodel.dram.buffers import accept, precharge
+from hwmodel.dram.commands import activate, column, finish
+from hwmodel.dram.shared_buffers import nominate_open, row_changed, take
 from hwmodel.dram.shared_refresh import close_unused, other_row_command, refresh_falls_due
 from hwmodel.dram.state import (
     ACCEPTED,
@@ -45,6 +37,7 @@ from hwmodel.dram.state import (
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
     ARRIVES,
+    AT_BANK,
     BANK_CONFLICTS,
     BANK_MASK,
     BANK_PC,
@@ -52,9 +45,11 @@ from hwmodel.dram.state import (
     COLUMN_CANDIDATES,
     COLUMN_FREE,
     COLUMN_WAKE,
+    COMMAND_SLOTS,
     CONFLICT,
     CONFLICTS,
     COUNT,
+    DELAY,
     DUE,
     FCFS,
     FREED,
@@ -65,6 +60,7 @@ from hwmodel.dram.state import (
     IS_ACTIVE,
     IS_REFRESHING,
     LAST_DONE,
+    LEVEL,
     LIVE,
     MAX_PCS,
     MISS,
@@ -105,12 +101,14 @@ from hwmodel.dram.state import (
     lowest,
     mode_mask,
     pc_at,
+    ready_at,
     remove,
     row_at,
     slot_at,
     trailing_zeros,
     word_of,
 )
+from hwmodel.dram.waking import act_floor, choose_mode, wake_all, wake_column, wake_row
 
 
 @inlined
@@ -142,7 +140,7 @@ def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
                 break
             at = floors[1] if row[ACTIVE_PC] else floors[0]
             if at <= tick:
-                at = column_ready(c, row[ACTIVE_BANK], RD + mode)
+                at = ready_at(c, RD + mode)[row[ACTIVE_BANK]]
             if at > tick:
                 wake = min(wake, at)
             elif row[ACTIVE_ARRIVAL] < best_arrival or (
@@ -170,7 +168,7 @@ def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, conflicts: b
     """Note when the last burst is done, and that the row may be closed: for a conflict, or for none."""
     c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
     state = bank_at(c, bank)
-    at = max(tick, state[PRE], pc_at(c, state[BANK_PC])[PRE])
+    at = max(tick, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE])
     if conflicts:
         wake_row(c, PRE_WAKE, at)
     if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
@@ -252,7 +250,7 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            at = column_ready(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK, RD + mode)
+            at = ready_at(c, RD + mode)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
             if at <= tick:
                 return position, tick
             wake = min(wake, at)
@@ -306,14 +304,14 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_SERIAL] = c[SERIAL]
     row[ACTIVE_BURST] = slot[SLOT_BURST]
     row[ACTIVE_OUTCOME] = CONFLICT if started else MISS
-    row[ACTIVE_READY] = state[RD + mode]
+    row[ACTIVE_READY] = tick + m[DELAY + AT_BANK * LEVEL + ACT * COMMAND_SLOTS + RD + mode]  # in the order of activates
     row[ACTIVE_PC] = state[BANK_PC]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
     row_changed(m, c, words, bank)
-    wake_column(c, ACTIVE_WAKE, state[RD + mode] | m[RISING])
+    wake_column(c, ACTIVE_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
     if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
-        wake_column(c, HIT_WAKE, state[RD + c[MODE]] | m[RISING])
+        wake_column(c, HIT_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
 
 
 @inlined
@@ -329,30 +327,17 @@ def _conflict(m: Row, c: Row, words: Words, mode: int, position: int, tick: int)
 
 
 @inlined
-def _row_slot(m: Row, c: Row, words: Words, tick: int) -> None:
-    """Issue at most one row command; set the tick of the next try."""
-    if c[ROW_FREE] > tick:
-        c[ROW_WAKE] = c[ROW_FREE]
-        return
-    issued = False
-    if c[OTHER_WAKE] <= tick:
-        issued = other_row_command(m, c, words, tick)
-    if c[DUE] != 0:
-        c[ROW_WAKE] = c[OTHER_WAKE]
-        return
-    if not issued:
-        position, command = _oldest_opener(m, c, words, tick)
-        if position != NEVER:
-            issued = True
-            if command == ACT:
-                _issue_act(m, c, words, c[MODE], position, tick)
-                c[ACT_WAKE] = _next_act(m, c, words, tick)
-            else:
-                _conflict(m, c, words, c[MODE], position, tick)
-    if m[CLOSE_AFTER] >= 0:
-        closing = NONE if issued else close_unused(m, c, words, tick)
-        c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
-    c[ROW_WAKE] = max(min(c[OTHER_WAKE], min(c[ACT_WAKE], c[PRE_WAKE])), tick + 1, c[ROW_FREE])
+def _open_or_close(m: Row, c: Row, words: Words, tick: int) -> bool:
+    """Issue the activate or precharge of the oldest burst for which one is ready; return whether there was one."""
+    position, command = _oldest_opener(m, c, words, tick)
+    if position == NEVER:
+        return False
+    if command == ACT:
+        _issue_act(m, c, words, c[MODE], position, tick)
+        c[ACT_WAKE] = _next_act(m, c, words, tick)
+    else:
+        _conflict(m, c, words, c[MODE], position, tick)
+    return True
 
 
 @inlined
@@ -385,7 +370,7 @@ def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            at = act_ready(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)
+            at = ready_at(c, ACT)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
             if at <= tick:
                 return position, tick
             wake = min(wake, at)
@@ -422,7 +407,7 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
         while found != 0:
             position = 64 * word + trailing_zeros(found)
             found &= found - 1
-            at = bank_at(c, slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK)[PRE]
+            at = ready_at(c, PRE)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
             if at > tick:
                 wake = min(wake, at)
             elif oldest != NONE or position > before:
@@ -452,14 +437,40 @@ def end_tick(m: Row, c: Row, words: Words, tick: int) -> bool:
 
 
 @inlined
-def issue(m: Row, c: Row, words: Words, tick: int) -> None:
-    """Issue the commands of a tick: a column command, then a row command."""
+def _row_slot(m: Row, c: Row, words: Words, tick: int, open_or_close: Any) -> None:
+    """Issue at most one row command; set the tick of the next try."""
+    if c[ROW_FREE] > tick:
+        c[ROW_WAKE] = c[ROW_FREE]
+        return
+    issued = False
+    if c[OTHER_WAKE] <= tick:
+        issued = other_row_command(m, c, words, tick)
+    if c[DUE] != 0:
+        c[ROW_WAKE] = c[OTHER_WAKE]
+        return
+    if not issued:
+        issued = open_or_close(m, c, words, tick)
+    if m[CLOSE_AFTER] >= 0:
+        closing = NONE if issued else close_unused(m, c, words, tick)
+        c[OTHER_WAKE] = min(c[OTHER_WAKE], tick + 1 if closing == NONE else closing)
+    c[ROW_WAKE] = max(min(c[OTHER_WAKE], min(c[ACT_WAKE], c[PRE_WAKE])), tick + 1, c[ROW_FREE])
+
+
+@inlined
+def issue_in_slots(m: Row, c: Row, words: Words, tick: int, column_slot: Any, open_or_close: Any) -> None:
+    """Issue the commands of a tick: a column command, then a row command, as the two functions choose them."""
     if c[REFRESH_DUE] <= tick:
         refresh_falls_due(m, c, words, tick)
     if c[COLUMN_WAKE] <= tick:
-        _column_slot(m, c, words, tick)
+        column_slot(m, c, words, tick)
     if c[ROW_WAKE] <= tick:
-        _row_slot(m, c, words, tick)
+        _row_slot(m, c, words, tick, open_or_close)
+
+
+@inlined
+def issue(m: Row, c: Row, words: Words, tick: int) -> None:
+    """Issue the commands of a tick from short buffers."""
+    issue_in_slots(m, c, words, tick, _column_slot, _open_or_close)
 
 
 @inlined

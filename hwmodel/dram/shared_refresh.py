@@ -8,8 +8,8 @@ ready. Activates of other banks may make it wait (each keeps it away for a while
 from __future__ import annotations
 
 from hwmodel.compiled import compiled
-from hwmodel.dram.commands import close, refresh_ready, row_command
-from hwmodel.dram.shared_buffers import nominate, precharge, row_changed, wake_all, wake_row
+from hwmodel.dram.buffers import has_hits, nominate, precharge, row_closed
+from hwmodel.dram.commands import close, row_command
 from hwmodel.dram.state import (
     ACT,
     ACT_WAKE,
@@ -45,15 +45,14 @@ from hwmodel.dram.state import (
     REFRESHES,
     REFRESHING,
     RISING,
-    ROW_HITS,
     USED_TICK,
     Row,
     Words,
     bank_at,
-    bank_mask,
-    lowest,
     pc_at,
+    ready_at,
 )
+from hwmodel.dram.waking import wake_all, wake_row
 
 
 @compiled
@@ -69,7 +68,7 @@ def _refresh_all(m: Row, c: Row, words: Words, tick: int) -> int:
         for bank in range(first, first + m[BANKS]):
             if bank_at(c, bank)[OPEN_ROW] != NONE:
                 close(c, bank)
-                row_changed(m, c, words, bank)
+                row_closed(m, c, words, bank)
         pc[PRECHARGE_ALLS] += 1
         row_command(m, c, first, PREAB, tick)
         return NONE
@@ -113,12 +112,12 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
         if own[OPEN_ROW] != NONE:
             if own[IS_ACTIVE]:
                 continue  # its column command sets the wake
-            at = max(pc[PRE], own[PRE])
+            at = max(pc[PRE], ready_at(c, PRE)[bank])
             if at <= tick:
                 precharge(m, c, words, bank, tick)
                 return True, tick
         else:
-            at = max(tick, pc[REFPB], refresh_ready(c, bank)) | m[RISING]
+            at = max(tick, pc[REFPB], ready_at(c, REFPB)[bank]) | m[RISING]
             if at <= tick:
                 row_command(m, c, bank, REFPB, tick)
                 pc[REFRESHES] += 1
@@ -132,7 +131,7 @@ def _refresh_one(m: Row, c: Row, words: Words, tick: int) -> tuple[bool, int]:
                 own[REFRESHED_UNTIL] = tick + m[REFRESH_TICKS]
                 nominate(m, c, words, 0, bank)
                 nominate(m, c, words, 1, bank)
-                wake_row(c, ACT_WAKE, max(tick + 1, own[ACT]) | m[RISING])
+                wake_row(c, ACT_WAKE, max(tick + 1, ready_at(c, ACT)[bank]) | m[RISING])
                 return True, tick
         wake = min(wake, at)
     return False, wake
@@ -150,15 +149,9 @@ def close_unused(m: Row, c: Row, words: Words, tick: int) -> int:
             state = bank_at(c, bank)
             if state[OPEN_ROW] == NONE or state[IS_ACTIVE]:
                 continue
-            if (
-                max(
-                    lowest(bank_mask(c, words, bank, 0, ROW_HITS), words),
-                    lowest(bank_mask(c, words, bank, 1, ROW_HITS), words),
-                )
-                != NONE
-            ):
+            if has_hits(c, words, 0, bank) or has_hits(c, words, 1, bank):
                 continue
-            at = max(state[USED_TICK] + m[CLOSE_AFTER], state[PRE], pc[PRE])
+            at = max(state[USED_TICK] + m[CLOSE_AFTER], ready_at(c, PRE)[bank], pc[PRE])
             if at <= tick:
                 precharge(m, c, words, bank, tick)
                 return NONE

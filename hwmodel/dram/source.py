@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.intake import decode
+from hwmodel.dram.intake import decode, decode_linear
 from hwmodel.dram.state import (
     ACCEPTED,
     ARRIVAL,
@@ -27,6 +27,7 @@ from hwmodel.dram.state import (
     INBOX_HEAD,
     IS_WRITE,
     LINEAR,
+    LINEAR_MAP,
     LINK,
     LOG,
     LOG_ROWS,
@@ -176,29 +177,31 @@ def _draw(m: Row, most: int) -> int:
     streams, length = segment[STREAMS], segment[LENGTH]
     row, step, stream, part = m[SOURCE_RUN], m[SOURCE_STEP], m[SOURCE_STREAM], m[SOURCE_PART]
     place, decoded, index = m[SOURCE_PLACE], m[SOURCE_ADDRESS], m[SOURCE_INDEX]
+    linear, table, capacity, burst_bytes = m[LINEAR], pointer_of(m[LINEAR_MAP]), m[CAPACITY], m[BURST_BYTES]
+    parts, gap = m[SOURCE_PARTS], m[SOURCE_GAP]
     first = following = m[FREE_BURST]
     burst = burst_at(m, first)
     for _ in range(count):
         burst = burst_at(m, following)
         following = burst[LINK]
         run = row_at(runs, (row + stream) * RUN_FIELDS)
-        address = run[START] + step * run[STRIDE] + part * m[BURST_BYTES]
-        if address < 0 or address >= m[CAPACITY]:
-            address %= m[CAPACITY]
-        if m[LINEAR]:
-            place ^= decode(m, address ^ decoded)
+        address = run[START] + step * run[STRIDE] + part * burst_bytes
+        if address < 0 or address >= capacity:
+            address %= capacity
+        if linear:
+            place ^= decode_linear(table, address ^ decoded)
             decoded = address
         else:
             place = decode(m, address)
         burst[MERGED] = NONE
         burst[OUTSIDE] = burst[UNDONE] = 1
         burst[PLACE] = place & PLACE_MASK
-        burst[ARRIVAL] = index // m[SOURCE_PARTS] * m[SOURCE_GAP] if m[SOURCE_GAP] else 0
+        burst[ARRIVAL] = index // parts * gap if gap else 0
         burst[REQUEST] = -2 - index
         burst[IS_WRITE] = run[DIRECTION]
         index += 1
         part += 1
-        if part < m[SOURCE_PARTS]:
+        if part < parts:
             continue
         part = 0
         stream += 1
@@ -210,7 +213,7 @@ def _draw(m: Row, most: int) -> int:
             continue
         step = 0
         row += streams
-        if index == (segment[FIRST] + segment[ACCESSES]) * m[SOURCE_PARTS] and index < m[SOURCE_INDEX] + m[SOURCE_LEFT]:
+        if index == (segment[FIRST] + segment[ACCESSES]) * parts and index < m[SOURCE_INDEX] + m[SOURCE_LEFT]:
             m[SOURCE_SEGMENT] += 1
             segment = _segment(m)
             row, streams, length = segment[RUNS], segment[STREAMS], segment[LENGTH]

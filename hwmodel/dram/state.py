@@ -4,10 +4,14 @@ Everything is int64 in a dozen flat arrays (`DramState`), so that compiled code 
 it too. Compiled functions take plain pointers to rows (`pc[READS]`, `bank[OPEN_ROW]`), free of reference counts,
 which would cost more than the scheduling itself. Nothing here knows about time or policy.
 
-A waiting burst has a position in one of its channel's two buffers (reads, writes). Positions are given out in the
-order of acceptance, so that sets of bursts are bit masks in which the lowest bit is the oldest; when they run out,
-the waiting bursts move together. A mask is `len(memory.words)` words of 64 bits: the length of that tuple is known
-when the code is compiled, so loops over words cost nothing for queues of usual depth.
+A waiting burst has a position in one of its channel's two buffers (reads, writes); sets of positions are bit masks of
+`len(state.words)` words of 64 bits. The length of that tuple is known when the code is compiled.
+
+In short buffers positions are given out in the order of acceptance, so that in a mask the lowest bit is the oldest;
+when they run out, the waiting bursts move together. In deep ones, whose masks have several words, the bursts of a bank
+are lists, and what is asked of all banks stands in rows over them: for each kind of command and buffer the key of the
+burst that would get it (`KEYS`), which is lower the older the burst is. Masks (`BANKS_WITH`) say which banks have one.
+So the oldest burst that is ready is a minimum over a row, eight banks at a time.
 """
 
 from __future__ import annotations
@@ -62,8 +66,8 @@ BANK_MASK = (1 << BANK_BITS) - 1
  REQUESTS_LEFT, LAST_ARRIVAL, NOW, COMPLETED, TRACED, LOGGED, POOL_ROWS, ADDRESS_MAP, LINEAR_MAP, POOL,
  REQUESTS, COMPLETIONS, CHANNEL_STATE, QUEUE_STATE, BIN_BYTES, TRACE, BURST_LOG, BANK_STRIDE, SOURCE_SEGMENTS,
  SOURCE_RUNS, SOURCE_PARTS, SOURCE_GAP, SOURCE_INDEX, SOURCE_LEFT, SOURCE_SEGMENT, SOURCE_RUN, SOURCE_STEP,
- SOURCE_STREAM, SOURCE_PART, SOURCE_ADDRESS, SOURCE_PLACE, SOURCE_CHANNEL, SOURCE_NOW, OWN_STACK_RULES,
- FOLD, FOLD_SHIFT, FOLD_UNIT, SCRATCH) = range(83)
+ SOURCE_STREAM, SOURCE_PART, SOURCE_ADDRESS, SOURCE_PLACE, SOURCE_CHANNEL, SOURCE_NOW,
+ FOLD, FOLD_SHIFT, FOLD_UNIT, SCRATCH) = range(82)
 DELAY = SCRATCH + 14  # [level, previous command, following command], ticks
 PLACES = DELAY + 6 * COMMAND_SLOTS * COMMAND_SLOTS
 # `pool`: one row per run of neighbouring bursts of a request in one row of a bank. PLACE is that of the first one still
@@ -74,13 +78,15 @@ POOL_FIELDS = 8  # a cache line
 REMAINING, DONE, REQUEST_FIELDS = range(3)
 # A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued. COLUMN_WAKE
 # and ROW_WAKE sum up those of active bursts and row hits, and of activates, precharges and the other row commands.
-# RECOUNTED: whether COUNT changed since the mode was chosen. BIN: the time bin met last, which began at BIN_START.
+# RECOUNTED: whether COUNT changed since the mode was chosen. BIN: the time bin met last, which began at BIN_START. AGE
+# is the last one given out.
 (INDEX, TICK, ASLEEP, COLUMN_WAKE, ROW_WAKE, ARRIVES, INBOX_HEAD, INBOX_TAIL, MODE, COUNT, _1, TAIL, _2,
  ACTIVE, _3, SERIAL, DUE, DUE_PC, REFRESH_DUE, ROW_FREE, COLUMN_FREE, FREED, ACCEPTED, MERGED_READS, _4,
  LAST_DONE, LAST_BANK, QUEUED, DRAINING, FULL_BANKS, CLOSED_BANKS, READ_BANKS, WRITE_BANKS,
  CONFLICT_BANKS, ACTIVE_WAKE, HIT_WAKE, ACT_WAKE, PRE_WAKE, OTHER_WAKE, ACTIVE_FIRST, _5,
- RECOUNTED, BIN_START, BIN) = range(44)
-CHANNEL_FIELDS = 48
+ RECOUNTED, BIN_START, BIN, AGE) = range(45)
+BANKS_WITH = 48  # [kind of key, mode, pseudo-channel], and of active bursts: masks of the banks that have one
+CHANNEL_FIELDS = 64
 # A pseudo-channel. FAW is a ring of the last four activates; REFRESHING is a bank's place, or NONE, of
 # the OWED refreshes of single banks the oldest.
 (PC_READY, _1, _2, _3, _4, _5, _6, _7, OPEN_BANKS, ACTIVE_BANKS, REFRESHING, FAW_PLACE, FAW, _8, _9,
@@ -88,14 +94,19 @@ CHANNEL_FIELDS = 48
  HITS, MISSES, CONFLICTS, ACTIVATES, PRECHARGES, PRECHARGE_ALLS, CLOSED, REFRESHES, LATENCY_SUM,
  LATENCY_MAX, OWED, NEXT_BANK) = range(40)
 PC_FIELDS = 40
-# A bank. Q_ columns are of a bank's own queue: masks of its positions; a lower bound of its next command.
-# GROUP_AT and STACK_AT: places of ready rows.
-(BANK_READY, _1, _2, _3, _4, _5, _6, _7, OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, GROUP_AT,
- STACK_AT, ACT_TICK, USED_TICK, REFRESHED_UNTIL, BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS, OPENED_BY, STREAK,
- Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE) = range(29)
-BANK_FIELDS = 32
-SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST = range(3)
+# A bank. OPENED_ columns are of the burst that it was activated for (its request, pool row, outcome, mode). With deep
+# buffers, HIT_ and OTHER_ are ends of the lists of its waiting bursts of a mode, oldest first: of the open row, and all
+# others. In their place a bank's own queue has Q_ columns: masks of its positions; a lower bound of its next command.
+(OPEN_ROW, IS_ACTIVE, IS_REFRESHING, BANK_PC, ACT_TICK, USED_TICK, REFRESHED_UNTIL, OPENED_BY,
+ BANK_ACTIVATES, BANK_CONFLICTS, BANK_BURSTS, STREAK, OPENED_FOR, OPENED_AS, OPENED_IN, _1,
+ HIT_FIRST, _2, HIT_LAST, _3, OTHER_FIRST, _4, OTHER_LAST, _5) = range(24)
+Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE = range(HIT_FIRST, HIT_FIRST + 7)
+BANK_FIELDS = 24
+# A position. Ages, in the place of arrivals, order the bursts of a deep buffer: (arrival, how many before in the tick).
+SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST, SLOT_NEXT = range(4)
+SLOT_AGE = SLOT_ARRIVAL
 SLOT_FIELDS = 4
+AGE_SHIFT = 12
 # An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
 # ACTIVE_FIRST.
 ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY, ACTIVE_PC = range(7)
@@ -106,19 +117,27 @@ ACTIVE_FIELDS = 8
 LIVE, STARTED, HELD, MODE_MASKS = range(4)
 COLUMN_CANDIDATES, ACT_CANDIDATES, PRE_CANDIDATES, PC_MASKS = range(4)
 ALL_BURSTS, ROW_HITS, BANK_MASKS = range(3)
+# Kinds of keys: of a column command, an activate, a precharge. A key is an age and a bank of the channel. Those of
+# active bursts are negative, so that they go first: (arrival, order of their activates) and a bank.
+COLUMN_KEYS, ACT_KEYS, PRE_KEYS, KEY_KINDS = range(4)
+ACTIVE_KEYS = KEY_KINDS  # those of column keys that are active bursts'
+KEY_BANK_BITS, SERIAL_BITS = 7, 14
+KEY_BANK_MASK, SERIAL_MASK = (1 << KEY_BANK_BITS) - 1, (1 << SERIAL_BITS) - 1
+FIRST_KEY = -(1 << 62)
 QUEUE_POSITIONS, PENDING_ENTRIES = 64, 512
 # Refreshes of single banks that a pseudo-channel may owe before they go before its activates. JESD238 lets eight
 # refreshes wait, and so does AMD's HBM controller (PG313, Refresh, deficit mode); those are of all banks, so that no
 # bank here is later than there.
 MOST_OWED = 8
 # Sizes that are compiled in, and the offsets of a channel's parts
-MAX_PCS, MAX_STACK_IDS, MAX_GROUPS, MAX_BANKS = 2, 8, 32, 64  # the last three of a pseudo-channel
+MAX_PCS, MAX_BANKS = 2, 64  # banks of a pseudo-channel
+BANK_SHIFT = 6
 CHANNEL_BANKS = MAX_PCS * MAX_BANKS
 PCS = CHANNEL_FIELDS
-STACK_ROWS = PCS + MAX_PCS * PC_FIELDS
-GROUP_ROWS = STACK_ROWS + MAX_PCS * MAX_STACK_IDS * COMMAND_SLOTS
-BANK_ROWS = GROUP_ROWS + MAX_PCS * MAX_GROUPS * COMMAND_SLOTS
-ACTIVE_ROWS = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS
+LANES = 8  # banks that are looked at together
+BANK_ROWS = PCS + MAX_PCS * PC_FIELDS
+READY = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS  # [command, bank], ticks; what the pseudo-channel wants comes to it
+ACTIVE_ROWS = KEYS = READY + COMMAND_SLOTS * CHANNEL_BANKS  # in short and in deep buffers
 ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be, so that they need not move with every one
 ACTIVE_FRONT = 32  # of the places, from which they move to the first ones: so few stay in the cache
 SLOTS = ACTIVE_ROWS + 2 * ACTIVE_PLACES * ACTIVE_FIELDS
@@ -208,29 +227,100 @@ def _prefetch(_context: Any, _pointer: Any) -> Any:
     return types.void(_POINTER), generate
 
 
+_MASKED = ir.VectorType(ir.IntType(1), LANES)
+_VECTOR = ir.VectorType(ir.IntType(64), LANES)
+
+
+def _all_lanes(builder: Any, value: Any) -> Any:
+    """Return a vector of one value."""
+    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), LANES), None))
+
+
+def _at(builder: Any, row: Any, place: Any = None) -> Any:
+    """Return the pointer to the vector that begins at a place of a row."""
+    return builder.bitcast(builder.gep(row, [place]) if place else row, _VECTOR.as_pointer())
+
+
+def _least(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", one, other), one, other)
+
+
+def _raise(builder: Any, row: Any, new: Any) -> None:
+    old, zero = builder.load(_at(builder, row), align=8), ir.Constant(_VECTOR, None)
+    # max(old, new) as new - min(new - old, 0): a choice between the two would become a masked store, which is slow
+    builder.store(builder.sub(new, _least(builder, builder.sub(new, old), zero)), _at(builder, row), align=8)
+
+
 def _raise_row(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
-    return _raising(COMMAND_SLOTS)
-
-
-def _raise_columns(_context: Any, _row: Any, _after: Any, _tick: Any) -> Any:
-    return _raising(2)
-
-
-def _raising(count: int) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        lanes = ir.VectorType(ir.IntType(64), count)
-        row, after = (builder.bitcast(argument, lanes.as_pointer()) for argument in arguments[:2])
-        lane = ir.Constant(ir.IntType(32), 0)
-        one = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[2], lane)
-        ticks = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), count), None))
-        old, new = builder.load(row, align=8), builder.add(ticks, builder.load(after, align=8))
-        # max(old, new) as new - min(new - old, 0): a choice between the two would become a masked store, which is slow
-        zero, ahead = ir.Constant(lanes, None), builder.sub(new, old)
-        behind = builder.select(builder.icmp_signed("<", ahead, zero), ahead, zero)
-        builder.store(builder.sub(new, behind), row, align=8)
+        row, after, tick = arguments
+        _raise(builder, row, builder.add(_all_lanes(builder, tick), builder.load(_at(builder, after), align=8)))
         return context.get_dummy_value()
 
     return types.void(_POINTER, _POINTER, types.int64), generate
+
+
+def _raise_lanes(_context: Any, _row: Any, _lanes: Any, _tick: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        row, lanes, tick = arguments
+        chosen = builder.bitcast(builder.trunc(lanes, ir.IntType(LANES)), _MASKED)
+        _raise(builder, row, builder.select(chosen, _all_lanes(builder, tick), _all_lanes(builder, _LOWEST)))
+        return context.get_dummy_value()
+
+    return types.void(_POINTER, types.int64, types.int64), generate
+
+
+def _least_of_banks(context: Any, builder: Any, banks: list[Any], value: Any) -> Any:
+    """Return the least value of the banks in masks, or NEVER; `value` returns those of a block of lanes."""
+    never, one = _all_lanes(builder, _HIGHEST), ir.Constant(ir.IntType(1), 1)
+    least = cgutils.alloca_once_value(builder, never)
+    for number, mask in enumerate(banks):
+        left = cgutils.alloca_once_value(builder, mask)
+        test, body, end = (builder.append_basic_block(name) for name in ("test", "body", "end"))
+        builder.branch(test)
+        builder.position_at_end(test)
+        bits = builder.load(left)
+        builder.cbranch(builder.icmp_unsigned("!=", bits, _ZERO), body, end)
+        builder.position_at_end(body)
+        place = builder.and_(builder.cttz(bits, one), ir.Constant(ir.IntType(64), -LANES))
+        here = builder.and_(builder.lshr(bits, place), _ALL)
+        builder.store(builder.xor(bits, builder.shl(here, place)), left)
+        chosen = builder.bitcast(builder.trunc(here, ir.IntType(LANES)), _MASKED)
+        found = value(builder.add(place, ir.Constant(ir.IntType(64), number * MAX_BANKS)), chosen, never)
+        builder.store(_least(builder, found, builder.load(least)), least)
+        builder.branch(test)
+        builder.position_at_end(end)
+    kind = ir.FunctionType(ir.IntType(64), [_VECTOR])
+    insert_function: Any = cgutils.get_or_insert_function
+    reduce = insert_function(builder.module, kind, f"llvm.vector.reduce.smin.v{LANES}i64")
+    return builder.call(reduce, [builder.load(least)])
+
+
+def _oldest_ready(_context: Any, _ready: Any, _keys: Any, _first: Any, _second: Any, _tick: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        ready, keys, *banks, tick = arguments
+        now = _all_lanes(builder, tick)
+
+        def value(place: Any, chosen: Any, never: Any) -> Any:
+            at, key = (builder.load(_at(builder, row, place), align=8) for row in (ready, keys))
+            return builder.select(builder.and_(chosen, builder.icmp_signed("<=", at, now)), key, never)
+
+        return _least_of_banks(context, builder, banks, value)
+
+    return types.int64(_POINTER, _POINTER, types.int64, types.int64, types.int64), generate
+
+
+def _first_ready(_context: Any, _ready: Any, _first: Any, _second: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        ready, *banks = arguments
+
+        def value(place: Any, chosen: Any, never: Any) -> Any:
+            return builder.select(chosen, builder.load(_at(builder, ready, place), align=8), never)
+
+        return _least_of_banks(context, builder, banks, value)
+
+    return types.int64(_POINTER, types.int64, types.int64), generate
 
 
 def _advance_pointer(_context: Any, _pointer: Any, _offset: Any) -> Any:
@@ -254,6 +344,7 @@ def _pointer_of_number(_context: Any, _number: Any) -> Any:
     return _POINTER(types.int64), generate
 
 
+_LOWEST, _HIGHEST, _ZERO, _ALL = (ir.Constant(ir.IntType(64), value) for value in (-NEVER, NEVER, 0, (1 << LANES) - 1))
 _make_pointer_type: Any = types.CPointer
 _POINTER = _make_pointer_type(types.int64)
 trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is not zero
@@ -263,7 +354,10 @@ pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 ar
 count_ones: Any = intrinsic(_count_ones)  # of 64 bits
 prefetch: Any = intrinsic(_prefetch)  # what a pointer points to will soon be needed
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
-raise_columns: Any = intrinsic(_raise_columns)  # the same for two command slots: of a read and of a write
+raise_lanes: Any = intrinsic(_raise_lanes)  # row[i] = max(row[i], tick) for the lanes of a mask
+# of the banks in two masks, one of each pseudo-channel: the least key whose ready tick has come, or NEVER
+oldest_ready: Any = intrinsic(_oldest_ready)
+first_ready: Any = intrinsic(_first_ready)  # the first ready tick of the banks in two masks, or NEVER
 row_at: Any = intrinsic(_advance_pointer)  # the pointer a number of values further on
 number_of: Any = intrinsic(_number_of_pointer)
 pointer_of: Any = intrinsic(_pointer_of_number)
@@ -324,6 +418,43 @@ def pc_at(c: Row, pc: int) -> Row:
 def bank_at(c: Row, bank: int) -> Row:
     """Return the row of a bank of the channel; it begins with the earliest ticks of its commands."""
     return row_at(c, BANK_ROWS + bank * BANK_FIELDS)
+
+
+@inlined
+def ready_at(c: Row, command: int) -> Row:
+    """Return the earliest ticks of a command by bank of the channel; the pseudo-channel may ask for more."""
+    return row_at(c, READY + command * CHANNEL_BANKS)
+
+
+@inlined
+def keys_at(c: Row, kind: int, mode: int) -> Row:
+    """Return the row of the keys of a kind of command, by bank of the channel."""
+    return row_at(c, KEYS + (2 * kind + mode) * CHANNEL_BANKS)
+
+
+@inlined
+def banks_with(c: Row, kind: int, mode: int) -> Row:
+    """Return the masks, by pseudo-channel, of the banks that have a key of a kind."""
+    return row_at(c, BANKS_WITH + (2 * kind + mode) * MAX_PCS)
+
+
+@inlined
+def has_key(c: Row, kind: int, mode: int, bank: int) -> bool:
+    """Return whether a bank of the channel has a key of a kind."""
+    return bool((banks_with(c, kind, mode)[bank >> BANK_SHIFT] >> (bank & (MAX_BANKS - 1))) & 1)
+
+
+@inlined
+def set_key(c: Row, kind: int, mode: int, bank: int, key: int) -> None:
+    """Give a bank of the channel a key."""
+    keys_at(c, kind, mode)[bank] = key
+    banks_with(c, kind, mode)[bank >> BANK_SHIFT] |= 1 << (bank & (MAX_BANKS - 1))
+
+
+@inlined
+def drop_key(c: Row, kind: int, mode: int, bank: int) -> None:
+    """Take a key of a bank away, if it has one."""
+    banks_with(c, kind, mode)[bank >> BANK_SHIFT] &= ~(1 << (bank & (MAX_BANKS - 1)))
 
 
 @inlined

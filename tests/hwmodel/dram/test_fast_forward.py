@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from regular_traffic import FIELDS, Memory, outcome, policies, random_memory, random_traffic
 
+from hwmodel.dram import boundaries
 from hwmodel.dram.config import load_config
 from hwmodel.dram.replay import replay
 from hwmodel.dram.traffic import Traffic, gather, streams, trace
@@ -145,3 +148,29 @@ def test_every_scheduler_finds_periods() -> None:
     names, skipped = differences(memory, streams([0], [64], [False], 40_000))
     assert names == []
     assert [*found.values(), skipped] == [1, 1, 1, True]
+
+
+@pytest.mark.parametrize("writes", [[False, True], [False, False, True]])
+def test_streams_that_meet_in_other_rows_of_the_same_banks_are_fast_forwarded_when_their_state_comes_again(
+    writes: list[bool],
+) -> None:
+    """A copy and a triad of HBM2: 114 and 340 refresh intervals until a state comes again."""
+    memory = shipped("ram2_hbm2_rh32")
+    starts = [i * (1 << 28) + i * 33 * 64 for i in range(len(writes))]
+    assert differences(memory, streams(starts, [64] * len(writes), writes, 750_000 // len(writes))) == ([], True)
+
+
+def test_states_that_do_not_come_again_are_written_down_ever_more_seldom() -> None:
+    memory, written = shipped("ram2_hbm3_rh32"), 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal written
+        written += 1
+        return describe(*arguments)
+
+    describe = boundaries.describe
+    with mock.patch.object(boundaries, "describe", counted):
+        ticks = replay(memory.dram(), streams([0, 1 << 29], [64, 64], [False, True], 300_000))
+    intervals = ticks // memory.timing.nREFI
+    assert intervals > 500
+    assert written < 0.1 * intervals

@@ -1,0 +1,65 @@
+"""When a channel of shared buffers may act next, and in which mode: lower bounds that events bring nearer."""
+
+from __future__ import annotations
+
+from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.state import (
+    ACT,
+    ACT_WAKE,
+    COLUMN_WAKE,
+    COUNT,
+    DRAIN_ABOVE,
+    DRAIN_BELOW,
+    FAW,
+    FAW_PLACE,
+    FAW_TICKS,
+    HIT_WAKE,
+    MODE,
+    MOST_OWED,
+    NEVER,
+    OWED,
+    PRE_WAKE,
+    RISING,
+    ROW_WAKE,
+    Row,
+)
+
+
+@inlined
+def wake_row(c: Row, wake: int, tick: int) -> None:
+    """A row command may be possible from a tick on."""
+    c[wake] = min(c[wake], tick)
+    c[ROW_WAKE] = min(c[ROW_WAKE], tick)
+
+
+@inlined
+def wake_column(c: Row, wake: int, tick: int) -> None:
+    """A column command may be possible from a tick on."""
+    c[wake] = min(c[wake], tick)
+    c[COLUMN_WAKE] = min(c[COLUMN_WAKE], tick)
+
+
+@compiled
+def wake_all(m: Row, c: Row, tick: int) -> None:
+    """Any command may be possible from a tick on."""
+    wake_column(c, HIT_WAKE, tick | m[RISING])
+    wake_row(c, ACT_WAKE, tick)
+    wake_row(c, PRE_WAKE, tick)
+
+
+@inlined
+def choose_mode(m: Row, c: Row, tick: int) -> None:
+    """Write drain: enter write mode above a watermark or without reads, leave it below the other with reads."""
+    reads, writes = c[COUNT], c[COUNT + 1]
+    begins = c[MODE] == 0 and (writes > m[DRAIN_ABOVE] or reads == 0)
+    if begins or (c[MODE] == 1 and writes < m[DRAIN_BELOW] and reads > 0):
+        c[MODE] = 1 - c[MODE]
+        wake_all(m, c, tick)
+
+
+@inlined
+def act_floor(m: Row, pc: Row) -> int:
+    """Return the earliest tick of an activate that the rules of a pseudo-channel allow; while it owes most, NEVER."""
+    if pc[OWED] >= MOST_OWED:
+        return NEVER
+    return int(max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]))

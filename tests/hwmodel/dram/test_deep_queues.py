@@ -1,0 +1,86 @@
+"""Deep buffers against short ones: the same policy with other data structures must do the same to the tick.
+
+`Policy.mask_words` decides which a channel has; with two words any of the policies runs on deep ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from regular_traffic import outcome, policies, random_memory, random_traffic
+
+from hwmodel.dram import state as k
+from hwmodel.dram.config import load_config
+from hwmodel.dram.controller import Dram
+from hwmodel.dram.policy import Policy
+
+POLICIES = [policy for policy in policies() if policy[0] != "per-bank-queues"]
+Array = np.ndarray[Any, Any]
+TWO_WORDS = property(lambda policy: 2)
+
+
+def differences(seed: int, fast_forward: bool) -> list[str]:
+    """Return the names of what differs between short and deep buffers, for random traffic on a random memory."""
+    rng = np.random.default_rng(seed)
+    memory = random_memory(rng, POLICIES[seed % len(POLICIES)], 42)
+    traffic = random_traffic(rng, memory)
+    short, _ = outcome(memory, traffic, fast_forward=False)
+    with mock.patch.object(Policy, "mask_words", TWO_WORDS):
+        deep, _ = outcome(memory, traffic, fast_forward)
+    return [name for name in short if short[name] != deep[name]]
+
+
+def test_deep_buffers_do_what_short_ones_do_under_every_policy() -> None:
+    assert {seed: names for seed in range(2 * len(POLICIES)) if (names := differences(seed, False))} == {}
+
+
+def test_deep_buffers_are_fast_forwarded_to_what_short_ones_do() -> None:
+    seeds = range(100_000, 100_000 + len(POLICIES))
+    assert {seed: names for seed in seeds if (names := differences(seed, True))} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_of_two_thousand_replays_none_differs_on_deep_buffers(part: int) -> None:
+    seeds = range(200_000 + 500 * part, 200_000 + 500 * (part + 1))
+    assert {seed: names for seed in seeds if (names := differences(seed, seed % 2 == 0))} == {}
+
+
+def commands(policy: Policy, writes: int, serial: int = 0) -> list[Array]:
+    """Return the commands and bursts of a channel under 3,000 random bursts, so many in ten of them writes.
+
+    `serial` is the number that the first activate gets.
+    """
+    config = load_config("ram2_hbm3_rh32")
+    tables = config.address_map.compiled()
+    dram = Dram(config.timing, config.organisation, 1, tables, policy, record_commands=True, log_bursts=True)
+    dram.state.channels[:, k.SERIAL] = serial
+    rng = np.random.default_rng(writes)
+    dram.reserve(3_000)
+    for number in range(3_000):
+        address, is_write = int(rng.integers(1 << 12)) * 64, bool(rng.integers(10) < writes)
+        dram.enqueue(address, dram.open_request(1), is_write, number // 3)
+    dram.drain()
+    return [dram.commands(), dram.bursts()]
+
+
+@pytest.mark.parametrize("writes", [0, 4, 10])
+@pytest.mark.parametrize("scheduler", ["fr-fcfs", "fr-fcfs-row-hit", "fcfs"])
+def test_every_command_comes_at_the_same_tick(scheduler: str, writes: int) -> None:
+    policy = replace(load_config("ram2_hbm3_rh32").policy, scheduler=scheduler, refresh="per-bank")
+    short = commands(policy, writes)
+    with mock.patch.object(Policy, "mask_words", TWO_WORDS):
+        deep = commands(policy, writes)
+    assert all(np.array_equal(one, other) for one, other in zip(short, deep, strict=True))
+
+
+@pytest.mark.parametrize("activates", [1, 7, 20])
+def test_the_order_of_activates_survives_their_numbers_running_out(activates: int) -> None:
+    policy = load_config("ram2_hbm3_rh32").policy
+    with mock.patch.object(Policy, "mask_words", TWO_WORDS):
+        before, after = (commands(policy, 4, serial) for serial in (0, (1 << k.SERIAL_BITS) - activates))
+    assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
