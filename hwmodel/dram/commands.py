@@ -24,6 +24,7 @@ from hwmodel.dram.state import (
     BANK_BURSTS,
     BANK_PC,
     BANK_STRIDE,
+    BANKS,
     BIN,
     BIN_BYTES,
     BIN_START,
@@ -254,12 +255,15 @@ def column(m: Row, c: Row, bank: int, mode: int, tick: int) -> None:
 @inlined
 def _raise_stack_ids(m: Row, c: Row, bank: int, pc: int, mode: int, tick: int) -> None:
     """Let the banks of all stack IDs of a pseudo-channel wait for columns after one of a bank."""
-    own, banks, first = bank >> m[STACK_ID_SHIFT], 1 << m[STACK_ID_SHIFT], pc * m[BANK_STRIDE]
-    for _ in range(m[STACK_IDS]):
-        level = AT_STACK_ID if first >> m[STACK_ID_SHIFT] == own else AT_SIBLING
-        _raise_banks(m, c, level, first, banks, RD + mode, RD, tick)
-        _raise_banks(m, c, level, first, banks, RD + mode, WR, tick)
-        first += banks
+    banks, first = 1 << m[STACK_ID_SHIFT], pc * m[BANK_STRIDE]
+    own = bank & -banks
+    _raise_banks(m, c, AT_STACK_ID, own, banks, RD + mode, RD, tick)
+    _raise_banks(m, c, AT_STACK_ID, own, banks, RD + mode, WR, tick)
+    for following in range(RD, WR + 1):
+        if m[DELAY + AT_SIBLING * LEVEL + (RD + mode) * COMMAND_SLOTS + following] > 0:
+            for other in range(first, first + m[BANKS], banks):
+                if other != own:
+                    _raise_banks(m, c, AT_SIBLING, other, banks, RD + mode, following, tick)
 
 
 @compiled

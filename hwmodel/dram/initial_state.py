@@ -169,7 +169,7 @@ def _check_organisation(organisation: Organisation, stacks: int, policy: Policy)
 
 def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
     """Return delay[level, previous, following] and the length of the window of four activates."""
-    delay = np.full((len(LEVELS) + 1, k.COMMAND_SLOTS, k.COMMAND_SLOTS), -(1 << 40), np.int64)
+    delay = np.full((len(LEVELS) + 1, k.COMMAND_SLOTS, k.COMMAND_SLOTS), k.LONG_AGO, np.int64)
     faw_ticks = 0
     for rule in table:
         if rule.level == "channel" or not rule.previous:
@@ -190,6 +190,8 @@ def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
                     raise ValueError(f"{rule}: after {previous} there is no rule for {following} at a {rule.level}")
                 cell = plane, COMMANDS.index(previous), COMMANDS.index(following)
                 delay[cell] = max(delay[cell], rule.ticks)
+    for plane in (k.AT_STACK_ID, k.AT_BANK_GROUP, k.AT_SIBLING):  # what holds in the pseudo-channel need not hold twice
+        delay[plane][delay[plane] <= delay[k.AT_PSEUDO_CHANNEL]] = k.LONG_AGO
     return delay, faw_ticks
 
 
