@@ -241,15 +241,16 @@ def report(truths: Mapping[str, Truth], judged: Mapping[tuple[str, str], Sequenc
 
 
 def _preface(judged: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> list[str]:
-    seeds = len(next(iter(judged.values())))
-    found = [run["found"] for (_, sampler), runs in judged.items() if sampler == "best-first" for run in runs]
-    median = 100 * float(np.median(found))
+    seeds, found = len(next(iter(judged.values()))), dict[str, list[float]]()
+    for (_, sampler), runs in judged.items():
+        found.setdefault(sampler, []).extend(run["found"] for run in runs)
+    shares = ", ".join(f"{sampler} {100 * float(np.median(numbers)):.1f} %" for sampler, numbers in found.items())
     text = (
         f"Medians over {seeds} seeds, in square brackets the interval that has the median with "
         f"{100 * CONFIDENCE:.0f} % confidence, in round ones the range from the 5 % to the 95 % quantile of the seeds; "
         "all in per cent: of the points of the space, of the optimum, or of the true hypervolume. Written by "
-        "`python studies/search_quality.py`, which says what each means. Over all spaces best-first finds the optimum "
-        f"after {median:.1f} % of the simulations in the median. Not here: {_left_out()}."
+        "`python studies/search_quality.py`, which says what each means. Over all spaces, in the median the optimum is "
+        f"found after this part of the simulations: {shares}. Not here: {_left_out()}."
     )
     return textwrap.wrap(text, width=120, break_on_hyphens=False)
 
