@@ -221,9 +221,7 @@ def test_an_unknown_name_lists_the_nearest() -> None:
 
 def test_an_organisation_that_the_controller_has_no_room_for_is_refused_when_it_is_made() -> None:
     config = load_config("ds3_hbm2").with_overrides({"organisation.bank_groups": 64})
-    with pytest.raises(
-        ValueError, match="config ds3_hbm2: organisation: 256 banks per pseudo-channel; allowed: 1 .. 64"
-    ):
+    with pytest.raises(ValueError, match="config ds3_hbm2: organisation: 256 banks per pseudo-channel"):
         config.dram()
 
 
