@@ -69,24 +69,24 @@ def row_closed(m: Row, c: Row, words: Words, bank: int) -> None:
 def has_bursts(c: Row, words: Words, mode: int, bank: int) -> bool:
     """Return whether a burst for a bank waits in a buffer."""
     if len(words) == 1:
-        return shared_buffers.has_bursts(c, words, mode, bank)
-    return deep_buffers.has_bursts(c, words, mode, bank)
+        return bool(shared_buffers.has_bursts(c, words, mode, bank))
+    return bool(deep_buffers.has_bursts(c, words, mode, bank))
 
 
 @inlined
 def has_hits(c: Row, words: Words, mode: int, bank: int) -> bool:
     """Return whether a burst for a bank's open row waits in a buffer."""
     if len(words) == 1:
-        return shared_buffers.has_hits(c, words, mode, bank)
-    return deep_buffers.has_hits(c, words, mode, bank)
+        return bool(shared_buffers.has_hits(c, words, mode, bank))
+    return bool(deep_buffers.has_hits(c, words, mode, bank))
 
 
 @inlined
 def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
     """Return whether a burst of that very place waits in a buffer."""
     if len(words) == 1:
-        return shared_buffers.waits_for(c, words, mode, place)
-    return deep_buffers.waits_for(c, words, mode, place)
+        return bool(shared_buffers.waits_for(c, words, mode, place))
+    return bool(deep_buffers.waits_for(c, words, mode, place))
 
 
 @inlined

@@ -67,7 +67,7 @@ from hwmodel.dram.waking import act_floor, wake_column, wake_row
 @inlined
 def _key(c: Row, words: Words, mode: int, position: int, bank: int) -> int:
     """Return the key of a waiting burst of a bank."""
-    return slot_at(c, words, mode, position)[SLOT_AGE] << KEY_BANK_BITS | bank
+    return int(slot_at(c, words, mode, position)[SLOT_AGE] << KEY_BANK_BITS | bank)
 
 
 @inlined

@@ -289,7 +289,8 @@ def _describe_waiting(
         at, index = _describe_burst(m, slot, int(contains(started, words, place)), tick, position, out, at)
         oldest = min(oldest, index)
     if _is_deep(m, words):
-        return _describe_activated(m, c, mode, tick, position, oldest, out, at)
+        at, oldest = _describe_activated(m, c, mode, tick, position, oldest, out, at)
+        return at, oldest
     for place in range(c[ACTIVE + mode]):
         row = active_at(c, mode, place)
         index = _index_of(m, row[ACTIVE_BURST])

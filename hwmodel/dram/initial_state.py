@@ -7,6 +7,7 @@ the arrays from then on. Nothing here knows about time.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +22,7 @@ from hwmodel.dram.state import DramState
 Array = np.ndarray[Any, Any]
 LINE = 8  # numbers in a line of the cache
 # Which commands the rules of a level may hold back after which; those of a pseudo-channel hold back all
-_KNOWN = {
+_KNOWN: dict[str, Mapping[str, Sequence[str]]] = {
     "stack_id": dict.fromkeys(("RD", "WR"), ("RD", "WR")),
     "bank_group": {"ACT": ("ACT", "REFpb")} | dict.fromkeys(("RD", "WR"), ("RD", "WR")),
     "bank": {"ACT": ("ACT", "PRE", "RD", "WR", "REFpb")}

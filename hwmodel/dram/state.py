@@ -273,10 +273,11 @@ def _raise_lanes(_context: Any, _row: Any, _lanes: Any, _tick: Any) -> Any:
 
 def _least_of_banks(context: Any, builder: Any, banks: list[Any], value: Any) -> Any:
     """Return the least value of the banks in masks, or NEVER; `value` returns those of a block of lanes."""
+    variable: Any = cgutils.alloca_once_value
     never, one = _all_lanes(builder, _HIGHEST), ir.Constant(ir.IntType(1), 1)
-    least = cgutils.alloca_once_value(builder, never)
+    least = variable(builder, never)
     for number, mask in enumerate(banks):
-        left = cgutils.alloca_once_value(builder, mask)
+        left = variable(builder, mask)
         test, body, end = (builder.append_basic_block(name) for name in ("test", "body", "end"))
         builder.branch(test)
         builder.position_at_end(test)
