@@ -25,7 +25,7 @@ from hwmodel.descriptors import Tiles
 from hwmodel.dma import Regions, cut_requests
 from hwmodel.dma_engine import Process, Tile
 from hwmodel.dram.controller import Dram
-from hwmodel.dram.kernel import run_banked, run_shared
+from hwmodel.dram.kernel import run_of
 from hwmodel.machine import Machine
 from hwmodel.main_memory import SEND_FIELDS, DramMemory
 from hwmodel.memory_side import Clock, MemorySide
@@ -227,7 +227,7 @@ def is_dram_compiled(machine: Machine) -> bool:
     """Return whether code for the DRAM channels of a machine is on the disk, most likely, or none is needed."""
     if machine.memory != "hbm":
         return True
-    return is_kept(run_banked if machine.hbm.policy.scheduler == "per-bank-queues" else run_shared)
+    return is_kept(run_of(machine.hbm.policy))
 
 
 def compile_others(program: Program, machine: Machine) -> None:

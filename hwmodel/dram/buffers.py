@@ -1,13 +1,13 @@
 """The read and the write buffer of a channel under FR-FCFS and FCFS, short or deep: bursts come in, rows are closed.
 
 How the bursts that wait are kept depends on how many there may be: masks of one word have positions in the order of
-acceptance (`shared_buffers`), longer ones lists by bank (`deep_buffers`). To the tick, both choose the same bursts.
+acceptance (`short_buffers`), longer ones lists by bank (`deep_buffers`). To the tick, both choose the same bursts.
 """
 
 from __future__ import annotations
 
 from hwmodel.compiled import inlined
-from hwmodel.dram import deep_buffers, shared_buffers
+from hwmodel.dram import deep_buffers, short_buffers
 from hwmodel.dram.commands import close, row_command, serve_merged
 from hwmodel.dram.source import lacks_room, pull
 from hwmodel.dram.state import (
@@ -51,7 +51,7 @@ from hwmodel.dram.waking import act_floor, wake_row
 def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
     """Find which bursts of a bank in a buffer may get a command."""
     if len(words) == 1:
-        shared_buffers.nominate(m, c, words, mode, bank)
+        short_buffers.nominate(m, c, words, mode, bank)
     else:
         deep_buffers.nominate(m, c, words, mode, bank)
 
@@ -60,7 +60,7 @@ def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
 def row_closed(m: Row, c: Row, words: Words, bank: int) -> None:
     """A bank's row was closed: find which bursts may get a command."""
     if len(words) == 1:
-        shared_buffers.row_changed(m, c, words, bank)
+        short_buffers.row_changed(m, c, words, bank)
     else:
         deep_buffers.row_closed(m, c, words, bank)
 
@@ -69,7 +69,7 @@ def row_closed(m: Row, c: Row, words: Words, bank: int) -> None:
 def has_bursts(c: Row, words: Words, mode: int, bank: int) -> bool:
     """Return whether a burst for a bank waits in a buffer."""
     if len(words) == 1:
-        return bool(shared_buffers.has_bursts(c, words, mode, bank))
+        return bool(short_buffers.has_bursts(c, words, mode, bank))
     return bool(deep_buffers.has_bursts(c, words, mode, bank))
 
 
@@ -77,7 +77,7 @@ def has_bursts(c: Row, words: Words, mode: int, bank: int) -> bool:
 def has_hits(c: Row, words: Words, mode: int, bank: int) -> bool:
     """Return whether a burst for a bank's open row waits in a buffer."""
     if len(words) == 1:
-        return bool(shared_buffers.has_hits(c, words, mode, bank))
+        return bool(short_buffers.has_hits(c, words, mode, bank))
     return bool(deep_buffers.has_hits(c, words, mode, bank))
 
 
@@ -85,7 +85,7 @@ def has_hits(c: Row, words: Words, mode: int, bank: int) -> bool:
 def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
     """Return whether a burst of that very place waits in a buffer."""
     if len(words) == 1:
-        return bool(shared_buffers.waits_for(c, words, mode, place))
+        return bool(short_buffers.waits_for(c, words, mode, place))
     return bool(deep_buffers.waits_for(c, words, mode, place))
 
 
@@ -93,7 +93,7 @@ def _waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
 def _put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
     if len(words) == 1:
-        shared_buffers.put(m, c, words, mode, index, tick)
+        short_buffers.put(m, c, words, mode, index, tick)
     else:
         deep_buffers.put(m, c, words, mode, index, tick)
 

@@ -22,7 +22,7 @@ import numpy as np
 from hwmodel.dram import state as k
 from hwmodel.dram.initial_state import aligned, initial_state
 from hwmodel.dram.intake import enqueue, enqueue_bursts, enqueue_runs, open_request
-from hwmodel.dram.kernel import next_tick, run_banked, run_deep, run_shared
+from hwmodel.dram.kernel import next_tick, run_of
 from hwmodel.dram.policy import Policy
 from hwmodel.dram.standards import Organisation, Rule, Timing, rules
 from hwmodel.dram.state import CAUSES, DramState
@@ -175,9 +175,7 @@ class Dram:
         return completed[order, 0], completed[order, 1]
 
     def _run(self, until_tick: int, resume: int) -> int:
-        run = run_deep if len(self.state.words) > 1 else run_shared
-        if self.policy.scheduler == "per-bank-queues":
-            run = run_banked
+        run = run_of(self.policy)
         self._reserve_log()
         status = run(self.state, until_tick, resume)
         while status in (k.TRACE_FULL, k.BINS_FULL):

@@ -1,7 +1,7 @@
 """The compiled event loop of all channels: nothing is done on ticks without an event.
 
 Between `intake` and `source`, which give the channels their bursts, and the executors and replays, which call
-`run_shared`, `run_deep` or `run_banked` and read completions. A channel's scheduler is one of two families,
+`run_short`, `run_deep` or `run_banked` and read completions. A channel's scheduler is one of two families,
 `shared_queues`, whose slots differ with the depth of its buffers, and `bank_queues`. All have the same three entries:
 the commands of a tick, the acceptance of bursts after it, and whether anything is left to do.
 """
@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram import bank_queues, deep_queues, shared_queues
+from hwmodel.dram import bank_queues, deep_queues, shared_queues, short_queues
 from hwmodel.dram.commands import (
     all_closed,
     next_event,
 )
+from hwmodel.dram.policy import Policy
 from hwmodel.dram.source import next_channel, spreads, taken
 from hwmodel.dram.state import (
     ACCEPTED,
@@ -155,9 +156,9 @@ def _run(state: DramState, until: int, resume: int, issue: Any, end_tick: Any, i
 
 
 @compiled
-def run_shared(state: DramState, until: int, resume: int) -> int:
-    """Run channels of `shared_queues`, as `_run` does."""
-    return int(_run(state, until, resume, shared_queues.issue, shared_queues.end_tick, shared_queues.is_done))
+def run_short(state: DramState, until: int, resume: int) -> int:
+    """Run channels of `shared_queues` with short buffers, as `_run` does."""
+    return int(_run(state, until, resume, short_queues.issue, shared_queues.end_tick, shared_queues.is_done))
 
 
 @compiled
@@ -170,6 +171,13 @@ def run_deep(state: DramState, until: int, resume: int) -> int:
 def run_banked(state: DramState, until: int, resume: int) -> int:
     """Run channels of `bank_queues`, as `_run` does."""
     return int(_run(state, until, resume, bank_queues.issue, bank_queues.end_tick, bank_queues.is_done))
+
+
+def run_of(policy: Policy) -> Any:
+    """Return which of the three runs the channels of a policy."""
+    if policy.scheduler == "per-bank-queues":
+        return run_banked
+    return run_deep if policy.mask_words > 1 else run_short
 
 
 @compiled

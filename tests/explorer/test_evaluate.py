@@ -54,7 +54,7 @@ def test_a_simulation_finds_compiled_what_was_prepared() -> None:
 
     for prepare in evaluate.EVALUATOR.prepare:
         prepare(DECODE)
-    functions = (kernel.run_shared, engine.run)
+    functions = (kernel.run_deep, engine.run)
     prepared = [list(function.signatures) for function in functions]
     assert all(prepared)
     evaluate.simulate(DECODE)

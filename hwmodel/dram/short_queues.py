@@ -1,0 +1,409 @@
+"""The slots of `shared_queues` over short buffers: which burst gets the column command, and which the row command.
+
+The oldest candidate is the lowest bit of a mask; what needs a row that is being opened waits in the order of activates.
+"""
+
+from __future__ import annotations
+
+from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.buffers import precharge
+from hwmodel.dram.commands import activate, column, finish
+from hwmodel.dram.shared_queues import issue_in_slots
+from hwmodel.dram.short_buffers import nominate_open, row_changed, take
+from hwmodel.dram.state import (
+    ACT,
+    ACT_CANDIDATES,
+    ACT_WAKE,
+    ACTIVE,
+    ACTIVE_ARRIVAL,
+    ACTIVE_BANK,
+    ACTIVE_BANKS,
+    ACTIVE_BURST,
+    ACTIVE_FIELDS,
+    ACTIVE_FIRST,
+    ACTIVE_FRONT,
+    ACTIVE_OUTCOME,
+    ACTIVE_PC,
+    ACTIVE_READY,
+    ACTIVE_SERIAL,
+    ACTIVE_WAKE,
+    AT_BANK,
+    BANK_CONFLICTS,
+    BANK_MASK,
+    BANK_PC,
+    CLOSE_AFTER,
+    COLUMN_CANDIDATES,
+    COLUMN_FREE,
+    COLUMN_WAKE,
+    COMMAND_SLOTS,
+    CONFLICT,
+    CONFLICTS,
+    DELAY,
+    DUE,
+    FCFS,
+    HIT,
+    HIT_WAKE,
+    HITS,
+    IS_ACTIVE,
+    IS_REFRESHING,
+    LAST_DONE,
+    LEVEL,
+    LIVE,
+    MAX_PCS,
+    MISS,
+    MISSES,
+    MODE,
+    NEVER,
+    NONE,
+    OPENED_BY,
+    OTHER_WAKE,
+    PRE,
+    PRE_CANDIDATES,
+    PRE_WAKE,
+    RD,
+    REQUEST,
+    RISING,
+    ROW_HITS,
+    ROW_SHIFT,
+    SCHEDULER,
+    SERIAL,
+    SLOT_ARRIVAL,
+    SLOT_BURST,
+    SLOT_PLACE,
+    STARTED,
+    Row,
+    Words,
+    active_at,
+    bank_at,
+    bank_mask,
+    burst_at,
+    candidates,
+    contains,
+    insert,
+    lowest,
+    mode_mask,
+    pc_at,
+    ready_at,
+    remove,
+    row_at,
+    slot_at,
+    trailing_zeros,
+    word_of,
+)
+from hwmodel.dram.waking import act_floor, choose_mode, wake_all, wake_column, wake_row
+
+
+@inlined
+def _in_turn(m: Row, c: Row, words: Words, mode: int, word: int, found: int) -> int:
+    """Return those bursts of a word of a mask that may be next: all, or the oldest when none is under way."""
+    if m[SCHEDULER] != FCFS:
+        return found
+    if c[ACTIVE] + c[ACTIVE + 1] != 0:
+        return 0
+    first = lowest(mode_mask(c, words, mode, LIVE), words)
+    return found & 1 << (first & 63) if first != NONE and word_of(words, first) == word else 0
+
+
+@inlined
+def _oldest_active(m: Row, c: Row, tick: int) -> tuple[int, int, int]:
+    """Return (mode, place among the active bursts) of the oldest that is ready, or NONE; and the next ready tick.
+
+    They stand in the order of their activates, and so of the ticks at which their banks are ready.
+    """
+    best_mode, best, best_arrival, best_serial, wake = 0, NONE, NEVER, NEVER, NEVER
+    for mode in range(2):
+        if c[ACTIVE + mode] == 0:
+            continue
+        row = active_at(c, mode, 0)
+        floors = pc_at(c, 0)[RD + mode], pc_at(c, 1)[RD + mode]
+        for place in range(c[ACTIVE + mode]):
+            if row[ACTIVE_READY] > tick:
+                wake = min(wake, row[ACTIVE_READY])
+                break
+            at = floors[1] if row[ACTIVE_PC] else floors[0]
+            if at <= tick:
+                at = ready_at(c, RD + mode)[row[ACTIVE_BANK]]
+            if at > tick:
+                wake = min(wake, at)
+            elif row[ACTIVE_ARRIVAL] < best_arrival or (
+                row[ACTIVE_ARRIVAL] == best_arrival and row[ACTIVE_SERIAL] < best_serial
+            ):
+                best_mode, best = mode, place
+                best_arrival, best_serial = row[ACTIVE_ARRIVAL], row[ACTIVE_SERIAL]
+            row = row_at(row, ACTIVE_FIELDS)
+    return best_mode, best, wake
+
+
+@inlined
+def _next_active(c: Row, tick: int) -> int:
+    """Return a lower bound of the tick after this one at which an active burst is ready."""
+    wake = NEVER
+    for mode in range(2):
+        if c[ACTIVE + mode] != 0:
+            floor = min(pc_at(c, 0)[RD + mode], pc_at(c, 1)[RD + mode])
+            wake = min(wake, max(floor, active_at(c, mode, 0)[ACTIVE_READY]))
+    return int(max(wake, tick + 1))
+
+
+@inlined
+def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, conflicts: bool, tick: int) -> None:
+    """Note when the last burst is done, and that the row may be closed: for a conflict, or for none."""
+    c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
+    state = bank_at(c, bank)
+    at = max(tick, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE])
+    if conflicts:
+        wake_row(c, PRE_WAKE, at)
+    if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
+        wake_row(c, OTHER_WAKE, at)
+    if m[SCHEDULER] == FCFS:
+        wake_all(m, c, tick)
+
+
+@inlined
+def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
+    """Issue the column command of an activated burst."""
+    row = active_at(c, mode, place)
+    bank, outcome, burst = row[ACTIVE_BANK], row[ACTIVE_OUTCOME], row[ACTIVE_BURST]
+    for _ in range(place):
+        row = row_at(row, -ACTIVE_FIELDS)
+        for field in range(ACTIVE_FIELDS):
+            row[ACTIVE_FIELDS + field] = row[field]
+    c[ACTIVE + mode] -= 1
+    c[ACTIVE_FIRST + mode] += 1
+    state = bank_at(c, bank)
+    column(m, c, bank, mode, tick)
+    state[IS_ACTIVE] = 0
+    pc_at(c, state[BANK_PC])[ACTIVE_BANKS] -= 1
+    conflicts = False
+    for other in range(2):  # precharges were held back
+        conflicts |= nominate_open(m, c, words, other, bank) and other == c[MODE]
+    done = finish(m, c, bank, burst, mode, tick, outcome)
+    _column_issued(m, c, bank, mode, done, conflicts, tick)
+
+
+@inlined
+def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
+    """Issue the column command of a row hit in a buffer."""
+    slot = slot_at(c, words, mode, position)
+    bank, burst = slot[SLOT_PLACE] & BANK_MASK, slot[SLOT_BURST]
+    outcome = CONFLICT if contains(mode_mask(c, words, mode, STARTED), words, position) else HIT
+    column(m, c, bank, mode, tick)
+    pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
+    take(c, words, mode, position, bank, COLUMN_CANDIDATES)
+    remove(bank_mask(c, words, bank, mode, ROW_HITS), words, position)
+    conflicts = nominate_open(m, c, words, mode, bank)
+    done = finish(m, c, bank, burst, mode, tick, outcome)
+    _column_issued(m, c, bank, mode, done, conflicts, tick)
+
+
+@inlined
+def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
+    """Issue at most one column command; set the tick of the next try."""
+    if c[COLUMN_FREE] > tick:
+        c[COLUMN_WAKE] = c[COLUMN_FREE]
+        return
+    issued = False
+    if c[ACTIVE_WAKE] <= tick:
+        mode, place, wake = _oldest_active(m, c, tick)
+        if place != NONE:
+            _issue_active(m, c, words, mode, place, tick)
+            issued, wake = True, _next_active(c, tick)
+        c[ACTIVE_WAKE] = wake | m[RISING]
+    if not issued and c[DUE] == 0 and c[HIT_WAKE] <= tick:
+        position, c[HIT_WAKE] = _oldest_hit(m, c, words, tick)
+        if position != NONE:
+            _issue_hit(m, c, words, c[MODE], position, tick)
+            c[HIT_WAKE] = _next_hit(m, c, words, tick)
+            choose_mode(m, c, tick)
+    wake = min(c[ACTIVE_WAKE], c[HIT_WAKE]) if c[DUE] == 0 else c[ACTIVE_WAKE]
+    c[COLUMN_WAKE] = max(wake, c[COLUMN_FREE], tick + 1) | m[RISING]
+
+
+@inlined
+def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
+    """Return the position of the oldest row hit that is ready, or NONE; and the next ready tick."""
+    mode, wake = c[MODE], NEVER
+    for word in range(len(words)):
+        found = 0
+        for pc in range(MAX_PCS):
+            hits = candidates(c, words, mode, pc, COLUMN_CANDIDATES)[word]
+            found |= hits if pc_at(c, pc)[RD + mode] <= tick else 0
+        found = _in_turn(m, c, words, mode, word, found)
+        while found != 0:
+            position = 64 * word + trailing_zeros(found)
+            found &= found - 1
+            at = ready_at(c, RD + mode)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
+            if at <= tick:
+                return position, tick
+            wake = min(wake, at)
+    for pc in range(MAX_PCS):
+        floor = pc_at(c, pc)[RD + mode]
+        if floor > tick and lowest(candidates(c, words, mode, pc, COLUMN_CANDIDATES), words) != NONE:
+            wake = min(wake, floor)
+    return NONE, wake
+
+
+@inlined
+def _next_hit(m: Row, c: Row, words: Words, tick: int) -> int:
+    """Return a lower bound of the tick after this one at which a row hit is ready."""
+    wake, mode = NEVER, c[MODE]
+    for pc in range(MAX_PCS):
+        if lowest(candidates(c, words, mode, pc, COLUMN_CANDIDATES), words) != NONE:
+            wake = min(wake, pc_at(c, pc)[RD + mode])
+    return int(max(wake, tick + 1) | m[RISING])
+
+
+@compiled
+def _move_to_front(c: Row, mode: int) -> None:
+    """Move the active bursts of a mode to the first places."""
+    old = active_at(c, mode, 0)
+    c[ACTIVE_FIRST + mode] = 0
+    new = active_at(c, mode, 0)
+    for i in range(c[ACTIVE + mode] * ACTIVE_FIELDS):
+        new[i] = old[i]
+
+
+@inlined
+def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
+    """Activate for a burst: it leaves its buffer and is active until its column command."""
+    slot = slot_at(c, words, mode, position)
+    place = slot[SLOT_PLACE]
+    bank = place & BANK_MASK
+    state = bank_at(c, bank)
+    pc = pc_at(c, state[BANK_PC])
+    started = contains(mode_mask(c, words, mode, STARTED), words, position)
+    pc[MISSES] += not started
+    pc[ACTIVE_BANKS] += 1
+    take(c, words, mode, position, bank, ACT_CANDIDATES)
+    activate(m, c, bank, place >> ROW_SHIFT, tick)
+    state[IS_ACTIVE] = 1
+    if c[ACTIVE_FIRST + mode] >= max(ACTIVE_FRONT, c[ACTIVE + mode]):
+        _move_to_front(c, mode)
+    row = active_at(c, mode, c[ACTIVE + mode])
+    c[ACTIVE + mode] += 1
+    row[ACTIVE_BANK] = bank
+    row[ACTIVE_ARRIVAL] = slot[SLOT_ARRIVAL]
+    row[ACTIVE_SERIAL] = c[SERIAL]
+    row[ACTIVE_BURST] = slot[SLOT_BURST]
+    row[ACTIVE_OUTCOME] = CONFLICT if started else MISS
+    row[ACTIVE_READY] = tick + m[DELAY + AT_BANK * LEVEL + ACT * COMMAND_SLOTS + RD + mode]  # in the order of activates
+    row[ACTIVE_PC] = state[BANK_PC]
+    state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
+    c[SERIAL] += 1
+    row_changed(m, c, words, bank)
+    wake_column(c, ACTIVE_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
+    if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
+        wake_column(c, HIT_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
+
+
+@inlined
+def _conflict(m: Row, c: Row, words: Words, mode: int, position: int, tick: int) -> None:
+    """Precharge for a burst that needs another row of its bank."""
+    bank = slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK
+    started = mode_mask(c, words, mode, STARTED)
+    if not contains(started, words, position):
+        insert(started, words, position)
+        pc_at(c, bank_at(c, bank)[BANK_PC])[CONFLICTS] += 1
+        bank_at(c, bank)[BANK_CONFLICTS] += 1
+    precharge(m, c, words, bank, tick)
+
+
+@inlined
+def _open_or_close(m: Row, c: Row, words: Words, tick: int) -> bool:
+    """Issue the activate or precharge of the oldest burst for which one is ready; return whether there was one."""
+    position, command = _oldest_opener(m, c, words, tick)
+    if position == NEVER:
+        return False
+    if command == ACT:
+        _issue_act(m, c, words, c[MODE], position, tick)
+        c[ACT_WAKE] = _next_act(m, c, words, tick)
+    else:
+        _conflict(m, c, words, c[MODE], position, tick)
+    return True
+
+
+@inlined
+def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
+    """Return (position, command) of the oldest burst whose row command is ready, or NEVER; set the wakes."""
+    position, command = NEVER, ACT
+    if c[ACT_WAKE] <= tick:
+        found, c[ACT_WAKE] = _oldest_act(m, c, words, tick)
+        if found != NONE:
+            position = found
+    if c[PRE_WAKE] <= tick:
+        found, c[PRE_WAKE] = _oldest_conflict(m, c, words, tick, position)
+        if found != NONE:
+            position, command = found, PRE
+    return position, command
+
+
+@inlined
+def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
+    """Return the position of the oldest burst whose activate is ready, or NONE; and the next ready tick."""
+    mode, rising, wake = c[MODE], m[RISING], NEVER
+    if rising > tick & 1:  # activates issue on rising edges only
+        return NONE, tick + 1
+    for word in range(len(words)):
+        found = 0
+        for pc in range(MAX_PCS):
+            acts = candidates(c, words, mode, pc, ACT_CANDIDATES)[word]
+            found |= acts if act_floor(m, pc_at(c, pc)) <= tick else 0
+        found = _in_turn(m, c, words, mode, word, found)
+        while found != 0:
+            position = 64 * word + trailing_zeros(found)
+            found &= found - 1
+            at = ready_at(c, ACT)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
+            if at <= tick:
+                return position, tick
+            wake = min(wake, at)
+    for pc in range(MAX_PCS):
+        floor = act_floor(m, pc_at(c, pc))
+        if floor > tick and lowest(candidates(c, words, mode, pc, ACT_CANDIDATES), words) != NONE:
+            wake = min(wake, floor)
+    return NONE, wake | rising
+
+
+@inlined
+def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
+    """Return a lower bound of the tick after this one at which an activate is ready."""
+    wake = NEVER
+    for pc in range(MAX_PCS):
+        if lowest(candidates(c, words, c[MODE], pc, ACT_CANDIDATES), words) != NONE:
+            wake = min(wake, act_floor(m, pc_at(c, pc)))
+    return int(max(wake, tick + 1) | m[RISING])
+
+
+@inlined
+def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tuple[int, int]:
+    """Return the position, below `before`, of the oldest burst whose precharge is ready, or NONE; and the next try.
+
+    That is of the others, since it will issue.
+    """
+    mode, wake, oldest = c[MODE], NEVER, NONE
+    for word in range(len(words)):
+        found = 0
+        for pc in range(MAX_PCS):
+            conflicts = candidates(c, words, mode, pc, PRE_CANDIDATES)[word]
+            found |= conflicts if pc_at(c, pc)[PRE] <= tick else 0
+        found = _in_turn(m, c, words, mode, word, found)
+        while found != 0:
+            position = 64 * word + trailing_zeros(found)
+            found &= found - 1
+            at = ready_at(c, PRE)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
+            if at > tick:
+                wake = min(wake, at)
+            elif oldest != NONE or position > before:
+                return oldest, tick
+            else:
+                oldest = position
+    for pc in range(MAX_PCS):
+        floor = pc_at(c, pc)[PRE]
+        if floor > tick and lowest(candidates(c, words, mode, pc, PRE_CANDIDATES), words) != NONE:
+            wake = min(wake, floor)
+    return oldest, wake
+
+
+@inlined
+def issue(m: Row, c: Row, words: Words, tick: int) -> None:
+    """Issue the commands of a tick from short buffers."""
+    issue_in_slots(m, c, words, tick, _column_slot, _open_or_close)
