@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.initial_state import aligned
 from hwmodel.dram.state import Row, pointer, pointer_of, row_at, trailing_zeros
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append, bursts_of, expect, runs_of, tie
 from hwmodel.slices import Slices, fold, folded, quotient, shift
@@ -28,7 +29,9 @@ from hwmodel.traffic import LevelTraffic
 
 # Numbers of the description; counts of the last access, FETCHED to AWAITED; counts of all. BLOCK: first line of the
 # block of lines, one in each slice, that was looked up last, with the folds of its number. Then addresses of tables:
-# SET_WORDS [slice x set]: the first words of all ways, least recently used first, then the second ones
+# SET_WORDS [set x slice]: two words of each way; neighbouring lines have neighbouring sets
+# OLDEST [set x slice]: 1 << OLDEST_SHIFT bits for the way used longest ago; those behind it were used later, in turn
+# HELD [line / 64]: a bit for each of main memory's first NOTED lines, whether it has a way, so that few are looked for
 # OWNERS [miss]: whose it is, line + 1; nought where it is free
 # MISS_ROWS [miss]: of the outstanding ones, which are few and stay near the processor, unlike sets
 # FETCHED_RUNS, EVICTED_RUNS: to read from memory, to write there
@@ -37,48 +40,70 @@ from hwmodel.traffic import LevelTraffic
 (
     BURST_BYTES, BURST_SHIFT, LINE_BYTES, LINE_SHIFT, LINE_BURSTS, SECTOR_BURSTS, SECTORS, SLICES, SETS, WAYS, MSHRS,
     OUTSTANDING, FETCHED, FETCHED_BURSTS, FILLED, EVICTED, EVICTED_BURSTS, AWAITED, HITS, MISSES, MERGED, STORED,
-    ALL_FETCHED, ALL_EVICTED, BLOCK, BLOCK_SLICE, BLOCK_SET, FREE_MISS, USED_MISSES,
-    SET_WORDS, OWNERS, MISS_ROWS, FETCHED_RUNS, FILLED_PAIRS, EVICTED_RUNS, AWAITED_FETCHES,
-) = range(36)  # fmt: skip
+    ALL_FETCHED, ALL_EVICTED, BLOCK, BLOCK_SLICE, BLOCK_SET, FREE_MISS, USED_MISSES, NOTED, OLDEST_SHIFT,
+    LINE_BURSTS_SHIFT,
+    SET_WORDS, OLDEST, HELD, OWNERS, MISS_ROWS, FETCHED_RUNS, FILLED_PAIRS, EVICTED_RUNS, AWAITED_FETCHES,
+) = range(41)  # fmt: skip
 SCALARS = AWAITED_FETCHES + 1
 RUN = 1024  # assumed: lines of an older stream that are stored and loaded in turn, 128 KiB as by a wave of items
 NONE = -1
-# A way of a set is two words: line + 1 with the miss it had last, and masks of its bursts: here or on the way, dirty
+# The words of a way: line + 1 with the miss it had last, and masks of its bursts: here or on the way, dirty
 MISS_SHIFT, DIRTY_SHIFT, WAY_WORDS = 39, 32, 2
 LINE_MASK, MASK = (1 << MISS_SHIFT) - 1, (1 << DIRTY_SHIFT) - 1
-AHEAD, PROCESSOR_LINE_WORDS = 6, 8  # lines of a request whose sets are brought beforehand; of 64 B, of the processor
+PROCESSOR_LINE_WORDS = 8  # 64 B
+MOST_NOTED_BYTES = 1 << 40  # assumed: more than any machine's memory; the bits of what no program touches take no room
 PENDING, NEXT, FETCHES = range(3)  # of a miss: mask of bursts on the way, the next free one, the fetch of each sector
 
 
 @inlined
-def _set_at(c: Row, line: int) -> Row:
-    """Return the set in which a line may lie; lines of one block share all divisions."""
+def _set_of(c: Row, line: int) -> int:
+    """Return the number of the set in which a line may lie; lines of one block share all divisions."""
     inside = line - c[BLOCK]
     if inside < 0 or inside >= c[SLICES]:
         block = line // c[SLICES]
         inside = line - block * c[SLICES]
         c[BLOCK] = line - inside
         c[BLOCK_SLICE], c[BLOCK_SET] = fold(block, c[SLICES]), fold(block, c[SETS])
-    here = folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]
-    return row_at(pointer_of(c[SET_WORDS]), here * c[WAYS] * WAY_WORDS)
+    return int(c[BLOCK_SET] * c[SLICES] + folded(inside, c[BLOCK_SLICE], c[SLICES]))
 
 
 @inlined
-def _expect(c: Row, line: int) -> None:
-    """Let the processor bring the set of a line that is looked up soon, most likely: sets lie far apart in memory."""
-    inside = line - c[BLOCK]
-    if inside < c[SLICES]:
-        here = (folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]) * c[WAYS] * WAY_WORDS
-        for word in range(0, c[WAYS] * WAY_WORDS, PROCESSOR_LINE_WORDS):
-            expect(row_at(pointer_of(c[SET_WORDS]), here + word))
+def _set_at(c: Row, number: int) -> Row:
+    return row_at(pointer_of(c[SET_WORDS]), number * c[WAYS] * WAY_WORDS)
 
 
 @inlined
-def _find(here: Row, ways: int, line: int) -> int:
+def _oldest(c: Row, place: int) -> int:
+    """Return the way of a set that was used longest ago."""
+    bit = place << c[OLDEST_SHIFT]
+    return int(pointer_of(c[OLDEST])[bit >> 6] >> (bit & 63) & ((1 << (1 << c[OLDEST_SHIFT])) - 1))
+
+
+@inlined
+def _make_oldest(c: Row, place: int, way: int) -> None:
+    bit = place << c[OLDEST_SHIFT]
+    pointer_of(c[OLDEST])[bit >> 6] ^= (way ^ _oldest(c, place)) << (bit & 63)
+
+
+@inlined
+def _way_at(here: Row, way: int) -> Row:
+    return row_at(here, way * WAY_WORDS)
+
+
+@inlined
+def _may_be_held(c: Row, line: int) -> bool:
+    """Return whether a line may have a way of its set."""
+    return bool(line >= c[NOTED] or (pointer_of(c[HELD])[line >> 6] >> (line & 63)) & 1 != 0)
+
+
+@inlined
+def _find(c: Row, place: int, line: int) -> int:
     """Return the way of a line in its set, or -1."""
-    for way in range(ways):
-        if here[way] & LINE_MASK == line + 1:
-            return way
+    if _may_be_held(c, line):
+        here = _set_at(c, place)
+        for way in range(c[WAYS]):
+            if _way_at(here, way)[0] & LINE_MASK == line + 1:
+                return way
     return -1
 
 
@@ -95,13 +120,26 @@ def _pending(c: Row, word: int) -> int:
 
 
 @inlined
-def _renew(here: Row, ways: int, way: int, word: int, masks: int) -> None:
-    """Make a way of a set the one used last, with these words."""
-    for at in range(way, ways - 1):
-        here[at] = here[at + 1]
-    for at in range(ways + way, 2 * ways - 1):
-        here[at] = here[at + 1]
-    here[ways - 1], here[2 * ways - 1] = word, masks
+def _behind(way: int, ways: int) -> int:
+    """Return the way of a set that was used next after another one."""
+    return 0 if way + 1 == ways else way + 1
+
+
+@inlined
+def _renew(c: Row, place: int, way: int, word: int, masks: int) -> Row:
+    """Make the line in a way of a set the one used last, with these words, which are returned."""
+    here, ways, oldest = _set_at(c, place), c[WAYS], _oldest(c, place)
+    following = _behind(way, ways)
+    if way == oldest:
+        oldest = following
+        _make_oldest(c, place, oldest)
+    while following != oldest:
+        row, later = _way_at(here, way), _way_at(here, following)
+        row[0], row[1] = later[0], later[1]
+        way, following = following, _behind(following, ways)
+    row = _way_at(here, way)
+    row[0], row[1] = word, masks
+    return row
 
 
 @inlined
@@ -126,20 +164,32 @@ def _ones(mask: int) -> int:
 
 
 @inlined
-def _vacate(c: Row, here: Row) -> int:
-    """Return a way of a set for another line, after writing back its line's dirty bursts; -1 if all wait."""
-    ways, way = c[WAYS], 0
-    while _pending(c, here[way]) != 0:
-        way += 1
-        if way == ways:
+def _note(c: Row, gone: int, line: int) -> None:
+    """Note that a line has the way that another one had; -1 for none."""
+    held = pointer_of(c[HELD])
+    if 0 <= gone < c[NOTED]:
+        held[gone >> 6] &= ~(1 << (gone & 63))
+    if line < c[NOTED]:
+        held[line >> 6] |= 1 << (line & 63)
+
+
+@inlined
+def _vacate(c: Row, place: int, line: int) -> int:
+    """Return a way of a set for a line, after writing back the dirty bursts of that way's line; -1 if all wait."""
+    here, oldest = _set_at(c, place), _oldest(c, place)
+    way = oldest
+    while _pending(c, _way_at(here, way)[0]) != 0:
+        way = _behind(way, c[WAYS])
+        if way == oldest:
             return -1
-    dirty = (here[ways + way] >> DIRTY_SHIFT) & MASK
+    row = _way_at(here, way)
+    gone, dirty = (row[0] & LINE_MASK) - 1, (row[1] >> DIRTY_SHIFT) & MASK
     if dirty != 0:
-        line = (here[way] & LINE_MASK) - 1
-        c[EVICTED] = _take(c, pointer_of(c[EVICTED_RUNS]), c[EVICTED], line, dirty)
+        c[EVICTED] = _take(c, pointer_of(c[EVICTED_RUNS]), c[EVICTED], gone, dirty)
         c[EVICTED_BURSTS] += _ones(dirty)
         c[ALL_EVICTED] += _ones(dirty)
-    return way
+    _note(c, gone, line)
+    return int(way)
 
 
 @inlined
@@ -157,10 +207,9 @@ def _new_miss(c: Row, line: int) -> int:
 
 
 @inlined
-def _load(c: Row, here: Row, line: int, touched: int, pending: int, fetch: int) -> None:
-    """Count hits, merges and misses of bursts of a line, the one its set used last; ask for the sectors missing."""
-    at, ways = c[WAYS] - 1, c[WAYS]
-    masks = here[ways + at]
+def _load(c: Row, way: Row, line: int, touched: int, pending: int, fetch: int) -> None:
+    """Count hits, merges and misses of bursts of a line, by the words of its way; ask for the sectors missing."""
+    masks = way[1]
     valid = masks & (masks >> DIRTY_SHIFT | ~pending) & MASK  # what is stored while it is on the way is here
     merged, missing = touched & pending & ~valid, touched & ~masks
     c[HITS] += _ones(touched & valid)
@@ -170,9 +219,9 @@ def _load(c: Row, here: Row, line: int, touched: int, pending: int, fetch: int) 
     c[MISSES] += _ones(missing)
     if pending == 0:
         miss = _new_miss(c, line)
-        here[at] = miss << MISS_SHIFT | line + 1
+        way[0] = miss << MISS_SHIFT | line + 1
     else:
-        miss = here[at] >> MISS_SHIFT
+        miss = way[0] >> MISS_SHIFT
     row, awaited = _miss_at(c, miss), pointer_of(c[AWAITED_FETCHES])
     asked, sector = 0, (1 << c[SECTOR_BURSTS]) - 1
     for number in range(FETCHES, FETCHES + c[SECTORS]):
@@ -186,13 +235,70 @@ def _load(c: Row, here: Row, line: int, touched: int, pending: int, fetch: int) 
     if asked == 0:
         return
     row[PENDING] = pending | asked
-    here[ways + at] = masks | asked
+    way[1] = masks | asked
     pair = row_at(pointer_of(c[FILLED_PAIRS]), 2 * c[FILLED])
     pair[0], pair[1] = miss, asked
     c[FILLED] += 1
     c[FETCHED] = _take(c, pointer_of(c[FETCHED_RUNS]), c[FETCHED], line, asked)
     c[FETCHED_BURSTS] += _ones(asked)
     c[ALL_FETCHED] += _ones(asked)
+
+
+@inlined
+def _load_new(c: Row, first: int, lines: int, fetch: int) -> int:
+    """Ask for up to so many whole lines, while none has a way and each takes that of a clean one; return for how many.
+
+    It does what `_find`, `_vacate`, `_renew` and `_load` do with such lines, which are what streams consist of.
+    """
+    everything, filled = (1 << c[LINE_BURSTS]) - 1, pointer_of(c[FILLED_PAIRS])
+    stop = min(first + lines, first + c[MSHRS] - c[OUTSTANDING], c[NOTED])
+    line = first
+    while line < stop and not _may_be_held(c, line):
+        place = _set_of(c, line)
+        way = _oldest(c, place)
+        row = _way_at(_set_at(c, place), way)
+        if row[1] >> DIRTY_SHIFT != 0 or _pending(c, row[0]) != 0:
+            break
+        _note(c, (row[0] & LINE_MASK) - 1, line)
+        _make_oldest(c, place, _behind(way, c[WAYS]))
+        miss = _new_miss(c, line)
+        row[0], row[1] = miss << MISS_SHIFT | line + 1, everything
+        outstanding, pair = _miss_at(c, miss), row_at(filled, 2 * (c[FILLED] + line - first))
+        outstanding[PENDING] = everything
+        for sector in range(FETCHES, FETCHES + c[SECTORS]):
+            outstanding[sector] = fetch
+        pair[0], pair[1] = miss, everything
+        line += 1
+    if line == first:
+        return 0
+    bursts = (line - first) * c[LINE_BURSTS]
+    runs, begin = pointer_of(c[FETCHED_RUNS]), first * c[LINE_BYTES]
+    c[FETCHED] = append(runs, c[FETCHED], begin, bursts, c[BURST_BYTES])
+    c[FILLED] += line - first
+    c[MISSES] += bursts
+    c[FETCHED_BURSTS] += bursts
+    c[ALL_FETCHED] += bursts
+    return line - first
+
+
+@compiled
+def expect_request(c: Row, runs: Row, count: int) -> None:
+    """Let the processor bring what a request that is looked up soon will read of its sets, or more.
+
+    Sets are more than fit into the processor's nearer caches. Nothing but the time that `access` takes depends on it.
+    """
+    for number in range(count):
+        run = row_at(runs, number * RUN_WORDS)
+        last_byte = run[BEGIN] + run[BURSTS] * c[BURST_BYTES] - 1
+        first = quotient(run[BEGIN], c[LINE_BYTES], c[LINE_SHIFT])
+        last = quotient(last_byte, c[LINE_BYTES], c[LINE_SHIFT])
+        for line in range(first, last + 1):
+            place = _set_of(c, line)
+            here = _set_at(c, place)
+            expect(_way_at(here, _oldest(c, place)))
+            if _may_be_held(c, line):
+                for word in range(0, c[WAYS] * WAY_WORDS, PROCESSOR_LINE_WORDS):
+                    expect(row_at(here, word))
 
 
 @compiled
@@ -217,14 +323,22 @@ def access(c: Row, runs: Row, count: int, first: int, is_write: bool, fetch: int
     memory belongs to the number `fetch`, which no fetch under way has. Room must have been reserved.
     """
     c[FETCHED] = c[FETCHED_BURSTS] = c[FILLED] = c[EVICTED] = c[EVICTED_BURSTS] = c[AWAITED] = 0
-    ways, line_bytes, burst_bytes, passed = c[WAYS], c[LINE_BYTES], c[BURST_BYTES], first
+    line_bytes, burst_bytes, passed = c[LINE_BYTES], c[BURST_BYTES], first
     number, skipped = 0, first
     while number < count and skipped >= row_at(runs, number * RUN_WORDS)[BURSTS]:
         skipped -= row_at(runs, number * RUN_WORDS)[BURSTS]
         number += 1
     while number < count:
         run = row_at(runs, number * RUN_WORDS)
-        line, touched, looked_up = quotient(run[BEGIN] + skipped * burst_bytes, line_bytes, c[LINE_SHIFT]), 0, 0
+        address = run[BEGIN] + skipped * burst_bytes
+        line, touched, looked_up = quotient(address, line_bytes, c[LINE_SHIFT]), 0, 0
+        if not is_write and address == line * line_bytes:
+            lines = _load_new(c, line, quotient(run[BURSTS] - skipped, c[LINE_BURSTS], c[LINE_BURSTS_SHIFT]), fetch)
+            skipped, passed = skipped + lines * c[LINE_BURSTS], passed + lines * c[LINE_BURSTS]
+            if skipped == run[BURSTS]:
+                number, skipped = number + 1, 0
+            if lines != 0:
+                continue
         while number < count:  # what follows in the same line is looked up with it, until a burst comes again
             run = row_at(runs, number * RUN_WORDS)
             within = run[BEGIN] + skipped * burst_bytes - line * line_bytes
@@ -241,24 +355,24 @@ def access(c: Row, runs: Row, count: int, first: int, is_write: bool, fetch: int
             touched, looked_up, skipped = touched | mask, looked_up + bursts, skipped + bursts
             if skipped == run[BURSTS]:
                 number, skipped = number + 1, 0
-        here = _set_at(c, line)
-        _expect(c, line + AHEAD)
-        way, pending, word, masks = _find(here, ways, line), 0, line + 1, 0
+        place = _set_of(c, line)
+        way, pending, word, masks = _find(c, place, line), 0, line + 1, 0
         if way >= 0:
-            word, masks = here[way], here[ways + way]
+            row = _way_at(_set_at(c, place), way)
+            word, masks = row[0], row[1]
             pending = _pending(c, word)
         if not is_write and pending == 0 and touched & ~masks and c[OUTSTANDING] >= c[MSHRS]:
             return int(passed)
         if way < 0:
-            way = _vacate(c, here)
+            way = _vacate(c, place, line)
             if way < 0:
                 return int(passed)
         if is_write:
             masks |= touched | touched << DIRTY_SHIFT
             c[STORED] += looked_up
-        _renew(here, ways, way, word, masks)
+        row = _renew(c, place, way, word, masks)
         if not is_write:
-            _load(c, here, line, touched, pending, fetch)
+            _load(c, row, line, touched, pending, fetch)
         passed += looked_up
     return int(passed)
 
@@ -290,17 +404,17 @@ def _fill(scalars: Array, filled: Array, lines: int) -> None:
 def _hold(scalars: Array, first: int, stop: int) -> None:
     """Put the clean bursts of these numbers into the cache, least recently used first; of their lines no others."""
     c = pointer(scalars)
-    bursts, ways = c[LINE_BURSTS], c[WAYS]
+    bursts = c[LINE_BURSTS]
     for line in range(first // bursts, -(-stop // bursts)):
-        here = _set_at(c, line)
-        way, masks = _find(here, ways, line), 0
+        place = _set_of(c, line)
+        way, masks = _find(c, place, line), 0
         if way < 0:
-            way = _vacate(c, here)
+            way = _vacate(c, place, line)
             c[EVICTED] = c[EVICTED_BURSTS] = c[ALL_EVICTED] = 0  # was written before the run begins
         else:
-            masks = here[ways + way]
+            masks = _way_at(_set_at(c, place), way)[1]
         begin, end = max(first - line * bursts, 0), min(stop - line * bursts, bursts)
-        _renew(here, ways, way, line + 1, masks | (1 << end) - (1 << begin))
+        _renew(c, place, way, line + 1, masks | (1 << end) - (1 << begin))
 
 
 @compiled
@@ -315,22 +429,24 @@ def _age(scalars: Array, first: int, stored_lines: int) -> None:
     everything = (1 << c[LINE_BURSTS]) - 1
     for way in range(c[WAYS]):
         for line in range(first + way * block, first + (way + 1) * block):
-            here = _set_at(c, line)
-            here[way] = line + 1
-            here[c[WAYS] + way] = everything | (everything if line % RUN < stored_lines else 0) << DIRTY_SHIFT
+            row = _way_at(_set_at(c, _set_of(c, line)), way)
+            _note(c, -1, line)
+            row[0], row[1] = line + 1, everything | (everything if line % RUN < stored_lines else 0) << DIRTY_SHIFT
 
 
 class SharedCache:
     """The cache of a machine, in front of a memory of bursts of `burst_bytes`; empty at first.
 
+    It is faster, and no different, where it knows of how many bytes the memory is.
     `machine.check_cache` says whether its numbers fit each other.
     """
 
-    def __init__(self, spec: SharedCacheSpec, burst_bytes: int) -> None:
+    def __init__(self, spec: SharedCacheSpec, burst_bytes: int, memory_bytes: int = 0) -> None:
         self.scalars = m = np.zeros(SCALARS, np.int64)
         m[BURST_BYTES], m[BURST_SHIFT] = burst_bytes, shift(burst_bytes)
         m[LINE_BYTES], m[LINE_SHIFT] = spec.line, shift(spec.line)
         m[LINE_BURSTS], m[SECTOR_BURSTS] = spec.line // burst_bytes, spec.sector // burst_bytes
+        m[LINE_BURSTS_SHIFT] = shift(spec.line // burst_bytes)
         m[SECTORS], m[SLICES], m[WAYS] = spec.line // spec.sector, spec.slices, spec.ways
         m[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
         m[MSHRS], m[FREE_MISS] = spec.outstanding_misses, NONE
@@ -339,9 +455,13 @@ class SharedCache:
         self.slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
         lines = spec.capacity // spec.line
         misses = min(spec.outstanding_misses, lines)
-        self._sets = np.zeros(lines * WAY_WORDS, np.int64)
+        self._sets = aligned(np.zeros((0, WAY_WORDS), np.int64), lines)
+        m[OLDEST_SHIFT] = (max(1, (spec.ways - 1).bit_length()) - 1).bit_length()
+        self._oldest = np.zeros((lines // spec.ways << m[OLDEST_SHIFT]) // 64 + 1, np.int64)
+        m[NOTED] = min(memory_bytes, MOST_NOTED_BYTES) // spec.line
+        self._held = np.zeros(m[NOTED] // 64 + 1, np.int64)
         self._misses = np.zeros(misses, np.int64), np.zeros(misses * (FETCHES + int(m[SECTORS])), np.int64)
-        tie(m, SET_WORDS, self._sets, *self._misses)
+        tie(m, SET_WORDS, self._sets, self._oldest, self._held, *self._misses)
         self.reserve(64)
 
     def reserve(self, bursts: int) -> None:
@@ -396,7 +516,7 @@ class SharedCache:
         m = self.scalars
         hits, misses, merged, stored = (int(m[i]) for i in (HITS, MISSES, MERGED, STORED))
         fetched, written_back = int(m[ALL_FETCHED]), int(m[ALL_EVICTED])
-        masks = self._sets.reshape(-1, WAY_WORDS, m[WAYS])[:, 1]
+        masks = self._sets[:, 1]
         dirty = int(np.bitwise_count(masks.view(np.uint64) >> np.uint64(DIRTY_SHIFT)).sum())
         asked = hits + misses + merged + stored
         counts = asked, hits, misses, merged, stored, fetched, written_back, dirty

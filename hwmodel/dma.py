@@ -194,6 +194,11 @@ def _chunks(
     for axis in order:  # largest stride first: the product comes out in address order for most layouts
         count = counts[axis] if axis != run_axis else counts[axis] // run
         step = 1 if axis != run_axis else run
+        if count == 1:
+            offset = _axis_offset(extents, strides, axis, starts[axis])
+            for i in range(chunks):
+                out[i] += offset
+            continue
         for i in range(chunks - 1, -1, -1):
             start = out[i]
             for j in range(count - 1, -1, -1):
