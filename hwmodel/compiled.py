@@ -65,14 +65,14 @@ def _sources() -> str:
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called, without the global interpreter lock, and keep the code on disk."""
     entry = _cached(njit(cache=True, nogil=True)(function))
-    return _with_part(entry, part(function, forceinline=False)) if HAS_PARTS else entry
+    return _with_part(entry, function, forceinline=False) if HAS_PARTS else entry
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile `function` into the compiled functions that call it: for the few lines of a hot loop."""
     if not HAS_PARTS:
         return _cached(njit(cache=True, nogil=True, forceinline=True)(function))
-    return _with_part(njit(nogil=True)(function), part(function, forceinline=True))
+    return _with_part(njit(nogil=True)(function), function, forceinline=True)
 
 
 def is_kept(entry: Any) -> bool:
@@ -80,9 +80,11 @@ def is_kept(entry: Any) -> bool:
     return bool(entry._cache._cache_file._load_index())
 
 
-def _with_part(entry: Any, inner: Any) -> Any:
-    """Let compiled code that calls the entry find the part in its place."""
-    entry.get_call_template, entry.get_overload = inner.get_call_template, inner.get_overload
+def _with_part(entry: Any, function: Callable[..., Any], *, forceinline: bool) -> Any:
+    """Let compiled code that calls the entry find the part in its place, which is made when code is first compiled."""
+    entry.inner = inner = cache(lambda: part(function, forceinline=forceinline))
+    entry.get_call_template = lambda *arguments: inner().get_call_template(*arguments)
+    entry.get_overload = lambda *arguments: inner().get_overload(*arguments)
     return entry
 
 
