@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwmodel import cache as cached
-from hwmodel.cache import access, expect_request, fill, is_crowded
+from hwmodel import cache_lookup as cached
+from hwmodel.cache_lookup import access, expect_request, fill, is_crowded
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import Row, pointer, pointer_of, row_at
 from hwmodel.main_memory import BURSTS, FIRST, ORDER, SEND_FIELDS, TICK, WHOSE
