@@ -6,8 +6,8 @@ data valid; `serve` passes a request's bytes through the slices. What is reused,
 what is lost to capacity comes out of the tags. A line is looked up, replaced and tracked while outstanding as a whole;
 a sector is what a miss fetches; presence is kept per burst, so that a store needs no fetch.
 
-A line lies in the slice that `slices` deals it to, and in a set of that slice that is found alike. Compiled; work is
-per line touched, and an untouched set costs nothing.
+A line lies in the slice that `slices` deals it to, and in a set of that slice that is found alike. Work is compiled, in
+`cache_lookup`, and per line touched, and an untouched set costs nothing.
 
 Not modelled: bandwidth of fills and write-backs into the slices, copies of a line in several partitions, and a port
 per slice for tags (a lookup takes no time of its own: it lies in the network's latency).
@@ -19,357 +19,72 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, pointer, pointer_of, row_at, trailing_zeros
-from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append, bursts_of, expect, runs_of, tie
-from hwmodel.slices import Slices, fold, folded, quotient, shift
+from hwmodel import cache_lookup as k
+from hwmodel.dram.initial_state import aligned
+from hwmodel.runs import RUN_WORDS, Array, bursts_of, runs_of, tie
+from hwmodel.slices import Slices, shift
 from hwmodel.spec import SharedCacheSpec
 from hwmodel.traffic import LevelTraffic
 
-# Numbers of the description; counts of the last access, FETCHED to AWAITED; counts of all. BLOCK: first line of the
-# block of lines, one in each slice, that was looked up last, with the folds of its number. Then addresses of tables:
-# SET_WORDS [slice x set]: the first words of all ways, least recently used first, then the second ones
-# OWNERS [miss]: whose it is, line + 1; nought where it is free
-# MISS_ROWS [miss]: of the outstanding ones, which are few and stay near the processor, unlike sets
-# FETCHED_RUNS, EVICTED_RUNS: to read from memory, to write there
-# FILLED_PAIRS [line]: (miss, mask) of what those reads will make valid
-# AWAITED_FETCHES: numbers of earlier fetches that the request needs too
-(
-    BURST_BYTES, BURST_SHIFT, LINE_BYTES, LINE_SHIFT, LINE_BURSTS, SECTOR_BURSTS, SECTORS, SLICES, SETS, WAYS, MSHRS,
-    OUTSTANDING, FETCHED, FETCHED_BURSTS, FILLED, EVICTED, EVICTED_BURSTS, AWAITED, HITS, MISSES, MERGED, STORED,
-    ALL_FETCHED, ALL_EVICTED, BLOCK, BLOCK_SLICE, BLOCK_SET, FREE_MISS, USED_MISSES,
-    SET_WORDS, OWNERS, MISS_ROWS, FETCHED_RUNS, FILLED_PAIRS, EVICTED_RUNS, AWAITED_FETCHES,
-) = range(36)  # fmt: skip
-SCALARS = AWAITED_FETCHES + 1
-RUN = 1024  # assumed: lines of an older stream that are stored and loaded in turn, 128 KiB as by a wave of items
-NONE = -1
-# A way of a set is two words: line + 1 with the miss it had last, and masks of its bursts: here or on the way, dirty
-MISS_SHIFT, DIRTY_SHIFT, WAY_WORDS = 39, 32, 2
-LINE_MASK, MASK = (1 << MISS_SHIFT) - 1, (1 << DIRTY_SHIFT) - 1
-AHEAD, PROCESSOR_LINE_WORDS = 6, 8  # lines of a request whose sets are brought beforehand; of 64 B, of the processor
-PENDING, NEXT, FETCHES = range(3)  # of a miss: mask of bursts on the way, the next free one, the fetch of each sector
-
-
-@inlined
-def _set_at(c: Row, line: int) -> Row:
-    """Return the set in which a line may lie; lines of one block share all divisions."""
-    inside = line - c[BLOCK]
-    if inside < 0 or inside >= c[SLICES]:
-        block = line // c[SLICES]
-        inside = line - block * c[SLICES]
-        c[BLOCK] = line - inside
-        c[BLOCK_SLICE], c[BLOCK_SET] = fold(block, c[SLICES]), fold(block, c[SETS])
-    here = folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]
-    return row_at(pointer_of(c[SET_WORDS]), here * c[WAYS] * WAY_WORDS)
-
-
-@inlined
-def _expect(c: Row, line: int) -> None:
-    """Let the processor bring the set of a line that is looked up soon, most likely: sets lie far apart in memory."""
-    inside = line - c[BLOCK]
-    if inside < c[SLICES]:
-        here = (folded(inside, c[BLOCK_SLICE], c[SLICES]) * c[SETS] + c[BLOCK_SET]) * c[WAYS] * WAY_WORDS
-        for word in range(0, c[WAYS] * WAY_WORDS, PROCESSOR_LINE_WORDS):
-            expect(row_at(pointer_of(c[SET_WORDS]), here + word))
-
-
-@inlined
-def _find(here: Row, ways: int, line: int) -> int:
-    """Return the way of a line in its set, or -1."""
-    for way in range(ways):
-        if here[way] & LINE_MASK == line + 1:
-            return way
-    return -1
-
-
-@inlined
-def _miss_at(c: Row, miss: int) -> Row:
-    return row_at(pointer_of(c[MISS_ROWS]), miss * (FETCHES + c[SECTORS]))
-
-
-@inlined
-def _pending(c: Row, word: int) -> int:
-    """Return the bursts of a line that are on the way, by its way's first word; its last miss may be another's now."""
-    miss = word >> MISS_SHIFT
-    return int(_miss_at(c, miss)[PENDING] if pointer_of(c[OWNERS])[miss] == word & LINE_MASK else 0)
-
-
-@inlined
-def _renew(here: Row, ways: int, way: int, word: int, masks: int) -> None:
-    """Make a way of a set the one used last, with these words."""
-    for at in range(way, ways - 1):
-        here[at] = here[at + 1]
-    for at in range(ways + way, 2 * ways - 1):
-        here[at] = here[at + 1]
-    here[ways - 1], here[2 * ways - 1] = word, masks
-
-
-@inlined
-def _take(c: Row, runs: Row, count: int, line: int, mask: int) -> int:
-    """Put bursts of a line behind `count` runs; return how many there are."""
-    while mask != 0:
-        skipped = trailing_zeros(mask)
-        bursts = trailing_zeros(~(mask >> skipped))
-        address = line * c[LINE_BYTES] + skipped * c[BURST_BYTES]
-        count = append(runs, count, address, bursts, c[BURST_BYTES])
-        mask &= ~(((1 << bursts) - 1) << skipped)
-    return count
-
-
-@inlined
-def _ones(mask: int) -> int:
-    count = 0
-    while mask:
-        mask &= mask - 1
-        count += 1
-    return count
-
-
-@inlined
-def _vacate(c: Row, here: Row) -> int:
-    """Return a way of a set for another line, after writing back its line's dirty bursts; -1 if all wait."""
-    ways, way = c[WAYS], 0
-    while _pending(c, here[way]) != 0:
-        way += 1
-        if way == ways:
-            return -1
-    dirty = (here[ways + way] >> DIRTY_SHIFT) & MASK
-    if dirty != 0:
-        line = (here[way] & LINE_MASK) - 1
-        c[EVICTED] = _take(c, pointer_of(c[EVICTED_RUNS]), c[EVICTED], line, dirty)
-        c[EVICTED_BURSTS] += _ones(dirty)
-        c[ALL_EVICTED] += _ones(dirty)
-    return way
-
-
-@inlined
-def _new_miss(c: Row, line: int) -> int:
-    """Return a free miss for a line."""
-    miss = c[FREE_MISS]
-    if miss == NONE:
-        miss = c[USED_MISSES]
-        c[USED_MISSES] += 1
-    else:
-        c[FREE_MISS] = _miss_at(c, miss)[NEXT]
-    c[OUTSTANDING] += 1
-    pointer_of(c[OWNERS])[miss] = line + 1
-    return int(miss)
-
-
-@inlined
-def _load(c: Row, here: Row, line: int, touched: int, pending: int, fetch: int) -> None:
-    """Count hits, merges and misses of bursts of a line, the one its set used last; ask for the sectors missing."""
-    at, ways = c[WAYS] - 1, c[WAYS]
-    masks = here[ways + at]
-    valid = masks & (masks >> DIRTY_SHIFT | ~pending) & MASK  # what is stored while it is on the way is here
-    merged, missing = touched & pending & ~valid, touched & ~masks
-    c[HITS] += _ones(touched & valid)
-    if merged | missing == 0:
-        return
-    c[MERGED] += _ones(merged)
-    c[MISSES] += _ones(missing)
-    if pending == 0:
-        miss = _new_miss(c, line)
-        here[at] = miss << MISS_SHIFT | line + 1
-    else:
-        miss = here[at] >> MISS_SHIFT
-    row, awaited = _miss_at(c, miss), pointer_of(c[AWAITED_FETCHES])
-    asked, sector = 0, (1 << c[SECTOR_BURSTS]) - 1
-    for number in range(FETCHES, FETCHES + c[SECTORS]):
-        if merged & sector and row[number] != fetch:
-            awaited[c[AWAITED]] = row[number]
-            c[AWAITED] += 1
-        if missing & sector:
-            asked |= sector & ~masks
-            row[number] = fetch
-        sector <<= c[SECTOR_BURSTS]
-    if asked == 0:
-        return
-    row[PENDING] = pending | asked
-    here[ways + at] = masks | asked
-    pair = row_at(pointer_of(c[FILLED_PAIRS]), 2 * c[FILLED])
-    pair[0], pair[1] = miss, asked
-    c[FILLED] += 1
-    c[FETCHED] = _take(c, pointer_of(c[FETCHED_RUNS]), c[FETCHED], line, asked)
-    c[FETCHED_BURSTS] += _ones(asked)
-    c[ALL_FETCHED] += _ones(asked)
-
-
-@compiled
-def is_crowded(c: Row, bursts: int) -> bool:
-    """Return whether a load of so many bursts must wait at the cache's entry, because too few misses are free for it.
-
-    Assumed, without a source: a load enters as a whole or not at all. It is taken to need as many misses as its bursts
-    fill lines, whether they would hit or not, or half of all where that is more; bursts that lie scattered over more
-    lines may still stop half way, in `access`. Requests enter in order, so what comes behind waits with it, hits and
-    stores too. Without the rule a load would send its first misses as soon as one is free: the rule changes times and
-    the order of fetches of a machine whose misses run out, and nothing where they do not.
-    """
-    lines = -(-bursts // c[LINE_BURSTS])
-    return bool(c[OUTSTANDING] + min(lines, c[MSHRS] // 2) > c[MSHRS])
-
-
-@compiled
-def access(c: Row, runs: Row, count: int, first: int, is_write: bool, fetch: int) -> int:
-    """Look up the bursts of a request's runs from number `first` on; return how many are done, all but if it must wait.
-
-    It must wait where no outstanding miss is free, or where every line of a set is outstanding. What is to be read from
-    memory belongs to the number `fetch`, which no fetch under way has. Room must have been reserved.
-    """
-    c[FETCHED] = c[FETCHED_BURSTS] = c[FILLED] = c[EVICTED] = c[EVICTED_BURSTS] = c[AWAITED] = 0
-    ways, line_bytes, burst_bytes, passed = c[WAYS], c[LINE_BYTES], c[BURST_BYTES], first
-    number, skipped = 0, first
-    while number < count and skipped >= row_at(runs, number * RUN_WORDS)[BURSTS]:
-        skipped -= row_at(runs, number * RUN_WORDS)[BURSTS]
-        number += 1
-    while number < count:
-        run = row_at(runs, number * RUN_WORDS)
-        line, touched, looked_up = quotient(run[BEGIN] + skipped * burst_bytes, line_bytes, c[LINE_SHIFT]), 0, 0
-        while number < count:  # what follows in the same line is looked up with it, until a burst comes again
-            run = row_at(runs, number * RUN_WORDS)
-            within = run[BEGIN] + skipped * burst_bytes - line * line_bytes
-            if within < 0 or within >= line_bytes:
-                break
-            bit = quotient(within, burst_bytes, c[BURST_SHIFT])
-            bursts = min(run[BURSTS] - skipped, c[LINE_BURSTS] - bit)
-            mask = ((1 << bursts) - 1) << bit
-            if touched & mask != 0:
-                bursts = trailing_zeros(touched & mask) - bit
-                if bursts == 0:
-                    break
-                mask = ((1 << bursts) - 1) << bit
-            touched, looked_up, skipped = touched | mask, looked_up + bursts, skipped + bursts
-            if skipped == run[BURSTS]:
-                number, skipped = number + 1, 0
-        here = _set_at(c, line)
-        _expect(c, line + AHEAD)
-        way, pending, word, masks = _find(here, ways, line), 0, line + 1, 0
-        if way >= 0:
-            word, masks = here[way], here[ways + way]
-            pending = _pending(c, word)
-        if not is_write and pending == 0 and touched & ~masks and c[OUTSTANDING] >= c[MSHRS]:
-            return int(passed)
-        if way < 0:
-            way = _vacate(c, here)
-            if way < 0:
-                return int(passed)
-        if is_write:
-            masks |= touched | touched << DIRTY_SHIFT
-            c[STORED] += looked_up
-        _renew(here, ways, way, word, masks)
-        if not is_write:
-            _load(c, here, line, touched, pending, fetch)
-        passed += looked_up
-    return int(passed)
-
-
-@compiled
-def fill(c: Row, filled: Row, lines: int) -> None:
-    """Make valid what a fetch brought: `lines` pairs (miss, mask)."""
-    for i in range(lines):
-        miss = filled[2 * i]
-        row = _miss_at(c, miss)
-        row[PENDING] &= ~filled[2 * i + 1]
-        if row[PENDING] == 0:
-            pointer_of(c[OWNERS])[miss] = 0
-            row[NEXT], c[FREE_MISS] = c[FREE_MISS], miss
-            c[OUTSTANDING] -= 1
-
-
-@compiled
-def _access(scalars: Array, runs: Array, count: int, is_write: bool, fetch: int) -> int:
-    return int(access(pointer(scalars), pointer(runs), count, 0, is_write, fetch))
-
-
-@compiled
-def _fill(scalars: Array, filled: Array, lines: int) -> None:
-    fill(pointer(scalars), pointer(filled), lines)
-
-
-@compiled
-def _hold(scalars: Array, first: int, stop: int) -> None:
-    """Put the clean bursts of these numbers into the cache, least recently used first; of their lines no others."""
-    c = pointer(scalars)
-    bursts, ways = c[LINE_BURSTS], c[WAYS]
-    for line in range(first // bursts, -(-stop // bursts)):
-        here = _set_at(c, line)
-        way, masks = _find(here, ways, line), 0
-        if way < 0:
-            way = _vacate(c, here)
-            c[EVICTED] = c[EVICTED_BURSTS] = c[ALL_EVICTED] = 0  # was written before the run begins
-        else:
-            masks = here[ways + way]
-        begin, end = max(first - line * bursts, 0), min(stop - line * bursts, bursts)
-        _renew(here, ways, way, line + 1, masks | (1 << end) - (1 << begin))
-
-
-@compiled
-def _age(scalars: Array, first: int, stored_lines: int) -> None:
-    """Fill an empty cache with the lines from number `first` on, least recently used first.
-
-    Of every RUN lines the first `stored_lines` are dirty. `first` is a multiple of slices x sets, so that as many lines
-    take one way of each set.
-    """
-    c = pointer(scalars)
-    block = c[SLICES] * c[SETS]
-    everything = (1 << c[LINE_BURSTS]) - 1
-    for way in range(c[WAYS]):
-        for line in range(first + way * block, first + (way + 1) * block):
-            here = _set_at(c, line)
-            here[way] = line + 1
-            here[c[WAYS] + way] = everything | (everything if line % RUN < stored_lines else 0) << DIRTY_SHIFT
+MOST_NOTED_BYTES = 1 << 40  # assumed: more than any machine's memory; the bits of what no program touches take no room
 
 
 class SharedCache:
     """The cache of a machine, in front of a memory of bursts of `burst_bytes`; empty at first.
 
+    It is faster, and no different, where it knows of how many bytes the memory is.
     `machine.check_cache` says whether its numbers fit each other.
     """
 
-    def __init__(self, spec: SharedCacheSpec, burst_bytes: int) -> None:
-        self.scalars = m = np.zeros(SCALARS, np.int64)
-        m[BURST_BYTES], m[BURST_SHIFT] = burst_bytes, shift(burst_bytes)
-        m[LINE_BYTES], m[LINE_SHIFT] = spec.line, shift(spec.line)
-        m[LINE_BURSTS], m[SECTOR_BURSTS] = spec.line // burst_bytes, spec.sector // burst_bytes
-        m[SECTORS], m[SLICES], m[WAYS] = spec.line // spec.sector, spec.slices, spec.ways
-        m[SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
-        m[MSHRS], m[FREE_MISS] = spec.outstanding_misses, NONE
+    def __init__(self, spec: SharedCacheSpec, burst_bytes: int, memory_bytes: int = 0) -> None:
+        self.scalars = m = np.zeros(k.SCALARS, np.int64)
+        m[k.BURST_BYTES], m[k.BURST_SHIFT] = burst_bytes, shift(burst_bytes)
+        m[k.LINE_BYTES], m[k.LINE_SHIFT] = spec.line, shift(spec.line)
+        m[k.LINE_BURSTS], m[k.SECTOR_BURSTS] = spec.line // burst_bytes, spec.sector // burst_bytes
+        m[k.LINE_BURSTS_SHIFT] = shift(spec.line // burst_bytes)
+        m[k.SECTORS], m[k.SLICES], m[k.WAYS] = spec.line // spec.sector, spec.slices, spec.ways
+        m[k.SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
+        m[k.MSHRS], m[k.FREE_MISS] = spec.outstanding_misses, k.NONE
         self._burst_bytes = burst_bytes
         self._fetches = 0
         self.slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
         lines = spec.capacity // spec.line
         misses = min(spec.outstanding_misses, lines)
-        self._sets = np.zeros(lines * WAY_WORDS, np.int64)
-        self._misses = np.zeros(misses, np.int64), np.zeros(misses * (FETCHES + int(m[SECTORS])), np.int64)
-        tie(m, SET_WORDS, self._sets, *self._misses)
+        self._sets = aligned(np.zeros((0, k.WAY_WORDS), np.int64), lines)
+        m[k.OLDEST_SHIFT] = (max(1, (spec.ways - 1).bit_length()) - 1).bit_length()
+        self._oldest = np.zeros((lines // spec.ways << m[k.OLDEST_SHIFT]) // 64 + 1, np.int64)
+        m[k.NOTED] = min(memory_bytes, MOST_NOTED_BYTES) // spec.line
+        self._held = np.zeros(m[k.NOTED] // 64 + 1, np.int64)
+        self._misses = np.zeros(misses, np.int64), np.zeros(misses * (k.FETCHES + int(m[k.SECTORS])), np.int64)
+        tie(m, k.SET_WORDS, self._sets, self._oldest, self._held, *self._misses)
         self.reserve(64)
 
     def reserve(self, bursts: int) -> None:
         """Make room for requests of so many bursts."""
-        most = bursts * int(self.scalars[LINE_BURSTS])
+        most = bursts * int(self.scalars[k.LINE_BURSTS])
         self._fetched, self._evicted = (np.zeros((most, RUN_WORDS), np.int64) for _ in range(2))
         self._filled, self._awaited = np.zeros((bursts, 2), np.int64), np.zeros(most, np.int64)
-        tie(self.scalars, FETCHED_RUNS, self._fetched, self._filled, self._evicted, self._awaited)
+        tie(self.scalars, k.FETCHED_RUNS, self._fetched, self._filled, self._evicted, self._awaited)
 
     def access(self, bursts: Array, first: int, stop: int, is_write: bool) -> Access:
-        """Look up bursts[first:stop] for one request; see `access` above."""
+        """Look up bursts[first:stop] for one request; see `cache_lookup.access`."""
         if stop - first > len(self._filled):
             self.reserve(2 * (stop - first))
         m, runs = self.scalars, runs_of(bursts, first, stop, self._burst_bytes)
         self._fetches += 1
-        reached = _access(m, runs.reshape(-1), len(runs), is_write, self._fetches)
+        reached = k.access_of(m, runs.reshape(-1), len(runs), is_write, self._fetches)
         return Access(
             first + reached,
             self._fetches,
-            bursts_of(self._fetched[: m[FETCHED]], self._burst_bytes),
-            self._filled[: m[FILLED]].copy(),
-            bursts_of(self._evicted[: m[EVICTED]], self._burst_bytes),
-            set(self._awaited[: m[AWAITED]].tolist()),
+            bursts_of(self._fetched[: m[k.FETCHED]], self._burst_bytes),
+            self._filled[: m[k.FILLED]].copy(),
+            bursts_of(self._evicted[: m[k.EVICTED]], self._burst_bytes),
+            set(self._awaited[: m[k.AWAITED]].tolist()),
         )
 
     def fill(self, filled: Array) -> None:
         """Make valid what a fetch brought."""
-        _fill(self.scalars, filled.reshape(-1), len(filled))
+        k.fill_of(self.scalars, filled.reshape(-1), len(filled))
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Pass the bytes of a request through the slices; return when the last has passed."""
@@ -377,14 +92,14 @@ class SharedCache:
 
     def hold(self, base_bytes: int, size_bytes: int) -> None:
         """Put the bursts of a range of addresses into the cache, as if they had just been read."""
-        _hold(self.scalars, base_bytes // self._burst_bytes, -(-(base_bytes + size_bytes) // self._burst_bytes))
+        k.hold(self.scalars, base_bytes // self._burst_bytes, -(-(base_bytes + size_bytes) // self._burst_bytes))
 
     def age(self, base_bytes: int, stores: float) -> None:
         """Fill an empty cache with what a stream from `base_bytes` on has left, of which the part `stores` is dirty."""
         m = self.scalars
-        block = int(m[SLICES] * m[SETS])
-        first = -(-base_bytes // (int(m[LINE_BYTES]) * block)) * block
-        _age(m, first, round(RUN * stores))
+        block = int(m[k.SLICES] * m[k.SETS])
+        first = -(-base_bytes // (int(m[k.LINE_BYTES]) * block)) * block
+        k.age(m, first, round(k.RUN * stores))
 
     @property
     def busy_fs(self) -> int:
@@ -394,10 +109,10 @@ class SharedCache:
     def traffic(self) -> LevelTraffic:
         """Return the bytes so far."""
         m = self.scalars
-        hits, misses, merged, stored = (int(m[i]) for i in (HITS, MISSES, MERGED, STORED))
-        fetched, written_back = int(m[ALL_FETCHED]), int(m[ALL_EVICTED])
-        masks = self._sets.reshape(-1, WAY_WORDS, m[WAYS])[:, 1]
-        dirty = int(np.bitwise_count(masks.view(np.uint64) >> np.uint64(DIRTY_SHIFT)).sum())
+        hits, misses, merged, stored = (int(m[i]) for i in (k.HITS, k.MISSES, k.MERGED, k.STORED))
+        fetched, written_back = int(m[k.ALL_FETCHED]), int(m[k.ALL_EVICTED])
+        masks = self._sets[:, 1]
+        dirty = int(np.bitwise_count(masks.view(np.uint64) >> np.uint64(k.DIRTY_SHIFT)).sum())
         asked = hits + misses + merged + stored
         counts = asked, hits, misses, merged, stored, fetched, written_back, dirty
         return LevelTraffic(*(bursts * self._burst_bytes for bursts in counts))

@@ -19,7 +19,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -28,11 +28,12 @@ import numba
 import numba.np.linalg
 from numba import config, njit
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime.nrt import rtsys
 
-# Parts are made with functions of numba that are not public: with other versions they are compiled as numba does it,
-# in twice the time and to the same results.
-HAS_PARTS = numba.__version__.startswith("0.68.")
-if HAS_PARTS:
+# Parts are made, and entries loaded, with functions of numba that are not public: with other versions that is left to
+# numba, which takes longer and has the same results.
+IS_KNOWN = numba.__version__.startswith("0.68.")
+if IS_KNOWN:
     from hwmodel.compiled_part import part
 
 
@@ -65,14 +66,14 @@ def _sources() -> str:
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile `function` when it is first called, without the global interpreter lock, and keep the code on disk."""
     entry = _cached(njit(cache=True, nogil=True)(function))
-    return _with_part(entry, part(function, forceinline=False)) if HAS_PARTS else entry
+    return _with_part(entry, function, forceinline=False) if IS_KNOWN else entry
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile `function` into the compiled functions that call it: for the few lines of a hot loop."""
-    if not HAS_PARTS:
+    if not IS_KNOWN:
         return _cached(njit(cache=True, nogil=True, forceinline=True)(function))
-    return _with_part(njit(nogil=True)(function), part(function, forceinline=True))
+    return _with_part(njit(nogil=True)(function), function, forceinline=True)
 
 
 def is_kept(entry: Any) -> bool:
@@ -80,9 +81,11 @@ def is_kept(entry: Any) -> bool:
     return bool(entry._cache._cache_file._load_index())
 
 
-def _with_part(entry: Any, inner: Any) -> Any:
-    """Let compiled code that calls the entry find the part in its place."""
-    entry.get_call_template, entry.get_overload = inner.get_call_template, inner.get_overload
+def _with_part(entry: Any, function: Callable[..., Any], *, forceinline: bool) -> Any:
+    """Let compiled code that calls the entry find the part in its place, which is made when code is first compiled."""
+    entry.inner = inner = cache(lambda: part(function, forceinline=forceinline))
+    entry.get_call_template = lambda *arguments: inner().get_call_template(*arguments)
+    entry.get_overload = lambda *arguments: inner().get_overload(*arguments)
     return entry
 
 
@@ -98,6 +101,8 @@ def _cached(dispatcher: Any) -> Any:
             return {}
 
     file._load_index = load_readable_index
+    if IS_KNOWN:
+        dispatcher._cache.load_overload = partial(_load, dispatcher._cache)
     compile_or_load, index = dispatcher.compile, Path(file._index_path)
 
     def compile_alone(signature: Any) -> Any:
@@ -106,6 +111,12 @@ def _cached(dispatcher: Any) -> Any:
 
     dispatcher.compile = compile_alone
     return dispatcher
+
+
+def _load(kept: Any, signature: Any, context: Any) -> Any:
+    """Load code of an entry, for which numba would first learn all that it could compile: its memory is enough."""
+    rtsys.initialize(context)
+    return kept._load_overload(signature, context)
 
 
 @contextmanager

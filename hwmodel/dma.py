@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import pointer
+from hwmodel.dram.state import pointer, trailing_zeros
 from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, append, bursts_of
+from hwmodel.slices import quotient
 
 Array = np.ndarray[Any, Any]
 
@@ -194,6 +195,11 @@ def _chunks(
     for axis in order:  # largest stride first: the product comes out in address order for most layouts
         count = counts[axis] if axis != run_axis else counts[axis] // run
         step = 1 if axis != run_axis else run
+        if count == 1:
+            offset = _axis_offset(extents, strides, axis, starts[axis])
+            for i in range(chunks):
+                out[i] += offset
+            continue
         for i in range(chunks - 1, -1, -1):
             start = out[i]
             for j in range(count - 1, -1, -1):
@@ -242,6 +248,7 @@ def tile_runs(
     if elements <= 0:
         return np.empty((0, RUN_WORDS), np.int64)
     chunk_starts = np.empty(elements, np.int64)
+    shift = trailing_zeros(granule_bytes) if granule_bytes & (granule_bytes - 1) == 0 else -1
     found, total = np.empty((64, RUN_WORDS), np.int64), 0
     position, stop = 0, 1
     if page_axis >= 0:
@@ -264,8 +271,8 @@ def tile_runs(
             found = _with_room(found, total, 2 * (total + chunks))
         last = -1
         for i in range(chunks):
-            end = (chunk_starts[i] + chunk_bytes - 1) // granule_bytes
-            begin = max(chunk_starts[i] // granule_bytes, last + 1)
+            end = quotient(chunk_starts[i] + chunk_bytes - 1, granule_bytes, shift)
+            begin = max(quotient(chunk_starts[i], granule_bytes, shift), last + 1)
             if begin <= end:
                 runs = pointer(found.reshape(-1))
                 total = append(runs, total, begin * granule_bytes, end - begin + 1, granule_bytes)

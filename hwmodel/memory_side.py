@@ -120,7 +120,9 @@ class MemorySide:
         spec = machine.spec
         self.env, self.machine, self._dram = env, machine, dram
         self._tlb_spec = spec.tlb
-        self._cache = SharedCache(spec.shared_cache, machine.burst_bytes) if spec.shared_cache else None
+        self._cache = None
+        if spec.shared_cache:
+            self._cache = SharedCache(spec.shared_cache, machine.burst_bytes, machine.memory_capacity_bytes)
         self._memory = DramMemory(dram) if dram else None
         self._sram = SramMemory(spec.distributed_sram) if spec.distributed_sram else None
         self._tlbs: dict[Engine, Tlb] = {}

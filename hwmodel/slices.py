@@ -56,21 +56,22 @@ SCALARS = FREE + 1
 
 
 @inlined
-def _slice_of(s: Row, line: int) -> int:
-    """Return the slice of a line; lines of one block share all divisions."""
+def _within_block(s: Row, line: int) -> int:
+    """Return the place of a line in its block, which is the one that passes now; its lines share all divisions."""
     inside = line - s[BLOCK]
     if inside < 0 or inside >= s[COUNT]:
         block = line // s[COUNT]
         inside = line - block * s[COUNT]
         s[BLOCK] = line - inside
         s[BLOCK_SLICE] = 0 if s[IN_TURN] else fold(block, s[COUNT])
-    return int(inside if s[IN_TURN] else folded(inside, s[BLOCK_SLICE], s[COUNT]))
+    return int(inside)
 
 
 @compiled
 def serve_runs(s: Row, runs: Row, count: int, now_fs: int) -> int:
     """Pass the bursts of runs through their slices; return when the last has passed. Offers come in order of time."""
-    free, done_fs, line_bytes = pointer_of(s[FREE]), now_fs, s[LINE_BYTES]
+    free, done_fs, line_bytes, slices = pointer_of(s[FREE]), now_fs, s[LINE_BYTES], s[COUNT]
+    whole = quotient(line_bytes, s[BURST_BYTES], s[BURST_SHIFT])
     for number in range(count):
         run = row_at(runs, number * RUN_WORDS)
         address, left = run[BEGIN], run[BURSTS]
@@ -78,10 +79,15 @@ def serve_runs(s: Row, runs: Row, count: int, now_fs: int) -> int:
         while left > 0:
             line = quotient(address, line_bytes, s[LINE_SHIFT])
             bursts = min(left, quotient((line + 1) * line_bytes - address, s[BURST_BYTES], s[BURST_SHIFT]))
-            here = _slice_of(s, line)
-            free[here] = max(free[here], now_fs) + bursts * s[BURST_FS]
-            done_fs = max(done_fs, free[here])
-            address, left = address + bursts * s[BURST_BYTES], left - bursts
+            inside, lines = _within_block(s, line), 1
+            if bursts == whole:  # as those behind it in the block
+                lines = min(slices - inside, left // whole)
+            fold_of_block, is_in_turn, duration_fs = s[BLOCK_SLICE], s[IN_TURN] != 0, bursts * s[BURST_FS]
+            for place in range(inside, inside + lines):
+                here = place if is_in_turn else folded(place, fold_of_block, slices)
+                free[here] = max(free[here], now_fs) + duration_fs
+                done_fs = max(done_fs, free[here])
+            address, left = address + lines * bursts * s[BURST_BYTES], left - lines * bursts
     return int(done_fs)
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwmodel import cache as cached
-from hwmodel.cache import access, fill, is_crowded
+from hwmodel import cache_lookup as cached
+from hwmodel.cache_lookup import access, expect_request, fill, is_crowded
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.state import Row, pointer, pointer_of, row_at
 from hwmodel.main_memory import BURSTS, FIRST, ORDER, SEND_FIELDS, TICK, WHOSE
@@ -364,6 +364,16 @@ def _line_up(t: Row, now_fs: int, trip: int) -> None:
 
 
 @inlined
+def _expect_next(t: Row) -> None:
+    """Let the processor bring what the look-up of the next request will read."""
+    following = t[BLOCKED_FIRST]
+    if following == NONE and t[ARRIVALS]:
+        following = pointer_of(t[ARRIVAL_HEAP])[WHAT]
+    if following != NONE:
+        expect_request(pointer_of(t[CACHE]), _runs_at(t, following), trip_at(t, following)[RUNS])
+
+
+@inlined
 def _is_full(t: Row) -> bool:
     """Return whether the next event may need more room than there is."""
     if t[HAS_CACHE] and (t[FREE_FETCH] == NONE or t[WAITERS_LEFT] <= t[WIDTH]):
@@ -414,6 +424,7 @@ def run(t: Row, until_fs: int, until_order: int) -> tuple[int, int, int]:
             trip = t[BLOCKED_FIRST]
             if trip != NONE and _look_up(t, t[RETRIES], trip):
                 t[BLOCKED_FIRST] = trip_at(t, trip)[BEHIND]
+                _expect_next(t)
             else:
                 t[RETRIES] = NONE
             continue

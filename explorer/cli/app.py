@@ -6,6 +6,7 @@ ends with 130. Heavy libraries are imported inside the commands, so that `rowhit
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -63,6 +64,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without our characters shows others
             stream.reconfigure(errors="replace")
+    gc.set_threshold(10_000)  # by default a tenth of a short command's time goes into looking for garbage
     arguments = sys.argv[1:]
     try:
         status = app(args=arguments or ["--help"], standalone_mode=False)

@@ -10,12 +10,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from explorer.query import Scalar
 from explorer.search.certificate import relative_gap
 from explorer.study.objective import at_least_joules, joules, microseconds
-from explorer.summary import Summary
+
+if TYPE_CHECKING:
+    from explorer.summary import Summary
 
 Cells = Sequence[str]
 WIDTH = 110  # columns of a line of facts; assumed: what a terminal shows

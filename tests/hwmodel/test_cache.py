@@ -109,9 +109,9 @@ class Model:
         self.pending = {burst: number for burst, number in self.pending.items() if number != fetch}
 
 
-REQUESTS = st.lists(
-    st.tuples(st.lists(st.integers(0, 300), min_size=1, max_size=12), st.booleans(), st.integers(0, 3)), max_size=60
-)
+SCATTERED = st.lists(st.integers(0, 300), min_size=1, max_size=12)
+STREAMED = st.builds(lambda first, bursts: [*range(first, first + bursts)], st.integers(0, 280), st.integers(1, 40))
+REQUESTS = st.lists(st.tuples(SCATTERED | STREAMED, st.booleans(), st.integers(0, 3)), max_size=60)
 
 
 @given(
@@ -120,13 +120,17 @@ REQUESTS = st.lists(
     slices=st.sampled_from([1, 2, 3]),
     sector=st.sampled_from([32, 64, 128]),
     misses=st.sampled_from([1, 3, 1000]),
+    memory=st.sampled_from([0, 40 * 128, 1 << 20]),
 )
 def test_the_cache_does_what_a_model_of_sets_and_dictionaries_does(
-    requests: list[tuple[list[int], bool, int]], ways: int, slices: int, sector: int, misses: int
+    requests: list[tuple[list[int], bool, int]], ways: int, slices: int, sector: int, misses: int, memory: int
 ) -> None:
-    """Fetches come in the order they were sent, some requests later: `late` many are left on the way."""
+    """Fetches come in the order they were sent, some requests later: `late` many are left on the way.
+
+    How much of memory the cache knows changes nothing.
+    """
     spec = spec_of(ways=ways, slices=slices, sector=sector, capacity=128 * ways * slices * 3, outstanding_misses=misses)
-    cache, model = SharedCache(spec, BURST), Model(spec)
+    cache, model = SharedCache(spec, BURST, memory), Model(spec)
     under_way: list[Any] = []
     fetched = written_back = 0
     for bursts, is_write, late in requests:

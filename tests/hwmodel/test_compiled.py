@@ -70,7 +70,7 @@ much_more: Any = njit(_much_more)  # not kept on disk
 def test_what_compiled_code_calls_is_compiled_once_for_all_constants_and_has_no_code_of_its_own() -> None:
     assert much_more(10) == 22 + 33 + 8
     for function in (more, twice):
-        (found,) = function.get_overload.__self__.overloads.values()
+        (found,) = function.inner().overloads.values()
         code = found._asdict()["library"]
         assert code.get_pointer_to_function(found.fndesc.llvm_func_name) == 0
 
