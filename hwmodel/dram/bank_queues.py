@@ -199,10 +199,7 @@ def _refresh(m: Row, c: Row, tick: int) -> int:
                     return tick + 1
                 wake = min(wake, at)
         return int(wake)
-    at = max(pc[REFAB], c[ROW_FREE], tick)
-    for bank in range(first, first + m[BANKS]):
-        at = max(at, ready_at(c, REFAB)[bank])
-    at |= m[RISING]
+    at = max(pc[REFAB], c[ROW_FREE], tick) | m[RISING]
     if at > tick:
         return int(at)
     row_command(m, c, first, REFAB, tick)

@@ -93,7 +93,7 @@ class Boundaries:
         return None
 
     def are_over(self, pattern: Pattern, accepted: int) -> bool:
-        """Return whether any state that comes again from now on would leave less than a period to be skipped."""
+        """Return whether any kept state that comes again from now on would leave less than a period to be skipped."""
         return accepted - max(self._newest, pattern.first) >= pattern.stop - accepted
 
 

@@ -15,15 +15,16 @@ from hwmodel.dram.state import (
     ACT_WAKE,
     AGE,
     AGE_SHIFT,
+    AGE_TICK,
     BANK_MASK,
     BANK_PC,
     CHANNEL_BANKS,
     COLUMN_KEYS,
+    COLUMN_WAKE,
     COUNT,
     FREED,
     FRFCFS_ROW_HIT,
     HIT_FIRST,
-    HIT_WAKE,
     IS_ACTIVE,
     IS_REFRESHING,
     KEY_BANK_BITS,
@@ -76,12 +77,12 @@ def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
 
     A burst that a bank was activated for goes before all others of its row, and no row is closed before it.
     """
-    nominate_column(m, c, words, mode, bank)
+    nominate_column(c, words, mode, bank)
     nominate_row(m, c, words, mode, bank)
 
 
 @inlined
-def nominate_column(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
+def nominate_column(c: Row, words: Words, mode: int, bank: int) -> None:
     """Find which burst of a bank in a buffer may get a column command: the active one, or the oldest hit."""
     state = bank_at(c, bank)
     hit = state[HIT_FIRST + mode]
@@ -233,7 +234,8 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     pc = pc_at(c, state[BANK_PC])
     c[COUNT + mode] += 1
     c[RECOUNTED] = 1
-    c[AGE] = max(c[AGE] + 1, tick << AGE_SHIFT)
+    c[AGE] = c[AGE] + 1 if c[AGE_TICK] == tick else ((c[AGE] >> AGE_SHIFT) + 1) << AGE_SHIFT
+    c[AGE_TICK] = tick
     slot[SLOT_PLACE], slot[SLOT_AGE], slot[SLOT_BURST] = place, c[AGE], index
     is_hit = state[OPEN_ROW] == place >> ROW_SHIFT
     ends = row_at(state, (HIT_FIRST if is_hit else OTHER_FIRST) + mode)
@@ -243,12 +245,12 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     if not is_first:
         return
     if is_hit:
-        nominate_column(m, c, words, mode, bank)
+        nominate_column(c, words, mode, bank)
     nominate_row(m, c, words, mode, bank)
     if state[OPEN_ROW] == NONE:
         wake_row(c, ACT_WAKE, max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc)) | m[RISING])
     elif is_hit:
-        wake_column(c, HIT_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
+        wake_column(c, COLUMN_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
     else:
         wake_row(c, PRE_WAKE, max(tick + 1, ready_at(c, PRE)[bank], pc[PRE]))
 

@@ -34,7 +34,6 @@ from hwmodel.dram.state import (
     FIRST_KEY,
     HIT,
     HIT_FIRST,
-    HIT_WAKE,
     HITS,
     IS_ACTIVE,
     IS_REFRESHING,
@@ -87,7 +86,7 @@ from hwmodel.dram.state import (
     set_key,
     slot_at,
 )
-from hwmodel.dram.waking import act_floor, choose_mode, wake_all, wake_column, wake_row
+from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_all, wake_column, wake_row
 
 
 @inlined
@@ -127,21 +126,6 @@ def _in_turn(
 
 
 @inlined
-def _column_floors(c: Row, mode: int) -> tuple[int, int]:
-    return pc_at(c, 0)[RD + mode], pc_at(c, 1)[RD + mode]
-
-
-@inlined
-def _act_floors(m: Row, c: Row) -> tuple[int, int]:
-    return act_floor(m, pc_at(c, 0)), act_floor(m, pc_at(c, 1))
-
-
-@inlined
-def _pre_floors(c: Row) -> tuple[int, int]:
-    return pc_at(c, 0)[PRE], pc_at(c, 1)[PRE]
-
-
-@inlined
 def _least_floor(banks: Row, floors: tuple[int, int]) -> int:
     """Return the lower floor of the pseudo-channels of which a mask has banks."""
     floor = floors[0] if banks[0] != 0 else NEVER
@@ -162,9 +146,9 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
         choose_mode(m, c, tick)
     if key != NEVER:
         mode = c[MODE]
-        wake = _least_floor(banks_with(c, COLUMN_KEYS, mode), _column_floors(c, mode))
+        wake = _least_floor(banks_with(c, COLUMN_KEYS, mode), column_floors(c, mode))
         if c[ACTIVE + 1 - mode] != 0:
-            wake = min(wake, _least_floor(banks_with(c, ACTIVE_KEYS, 1 - mode), _column_floors(c, 1 - mode)))
+            wake = min(wake, _least_floor(banks_with(c, ACTIVE_KEYS, 1 - mode), column_floors(c, 1 - mode)))
     c[COLUMN_WAKE] = max(wake, c[COLUMN_FREE], tick + 1) | m[RISING]
 
 
@@ -176,13 +160,13 @@ def _oldest_column(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int, i
     """
     mode, other = c[MODE], 1 - c[MODE]
     hits = c[DUE] == 0 and m[SCHEDULER] != FCFS
-    banks, floors = banks_with(c, COLUMN_KEYS if hits else ACTIVE_KEYS, mode), _column_floors(c, mode)
+    banks, floors = banks_with(c, COLUMN_KEYS if hits else ACTIVE_KEYS, mode), column_floors(c, mode)
     key, wake = _oldest(c, COLUMN_KEYS, banks, RD + mode, mode, floors, tick)
     if m[SCHEDULER] == FCFS and key == NEVER and c[DUE] == 0:
         key, at = _in_turn(c, words, COLUMN_KEYS, RD + mode, mode, floors, tick)
         wake = min(wake, at)
     if c[ACTIVE + other] != 0:
-        banks, floors = banks_with(c, ACTIVE_KEYS, other), _column_floors(c, other)
+        banks, floors = banks_with(c, ACTIVE_KEYS, other), column_floors(c, other)
         active, at = _oldest(c, COLUMN_KEYS, banks, RD + other, other, floors, tick)
         wake = min(wake, at)
         if active < key:
@@ -213,7 +197,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int)
     column(m, c, bank, mode, tick)
     state[IS_ACTIVE] = 0
     drop_key(c, ACTIVE_KEYS, mode, bank)
-    nominate_column(m, c, words, mode, bank)
+    nominate_column(c, words, mode, bank)
     for other in range(2):
         if state[OTHER_FIRST + other] != NONE:  # precharges were held back
             nominate_row(m, c, words, other, bank)
@@ -229,7 +213,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     position = take_first(c, words, mode, bank, HIT_FIRST)
-    nominate_column(m, c, words, mode, bank)
+    nominate_column(c, words, mode, bank)
     if bank_at(c, bank)[OTHER_FIRST + mode] != NONE:
         nominate_row(m, c, words, mode, bank)
     done = finish(m, c, bank, slot_at(c, words, mode, position)[SLOT_BURST], mode, tick, outcome)
@@ -269,6 +253,8 @@ def _activated_after(c: Row, serial: int) -> tuple[int, int]:
 @inlined
 def _issue_act(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) -> None:
     """Activate for a burst: it leaves its buffer and is active until its column command."""
+    if c[SERIAL] == 1 << SERIAL_BITS:
+        _renumber(c)
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
     started = contains(mode_mask(c, words, mode, STARTED), words, state[OTHER_FIRST + mode])
@@ -278,8 +264,6 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
     pc[ACTIVE_BANKS] += 1
     c[ACTIVE + mode] += 1
     activate(m, c, bank, slot[SLOT_PLACE] >> ROW_SHIFT, tick)
-    if c[SERIAL] == 1 << SERIAL_BITS:
-        _renumber(c)
     order = slot[SLOT_AGE] >> AGE_SHIFT << SERIAL_BITS | c[SERIAL]
     c[SERIAL] += 1
     set_key(c, COLUMN_KEYS, mode, bank, FIRST_KEY + (order << KEY_BANK_BITS | bank))
@@ -289,9 +273,9 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
     state[OPENED_AS] = CONFLICT if started else MISS
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     row_opened(m, c, words, bank)
-    wake_column(c, HIT_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
+    wake_column(c, COLUMN_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
     if has_key(c, COLUMN_KEYS, c[MODE], bank):
-        wake_column(c, HIT_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
+        wake_column(c, COLUMN_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
 
 
 @inlined
@@ -316,10 +300,10 @@ def _open_or_close(m: Row, c: Row, words: Words, tick: int) -> bool:
         pre = _oldest_conflict(m, c, words, mode, tick)
     if act < pre:
         _issue_act(m, c, words, mode, act & KEY_BANK_MASK, tick)
-        c[ACT_WAKE] = max(_least_floor(banks_with(c, ACT_KEYS, mode), _act_floors(m, c)), tick + 1) | m[RISING]
+        c[ACT_WAKE] = max(_least_floor(banks_with(c, ACT_KEYS, mode), act_floors(m, c)), tick + 1) | m[RISING]
     elif pre != NEVER:
         _conflict(m, c, words, mode, pre & KEY_BANK_MASK, tick)
-        c[PRE_WAKE] = max(_least_floor(banks_with(c, PRE_KEYS, mode), _pre_floors(c)), tick + 1)
+        c[PRE_WAKE] = max(_least_floor(banks_with(c, PRE_KEYS, mode), pre_floors(c)), tick + 1)
     return bool(act != pre)
 
 
@@ -329,7 +313,7 @@ def _oldest_act(m: Row, c: Row, words: Words, mode: int, tick: int) -> int:
     if m[RISING] > tick & 1:  # activates issue on rising edges only
         c[ACT_WAKE] = tick + 1
         return NEVER
-    floors = _act_floors(m, c)
+    floors = act_floors(m, c)
     if m[SCHEDULER] == FCFS:
         key, wake = _in_turn(c, words, ACT_KEYS, ACT, mode, floors, tick)
     else:
@@ -341,7 +325,7 @@ def _oldest_act(m: Row, c: Row, words: Words, mode: int, tick: int) -> int:
 @inlined
 def _oldest_conflict(m: Row, c: Row, words: Words, mode: int, tick: int) -> int:
     """Return the key of the oldest burst whose precharge is ready; if there is none, NEVER, and set the next try."""
-    floors = _pre_floors(c)
+    floors = pre_floors(c)
     if m[SCHEDULER] == FCFS:
         key, wake = _in_turn(c, words, PRE_KEYS, PRE, mode, floors, tick)
     else:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.deep_buffers import nominate
 from hwmodel.dram.intake import decode
 from hwmodel.dram.queue_of_bank import PENDING_SHIFT, pending, pending_entry, queued_at
 from hwmodel.dram.state import (
@@ -40,8 +39,7 @@ from hwmodel.dram.state import (
     ACTIVE_ROWS,
     ACTIVE_SERIAL,
     ACTIVE_WAKE,
-    AGE,
-    AGE_SHIFT,
+    AGE_TICK,
     ARRIVAL,
     AT_BANK,
     BANK_PC,
@@ -64,7 +62,6 @@ from hwmodel.dram.state import (
     FAW,
     FAW_PLACE,
     FAW_TICKS,
-    FIRST_KEY,
     FREED,
     HIT_STREAK,
     HIT_WAKE,
@@ -92,6 +89,7 @@ from hwmodel.dram.state import (
     PER_BANK_QUEUES,
     PER_CHANNEL,
     PLACE_MASK,
+    PRE,
     PRE_WAKE,
     Q_COUNT,
     Q_LIVE,
@@ -101,6 +99,7 @@ from hwmodel.dram.state import (
     QUEUED,
     RD,
     READY,
+    REFPB,
     REFRESH_DUE,
     REFRESHED_UNTIL,
     REFRESHING,
@@ -111,7 +110,6 @@ from hwmodel.dram.state import (
     ROW_WAKE,
     SCHEDULER,
     SERIAL,
-    SERIAL_BITS,
     SERIAL_MASK,
     SLOT_ARRIVAL,
     SLOT_BURST,
@@ -241,9 +239,9 @@ def _describe_bank(
     """Return the next place of `out`, and the burst that opened the bank's row, or NONE if that is not comparable."""
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
-    for command in range(COMMAND_SLOTS):
-        out[at + command] = _ahead(ready_at(c, command)[bank], tick)
-    at += COMMAND_SLOTS
+    for command in (ACT, PRE, RD, WR, REFPB):
+        out[at] = _ahead(ready_at(c, command)[bank], tick)
+        at += 1
     opened, row = position, NONE
     if state[OPEN_ROW] != NONE:
         opened, row = -2 - state[OPENED_BY], 0
@@ -335,7 +333,7 @@ def _describe_activated(
         if has_key(c, ACTIVE_KEYS, mode, bank):
             index, key = _index_of(m, bank_at(c, bank)[OPENED_FOR]), keys_at(c, COLUMN_KEYS, mode)[bank]
             out[at], out[at + 1] = bank, position - index
-            out[at + 2] = ((key - FIRST_KEY) >> (KEY_BANK_BITS + SERIAL_BITS)) - tick
+            out[at + 2] = burst_at(m, bank_at(c, bank)[OPENED_FOR])[ARRIVAL] - tick
             out[at + 3] = _activated_before(c, key)
             at += 4
             oldest = min(oldest, index)
@@ -435,14 +433,14 @@ def skip(
         for place in _by_age(c, words, mode):
             slot = slot_at(c, words, mode, place)
             _move_burst(m, accesses, segment, parts, slot, bursts, ticks)
-            slot[SLOT_ARRIVAL] += ticks << AGE_SHIFT if is_deep else ticks
+            slot[SLOT_ARRIVAL] += 0 if is_deep else ticks
         for place in range(c[ACTIVE + mode] if not is_deep else 0):
             row = active_at(c, mode, place)
             _move_activated(m, row[ACTIVE_BURST], bursts, ticks)
             row[ACTIVE_ARRIVAL] += ticks
             row[ACTIVE_READY] += ticks
     if is_deep:
-        _skip_keys(m, c, words, bursts, ticks)
+        _skip_activated(m, c, bursts, ticks)
     if m[SCHEDULER] == PER_BANK_QUEUES:
         _skip_queues(m, c, words, accesses, segment, parts, bursts, ticks)
 
@@ -455,15 +453,13 @@ def _move_activated(m: Row, burst: int, bursts: int, ticks: int) -> None:
 
 
 @inlined
-def _skip_keys(m: Row, c: Row, words: Words, bursts: int, ticks: int) -> None:
-    """Move the active bursts of deep buffers and all keys on."""
-    c[AGE] += ticks << AGE_SHIFT
+def _skip_activated(m: Row, c: Row, bursts: int, ticks: int) -> None:
+    """Move the active bursts of deep buffers on; ages stay in their order."""
+    c[AGE_TICK] += ticks
     for bank in range(m[PER_CHANNEL] * m[BANK_STRIDE]):
-        for mode in range(2):
-            if has_key(c, ACTIVE_KEYS, mode, bank):
-                _move_activated(m, bank_at(c, bank)[OPENED_FOR], bursts, ticks)
-                keys_at(c, COLUMN_KEYS, mode)[bank] += ticks << (SERIAL_BITS + KEY_BANK_BITS)
-            nominate(m, c, words, mode, bank)
+        state = bank_at(c, bank)
+        if state[IS_ACTIVE]:
+            _move_activated(m, state[OPENED_FOR], bursts, ticks)
 
 
 @inlined

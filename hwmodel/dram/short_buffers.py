@@ -47,15 +47,11 @@ from hwmodel.dram.state import (
     bank_mask,
     burst_at,
     candidates,
-    insert,
-    lowest,
     mode_mask,
     pc_at,
     ready_at,
-    row_at,
     slot_at,
     trailing_zeros,
-    word_of,
 )
 from hwmodel.dram.waking import act_floor, wake_column, wake_row
 
@@ -65,32 +61,17 @@ def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
     """Find a bank's candidates in a buffer: the oldest hit, and the oldest burst that needs a row command."""
     state = bank_at(c, bank)
     masks = candidates(c, words, mode, state[BANK_PC], 0)
-    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
-    for word in range(len(words)):
-        others = ~bursts[word]
-        masks[COLUMN_CANDIDATES * len(words) + word] &= others
-        masks[ACT_CANDIDATES * len(words) + word] &= others
-        masks[PRE_CANDIDATES * len(words) + word] &= others
+    bursts = bank_mask(c, words, bank, mode, 0)
+    waiting = bursts[ALL_BURSTS]
+    masks[COLUMN_CANDIDATES] &= ~waiting
+    masks[ACT_CANDIDATES] &= ~waiting
+    masks[PRE_CANDIDATES] &= ~waiting
     if state[IS_REFRESHING]:
         return
     if state[OPEN_ROW] == NONE:
-        oldest = lowest(bursts, words)
-        if oldest != NONE:
-            insert(row_at(masks, ACT_CANDIDATES * len(words)), words, oldest)
+        masks[ACT_CANDIDATES] |= waiting & -waiting
         return
-    hits = row_at(bursts, ROW_HITS * len(words))
-    hit = lowest(hits, words)
-    if hit != NONE:
-        insert(row_at(masks, COLUMN_CANDIDATES * len(words)), words, hit)
-    if state[IS_ACTIVE]:
-        return
-    for word in range(len(words)):
-        conflicts = bursts[word] & ~hits[word]
-        if conflicts != 0:
-            oldest = 64 * word + trailing_zeros(conflicts)
-            if _may_close(m, c, words, mode, hit, oldest):
-                insert(row_at(masks, PRE_CANDIDATES * len(words)), words, oldest)
-            return
+    _nominate_open(m, c, words, mode, masks, bursts[ROW_HITS], waiting & ~bursts[ROW_HITS], state[IS_ACTIVE] == 0)
 
 
 @inlined
@@ -99,45 +80,41 @@ def nominate_open(m: Row, c: Row, words: Words, mode: int, bank: int) -> bool:
 
     Those there were stay candidates: nothing came that could hold them back.
     """
-    state = bank_at(c, bank)
-    masks = candidates(c, words, mode, state[BANK_PC], 0)
-    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
-    hits = row_at(bursts, ROW_HITS * len(words))
-    hit, oldest = lowest(hits, words), NONE
-    for word in range(len(words)):
-        conflicts = bursts[word] & ~hits[word]
-        if conflicts != 0:
-            oldest = 64 * word + trailing_zeros(conflicts)
-            break
+    state, bursts = bank_at(c, bank), bank_mask(c, words, bank, mode, 0)
+    conflicts = bursts[ALL_BURSTS] & ~bursts[ROW_HITS]
     if state[IS_REFRESHING] == 0:
-        if hit != NONE:
-            insert(row_at(masks, COLUMN_CANDIDATES * len(words)), words, hit)
-        if oldest != NONE and state[IS_ACTIVE] == 0 and _may_close(m, c, words, mode, hit, oldest):
-            insert(row_at(masks, PRE_CANDIDATES * len(words)), words, oldest)
-    return bool(oldest != NONE)
+        masks = candidates(c, words, mode, state[BANK_PC], 0)
+        _nominate_open(m, c, words, mode, masks, bursts[ROW_HITS], conflicts, state[IS_ACTIVE] == 0)
+    return bool(conflicts != 0)
 
 
 @inlined
-def _may_close(m: Row, c: Row, words: Words, mode: int, hit: int, oldest: int) -> bool:
-    """Return whether the oldest hit of a row does not keep it open for the oldest burst that needs another one."""
-    return bool(hit == NONE or m[SCHEDULER] != FRFCFS_ROW_HIT or _younger(c, words, mode, hit, oldest))
+def _nominate_open(
+    m: Row, c: Row, words: Words, mode: int, masks: Row, hits: int, conflicts: int, may_close: bool
+) -> None:
+    """Add the oldest hit of an open bank, and the oldest burst for another row if the bank may be closed for it."""
+    masks[COLUMN_CANDIDATES] |= hits & -hits
+    if conflicts != 0 and may_close and _protects_none(m, c, words, mode, hits, conflicts):
+        masks[PRE_CANDIDATES] |= conflicts & -conflicts
 
 
 @inlined
-def _younger(c: Row, words: Words, mode: int, position: int, other: int) -> bool:
-    """Return whether a burst arrived after another one."""
-    return bool(slot_at(c, words, mode, position)[SLOT_ARRIVAL] > slot_at(c, words, mode, other)[SLOT_ARRIVAL])
+def _protects_none(m: Row, c: Row, words: Words, mode: int, hits: int, conflicts: int) -> bool:
+    """Return whether no hit of a row keeps it open for the oldest burst that needs another one: all came after that."""
+    if hits == 0 or m[SCHEDULER] != FRFCFS_ROW_HIT:
+        return True
+    arrival = slot_at(c, words, mode, trailing_zeros(conflicts))[SLOT_ARRIVAL]
+    return bool(slot_at(c, words, mode, trailing_zeros(hits))[SLOT_ARRIVAL] > arrival)
 
 
 @inlined
 def take(c: Row, words: Words, mode: int, position: int, bank: int, candidate: int) -> None:
     """Take a burst out of its buffer, and out of the candidates of a kind, which it was one of."""
-    others, word = ~(1 << (position & 63)), word_of(words, position)
-    masks = mode_mask(c, words, mode, 0)
-    masks[LIVE * len(words) + word] &= others
-    masks[STARTED * len(words) + word] &= others
-    bank_mask(c, words, bank, mode, ALL_BURSTS)[word] &= others
-    candidates(c, words, mode, bank_at(c, bank)[BANK_PC], candidate)[word] &= others
+    others, masks = ~(1 << position), mode_mask(c, words, mode, 0)
+    masks[LIVE] &= others
+    masks[STARTED] &= others
+    bank_mask(c, words, bank, mode, 0)[ALL_BURSTS] &= others
+    candidates(c, words, mode, bank_at(c, bank)[BANK_PC], 0)[candidate] &= others
     c[COUNT + mode] -= 1
     c[FREED] = c[RECOUNTED] = 1
 
@@ -147,32 +124,27 @@ def row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
     """A bank's row was opened or closed: find its hits and its candidates."""
     row = bank_at(c, bank)[OPEN_ROW]
     for mode in range(2):
-        bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
-        if lowest(bursts, words) == NONE:
+        bursts, hits = bank_mask(c, words, bank, mode, 0), 0
+        bits = bursts[ALL_BURSTS]
+        if bits == 0:
             continue
-        hits = row_at(bursts, ROW_HITS * len(words))
-        for word in range(len(words)):
-            bits, found = bursts[word], 0
-            if row != NONE:
-                while bits != 0:
-                    bit = trailing_zeros(bits)
-                    bits &= bits - 1
-                    if slot_at(c, words, mode, 64 * word + bit)[SLOT_PLACE] >> ROW_SHIFT == row:
-                        found |= 1 << bit
-            hits[word] = found
+        while bits != 0 and row != NONE:
+            position = trailing_zeros(bits)
+            if slot_at(c, words, mode, position)[SLOT_PLACE] >> ROW_SHIFT == row:
+                hits |= 1 << position
+            bits &= bits - 1
+        bursts[ROW_HITS] = hits
         nominate(m, c, words, mode, bank)
 
 
 @compiled
 def waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
     """Return whether a burst of that very place waits in a buffer."""
-    bursts = bank_mask(c, words, place & BANK_MASK, mode, ALL_BURSTS)
-    for word in range(len(words)):
-        bits = bursts[word]
-        while bits != 0:
-            if slot_at(c, words, mode, 64 * word + trailing_zeros(bits))[SLOT_PLACE] == place:
-                return True
-            bits &= bits - 1
+    bits = bank_mask(c, words, place & BANK_MASK, mode, 0)[ALL_BURSTS]
+    while bits != 0:
+        if slot_at(c, words, mode, trailing_zeros(bits))[SLOT_PLACE] == place:
+            return True
+        bits &= bits - 1
     return False
 
 
@@ -180,7 +152,7 @@ def waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
 def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
     burst = burst_at(m, index)
-    if c[TAIL + mode] == 64 * len(words):
+    if c[TAIL + mode] == 64:
         make_room(m, c, words, mode)
     position = c[TAIL + mode]
     c[TAIL + mode] = position + 1
@@ -193,21 +165,20 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     slot[SLOT_PLACE] = place
     slot[SLOT_ARRIVAL] = tick
     slot[SLOT_BURST] = index
-    bursts = bank_mask(c, words, bank, mode, ALL_BURSTS)
-    first = lowest(bursts, words) == NONE
-    insert(mode_mask(c, words, mode, LIVE), words, position)
-    insert(bursts, words, position)
+    bursts, bit = bank_mask(c, words, bank, mode, 0), 1 << position
+    is_first = bursts[ALL_BURSTS] == 0
+    mode_mask(c, words, mode, 0)[LIVE] |= bit
+    bursts[ALL_BURSTS] |= bit
     arrive(pc_at(c, state[BANK_PC]), tick)
     if state[OPEN_ROW] == NONE:
-        if first and state[IS_REFRESHING] == 0:
-            insert(candidates(c, words, mode, state[BANK_PC], ACT_CANDIDATES), words, position)
+        if is_first and state[IS_REFRESHING] == 0:
+            candidates(c, words, mode, state[BANK_PC], 0)[ACT_CANDIDATES] |= bit
             at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc_at(c, state[BANK_PC])))
             wake_row(c, ACT_WAKE, at | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
-        hits = row_at(bursts, ROW_HITS * len(words))
-        first = lowest(hits, words) == NONE
-        insert(hits, words, position)
-        if first:
+        is_first = bursts[ROW_HITS] == 0
+        bursts[ROW_HITS] |= bit
+        if is_first:
             nominate(m, c, words, mode, bank)
             wake_column(c, HIT_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
     elif state[IS_ACTIVE] == 0:
@@ -218,10 +189,10 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
 @inlined
 def has_bursts(c: Row, words: Words, mode: int, bank: int) -> bool:
     """Return whether a burst for a bank waits in a buffer."""
-    return bool(lowest(bank_mask(c, words, bank, mode, ALL_BURSTS), words) != NONE)
+    return bool(bank_mask(c, words, bank, mode, 0)[ALL_BURSTS] != 0)
 
 
 @inlined
 def has_hits(c: Row, words: Words, mode: int, bank: int) -> bool:
     """Return whether a burst for a bank's open row waits in a buffer."""
-    return bool(lowest(bank_mask(c, words, bank, mode, ROW_HITS), words) != NONE)
+    return bool(bank_mask(c, words, bank, mode, 0)[ROW_HITS] != 0)

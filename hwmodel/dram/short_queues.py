@@ -9,7 +9,7 @@ from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.buffers import precharge
 from hwmodel.dram.commands import activate, column, finish
 from hwmodel.dram.shared_queues import issue_in_slots
-from hwmodel.dram.short_buffers import nominate_open, row_changed, take
+from hwmodel.dram.short_buffers import has_hits, nominate_open, row_changed, take
 from hwmodel.dram.state import (
     ACT,
     ACT_CANDIDATES,
@@ -80,28 +80,52 @@ from hwmodel.dram.state import (
     candidates,
     contains,
     insert,
-    lowest,
     mode_mask,
     pc_at,
     ready_at,
-    remove,
     row_at,
     slot_at,
     trailing_zeros,
-    word_of,
 )
-from hwmodel.dram.waking import act_floor, choose_mode, wake_all, wake_column, wake_row
+from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_all, wake_column, wake_row
 
 
 @inlined
-def _in_turn(m: Row, c: Row, words: Words, mode: int, word: int, found: int) -> int:
-    """Return those bursts of a word of a mask that may be next: all, or the oldest when none is under way."""
-    if m[SCHEDULER] != FCFS:
-        return found
-    if c[ACTIVE] + c[ACTIVE + 1] != 0:
-        return 0
-    first = lowest(mode_mask(c, words, mode, LIVE), words)
-    return found & 1 << (first & 63) if first != NONE and word_of(words, first) == word else 0
+def _may_be_next(m: Row, c: Row, words: Words, mode: int, kind: int, first: bool, second: bool) -> int:
+    """Return the candidates of a kind in the pseudo-channels that are asked; under FCFS only the oldest burst."""
+    found = 0
+    if first:
+        found |= candidates(c, words, mode, 0, 0)[kind]
+    if second:
+        found |= candidates(c, words, mode, 1, 0)[kind]
+    if m[SCHEDULER] == FCFS:
+        live = mode_mask(c, words, mode, 0)[LIVE]
+        found &= live & -live if c[ACTIVE] + c[ACTIVE + 1] == 0 else 0
+    return int(found)
+
+
+@inlined
+def _least_floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], after: int) -> int:
+    """Return the lower floor of the pseudo-channels with candidates of a kind that lies after a tick, or NEVER."""
+    floor = NEVER
+    for pc in range(MAX_PCS):
+        if floors[pc] > after and candidates(c, words, mode, pc, 0)[kind] != 0:
+            floor = min(floor, floors[pc])
+    return floor
+
+
+@inlined
+def _first_ready(c: Row, words: Words, mode: int, command: int, found: int, tick: int) -> tuple[int, int]:
+    """Return the first of some positions whose bank's command is ready, or NONE; and the next ready tick."""
+    ready, wake = ready_at(c, command), NEVER
+    while found != 0:
+        position = trailing_zeros(found)
+        found &= found - 1
+        at = ready[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
+        if at <= tick:
+            return position, tick
+        wake = min(wake, at)
+    return NONE, wake
 
 
 @inlined
@@ -190,7 +214,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
     take(c, words, mode, position, bank, COLUMN_CANDIDATES)
-    remove(bank_mask(c, words, bank, mode, ROW_HITS), words, position)
+    bank_mask(c, words, bank, mode, 0)[ROW_HITS] &= ~(1 << position)
     conflicts = nominate_open(m, c, words, mode, bank)
     done = finish(m, c, bank, burst, mode, tick, outcome)
     _column_issued(m, c, bank, mode, done, conflicts, tick)
@@ -222,35 +246,21 @@ def _column_slot(m: Row, c: Row, words: Words, tick: int) -> None:
 @inlined
 def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     """Return the position of the oldest row hit that is ready, or NONE; and the next ready tick."""
-    mode, wake = c[MODE], NEVER
-    for word in range(len(words)):
-        found = 0
-        for pc in range(MAX_PCS):
-            hits = candidates(c, words, mode, pc, COLUMN_CANDIDATES)[word]
-            found |= hits if pc_at(c, pc)[RD + mode] <= tick else 0
-        found = _in_turn(m, c, words, mode, word, found)
-        while found != 0:
-            position = 64 * word + trailing_zeros(found)
-            found &= found - 1
-            at = ready_at(c, RD + mode)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
-            if at <= tick:
-                return position, tick
-            wake = min(wake, at)
-    for pc in range(MAX_PCS):
-        floor = pc_at(c, pc)[RD + mode]
-        if floor > tick and lowest(candidates(c, words, mode, pc, COLUMN_CANDIDATES), words) != NONE:
-            wake = min(wake, floor)
-    return NONE, wake
+    mode = c[MODE]
+    floors = column_floors(c, mode)
+    hits = _may_be_next(m, c, words, mode, COLUMN_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    position, wake = _first_ready(c, words, mode, RD + mode, hits, tick)
+    if position == NONE:
+        wake = min(wake, _least_floor(c, words, mode, COLUMN_CANDIDATES, floors, tick))
+    return position, wake
 
 
 @inlined
 def _next_hit(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which a row hit is ready."""
-    wake, mode = NEVER, c[MODE]
-    for pc in range(MAX_PCS):
-        if lowest(candidates(c, words, mode, pc, COLUMN_CANDIDATES), words) != NONE:
-            wake = min(wake, pc_at(c, pc)[RD + mode])
-    return int(max(wake, tick + 1) | m[RISING])
+    mode = c[MODE]
+    floor = _least_floor(c, words, mode, COLUMN_CANDIDATES, column_floors(c, mode), NONE)
+    return int(max(floor, tick + 1) | m[RISING])
 
 
 @compiled
@@ -292,7 +302,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     c[SERIAL] += 1
     row_changed(m, c, words, bank)
     wake_column(c, ACTIVE_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
-    if lowest(bank_mask(c, words, bank, c[MODE], ROW_HITS), words) != NONE:
+    if has_hits(c, words, c[MODE], bank):
         wake_column(c, HIT_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
 
 
@@ -340,37 +350,21 @@ def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
 @inlined
 def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     """Return the position of the oldest burst whose activate is ready, or NONE; and the next ready tick."""
-    mode, rising, wake = c[MODE], m[RISING], NEVER
-    if rising > tick & 1:  # activates issue on rising edges only
+    mode, floors = c[MODE], act_floors(m, c)
+    if m[RISING] > tick & 1:  # activates issue on rising edges only
         return NONE, tick + 1
-    for word in range(len(words)):
-        found = 0
-        for pc in range(MAX_PCS):
-            acts = candidates(c, words, mode, pc, ACT_CANDIDATES)[word]
-            found |= acts if act_floor(m, pc_at(c, pc)) <= tick else 0
-        found = _in_turn(m, c, words, mode, word, found)
-        while found != 0:
-            position = 64 * word + trailing_zeros(found)
-            found &= found - 1
-            at = ready_at(c, ACT)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
-            if at <= tick:
-                return position, tick
-            wake = min(wake, at)
-    for pc in range(MAX_PCS):
-        floor = act_floor(m, pc_at(c, pc))
-        if floor > tick and lowest(candidates(c, words, mode, pc, ACT_CANDIDATES), words) != NONE:
-            wake = min(wake, floor)
-    return NONE, wake | rising
+    acts = _may_be_next(m, c, words, mode, ACT_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    position, wake = _first_ready(c, words, mode, ACT, acts, tick)
+    if position == NONE:
+        wake = min(wake, _least_floor(c, words, mode, ACT_CANDIDATES, floors, tick)) | m[RISING]
+    return position, wake
 
 
 @inlined
 def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which an activate is ready."""
-    wake = NEVER
-    for pc in range(MAX_PCS):
-        if lowest(candidates(c, words, c[MODE], pc, ACT_CANDIDATES), words) != NONE:
-            wake = min(wake, act_floor(m, pc_at(c, pc)))
-    return int(max(wake, tick + 1) | m[RISING])
+    floor = _least_floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(m, c), NONE)
+    return int(max(floor, tick + 1) | m[RISING])
 
 
 @inlined
@@ -379,28 +373,19 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
 
     That is of the others, since it will issue.
     """
-    mode, wake, oldest = c[MODE], NEVER, NONE
-    for word in range(len(words)):
-        found = 0
-        for pc in range(MAX_PCS):
-            conflicts = candidates(c, words, mode, pc, PRE_CANDIDATES)[word]
-            found |= conflicts if pc_at(c, pc)[PRE] <= tick else 0
-        found = _in_turn(m, c, words, mode, word, found)
-        while found != 0:
-            position = 64 * word + trailing_zeros(found)
-            found &= found - 1
-            at = ready_at(c, PRE)[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
-            if at > tick:
-                wake = min(wake, at)
-            elif oldest != NONE or position > before:
-                return oldest, tick
-            else:
-                oldest = position
-    for pc in range(MAX_PCS):
-        floor = pc_at(c, pc)[PRE]
-        if floor > tick and lowest(candidates(c, words, mode, pc, PRE_CANDIDATES), words) != NONE:
-            wake = min(wake, floor)
-    return oldest, wake
+    mode, floors, ready, oldest, wake = c[MODE], pre_floors(c), ready_at(c, PRE), NONE, NEVER
+    found = _may_be_next(m, c, words, mode, PRE_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    while found != 0:
+        position = trailing_zeros(found)
+        found &= found - 1
+        at = ready[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
+        if at > tick:
+            wake = min(wake, at)
+        elif oldest != NONE or position > before:
+            return oldest, tick
+        else:
+            oldest = position
+    return oldest, int(min(wake, _least_floor(c, words, mode, PRE_CANDIDATES, floors, tick)))
 
 
 @inlined

@@ -79,12 +79,12 @@ REMAINING, DONE, REQUEST_FIELDS = range(3)
 # A channel. Wakes are lower bounds of the next event; TICK is the last tick whose commands have issued. COLUMN_WAKE
 # and ROW_WAKE sum up those of active bursts and row hits, and of activates, precharges and the other row commands.
 # RECOUNTED: whether COUNT changed since the mode was chosen. BIN: the time bin met last, which began at BIN_START. AGE
-# is the last one given out.
+# is the last one given out, at AGE_TICK.
 (INDEX, TICK, ASLEEP, COLUMN_WAKE, ROW_WAKE, ARRIVES, INBOX_HEAD, INBOX_TAIL, MODE, COUNT, _1, TAIL, _2,
  ACTIVE, _3, SERIAL, DUE, DUE_PC, REFRESH_DUE, ROW_FREE, COLUMN_FREE, FREED, ACCEPTED, MERGED_READS, _4,
  LAST_DONE, LAST_BANK, QUEUED, DRAINING, FULL_BANKS, CLOSED_BANKS, READ_BANKS, WRITE_BANKS,
  CONFLICT_BANKS, ACTIVE_WAKE, HIT_WAKE, ACT_WAKE, PRE_WAKE, OTHER_WAKE, ACTIVE_FIRST, _5,
- RECOUNTED, BIN_START, BIN, AGE) = range(45)
+ RECOUNTED, BIN_START, BIN, AGE, AGE_TICK) = range(46)
 BANKS_WITH = 48  # [kind of key, mode, pseudo-channel], and of active bursts: masks of the banks that have one
 CHANNEL_FIELDS = 64
 # A pseudo-channel. FAW is a ring of the last four activates; REFRESHING is a bank's place, or NONE, of
@@ -102,11 +102,12 @@ PC_FIELDS = 40
  HIT_FIRST, _2, HIT_LAST, _3, OTHER_FIRST, _4, OTHER_LAST, _5) = range(24)
 Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE = range(HIT_FIRST, HIT_FIRST + 7)
 BANK_FIELDS = 24
-# A position. Ages, in the place of arrivals, order the bursts of a deep buffer: (arrival, how many before in the tick).
+# A position. Ages, in the place of arrivals, order the bursts of a deep buffer: (how many ticks before had arrivals,
+# how many there were before in the same tick).
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST, SLOT_NEXT = range(4)
 SLOT_AGE = SLOT_ARRIVAL
 SLOT_FIELDS = 4
-AGE_SHIFT = 12
+AGE_SHIFT = 13  # of two buffers of `policy.MAX_QUEUE`, as many may arrive in a tick
 # An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
 # ACTIVE_FIRST.
 ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY, ACTIVE_PC = range(7)
@@ -118,7 +119,7 @@ LIVE, STARTED, HELD, MODE_MASKS = range(4)
 COLUMN_CANDIDATES, ACT_CANDIDATES, PRE_CANDIDATES, PC_MASKS = range(4)
 ALL_BURSTS, ROW_HITS, BANK_MASKS = range(3)
 # Kinds of keys: of a column command, an activate, a precharge. A key is an age and a bank of the channel. Those of
-# active bursts are negative, so that they go first: (arrival, order of their activates) and a bank.
+# active bursts are negative, so that they go first: (upper part of the age, order of their activates) and a bank.
 COLUMN_KEYS, ACT_KEYS, PRE_KEYS, KEY_KINDS = range(4)
 ACTIVE_KEYS = KEY_KINDS  # those of column keys that are active bursts'
 KEY_BANK_BITS, SERIAL_BITS = 7, 14
@@ -130,11 +131,11 @@ QUEUE_POSITIONS, PENDING_ENTRIES = 64, 512
 # bank here is later than there.
 MOST_OWED = 8
 # Sizes that are compiled in, and the offsets of a channel's parts
-MAX_PCS, MAX_BANKS = 2, 64  # banks of a pseudo-channel
-BANK_SHIFT = 6
+MAX_PCS, BANK_SHIFT = 2, 6
+MAX_BANKS = 1 << BANK_SHIFT  # of a pseudo-channel
 CHANNEL_BANKS = MAX_PCS * MAX_BANKS
 PCS = CHANNEL_FIELDS
-LANES = 8  # banks that are looked at together
+LANES = COMMAND_SLOTS  # banks that are looked at together, and commands whose ticks are raised
 BANK_ROWS = PCS + MAX_PCS * PC_FIELDS
 READY = BANK_ROWS + CHANNEL_BANKS * BANK_FIELDS  # [command, bank], ticks; what the pseudo-channel wants comes to it
 ACTIVE_ROWS = KEYS = READY + COMMAND_SLOTS * CHANNEL_BANKS  # in short and in deep buffers
@@ -417,7 +418,7 @@ def pc_at(c: Row, pc: int) -> Row:
 
 @inlined
 def bank_at(c: Row, bank: int) -> Row:
-    """Return the row of a bank of the channel; it begins with the earliest ticks of its commands."""
+    """Return the row of a bank of the channel."""
     return row_at(c, BANK_ROWS + bank * BANK_FIELDS)
 
 

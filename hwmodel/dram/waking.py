@@ -18,10 +18,13 @@ from hwmodel.dram.state import (
     MOST_OWED,
     NEVER,
     OWED,
+    PRE,
     PRE_WAKE,
+    RD,
     RISING,
     ROW_WAKE,
     Row,
+    pc_at,
 )
 
 
@@ -63,3 +66,21 @@ def act_floor(m: Row, pc: Row) -> int:
     if pc[OWED] >= MOST_OWED:
         return NEVER
     return int(max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]))
+
+
+@inlined
+def column_floors(c: Row, mode: int) -> tuple[int, int]:
+    """Return the earliest ticks of a column command that the rules of the two pseudo-channels allow."""
+    return pc_at(c, 0)[RD + mode], pc_at(c, 1)[RD + mode]
+
+
+@inlined
+def act_floors(m: Row, c: Row) -> tuple[int, int]:
+    """Return the earliest ticks of an activate that the rules of the two pseudo-channels allow."""
+    return act_floor(m, pc_at(c, 0)), act_floor(m, pc_at(c, 1))
+
+
+@inlined
+def pre_floors(c: Row) -> tuple[int, int]:
+    """Return the earliest ticks of a precharge that the rules of the two pseudo-channels allow."""
+    return pc_at(c, 0)[PRE], pc_at(c, 1)[PRE]

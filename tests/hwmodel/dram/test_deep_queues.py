@@ -16,7 +16,8 @@ from regular_traffic import outcome, policies, random_memory, random_traffic
 from hwmodel.dram import state as k
 from hwmodel.dram.config import load_config
 from hwmodel.dram.controller import Dram
-from hwmodel.dram.policy import Policy
+from hwmodel.dram.policy import MAX_QUEUE, Policy
+from hwmodel.dram.trace import MAX_TICK
 
 POLICIES = [policy for policy in policies() if policy[0] != "per-bank-queues"]
 Array = np.ndarray[Any, Any]
@@ -50,10 +51,10 @@ def test_of_two_thousand_replays_none_differs_on_deep_buffers(part: int) -> None
     assert {seed: names for seed in seeds if (names := differences(seed, seed % 2 == 0))} == {}
 
 
-def commands(policy: Policy, writes: int, serial: int = 0) -> list[Array]:
+def commands(policy: Policy, writes: int, serial: int = 0, first_tick: int = 0) -> list[Array]:
     """Return the commands and bursts of a channel under 3,000 random bursts, so many in ten of them writes.
 
-    `serial` is the number that the first activate gets.
+    `serial` is the number that the first activate gets. Beside them what stands before the keys, and nothing touches.
     """
     config = load_config("ram2_hbm3_rh32")
     tables = config.address_map.compiled()
@@ -63,9 +64,10 @@ def commands(policy: Policy, writes: int, serial: int = 0) -> list[Array]:
     dram.reserve(3_000)
     for number in range(3_000):
         address, is_write = int(rng.integers(1 << 12)) * 64, bool(rng.integers(10) < writes)
-        dram.enqueue(address, dram.open_request(1), is_write, number // 3)
+        dram.enqueue(address, dram.open_request(1), is_write, first_tick + number // 3)
     dram.drain()
-    return [dram.commands(), dram.bursts()]
+    unused = dram.state.channels[:, k.READY + k.COMMAND_SLOTS * k.CHANNEL_BANKS - 1]
+    return [dram.commands(), dram.bursts(), unused]
 
 
 @pytest.mark.parametrize("writes", [0, 4, 10])
@@ -84,3 +86,15 @@ def test_the_order_of_activates_survives_their_numbers_running_out(activates: in
     with mock.patch.object(Policy, "mask_words", TWO_WORDS):
         before, after = (commands(policy, 4, serial) for serial in (0, (1 << k.SERIAL_BITS) - activates))
     assert all(np.array_equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_what_comes_as_late_as_a_trace_may_have_it_is_served_in_the_same_order() -> None:
+    policy = replace(load_config("ram2_hbm3_rh32").policy, refresh="none")
+    with mock.patch.object(Policy, "mask_words", TWO_WORDS):
+        (early, *_), (late, *_) = (commands(policy, 4, first_tick=tick) for tick in (1, MAX_TICK - 1_000_000 + 1))
+    assert np.array_equal(early[:, 1:], late[:, 1:])
+    assert len(set(late[:, 0] - early[:, 0])) == 1
+
+
+def test_as_many_ages_as_bursts_arrive_in_a_tick_fit() -> None:
+    assert 2 * MAX_QUEUE <= 1 << k.AGE_SHIFT
