@@ -32,9 +32,6 @@ from hwmodel.dram.state import (
     DRAINING,
     DUE,
     DUE_PC,
-    FAW,
-    FAW_PLACE,
-    FAW_TICKS,
     FREED,
     FULL_BANKS,
     HIT,
@@ -99,9 +96,8 @@ def _first_ready(m: Row, c: Row, tick: int) -> tuple[int, int, int, int]:
     wake = NEVER
     if m[PER_CHANNEL] == 1:  # what no bank can have yet is not asked for bank by bank
         pc = pc_at(c, 0)
-        floor = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS])
-        if closed != 0 and floor > tick:
-            closed, wake = 0, min(wake, floor)
+        if closed != 0 and pc[ACT] > tick:
+            closed, wake = 0, min(wake, pc[ACT])
         if reads != 0 and pc[RD] > tick:
             reads, wake = 0, min(wake, pc[RD])
         if writes != 0 and pc[WR] > tick:

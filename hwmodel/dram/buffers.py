@@ -146,5 +146,5 @@ def precharge(m: Row, c: Row, words: Words, bank: int, tick: int) -> None:
     row_closed(m, c, words, bank)
     if has_bursts(c, words, c[MODE], bank):
         pc = bank_at(c, bank)[BANK_PC]
-        at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc_at(c, pc)))
+        at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(pc_at(c, pc)))
         wake_row(c, ACT_WAKE, at | m[RISING])

@@ -48,6 +48,7 @@ from hwmodel.dram.state import (
     DONE,
     FAW,
     FAW_PLACE,
+    FAW_TICKS,
     FREE_BURST,
     GROUP_SHIFT,
     IDLE,
@@ -183,9 +184,11 @@ def activate(m: Row, c: Row, bank: int, row: int, tick: int) -> None:
     pc[ACTIVATES] += 1
     pc[FAW + pc[FAW_PLACE]] = tick
     pc[FAW_PLACE] = (pc[FAW_PLACE] + 1) & 3
+    fifth = pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]
     occupy(m, c, ROW_FREE, m[ACT_TICKS], tick)
     delay = row_at(m, DELAY + ACT * COMMAND_SLOTS)
     raise_row(pc, row_at(delay, AT_PSEUDO_CHANNEL * LEVEL), tick)
+    raise_lanes(pc, 1 << ACT, fifth)
     first, count = _group_of(m, bank)  # before the bank: what is read in lanes must not just have been written alone
     _raise_banks(m, c, AT_BANK_GROUP, first, count, ACT, ACT, tick)
     _raise_bank(m, c, bank, ACT, ACT, tick)

@@ -248,7 +248,7 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
         nominate_column(c, words, mode, bank)
     nominate_row(m, c, words, mode, bank)
     if state[OPEN_ROW] == NONE:
-        wake_row(c, ACT_WAKE, max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc)) | m[RISING])
+        wake_row(c, ACT_WAKE, max(tick + 1, ready_at(c, ACT)[bank], act_floor(pc)) | m[RISING])
     elif is_hit:
         wake_column(c, COLUMN_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
     else:

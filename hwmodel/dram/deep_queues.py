@@ -300,7 +300,7 @@ def _open_or_close(m: Row, c: Row, words: Words, tick: int) -> bool:
         pre = _oldest_conflict(m, c, words, mode, tick)
     if act < pre:
         _issue_act(m, c, words, mode, act & KEY_BANK_MASK, tick)
-        c[ACT_WAKE] = max(_least_floor(banks_with(c, ACT_KEYS, mode), act_floors(m, c)), tick + 1) | m[RISING]
+        c[ACT_WAKE] = max(_least_floor(banks_with(c, ACT_KEYS, mode), act_floors(c)), tick + 1) | m[RISING]
     elif pre != NEVER:
         _conflict(m, c, words, mode, pre & KEY_BANK_MASK, tick)
         c[PRE_WAKE] = max(_least_floor(banks_with(c, PRE_KEYS, mode), pre_floors(c)), tick + 1)
@@ -313,7 +313,7 @@ def _oldest_act(m: Row, c: Row, words: Words, mode: int, tick: int) -> int:
     if m[RISING] > tick & 1:  # activates issue on rising edges only
         c[ACT_WAKE] = tick + 1
         return NEVER
-    floors = act_floors(m, c)
+    floors = act_floors(c)
     if m[SCHEDULER] == FCFS:
         key, wake = _in_turn(c, words, ACT_KEYS, ACT, mode, floors, tick)
     else:

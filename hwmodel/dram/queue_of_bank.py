@@ -19,9 +19,6 @@ from hwmodel.dram.state import (
     COLUMN_FREE,
     COLUMN_SHIFT,
     CONFLICT_BANKS,
-    FAW,
-    FAW_PLACE,
-    FAW_TICKS,
     HIT_STREAK,
     INDEX,
     MAX_QUEUES,
@@ -162,7 +159,7 @@ def first_in_queue(m: Row, c: Row, bank: int, tick: int) -> tuple[int, int, int]
     pc = pc_at(c, state[BANK_PC])
     live, hits, wake = state[Q_LIVE], state[Q_HITS], NEVER
     if state[OPEN_ROW] == NONE:
-        at = max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS], ready_at(c, ACT)[bank], c[ROW_FREE], tick) | m[RISING]
+        at = max(pc[ACT], ready_at(c, ACT)[bank], c[ROW_FREE], tick) | m[RISING]
         return (ACT if at <= tick else NONE), trailing_zeros(live), at
     if (c[CONFLICT_BANKS] >> bank) & 1:
         at = max(pc[PRE], ready_at(c, PRE)[bank], c[ROW_FREE])

@@ -173,7 +173,7 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     if state[OPEN_ROW] == NONE:
         if is_first and state[IS_REFRESHING] == 0:
             candidates(c, words, mode, state[BANK_PC], 0)[ACT_CANDIDATES] |= bit
-            at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(m, pc_at(c, state[BANK_PC])))
+            at = max(tick + 1, ready_at(c, ACT)[bank], act_floor(pc_at(c, state[BANK_PC])))
             wake_row(c, ACT_WAKE, at | m[RISING])
     elif state[OPEN_ROW] == place >> ROW_SHIFT:
         is_first = bursts[ROW_HITS] == 0

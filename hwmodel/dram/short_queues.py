@@ -350,7 +350,7 @@ def _oldest_opener(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
 @inlined
 def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     """Return the position of the oldest burst whose activate is ready, or NONE; and the next ready tick."""
-    mode, floors = c[MODE], act_floors(m, c)
+    mode, floors = c[MODE], act_floors(c)
     if m[RISING] > tick & 1:  # activates issue on rising edges only
         return NONE, tick + 1
     acts = _may_be_next(m, c, words, mode, ACT_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
@@ -363,7 +363,7 @@ def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
 @inlined
 def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which an activate is ready."""
-    floor = _least_floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(m, c), NONE)
+    floor = _least_floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(c), NONE)
     return int(max(floor, tick + 1) | m[RISING])
 
 

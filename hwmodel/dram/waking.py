@@ -10,9 +10,6 @@ from hwmodel.dram.state import (
     COUNT,
     DRAIN_ABOVE,
     DRAIN_BELOW,
-    FAW,
-    FAW_PLACE,
-    FAW_TICKS,
     HIT_WAKE,
     MODE,
     MOST_OWED,
@@ -61,11 +58,11 @@ def choose_mode(m: Row, c: Row, tick: int) -> None:
 
 
 @inlined
-def act_floor(m: Row, pc: Row) -> int:
+def act_floor(pc: Row) -> int:
     """Return the earliest tick of an activate that the rules of a pseudo-channel allow; while it owes most, NEVER."""
     if pc[OWED] >= MOST_OWED:
         return NEVER
-    return int(max(pc[ACT], pc[FAW + pc[FAW_PLACE]] + m[FAW_TICKS]))
+    return int(pc[ACT])
 
 
 @inlined
@@ -75,9 +72,9 @@ def column_floors(c: Row, mode: int) -> tuple[int, int]:
 
 
 @inlined
-def act_floors(m: Row, c: Row) -> tuple[int, int]:
+def act_floors(c: Row) -> tuple[int, int]:
     """Return the earliest ticks of an activate that the rules of the two pseudo-channels allow."""
-    return act_floor(m, pc_at(c, 0)), act_floor(m, pc_at(c, 1))
+    return act_floor(pc_at(c, 0)), act_floor(pc_at(c, 1))
 
 
 @inlined
