@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -188,8 +189,13 @@ def test_windows_give_no_energy_and_nothing_bounds_the_bytes_of_scratchpads() ->
     assert (for_objective("auto", TIME), for_objective("windows", TIME)) == ("auto", "windows")
     with pytest.raises(ValueError, match="windows give the time, and energy_pj is asked; allowed: exact, auto, bound"):
         for_objective("windows", energy)
-    with pytest.raises(ValueError, match="sram_bytes has no bound but 0; allowed: exact, auto"):
-        for_objective("bound", octets)
+    for fidelity, reason in (("windows", "sram_bytes is asked"), ("bound", "sram_bytes has no bound but 0")):
+        with pytest.raises(ValueError, match=f"{reason}; allowed: exact, auto$"):
+            for_objective(fidelity, octets)
+
+
+def test_an_objective_that_came_from_another_process_is_the_same_one() -> None:
+    assert for_objective("windows", pickle.loads(pickle.dumps(TIME))) == "windows"
 
 
 def test_held_out_batches_are_no_batches_of_the_study_and_differ() -> None:
