@@ -1,8 +1,8 @@
 """Files that are whole or absent, and a folder that one process owns at a time.
 
 A file is written under a hidden temporary name of its own, flushed to the disk and renamed, also where two write it at
-once; a process killed in between leaves only a temporary file, which readers of the folder do not see and the next
-owner removes.
+once; a process killed in between leaves only a temporary file, which readers of the folder do not see. In a folder that
+is owned the next owner removes it; elsewhere it stays, as another writer may be at it still.
 """
 
 from __future__ import annotations

@@ -57,12 +57,12 @@ def check(fidelity: str) -> str:
 
 def for_objective(fidelity: str, objective: Objective) -> str:
     """Return the fidelity at which an objective can be had; ValueError where the one asked for does not give it."""
-    known = objective is TIME or objective.metric in COSTS
+    known = objective == TIME or objective.metric in COSTS
+    is_bounded = objective.metric in BOUNDED
     if check(fidelity) == "windows" and not known:
-        raise ValueError(
-            f"fidelity: windows give the time, and {objective.metric} is asked; allowed: exact, auto, bound"
-        )
-    if fidelity == "bound" and objective.metric not in BOUNDED:
+        allowed = "exact, auto, bound" if is_bounded else "exact, auto"
+        raise ValueError(f"fidelity: windows give the time, and {objective.metric} is asked; allowed: {allowed}")
+    if fidelity == "bound" and not is_bounded:
         raise ValueError(f"fidelity: {objective.metric} has no bound but 0; allowed: exact, auto")
     return fidelity if known or fidelity != "auto" else "exact"
 

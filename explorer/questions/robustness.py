@@ -12,6 +12,7 @@ Designs are the best that the study simulated: a point that is better elsewhere 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -26,12 +27,12 @@ from explorer.questions.crossing import Crossing
 from explorer.questions.fidelity import DEFAULT, check, for_objective
 from explorer.questions.goal import Goal
 from explorer.questions.sweep import Axis, axes_of
-from explorer.questions.variants import Asker, Queries, Table, what_if
+from explorer.questions.variants import Asker, Cell, Queries, Table, what_if
 from explorer.space.space import TracePaths, bare, with_values
 from explorer.storage.folder import read_identity, rows_frame
 from explorer.study.objective import OBJECTIVES, TIME, Objective
 from explorer.study.settings import Settings
-from explorer.workers import workers
+from explorer.workers import Refused, workers
 from explorer.workers.sources import digests, files_of, read_anew
 
 if TYPE_CHECKING:
@@ -97,6 +98,14 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class Unheld:
+    """A held-out batch on which one of the designs cannot run, and the reason."""
+
+    batch: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Robustness:
     """How robust the first of `contenders` is; `nominal`: all of them at what the study asked."""
 
@@ -108,6 +117,7 @@ class Robustness:
     held_out: tuple[HeldOut, ...]
     objective: Objective = TIME
     unasked: tuple[str, ...] = ()  # uncertain numbers that a design sets, or at whose ends one cannot run
+    unheld: tuple[Unheld, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
@@ -196,6 +206,13 @@ class Bench:
             progress=silent if stage is None else renamed(self.progress, stage),
         )
 
+    def attempted(self, axes: Sequence[Axis] = (), queries: Queries | None = None) -> Table | Refused:
+        """Return the table of the designs, or why one of them can run at none of its points."""
+        try:
+            return self.table(axes, queries)
+        except ValueError as error:
+            return Refused(" ".join(str(error).split()))
+
     def counted(self, stage: str, of: Sequence[_Of]) -> Iterator[_Of]:
         """Yield what is asked one after another, and tell progress of it."""
         for done, each in enumerate(of):
@@ -223,7 +240,7 @@ def robust(
     `axes`: by path, as `sweep` of `whatif`; by default batch and context, where all workloads have the same. `top`: how
     many of the best designs are asked. `seeds`: held-out batches, of the study's `trace` or of another one. `jobs`:
     worker processes. `objective`: one of the study's, by default its first. `trace_paths`: the files of traces.
-    Raises ValueError for a folder that is none, or a study whose winner has no runner-up.
+    Raises ValueError for a folder that is none, a study whose winner has no runner-up, or a trace that cannot be read.
     """
     from explorer.questions.asking import ASKER
 
@@ -231,7 +248,9 @@ def robust(
         raise ValueError(f"robust: top {top}, seeds {seeds}; allowed: 2 to {MAX_TOP} designs, 0 to {1 << 10} seeds")
     check(fidelity)
     designs = designs_of(Path(results), top, trace_paths, objective)
-    read_anew(digests(files_of(designs.queries)))
+    draws = drawn_queries(designs.queries, seeds, trace, trace_paths or {})
+    read_anew(digests(files_of([*designs.queries, *itertools.chain(*draws)])))
+    _check_traces(draws)
     for_objective(fidelity, designs.goal.objective)
     given = axes_of(axes) if isinstance(axes, Mapping) else tuple(axes) if axes is not None else around(designs.queries)
     with workers(jobs) as executor:
@@ -240,15 +259,17 @@ def robust(
         flips = tuple(bench.table([axis], order=(1, 0), stage=f"axis {axis.path}") for axis in given)
         swings = sorted(swings_of(bench, nominal), key=lambda swing: (-swing.width, swing.path))
         ranges = programs.machine_of(designs.queries[0].machine).spec.ranges
+        batches = list(held_out(bench, draws))
         return Robustness(
             f"{designs.name}: {nominal.title}",
             designs.contenders,
             nominal,
             flips,
             tuple(swings),
-            tuple(held_out(bench, seeds, trace, trace_paths or {})),
+            tuple(each for each in batches if isinstance(each, HeldOut)),
             designs.goal.objective,
             tuple(sorted(ranges.keys() - {swing.path for swing in swings})),
+            tuple(each for each in batches if isinstance(each, Unheld)),
         )
 
 
@@ -290,7 +311,7 @@ def around(queries: Queries) -> tuple[Axis, ...]:
 
 
 def swings_of(bench: Bench, nominal: Table) -> list[Swing]:
-    """Return what each uncertain number of the machine does that no design sets."""
+    """Return what each uncertain number of the machine does that no design sets, and at whose ends all can run."""
     query = bench.designs.queries[0]
     ranges = programs.machine_of(query.machine).spec.ranges
     taken = {path for path, _ in query.machine_overrides}
@@ -302,28 +323,36 @@ def swings_of(bench: Bench, nominal: Table) -> list[Swing]:
     for path, entry in bench.counted("uncertain numbers", asked):
         low, high = str(entry.low), str(entry.high)
         axis = Axis(path, (low, high))
-        table = bench.table([axis])
-        ends = [tuple(cell.cost for cell in table.at((value,))) for value in axis.values]
-        costs = [tuple(cost for cost in end if cost is not None) for end in ends]
-        if len(costs[0]) == len(costs[1]) == len(bench.designs.contenders):
+        table = bench.attempted([axis])
+        if isinstance(table, Refused):
+            continue
+        at_low, at_high = (_costs(table.at((value,))) for value in axis.values)
+        if at_low is not None and at_high is not None:
             crossing = next(iter(table.crossings), None)
-            found.append(Swing(path, low, high, entry.source, costs[0], costs[1], start, crossing))
+            found.append(Swing(path, low, high, entry.source, at_low, at_high, start, crossing))
     return found
 
 
-def held_out(bench: Bench, seeds: int, trace: str | None, trace_paths: TracePaths) -> list[HeldOut]:
-    """Return the designs on batches of other seeds: of each workload's trace, of the one named, or of Azure's."""
-    queries = bench.designs.queries
-    if all(query.batch is None for query in queries):
-        return []
-    found = []
-    for draw in bench.counted("held-out batches", range(seeds)):
-        drawn = drawn_batches(queries, draw, TRACES[trace] if trace else None, trace_paths)
+def held_out(bench: Bench, draws: Sequence[Queries]) -> Iterator[HeldOut | Unheld]:
+    """Yield the designs on batches that the study did not see."""
+    for drawn in bench.counted("held-out batches", draws):
         specs = dict.fromkeys(query.batch for query in drawn if query.batch is not None)
         names = ", ".join(f"{spec.trace}, seed {spec.seed}" for spec in specs)
-        costs = tuple(cell.cost for cell in bench.table(queries=drawn).cells)
-        found.append(HeldOut(names, tuple(cost for cost in costs if cost is not None)))
-    return found
+        table = bench.attempted(queries=drawn)
+        if isinstance(table, Refused):
+            yield Unheld(names, table.reason)
+            continue
+        costs = _costs(table.cells)
+        assert costs is not None  # without axes a design that cannot run is the error
+        yield HeldOut(names, costs)
+
+
+def drawn_queries(queries: Queries, seeds: int, trace: str | None, trace_paths: TracePaths) -> list[Queries]:
+    """Return queries with batches of other seeds: of each workload's trace, of the one named, or of Azure's."""
+    if all(query.batch is None for query in queries):
+        return []
+    name = TRACES[trace] if trace else None
+    return [drawn_batches(queries, draw, name, trace_paths) for draw in range(seeds)]
 
 
 def drawn_batches(queries: Queries, draw: int, trace: str | None, trace_paths: TracePaths) -> Queries:
@@ -339,6 +368,19 @@ def drawn_batches(queries: Queries, draw: int, trace: str | None, trace_paths: T
             query = replace(query, batch=BatchSpec(batch.sequences, None, name, seed, path), seed=seed)
         found.append(query)
     return tuple(found)
+
+
+def _check_traces(draws: Sequence[Queries]) -> None:
+    """Raise ValueError unless the traces of the draws can be read; those of all draws are the same."""
+    for query in itertools.chain(*draws[:1]):
+        if query.batch is not None:
+            programs.batch_of(query.batch)
+
+
+def _costs(cells: Sequence[Cell]) -> tuple[float, ...] | None:
+    """Return the costs of designs at a point, in their order; None where one cannot run."""
+    costs = tuple(cell.cost for cell in cells if cell.cost is not None)
+    return costs if len(costs) == len(cells) else None
 
 
 def _factors(path: str, value: int) -> Axis:

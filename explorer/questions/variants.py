@@ -123,10 +123,10 @@ class Table:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a record per cell: axes, design, numbers, what limits, key, validation, and how it came about."""
-        return [self._row(cell) for cell in self.cells]
+        return [self._row(cell, self.cells[place - cell.design]) for place, cell in enumerate(self.cells)]
 
-    def _row(self, cell: Cell) -> dict[str, Any]:
-        first = next(other for other in self.cells if other.at == cell.at)
+    def _row(self, cell: Cell, first: Cell) -> dict[str, Any]:
+        """Return the record of a cell; `first`: the first design at its point."""
         head: dict[str, Any] = dict(zip((axis.path for axis in self.axes), map(_typed, cell.at), strict=True))
         head |= {"design": self.designs[cell.design].label, "reason": cell.reason}
         if not cell.answers:
@@ -287,8 +287,13 @@ def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -
 
 
 def _design(changes: Settings, defaults: Mapping[str, Scalar]) -> Design:
-    label = ",".join(f"{path}={value}" for path, value in changes)
-    return Design(label or BASELINE, changes, {path: _value(path, text, defaults) for path, text in changes})
+    values = {path: _value(path, text, defaults) for path, text in changes}
+    return Design(_typed_in(changes) or BASELINE, changes, values)
+
+
+def _typed_in(changes: Settings) -> str:
+    """Return changes as `--set` takes them."""
+    return ",".join(f"{path}={value}" for path, value in changes)
 
 
 def _value(path: str, text: str, defaults: Mapping[str, Scalar]) -> Scalar:
@@ -318,9 +323,15 @@ def _refusals(
         places = [place for place, (of, _, _) in enumerate(asked) if of == number]
         if all(place in found for place in places):
             at = f" at {', '.join(asked[places[0]][1])}" if swept else ""
-            where = f"--set {design.label}{at}: " if design.changes else f"{design.label}{at}: " if swept else ""
-            raise ValueError(f"{where}{found[places[0]]}")
+            raise ValueError(f"{_where(design, at)}{found[places[0]]}")
     return found
+
+
+def _where(design: Design, at: str) -> str:
+    """Return the head of a line about a design at a point: as it was set, or by its name."""
+    if design.label == _typed_in(design.changes):
+        return f"--set {design.label}{at}: "
+    return f"{design.label}{at}: " if at or design.label != BASELINE else ""
 
 
 def _measured(asker: Asker, fidelity: str, goal: Goal, query: Query) -> Measured:
@@ -375,9 +386,9 @@ def _costs_along(table: Table, along: int, held: tuple[str, ...], number: int) -
 
 def _doubt(table: Table, number: int, costs: Sequence[Costs]) -> str:
     """Return why the better of a design and the first one may be the other one; empty where that is known."""
-    hows = {answer.how for cell in table.cells if cell.design in (0, number) for answer in cell.answers}
     if table.goal.objective.metric in COSTS:
         return ""
+    hows = {answer.how for cell in table.cells if cell.design in (0, number) for answer in cell.answers}
     if "bound" in hows:
         return "lower bounds alone were compared"
     if "windows" not in hows:

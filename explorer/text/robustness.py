@@ -6,7 +6,7 @@ from typing import Any
 
 from explorer.questions.robustness import Robustness, Swing
 from explorer.text.tables import align, percent
-from explorer.text.whatif import notes
+from explorer.text.whatif import listed, notes
 
 BAR = 24  # characters of the widest bar
 
@@ -27,14 +27,7 @@ def sentences(found: Robustness) -> list[str]:
     for table in found.flips:
         lines += table.sentences
     lines += _about_ranges(found)
-    if found.held_out:
-        regrets = sorted(held.regret for held in found.held_out)
-        best = sum(regret == 0 for regret in regrets)
-        lines.append(
-            f"on {len(regrets)} held-out batches the winner is the best of {len(found.contenders)} in {best}; "
-            f"at worst its {found.objective.noun} is {percent(regrets[-1])} above that of the best there"
-        )
-    return lines
+    return [*lines, *_about_batches(found)]
 
 
 def _order(found: Robustness) -> str:
@@ -65,6 +58,21 @@ def _about_ranges(found: Robustness) -> list[str]:
         *(swing.crossing.sentence for swing in found.swings if swing.crossing is not None and swing.crossing.flips),
         *left,
     ]
+
+
+def _about_batches(found: Robustness) -> list[str]:
+    lines = []
+    if found.held_out:
+        regrets = sorted(held.regret for held in found.held_out)
+        best = sum(regret == 0 for regret in regrets)
+        lines.append(
+            f"on {len(regrets)} held-out batches the winner is the best of {len(found.contenders)} in {best}; "
+            f"at worst its {found.objective.noun} is {percent(regrets[-1])} above that of the best there"
+        )
+    if found.unheld:
+        told = [f"{each.batch} ({each.reason})" for each in found.unheld]
+        lines.append(f"{len(told)} held-out batches not asked, as a design cannot run there: {listed(told)}")
+    return lines
 
 
 def _contenders(found: Robustness) -> str:
@@ -109,6 +117,7 @@ def record(found: Robustness) -> dict[str, Any]:
         "flips": [table.record() for table in found.flips],
         "tornado": [swing_record(found, swing) for swing in found.swings],
         "held_out": [{"batch": held.batch, metric: list(held.costs), "regret": held.regret} for held in found.held_out],
+        "not_held_out": [{"batch": each.batch, "reason": each.reason} for each in found.unheld],
     }
 
 

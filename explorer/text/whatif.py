@@ -69,9 +69,9 @@ def _swept(table: Table) -> Rows:
     """Return a line per point: for every design its cost, what that is more than the first's, and the gap."""
     heads = [[design.label, *(["change"] if place else []), "gap"] for place, design in enumerate(table.designs)]
     rows = [[*(axis.path for axis in table.axes), *(cell for head in heads for cell in head), "limited by"]]
+    shown = table.goal.objective.shown
     for point in table.points:
         first, *others = table.at(point)
-        shown = table.goal.objective.shown
         cells = [*_cells(first, None, shown), *(text for cell in others for text in _cells(cell, first, shown))]
         limits = dict.fromkeys(answer.limited_by for cell in (first, *others) for answer in cell.answers)
         rows.append([*point, *cells, ", ".join(limits)])
@@ -92,7 +92,7 @@ def _refused(table: Table) -> Iterator[str]:
         if not cell.answers:
             reasons.setdefault(cell.reason, []).append(_point(table, cell))
     for reason, points in reasons.items():
-        yield f"cannot run ({_listed(points)}): {reason}"
+        yield f"cannot run ({listed(points)}): {reason}"
 
 
 def _told(table: Table, head: str, text: Callable[[Answer], str]) -> Iterator[str]:
@@ -102,7 +102,7 @@ def _told(table: Table, head: str, text: Callable[[Answer], str]) -> Iterator[st
         for answer in cell.answers:
             said.setdefault(text(answer), {})[_point(table, cell)] = None
     for line, points in said.items():
-        yield f"{head}{line}" if len(said) == 1 else f"{head}{_listed(points)}: {line}"
+        yield f"{head}{line}" if len(said) == 1 else f"{head}{listed(points)}: {line}"
 
 
 def _point(table: Table, cell: Cell) -> str:
@@ -111,7 +111,8 @@ def _point(table: Table, cell: Cell) -> str:
     return " ".join([*at, *label])
 
 
-def _listed(points: Iterable[str]) -> str:
+def listed(points: Iterable[str]) -> str:
+    """Return the first of some points, and how many more there are."""
     found = list(points)
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more

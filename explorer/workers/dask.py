@@ -3,8 +3,7 @@
 Only functions and values travel, and answers back. A worker first checks that it runs this version of the simulator
 and has the same files that a query names: otherwise an answer would be another one. The work of a worker that dies is
 given to another by the scheduler, and waits where none is left, which is said after a while; without the scheduler, the
-search ends. Dask runs whatever it is sent, so a cluster
-belongs into a network of its own.
+search ends. Dask runs whatever it is sent, so a cluster belongs into a network of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,17 @@ from explorer.progress import silent
 from explorer.query import AZURE, BatchSpec, Query
 from explorer.questions.asking import ASKER
 from explorer.questions.fidelity import for_objective
-from explorer.questions.robustness import Bench, Robustness, around, designs_of, drawn_batches
+from explorer.questions.robustness import (
+    Bench,
+    HeldOut,
+    Robustness,
+    Unheld,
+    around,
+    designs_of,
+    drawn_batches,
+    held_out,
+    swings_of,
+)
 from explorer.questions.sweep import parse_axis
 from explorer.storage.folder import rows_frame
 from explorer.study.objective import OBJECTIVES, TIME
@@ -96,6 +107,62 @@ def test_the_text_says_where_the_winner_stops_winning(found: Robustness) -> None
     record = json.loads(json.dumps(found.record()))
     assert record["sentences"] == found.sentences
     assert "<pre>" in found._repr_html_()
+
+
+def test_a_batch_on_which_a_design_cannot_run_is_named_and_the_others_are_asked(results: Path) -> None:
+    designs = designs_of(results, 2)
+    (query,) = designs.queries
+    small, large = (BatchSpec(2, None, AZURE, seed) for seed in range(2))
+    draws = [(replace(query, batch=batch),) for batch in (small, large)]
+    runner_up = {(name, int(value)) for name, value in designs.contenders[1].changes}
+
+    def check(asked: Query) -> object:
+        if asked.batch == large and runner_up <= set(asked.knobs):
+            raise ValueError("too many tokens")
+        return ASKER.check(asked)
+
+    bench = Bench(designs, "exact", replace(ASKER, check=check), SerialExecutor())
+    held, unheld = held_out(bench, draws)
+    assert isinstance(held, HeldOut)
+    assert len(held.costs) == 2
+    assert unheld == Unheld(f"{AZURE}, seed 1", "the runner-up: too many tokens")
+
+
+def test_an_uncertain_number_at_whose_ends_a_design_cannot_run_is_left_out(results: Path) -> None:
+    def check(asked: Query) -> object:
+        if any(path == "launch.latency" for path, _ in asked.machine_overrides):
+            raise ValueError("cannot run")
+        return ASKER.check(asked)
+
+    bench = Bench(designs_of(results, 2), "bound", replace(ASKER, check=check), SerialExecutor())
+    ranges = programs.machine_of("npu-hbm3").spec.ranges
+    assert {swing.path for swing in swings_of(bench, bench.table())} == ranges.keys() - {"launch.latency"}
+
+
+def test_what_could_not_be_asked_is_said_with_the_reason(found: Robustness) -> None:
+    none = replace(found, held_out=(), unheld=(Unheld("azure, seed 3", "number 3: too large"),))
+    assert "not asked, as a design cannot run there: azure, seed 3 (number 3: too large)" in str(none)
+    assert none.record()["not_held_out"] == [{"batch": "azure, seed 3", "reason": "number 3: too large"}]
+
+
+def test_a_trace_is_read_anew_when_its_file_has_changed(results: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+
+    def costs() -> list[tuple[float, ...]]:
+        asked: Robustness = explorer.robust(
+            results, axes=(), top=2, seeds=1, fidelity="bound", trace="azure", trace_paths={AZURE: str(trace)}
+        )
+        return [held.costs for held in asked.held_out]
+
+    found = []
+    for tokens in (64, 512):
+        lines = [f"2023-11-16 18:15:{second:02d}.0000000,{tokens},8" for second in range(8)]
+        trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]) + "\n")
+        found.append(costs())
+    assert found[0] != found[1]
+    trace.write_text("no trace\n")
+    with pytest.raises(ValueError, match=r"trace\.csv"):
+        costs()
 
 
 def test_an_axis_along_which_designs_would_be_the_same_is_refused(results: Path) -> None:
@@ -188,8 +255,13 @@ def test_windows_give_no_energy_and_nothing_bounds_the_bytes_of_scratchpads() ->
     assert (for_objective("auto", TIME), for_objective("windows", TIME)) == ("auto", "windows")
     with pytest.raises(ValueError, match="windows give the time, and energy_pj is asked; allowed: exact, auto, bound"):
         for_objective("windows", energy)
-    with pytest.raises(ValueError, match="sram_bytes has no bound but 0; allowed: exact, auto"):
-        for_objective("bound", octets)
+    for fidelity, reason in (("windows", "sram_bytes is asked"), ("bound", "sram_bytes has no bound but 0")):
+        with pytest.raises(ValueError, match=f"{reason}; allowed: exact, auto$"):
+            for_objective(fidelity, octets)
+
+
+def test_an_objective_that_came_from_another_process_is_the_same_one() -> None:
+    assert for_objective("windows", pickle.loads(pickle.dumps(TIME))) == "windows"
 
 
 def test_held_out_batches_are_no_batches_of_the_study_and_differ() -> None:

@@ -40,6 +40,13 @@ def test_every_number_stands_with_its_difference_from_the_baseline(fake: ModuleT
             assert variant[name] == pytest.approx(baseline[name] * (1 + difference))
 
 
+def test_a_design_that_cannot_run_is_called_by_its_name_where_it_has_one(fake: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"^number 3: tile 2048: needs"):
+        what_if(
+            (QUERY,), [parse("tile=2048")], (), "exact", fake.ASKER, SerialExecutor(), names=["the winner", "number 3"]
+        )
+
+
 def test_the_table_has_a_line_per_number_and_two_columns_per_variant(fake: ModuleType) -> None:
     table = asked(fake, "hbm.stacks=2")
     lines = str(table).split("\n\n")[0].splitlines()[1:]
@@ -102,6 +109,8 @@ def test_a_sweep_has_a_row_per_point_and_design_in_order(fake: ModuleType) -> No
         query = QUERY.with_knob("tile", row["tile"]).with_knob("machine.hbm.stacks", row["hbm.stacks"])
         query = query.with_knob("stages", 3) if row["design"] == "stages=3" else query
         assert row["time_us"] == fake.time_us(query)
+        plain = query.with_knob("stages", fake.KNOBS["stages"])
+        assert row["difference"] == fake.time_us(query) / fake.time_us(plain) - 1
     assert list(table.to_pandas()["time_us"]) == [row["time_us"] for row in rows]
 
 
