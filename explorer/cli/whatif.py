@@ -59,7 +59,9 @@ def robust(
     ] = None,
     top: Annotated[int, typer.Option(min=2, max=16, help="Designs of the study that are compared.")] = 3,
     seeds: Annotated[int, typer.Option(min=0, max=1024, help="Held-out batches.")] = 3,
-    trace: Annotated[str | None, typer.Option(help="Draw held-out batches from azure or mooncake.")] = None,
+    trace: Annotated[
+        str | None, typer.Option(help="Draw held-out batches from azure or mooncake.  [default: the study's]")
+    ] = None,
     objective: Annotated[
         str | None, typer.Option(help="One of the study's, by which designs are compared.  [default: its first]")
     ] = None,

@@ -7,6 +7,9 @@ what the study makes small: an objective, of a mix the risk of it over all workl
 - tornado: over each of the machine's `ranges`, how far that moves and which design is the best at both ends;
 - held out: the designs on batches that the study did not see, other seeds of its trace or lengths of a trace.
 
+Designs that tie are ranked by the other objectives of the study; none of them is called the winner. What the machine
+costs (`COSTS`) is known without a simulation and the same for all batches.
+
 Designs are the best that the study simulated: a point that is better elsewhere and was pruned here is not among them.
 """
 
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from explorer import programs
 from explorer.names import unknown
 from explorer.progress import Progress, renamed, silent
-from explorer.query import AZURE, MACHINE_PREFIX, TRACES, BatchSpec, Scalar
+from explorer.query import MACHINE_PREFIX, TRACES, BatchSpec, Scalar
 from explorer.questions.crossing import Crossing
 from explorer.questions.fidelity import DEFAULT, check, for_objective
 from explorer.questions.goal import Goal
@@ -30,7 +33,7 @@ from explorer.questions.sweep import Axis, axes_of
 from explorer.questions.variants import Asker, Cell, Queries, Table, what_if
 from explorer.space.space import TracePaths, bare, with_values
 from explorer.storage.folder import read_identity, rows_frame
-from explorer.study.objective import OBJECTIVES, TIME, Objective
+from explorer.study.objective import COSTS, OBJECTIVES, TIME, Objective
 from explorer.study.settings import Settings
 from explorer.workers import Refused, workers
 from explorer.workers.sources import digests, files_of, read_anew
@@ -52,11 +55,14 @@ class Contender:
     label: str
     changes: Settings
     cost: float
+    is_tied: bool = False  # the first of the designs is not alone
 
     @property
     def name(self) -> str:
-        """What the design is called: the winner, the runner-up, number 3."""
-        return ("the winner", "the runner-up")[self.place] if self.place < 2 else f"number {self.place + 1}"
+        """What the design is called: the winner, the runner-up, number 3; of a tie, number 1 and number 2."""
+        if self.place < 2 and not self.is_tied:
+            return ("the winner", "the runner-up")[self.place]
+        return f"number {self.place + 1}"
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,9 @@ class Swing:
 
     @property
     def width(self) -> float:
-        """How far the winner's cost moves, as a share of it."""
-        return abs(self.at_high[0] - self.at_low[0]) / self.nominal if self.nominal else 0.0
+        """How far the winner's cost moves from the one at the nominal value, as a share of it."""
+        ends = self.at_low[0], self.at_high[0]
+        return max(abs(cost - self.nominal) for cost in ends) / self.nominal if self.nominal else 0.0
 
     def best(self, high: bool) -> int:
         """Return which design is the best at an end; the winner where several are."""
@@ -118,6 +125,8 @@ class Robustness:
     objective: Objective = TIME
     unasked: tuple[str, ...] = ()  # uncertain numbers that a design sets, or at whose ends one cannot run
     unheld: tuple[Unheld, ...] = ()
+    undrawn: str = ""  # why no batch was held out
+    ranked_by: str = ""  # the other objectives, which rank designs that tie
 
     @property
     def sentences(self) -> list[str]:
@@ -159,6 +168,7 @@ class Designs:
     contenders: tuple[Contender, ...]
     goal: Goal
     name: str
+    ranked_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,8 +248,9 @@ def robust(
     """Return how robust the winner of a results folder is.
 
     `axes`: by path, as `sweep` of `whatif`; by default batch and context, where all workloads have the same. `top`: how
-    many of the best designs are asked. `seeds`: held-out batches, of the study's `trace` or of another one. `jobs`:
-    worker processes. `objective`: one of the study's, by default its first. `trace_paths`: the files of traces.
+    many of the best designs are asked. `seeds`: held-out batches, of the traces of the study or of the one named; none
+    where there is no trace. `jobs`: worker processes. `objective`: one of the study's, by default its first.
+    `trace_paths`: the files of traces.
     Raises ValueError for a folder that is none, a study whose winner has no runner-up, or a trace that cannot be read.
     """
     from explorer.questions.asking import ASKER
@@ -247,12 +258,16 @@ def robust(
     if not 2 <= top <= MAX_TOP or not 0 <= seeds <= 1 << 10:
         raise ValueError(f"robust: top {top}, seeds {seeds}; allowed: 2 to {MAX_TOP} designs, 0 to {1 << 10} seeds")
     check(fidelity)
+    if trace is not None and trace not in TRACES:
+        raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
     designs = designs_of(Path(results), top, trace_paths, objective)
-    draws = drawn_queries(designs.queries, seeds, trace, trace_paths or {})
+    undrawn = why_undrawn(designs, trace)
+    draws = [] if undrawn else drawn_queries(designs.queries, seeds, trace, trace_paths or {})
     read_anew(digests(files_of([*designs.queries, *itertools.chain(*draws)])))
     _check_traces(draws)
     for_objective(fidelity, designs.goal.objective)
-    given = axes_of(axes) if isinstance(axes, Mapping) else tuple(axes) if axes is not None else around(designs.queries)
+    fidelity = "bound" if designs.goal.objective.metric in COSTS else fidelity
+    given = axes_of(axes) if isinstance(axes, Mapping) else tuple(axes) if axes is not None else default_axes(designs)
     with workers(jobs) as executor:
         bench = Bench(designs, fidelity, ASKER, executor, progress)
         nominal = bench.table(stage="designs")
@@ -270,6 +285,8 @@ def robust(
             designs.goal.objective,
             tuple(sorted(ranges.keys() - {swing.path for swing in swings})),
             tuple(each for each in batches if isinstance(each, Unheld)),
+            undrawn if seeds else "",
+            designs.ranked_by,
         )
 
 
@@ -282,7 +299,9 @@ def designs_of(folder: Path, top: int, trace_paths: TracePaths | None = None, ob
         raise ValueError(f"--objective: {unknown(f'objective of {folder}', metric, study.objectives)}")
     works = list(bare(study, trace_paths))
     names, weights = tuple(work.name for work in works), tuple(work.weight for work in works)
-    best = frame[frame["status"] == "simulated"].sort_values([metric, "point"]).drop_duplicates("key").head(top)
+    others = [name for name in study.objectives if name != metric]
+    simulated = frame[frame["status"] == "simulated"]
+    best = simulated.sort_values([metric, *others, "point"]).drop_duplicates("key").head(top)
     if len(best) < 2:
         raise ValueError(f"{folder}: {len(best)} design was simulated; two are needed to compare")
     rows = [
@@ -290,13 +309,20 @@ def designs_of(folder: Path, top: int, trace_paths: TracePaths | None = None, ob
         for row in best.to_dict("records")
     ]
     common = {name: value for name, value in rows[0].items() if all(row.get(name) == value for row in rows)}
+    is_tied = bool(best[metric].iloc[0] == best[metric].iloc[1])
     contenders = []
     for place, (row, found) in enumerate(zip(rows, best.to_dict("records"), strict=True)):
         changes = tuple((name, str(value)) for name, value in row.items() if name not in common)
         label = ", ".join(f"{name} {value}" for name, value in changes)
-        contenders.append(Contender(int(found["point"]), place, label, changes, float(found[metric])))
+        contenders.append(Contender(int(found["point"]), place, label, changes, float(found[metric]), is_tied))
     queries = tuple(with_values(work.base, common) for work in works)
-    return Designs(queries, tuple(contenders), Goal(OBJECTIVES[metric], names, weights, study.over), study.name)
+    goal = Goal(OBJECTIVES[metric], names, weights, study.over)
+    return Designs(queries, tuple(contenders), goal, study.name, ", ".join(OBJECTIVES[name].noun for name in others))
+
+
+def default_axes(designs: Designs) -> tuple[Axis, ...]:
+    """Return the axes around what a study asked; none where they change nothing."""
+    return () if designs.goal.objective.metric in COSTS else around(designs.queries)
 
 
 def around(queries: Queries) -> tuple[Axis, ...]:
@@ -336,7 +362,7 @@ def swings_of(bench: Bench, nominal: Table) -> list[Swing]:
 def held_out(bench: Bench, draws: Sequence[Queries]) -> Iterator[HeldOut | Unheld]:
     """Yield the designs on batches that the study did not see."""
     for drawn in bench.counted("held-out batches", draws):
-        specs = dict.fromkeys(query.batch for query in drawn if query.batch is not None)
+        specs = dict.fromkeys(query.batch for query in drawn if query.batch and query.batch.trace)
         names = ", ".join(f"{spec.trace}, seed {spec.seed}" for spec in specs)
         table = bench.attempted(queries=drawn)
         if isinstance(table, Refused):
@@ -347,21 +373,38 @@ def held_out(bench: Bench, draws: Sequence[Queries]) -> Iterator[HeldOut | Unhel
         yield HeldOut(names, costs)
 
 
+def why_undrawn(designs: Designs, trace: str | None) -> str:
+    """Return why no batch can be held out; empty where one can.
+
+    Raises ValueError for a trace where the kernel takes no batch.
+    """
+    kernel, batches = designs.queries[0].kernel, [query.batch for query in designs.queries if query.batch]
+    if not batches:
+        if trace:
+            raise ValueError(f"--trace: kernel {kernel} takes no batch; allowed: no --trace")
+        return f"{kernel} takes none"
+    if designs.goal.objective.metric in COSTS:
+        return f"{designs.goal.objective.metric} is the same on all"
+    if trace is None and not any(batch.trace for batch in batches):
+        return f"the study draws none from a trace; --trace draws them from one: {', '.join(TRACES)}"
+    return ""
+
+
 def drawn_queries(queries: Queries, seeds: int, trace: str | None, trace_paths: TracePaths) -> list[Queries]:
-    """Return queries with batches of other seeds: of each workload's trace, of the one named, or of Azure's."""
-    if all(query.batch is None for query in queries):
-        return []
+    """Return queries with batches of other seeds, of each workload's trace or of the one named."""
     name = TRACES[trace] if trace else None
     return [drawn_batches(queries, draw, name, trace_paths) for draw in range(seeds)]
 
 
 def drawn_batches(queries: Queries, draw: int, trace: str | None, trace_paths: TracePaths) -> Queries:
-    """Return queries with the batches of a draw: of seeds that no workload of the study, and no other draw, has."""
+    """Return queries with the batches of a draw: of seeds that no workload of the study, and no other draw, has.
+
+    Without a trace that is named, workloads whose contexts are fixed keep them.
+    """
     batches = [query.batch for query in queries]
     found = []
     for place, (query, batch) in enumerate(zip(queries, batches, strict=True)):
-        if batch is not None:
-            name = trace or batch.trace or AZURE
+        if batch is not None and (name := trace or batch.trace):
             first = max((other.seed + 1 for other in batches if other and other.trace == name), default=0)
             seed = first + draw * len(queries) + place
             path = trace_paths.get(name) if trace else batch.trace_path

@@ -32,11 +32,17 @@ def sentences(found: Robustness) -> list[str]:
 
 def _order(found: Robustness) -> str:
     costs = [cell.cost for cell in found.nominal.cells]
+    if len(set(costs)) == 1 and costs[0] is not None:
+        ranked = f"; their order is that of {found.ranked_by} in the results" if found.ranked_by else ""
+        return f"asked again, all {len(costs)} designs tie at {found.objective.shown(costs[0])}{ranked}"
+    if costs[0] == costs[1] and costs[0] is not None:
+        return f"asked again, the first two of {len(costs)} designs tie at {found.objective.shown(costs[0])}"
     winner, runner_up = found.contenders[0].label, found.contenders[1].label
-    if costs[0] is not None and costs[1] is not None and costs[0] <= costs[1]:
+    first, second = found.contenders[0].name, found.contenders[1].name
+    if costs[0] is not None and costs[1] is not None and costs[0] < costs[1]:
         ahead = percent(costs[1] / costs[0] - 1 if costs[0] else 0.0)
-        return f"asked again, the winner ({winner}) is {ahead} ahead of the runner-up ({runner_up})"
-    return f"asked again, the winner ({winner}) is behind the runner-up ({runner_up}): the order of the results is lost"
+        return f"asked again, {first} ({winner}) is {ahead} ahead of {second} ({runner_up})"
+    return f"asked again, {first} ({winner}) is behind {second} ({runner_up}): the order of the results is lost"
 
 
 def _about_ranges(found: Robustness) -> list[str]:
@@ -50,24 +56,31 @@ def _about_ranges(found: Robustness) -> list[str]:
     lost = [swing.path for swing in found.swings if swing.best(False) or swing.best(True)]
     widest = found.swings[0]
     keeps = (
-        f"another design is the best at an end of {', '.join(lost)}" if lost else "the winner is the best at all ends"
+        f"another design is the best at an end of {', '.join(lost)}"
+        if lost
+        else f"no design is better than {found.contenders[0].name} at an end"
+    )
+    moves = (
+        f"the {found.objective.noun} moves most with {widest.path}: {percent(widest.width)} from its nominal value "
+        f"within {widest.low} to {widest.high}"
+        if widest.width
+        else f"none moves the {found.objective.noun}"
     )
     return [
-        f"over the ranges of {len(found.swings)} uncertain numbers {keeps}; the {found.objective.noun} moves most with "
-        f"{widest.path}: {percent(widest.width)} from {widest.low} to {widest.high}",
+        f"over the ranges of {len(found.swings)} uncertain numbers {keeps}; {moves}",
         *(swing.crossing.sentence for swing in found.swings if swing.crossing is not None and swing.crossing.flips),
         *left,
     ]
 
 
 def _about_batches(found: Robustness) -> list[str]:
-    lines = []
+    lines = [f"no batch was held out: {found.undrawn}"] if found.undrawn else []
     if found.held_out:
         regrets = sorted(held.regret for held in found.held_out)
         best = sum(regret == 0 for regret in regrets)
         lines.append(
-            f"on {len(regrets)} held-out batches the winner is the best of {len(found.contenders)} in {best}; "
-            f"at worst its {found.objective.noun} is {percent(regrets[-1])} above that of the best there"
+            f"on {len(regrets)} held-out batches {found.contenders[0].name} is the best of {len(found.contenders)} "
+            f"in {best}; at worst its {found.objective.noun} is {percent(regrets[-1])} above that of the best there"
         )
     if found.unheld:
         told = [f"{each.batch} ({each.reason})" for each in found.unheld]
@@ -89,14 +102,20 @@ def _tornado(found: Robustness) -> str:
     rows = [["uncertain number", "low", "high", f"{noun} at low", "at high", "moves", "best at low", "at high", ""]]
     widest = max(swing.width for swing in found.swings) or 1.0
     for swing in found.swings:
-        bests = [found.contenders[swing.best(high)].name for high in (False, True)]
+        bests = [_best(found, swing, high) for high in (False, True)]
         costs = [shown(swing.at_low[0]), shown(swing.at_high[0]), percent(swing.width)]
         rows.append([swing.path, swing.low, swing.high, *costs, *bests, "#" * round(BAR * swing.width / widest)])
     return align(rows)
 
 
+def _best(found: Robustness, swing: Swing, high: bool) -> str:
+    """Return the name of the best design at an end."""
+    is_tie = len(set(swing.at_high if high else swing.at_low)) == 1
+    return "all tie" if is_tie else found.contenders[swing.best(high)].name
+
+
 def _held_out(found: Robustness) -> str:
-    rows = [["held-out batch", "winner", "best of the designs", "regret", ""]]
+    rows = [["held-out batch", found.contenders[0].name, "best of the designs", "regret", ""]]
     for held in found.held_out:
         costs = found.objective.shown(held.costs[0]), found.objective.shown(min(held.costs))
         rows.append([held.batch, *costs, percent(held.regret), ""])
@@ -118,6 +137,7 @@ def record(found: Robustness) -> dict[str, Any]:
         "tornado": [swing_record(found, swing) for swing in found.swings],
         "held_out": [{"batch": held.batch, metric: list(held.costs), "regret": held.regret} for held in found.held_out],
         "not_held_out": [{"batch": each.batch, "reason": each.reason} for each in found.unheld],
+        "no_batch_held_out": found.undrawn or None,
     }
 
 

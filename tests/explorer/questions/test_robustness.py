@@ -20,12 +20,14 @@ from explorer.questions.robustness import (
     Bench,
     HeldOut,
     Robustness,
+    Swing,
     Unheld,
     around,
     designs_of,
     drawn_batches,
     held_out,
     swings_of,
+    why_undrawn,
 )
 from explorer.questions.sweep import parse_axis
 from explorer.storage.folder import rows_frame
@@ -54,7 +56,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(results: Path) -> Robustness:
-    robust: Robustness = explorer.robust(results, axes={"context": "64..256*2"}, top=2, seeds=1)
+    robust: Robustness = explorer.robust(results, axes={"context": "64..256*2"}, top=2, seeds=1, trace="azure")
     return robust
 
 
@@ -86,6 +88,8 @@ def test_every_range_of_the_machine_has_a_bar_the_widest_first(found: Robustness
         query = query.with_knob(name, int(value))
     slow = evaluate.simulate(query.with_knob("machine.launch.latency", "2 us"))
     assert latency.at_high[0] == slow.metrics["time_us"]
+    ends = latency.at_low[0], latency.at_high[0]
+    assert latency.width == max(abs(cost - latency.nominal) / latency.nominal for cost in ends)
     assert list(found.to_pandas()["path"]) == [swing.path for swing in found.swings]
 
 
@@ -207,7 +211,12 @@ def test_every_objective_of_a_mix_is_asked_again_to_the_same_number(
     explore(study, tmp_path / "mixed", 1, evaluate.EVALUATOR, silent)
     stages: set[str] = set()
     found: Robustness = explorer.robust(
-        tmp_path / "mixed", axes={"hbm.stacks": [2, 4]}, top=2, seeds=1, progress=lambda stage, *_: stages.add(stage)
+        tmp_path / "mixed",
+        axes={"hbm.stacks": [2, 4]},
+        top=2,
+        seeds=1,
+        trace="azure",
+        progress=lambda stage, *_: stages.add(stage),
     )
     assert stages == {"designs", "axis hbm.stacks", "uncertain numbers", "held-out batches"}
     rows = rows_frame(tmp_path / "mixed").set_index("point")
@@ -240,9 +249,16 @@ def test_a_cost_of_the_machine_is_compared_as_it_is(tmp_path: Path) -> None:
     explore(
         Study.model_validate(STUDY | {"knobs": knobs} | objectives), tmp_path / "cost", 1, evaluate.EVALUATOR, silent
     )
-    found: Robustness = explorer.robust(tmp_path / "cost", objective="hbm_stacks", axes={"batch": [1, 2]}, seeds=0)
+    found: Robustness = explorer.robust(tmp_path / "cost", objective="hbm_stacks", top=2)
     assert [cell.cost for cell in found.nominal.cells] == [each.cost for each in found.contenders]
     assert found.contenders[0].cost == 2
+    assert {answer.how for cell in found.nominal.cells for answer in cell.answers} == {"bound"}
+    assert "asked again, all 2 designs tie at 2 stacks; their order is that of time in the results" in str(found)
+    assert [each.name for each in found.contenders] == ["number 1", "number 2"]
+    times = rows_frame(tmp_path / "cost").set_index("point")["time_us"]
+    order = [times[each.point] for each in found.contenders]
+    assert order == sorted(order)
+    assert "winner" not in str(found)
     with pytest.raises(
         ValueError, match=r"^--objective: unknown objective of .*'energy_pj'.*allowed: hbm_stacks, time"
     ):
@@ -267,11 +283,36 @@ def test_an_objective_that_came_from_another_process_is_the_same_one() -> None:
 def test_held_out_batches_are_no_batches_of_the_study_and_differ() -> None:
     specs = [BatchSpec(1, None, AZURE, 0), BatchSpec(2, None, AZURE, 4), BatchSpec(2, 128)]
     queries = tuple(Query("m", "k", batch=spec) for spec in specs)
-    drawn = [query.batch for draw in range(3) for query in drawn_batches(queries, draw, None, {})]
+    drawn = [query.batch for draw in range(3) for query in drawn_batches(queries, draw, AZURE, {})]
     seeds = [(spec.trace, spec.seed) for spec in drawn if spec]
     assert len(set(seeds)) == 9
     assert not {(AZURE, 0), (AZURE, 4)} & set(seeds)
     assert [spec.sequences for spec in drawn[:3] if spec] == [1, 2, 2]
+    assert drawn_batches(queries, 0, None, {})[2].batch == specs[2]
+
+
+def test_without_a_trace_no_batch_is_held_out_and_a_line_says_so(results: Path) -> None:
+    alone: Robustness = explorer.robust(results, axes=(), top=2, fidelity="bound")
+    assert alone.held_out == ()
+    line = "no batch was held out: the study draws none from a trace; --trace draws them from one: azure"
+    assert line in str(alone)
+    assert alone.record()["no_batch_held_out"] == alone.undrawn
+    silent: Robustness = explorer.robust(results, axes=(), top=2, fidelity="bound", seeds=0)
+    assert "held out" not in str(silent)
+
+
+def test_a_trace_is_refused_where_the_kernel_takes_no_batch(results: Path) -> None:
+    designs = replace(designs_of(results, 2), queries=(Query("npu-hbm3", "gemm"),))
+    with pytest.raises(ValueError, match=r"^--trace: kernel gemm takes no batch"):
+        why_undrawn(designs, "azure")
+    assert why_undrawn(designs, None) == "gemm takes none"
+    with pytest.raises(ValueError, match=r"^--trace: unknown trace 'azur'"):
+        explorer.robust(results, trace="azur")
+
+
+def test_how_far_a_number_moves_is_taken_from_its_nominal_value() -> None:
+    at_most = Swing("launch.latency", "1 us", "3 us", "", (9.0,), (10.0,), 12.0, None)
+    assert at_most.width == 0.25
 
 
 def test_one_design_has_no_runner_up(tmp_path: Path) -> None:
