@@ -5,20 +5,44 @@ The table after `explore`, the JSON and the report all show this one value.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer.search.certificate import Certificate, certify, covered
+from explorer.search.certificate import Certificate, certify, covered, ruled_out
 from explorer.search.samplers import choose
+from explorer.space.table import COMBINATIONS
 from explorer.storage.folder import Identity, read_identity, rows_frame, space_frame
 from explorer.storage.row import nested, with_nulls
+from explorer.study.constraint import BROKEN
 from explorer.study.objective import OBJECTIVES, Objective
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the combinations of a study, each of which is counted once.
+
+    `ruled_out`: not simulated, and by their bounds they cannot be better; `left`: they may be. `same`: as another one;
+    `constrained`: they break a constraint.
+    """
+
+    simulated: int
+    ruled_out: int
+    left: int
+    same: int
+    constrained: int
+    cannot_run: int
+
+    @property
+    def combinations(self) -> int:
+        """How many there are."""
+        return sum(asdict(self).values())
 
 
 @dataclass(frozen=True)
@@ -39,6 +63,7 @@ class Summary:
     pruned: int
     space_points: int
     invalid: Counter[str]
+    account: Account
     certificates: tuple[Certificate, ...] = ()
     front: tuple[dict[str, Any], ...] = ()
     covered: float = 1.0
@@ -57,8 +82,7 @@ class Summary:
     def sampler(self) -> tuple[str, str]:
         """The sampler that was used, and why where the study leaves the choice."""
         study = self.identity.study
-        combinations = math.prod(len(choices) for choices in study.choices.values())
-        return choose(study.sampler, combinations, study.budget.points, len(study.objectives))
+        return choose(study.sampler, study.combinations, study.budget.points, len(study.objectives))
 
     @property
     def stopped(self) -> str:
@@ -93,6 +117,7 @@ class Summary:
             "pruned": self.pruned,
             "invalid": self.invalid.total(),
             "space": self.space_points,
+            "combinations": {"all": self.account.combinations, **asdict(self.account)},
             "study": self.identity.study.name,
             "study_hash": self.identity.study.hash,
         }
@@ -119,6 +144,7 @@ def summarise_frames(identity: Identity, space: pd.DataFrame, rows: pd.DataFrame
     _check_numbers(identity, space, simulated, objectives)
     best = simulated.iloc[int(simulated[objectives[0].metric].argmin())]
     values = simulated[[objective.metric for objective in objectives]].to_numpy(np.float64)
+    reasons = _reasons(space) + _reasons(rows)
     certificates = tuple(certify(space, rows, objective) for objective in objectives)
     return Summary(
         identity,
@@ -129,7 +155,8 @@ def summarise_frames(identity: Identity, space: pd.DataFrame, rows: pd.DataFrame
         len(simulated),
         int((rows["status"] == "pruned").sum()),
         int(space["bound_us"].notna().sum()),
-        _reasons(space) + _reasons(rows),
+        reasons,
+        _account(identity, space, rows, ruled_out(space, rows, objectives), reasons),
         certificates,
         tuple(plain(simulated.iloc[place]) for place in front(values)),
         covered(space, rows, objectives),
@@ -149,6 +176,23 @@ def _check_numbers(
         for frame, column in ((simulated, objective.metric), (space, objective.bound)):
             if column not in frame or not pd.api.types.is_numeric_dtype(frame[column]):
                 raise ValueError(f"results of {name}: {column}: damaged or missing; run the study again elsewhere")
+
+
+def _account(
+    identity: Identity, space: pd.DataFrame, rows: pd.DataFrame, ruled_out: NDArray[np.bool_], reasons: Counter[str]
+) -> Account:
+    """Return what became of the combinations; `ruled_out`: of every point without a value whether it is."""
+    known = space.attrs.get(COMBINATIONS)
+    combinations = identity.study.combinations if known is None else known
+    constrained = sum(count for reason, count in reasons.items() if reason.startswith(BROKEN))
+    return Account(
+        simulated=int((rows["status"] == "simulated").sum()),
+        ruled_out=int(ruled_out.sum()),
+        left=int((~ruled_out).sum()),
+        same=max(0, combinations - len(space)),
+        constrained=constrained,
+        cannot_run=reasons.total() - constrained,
+    )
 
 
 def _reasons(frame: pd.DataFrame) -> Counter[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from explorer.asked import trace_path
+from explorer.extras import missing
 
 
 def dashboard(
@@ -19,7 +20,7 @@ def dashboard(
     try:
         from explorer.dashboard.server import serving
     except ImportError as error:
-        raise ValueError(f"dashboard: {error.name} is missing; install it: pip install 'rowhit[dashboard]'") from None
+        raise missing("dashboard", str(error.name), "dashboard") from None
     with serving(folders, trace_path, host, port) as server:
         print(f"http://{server.host}:{server.port}", flush=True)
         server.serve_forever()

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from explorer.study.objective import TIME, Objective
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ def unseen(space: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def covered(space: pd.DataFrame, rows: pd.DataFrame, objectives: Sequence[Objective]) -> float:
     """Return the fraction of the unseen points that cannot add to the front of what was simulated; 1 without any."""
+    found = ruled_out(space, rows, objectives)
+    return float(found.mean()) if len(found) else 1.0
+
+
+def ruled_out(space: pd.DataFrame, rows: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.bool_]:
+    """Return of every unseen point whether its bounds show that it cannot add to the front."""
     import numpy as np
 
     from explorer.search.pareto import covers, front
@@ -71,4 +79,4 @@ def covered(space: pd.DataFrame, rows: pd.DataFrame, objectives: Sequence[Object
     found = np.zeros(len(bounds), np.bool_)
     for place in front(values):
         found |= covers(values[place], bounds)
-    return float(found.mean()) if len(found) else 1.0
+    return found

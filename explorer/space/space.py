@@ -24,6 +24,7 @@ from explorer.names import unknown
 from explorer.query import MACHINE_PREFIX, Query, Scalar
 from explorer.space.grid import Grid, Index
 from explorer.study import settings
+from explorer.study.constraint import BROKEN
 from explorer.study.mix import Risk
 from explorer.study.objective import COSTS, OBJECTIVES, TIME, Objective
 from explorer.study.study import Study
@@ -251,7 +252,7 @@ def _constrain(space: Space, study: Study, evaluator: Evaluator) -> None:
         held = {name: np.full(len(chunk), fixed[name]) for name in wanted - columns.keys()}
         for constraint in study.conditions:
             broken = chunk[~constraint.holds(columns | held)]
-            space.refuse(broken[space.first[broken] == broken], f"constraint {constraint.text}")
+            space.refuse(broken[space.first[broken] == broken], BROKEN + constraint.text)
     cost = attempt(evaluator.costs, space.queries(space.start)[0]) if set(COSTS) & wanted else {}
     known = fixed | own | (cost if isinstance(cost, dict) else {})
     for constraint in study.conditions:

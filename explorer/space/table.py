@@ -1,7 +1,8 @@
 """A space as a table: what `space.parquet` of a results folder holds.
 
 One row per distinct point, the baseline outside of the combinations first, with its settings, bounds and key ("" where
-it has not been computed), and one per combination that cannot run, with the reason. Texts are stored once.
+it has not been computed), and one per combination that cannot run, with the reason. Texts are stored once. How many
+combinations there are, those that are the same as another one included, stands beside the columns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from explorer.query import MACHINE_PREFIX, Scalar
 from explorer.space.grid import Index
 from explorer.space.space import NEVER, Space
+
+COMBINATIONS = "combinations"
 
 
 def space_table(space: Space) -> Any:
@@ -28,7 +31,8 @@ def space_table(space: Space) -> Any:
     columns: dict[str, Any] = {"key": _keys(space, shown), **_settings(space, shown)}
     for column, objective in enumerate(space.measured):
         columns[objective.bound] = pa.array(bounds[:, column], mask=np.isnan(bounds[:, column]))
-    return pa.table(columns | {"reason": _texts(space.reason[shown], space.reasons)})
+    columns["reason"] = _texts(space.reason[shown], space.reasons)
+    return pa.table(columns)
 
 
 def space_parquet(space: Space) -> bytes:
@@ -38,8 +42,17 @@ def space_parquet(space: Space) -> bytes:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    pq.write_table(space_table(space), buffer, store_schema=False)
+    table = space_table(space)
+    with pq.ParquetWriter(buffer, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({COMBINATIONS: str(space.count)})
     return buffer.getvalue()
+
+
+def combinations(table: Any) -> int | None:
+    """Return how many combinations a space has whose table it is; None where that is not known."""
+    text = (table.schema.metadata or {}).get(COMBINATIONS.encode(), b"")
+    return int(text) if text.isdigit() else None
 
 
 def _texts(places: Any, texts: Sequence[str | None]) -> Any:

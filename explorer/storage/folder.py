@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from explorer.evaluate import Outcome
 from explorer.files import LOCK, owned, remove_temporaries, write_atomically
-from explorer.space.table import space_parquet
+from explorer.space.table import COMBINATIONS, combinations, space_parquet
 from explorer.storage.details import Details, pack, read_pictures
 from explorer.storage.journal import Journal
 from explorer.storage.postgres import SharedLog, SharedStudy
@@ -295,8 +295,14 @@ def rows_frame(folder: Path) -> pd.DataFrame:
 
 
 def space_frame(folder: Path) -> pd.DataFrame:
-    """Return the space of a results folder: settings, key, bounds, reason; one row per distinct point."""
-    return _frame(read_parquet(folder / SPACE, _SPACE_FIELDS))
+    """Return the space of a results folder: settings, key, bounds, reason; one row per distinct point.
+
+    `attrs` say how many `combinations` it has, where the folder says so.
+    """
+    table = read_parquet(folder / SPACE, _SPACE_FIELDS)
+    frame = _frame(table)
+    frame.attrs[COMBINATIONS] = combinations(table)
+    return frame
 
 
 def _frame(table: Any) -> pd.DataFrame:

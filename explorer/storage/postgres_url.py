@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from explorer.extras import missing
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -34,7 +36,7 @@ class Database:
         try:
             import psycopg
         except ImportError:
-            raise ValueError("--storage: needs psycopg: pip install 'rowhit[cluster]'") from None
+            raise missing("--storage", "psycopg", "cluster") from None
         alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         where = {"host": self.host, "port": self.port, "dbname": self.name, "user": self.user}
         given = {name: value for name, value in (where | {"password": self.password}).items() if value}

@@ -34,6 +34,7 @@ def _divides(left: Any, right: Any) -> Any:
     return (left != 0) & (np.remainder(right, np.where(left == 0, 1, left)) == 0)
 
 
+BROKEN = "constraint "  # how the reason begins why a combination that breaks one cannot run
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,

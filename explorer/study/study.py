@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -231,6 +232,11 @@ class Study(_Section):
     def choices(self) -> dict[str, tuple[Scalar, ...]]:
         """The choices of every searched knob."""
         return {knob.name: knob.choices for knob in self.searched}
+
+    @property
+    def combinations(self) -> int:
+        """How many combinations of choices there are."""
+        return math.prod(len(choices) for choices in self.choices.values())
 
     @property
     def conditions(self) -> tuple[Constraint, ...]:

@@ -17,7 +17,7 @@ from explorer.search.certificate import relative_gap
 from explorer.study.objective import at_least_joules, joules, microseconds
 
 if TYPE_CHECKING:
-    from explorer.summary import Summary
+    from explorer.summary import Account, Summary
 
 Cells = Sequence[str]
 WIDTH = 110  # columns of a line of facts; assumed: what a terminal shows
@@ -115,15 +115,27 @@ def result_table(summary: Summary) -> str:
 def verdict(summary: Summary) -> str:
     """Return in one sentence what is proven (rounded so that it stays true) and how much was evaluated."""
     certificate, objective = summary.certificate, summary.objective
-    counts = f"{summary.points} points: {summary.simulated} simulated, {summary.pruned} pruned by bound"
-    failed = summary.invalid.total()
-    counts += f"; {failed} combinations cannot run" if failed else ""
+    counts = account_text(summary.account)
     if certificate.proven:
         return f"no point of this space can be {objective.better} than the best found   ({counts})"
     return (
         f"no point of this space can be {objective.better} than {objective.at_least(certificate.bound)}: "
         f"the best found is within {at_most(certificate.gap)} of the best possible   ({counts})"
     )
+
+
+def account_text(account: Account) -> str:
+    """Return what became of the combinations of a study; the parts add up to them."""
+    parts = {
+        "simulated": account.simulated,
+        "ruled out by bounds": account.ruled_out,
+        "left": account.left,
+        "the same as another": account.same,
+        "against a constraint": account.constrained,
+        "cannot run": account.cannot_run,
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+    return f"{account.combinations:,} combinations: {told}"
 
 
 def number(name: str, value: Any) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
+from explorer.extras import missing
 from explorer.query import Query
 from explorer.workers.address import check_address
 from explorer.workers.answer import WorkerDied, named
@@ -36,7 +37,7 @@ class DaskExecutor(Executor):
         try:
             from distributed import Client
         except ImportError:
-            raise ValueError("--cluster: needs Dask: pip install 'rowhit[cluster]'") from None
+            raise missing("--cluster", "Dask", "cluster") from None
         for name in ("distributed", "tornado.application"):  # their traces say less than the line that follows
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._where, self._sources = f"--cluster {address}", sources(queries)

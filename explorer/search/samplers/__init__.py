@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from explorer.extras import missing
+
 if TYPE_CHECKING:
     from explorer.search.frontier import Frontier, Values
     from explorer.space.grid import Grid
@@ -86,7 +88,7 @@ def check(name: str, objectives: int) -> None:
         raise ValueError(f"sampler: cmaes takes one objective, there are {objectives}; allowed: nsga2, best-first")
     needed = _NEEDS.get(name)
     if needed and importlib.util.find_spec(needed) is None:
-        raise ValueError(f"sampler: {name} needs the package {needed}: pip install 'rowhit[{name}]'")
+        raise missing(f"sampler: {name}", needed, name)
 
 
 def make(name: str, task: Task) -> Sampler:

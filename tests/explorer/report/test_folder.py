@@ -59,7 +59,7 @@ def test_the_numbers_of_the_report_are_those_of_the_rows(reported: Path) -> None
         assert microseconds(row["time_us"]) in text
         assert percent(row["time_us"] / row["bound_us"] - 1) in text
         assert f"{int(row['hbm_read_bytes']):,} B" in text
-    assert f"{len(rows)} points: {len(done)} simulated" in text
+    assert f" combinations: {len(done)} simulated" in text
 
 
 def test_the_figures_read_back_are_the_rows(reported: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_table_and_the_verdict_say_what_the_record_says(reported: Path) -> N
     assert microseconds(record["best"]["time_us"]) in best
     assert record["points"] == record["simulated"] + record["pruned"]
     assert record["gap"] == record["best"]["time_us"] / record["bound_us"] - 1
-    assert f"{record['pruned']} pruned by bound" in verdict(summary)
+    assert f"{summary.account.ruled_out} ruled out by bounds" in verdict(summary)
 
 
 def test_the_balance_of_both_runs_stands_on_the_page(fake: ModuleType, reported: Path) -> None:

@@ -162,6 +162,7 @@ def test_a_baseline_outside_the_combinations_is_a_point_of_the_space_and_may_be_
     summary = explore(outside, tmp_path, 1, fake.EVALUATOR, silent)
     assert summary.best["key"] == summary.baseline["key"] == "head page/128/3/4"
     assert summary.space_points == 2 * 2 + 1
+    assert summary.account.combinations == summary.record()["combinations"]["all"] == 2 * 2 + 1
     assert summary.certificate.proven
 
 

@@ -15,6 +15,7 @@ from explorer.progress import silent
 from explorer.storage.folder import space_frame
 from explorer.study.constraint import OPERATORS, Constraint, parse_constraint
 from explorer.study.study import Study
+from explorer.text.tables import account_text
 
 MEANING = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
 MEANING |= {"!=": operator.ne, "divides": lambda a, b: a != 0 and b % a == 0}
@@ -144,6 +145,12 @@ def test_what_breaks_a_constraint_is_counted_with_it_and_never_asked_for(
     assert summary.invalid == {"constraint stages < tile": 3}  # tile 4 with 4 stages, in three spellings
     assert summary.simulated + summary.pruned == summary.points <= summary.space_points
     assert (space_frame(tmp_path)["reason"] != "").sum() == summary.invalid.total()
+    account = summary.account
+    assert account.constrained == 3
+    assert account.simulated + account.ruled_out + account.left + account.cannot_run == summary.space_points
+    space = space_frame(tmp_path)
+    assert account.combinations == len(space) + account.same == space.attrs["combinations"]
+    assert "3 against a constraint" in account_text(account)
 
 
 def test_what_a_machine_costs_can_be_constrained(fake: ModuleType, study: Study, tmp_path: Path) -> None:
