@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 
 from explorer.dashboard import panels
+from explorer.dashboard.checks import install
 from explorer.dashboard.cut import Cut, apply, read_cut
 from explorer.dashboard.live import Live
 from explorer.dashboard.question import RECORDED, Answer, ask, controls, query_of, record
@@ -96,6 +97,7 @@ class Dashboard:
             ]
         )
         self._connect(app)
+        install(app, self._check_page)
         return app
 
     def _connect(self, app: Dash) -> None:
@@ -112,6 +114,11 @@ class Dashboard:
         app.callback(Output("answer", "children"), Input(moved, "value"), more, here)(self.answer)
         record = Input("record", "n_clicks")
         app.callback(Output("recorded", "children"), record, here, prevent_initial_call=True)(self.recorded)
+
+    def _check_page(self, path: str) -> None:
+        """Raise ValueError for an address without a page."""
+        if (place := at(path).study) >= len(self.live.folders):
+            raise ValueError(f"no study {place}; there are {len(self.live.folders)}")
 
     def tick(self, _: Any, shown: Any) -> Any:
         """Return the version of what is there now, if it is another than what is shown."""
