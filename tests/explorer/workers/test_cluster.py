@@ -17,6 +17,7 @@ from explorer.progress import silent
 from explorer.query import AZURE, BatchSpec, Query
 from explorer.study.study import Study
 from explorer.workers import Refused, WorkerDied, attempt, workers
+from explorer.workers.address import check_address
 from explorer.workers.sources import AnotherVersion, Sources, checked, sources
 
 
@@ -182,7 +183,17 @@ def test_a_worker_reads_a_file_again_that_has_changed_between_two_searches(tmp_p
     assert max(found[0]) < 200 <= min(found[1])
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:1", "http://host:1", "tcp://host", "tcp://a@b:1", "tcp://h:1/x"])
+def test_a_host_that_is_not_found_is_refused_before_anything_is_done() -> None:
+    with pytest.raises(ValueError, match=r"^--cluster tcp://nowhere\.invalid:1: unknown host"):
+        check_address("tcp://nowhere.invalid:1")
+    check_address("tcp://127.0.0.1:1")
+    check_address("tls://[::1]:65535")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "host", "host:1", "http://host:1", "tcp://host", "tcp://a@b:1", "tcp://h:1/x", "tcp://h:0", "tcp://h:99999"],
+)
 def test_an_address_that_is_none_is_refused_with_those_allowed(address: str) -> None:
     said = r"^--cluster .*: no address of a scheduler; allowed: tcp://host:port"
     with pytest.raises(ValueError, match=said), workers(1, address):
