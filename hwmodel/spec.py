@@ -347,7 +347,7 @@ class MachineSpec(_Part):
         for path, value in changes.items():
             if path not in leaves:
                 numbers = [name for name, there in leaves.items() if not isinstance(there, tuple)]
-                raise ValueError(unknown("machine path", path, numbers))
+                raise ValueError(unknown("machine path", path, numbers, ask=True))
             if isinstance(leaves[path], tuple) and isinstance(value, str):
                 raise ValueError(f"machine path {path!r} is a list, and lists cannot be set: write a machine file")
             *parents, last = path.split(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -22,6 +23,7 @@ _KINDS = {
     "dict": "a mapping of keys to values",
     "model": "a mapping of keys to values",
 }
+LIKE = 0.8  # assumed: the likeness of a name that was probably meant
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
@@ -38,9 +40,15 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     return wrong(problem, keys_at(model, parts) if problem["type"] == "model_type" else ())
 
 
-def unknown(kind: str, value: str, allowed: Iterable[str]) -> str:
-    """Return the line for a name that is none of the allowed ones, of which the nearest are shown."""
-    return f"unknown {kind} {units.shown(value)}; known: {nearest_first(value, allowed, 12)}"
+def unknown(kind: str, value: str, allowed: Iterable[str], ask: bool = False) -> str:
+    """Return the line for a name that is none of the allowed ones, of which the nearest are shown.
+
+    `ask`: whether the one that it is most like is meant.
+    """
+    names = list(allowed)
+    near = get_close_matches(value, names, 1, LIKE) if ask else []
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"unknown {kind} {units.shown(value)}; {meant}known: {nearest_first(value, names, 12)}"
 
 
 def keys_at(model: type[BaseModel], path: Iterable[str] = ()) -> list[str]:
@@ -60,10 +68,15 @@ def keys_at(model: type[BaseModel], path: Iterable[str] = ()) -> list[str]:
     return [field.alias or name for name, field in part.model_fields.items()]
 
 
+def written(value: object) -> str:
+    """Return a value as an error message shows it, null as a file spells it."""
+    return "null" if value is None else units.shown(value)
+
+
 def wrong(problem: ErrorDetails, keys: Sequence[str] = ()) -> str:
     """Return the line for a problem that pydantic has found; `keys`: those of the mapping that is expected there."""
     path = ".".join(str(part) for part in problem["loc"])
-    value = "null" if problem["input"] is None else units.shown(problem["input"])
+    value = written(problem["input"])
     if problem["type"] != "value_error":
         return f"{path}: {value}; allowed: {_allowed(problem, keys)}"
     reason = problem["msg"].removeprefix("Value error, ")
@@ -77,6 +90,8 @@ def _allowed(problem: ErrorDetails, keys: Sequence[str]) -> str:
     for name, words in _LIMITS.items():
         if name in limits:
             return f"{words} {limits[name]}"
+    if problem["type"] == "too_short":
+        return f"a list of at least {limits['min_length']}"
     if problem["type"] == "literal_error":
         return str(limits["expected"]).replace("'", "")
     if problem["type"] == "string_too_short":

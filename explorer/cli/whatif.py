@@ -41,13 +41,13 @@ def whatif(
     from explorer.study import settings
     from explorer.workers import workers
 
-    if not (question.sets or sweeps or against):
+    other = () if against is None else settings.parse(against, "--against")
+    if not (question.sets or sweeps or other):
         raise ValueError("whatif needs at least one --set path=value, or a --sweep")
     changes = [settings.parse(text) for text in question.sets or ()]
     axes = axes_of([parse_axis(text) for text in sweeps or ()])
     query = replace(question, sets=None).query()
     with workers(jobs) as executor, bar(wanted=not as_json) as progress:
-        other = settings.parse(against) if against else ()
         table = what_if((query,), changes, axes, check(fidelity), ASKER, executor, other, progress=progress)
     print_json(table.record()) if as_json else print(table)
 
@@ -82,7 +82,7 @@ def robust(
     with bar(wanted=not as_json) as progress:
         found = ask(
             results,
-            axes=[parse_axis(text) for text in axes] if axes else None,
+            axes=[parse_axis(text, "--axis") for text in axes] if axes else None,
             top=top,
             seeds=seeds,
             trace=trace,

@@ -58,10 +58,10 @@ def ask(
     for what cannot be run.
     """
     check(fidelity)
-    _check_types({"machine": machine, "kernel": kernel}, str, "a name, or the path of a file")
-    _check_types({"model": model, "trace": trace, "routing": routing}, str | None, "a name, or the path of a file")
-    _check_types({"batch": batch, "context": context, "seed": seed}, int | None, "a whole number")
-    _check_types({"sizes": sizes, "knobs": knobs, "set": set}, Mapping | None, "values by name")
+    check_types({"machine": machine, "kernel": kernel}, str, "a name, or the path of a file")
+    check_types({"model": model, "trace": trace, "routing": routing}, str | None, "a name, or the path of a file")
+    check_types({"batch": batch, "context": context, "seed": seed}, int | None, "a whole number")
+    check_types({"sizes": sizes, "knobs": knobs, "set": set}, Mapping | None, "values by name")
     query = query_of(machine, kernel, model, batch, context, trace, seed, dict(sizes or {}), routing)
     read_anew(digests(files_of([query])))
     query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), programs.defaults(kernel))
@@ -86,6 +86,9 @@ def whatif(
     `against` the variants (or the base itself, without any) are compared with that change of it. `sweep`: values by
     path, one by one or as after `--sweep PATH=`. `jobs`: worker processes. Raises ValueError for what cannot be run.
     """
+    check_types({"base": base}, Answer | Mapping, "an answer, or the arguments of ask by name")
+    check_types({"variants": variants}, Sequence, "a list of changes")
+    check_types({"jobs": jobs}, int, "a whole number")
     query = base.query if isinstance(base, Answer) else _query_of(base)
     read_anew(digests(files_of([query])))
     if not isinstance(sweep, Mapping | None):
@@ -126,7 +129,8 @@ def _query_of(base: Mapping[str, Any]) -> Query:
     return ask(**base, fidelity="bound").query
 
 
-def _check_types(given: Mapping[str, Any], kind: Any, allowed: str) -> None:
+def check_types(given: Mapping[str, Any], kind: Any, allowed: str) -> None:
+    """Raise ValueError for an argument that is not of a kind; truths are no numbers."""
     for name, value in given.items():
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{name}: {str(value)[:40]!r}: allowed: {allowed}")

@@ -253,8 +253,11 @@ def robust(
     `trace_paths`: the files of traces.
     Raises ValueError for a folder that is none, a study whose winner has no runner-up, or a trace that cannot be read.
     """
-    from explorer.questions.asking import ASKER
+    from explorer.questions.asking import ASKER, check_types
 
+    check_types({"results": results}, str | Path, "the folder that explore wrote")
+    check_types({"top": top, "seeds": seeds, "jobs": jobs}, int, "a whole number")
+    check_types({"trace": trace, "objective": objective}, str | None, "a name")
     if not 2 <= top <= MAX_TOP or not 0 <= seeds <= 1 << 10:
         raise ValueError(f"robust: top {top}, seeds {seeds}; allowed: 2 to {MAX_TOP} designs, 0 to {1 << 10} seeds")
     check(fidelity)
@@ -267,7 +270,9 @@ def robust(
     _check_traces(draws)
     for_objective(fidelity, designs.goal.objective)
     fidelity = "bound" if designs.goal.objective.metric in COSTS else fidelity
-    given = axes_of(axes) if isinstance(axes, Mapping) else tuple(axes) if axes is not None else default_axes(designs)
+    given = (
+        axes_of(axes, "--axis") if isinstance(axes, Mapping) else tuple(default_axes(designs) if axes is None else axes)
+    )
     with workers(jobs) as executor:
         bench = Bench(designs, fidelity, ASKER, executor, progress)
         nominal = bench.table(stage="designs")

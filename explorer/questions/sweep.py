@@ -15,13 +15,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from explorer.query import MACHINE_PREFIX, Scalar
 
 MAX_VALUES = 256  # assumed: of one axis; more are a slip
 MAX_AXES = 2
+SWEEP = "--sweep"
 _NUMBER = re.compile(r"(-?[0-9]{1,18}(?:\.[0-9]{1,12})?)\s*([A-Za-z%][A-Za-z/%]{0,11})?", re.ASCII)
 _RANGE = re.compile(
     r"([0-9]{1,18})\.\.([0-9]{1,18})(?:\s*([+*])\s*([0-9]{1,18}))?\s*([A-Za-z%][A-Za-z/%]{0,11})?", re.ASCII
@@ -30,10 +31,11 @@ _RANGE = re.compile(
 
 @dataclass(frozen=True)
 class Axis:
-    """What is swept: the `path` of a setting, and its `values` as texts, each once."""
+    """What is swept: the `path` of a setting, and its `values` as texts, each once; `option`: where it was given."""
 
     path: str
     values: tuple[str, ...]
+    option: str = field(default=SWEEP, compare=False)
 
     @property
     def numbers(self) -> tuple[Decimal, ...] | None:
@@ -61,19 +63,21 @@ class Axis:
         return f"{number.normalize():f}{self.unit}"
 
 
-def parse_axis(text: str) -> Axis:
-    """Return the axis that `path=values` writes; ValueError says what of it cannot be."""
+def parse_axis(text: str, option: str = SWEEP) -> Axis:
+    """Return the axis that `path=values` writes, given to an option; ValueError says what of it cannot be."""
     path, equals, values = (part.strip() for part in text.partition("="))
     if not (path and equals and values):
         raise ValueError(
-            f"--sweep {_shown(text)}: allowed: PATH=A..B, PATH=A..B+STEP, PATH=A..B*FACTOR or PATH=V,V,..."
+            f"{option} {_shown(text)}: allowed: PATH=A..B, PATH=A..B+STEP, PATH=A..B*FACTOR or PATH=V,V,..."
         )
-    return axis_of(path, values)
+    return axis_of(path, values, option)
 
 
-def axis_of(path: str, values: str | Iterable[Scalar]) -> Axis:
+def axis_of(path: str, values: str | Iterable[Scalar], option: str = SWEEP) -> Axis:
     """Return the axis of a path, its values written as after `=`, or one by one."""
-    where = f"--sweep {_shown(path)}"
+    where = f"{option} {_shown(path)}"
+    if not isinstance(values, Iterable):
+        raise ValueError(f"{where}: {_shown(values)}: allowed: a list of values, or a text such as '4..8'")
     if isinstance(values, str):
         found = _ranged(values, where) if ".." in values else [value.strip() for value in values.split(",")]
     else:
@@ -87,17 +91,17 @@ def axis_of(path: str, values: str | Iterable[Scalar]) -> Axis:
         raise ValueError(f"{where}: a value is missing")
     if twice := next((value for value in found if found.count(value) > 1), None):
         raise ValueError(f"{where}: {_shown(twice)} stands there twice")
-    return Axis(path, tuple(found))
+    return Axis(path, tuple(found), option)
 
 
-def axes_of(axes: Sequence[Axis] | Mapping[str, str | Iterable[Scalar]]) -> tuple[Axis, ...]:
+def axes_of(axes: Sequence[Axis] | Mapping[str, str | Iterable[Scalar]], option: str = SWEEP) -> tuple[Axis, ...]:
     """Return up to two axes of different paths."""
-    found = tuple(axis_of(*item) for item in axes.items()) if isinstance(axes, Mapping) else tuple(axes)
+    found = tuple(axis_of(*item, option) for item in axes.items()) if isinstance(axes, Mapping) else tuple(axes)
     if len(found) > MAX_AXES:
-        raise ValueError(f"--sweep: {len(found)} axes; allowed: one, or two that make a grid")
+        raise ValueError(f"{option}: {len(found)} axes; allowed: one, or two that make a grid")
     paths = [axis.path.removeprefix(MACHINE_PREFIX) for axis in found]
     if len(set(paths)) < len(paths):
-        raise ValueError(f"--sweep {_shown(paths[0])}: stands there twice")
+        raise ValueError(f"{option} {_shown(paths[0])}: stands there twice")
     return found
 
 

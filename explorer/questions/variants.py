@@ -40,6 +40,7 @@ MAX_CELLS = 4096  # assumed: of a question; more belong into a study
 BASELINE = "baseline"
 _NUMBERS = ("time_us", "bound_us", "energy_pj", "energy_bound_pj", "hbm_read_bytes", "hbm_write_bytes")  # of a row
 Queries = tuple[Query, ...]  # of a design: one for each workload
+Point = tuple[tuple[Axis, str], ...]  # of a sweep: a value of each axis
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ class Asker:
 
 @dataclass(frozen=True)
 class Design:
-    """One design: what it `changes`, as settings and as typed values."""
+    """One design: what it `changes`, as settings and as typed values; `option`: where these were given."""
 
     label: str
     changes: Settings
     values: Mapping[str, Scalar]
+    option: str = "--set"
 
 
 @dataclass(frozen=True)
@@ -245,15 +247,14 @@ def what_if(
     defaults = asker.defaults(queries[0].kernel)
     if against and not changes:
         changes = [()]
-    designs = tuple(_design(change, defaults) for change in (against, *changes))
+    designs = (_design(against, defaults, "--against"), *(_design(change, defaults) for change in changes))
     if names:
         designs = tuple(replace(design, label=name) for design, name in zip(designs, names, strict=True))
     points = list(itertools.product(*(axis.values for axis in axes)))
     if len(points) * len(designs) > MAX_CELLS:
         raise ValueError(f"--sweep: {len(points)} points of {len(designs)} designs; allowed: {MAX_CELLS} in all")
-    paths = [axis.path for axis in axes]
     asked = [
-        (number, at, _changed(queries, design, tuple(zip(paths, at, strict=True)), defaults))
+        (number, at, _changed(queries, design, tuple(zip(axes, at, strict=True)), defaults))
         for at in points
         for number, design in enumerate(designs)
     ]
@@ -286,9 +287,9 @@ def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -
     return found
 
 
-def _design(changes: Settings, defaults: Mapping[str, Scalar]) -> Design:
+def _design(changes: Settings, defaults: Mapping[str, Scalar], option: str = "--set") -> Design:
     values = {path: _value(path, text, defaults) for path, text in changes}
-    return Design(_typed_in(changes) or BASELINE, changes, values)
+    return Design(_typed_in(changes) or BASELINE, changes, values, option)
 
 
 def _typed_in(changes: Settings) -> str:
@@ -304,13 +305,15 @@ def _typed(text: str) -> Scalar:
     return settings.typed((("", text),), {})[""]
 
 
-def _changed(queries: Queries, design: Design, at: Settings, defaults: Mapping[str, Scalar]) -> Queries:
-    taken = {path.removeprefix(MACHINE_PREFIX) for path, _ in at}
+def _changed(queries: Queries, design: Design, at: Point, defaults: Mapping[str, Scalar]) -> Queries:
+    taken = {axis.path.removeprefix(MACHINE_PREFIX) for axis, _ in at}
     own = [path for path, _ in design.changes if path.removeprefix(MACHINE_PREFIX) in taken]
     if own:
-        raise ValueError(f"--set {own[0]}: is swept, too; allowed: one of both")
-    changed = (settings.apply(query, design.changes, defaults) for query in queries)
-    return tuple(settings.apply(query, at, defaults, option="--sweep") for query in changed)
+        raise ValueError(f"{design.option} {own[0]}: is swept, too; allowed: one of both")
+    changed = [settings.apply(query, design.changes, defaults, design.option) for query in queries]
+    for axis, value in at:
+        changed = [settings.apply(query, ((axis.path, value),), defaults, axis.option) for query in changed]
+    return tuple(changed)
 
 
 def _refusals(
@@ -330,7 +333,7 @@ def _refusals(
 def _where(design: Design, at: str) -> str:
     """Return the head of a line about a design at a point: as it was set, or by its name."""
     if design.label == _typed_in(design.changes):
-        return f"--set {design.label}{at}: "
+        return f"{design.option} {design.label}{at}: "
     return f"{design.label}{at}: " if at or design.label != BASELINE else ""
 
 
@@ -351,20 +354,20 @@ def _crossings(table: Table, queries: Queries, asking: _Asking, defaults: Mappin
         return
     axis, others = table.axes[along], [axis for place, axis in enumerate(table.axes) if place != along]
     for held in itertools.product(*(other.values for other in others)):
-        fixed = tuple((other.path, value) for other, value in zip(others, held, strict=True))
+        fixed = tuple(zip(others, held, strict=True))
         for number, design in enumerate(table.designs[1:], 1):
             found = _costs_along(table, along, held, number)
             if not found:
                 continue
             pair = (design, table.designs[0])
 
-            def ask(at: Decimal, pair: tuple[Design, Design] = pair, fixed: Settings = fixed) -> Costs | None:
-                point = (*fixed, (axis.path, axis.text(at)))
+            def ask(at: Decimal, pair: tuple[Design, Design] = pair, fixed: Point = fixed) -> Costs | None:
+                point = (*fixed, (axis, axis.text(at)))
                 return asking.costs([_changed(queries, each, point, defaults) for each in pair])
 
             first, last = found[0], found[-1]
             changes = flips(found, ask, axis.is_whole, axis.text)
-            where = ", ".join(f"{path} {value}" for path, value in fixed)
+            where = ", ".join(f"{other.path} {value}" for other, value in fixed)
             begins = first[1][0] < first[1][1]
             ends = axis.text(first[0]), axis.text(last[0])
             doubt = _doubt(table, number, [costs for _, costs in found])

@@ -16,17 +16,17 @@ from explorer.query import MACHINE_PREFIX, BatchSpec, Query, Scalar
 Settings = tuple[tuple[str, str], ...]
 
 
-def parse(text: str) -> Settings:
-    """Return the (path, value) pairs of `a=1,b=2`; ValueError names the part that is not `path=value`."""
+def parse(text: str, option: str = "--set") -> Settings:
+    """Return the (path, value) pairs of `a=1,b=2`; ValueError names the option and what is not `path=value`."""
     pairs: list[tuple[str, str]] = []
     for part in text.split(","):
         path, equals, value = (piece.strip() for piece in part.partition("="))
         if not (path and equals and value):
-            raise ValueError(f"--set {text!r}: {part!r} is not of the form path=value")
+            raise ValueError(f"{option} {text!r}: {part!r} is not of the form path=value")
         if "." in path and value.startswith("["):
-            raise ValueError(f"--set {path}: a list, and lists cannot be set: write a file")
+            raise ValueError(f"{option} {path}: a list, and lists cannot be set: write a file")
         if path.removeprefix(MACHINE_PREFIX) in (there.removeprefix(MACHINE_PREFIX) for there, _ in pairs):
-            raise ValueError(f"--set {text!r}: {path} stands there twice")
+            raise ValueError(f"{option} {text!r}: {path} stands there twice")
         pairs.append((path, value))
     return tuple(pairs)
 

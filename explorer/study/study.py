@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -36,7 +37,7 @@ from explorer.study.constraint import Constraint, parse_constraints
 from explorer.study.knobs import Knob, check_conditions, read_knob, require_scalar
 from explorer.study.mix import Risk
 from explorer.study.objective import OBJECTIVES
-from hwmodel.validation import wrong
+from hwmodel.validation import written, wrong
 from hwmodel.yaml_file import read_yaml
 
 _Count = Annotated[int, Field(strict=True, ge=1, le=1 << 40)]
@@ -49,7 +50,29 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Options = dict[str, _Count | Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]]
+MOST_FAULTS = 8  # assumed: of a file that are told at once
+
+
+def _size(value: Any) -> Any:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 40
+    if not is_count and not (isinstance(value, str) and re.fullmatch(NAME_PATTERN, value, re.ASCII)):
+        raise ValueError(f"{written(value)}; allowed: a whole number from 1, or a name")
+    return value
+
+
+def _risk(value: Any) -> Any:
+    if isinstance(value, dict) and (wrong_key := next((key for key in value if key != "cvar"), None)):
+        raise ValueError(unknown("key", str(wrong_key), ["cvar"]))
+    share = value.cvar if isinstance(value, CvarSection) else value.get("cvar") if isinstance(value, dict) else None
+    is_share = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share < 1
+    if not is_share and value not in ("mean", "worst"):
+        raise ValueError(
+            f"{written(value)}; allowed: mean, worst, or {{cvar: 0.9}} with a number from 0 to less than 1"
+        )
+    return value
+
+
+Options = dict[str, Annotated[int | str, BeforeValidator(_size)]]
 
 
 class BatchSection(_Section):
@@ -120,7 +143,7 @@ class Study(_Section):
     options: Options = {}
     routing: Annotated[str, Field(min_length=1)] | None = None
     mix: dict[_Name, Workload] = {}
-    risk: Literal["mean", "worst"] | CvarSection = "mean"
+    risk: Annotated[Literal["mean", "worst"] | CvarSection, BeforeValidator(_risk)] = "mean"
     knobs: dict[str, Any]
     constraints: list[Annotated[str, Field(min_length=1)]] = []
     fixed: dict[str, Scalar] = {}
@@ -175,9 +198,9 @@ class Study(_Section):
     def _readable(cls, knobs: dict[str, Any]) -> dict[str, Any]:
         if not knobs:
             raise ValueError("give at least one knob with its choices")
-        for name, written in knobs.items():
+        for name, asked in knobs.items():
             try:
-                read_knob(name, written)
+                read_knob(name, asked)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         return knobs
@@ -226,7 +249,7 @@ class Study(_Section):
     @property
     def searched(self) -> tuple[Knob, ...]:
         """The knobs with their choices spelled out."""
-        return tuple(read_knob(name, written) for name, written in self.knobs.items())
+        return tuple(read_knob(name, asked) for name, asked in self.knobs.items())
 
     @property
     def choices(self) -> dict[str, tuple[Scalar, ...]]:
@@ -300,19 +323,22 @@ def load_study(path: Path) -> Study:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
     content.setdefault("name", path.stem)
+    if content.get("mix") == {}:
+        raise ValueError(f"{path}: mix: {{}}; allowed: workloads by name")
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_first_error(error)}") from None
+        raise ValueError(f"{path}: {_faults(error)}") from None
     study._file = path
     return study
 
 
-def _first_error(error: ValidationError) -> str:
+def _faults(error: ValidationError) -> str:
+    """Return all that is wrong with a study, in one line."""
     unknown_keys = ("extra_forbidden", "invalid_key")  # before the required keys that they misspell
     details = sorted(error.errors(include_url=False), key=lambda detail: detail["type"] not in unknown_keys)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _line(details[0]) + more
+    more = [f"and {len(details) - MOST_FAULTS} more"] if len(details) > MOST_FAULTS else []
+    return "; ".join([*map(_line, details[:MOST_FAULTS]), *more])
 
 
 def _keys(location: list[str]) -> list[str]:

@@ -348,7 +348,7 @@ def test_no_override_gives_the_same_machine_and_one_that_changes_nothing_the_sam
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("hbm.stack", 2, "unknown machine path 'hbm.stack'; known: hbm.stacks"),
+        ("hbm.stack", 2, "unknown machine path 'hbm.stack'; did you mean hbm.stacks? known: hbm.stacks"),
         ("sources.hbm.stacks", "me", "unknown machine path 'sources.hbm.stacks'"),
         ("shared_cache.capacity", "1 MB", "unknown machine path 'shared_cache.capacity'"),
         ("hbm", 2, "unknown machine path 'hbm'"),

@@ -45,3 +45,18 @@ def test_a_sweep_says_where_the_better_design_changes(rowhit: Rowhit, tmp_path: 
     record = json.loads(rowhit(*sweep, "--json", cwd=tmp_path).stdout)
     assert [row["context"] for row in record["rows"]] == [64, 64, 128, 128, 256, 256]
     assert record["crossings"][0]["sentence"] in lines
+
+
+def test_what_is_wrong_with_a_change_names_the_option_it_was_given_to(rowhit: Rowhit, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("--against", "", "--set", "tile=32"), "--against '': '' is not of the form path=value"),
+        (
+            ("--against", "hbm.stack=6"),
+            "--against hbm.stack=6: unknown machine path 'hbm.stack'; did you mean hbm.stacks",
+        ),
+        (("--against", "tile=32", "--sweep", "tile=16,32"), "--against tile: is swept, too"),
+        (("--sweep", "tyle=16,32"), "--sweep tyle=16: unknown path 'tyle': did you mean 'tile'"),
+    ):
+        done = rowhit("whatif", *SMALL, *arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert message in done.stderr

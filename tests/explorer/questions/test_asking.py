@@ -108,6 +108,14 @@ def test_a_base_that_is_none_is_one_line() -> None:
         explorer.whatif(GEMM, ["stages=2"])
     with pytest.raises(ValueError, match=r"sweep: 'stages=2\.\.4': allowed: values by path"):
         explorer.whatif(GEMM, sweep="stages=2..4")
+    with pytest.raises(ValueError, match=r"^--sweep 'm': '5': allowed: a list of values, or a text such as '4\.\.8'"):
+        explorer.whatif(GEMM, sweep={"m": 5})
+    with pytest.raises(ValueError, match=r"^base: '3': allowed: an answer, or the arguments of ask by name"):
+        explorer.whatif(3)
+    with pytest.raises(ValueError, match=r"^variants: '3': allowed: a list of changes"):
+        explorer.whatif(GEMM, 3)
+    with pytest.raises(ValueError, match=r"^results: 'None': allowed: the folder that explore wrote"):
+        explorer.robust(None)
 
 
 def test_a_machine_file_that_changes_is_read_again(tmp_path: Path) -> None:

@@ -327,8 +327,8 @@ def test_what_is_no_results_folder_or_no_axis_is_one_line(
 ) -> None:
     for arguments, message in (
         (("absent",), "absent: no results folder"),
-        ((str(results), "--axis", "context=4..1"), "ends before it begins"),
-        ((str(results), "--axis", "contxt=1..4"), "did you mean 'context'"),
+        ((str(results), "--axis", "context=4..1"), "--axis 'context': '4..1': ends before it begins"),
+        ((str(results), "--axis", "contxt=1..4"), "--axis contxt=1: unknown path 'contxt': did you mean 'context'"),
         ((str(results), "--trace", "azur"), "did you mean 'azure'"),
         ((str(results), "--fidelity", "fast"), "unknown fidelity 'fast'"),
     ):
