@@ -135,7 +135,7 @@ def account_text(account: Account) -> str:
         "cannot run": account.cannot_run,
     }
     told = ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
-    return f"{account.combinations:,} combinations: {told}"
+    return f"{account.combinations:,} combinations, the baseline among them: {told}"
 
 
 def number(name: str, value: Any) -> str:
