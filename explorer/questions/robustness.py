@@ -253,16 +253,9 @@ def robust(
     `trace_paths`: the files of traces.
     Raises ValueError for a folder that is none, a study whose winner has no runner-up, or a trace that cannot be read.
     """
-    from explorer.questions.asking import ASKER, check_types
+    from explorer.questions.asking import ASKER
 
-    check_types({"results": results}, str | Path, "the folder that explore wrote")
-    check_types({"top": top, "seeds": seeds, "jobs": jobs}, int, "a whole number")
-    check_types({"trace": trace, "objective": objective}, str | None, "a name")
-    if not 2 <= top <= MAX_TOP or not 0 <= seeds <= 1 << 10:
-        raise ValueError(f"robust: top {top}, seeds {seeds}; allowed: 2 to {MAX_TOP} designs, 0 to {1 << 10} seeds")
-    check(fidelity)
-    if trace is not None and trace not in TRACES:
-        raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
+    _check_arguments(results, top, seeds, jobs, trace, objective, fidelity)
     designs = designs_of(Path(results), top, trace_paths, objective)
     undrawn = why_undrawn(designs, trace)
     draws = [] if undrawn else drawn_queries(designs.queries, seeds, trace, trace_paths or {})
@@ -293,6 +286,22 @@ def robust(
             undrawn if seeds else "",
             designs.ranked_by,
         )
+
+
+def _check_arguments(
+    results: str | Path, top: int, seeds: int, jobs: int, trace: str | None, objective: str | None, fidelity: str
+) -> None:
+    """Refuse arguments of `robust` that are none."""
+    from explorer.questions.asking import check_types
+
+    check_types({"results": results}, str | Path, "the folder that explore wrote")
+    check_types({"top": top, "seeds": seeds, "jobs": jobs}, int, "a whole number")
+    check_types({"trace": trace, "objective": objective}, str | None, "a name")
+    if not 2 <= top <= MAX_TOP or not 0 <= seeds <= 1 << 10:
+        raise ValueError(f"robust: top {top}, seeds {seeds}; allowed: 2 to {MAX_TOP} designs, 0 to {1 << 10} seeds")
+    check(fidelity)
+    if trace is not None and trace not in TRACES:
+        raise ValueError(f"--trace: {unknown('trace', trace, TRACES)}")
 
 
 def designs_of(folder: Path, top: int, trace_paths: TracePaths | None = None, objective: str | None = None) -> Designs:

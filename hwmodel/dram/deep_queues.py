@@ -10,7 +10,7 @@ from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.buffers import precharge
 from hwmodel.dram.commands import activate, column, finish
 from hwmodel.dram.deep_buffers import nominate_column, nominate_row, oldest_of, row_opened, take_first
-from hwmodel.dram.shared_queues import issue_in_slots
+from hwmodel.dram.shared_queues import column_issued, issue_in_slots
 from hwmodel.dram.state import (
     ACT,
     ACT_KEYS,
@@ -23,7 +23,6 @@ from hwmodel.dram.state import (
     BANK_PC,
     BANK_SHIFT,
     CHANNEL_BANKS,
-    CLOSE_AFTER,
     COLUMN_FREE,
     COLUMN_KEYS,
     COLUMN_WAKE,
@@ -36,10 +35,8 @@ from hwmodel.dram.state import (
     HIT_FIRST,
     HITS,
     IS_ACTIVE,
-    IS_REFRESHING,
     KEY_BANK_BITS,
     KEY_BANK_MASK,
-    LAST_DONE,
     MAX_BANKS,
     MISS,
     MISSES,
@@ -51,7 +48,6 @@ from hwmodel.dram.state import (
     OPENED_FOR,
     OPENED_IN,
     OTHER_FIRST,
-    OTHER_WAKE,
     PRE,
     PRE_KEYS,
     PRE_WAKE,
@@ -86,7 +82,7 @@ from hwmodel.dram.state import (
     set_key,
     slot_at,
 )
-from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_all, wake_column, wake_row
+from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_column
 
 
 @inlined
@@ -175,20 +171,6 @@ def _oldest_column(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int, i
 
 
 @inlined
-def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, tick: int) -> None:
-    """Note when the last burst is done, and that the row may be closed: for a conflict, or for none."""
-    c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
-    state = bank_at(c, bank)
-    at = max(tick, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE])
-    if has_key(c, PRE_KEYS, c[MODE], bank):
-        wake_row(c, PRE_WAKE, at)
-    if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
-        wake_row(c, OTHER_WAKE, at)
-    if m[SCHEDULER] == FCFS:
-        wake_all(m, c, tick)
-
-
-@inlined
 def _issue_active(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) -> None:
     """Issue the column command of an activated burst."""
     state = bank_at(c, bank)
@@ -202,7 +184,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int)
         if state[OTHER_FIRST + other] != NONE:  # precharges were held back
             nominate_row(m, c, words, other, bank)
     done = finish(m, c, bank, state[OPENED_FOR], mode, tick, state[OPENED_AS])
-    _column_issued(m, c, bank, mode, done, tick)
+    column_issued(m, c, bank, mode, done, has_key(c, PRE_KEYS, c[MODE], bank), tick)
 
 
 @inlined
@@ -217,7 +199,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
     if bank_at(c, bank)[OTHER_FIRST + mode] != NONE:
         nominate_row(m, c, words, mode, bank)
     done = finish(m, c, bank, slot_at(c, words, mode, position)[SLOT_BURST], mode, tick, outcome)
-    _column_issued(m, c, bank, mode, done, tick)
+    column_issued(m, c, bank, mode, done, has_key(c, PRE_KEYS, c[MODE], bank), tick)
 
 
 @compiled

@@ -21,24 +21,50 @@ from hwmodel.dram.state import (
     ACT_WAKE,
     ACTIVE,
     ARRIVES,
+    BANK_PC,
     CLOSE_AFTER,
     COLUMN_WAKE,
     COUNT,
     DUE,
+    FCFS,
     FREED,
     INBOX_HEAD,
+    IS_REFRESHING,
+    LAST_DONE,
     NONE,
     OTHER_WAKE,
+    PRE,
     PRE_WAKE,
     RECOUNTED,
     REFRESH_DUE,
     ROW_FREE,
     ROW_WAKE,
+    SCHEDULER,
     STOP_AT,
     Row,
     Words,
+    bank_at,
+    pc_at,
+    ready_at,
 )
-from hwmodel.dram.waking import choose_mode
+from hwmodel.dram.waking import choose_mode, wake_all, wake_row
+
+
+@inlined
+def column_issued(m: Row, c: Row, bank: int, mode: int, done: int, conflicts: bool, tick: int) -> None:
+    """Note when the last burst is done, and that the row may be closed: for a conflict, or for none.
+
+    `conflicts`: whether the oldest burst that waits for another row of the bank may be served.
+    """
+    c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
+    state = bank_at(c, bank)
+    at = max(tick, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE])
+    if conflicts:
+        wake_row(c, PRE_WAKE, at)
+    if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
+        wake_row(c, OTHER_WAKE, at)
+    if m[SCHEDULER] == FCFS:
+        wake_all(m, c, tick)
 
 
 @inlined

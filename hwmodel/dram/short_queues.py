@@ -8,7 +8,7 @@ from __future__ import annotations
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.buffers import precharge
 from hwmodel.dram.commands import activate, column, finish
-from hwmodel.dram.shared_queues import issue_in_slots
+from hwmodel.dram.shared_queues import column_issued, issue_in_slots
 from hwmodel.dram.short_buffers import has_hits, nominate_open, row_changed, take
 from hwmodel.dram.state import (
     ACT,
@@ -31,7 +31,6 @@ from hwmodel.dram.state import (
     BANK_CONFLICTS,
     BANK_MASK,
     BANK_PC,
-    CLOSE_AFTER,
     COLUMN_CANDIDATES,
     COLUMN_FREE,
     COLUMN_WAKE,
@@ -45,8 +44,6 @@ from hwmodel.dram.state import (
     HIT_WAKE,
     HITS,
     IS_ACTIVE,
-    IS_REFRESHING,
-    LAST_DONE,
     LEVEL,
     LIVE,
     MAX_PCS,
@@ -56,7 +53,6 @@ from hwmodel.dram.state import (
     NEVER,
     NONE,
     OPENED_BY,
-    OTHER_WAKE,
     PRE,
     PRE_CANDIDATES,
     PRE_WAKE,
@@ -87,7 +83,7 @@ from hwmodel.dram.state import (
     slot_at,
     trailing_zeros,
 )
-from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_all, wake_column, wake_row
+from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_column
 
 
 @inlined
@@ -170,20 +166,6 @@ def _next_active(c: Row, tick: int) -> int:
 
 
 @inlined
-def _column_issued(m: Row, c: Row, bank: int, mode: int, done: int, conflicts: bool, tick: int) -> None:
-    """Note when the last burst is done, and that the row may be closed: for a conflict, or for none."""
-    c[LAST_DONE] = max(c[LAST_DONE], tick if mode else done)
-    state = bank_at(c, bank)
-    at = max(tick, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE])
-    if conflicts:
-        wake_row(c, PRE_WAKE, at)
-    if c[DUE] != 0 or state[IS_REFRESHING] or m[CLOSE_AFTER] >= 0:
-        wake_row(c, OTHER_WAKE, at)
-    if m[SCHEDULER] == FCFS:
-        wake_all(m, c, tick)
-
-
-@inlined
 def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int) -> None:
     """Issue the column command of an activated burst."""
     row = active_at(c, mode, place)
@@ -202,7 +184,7 @@ def _issue_active(m: Row, c: Row, words: Words, mode: int, place: int, tick: int
     for other in range(2):  # precharges were held back
         conflicts |= nominate_open(m, c, words, other, bank) and other == c[MODE]
     done = finish(m, c, bank, burst, mode, tick, outcome)
-    _column_issued(m, c, bank, mode, done, conflicts, tick)
+    column_issued(m, c, bank, mode, done, conflicts, tick)
 
 
 @inlined
@@ -217,7 +199,7 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     bank_mask(c, words, bank, mode, 0)[ROW_HITS] &= ~(1 << position)
     conflicts = nominate_open(m, c, words, mode, bank)
     done = finish(m, c, bank, burst, mode, tick, outcome)
-    _column_issued(m, c, bank, mode, done, conflicts, tick)
+    column_issued(m, c, bank, mode, done, conflicts, tick)
 
 
 @inlined
