@@ -245,16 +245,21 @@ def explanation_of(
 
 
 def simulator(engine: str) -> Callable[[Any, Any], Any]:
-    """Return what runs a program on a machine, the engine "compiled" or the "reference"; says when it compiles."""
+    """Return what runs a program on a machine, the engine "compiled" or the "reference"; it says when it compiles."""
     from hwmodel import reference
     from hwmodel.engine import ENGINES
     from hwmodel.engine import simulate as compiled
 
     if engine not in ENGINES:
         raise ValueError(f"--engine: {unknown('engine', engine, ENGINES)}")
-    if parent_process() is None:  # of many workers, none speaks
-        announce_compiling()
+    announce()
     return compiled if engine == "compiled" else reference.simulate
+
+
+def announce() -> None:
+    """Say from now on when code is being compiled; of many workers, none speaks."""
+    if parent_process() is None:
+        announce_compiling()
 
 
 def compile_dram(query: Query) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from hwmodel.engine import simulate
+from hwmodel.bounds import lower_bound
+from hwmodel.engine import phase_times
 from hwmodel.machine import Machine
 from hwmodel.program import Program
 from workloads import windows
@@ -88,11 +89,11 @@ def run(launch: Launch, variant: Variant, program: Program, machine: Machine, re
         tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
         program = replace(program, tensors=tensors)
     plan = windows.plan(program, machine)
-    found = {which: simulate(plan.window(which), machine) for which in plan.windows}
-    time = plan.time({which: [phase.fs for phase in result.phases] for which, result in found.items()})
-    longest = max(found.values(), key=lambda result: result.makespan_fs)
+    found = {which: [phase.fs for phase in phase_times(plan.window(which), machine)] for which in plan.windows}
+    longest = plan.window(max(found, key=lambda which: sum(found[which])))
     least = least_fs(launch, machine, warm)
-    return Run(launch.name, variant, max(time, least), least, len(found) == 1, longest.bound.limited_by)
+    limited_by = lower_bound(longest, machine).limited_by
+    return Run(launch.name, variant, max(plan.time(found), least), least, len(found) == 1, limited_by)
 
 
 def fits_cache(program: Program, machine: Machine) -> bool:

@@ -13,6 +13,7 @@ row 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
@@ -21,8 +22,8 @@ import numpy as np
 
 from hwmodel.dma import Region
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Phase, Program
-from hwmodel.sram_access import Cost, check_inside, ordered_lines, row_lines
+from hwmodel.program import NONE, Buffer, Phase, Program
+from hwmodel.sram_access import Cost, Scratchpad, check_inside, ordered_lines, row_lines
 
 Array = np.ndarray[Any, Any]
 Mode: TypeAlias = tuple[int, int]  # extent, stride; the fastest first
@@ -90,16 +91,28 @@ class Tiles:
             count = sum(n * piece.times for n, piece in zip(counts, pieces, strict=True))
         straight = turned = Cost()
         for piece in pieces:
-            line = self._pad, buffer, *_rows_and_columns(piece.extents), self._dma.write_bytes, not is_store
-            rows_first = row_lines(*line)
-            order = memory_order(digits, piece.starts, piece.extents, buffer.rows)
-            turned = turned.plus(rows_first, piece.times)
-            if order is not None:
-                rows_first = ordered_lines(self._pad, buffer, order, self._dma.write_bytes, not is_store)
-            straight = straight.plus(rows_first, piece.times)
+            where = tuple(digits), piece.starts, piece.extents
+            in_memory, by_rows = _lines(self._pad, buffer, self._dma.write_bytes, not is_store, *where)
+            straight, turned = straight.plus(in_memory, piece.times), turned.plus(by_rows, piece.times)
         if self._dma.transpose and straight.wavefronts > max(straight.phases, turned.wavefronts):
             return TileCost(count, region.pages, turned.phases, turned)
         return TileCost(count, region.pages, 0, straight)
+
+
+@lru_cache(maxsize=1 << 12)  # of all programs, whose phases are often cut from one another
+def _lines(
+    pad: Scratchpad,
+    buffer: Buffer,
+    line_bytes: int,
+    write: bool,
+    digits: tuple[tuple[Mode, ...], ...],
+    starts: tuple[int, ...],
+    extents: tuple[int, ...],
+) -> tuple[Cost, Cost]:
+    """Return the cost of a piece in the order in which it lies in memory, and in that of its rows."""
+    by_rows = row_lines(pad, buffer, *_rows_and_columns(extents), line_bytes, write)
+    order = memory_order(digits, starts, extents, buffer.rows)
+    return (by_rows if order is None else ordered_lines(pad, buffer, order, line_bytes, write)), by_rows
 
 
 def _pieces(region: Region) -> list[_Piece]:

@@ -117,12 +117,13 @@ def _bounds(program: Any, machine: Any) -> dict[str, Metric]:
 
 def _time_us(plan: Plan, machine: Any) -> float:
     """Return the time of a program from its windows, which are run beside each other: the engine holds no lock."""
+    from hwmodel.engine import phase_times
     from hwmodel.units import FS_PER_US
 
-    run = evaluate.simulator("compiled")
-
     def times(which: Which) -> list[float]:
-        return [phase.fs for phase in run(plan.window(which), machine).phases]
+        return [phase.fs for phase in phase_times(plan.window(which), machine)]
+
+    evaluate.announce()
 
     longest_first = sorted(plan.windows, key=lambda which: sum(which), reverse=True)
     with ThreadPoolExecutor(max_workers=min(len(longest_first), os.cpu_count() or 1)) as threads:

@@ -10,6 +10,7 @@ the reference.
 
 from __future__ import annotations
 
+from hwmodel.dram.controller import Dram
 from hwmodel.engine.phase import PhaseRun, refusal, supports
 from hwmodel.machine import Machine
 from hwmodel.memory_side import Clock, MemorySide
@@ -20,7 +21,7 @@ from hwmodel.reference import simulate as simulate_reference
 from hwmodel.result import PhaseTime, Result, SramUse, Traffic, make_result
 
 ENGINES = ("compiled", "reference")
-__all__ = ["ENGINES", "compile_others", "refusal", "simulate", "supports"]
+__all__ = ["ENGINES", "compile_others", "phase_times", "refusal", "simulate", "supports"]
 
 
 def simulate(program: Program, machine: Machine) -> Result:
@@ -30,21 +31,38 @@ def simulate(program: Program, machine: Machine) -> Result:
     """
     if not supports(machine):
         return simulate_reference(program, machine)
+    run, memory, dram = _begin(program, machine)
+    times = _times(program, run)
+    traffic, sram_use = Traffic(program, machine.burst_bytes), SramUse()
+    run.fill(traffic, sram_use)
+    books = run.ledgers(), traffic, sram_use
+    return make_result(program, machine, run.now_fs, times, *books, dram, memory.cache_busy_fs, memory.levels())
+
+
+def phase_times(program: Program, machine: Machine) -> list[PhaseTime]:
+    """Return what `simulate` says of the phases' times, without keeping its books; it raises the same errors."""
+    if not supports(machine):
+        return list(simulate_reference(program, machine).phases)
+    return _times(program, _begin(program, machine)[0])
+
+
+def _begin(program: Program, machine: Machine) -> tuple[PhaseRun, MemorySide, Dram | None]:
+    """Return a run before its first phase, with its memory side and main memory."""
     for phase in program.phases:
         machine.require_fit(phase)
     dram = make_dram(machine) if machine.memory == "hbm" else None
     memory = MemorySide(Clock(), machine, dram)
     memory.begin(program)
-    run = PhaseRun(program, machine, memory)
+    return PhaseRun(program, machine, memory), memory, dram
+
+
+def _times(program: Program, run: PhaseRun) -> list[PhaseTime]:
     times = []
     for phase in program.phases:
         start = run.now_fs
         run.run(phase)
         times.append(PhaseTime(phase.name, run.now_fs - start))
-    traffic, sram_use = Traffic(program, machine.burst_bytes), SramUse()
-    run.fill(traffic, sram_use)
-    books = run.ledgers(), traffic, sram_use
-    return make_result(program, machine, run.now_fs, times, *books, dram, memory.cache_busy_fs, memory.levels())
+    return times
 
 
 def compile_others(program: Program, machine: Machine) -> None:
