@@ -89,6 +89,14 @@ def test_a_deadlock_names_the_phase_and_the_program(shift_wait: Any, list_waits:
         engine.simulate(shift_wait(program, queue, position, which, 1000), machine)
 
 
+@pytest.mark.parametrize("window", [None, "100 ns"], ids=["engine", "reference"])
+def test_times_without_books_are_those_of_the_run(window: str | None) -> None:
+    machine = Machine(load_machine("npu-hbm3").with_overrides({"cores.count": 2, "noc.multicast_window": window}))
+    program = gemm.compile(gemm.Problem(96, 96, 96, "bf16"), gemm.Knobs(split_k=2), machine, 0)
+    assert len(program.phases) == 2
+    assert engine.phase_times(program, machine) == list(engine.simulate(program, machine).phases)
+
+
 def test_a_machine_with_multicast_runs_on_the_reference() -> None:
     machine = Machine(load_machine("npu-sram"))
     program = gemm.compile(gemm.Problem(40, 30, 50, "bf16"), gemm.Knobs(tile_m=16, tile_n=16), machine, 0)
