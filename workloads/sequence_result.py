@@ -11,8 +11,9 @@ Not modelled: kernels that begin while the one before still runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
@@ -21,6 +22,8 @@ from hwmodel.result import Result
 from hwmodel.units import FS_PER_US
 from workloads.sequence import Call
 from workloads.subspace import ALIGNMENT_BYTES
+
+Apply: TypeAlias = Callable[[Callable[[Program], Result], Sequence[Program]], Iterable[Result]]
 
 
 @dataclass(frozen=True)
@@ -90,17 +93,26 @@ def _cell(column: int, text: str, width: int) -> str:
 
 
 def simulate_call(
-    call: Call, machine: Machine, call_fs: int = 0, run: Callable[[Program, Machine], Result] = simulate
+    call: Call,
+    machine: Machine,
+    call_fs: int = 0,
+    run: Callable[[Program, Machine], Result] = simulate,
+    apply: Apply = map,
 ) -> CallResult:
-    """Return what the call takes on the machine: equal steps are run once, by `run`."""
-    lines: list[Line] = []
-    results: dict[str, Result] = {}
-    for step in call.steps:
-        key = anywhere(step.program)
-        if key not in results:
-            results[key] = run(step.program, machine)
-        launch_fs = len(step.program.phases) * machine.spec.launch.latency
-        lines.append(Line(step.name, step.kernel, step.count, launch_fs, results[key]))
+    """Return what the call takes on the machine: equal steps are run once, by `run`.
+
+    `apply(function, programs)` returns what the function returns of each, in their order, as `map` does.
+    """
+    keys = [anywhere(step.program) for step in call.steps]
+    programs = {key: step.program for key, step in zip(reversed(keys), reversed(call.steps), strict=True)}
+    distinct = list(dict.fromkeys(keys))
+    found = apply(lambda program: run(program, machine), [programs[key] for key in distinct])
+    results = dict(zip(distinct, found, strict=True))
+    launch_fs = machine.spec.launch.latency
+    lines = [
+        Line(step.name, step.kernel, step.count, len(step.program.phases) * launch_fs, results[key])
+        for step, key in zip(call.steps, keys, strict=True)
+    ]
     return CallResult(tuple(lines), call_fs)
 
 

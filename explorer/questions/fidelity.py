@@ -14,9 +14,7 @@ Answers are kept in this process by the key of their query: what is asked again 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ from explorer.evaluate import Metric
 from explorer.names import unknown
 from explorer.query import Query
 from explorer.study.objective import BOUNDED, COSTS, TIME, Objective
+from explorer.workers.threads import beside
 
 if TYPE_CHECKING:
     from workloads.windows import Plan, Which
@@ -116,7 +115,7 @@ def _bounds(program: Any, machine: Any) -> dict[str, Metric]:
 
 
 def _time_us(plan: Plan, machine: Any) -> float:
-    """Return the time of a program from its windows, which are run beside each other: the engine holds no lock."""
+    """Return the time of a program from its windows, which are run beside each other."""
     from hwmodel.engine import phase_times
     from hwmodel.units import FS_PER_US
 
@@ -124,10 +123,7 @@ def _time_us(plan: Plan, machine: Any) -> float:
         return [phase.fs for phase in phase_times(plan.window(which), machine)]
 
     evaluate.announce()
-
-    longest_first = sorted(plan.windows, key=lambda which: sum(which), reverse=True)
-    with ThreadPoolExecutor(max_workers=min(len(longest_first), os.cpu_count() or 1)) as threads:
-        found = dict(zip(longest_first, threads.map(times, longest_first), strict=True))
+    found = dict(zip(plan.windows, beside(times, plan.windows, weight=sum), strict=True))
     return plan.time(found) / FS_PER_US
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from explorer.names import unknown
@@ -12,16 +12,14 @@ from explorer.progress import Progress, silent
 from explorer.query import Scalar
 from explorer.study.objective import octets
 from explorer.study.settings import check, convert
+from explorer.workers.threads import beside
 
 if TYPE_CHECKING:
-    from hwmodel.machine import Machine
     from hwmodel.program import Program
     from hwmodel.result import Result
     from workloads.scheduled import Scheduled
-    from workloads.sequence import Call, Step
-    from workloads.sequence_result import CallResult
-
-    Simulate = Callable[[Program, Machine], Result]
+    from workloads.sequence import Step
+    from workloads.sequence_result import Apply, CallResult
 
 
 def step_facts(
@@ -59,7 +57,7 @@ def step_facts(
     for text in knobs:
         steps = _with_knob(steps, text)
     call = plan(steps, machine, seed)
-    result = simulate_call(call, machine, run=_counted(run, progress, call))
+    result = simulate_call(call, machine, run=run, apply=_beside(engine, progress))
     kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
     memory = call.held_bytes, call.transient_bytes, machine.memory_capacity_bytes
@@ -77,18 +75,19 @@ def step_facts(
     return "\n".join([f"weights: {stored}", result.text(), _held(**held), *said]), facts
 
 
-def _counted(run: Simulate, progress: Progress, call: Call) -> Simulate:
-    """Return `run`, which tells `progress` before every kernel how many of the step are done."""
-    from workloads.sequence_result import anywhere
+def _beside(engine: str, progress: Progress) -> Apply:
+    """Return what runs kernels beside each other, the longest first, and tells `progress` how many have ended."""
 
-    total = len({anywhere(step.program) for step in call.steps})
-    done = itertools.count()
+    def apply(run: Callable[[Program], Result], programs: Sequence[Program]) -> list[Result]:
+        threads = None if engine == "compiled" else 1  # SimPy would only take turns
+        told = partial(progress, "kernels", total=len(programs))
+        return beside(run, programs, _tensor_bytes, threads, told)
 
-    def counted(program: Program, machine: Machine) -> Result:
-        progress("kernels", next(done), total)
-        return run(program, machine)
+    return apply
 
-    return counted
+
+def _tensor_bytes(program: Program) -> int:
+    return sum(tensor.size_bytes for tensor in program.tensors)
 
 
 def _line_facts(result: CallResult, steps: Sequence[Step]) -> list[dict[str, Any]]:
