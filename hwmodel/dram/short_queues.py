@@ -9,7 +9,7 @@ from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.buffers import precharge
 from hwmodel.dram.commands import activate, column, finish
 from hwmodel.dram.shared_queues import column_issued, issue_in_slots
-from hwmodel.dram.short_buffers import has_hits, nominate_open, row_changed, take
+from hwmodel.dram.short_buffers import has_hits, nominate_open, row_opened, take
 from hwmodel.dram.state import (
     ACT,
     ACT_CANDIDATES,
@@ -282,7 +282,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_PC] = state[BANK_PC]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
-    row_changed(m, c, words, bank)
+    row_opened(c, words, bank)
     wake_column(c, ACTIVE_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
     if has_hits(c, words, c[MODE], bank):
         wake_column(c, HIT_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
