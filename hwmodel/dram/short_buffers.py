@@ -181,7 +181,7 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     slot[SLOT_ARRIVAL] = tick
     slot[SLOT_BURST] = index
     bursts, bit = bank_mask(c, words, bank, mode, 0), 1 << position
-    is_first = bursts[ALL_BURSTS] == 0
+    is_first, conflicts = bursts[ALL_BURSTS] == 0, bursts[ALL_BURSTS] & ~bursts[ROW_HITS]
     mode_mask(c, words, mode, 0)[LIVE] |= bit
     bursts[ALL_BURSTS] |= bit
     arrive(pc_at(c, state[BANK_PC]), tick)
@@ -196,7 +196,7 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
         if is_first:
             nominate(m, c, words, mode, bank)
             wake_column(c, HIT_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
-    elif state[IS_ACTIVE] == 0:
+    elif state[IS_ACTIVE] == 0 and conflicts == 0:
         nominate_open(m, c, words, mode, bank)
         wake_row(c, PRE_WAKE, max(tick + 1, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE]))
 

@@ -89,11 +89,8 @@ from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floo
 @inlined
 def _may_be_next(m: Row, c: Row, words: Words, mode: int, kind: int, first: bool, second: bool) -> int:
     """Return the candidates of a kind in the pseudo-channels that are asked; under FCFS only the oldest burst."""
-    found = 0
-    if first:
-        found |= candidates(c, words, mode, 0, 0)[kind]
-    if second:
-        found |= candidates(c, words, mode, 1, 0)[kind]
+    one, other = candidates(c, words, mode, 0, 0)[kind], candidates(c, words, mode, 1, 0)[kind]
+    found = (one if first else 0) | (other if second else 0)
     if m[SCHEDULER] == FCFS:
         live = mode_mask(c, words, mode, 0)[LIVE]
         found &= live & -live if c[ACTIVE] + c[ACTIVE + 1] == 0 else 0
@@ -105,8 +102,8 @@ def _least_floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, 
     """Return the lower floor of the pseudo-channels with candidates of a kind that lies after a tick, or NEVER."""
     floor = NEVER
     for pc in range(MAX_PCS):
-        if floors[pc] > after and candidates(c, words, mode, pc, 0)[kind] != 0:
-            floor = min(floor, floors[pc])
+        waits = (candidates(c, words, mode, pc, 0)[kind] != 0) & (floors[pc] > after)
+        floor = min(floor, floors[pc] if waits else NEVER)
     return floor
 
 
@@ -353,17 +350,19 @@ def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
 def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tuple[int, int]:
     """Return the position, below `before`, of the oldest burst whose precharge is ready, or NONE; and the next try.
 
-    That is of the others, since it will issue.
+    That is of the others, since it will issue; those from `before` on may be ready at once.
     """
-    mode, floors, ready, oldest, wake = c[MODE], pre_floors(c), ready_at(c, PRE), NONE, NEVER
+    mode, floors, ready, oldest = c[MODE], pre_floors(c), ready_at(c, PRE), NONE
     found = _may_be_next(m, c, words, mode, PRE_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
-    while found != 0:
-        position = trailing_zeros(found)
-        found &= found - 1
+    older = found & ((1 << before) - 1) if before != NEVER else found
+    wake = NEVER if older == found else tick
+    while older != 0:
+        position = trailing_zeros(older)
+        older &= older - 1
         at = ready[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
         if at > tick:
             wake = min(wake, at)
-        elif oldest != NONE or position > before:
+        elif oldest != NONE:
             return oldest, tick
         else:
             oldest = position
