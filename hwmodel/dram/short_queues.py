@@ -87,10 +87,8 @@ from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floo
 
 
 @inlined
-def _may_be_next(m: Row, c: Row, words: Words, mode: int, kind: int, first: bool, second: bool) -> int:
-    """Return the candidates of a kind in the pseudo-channels that are asked; under FCFS only the oldest burst."""
-    one, other = candidates(c, words, mode, 0, 0)[kind], candidates(c, words, mode, 1, 0)[kind]
-    found = (one if first else 0) | (other if second else 0)
+def _in_turn(m: Row, c: Row, words: Words, mode: int, found: int) -> int:
+    """Return those of some candidates that may be next: all, but under FCFS only the oldest burst."""
     if m[SCHEDULER] == FCFS:
         live = mode_mask(c, words, mode, 0)[LIVE]
         found &= live & -live if c[ACTIVE] + c[ACTIVE + 1] == 0 else 0
@@ -98,8 +96,38 @@ def _may_be_next(m: Row, c: Row, words: Words, mode: int, kind: int, first: bool
 
 
 @inlined
-def _least_floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], after: int) -> int:
-    """Return the lower floor of the pseudo-channels with candidates of a kind that lies after a tick, or NEVER."""
+def _allowed_hits(m: Row, c: Row, words: Words, mode: int, floors: tuple[int, int], tick: int) -> int:
+    """Return the row hits that may be next, in the pseudo-channels whose floor has come."""
+    found = 0
+    for pc in range(MAX_PCS):
+        if floors[pc] <= tick:
+            found |= candidates(c, words, mode, pc, 0)[COLUMN_CANDIDATES]
+    return int(_in_turn(m, c, words, mode, found))
+
+
+@inlined
+def _hit_floor(c: Row, words: Words, mode: int, floors: tuple[int, int], after: int) -> int:
+    """Return the lower floor of the pseudo-channels with row hits that lies after a tick, or NEVER."""
+    floor = NEVER
+    for pc in range(MAX_PCS):
+        if floors[pc] > after and candidates(c, words, mode, pc, 0)[COLUMN_CANDIDATES] != 0:
+            floor = min(floor, floors[pc])
+    return floor
+
+
+@inlined
+def _allowed(m: Row, c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], tick: int) -> int:
+    """Return candidates for a kind of row command as `_allowed_hits` does, without branches that nobody foresees."""
+    found = 0
+    for pc in range(MAX_PCS):
+        those = candidates(c, words, mode, pc, 0)[kind]
+        found |= those if floors[pc] <= tick else 0
+    return int(_in_turn(m, c, words, mode, found))
+
+
+@inlined
+def _floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], after: int) -> int:
+    """Return a floor of a kind of row command as `_hit_floor` does, without branches that nobody foresees."""
     floor = NEVER
     for pc in range(MAX_PCS):
         waits = (candidates(c, words, mode, pc, 0)[kind] != 0) & (floors[pc] > after)
@@ -227,10 +255,10 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     """Return the position of the oldest row hit that is ready, or NONE; and the next ready tick."""
     mode = c[MODE]
     floors = column_floors(c, mode)
-    hits = _may_be_next(m, c, words, mode, COLUMN_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    hits = _allowed_hits(m, c, words, mode, floors, tick)
     position, wake = _first_ready(c, words, mode, RD + mode, hits, tick)
     if position == NONE:
-        wake = min(wake, _least_floor(c, words, mode, COLUMN_CANDIDATES, floors, tick))
+        wake = min(wake, _hit_floor(c, words, mode, floors, tick))
     return position, wake
 
 
@@ -238,7 +266,7 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
 def _next_hit(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which a row hit is ready."""
     mode = c[MODE]
-    floor = _least_floor(c, words, mode, COLUMN_CANDIDATES, column_floors(c, mode), NONE)
+    floor = _hit_floor(c, words, mode, column_floors(c, mode), NONE)
     return int(max(floor, tick + 1) | m[RISING])
 
 
@@ -332,17 +360,17 @@ def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     mode, floors = c[MODE], act_floors(c)
     if m[RISING] > tick & 1:  # activates issue on rising edges only
         return NONE, tick + 1
-    acts = _may_be_next(m, c, words, mode, ACT_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    acts = _allowed(m, c, words, mode, ACT_CANDIDATES, floors, tick)
     position, wake = _first_ready(c, words, mode, ACT, acts, tick)
     if position == NONE:
-        wake = min(wake, _least_floor(c, words, mode, ACT_CANDIDATES, floors, tick)) | m[RISING]
+        wake = min(wake, _floor(c, words, mode, ACT_CANDIDATES, floors, tick)) | m[RISING]
     return position, wake
 
 
 @inlined
 def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which an activate is ready."""
-    floor = _least_floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(c), NONE)
+    floor = _floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(c), NONE)
     return int(max(floor, tick + 1) | m[RISING])
 
 
@@ -353,7 +381,7 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
     That is of the others, since it will issue; those from `before` on may be ready at once.
     """
     mode, floors, ready, oldest = c[MODE], pre_floors(c), ready_at(c, PRE), NONE
-    found = _may_be_next(m, c, words, mode, PRE_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    found = _allowed(m, c, words, mode, PRE_CANDIDATES, floors, tick)
     older = found & ((1 << before) - 1) if before != NEVER else found
     wake = NEVER if older == found else tick
     while older != 0:
@@ -366,7 +394,7 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
             return oldest, tick
         else:
             oldest = position
-    return oldest, int(min(wake, _least_floor(c, words, mode, PRE_CANDIDATES, floors, tick)))
+    return oldest, int(min(wake, _floor(c, words, mode, PRE_CANDIDATES, floors, tick)))
 
 
 @inlined
