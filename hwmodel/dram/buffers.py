@@ -60,7 +60,7 @@ def nominate(m: Row, c: Row, words: Words, mode: int, bank: int) -> None:
 def row_closed(m: Row, c: Row, words: Words, bank: int) -> None:
     """A bank's row was closed: find which bursts may get a command."""
     if len(words) == 1:
-        short_buffers.row_changed(m, c, words, bank)
+        short_buffers.row_closed(c, words, bank)
     else:
         deep_buffers.row_closed(m, c, words, bank)
 

@@ -119,22 +119,37 @@ def take(c: Row, words: Words, mode: int, position: int, bank: int, candidate: i
     c[FREED] = c[RECOUNTED] = 1
 
 
-@compiled
-def row_changed(m: Row, c: Row, words: Words, bank: int) -> None:
-    """A bank's row was opened or closed: find its hits and its candidates."""
-    row = bank_at(c, bank)[OPEN_ROW]
+@inlined
+def row_opened(c: Row, words: Words, bank: int) -> None:
+    """A bank's row was opened, for an active burst: find the hits among those that wait; they may be next."""
+    state = bank_at(c, bank)
+    row = state[OPEN_ROW]
     for mode in range(2):
         bursts, hits = bank_mask(c, words, bank, mode, 0), 0
-        bits = bursts[ALL_BURSTS]
-        if bits == 0:
-            continue
-        while bits != 0 and row != NONE:
+        waiting = bits = bursts[ALL_BURSTS]
+        while bits != 0:
             position = trailing_zeros(bits)
-            if slot_at(c, words, mode, position)[SLOT_PLACE] >> ROW_SHIFT == row:
-                hits |= 1 << position
             bits &= bits - 1
+            hits |= (slot_at(c, words, mode, position)[SLOT_PLACE] >> ROW_SHIFT == row) << position
         bursts[ROW_HITS] = hits
-        nominate(m, c, words, mode, bank)
+        masks = candidates(c, words, mode, state[BANK_PC], 0)
+        masks[ACT_CANDIDATES] &= ~waiting
+        masks[COLUMN_CANDIDATES] |= hits & -hits
+
+
+@inlined
+def row_closed(c: Row, words: Words, bank: int) -> None:
+    """A bank's row was closed: nothing hits it any more, and the oldest burst needs an activate."""
+    state = bank_at(c, bank)
+    for mode in range(2):
+        bursts = bank_mask(c, words, bank, mode, 0)
+        waiting = bursts[ALL_BURSTS]
+        bursts[ROW_HITS] = 0
+        masks = candidates(c, words, mode, state[BANK_PC], 0)
+        masks[COLUMN_CANDIDATES] &= ~waiting
+        masks[PRE_CANDIDATES] &= ~waiting
+        if not state[IS_REFRESHING]:
+            masks[ACT_CANDIDATES] |= waiting & -waiting
 
 
 @compiled
@@ -166,7 +181,7 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     slot[SLOT_ARRIVAL] = tick
     slot[SLOT_BURST] = index
     bursts, bit = bank_mask(c, words, bank, mode, 0), 1 << position
-    is_first = bursts[ALL_BURSTS] == 0
+    is_first, conflicts = bursts[ALL_BURSTS] == 0, bursts[ALL_BURSTS] & ~bursts[ROW_HITS]
     mode_mask(c, words, mode, 0)[LIVE] |= bit
     bursts[ALL_BURSTS] |= bit
     arrive(pc_at(c, state[BANK_PC]), tick)
@@ -181,7 +196,7 @@ def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
         if is_first:
             nominate(m, c, words, mode, bank)
             wake_column(c, HIT_WAKE, max(tick + 1, ready_at(c, RD + mode)[bank]) | m[RISING])
-    elif state[IS_ACTIVE] == 0:
+    elif state[IS_ACTIVE] == 0 and conflicts == 0:
         nominate_open(m, c, words, mode, bank)
         wake_row(c, PRE_WAKE, max(tick + 1, ready_at(c, PRE)[bank], pc_at(c, state[BANK_PC])[PRE]))
 

@@ -9,7 +9,7 @@ from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.buffers import precharge
 from hwmodel.dram.commands import activate, column, finish
 from hwmodel.dram.shared_queues import column_issued, issue_in_slots
-from hwmodel.dram.short_buffers import has_hits, nominate_open, row_changed, take
+from hwmodel.dram.short_buffers import has_hits, nominate_open, row_opened, take
 from hwmodel.dram.state import (
     ACT,
     ACT_CANDIDATES,
@@ -87,13 +87,8 @@ from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floo
 
 
 @inlined
-def _may_be_next(m: Row, c: Row, words: Words, mode: int, kind: int, first: bool, second: bool) -> int:
-    """Return the candidates of a kind in the pseudo-channels that are asked; under FCFS only the oldest burst."""
-    found = 0
-    if first:
-        found |= candidates(c, words, mode, 0, 0)[kind]
-    if second:
-        found |= candidates(c, words, mode, 1, 0)[kind]
+def _in_turn(m: Row, c: Row, words: Words, mode: int, found: int) -> int:
+    """Return those of some candidates that may be next: all, but under FCFS only the oldest burst."""
     if m[SCHEDULER] == FCFS:
         live = mode_mask(c, words, mode, 0)[LIVE]
         found &= live & -live if c[ACTIVE] + c[ACTIVE + 1] == 0 else 0
@@ -101,12 +96,42 @@ def _may_be_next(m: Row, c: Row, words: Words, mode: int, kind: int, first: bool
 
 
 @inlined
-def _least_floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], after: int) -> int:
-    """Return the lower floor of the pseudo-channels with candidates of a kind that lies after a tick, or NEVER."""
+def _allowed_hits(m: Row, c: Row, words: Words, mode: int, floors: tuple[int, int], tick: int) -> int:
+    """Return the row hits that may be next, in the pseudo-channels whose floor has come."""
+    found = 0
+    for pc in range(MAX_PCS):
+        if floors[pc] <= tick:
+            found |= candidates(c, words, mode, pc, 0)[COLUMN_CANDIDATES]
+    return int(_in_turn(m, c, words, mode, found))
+
+
+@inlined
+def _hit_floor(c: Row, words: Words, mode: int, floors: tuple[int, int], after: int) -> int:
+    """Return the lower floor of the pseudo-channels with row hits that lies after a tick, or NEVER."""
     floor = NEVER
     for pc in range(MAX_PCS):
-        if floors[pc] > after and candidates(c, words, mode, pc, 0)[kind] != 0:
+        if floors[pc] > after and candidates(c, words, mode, pc, 0)[COLUMN_CANDIDATES] != 0:
             floor = min(floor, floors[pc])
+    return floor
+
+
+@inlined
+def _allowed(m: Row, c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], tick: int) -> int:
+    """Return candidates for a kind of row command as `_allowed_hits` does, without branches that nobody foresees."""
+    found = 0
+    for pc in range(MAX_PCS):
+        those = candidates(c, words, mode, pc, 0)[kind]
+        found |= those if floors[pc] <= tick else 0
+    return int(_in_turn(m, c, words, mode, found))
+
+
+@inlined
+def _floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], after: int) -> int:
+    """Return a floor of a kind of row command as `_hit_floor` does, without branches that nobody foresees."""
+    floor = NEVER
+    for pc in range(MAX_PCS):
+        waits = (candidates(c, words, mode, pc, 0)[kind] != 0) & (floors[pc] > after)
+        floor = min(floor, floors[pc] if waits else NEVER)
     return floor
 
 
@@ -230,10 +255,10 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     """Return the position of the oldest row hit that is ready, or NONE; and the next ready tick."""
     mode = c[MODE]
     floors = column_floors(c, mode)
-    hits = _may_be_next(m, c, words, mode, COLUMN_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    hits = _allowed_hits(m, c, words, mode, floors, tick)
     position, wake = _first_ready(c, words, mode, RD + mode, hits, tick)
     if position == NONE:
-        wake = min(wake, _least_floor(c, words, mode, COLUMN_CANDIDATES, floors, tick))
+        wake = min(wake, _hit_floor(c, words, mode, floors, tick))
     return position, wake
 
 
@@ -241,7 +266,7 @@ def _oldest_hit(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
 def _next_hit(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which a row hit is ready."""
     mode = c[MODE]
-    floor = _least_floor(c, words, mode, COLUMN_CANDIDATES, column_floors(c, mode), NONE)
+    floor = _hit_floor(c, words, mode, column_floors(c, mode), NONE)
     return int(max(floor, tick + 1) | m[RISING])
 
 
@@ -282,7 +307,7 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, position: int, tick: int
     row[ACTIVE_PC] = state[BANK_PC]
     state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
     c[SERIAL] += 1
-    row_changed(m, c, words, bank)
+    row_opened(c, words, bank)
     wake_column(c, ACTIVE_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
     if has_hits(c, words, c[MODE], bank):
         wake_column(c, HIT_WAKE, ready_at(c, RD + c[MODE])[bank] | m[RISING])
@@ -335,17 +360,17 @@ def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     mode, floors = c[MODE], act_floors(c)
     if m[RISING] > tick & 1:  # activates issue on rising edges only
         return NONE, tick + 1
-    acts = _may_be_next(m, c, words, mode, ACT_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
+    acts = _allowed(m, c, words, mode, ACT_CANDIDATES, floors, tick)
     position, wake = _first_ready(c, words, mode, ACT, acts, tick)
     if position == NONE:
-        wake = min(wake, _least_floor(c, words, mode, ACT_CANDIDATES, floors, tick)) | m[RISING]
+        wake = min(wake, _floor(c, words, mode, ACT_CANDIDATES, floors, tick)) | m[RISING]
     return position, wake
 
 
 @inlined
 def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which an activate is ready."""
-    floor = _least_floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(c), NONE)
+    floor = _floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(c), NONE)
     return int(max(floor, tick + 1) | m[RISING])
 
 
@@ -353,21 +378,23 @@ def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
 def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tuple[int, int]:
     """Return the position, below `before`, of the oldest burst whose precharge is ready, or NONE; and the next try.
 
-    That is of the others, since it will issue.
+    That is of the others, since it will issue; those from `before` on may be ready at once.
     """
-    mode, floors, ready, oldest, wake = c[MODE], pre_floors(c), ready_at(c, PRE), NONE, NEVER
-    found = _may_be_next(m, c, words, mode, PRE_CANDIDATES, floors[0] <= tick, floors[1] <= tick)
-    while found != 0:
-        position = trailing_zeros(found)
-        found &= found - 1
+    mode, floors, ready, oldest = c[MODE], pre_floors(c), ready_at(c, PRE), NONE
+    found = _allowed(m, c, words, mode, PRE_CANDIDATES, floors, tick)
+    older = found & ((1 << before) - 1) if before != NEVER else found
+    wake = NEVER if older == found else tick
+    while older != 0:
+        position = trailing_zeros(older)
+        older &= older - 1
         at = ready[slot_at(c, words, mode, position)[SLOT_PLACE] & BANK_MASK]
         if at > tick:
             wake = min(wake, at)
-        elif oldest != NONE or position > before:
+        elif oldest != NONE:
             return oldest, tick
         else:
             oldest = position
-    return oldest, int(min(wake, _least_floor(c, words, mode, PRE_CANDIDATES, floors, tick)))
+    return oldest, int(min(wake, _floor(c, words, mode, PRE_CANDIDATES, floors, tick)))
 
 
 @inlined
