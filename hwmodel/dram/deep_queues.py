@@ -60,7 +60,6 @@ from hwmodel.dram.state import (
     SERIAL_BITS,
     SERIAL_MASK,
     SLOT_AGE,
-    SLOT_BURST,
     SLOT_PLACE,
     STARTED,
     Row,
@@ -194,11 +193,11 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
     outcome = CONFLICT if contains(started, words, bank_at(c, bank)[HIT_FIRST + mode]) else HIT
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
-    position = take_first(c, words, mode, bank, HIT_FIRST)
+    run = take_first(c, words, mode, bank, HIT_FIRST)
     nominate_column(c, words, mode, bank)
     if bank_at(c, bank)[OTHER_FIRST + mode] != NONE:
         nominate_row(m, c, words, mode, bank)
-    done = finish(m, c, bank, slot_at(c, words, mode, position)[SLOT_BURST], mode, tick, outcome)
+    done = finish(m, c, bank, run, mode, tick, outcome)
     column_issued(m, c, bank, mode, done, has_key(c, PRE_KEYS, c[MODE], bank), tick)
 
 
@@ -239,21 +238,23 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
         _renumber(c)
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
-    started = contains(mode_mask(c, words, mode, STARTED), words, state[OTHER_FIRST + mode])
-    slot = slot_at(c, words, mode, take_first(c, words, mode, bank, OTHER_FIRST))
+    first = state[OTHER_FIRST + mode]
+    started, slot = contains(mode_mask(c, words, mode, STARTED), words, first), slot_at(c, words, mode, first)
+    row, rank = slot[SLOT_PLACE] >> ROW_SHIFT, slot[SLOT_AGE] >> AGE_SHIFT
+    run = take_first(c, words, mode, bank, OTHER_FIRST)
     drop_key(c, ACT_KEYS, mode, bank)
     pc[MISSES] += not started
     pc[ACTIVE_BANKS] += 1
     c[ACTIVE + mode] += 1
-    activate(m, c, bank, slot[SLOT_PLACE] >> ROW_SHIFT, tick)
-    order = slot[SLOT_AGE] >> AGE_SHIFT << SERIAL_BITS | c[SERIAL]
+    activate(m, c, bank, row, tick)
+    order = rank << SERIAL_BITS | c[SERIAL]
     c[SERIAL] += 1
     set_key(c, COLUMN_KEYS, mode, bank, FIRST_KEY + (order << KEY_BANK_BITS | bank))
     banks_with(c, ACTIVE_KEYS, mode)[bank >> BANK_SHIFT] |= 1 << (bank & (MAX_BANKS - 1))
     state[IS_ACTIVE], state[OPENED_IN] = 1, mode
-    state[OPENED_FOR] = slot[SLOT_BURST]
+    state[OPENED_FOR] = run
     state[OPENED_AS] = CONFLICT if started else MISS
-    state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
+    state[OPENED_BY] = burst_at(m, run)[REQUEST]
     row_opened(m, c, words, bank)
     wake_column(c, COLUMN_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
     if has_key(c, COLUMN_KEYS, c[MODE], bank):

@@ -8,10 +8,11 @@ A waiting burst has a position in one of its channel's two buffers (reads, write
 `len(state.words)` words of 64 bits. The length of that tuple is known when the code is compiled.
 
 In short buffers positions are given out in the order of acceptance, so that in a mask the lowest bit is the oldest;
-when they run out, the waiting bursts move together. In deep ones, whose masks have several words, the bursts of a bank
-are lists, and what is asked of all banks stands in rows over them: for each kind of command and buffer the key of the
-burst that would get it (`KEYS`), which is lower the older the burst is. Masks (`BANKS_WITH`) say which banks have one.
-So the oldest burst that is ready is a minimum over a row, eight banks at a time.
+when they run out, the waiting bursts move together. In deep ones, whose masks have several words, neighbouring bursts
+of a run share a position, the positions of a bank are lists, and what is asked of all banks stands in rows over them:
+for each kind of command and buffer the key of the burst that would get it (`KEYS`), which is lower the older the burst
+is. Masks (`BANKS_WITH`) say which banks have one. So the oldest burst that is ready is a minimum over a row, eight
+banks at a time.
 """
 
 from __future__ import annotations
@@ -103,11 +104,12 @@ PC_FIELDS = 40
 Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE = range(HIT_FIRST, HIT_FIRST + 7)
 BANK_FIELDS = 24
 # A position. Ages, in the place of arrivals, order the bursts of a deep buffer: (how many ticks before had arrivals,
-# how many there were before in the same tick).
+# how many there were before in the same tick). There, place and age are those of the first burst.
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST, SLOT_NEXT = range(4)
 SLOT_AGE = SLOT_ARRIVAL
 SLOT_FIELDS = 4
 AGE_SHIFT = 13  # of two buffers of `policy.MAX_QUEUE`, as many may arrive in a tick
+MAX_TRAIN = 62  # bursts at a position of a deep buffer
 # An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
 # ACTIVE_FIRST.
 ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY, ACTIVE_PC = range(7)
@@ -118,6 +120,9 @@ ACTIVE_FIELDS = 8
 LIVE, STARTED, HELD, MODE_MASKS = range(4)
 COLUMN_CANDIDATES, ACT_CANDIDATES, PRE_CANDIDATES, PC_MASKS = range(4)
 ALL_BURSTS, ROW_HITS, BANK_MASKS = range(3)
+# By position of a deep buffer, in the place of candidates: its bursts. The highest bit that is set is at the number of
+# bursts behind the first one; each below it says whether one of those came at a later tick than the one before it.
+TRAINS = MODE_MASKS
 # Kinds of keys: of a column command, an activate, a precharge. A key is an age and a bank of the channel. Those of
 # active bursts are negative, so that they go first: (upper part of the age, order of their activates) and a bank.
 COLUMN_KEYS, ACT_KEYS, PRE_KEYS, KEY_KINDS = range(4)
@@ -469,6 +474,12 @@ def active_at(c: Row, mode: int, place: int) -> Row:
 def mode_mask(c: Row, words: Words, mode: int, mask: int) -> Row:
     """Return a mask of a buffer."""
     return row_at(c, SLOTS + (2 * 64 * SLOT_FIELDS + mode * BUFFER_MASKS + mask) * len(words))
+
+
+@inlined
+def train_at(c: Row, words: Words, mode: int, position: int) -> Row:
+    """Return the row that begins with the bursts at a position of a deep buffer."""
+    return row_at(mode_mask(c, words, mode, TRAINS), position)
 
 
 @inlined
