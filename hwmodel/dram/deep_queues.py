@@ -79,6 +79,7 @@ from hwmodel.dram.state import (
     ready_at,
     row_at,
     set_key,
+    shift_right,
     slot_at,
 )
 from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_column
@@ -92,16 +93,29 @@ def _oldest(
 
     `banks`: masks of those that are asked. `floors`: the earliest ticks that the rules of the pseudo-channels allow.
     """
-    first = banks[0] if floors[0] <= tick else 0
-    second = banks[1] if floors[1] <= tick else 0
-    if first | second != 0:
-        oldest = oldest_ready(ready_at(c, command), keys_at(c, kind, mode), first, second, tick)
+    if min(floors[0], floors[1]) <= tick:  # mostly of one pseudo-channel, which one is hard to predict
+        oldest = _oldest_of_pc(c, kind, banks, command, mode, shift_right(tick - floors[0], 63), tick)
+        if max(floors[0], floors[1]) <= tick:
+            oldest = min(oldest, _oldest_of_pc(c, kind, banks, command, mode, 1, tick))
         if oldest != NEVER:
-            return int(oldest), tick
-    wake = max(floors[0], first_ready(ready_at(c, command), banks[0], 0)) if banks[0] != 0 else NEVER
-    if banks[1] != 0:
-        wake = min(wake, max(floors[1], first_ready(ready_at(c, command), 0, banks[1])))
-    return NEVER, int(wake)
+            return oldest, tick
+    return NEVER, _next_ready(c, banks, command, floors)
+
+
+@inlined
+def _oldest_of_pc(c: Row, kind: int, banks: Row, command: int, mode: int, pc: int, tick: int) -> int:
+    """Return the key of the oldest burst of a pseudo-channel whose bank is ready for the command, or NEVER."""
+    first = pc << BANK_SHIFT
+    ready, keys = row_at(ready_at(c, command), first), row_at(keys_at(c, kind, mode), first)
+    return int(oldest_ready(ready, keys, banks[pc], tick))
+
+
+@inlined
+def _next_ready(c: Row, banks: Row, command: int, floors: tuple[int, int]) -> int:
+    """Return the first tick at which a command of the banks in masks is ready, or NEVER."""
+    ready = ready_at(c, command)
+    first = max(floors[0], first_ready(ready, banks[0]))
+    return int(min(first, max(floors[1], first_ready(row_at(ready, MAX_BANKS), banks[1]))))
 
 
 @compiled
@@ -283,10 +297,10 @@ def _open_or_close(m: Row, c: Row, words: Words, tick: int) -> bool:
         pre = _oldest_conflict(m, c, words, mode, tick)
     if act < pre:
         _issue_act(m, c, words, mode, act & KEY_BANK_MASK, tick)
-        c[ACT_WAKE] = max(_least_floor(banks_with(c, ACT_KEYS, mode), act_floors(c)), tick + 1) | m[RISING]
+        c[ACT_WAKE] = max(_next_ready(c, banks_with(c, ACT_KEYS, mode), ACT, act_floors(c)), tick + 1) | m[RISING]
     elif pre != NEVER:
         _conflict(m, c, words, mode, pre & KEY_BANK_MASK, tick)
-        c[PRE_WAKE] = max(_least_floor(banks_with(c, PRE_KEYS, mode), pre_floors(c)), tick + 1)
+        c[PRE_WAKE] = max(_next_ready(c, banks_with(c, PRE_KEYS, mode), PRE, pre_floors(c)), tick + 1)
     return bool(act != pre)
 
 
