@@ -24,7 +24,6 @@ from hwmodel.dram.state import (
     BANK_BURSTS,
     BANK_PC,
     BANK_STRIDE,
-    BANKS,
     BIN,
     BIN_BYTES,
     BIN_START,
@@ -262,11 +261,11 @@ def _raise_stack_ids(m: Row, c: Row, bank: int, pc: int, mode: int, tick: int) -
     own = bank & -banks
     _raise_banks(m, c, AT_STACK_ID, own, banks, RD + mode, RD, tick)
     _raise_banks(m, c, AT_STACK_ID, own, banks, RD + mode, WR, tick)
-    for following in range(RD, WR + 1):
-        if m[DELAY + AT_SIBLING * LEVEL + (RD + mode) * COMMAND_SLOTS + following] > 0:
-            for other in range(first, first + m[BANKS], banks):
-                if other != own:
-                    _raise_banks(m, c, AT_SIBLING, other, banks, RD + mode, following, tick)
+    for stack in range(m[STACK_IDS]):
+        other = first + (stack << m[STACK_ID_SHIFT])
+        if other != own:
+            _raise_banks(m, c, AT_SIBLING, other, banks, RD + mode, RD, tick)
+            _raise_banks(m, c, AT_SIBLING, other, banks, RD + mode, WR, tick)
 
 
 @compiled

@@ -1,6 +1,9 @@
 """The bursts that wait in deep buffers: who they are, and who may be next.
 
-Those of a bank are two lists, oldest first: of its open row, and all others. Per bank only the first of each can be
+Neighbouring bursts of a run, of which each came next after the one before it, are a train: they stand at one position.
+No other burst is older than one of them and younger than another; so the age of the first one, which is the next one to
+leave, orders them among all others.
+Trains of a bank are two lists, oldest first: of its open row, and all others. Per bank only the first of each can be
 next. Their keys stand for the buffers; whatever changes a bank's row or its lists finds its keys again, and wakes the
 slot in which they may issue.
 """
@@ -20,6 +23,7 @@ from hwmodel.dram.state import (
     BANK_PC,
     CHANNEL_BANKS,
     COLUMN_KEYS,
+    COLUMN_SHIFT,
     COLUMN_WAKE,
     COUNT,
     FREED,
@@ -29,6 +33,7 @@ from hwmodel.dram.state import (
     IS_REFRESHING,
     KEY_BANK_BITS,
     LIVE,
+    MAX_TRAIN,
     NEVER,
     NONE,
     OPEN_ROW,
@@ -48,6 +53,7 @@ from hwmodel.dram.state import (
     SLOT_NEXT,
     SLOT_PLACE,
     STARTED,
+    TAIL,
     Row,
     Words,
     bank_at,
@@ -56,11 +62,12 @@ from hwmodel.dram.state import (
     mode_mask,
     pc_at,
     ready_at,
+    remove,
     row_at,
     set_key,
     slot_at,
     trailing_zeros,
-    word_of,
+    train_at,
 )
 from hwmodel.dram.waking import act_floor, wake_column, wake_row
 
@@ -120,7 +127,7 @@ def _may_close(m: Row, c: Row, words: Words, mode: int, hit: int, other: int) ->
 
 @inlined
 def _append(c: Row, words: Words, mode: int, ends: Row, position: int) -> None:
-    """Put a burst behind those of a list, whose ends are (first, _, last)."""
+    """Put a train behind those of a list, whose ends are (first, _, last)."""
     slot_at(c, words, mode, position)[SLOT_NEXT] = NONE
     if ends[0] == NONE:
         ends[0] = position
@@ -131,17 +138,29 @@ def _append(c: Row, words: Words, mode: int, ends: Row, position: int) -> None:
 
 @inlined
 def take_first(c: Row, words: Words, mode: int, bank: int, first: int) -> int:
-    """Take the first burst of a list of a bank (HIT_FIRST, OTHER_FIRST) out of its buffer; return its position."""
+    """Take the first burst of a list of a bank (HIT_FIRST, OTHER_FIRST) out of its buffer; return its run."""
     ends = row_at(bank_at(c, bank), first + mode)
     position = ends[0]
-    ends[0] = slot_at(c, words, mode, position)[SLOT_NEXT]
-    others, word = ~(1 << (position & 63)), word_of(words, position)
-    masks = mode_mask(c, words, mode, 0)
-    masks[LIVE * len(words) + word] &= others
-    masks[STARTED * len(words) + word] &= others
+    slot, train = slot_at(c, words, mode, position), train_at(c, words, mode, position)
+    run = slot[SLOT_BURST]
+    remove(mode_mask(c, words, mode, STARTED), words, position)
     c[COUNT + mode] -= 1
     c[FREED] = c[RECOUNTED] = 1
-    return int(position)
+    if train[0] == 1:
+        ends[0] = slot[SLOT_NEXT]
+        slot[SLOT_BURST] = NONE
+        remove(mode_mask(c, words, mode, LIVE), words, position)
+    else:
+        slot[SLOT_PLACE] += 1 << COLUMN_SHIFT
+        slot[SLOT_AGE] = _following(slot[SLOT_AGE], train[0] & 1)
+        train[0] >>= 1
+    return int(run)
+
+
+@inlined
+def _following(age: int, is_later: int) -> int:
+    """Return the age that comes next, at the same tick or at a later one."""
+    return ((age >> AGE_SHIFT) + 1) << AGE_SHIFT if is_later else age + 1
 
 
 @compiled
@@ -196,7 +215,8 @@ def waits_for(c: Row, words: Words, mode: int, place: int) -> bool:
     position = state[HIT_FIRST + mode] if is_hit else state[OTHER_FIRST + mode]
     while position != NONE:
         slot = slot_at(c, words, mode, position)
-        if slot[SLOT_PLACE] == place:
+        behind = (place - slot[SLOT_PLACE]) >> COLUMN_SHIFT
+        if 0 <= behind < MAX_TRAIN and train_at(c, words, mode, position)[0] >> behind != 0:
             return True
         position = slot[SLOT_NEXT]
     return False
@@ -226,22 +246,42 @@ def _free_position(c: Row, words: Words, mode: int) -> int:
 
 
 @inlined
+def _extends(c: Row, words: Words, mode: int, run: int, place: int, is_later: int) -> bool:
+    """Let a burst of a run join the one that came last, if that waits and is its neighbour; return whether it did."""
+    position = c[TAIL + mode]
+    slot, train = slot_at(c, words, mode, position), train_at(c, words, mode, position)
+    if slot[SLOT_BURST] != run:
+        return False
+    behind = ((place - slot[SLOT_PLACE]) >> COLUMN_SHIFT) - 1
+    if behind >= MAX_TRAIN - 1 or train[0] >> behind != 1:
+        return False
+    train[0] += (1 + is_later) << behind
+    return True
+
+
+@inlined
 def put(m: Row, c: Row, words: Words, mode: int, index: int, tick: int) -> None:
     """Put the next burst of a run into its buffer, which has room; it may be next from the next tick on."""
     place = burst_at(m, index)[PLACE]
-    bank, position = place & BANK_MASK, _free_position(c, words, mode)
-    state, slot = bank_at(c, bank), slot_at(c, words, mode, position)
+    bank = place & BANK_MASK
+    state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
+    is_later = 1 if c[AGE_TICK] != tick else 0
     c[COUNT + mode] += 1
     c[RECOUNTED] = 1
-    c[AGE] = c[AGE] + 1 if c[AGE_TICK] == tick else ((c[AGE] >> AGE_SHIFT) + 1) << AGE_SHIFT
+    c[AGE] = _following(c[AGE], is_later)
     c[AGE_TICK] = tick
+    arrive(pc, tick)
+    if _extends(c, words, mode, index, place, is_later):
+        return
+    position = c[TAIL + mode] = _free_position(c, words, mode)
+    slot = slot_at(c, words, mode, position)
     slot[SLOT_PLACE], slot[SLOT_AGE], slot[SLOT_BURST] = place, c[AGE], index
+    train_at(c, words, mode, position)[0] = 1
     is_hit = state[OPEN_ROW] == place >> ROW_SHIFT
     ends = row_at(state, (HIT_FIRST if is_hit else OTHER_FIRST) + mode)
     is_first = ends[0] == NONE
     _append(c, words, mode, ends, position)
-    arrive(pc, tick)
     if not is_first:
         return
     if is_hit:

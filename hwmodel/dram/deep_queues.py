@@ -60,7 +60,6 @@ from hwmodel.dram.state import (
     SERIAL_BITS,
     SERIAL_MASK,
     SLOT_AGE,
-    SLOT_BURST,
     SLOT_PLACE,
     STARTED,
     Row,
@@ -80,6 +79,7 @@ from hwmodel.dram.state import (
     ready_at,
     row_at,
     set_key,
+    shift_right,
     slot_at,
 )
 from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_column
@@ -93,16 +93,29 @@ def _oldest(
 
     `banks`: masks of those that are asked. `floors`: the earliest ticks that the rules of the pseudo-channels allow.
     """
-    first = banks[0] if floors[0] <= tick else 0
-    second = banks[1] if floors[1] <= tick else 0
-    if first | second != 0:
-        oldest = oldest_ready(ready_at(c, command), keys_at(c, kind, mode), first, second, tick)
+    if min(floors[0], floors[1]) <= tick:  # mostly of one pseudo-channel, which one is hard to predict
+        oldest = _oldest_of_pc(c, kind, banks, command, mode, shift_right(tick - floors[0], 63), tick)
+        if max(floors[0], floors[1]) <= tick:
+            oldest = min(oldest, _oldest_of_pc(c, kind, banks, command, mode, 1, tick))
         if oldest != NEVER:
-            return int(oldest), tick
-    wake = max(floors[0], first_ready(ready_at(c, command), banks[0], 0)) if banks[0] != 0 else NEVER
-    if banks[1] != 0:
-        wake = min(wake, max(floors[1], first_ready(ready_at(c, command), 0, banks[1])))
-    return NEVER, int(wake)
+            return oldest, tick
+    return NEVER, _next_ready(c, banks, command, floors)
+
+
+@inlined
+def _oldest_of_pc(c: Row, kind: int, banks: Row, command: int, mode: int, pc: int, tick: int) -> int:
+    """Return the key of the oldest burst of a pseudo-channel whose bank is ready for the command, or NEVER."""
+    first = pc << BANK_SHIFT
+    ready, keys = row_at(ready_at(c, command), first), row_at(keys_at(c, kind, mode), first)
+    return int(oldest_ready(ready, keys, banks[pc], tick))
+
+
+@inlined
+def _next_ready(c: Row, banks: Row, command: int, floors: tuple[int, int]) -> int:
+    """Return the first tick at which a command of the banks in masks is ready, or NEVER."""
+    ready = ready_at(c, command)
+    first = max(floors[0], first_ready(ready, banks[0]))
+    return int(min(first, max(floors[1], first_ready(row_at(ready, MAX_BANKS), banks[1]))))
 
 
 @compiled
@@ -194,11 +207,11 @@ def _issue_hit(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
     outcome = CONFLICT if contains(started, words, bank_at(c, bank)[HIT_FIRST + mode]) else HIT
     column(m, c, bank, mode, tick)
     pc_at(c, bank_at(c, bank)[BANK_PC])[HITS] += outcome == HIT
-    position = take_first(c, words, mode, bank, HIT_FIRST)
+    run = take_first(c, words, mode, bank, HIT_FIRST)
     nominate_column(c, words, mode, bank)
     if bank_at(c, bank)[OTHER_FIRST + mode] != NONE:
         nominate_row(m, c, words, mode, bank)
-    done = finish(m, c, bank, slot_at(c, words, mode, position)[SLOT_BURST], mode, tick, outcome)
+    done = finish(m, c, bank, run, mode, tick, outcome)
     column_issued(m, c, bank, mode, done, has_key(c, PRE_KEYS, c[MODE], bank), tick)
 
 
@@ -239,21 +252,23 @@ def _issue_act(m: Row, c: Row, words: Words, mode: int, bank: int, tick: int) ->
         _renumber(c)
     state = bank_at(c, bank)
     pc = pc_at(c, state[BANK_PC])
-    started = contains(mode_mask(c, words, mode, STARTED), words, state[OTHER_FIRST + mode])
-    slot = slot_at(c, words, mode, take_first(c, words, mode, bank, OTHER_FIRST))
+    first = state[OTHER_FIRST + mode]
+    started, slot = contains(mode_mask(c, words, mode, STARTED), words, first), slot_at(c, words, mode, first)
+    row, rank = slot[SLOT_PLACE] >> ROW_SHIFT, slot[SLOT_AGE] >> AGE_SHIFT
+    run = take_first(c, words, mode, bank, OTHER_FIRST)
     drop_key(c, ACT_KEYS, mode, bank)
     pc[MISSES] += not started
     pc[ACTIVE_BANKS] += 1
     c[ACTIVE + mode] += 1
-    activate(m, c, bank, slot[SLOT_PLACE] >> ROW_SHIFT, tick)
-    order = slot[SLOT_AGE] >> AGE_SHIFT << SERIAL_BITS | c[SERIAL]
+    activate(m, c, bank, row, tick)
+    order = rank << SERIAL_BITS | c[SERIAL]
     c[SERIAL] += 1
     set_key(c, COLUMN_KEYS, mode, bank, FIRST_KEY + (order << KEY_BANK_BITS | bank))
     banks_with(c, ACTIVE_KEYS, mode)[bank >> BANK_SHIFT] |= 1 << (bank & (MAX_BANKS - 1))
     state[IS_ACTIVE], state[OPENED_IN] = 1, mode
-    state[OPENED_FOR] = slot[SLOT_BURST]
+    state[OPENED_FOR] = run
     state[OPENED_AS] = CONFLICT if started else MISS
-    state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
+    state[OPENED_BY] = burst_at(m, run)[REQUEST]
     row_opened(m, c, words, bank)
     wake_column(c, COLUMN_WAKE, ready_at(c, RD + mode)[bank] | m[RISING])
     if has_key(c, COLUMN_KEYS, c[MODE], bank):
@@ -282,10 +297,10 @@ def _open_or_close(m: Row, c: Row, words: Words, tick: int) -> bool:
         pre = _oldest_conflict(m, c, words, mode, tick)
     if act < pre:
         _issue_act(m, c, words, mode, act & KEY_BANK_MASK, tick)
-        c[ACT_WAKE] = max(_least_floor(banks_with(c, ACT_KEYS, mode), act_floors(c)), tick + 1) | m[RISING]
+        c[ACT_WAKE] = max(_next_ready(c, banks_with(c, ACT_KEYS, mode), ACT, act_floors(c)), tick + 1) | m[RISING]
     elif pre != NEVER:
         _conflict(m, c, words, mode, pre & KEY_BANK_MASK, tick)
-        c[PRE_WAKE] = max(_least_floor(banks_with(c, PRE_KEYS, mode), pre_floors(c)), tick + 1)
+        c[PRE_WAKE] = max(_next_ready(c, banks_with(c, PRE_KEYS, mode), PRE, pre_floors(c)), tick + 1)
     return bool(act != pre)
 
 

@@ -307,7 +307,7 @@ def _is_deep(m: Row, words: Words) -> bool:
 
 @compiled
 def _by_age(c: Row, words: Words, mode: int) -> Array:
-    """Return the positions of the waiting bursts of a buffer, oldest first."""
+    """Return the positions of the waiting bursts of a buffer, oldest first; each of a replay has one to itself."""
     live, count = mode_mask(c, words, mode, LIVE), 0
     places = np.empty(64 * len(words), np.int64)
     for word in range(len(words)):

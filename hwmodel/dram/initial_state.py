@@ -269,6 +269,7 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     channel[k.REFRESH_DUE] = scalars[k.REFRESH_INTERVAL]
     if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES:
         channel[[k.TICK, k.LAST_BANK]] = -1
+    channel[k.SLOTS : k.SLOTS + 2 * 64 * words * k.SLOT_FIELDS].reshape(-1, k.SLOT_FIELDS)[:, k.SLOT_BURST] = k.NONE
     pcs = channel[k.PCS : k.BANK_ROWS].reshape(k.MAX_PCS, k.PC_FIELDS)
     pcs[:, k.FAW : k.FAW + 4] = k.LONG_AGO
     pcs[:, k.REFRESHING] = k.NONE

@@ -103,14 +103,10 @@ def _next_awake(m: Row, words: Words, index: int) -> int:
     return index
 
 
-@compiled
-def _missing_room(m: Row, c: Row, tick: int) -> int:
-    """Return what must grow before the next tick, which has two commands."""
-    if m[RECORD] and m[TRACED] + 2 > m[TRACE_ROWS]:
-        return TRACE_FULL
-    if m[BIN_TICKS] and tick + m[READ_TICKS] >= m[BINS] * m[BIN_TICKS]:
-        return BINS_FULL
-    return FINISHED
+@inlined
+def _first_without_bins(m: Row) -> int:
+    """Return the first tick whose reads may be done beyond the time bins there are."""
+    return int(m[BINS] * m[BIN_TICKS] - m[READ_TICKS]) if m[BIN_TICKS] else NEVER
 
 
 @inlined
@@ -119,7 +115,7 @@ def _run(state: DramState, until: int, resume: int, issue: Any, end_tick: Any, i
     m, words = memory_of(state), state.words
     if resume == 0:
         _recycle(state)
-    recorded, following = m[RECORD] | m[BIN_TICKS], 0
+    records, without_bins, following = m[RECORD], _first_without_bins(m), 0
     while True:
         spread = spreads(m)
         index = next_channel(m, words) if spread else _next_awake(m, words, following)
@@ -141,10 +137,10 @@ def _run(state: DramState, until: int, resume: int, issue: Any, end_tick: Any, i
             tick = next_event(c)
             if tick >= until or (tick >= c[LAST_DONE] and until == NEVER and is_done(m, c)):
                 break
-            if recorded:
-                status = _missing_room(m, c, tick)
-                if status != FINISHED:
-                    return int(status)
+            if tick >= without_bins:
+                return BINS_FULL
+            if records and m[TRACED] + 2 > m[TRACE_ROWS]:  # a tick has two commands
+                return TRACE_FULL
             issue(m, c, words, tick)
             c[TICK] = tick
         if not spread:

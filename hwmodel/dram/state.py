@@ -8,10 +8,11 @@ A waiting burst has a position in one of its channel's two buffers (reads, write
 `len(state.words)` words of 64 bits. The length of that tuple is known when the code is compiled.
 
 In short buffers positions are given out in the order of acceptance, so that in a mask the lowest bit is the oldest;
-when they run out, the waiting bursts move together. In deep ones, whose masks have several words, the bursts of a bank
-are lists, and what is asked of all banks stands in rows over them: for each kind of command and buffer the key of the
-burst that would get it (`KEYS`), which is lower the older the burst is. Masks (`BANKS_WITH`) say which banks have one.
-So the oldest burst that is ready is a minimum over a row, eight banks at a time.
+when they run out, the waiting bursts move together. In deep ones, whose masks have several words, neighbouring bursts
+of a run share a position, the positions of a bank are lists, and what is asked of all banks stands in rows over them:
+for each kind of command and buffer the key of the burst that would get it (`KEYS`), which is lower the older the burst
+is. Masks (`BANKS_WITH`) say which banks have one. So the oldest burst that is ready is a minimum over a row, eight
+banks at a time.
 """
 
 from __future__ import annotations
@@ -103,11 +104,12 @@ PC_FIELDS = 40
 Q_TAIL, Q_COUNT, Q_LIVE, Q_HITS, Q_READS, Q_STARTED, Q_WAKE = range(HIT_FIRST, HIT_FIRST + 7)
 BANK_FIELDS = 24
 # A position. Ages, in the place of arrivals, order the bursts of a deep buffer: (how many ticks before had arrivals,
-# how many there were before in the same tick).
+# how many there were before in the same tick). There, place and age are those of the first burst.
 SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST, SLOT_NEXT = range(4)
 SLOT_AGE = SLOT_ARRIVAL
 SLOT_FIELDS = 4
 AGE_SHIFT = 13  # of two buffers of `policy.MAX_QUEUE`, as many may arrive in a tick
+MAX_TRAIN = 62  # bursts at a position of a deep buffer
 # An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
 # ACTIVE_FIRST.
 ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY, ACTIVE_PC = range(7)
@@ -118,6 +120,9 @@ ACTIVE_FIELDS = 8
 LIVE, STARTED, HELD, MODE_MASKS = range(4)
 COLUMN_CANDIDATES, ACT_CANDIDATES, PRE_CANDIDATES, PC_MASKS = range(4)
 ALL_BURSTS, ROW_HITS, BANK_MASKS = range(3)
+# By position of a deep buffer, in the place of candidates: its bursts. The highest bit that is set is at the number of
+# bursts behind the first one; each below it says whether one of those came at a later tick than the one before it.
+TRAINS = MODE_MASKS
 # Kinds of keys: of a column command, an activate, a precharge. A key is an age and a bank of the channel. Those of
 # active bursts are negative, so that they go first: (upper part of the age, order of their activates) and a bank.
 COLUMN_KEYS, ACT_KEYS, PRE_KEYS, KEY_KINDS = range(4)
@@ -228,8 +233,13 @@ def _prefetch(_context: Any, _pointer: Any) -> Any:
     return types.void(_POINTER), generate
 
 
+_HALF = MAX_BANKS // 2
 _MASKED = ir.VectorType(ir.IntType(1), LANES)
 _VECTOR = ir.VectorType(ir.IntType(64), LANES)
+
+
+def _number(value: int) -> Any:
+    return ir.Constant(ir.IntType(64), value)
 
 
 def _all_lanes(builder: Any, value: Any) -> Any:
@@ -272,57 +282,69 @@ def _raise_lanes(_context: Any, _row: Any, _lanes: Any, _tick: Any) -> Any:
     return types.void(_POINTER, types.int64, types.int64), generate
 
 
-def _least_of_banks(context: Any, builder: Any, banks: list[Any], value: Any) -> Any:
-    """Return the least value of the banks in masks, or NEVER; `value` returns those of a block of lanes."""
+def _write_lane(_context: Any, _row: Any, _place: Any, _value: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        row, place, value = arguments
+        block = _at(builder, row, builder.and_(place, _number(-LANES)))
+        lane = builder.trunc(builder.and_(place, _number(LANES - 1)), ir.IntType(32))
+        builder.store(builder.insert_element(builder.load(block, align=8), value, lane), block, align=8)
+        return context.get_dummy_value()
+
+    return types.void(_POINTER, types.int64, types.int64), generate
+
+
+def _least_of_half(builder: Any, banks: Any, half: int, value: Any) -> Any:
+    """Return the least values of the banks in half a mask; `value` returns those of a block of lanes.
+
+    Blocks without banks are looked at too: to find out which have some takes longer.
+    """
+    bits = builder.trunc(builder.lshr(banks, _number(half * _HALF)), ir.IntType(_HALF))
+    chosen, found = builder.bitcast(bits, ir.VectorType(ir.IntType(1), _HALF)), []
+    for first in range(0, _HALF, LANES):
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(range(first, first + LANES)))
+        found.append(value(_number(half * _HALF + first), builder.shuffle_vector(chosen, chosen, lanes)))
+    while len(found) > 1:
+        found = [_least(builder, *pair) for pair in zip(found[::2], found[1::2], strict=True)]
+    return found[0]
+
+
+def _least_of_banks(builder: Any, banks: Any, value: Any) -> Any:
+    """Return the least value of the banks in a mask, or NEVER; few have banks in the upper half."""
     variable: Any = cgutils.alloca_once_value
-    never, one = _all_lanes(builder, _HIGHEST), ir.Constant(ir.IntType(1), 1)
-    least = variable(builder, never)
-    for number, mask in enumerate(banks):
-        left = variable(builder, mask)
-        test, body, end = (builder.append_basic_block(name) for name in ("test", "body", "end"))
-        builder.branch(test)
-        builder.position_at_end(test)
-        bits = builder.load(left)
-        builder.cbranch(builder.icmp_unsigned("!=", bits, _ZERO), body, end)
-        builder.position_at_end(body)
-        place = builder.and_(builder.cttz(bits, one), ir.Constant(ir.IntType(64), -LANES))
-        here = builder.and_(builder.lshr(bits, place), _ALL)
-        builder.store(builder.xor(bits, builder.shl(here, place)), left)
-        chosen = builder.bitcast(builder.trunc(here, ir.IntType(LANES)), _MASKED)
-        found = value(builder.add(place, ir.Constant(ir.IntType(64), number * MAX_BANKS)), chosen, never)
-        builder.store(_least(builder, found, builder.load(least)), least)
-        builder.branch(test)
-        builder.position_at_end(end)
+    least = variable(builder, _least_of_half(builder, banks, 0, value))
+    with builder.if_then(builder.icmp_unsigned(">=", banks, _number(1 << _HALF))):
+        builder.store(_least(builder, builder.load(least), _least_of_half(builder, banks, 1, value)), least)
     kind = ir.FunctionType(ir.IntType(64), [_VECTOR])
     insert_function: Any = cgutils.get_or_insert_function
     reduce = insert_function(builder.module, kind, f"llvm.vector.reduce.smin.v{LANES}i64")
     return builder.call(reduce, [builder.load(least)])
 
 
-def _oldest_ready(_context: Any, _ready: Any, _keys: Any, _first: Any, _second: Any, _tick: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        ready, keys, *banks, tick = arguments
-        now = _all_lanes(builder, tick)
+def _oldest_ready(_context: Any, _ready: Any, _keys: Any, _banks: Any, _tick: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        ready, keys, banks, tick = arguments
+        now, never = _all_lanes(builder, tick), _all_lanes(builder, _HIGHEST)
 
-        def value(place: Any, chosen: Any, never: Any) -> Any:
+        def value(place: Any, chosen: Any) -> Any:
             at, key = (builder.load(_at(builder, row, place), align=8) for row in (ready, keys))
             return builder.select(builder.and_(chosen, builder.icmp_signed("<=", at, now)), key, never)
 
-        return _least_of_banks(context, builder, banks, value)
+        return _least_of_banks(builder, banks, value)
 
-    return types.int64(_POINTER, _POINTER, types.int64, types.int64, types.int64), generate
+    return types.int64(_POINTER, _POINTER, types.int64, types.int64), generate
 
 
-def _first_ready(_context: Any, _ready: Any, _first: Any, _second: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        ready, *banks = arguments
+def _first_ready(_context: Any, _ready: Any, _banks: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        ready, banks = arguments
+        never = _all_lanes(builder, _HIGHEST)
 
-        def value(place: Any, chosen: Any, never: Any) -> Any:
+        def value(place: Any, chosen: Any) -> Any:
             return builder.select(chosen, builder.load(_at(builder, ready, place), align=8), never)
 
-        return _least_of_banks(context, builder, banks, value)
+        return _least_of_banks(builder, banks, value)
 
-    return types.int64(_POINTER, types.int64, types.int64), generate
+    return types.int64(_POINTER, types.int64), generate
 
 
 def _advance_pointer(_context: Any, _pointer: Any, _offset: Any) -> Any:
@@ -346,7 +368,7 @@ def _pointer_of_number(_context: Any, _number: Any) -> Any:
     return _POINTER(types.int64), generate
 
 
-_LOWEST, _HIGHEST, _ZERO, _ALL = (ir.Constant(ir.IntType(64), value) for value in (-NEVER, NEVER, 0, (1 << LANES) - 1))
+_LOWEST, _HIGHEST = _number(-NEVER), _number(NEVER)
 _make_pointer_type: Any = types.CPointer
 _POINTER = _make_pointer_type(types.int64)
 trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is not zero
@@ -356,10 +378,11 @@ pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 ar
 count_ones: Any = intrinsic(_count_ones)  # of 64 bits
 prefetch: Any = intrinsic(_prefetch)  # what a pointer points to will soon be needed
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
+write_lane: Any = intrinsic(_write_lane)  # row[place] = value, for rows that are soon read in lanes
 raise_lanes: Any = intrinsic(_raise_lanes)  # row[i] = max(row[i], tick) for the lanes of a mask
-# of the banks in two masks, one of each pseudo-channel: the least key whose ready tick has come, or NEVER
+# of the banks of a pseudo-channel in a mask: the least key whose ready tick has come, or the first ready tick; or NEVER
 oldest_ready: Any = intrinsic(_oldest_ready)
-first_ready: Any = intrinsic(_first_ready)  # the first ready tick of the banks in two masks, or NEVER
+first_ready: Any = intrinsic(_first_ready)
 row_at: Any = intrinsic(_advance_pointer)  # the pointer a number of values further on
 number_of: Any = intrinsic(_number_of_pointer)
 pointer_of: Any = intrinsic(_pointer_of_number)
@@ -449,7 +472,7 @@ def has_key(c: Row, kind: int, mode: int, bank: int) -> bool:
 @inlined
 def set_key(c: Row, kind: int, mode: int, bank: int, key: int) -> None:
     """Give a bank of the channel a key."""
-    keys_at(c, kind, mode)[bank] = key
+    write_lane(keys_at(c, kind, mode), bank, key)
     banks_with(c, kind, mode)[bank >> BANK_SHIFT] |= 1 << (bank & (MAX_BANKS - 1))
 
 
@@ -469,6 +492,12 @@ def active_at(c: Row, mode: int, place: int) -> Row:
 def mode_mask(c: Row, words: Words, mode: int, mask: int) -> Row:
     """Return a mask of a buffer."""
     return row_at(c, SLOTS + (2 * 64 * SLOT_FIELDS + mode * BUFFER_MASKS + mask) * len(words))
+
+
+@inlined
+def train_at(c: Row, words: Words, mode: int, position: int) -> Row:
+    """Return the row that begins with the bursts at a position of a deep buffer."""
+    return row_at(mode_mask(c, words, mode, TRAINS), position)
 
 
 @inlined

@@ -5,17 +5,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-from regular_traffic import outcome, policies, random_memory, random_traffic
+from regular_traffic import FIELDS, Memory, outcome, policies, random_memory, random_traffic
 
 from hwmodel.dram import state as k
 from hwmodel.dram.config import load_config
-from hwmodel.dram.controller import Dram
+from hwmodel.dram.controller import Dram, enqueue_bursts
 from hwmodel.dram.policy import MAX_QUEUE, Policy
 from hwmodel.dram.trace import MAX_TICK
 
@@ -98,3 +98,49 @@ def test_what_comes_as_late_as_a_trace_may_have_it_is_served_in_the_same_order()
 
 def test_as_many_ages_as_bursts_arrive_in_a_tick_fit() -> None:
     assert 2 * MAX_QUEUE <= 1 << k.AGE_SHIFT
+
+
+def served(policy: Policy, seed: int, as_runs: bool) -> tuple[list[Array], Dram]:
+    """Return the commands, bursts and completions of a channel with rows of 128 bursts, and the channel.
+
+    It gets runs at random, to three rows of two banks, so that they meet; as runs or burst by burst.
+    """
+    config, rng = load_config("ram2_hbm3_rh32"), np.random.default_rng(seed)
+    organisation = replace(config.organisation, channels=1, row_bytes=128 * config.organisation.burst_bytes)
+    sizes, stride, strides = organisation.field_sizes(), organisation.burst_bytes, {}
+    for name in ("column", "bank_group", "pseudo_channel", "bank", "row"):
+        strides[name] = stride
+        stride *= sizes[name]
+    digits = tuple((stride, sizes[name], FIELDS.index(name), 1) for name, stride in strides.items())
+    memory = Memory(config.timing, organisation, digits, (), policy)
+    with mock.patch.object(Policy, "mask_words", TWO_WORDS):
+        dram, tick = memory.dram(record_commands=True, log_bursts=True), 0
+        for _ in range(100):
+            tick += int(rng.choice([0, 0, 1, 7, 300]))
+            first, bursts = rng.integers(1, 100, 2).tolist() if rng.random() < 0.5 else rng.integers(1, 8, 2).tolist()
+            start = (
+                first * organisation.burst_bytes + rng.integers(3) * strides["row"] + rng.integers(2) * strides["bank"]
+            )
+            addresses = start + np.arange(bursts) * organisation.burst_bytes
+            dram.reserve(bursts)
+            request, is_write = dram.open_request(bursts), int(rng.random() < 0.4)
+            for some in [addresses] if as_runs else np.split(addresses, bursts):
+                enqueue_bursts(dram.state, some, 0, len(some), request, is_write, tick)
+        done = dram.drain()
+    return [dram.commands(), dram.bursts(), *done], dram
+
+
+@pytest.mark.parametrize("queue", [3, 42, 128])
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("chosen", POLICIES)
+def test_bursts_of_a_run_that_share_a_position_are_served_as_those_that_do_not(
+    chosen: tuple[str, str, str], merge: bool, queue: int
+) -> None:
+    scheduler, row, refresh = chosen
+    timeout = 100 if row == "timeout" else 0
+    policy = Policy(scheduler, row, timeout, refresh, read_queue=queue, write_queue=queue, merge=merge)
+    (shared, one), (apart, other) = (served(policy, queue + merge, as_runs) for as_runs in (True, False))
+    assert all(np.array_equal(*pair) for pair in zip(shared, apart, strict=True))
+    counts, expected = one.statistics(), other.statistics()
+    assert all(np.array_equal(getattr(counts, field.name), getattr(expected, field.name)) for field in fields(counts))
+    assert bool(counts.merged_reads + counts.merged_writes) == merge
