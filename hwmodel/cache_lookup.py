@@ -8,8 +8,8 @@ says which lines need not be looked for.
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, pointer, pointer_of, row_at, trailing_zeros
-from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append, expect
+from hwmodel.intrinsics import Row, expect, pointer, pointer_of, row_at, trailing_zeros
+from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append
 from hwmodel.slices import fold, folded, quotient
 
 # Numbers of the description; counts of the last access, FETCHED to AWAITED; counts of all. BLOCK: first line of the

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import pointer, trailing_zeros
+from hwmodel.intrinsics import pointer, trailing_zeros
 from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, append, bursts_of
 from hwmodel.slices import quotient

@@ -11,12 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, pointer, row_at
+from hwmodel.intrinsics import Row, pointer, row_at
 
 Array = np.ndarray[Any, Any]
 
@@ -26,21 +23,6 @@ BEGIN, BURSTS, RUN_WORDS = range(3)
 def tie(scalars: Array, first: int, *tables: Array) -> None:
     """Write the addresses of tables, which must be contiguous, to the scalars from a place on."""
     scalars[first : first + len(tables)] = [table.ctypes.data for table in tables]
-
-
-def _prefetch(_context: Any, _row: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], shape)
-        read_to_stay_as_data = [ir.Constant(number, value) for value in (0, 3, 1)]
-        builder.call(function, [builder.bitcast(arguments[0], byte), *read_to_stay_as_data])
-        return context.get_dummy_value()
-
-    return types.void(_row), generate
-
-
-expect: Any = intrinsic(_prefetch)  # tells the processor that a row will be read soon, which changes nothing but time
 
 
 @inlined

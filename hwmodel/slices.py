@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, pointer, pointer_of, row_at
+from hwmodel.intrinsics import Row, pointer, pointer_of, row_at
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, runs_of, tie
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from hwmodel import cache_lookup as cached
 from hwmodel.cache_lookup import access, expect_request, fill, is_crowded
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, pointer, pointer_of, row_at
+from hwmodel.intrinsics import Row, pointer, pointer_of, row_at
 from hwmodel.main_memory import BURSTS, FIRST, ORDER, SEND_FIELDS, TICK, WHOSE
 from hwmodel.main_memory import IS_WRITE as SEND_IS_WRITE
 from hwmodel.main_memory import STOP as SEND_STOP

@@ -63,7 +63,6 @@ from hwmodel.dram.state import (
     SLOT_FIELDS,
     SLOT_PLACE,
     TAIL,
-    Row,
     Words,
     bank_at,
     bank_mask,
@@ -73,8 +72,8 @@ from hwmodel.dram.state import (
     pc_at,
     remove,
     slot_at,
-    trailing_zeros,
 )
+from hwmodel.intrinsics import Row, trailing_zeros
 
 
 @compiled

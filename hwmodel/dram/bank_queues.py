@@ -77,15 +77,13 @@ from hwmodel.dram.state import (
     STREAK,
     WR,
     WRITE_BANKS,
-    Row,
     Words,
     bank_at,
     burst_at,
     pc_at,
     ready_at,
-    rotate_right,
-    trailing_zeros,
 )
+from hwmodel.intrinsics import Row, rotate_right, trailing_zeros
 
 
 @inlined

@@ -36,15 +36,14 @@ from hwmodel.dram.state import (
     PRECHARGES,
     REPLAYING,
     RISING,
-    Row,
     Words,
     bank_at,
     burst_at,
     pc_at,
-    prefetch,
     ready_at,
 )
 from hwmodel.dram.waking import act_floor, wake_row
+from hwmodel.intrinsics import Row, prefetch
 
 
 @inlined

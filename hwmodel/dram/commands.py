@@ -52,7 +52,6 @@ from hwmodel.dram.state import (
     GROUP_SHIFT,
     IDLE,
     INDEX,
-    LANES,
     LAST_MODE,
     LATENCY_MAX,
     LATENCY_SUM,
@@ -99,16 +98,12 @@ from hwmodel.dram.state import (
     UNDONE,
     USED_TICK,
     WR,
-    Row,
     bank_at,
     burst_at,
     pc_at,
-    pointer_of,
-    raise_lanes,
-    raise_row,
     ready_at,
-    row_at,
 )
+from hwmodel.intrinsics import LANES, Row, pointer_of, raise_lanes, raise_row, row_at
 
 
 @inlined

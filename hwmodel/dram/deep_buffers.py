@@ -54,7 +54,6 @@ from hwmodel.dram.state import (
     SLOT_PLACE,
     STARTED,
     TAIL,
-    Row,
     Words,
     bank_at,
     burst_at,
@@ -63,13 +62,12 @@ from hwmodel.dram.state import (
     pc_at,
     ready_at,
     remove,
-    row_at,
     set_key,
     slot_at,
-    trailing_zeros,
     train_at,
 )
 from hwmodel.dram.waking import act_floor, wake_column, wake_row
+from hwmodel.intrinsics import Row, row_at, trailing_zeros
 
 
 @inlined

@@ -62,27 +62,23 @@ from hwmodel.dram.state import (
     SLOT_AGE,
     SLOT_PLACE,
     STARTED,
-    Row,
     Words,
     bank_at,
     banks_with,
     burst_at,
     contains,
     drop_key,
-    first_ready,
     has_key,
     insert,
     keys_at,
     mode_mask,
-    oldest_ready,
     pc_at,
     ready_at,
-    row_at,
     set_key,
-    shift_right,
     slot_at,
 )
 from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_column
+from hwmodel.intrinsics import Row, first_ready, oldest_ready, row_at, shift_right
 
 
 @inlined

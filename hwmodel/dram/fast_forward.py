@@ -120,7 +120,6 @@ from hwmodel.dram.state import (
     USED_TICK,
     WR,
     DramState,
-    Row,
     Words,
     active_at,
     bank_at,
@@ -134,9 +133,9 @@ from hwmodel.dram.state import (
     pc_at,
     ready_at,
     slot_at,
-    trailing_zeros,
 )
 from hwmodel.dram.traffic import FIRST, STREAMS, Accesses, access_at
+from hwmodel.intrinsics import Row, trailing_zeros
 
 Array = np.ndarray[Any, Any]
 

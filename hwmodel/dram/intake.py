@@ -71,14 +71,12 @@ from hwmodel.dram.state import (
     UNDONE,
     Array,
     DramState,
-    Row,
     Words,
     burst_at,
     channel_at,
     memory_of,
-    pointer_of,
-    row_at,
 )
+from hwmodel.intrinsics import Row, pointer_of, row_at
 
 
 @compiled

@@ -58,12 +58,12 @@ from hwmodel.dram.state import (
     TRACE_ROWS,
     TRACED,
     DramState,
-    Row,
     Words,
     channel_at,
     memory_of,
     pc_at,
 )
+from hwmodel.intrinsics import Row
 
 
 @compiled

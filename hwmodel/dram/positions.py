@@ -17,18 +17,14 @@ from hwmodel.dram.state import (
     PER_CHANNEL,
     SLOT_FIELDS,
     TAIL,
-    Row,
     Words,
     bank_mask,
-    count_ones,
     insert,
     lowest,
     mode_mask,
-    row_at,
-    shift_right,
     slot_at,
-    trailing_zeros,
 )
+from hwmodel.intrinsics import Row, count_ones, row_at, shift_right, trailing_zeros
 
 
 @compiled

@@ -47,17 +47,14 @@ from hwmodel.dram.state import (
     STREAK,
     WR,
     WRITE_BANKS,
-    Row,
     Words,
     bank_at,
     bank_mask,
     pc_at,
-    pointer_of,
     ready_at,
-    row_at,
     slot_at,
-    trailing_zeros,
 )
+from hwmodel.intrinsics import Row, pointer_of, row_at, trailing_zeros
 
 PENDING_SHIFT = 32
 BANK_SPACING = 32  # assumed: bursts in a row, for hashes; any number will do

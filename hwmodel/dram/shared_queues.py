@@ -41,13 +41,13 @@ from hwmodel.dram.state import (
     ROW_WAKE,
     SCHEDULER,
     STOP_AT,
-    Row,
     Words,
     bank_at,
     pc_at,
     ready_at,
 )
 from hwmodel.dram.waking import choose_mode, wake_all, wake_row
+from hwmodel.intrinsics import Row
 
 
 @inlined

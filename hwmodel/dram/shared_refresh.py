@@ -46,13 +46,13 @@ from hwmodel.dram.state import (
     REFRESHING,
     RISING,
     USED_TICK,
-    Row,
     Words,
     bank_at,
     pc_at,
     ready_at,
 )
 from hwmodel.dram.waking import wake_all, wake_row
+from hwmodel.intrinsics import Row
 
 
 @compiled

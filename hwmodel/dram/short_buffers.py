@@ -41,7 +41,6 @@ from hwmodel.dram.state import (
     SLOT_PLACE,
     STARTED,
     TAIL,
-    Row,
     Words,
     bank_at,
     bank_mask,
@@ -51,9 +50,9 @@ from hwmodel.dram.state import (
     pc_at,
     ready_at,
     slot_at,
-    trailing_zeros,
 )
 from hwmodel.dram.waking import act_floor, wake_column, wake_row
+from hwmodel.intrinsics import Row, trailing_zeros
 
 
 @inlined

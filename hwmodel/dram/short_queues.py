@@ -67,7 +67,6 @@ from hwmodel.dram.state import (
     SLOT_BURST,
     SLOT_PLACE,
     STARTED,
-    Row,
     Words,
     active_at,
     bank_at,
@@ -79,11 +78,10 @@ from hwmodel.dram.state import (
     mode_mask,
     pc_at,
     ready_at,
-    row_at,
     slot_at,
-    trailing_zeros,
 )
 from hwmodel.dram.waking import act_floors, choose_mode, column_floors, pre_floors, wake_column
+from hwmodel.intrinsics import Row, row_at, trailing_zeros
 
 
 @inlined

@@ -60,15 +60,10 @@ from hwmodel.dram.state import (
     TICK,
     UNDONE,
     DramState,
-    Row,
     Words,
     burst_at,
     channel_at,
     memory_of,
-    number_of,
-    pointer,
-    pointer_of,
-    row_at,
     waiting,
 )
 from hwmodel.dram.traffic import (
@@ -84,6 +79,7 @@ from hwmodel.dram.traffic import (
     STRIDE,
     Accesses,
 )
+from hwmodel.intrinsics import Row, number_of, pointer, pointer_of, row_at
 
 DRAWN = 16  # bursts; enough that what the cursor needs is read and written for many of them
 

@@ -20,9 +20,9 @@ from hwmodel.dram.state import (
     RD,
     RISING,
     ROW_WAKE,
-    Row,
     pc_at,
 )
+from hwmodel.intrinsics import Row
 
 
 @inlined

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, row_at
 from hwmodel.engine.state import (
     EXTENT,
     INSTRUCTION,
@@ -31,6 +30,7 @@ from hwmodel.engine.state import (
     variables_at,
 )
 from hwmodel.engine.walk import value_of
+from hwmodel.intrinsics import Row, row_at
 from hwmodel.limits import MAX_AXES, MAX_SIZES
 from hwmodel.runs import Array
 

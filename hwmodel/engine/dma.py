@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, row_at
 from hwmodel.engine.events import push, signal
 from hwmodel.engine.scratchpad import ask, left
 from hwmodel.engine.state import (
@@ -80,6 +79,7 @@ from hwmodel.engine.state import (
     table,
     tile_runs_at,
 )
+from hwmodel.intrinsics import Row, row_at
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, row_at
 from hwmodel.engine.state import (
     CAUSES,
     COUNTER_CAUSES,
@@ -40,6 +39,7 @@ from hwmodel.engine.state import (
     variables_at,
 )
 from hwmodel.engine.walk import value_of
+from hwmodel.intrinsics import Row, row_at
 from hwmodel.limits import MAX_SIGNALS, MAX_WAITS
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from hwmodel import trips as k
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dma import tile_runs
-from hwmodel.dram.state import Row, pointer, row_at
 from hwmodel.engine.costs import tile_at
 from hwmodel.engine.dma import arrive, complete, cut, is_through, leave, send_back, submit
 from hwmodel.engine.events import pop, push, spend, upcoming
@@ -94,6 +93,7 @@ from hwmodel.engine.state import (
     variables_at,
 )
 from hwmodel.engine.walk import value_of
+from hwmodel.intrinsics import Row, pointer, row_at
 from hwmodel.limits import MAX_AXES
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array
 

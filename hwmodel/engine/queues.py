@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, row_at
 from hwmodel.engine.costs import operation_cost, tile_cost
 from hwmodel.engine.dma import issue, new_request, retire, ring_at
 from hwmodel.engine.events import must_wait, push, signal, spend
@@ -76,6 +75,7 @@ from hwmodel.engine.state import (
     table,
 )
 from hwmodel.engine.walk import fetch
+from hwmodel.intrinsics import Row, row_at
 
 
 @inlined

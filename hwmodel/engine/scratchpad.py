@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, row_at
 from hwmodel.engine.state import (
     ASKED,
     BROUGHT,
@@ -18,6 +17,7 @@ from hwmodel.engine.state import (
     SP_NOW,
     table,
 )
+from hwmodel.intrinsics import Row, row_at
 from hwmodel.sram import PARTS
 
 

@@ -7,7 +7,7 @@ take one pointer, to the scalars, which hold the addresses of all other tables.
 from __future__ import annotations
 
 from hwmodel.compiled import inlined
-from hwmodel.dram.state import Row, pointer_of, row_at
+from hwmodel.intrinsics import Row, pointer_of, row_at
 from hwmodel.limits import MAX_AXES, MAX_LOOPS, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
 from hwmodel.runs import RUN_WORDS
 

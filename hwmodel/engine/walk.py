@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.dram.state import Row, row_at
 from hwmodel.engine.state import (
     BEGUN,
     COEFFICIENTS,
@@ -38,6 +37,7 @@ from hwmodel.engine.state import (
     table,
     variables_at,
 )
+from hwmodel.intrinsics import Row, row_at
 from hwmodel.limits import MAX_LOOPS
 
 
