@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import lzma
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,8 @@ from workloads.calls import NotModelled, Row, call_of
 from workloads.calls.call import NAMES, SIZES
 
 UNREADABLE = (
-    pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, ImportError, zlib.error,
-    lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
+    pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, ImportError,
+    zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
 )  # fmt: skip
 MAX_ROWS = 1_000_000  # assumed: a table beyond it is taken for a slip
 ADDED = ("predicted_us", "bound_us", "limited_by", "knobs", "simulated", "reason")
@@ -52,7 +53,9 @@ class Answer:
 def read_rows(path: Path) -> pd.DataFrame:
     """Read a CSV, compressed or not. Raises ValueError naming what it lacks: the column `op`, rows, or their number."""
     try:
-        table = pd.read_csv(path, low_memory=False, nrows=MAX_ROWS + 1, index_col=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the heading
+            table = pd.read_csv(path, low_memory=False, nrows=MAX_ROWS + 1, index_col=False)
     except UNREADABLE as error:
         raise ValueError(f"{path}: is no CSV table: {' '.join(str(error).split())}") from None
     if "op" not in table.columns:

@@ -8,7 +8,7 @@ says which lines need not be looked for.
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.intrinsics import Row, expect, pointer, pointer_of, row_at, trailing_zeros
+from hwmodel.intrinsics import Row, pointer, pointer_of, prefetch_to_read, row_at, trailing_zeros
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append
 from hwmodel.slices import fold, folded, quotient
 
@@ -279,10 +279,10 @@ def expect_request(c: Row, runs: Row, count: int) -> None:
         for line in range(first, last + 1):
             place = _set_of(c, line)
             here = _set_at(c, place)
-            expect(_way_at(here, _oldest(c, place)))
+            prefetch_to_read(_way_at(here, _oldest(c, place)))
             if _may_be_held(c, line):
                 for word in range(0, c[WAYS] * WAY_WORDS, PROCESSOR_LINE_WORDS):
-                    expect(row_at(here, word))
+                    prefetch_to_read(row_at(here, word))
 
 
 @compiled

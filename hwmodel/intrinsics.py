@@ -1,7 +1,8 @@
 """What compiled code needs and numba has no word for: pointers to int64 values, operations on bits and on lanes.
 
 Compiled functions take plain pointers, free of reference counts, which would cost more than what is done with the
-values. Rows that are read and written in lanes are looked at a vector at a time.
+values. Rows that are read and written in lanes are looked at a vector at a time; those of `hwmodel.dram` have a value
+for every bank of a pseudo-channel, or for every command.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba.extending import intrinsic
 Row = Any  # a pointer to the first of a row's int64 values
 LANES = 8  # values of a vector
 _HALF = 32  # bits of half a mask
-_NEVER = 1 << 62  # beyond every tick and key
+HIGHEST = 1 << 62  # beyond every tick and key
 
 
 def _count_trailing_zeros(_context: Any, _value: Any) -> Any:
@@ -215,7 +216,7 @@ def _pointer_of_number(_context: Any, _number: Any) -> Any:
     return _POINTER(types.int64), generate
 
 
-_LOWEST, _HIGHEST = _number(-_NEVER), _number(_NEVER)
+_LOWEST, _HIGHEST = _number(-HIGHEST), _number(HIGHEST)
 _make_pointer_type: Any = types.CPointer
 _POINTER = _make_pointer_type(types.int64)
 trailing_zeros: Any = intrinsic(_count_trailing_zeros)  # of an int64 that is not zero
@@ -223,8 +224,8 @@ shift_right: Any = intrinsic(_shift_right)  # of 64 bits without a sign, by less
 rotate_right: Any = intrinsic(_rotate_right)  # of 64 bits, by less than 64
 pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 array, which must outlive it
 count_ones: Any = intrinsic(_count_ones)  # of 64 bits
-expect: Any = intrinsic(_prefetch_to_read)  # what a pointer points to will soon be read, which changes only time
-prefetch: Any = intrinsic(_prefetch_to_write)  # the same of what will be read and written
+prefetch_to_read: Any = intrinsic(_prefetch_to_read)  # a hint: what a pointer points to will be
+prefetch_to_write: Any = intrinsic(_prefetch_to_write)  # and written
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
 write_lane: Any = intrinsic(_write_lane)  # row[place] = value, for rows that are soon read in lanes
 raise_lanes: Any = intrinsic(_raise_lanes)  # row[i] = max(row[i], tick) for the lanes of a mask

@@ -104,9 +104,10 @@ def simulate_call(
     `apply(function, programs)` returns what the function returns of each, in their order, as `map` does.
     """
     keys = [anywhere(step.program) for step in call.steps]
-    programs = {key: step.program for key, step in zip(reversed(keys), reversed(call.steps), strict=True)}
-    distinct = list(dict.fromkeys(keys))
-    found = apply(lambda program: run(program, machine), [programs[key] for key in distinct])
+    distinct: dict[str, Program] = {}
+    for key, step in zip(keys, call.steps, strict=True):
+        distinct.setdefault(key, step.program)
+    found = apply(lambda program: run(program, machine), list(distinct.values()))
     results = dict(zip(distinct, found, strict=True))
     launch_fs = machine.spec.launch.latency
     lines = [

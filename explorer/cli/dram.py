@@ -36,15 +36,17 @@ def dram_replay(
     from explorer.dram import view as dram_view
     from explorer.study import settings
 
-    chosen = dram_view.configured(config, dict(settings.parse(",".join(sets))) if sets else {})
+    changes = dict(settings.parse(",".join(sets))) if sets else {}
+    chosen = dram_view.configured(config, changes)
     if not gap_ns <= MAX_GAP_NS:
         raise ValueError(f"--gap-ns {gap_ns}: must be at most {MAX_GAP_NS:g}")
     gap_fs = round(gap_ns * 1_000_000)
     result, written = dram_view.replayed(chosen, trace, access_bytes, gap_fs, pictures, commands, latencies)
+    asked = {"trace": str(trace), "config": config, "settings": changes, "access_bytes": access_bytes, "gap_ns": gap_ns}
     if as_json:
-        print_json(result.record())
+        print_json(result.record() | asked)
     else:
-        print("\n".join([dram_view.replay_text(chosen, trace, access_bytes, result), *written.values()]))
+        print("\n".join([dram_view.replay_text(chosen, result, asked), *written.values()]))
 
 
 @dram.command("check")

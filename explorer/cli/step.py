@@ -37,7 +37,9 @@ def step(
         int | None,
         typer.Option(min=1, help="Serve --trace with so many tokens a step at most, and simulate one of its steps."),
     ] = None,
-    at: Annotated[float, typer.Option(min=0, help="With --budget: seconds after which the step begins.")] = 60,
+    at: Annotated[
+        float | None, typer.Option(min=0, help="With --budget: seconds after which the step begins.  [default: 60]")
+    ] = None,
     parallel: Annotated[
         int, typer.Option(min=1, help="Devices of the tensor-parallel group; what one of them does.")
     ] = 1,
@@ -64,12 +66,14 @@ def step(
     from explorer.text.step import step_facts, title_of
 
     lengths = batch, context, trace, seed
+    if budget is None and at is not None:
+        raise ValueError("--at: allowed with --budget")
     if budget is None:
         work, source = work_of(lengths_of(*lengths), chunk or [], prefill=prefill, draft=draft)
     elif prefill or draft or chunk:
         raise ValueError(BUDGET)
     else:
-        work, source = _served(*lengths, budget, at)
+        work, source = _served(*lengths, budget, 60 if at is None else at)
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = programs.machine_of(machine, changes)
@@ -78,11 +82,12 @@ def step(
         text, facts = step_facts(target, model, work, **asked, knobs=knobs or [], progress=progress)  # type: ignore[arg-type]
     say_engine(target, machine, engine)
     if as_json:
-        print_json(facts | {"batch": source})
+        said = {"model": model, "machine": machine, "set": dict(changes), "knob": knobs or []}
+        print_json(said | asked | facts | {"batch": source})
         return
     numbers = [f"{path} = {value}" for path, value in changes]
     devices = [f"one of {parallel} devices"] if parallel > 1 else []
-    print(" · ".join([title_of(work), model, machine, *numbers, *devices, "every kernel by itself"]))
+    print(" · ".join([title_of(work), model, machine, *numbers, *devices, *(knobs or []), "every kernel by itself"]))
     print(f"{source}\n{text}")
 
 

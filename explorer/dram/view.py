@@ -110,8 +110,8 @@ def replayed(
     return result, written
 
 
-def replay_text(config: DramConfig, trace: Path, access_bytes: int, result: Replay) -> str:
-    """Return a replay for a terminal."""
+def replay_text(config: DramConfig, result: Replay, asked: Mapping[str, Any]) -> str:
+    """Return a replay for a terminal; `asked` is what `--json` says of it: trace, access_bytes, gap_ns, settings."""
     r, tick_ps = result, float(10**12 / config.timing.tick_hz)
     peak_gbps = float(config.peak_bytes_per_second) / 1e9
     merged = f"; {r.forwarded_reads:,} reads forwarded, {r.coalesced_writes:,} writes coalesced"
@@ -123,18 +123,22 @@ def replay_text(config: DramConfig, trace: Path, access_bytes: int, result: Repl
             f"{more.max_read_latency_ns:,.1f} max"
         )
     held = f", {r.held_writes:,} still held" if r.held_writes else ""
+    unmoved = " (with accesses that the pins did not move)" if r.forwarded_reads + r.coalesced_writes else ""
     rows = [
         ("time", f"{r.time_ns / 1000:,.3f} us, {r.ticks:,} ticks of {tick_ps:g} ps"),
         (
             "bandwidth",
-            f"{r.bandwidth_fraction * peak_gbps:,.2f} GB/s, {percent(r.bandwidth_fraction)} of {peak_gbps:g} GB/s",
+            f"{r.bandwidth_fraction * peak_gbps:,.2f} GB/s, {percent(r.bandwidth_fraction)} of {peak_gbps:g} GB/s"
+            f"{unmoved}",
         ),
         ("bursts", f"{r.row_hits:,} row hits, {r.row_misses:,} misses, {r.row_conflicts:,} conflicts{merged}"),
         ("commands", f"{r.act:,} ACT, {r.pre:,} PRE, {r.rd:,} RD, {r.wr:,} WR{held}, {r.ref:,} REF"),
         ("read latency", latency),
     ]
-    heading = f"{trace.name}, accesses of {access_bytes} B in order, on {config.name}: {config.description}"
-    return f"{heading}\n{align(rows)}"
+    pace = f", {asked['gap_ns']:g} ns apart" if asked["gap_ns"] else ""
+    changes = "".join(f", {path} = {value}" for path, value in asked["settings"].items())
+    offered = f"{Path(asked['trace']).name}, accesses of {asked['access_bytes']} B in order{pace}"
+    return f"{offered}, on {config.name}{changes}: {config.description}\n{align(rows)}"
 
 
 def checked(config: DramConfig, trace: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from explorer.evaluate import Metric
 from explorer.names import unknown
 from explorer.query import Query
 from explorer.study.objective import BOUNDED, COSTS, TIME, Objective
-from explorer.workers.threads import beside
+from explorer.workers.threads import side_by_side
 
 if TYPE_CHECKING:
     from workloads.windows import Plan, Which
@@ -123,7 +123,7 @@ def _time_us(plan: Plan, machine: Any) -> float:
         return [phase.fs for phase in phase_times(plan.window(which), machine)]
 
     evaluate.announce()
-    found = dict(zip(plan.windows, beside(times, plan.windows, weight=sum), strict=True))
+    found = dict(zip(plan.windows, side_by_side(times, plan.windows, weight=sum), strict=True))
     return plan.time(found) / FS_PER_US
 
 

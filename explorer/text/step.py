@@ -12,7 +12,7 @@ from explorer.progress import Progress, silent
 from explorer.query import Scalar
 from explorer.study.objective import octets
 from explorer.study.settings import check, convert
-from explorer.workers.threads import beside
+from explorer.workers.threads import side_by_side
 
 if TYPE_CHECKING:
     from hwmodel.program import Program
@@ -41,6 +41,7 @@ def step_facts(
     for every step of that title. Raises ValueError naming the one that cannot be.
     """
     from explorer.evaluate import simulator
+    from hwmodel.engine import supports
     from hwmodel.units import FS_PER_US
     from workloads.layers.formats import format_notes, formats_of, weights_text
     from workloads.model import load_model
@@ -57,7 +58,8 @@ def step_facts(
     for text in knobs:
         steps = _with_knob(steps, text)
     call = plan(steps, machine, seed)
-    result = simulate_call(call, machine, run=run, apply=_beside(engine, progress))
+    threads = None if engine == "compiled" and supports(machine) else 1  # SimPy would only take turns
+    result = simulate_call(call, machine, run=run, apply=_beside(threads, progress))
     kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
     memory = call.held_bytes, call.transient_bytes, machine.memory_capacity_bytes
@@ -75,13 +77,12 @@ def step_facts(
     return "\n".join([f"weights: {stored}", result.text(), _held(**held), *said]), facts
 
 
-def _beside(engine: str, progress: Progress) -> Apply:
+def _beside(threads: int | None, progress: Progress) -> Apply:
     """Return what runs kernels beside each other, the longest first, and tells `progress` how many have ended."""
 
     def apply(run: Callable[[Program], Result], programs: Sequence[Program]) -> list[Result]:
-        threads = None if engine == "compiled" else 1  # SimPy would only take turns
         told = partial(progress, "kernels", total=len(programs))
-        return beside(run, programs, _tensor_bytes, threads, told)
+        return side_by_side(run, programs, _tensor_bytes, threads, told)
 
     return apply
 

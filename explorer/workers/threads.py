@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def beside(
+def side_by_side(
     function: Callable[[T], R],
     items: Sequence[T],
     weight: Callable[[T], float],
@@ -22,27 +22,29 @@ def beside(
 ) -> list[R]:
     """Return `function` of every item, in their order; as many at a time as there are cores, the heaviest first.
 
-    `progress` is told how many have ended. Raises the error of the first item that has one, when all have ended. Who is
-    interrupted waits for nobody.
+    `progress` is told how many have ended. Raises the error of the first item that has one, when those before it have
+    ended. Who is interrupted waits for nobody.
     """
     waiting = deque(sorted(range(len(items)), key=lambda number: -weight(items[number])))
-    ended: SimpleQueue[tuple[int, R | None, Exception | None]] = SimpleQueue()
+    ended: SimpleQueue[tuple[int, R | None, BaseException | None]] = SimpleQueue()
+    failed = [len(items)]  # the first item that has an error, so far
 
     def work() -> None:
-        while waiting:
+        while True:
             try:
                 number = waiting.popleft()
-            except IndexError:  # another thread was faster
+            except IndexError:
                 return
             try:
-                ended.put((number, function(items[number]), None))
-            except Exception as error:  # raised where all are waited for
+                ended.put((number, function(items[number]) if number < failed[0] else None, None))
+            except BaseException as error:  # raised where all are waited for
+                failed[0] = min(failed[0], number)
                 ended.put((number, None, error))
 
-    for _ in range(min(len(items), threads or _cores())):
-        Thread(target=work, daemon=True).start()
     found = []
     try:
+        for _ in range(min(len(items), threads or _cores())):
+            Thread(target=work, daemon=True).start()
         for done in range(len(items)):
             progress(done)
             found.append(ended.get())

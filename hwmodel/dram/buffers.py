@@ -43,7 +43,7 @@ from hwmodel.dram.state import (
     ready_at,
 )
 from hwmodel.dram.waking import act_floor, wake_row
-from hwmodel.intrinsics import Row, prefetch
+from hwmodel.intrinsics import Row, prefetch_to_write
 
 
 @inlined
@@ -112,7 +112,7 @@ def accept(m: Row, c: Row, words: Words, tick: int) -> bool:
             break
         mode, following = burst[IS_WRITE], burst[LINK]
         if following != NONE:
-            prefetch(burst_at(m, following))
+            prefetch_to_write(burst_at(m, following))
         merges = c[COUNT + 1] != 0 and m[MERGE] and _waits_for(c, words, 1, burst[PLACE])
         if not merges and c[COUNT + mode] == m[DEPTH + mode]:
             break

@@ -135,7 +135,7 @@ class Dram:
 
     @property
     def next_tick(self) -> int:
-        """The earliest tick at which a channel with bursts or open rows can act; 2**62 if there is none."""
+        """A lower bound of the next tick at which a channel with bursts or open rows acts; 2**62 if there is none."""
         return int(next_tick(self.state))
 
     def reserve(self, bursts: int) -> None:

@@ -190,7 +190,7 @@ def _recycle(state: DramState) -> None:
 
 @compiled
 def next_tick(state: DramState) -> int:
-    """Return the earliest tick at which a channel that is awake can act; 2**62 if there is none."""
+    """Return a lower bound of the next tick at which a channel that is awake acts; 2**62 if there is none."""
     m, tick = memory_of(state), NEVER
     for index in range(m[CHANNELS]):
         c = channel_at(m, state.words, index)

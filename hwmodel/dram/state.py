@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
-from hwmodel.intrinsics import LANES, Row, number_of, pointer, pointer_of, row_at, trailing_zeros, write_lane
+from hwmodel.intrinsics import HIGHEST, LANES, Row, number_of, pointer, pointer_of, row_at, trailing_zeros, write_lane
 
 Array = np.ndarray[Any, Any]
 Words = Any  # the tuple of `DramState.words`
 
-NEVER = 1 << 62
+NEVER = HIGHEST
 LONG_AGO = -(1 << 40)
 NONE = -1
 
@@ -105,7 +105,7 @@ SLOT_PLACE, SLOT_ARRIVAL, SLOT_BURST, SLOT_NEXT = range(4)
 SLOT_AGE = SLOT_ARRIVAL
 SLOT_FIELDS = 4
 AGE_SHIFT = 13  # of two buffers of `policy.MAX_QUEUE`, as many may arrive in a tick
-MAX_TRAIN = 62  # bursts at a position of a deep buffer
+MAX_TRAIN = 62  # bursts at a position of a deep buffer: their bits fit an int64 below its sign
 # An activated burst that waits for its column command; they stand in the order of their activates, the oldest at
 # ACTIVE_FIRST.
 ACTIVE_BANK, ACTIVE_ARRIVAL, ACTIVE_SERIAL, ACTIVE_BURST, ACTIVE_OUTCOME, ACTIVE_READY, ACTIVE_PC = range(7)
@@ -116,8 +116,9 @@ ACTIVE_FIELDS = 8
 LIVE, STARTED, HELD, MODE_MASKS = range(4)
 COLUMN_CANDIDATES, ACT_CANDIDATES, PRE_CANDIDATES, PC_MASKS = range(4)
 ALL_BURSTS, ROW_HITS, BANK_MASKS = range(3)
-# By position of a deep buffer, in the place of candidates: its bursts. The highest bit that is set is at the number of
-# bursts behind the first one; each below it says whether one of those came at a later tick than the one before it.
+# By position of a deep buffer, in the place of candidates and of the banks' masks: its bursts. The highest bit that is
+# set is at the number of bursts behind the first one; each below it says whether one of those came at a later tick than
+# the one before it.
 TRAINS = MODE_MASKS
 # Kinds of keys: of a column command, an activate, a precharge. A key is an age and a bank of the channel. Those of
 # active bursts are negative, so that they go first: (upper part of the age, order of their activates) and a bank.

@@ -10,6 +10,7 @@ the reference.
 
 from __future__ import annotations
 
+from hwmodel.bounds import lower_bound
 from hwmodel.dram.controller import Dram
 from hwmodel.engine.phase import PhaseRun, refusal, supports
 from hwmodel.machine import Machine
@@ -40,10 +41,16 @@ def simulate(program: Program, machine: Machine) -> Result:
 
 
 def phase_times(program: Program, machine: Machine) -> list[PhaseTime]:
-    """Return what `simulate` says of the phases' times, without keeping its books; it raises the same errors."""
+    """Return what `simulate` says of the phases' times, with its errors for what cannot be run; no books are closed.
+
+    Raises AssertionError if the bound is above the time.
+    """
     if not supports(machine):
         return list(simulate_reference(program, machine).phases)
-    return _times(program, _begin(program, machine)[0])
+    run, _, _ = _begin(program, machine)
+    times = _times(program, run)
+    assert lower_bound(program, machine).total_fs <= run.now_fs, f"bound above {run.now_fs} fs of {program.name}"
+    return times
 
 
 def _begin(program: Program, machine: Machine) -> tuple[PhaseRun, MemorySide, Dram | None]:

@@ -148,6 +148,7 @@ def test_the_summary_counts_reasons_and_measures_the_error(answers: list[Answer]
         ("a,b\n1,2\n", "has no column op; it has a, b"),
         ("op,knobs\ngemm,1\n", "has a column knobs already"),
         ('op,m\n"gemm,1\n', "is no CSV table"),
+        ("op,m\ngemm,1,2\n", "is no CSV table: Length of header"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -165,3 +166,13 @@ def test_the_command_writes_the_file_and_says_what_is_in_it(tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     assert "1 of 2 rows modelled" in done.output
     assert pd.read_parquet(out)["predicted_us"].notna().tolist() == [True, False]
+
+
+def test_the_table_that_is_asked_about_is_not_written_over(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    TABLE[:1].to_csv(table, index=False)
+    before = table.read_bytes()
+    done = CliRunner().invoke(app, ["predict", str(table), "--machine", "h100-sxm", "--out", str(table)])
+    assert isinstance(done.exception, ValueError)
+    assert str(done.exception) == f"--out: {table}; allowed: a name that ends in .parquet"
+    assert table.read_bytes() == before

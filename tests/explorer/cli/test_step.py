@@ -99,6 +99,7 @@ def test_a_served_trace_gives_a_mixed_step_within_its_budget(rowhit: Rowhit, tmp
         (("--context", "64", "--knob", "qkv.tile=3"), "unknown knob of gemv 'tile': did you mean 'tile_"),
         (("--context", "64", "--knob", "qkv.tile_n=0"), "--knob qkv.tile_n=0: must be at least 1"),
         (("--context", "64", "--knob", "qkv.layout_c=n q"), "layout_c: "),
+        (("--context", "64", "--at", "5"), "--at: allowed with --budget"),
         (("--context", "64", "--budget", "128"), "--budget: allowed with --trace, and without --context, --prefill"),
         (
             ("--trace", "azure", "--budget", "8", "--batch", "9"),

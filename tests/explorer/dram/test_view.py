@@ -70,6 +70,10 @@ def test_a_set_value_a_gap_and_a_size_of_access_change_the_result(run: Any, trac
         return int(json.loads(run("dram", "replay", trace, *CONFIG, "--json", *options)[1])["ticks"])
 
     base = ticks()
+    text = run("dram", "replay", trace, *CONFIG, "--gap-ns", "100", "--set", "policy.read_queue=7")[1]
+    assert text.startswith(
+        f"{trace.name}, accesses of 64 B in order, 100 ns apart, on ds3_hbm2, policy.read_queue = 7: "
+    )
     assert ticks("--set", "policy.read_queue=1,policy.write_queue=1") > base
     assert ticks("--set", "policy.read_queue=1", "--set", "policy.write_queue=1") > base
     assert ticks("--gap-ns", "100") >= 199 * 100
@@ -79,6 +83,8 @@ def test_a_set_value_a_gap_and_a_size_of_access_change_the_result(run: Any, trac
         json.loads(run("dram", "replay", path, *CONFIG, "--json", "--access-bytes", size)[1])
         for path, size in ((big, 512), (small, 64))
     ]
+    assert [size.pop("access_bytes") for size in sizes] == [512, 64]
+    assert [Path(size.pop("trace")) for size in sizes] == [big, small]
     assert sizes[0] == sizes[1]
 
 

@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
-from explorer.workers.threads import beside
+from explorer.workers.threads import side_by_side
 
 INTERRUPTED = """
 import time
-from explorer.workers.threads import beside
-beside(lambda seconds: (print("begun", flush=True), time.sleep(seconds)), [60, 60, 60], weight=float)
+from explorer.workers.threads import side_by_side
+side_by_side(lambda seconds: (print("begun", flush=True), time.sleep(seconds)), [60, 60, 60], weight=float)
 """
 
 
@@ -24,32 +24,35 @@ def test_results_come_in_the_order_of_the_items_and_the_heaviest_are_run_first()
         begun.append(item)
         return str(item)
 
-    assert beside(run, [3, 1, 2], weight=float, threads=1) == ["3", "1", "2"]
+    assert side_by_side(run, [3, 1, 2], weight=float, threads=1) == ["3", "1", "2"]
     assert begun == [3, 2, 1]
-    assert beside(run, [], weight=float) == []
+    assert side_by_side(run, [], weight=float) == []
 
 
 def test_as_many_are_run_at_a_time_as_there_are_threads() -> None:
     all_here = threading.Barrier(3, timeout=10)  # nobody goes on before three have come
-    assert sorted(beside(lambda _: all_here.wait(), range(3), weight=float, threads=3)) == [0, 1, 2]
+    assert sorted(side_by_side(lambda _: all_here.wait(), range(3), weight=float, threads=3)) == [0, 1, 2]
 
 
-def test_the_first_error_in_the_order_of_the_items_is_raised_after_all_have_ended() -> None:
-    ended: list[int] = []
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_the_first_error_in_the_order_of_the_items_is_raised_and_later_items_are_left_out(
+    kind: type[BaseException],
+) -> None:
+    begun: list[int] = []
 
     def run(item: int) -> None:
-        ended.append(item)
-        if item != 2:
-            raise ValueError(f"item {item}")
+        begun.append(item)
+        if item in (2, 4):
+            raise kind(f"item {item}")
 
-    with pytest.raises(ValueError, match="item 1"):
-        beside(run, [1, 2, 3], weight=float, threads=2)
-    assert sorted(ended) == [1, 2, 3]
+    with pytest.raises(kind, match="item 2"):
+        side_by_side(run, [1, 2, 3, 4], weight=lambda item: {4: 3, 2: 2}.get(item, 1), threads=1)
+    assert begun == [4, 2, 1]
 
 
 def test_progress_counts_what_has_ended() -> None:
     told: list[int] = []
-    beside(abs, [1, 2, 3], weight=float, progress=told.append)
+    side_by_side(abs, [1, 2, 3], weight=float, progress=told.append)
     assert told == [0, 1, 2]
 
 

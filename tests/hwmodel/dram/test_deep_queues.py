@@ -17,6 +17,7 @@ from hwmodel.dram import state as k
 from hwmodel.dram.config import load_config
 from hwmodel.dram.controller import Dram, enqueue_bursts
 from hwmodel.dram.policy import MAX_QUEUE, Policy
+from hwmodel.dram.replay_result import replay_trace
 from hwmodel.dram.trace import MAX_TICK
 
 POLICIES = [policy for policy in policies() if policy[0] != "per-bank-queues"]
@@ -144,3 +145,17 @@ def test_bursts_of_a_run_that_share_a_position_are_served_as_those_that_do_not(
     counts, expected = one.statistics(), other.statistics()
     assert all(np.array_equal(getattr(counts, field.name), getattr(expected, field.name)) for field in fields(counts))
     assert bool(counts.merged_reads + counts.merged_writes) == merge
+
+
+def test_banks_in_the_upper_half_of_a_mask_are_served_as_by_short_buffers() -> None:
+    config = load_config("hbm3e").with_overrides({"organisation.stack_ids": 4})
+    assert config.organisation.banks == 64
+    rng = np.random.default_rng(5)
+    addresses = rng.integers(config.organisation.capacity_bytes // 64, size=3_000) * 64
+    asked = config, addresses, rng.integers(3, size=3_000) == 0
+    short, memory = replay_trace(*asked, record_commands=True)
+    with mock.patch.object(Policy, "mask_words", TWO_WORDS):
+        deep, other = replay_trace(*asked, record_commands=True)
+    assert short == deep
+    assert np.array_equal(memory.commands(), other.commands())
+    assert (other.statistics().bank_bursts > 0).all()
