@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from hwmodel.bounds import lower_bound
 from hwmodel.engine import phase_times
 from hwmodel.machine import Machine
 from hwmodel.program import Program
@@ -89,11 +88,11 @@ def run(launch: Launch, variant: Variant, program: Program, machine: Machine, re
         tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
         program = replace(program, tensors=tensors)
     plan = windows.plan(program, machine)
-    found = {which: [phase.fs for phase in phase_times(plan.window(which), machine)] for which in plan.windows}
-    longest = plan.window(max(found, key=lambda which: sum(found[which])))
+    runs = {which: phase_times(plan.window(which), machine) for which in plan.windows}
+    found = {which: [phase.fs for phase in phases] for which, (phases, _) in runs.items()}
+    _, bound = runs[max(found, key=lambda which: sum(found[which]))]
     least = least_fs(launch, machine, warm)
-    limited_by = lower_bound(longest, machine).limited_by
-    return Run(launch.name, variant, max(plan.time(found), least), least, len(found) == 1, limited_by)
+    return Run(launch.name, variant, max(plan.time(found), least), least, len(found) == 1, bound.limited_by)
 
 
 def fits_cache(program: Program, machine: Machine) -> bool:

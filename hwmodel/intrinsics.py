@@ -224,8 +224,8 @@ shift_right: Any = intrinsic(_shift_right)  # of 64 bits without a sign, by less
 rotate_right: Any = intrinsic(_rotate_right)  # of 64 bits, by less than 64
 pointer: Any = intrinsic(_pointer_to_array)  # to the first value of an int64 array, which must outlive it
 count_ones: Any = intrinsic(_count_ones)  # of 64 bits
-prefetch_to_read: Any = intrinsic(_prefetch_to_read)  # a hint: what a pointer points to will be
-prefetch_to_write: Any = intrinsic(_prefetch_to_write)  # and written
+prefetch_to_read: Any = intrinsic(_prefetch_to_read)  # a hint: a row will soon be read
+prefetch_to_write: Any = intrinsic(_prefetch_to_write)  # a hint: a row will soon be read and written
 raise_row: Any = intrinsic(_raise_row)  # row[i] = max(row[i], tick + after[i]) for all command slots at once
 write_lane: Any = intrinsic(_write_lane)  # row[place] = value, for rows that are soon read in lanes
 raise_lanes: Any = intrinsic(_raise_lanes)  # row[i] = max(row[i], tick) for the lanes of a mask

@@ -27,8 +27,8 @@ def predict(
     overrides = (
         tuple(sorted((name, str(value)) for name, value in settings.parse(",".join(sets or [])))) if sets else ()
     )
-    if out.suffix != ".parquet":
-        raise ValueError(f"--out: {out}; allowed: a name that ends in .parquet")
+    if out.suffix != ".parquet" or out.resolve() == table.resolve():
+        raise ValueError(f"--out: {out}; allowed: a name that ends in .parquet, and not the table's")
     if not out.parent.is_dir():
         raise ValueError(f"--out: {out.parent} is no folder")
     rows = tables.read_rows(table)

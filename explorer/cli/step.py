@@ -14,6 +14,32 @@ if TYPE_CHECKING:
     from workloads.scheduled import Scheduled
 
 BUDGET = "--budget: allowed with --trace, and without --context, --prefill, --draft and --chunk"
+AT_S = 60  # seconds of served traffic before the step, by default
+
+
+Prefill = Annotated[bool, typer.Option("--prefill", help="Compute all tokens of the contexts, instead of one more.")]
+Draft = Annotated[int, typer.Option(min=0, help="Drafted tokens per sequence, verified beside its one new token.")]
+Chunks = Annotated[
+    list[str] | None,
+    typer.Option(help="NEW or NEW@CONTEXT: a prompt, or NEW tokens of one up to its KV token CONTEXT; repeatable."),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(min=1, help="Serve --trace with so many tokens a step at most, and simulate one of its steps."),
+]
+At = Annotated[
+    float | None,
+    typer.Option(min=0, help=f"With --budget: seconds after which the step begins.  [default: {AT_S}]"),
+]
+Parallel = Annotated[int, typer.Option(min=1, help="Devices of the tensor-parallel group; what one of them does.")]
+Weights = Annotated[
+    str, typer.Option(help="Weights of products and experts: model, 16-bit, fp8, mxfp8, mxfp4, nvfp4 or w4a16.")
+]
+Cache = Annotated[str, typer.Option("--kv-dtype", "--kv-cache-dtype", help="Keys, values and latents: model or fp8.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")]
+Knobs = Annotated[
+    list[str] | None, typer.Option("--knob", help="STEP.KNOB=VALUE, for steps of that title: 'qkv.stages=2'.")
+]
 
 
 def step(
@@ -23,38 +49,16 @@ def step(
     context: Context = None,
     trace: Trace = None,
     seed: Seed = 0,
-    prefill: Annotated[
-        bool, typer.Option("--prefill", help="Compute all tokens of the contexts, instead of one more.")
-    ] = False,
-    draft: Annotated[
-        int, typer.Option(min=0, help="Drafted tokens per sequence, verified beside its one new token.")
-    ] = 0,
-    chunk: Annotated[
-        list[str] | None,
-        typer.Option(help="NEW or NEW@CONTEXT: a prompt, or NEW tokens of one up to its KV token CONTEXT; repeatable."),
-    ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(min=1, help="Serve --trace with so many tokens a step at most, and simulate one of its steps."),
-    ] = None,
-    at: Annotated[
-        float | None, typer.Option(min=0, help="With --budget: seconds after which the step begins.  [default: 60]")
-    ] = None,
-    parallel: Annotated[
-        int, typer.Option(min=1, help="Devices of the tensor-parallel group; what one of them does.")
-    ] = 1,
-    weights: Annotated[
-        str,
-        typer.Option(help="Weights of products and experts: model, 16-bit, fp8, mxfp8, mxfp4, nvfp4 or w4a16."),
-    ] = "model",
-    cache: Annotated[
-        str, typer.Option("--kv-dtype", "--kv-cache-dtype", help="Keys, values and latents: model or fp8.")
-    ] = "model",
-    sets: Annotated[list[str] | None, typer.Option("--set", help="path=value[,path=value]: machine numbers.")] = None,
-    knobs: Annotated[
-        list[str] | None,
-        typer.Option("--knob", help="STEP.KNOB=VALUE, for steps of that title: 'qkv.stages=2'."),
-    ] = None,
+    prefill: Prefill = False,
+    draft: Draft = 0,
+    chunk: Chunks = None,
+    budget: Budget = None,
+    at: At = None,
+    parallel: Parallel = 1,
+    weights: Weights = "model",
+    cache: Cache = "model",
+    sets: Sets = None,
+    knobs: Knobs = None,
     engine: Engine = "compiled",
     as_json: Json = False,
 ) -> None:
@@ -66,14 +70,14 @@ def step(
     from explorer.text.step import step_facts, title_of
 
     lengths = batch, context, trace, seed
-    if budget is None and at is not None:
-        raise ValueError("--at: allowed with --budget")
     if budget is None:
+        if at is not None:
+            raise ValueError("--at: allowed with --budget")
         work, source = work_of(lengths_of(*lengths), chunk or [], prefill=prefill, draft=draft)
     elif prefill or draft or chunk:
         raise ValueError(BUDGET)
     else:
-        work, source = _served(*lengths, budget, 60 if at is None else at)
+        work, source = _served(*lengths, budget, AT_S if at is None else at)
     warn(model)
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = programs.machine_of(machine, changes)

@@ -120,7 +120,8 @@ def _time_us(plan: Plan, machine: Any) -> float:
     from hwmodel.units import FS_PER_US
 
     def times(which: Which) -> list[float]:
-        return [phase.fs for phase in phase_times(plan.window(which), machine)]
+        phases, _ = phase_times(plan.window(which), machine)
+        return [phase.fs for phase in phases]
 
     evaluate.announce()
     found = dict(zip(plan.windows, side_by_side(times, plan.windows, weight=sum), strict=True))

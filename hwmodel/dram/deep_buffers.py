@@ -3,6 +3,7 @@
 Neighbouring bursts of a run, of which each came next after the one before it, are a train: they stand at one position.
 No other burst is older than one of them and younger than another; so the age of the first one, which is the next one to
 leave, orders them among all others.
+
 Trains of a bank are two lists, oldest first: of its open row, and all others. Per bank only the first of each can be
 next. Their keys stand for the buffers; whatever changes a bank's row or its lists finds its keys again, and wakes the
 slot in which they may issue.

@@ -114,7 +114,7 @@ def _hit_floor(c: Row, words: Words, mode: int, floors: tuple[int, int], after: 
 
 
 @inlined
-def _allowed(m: Row, c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], tick: int) -> int:
+def _allowed_rows(m: Row, c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], tick: int) -> int:
     """Return candidates for a kind of row command as `_allowed_hits` does, without branches that nobody foresees."""
     found = 0
     for pc in range(MAX_PCS):
@@ -124,7 +124,7 @@ def _allowed(m: Row, c: Row, words: Words, mode: int, kind: int, floors: tuple[i
 
 
 @inlined
-def _floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], after: int) -> int:
+def _row_floor(c: Row, words: Words, mode: int, kind: int, floors: tuple[int, int], after: int) -> int:
     """Return a floor of a kind of row command as `_hit_floor` does, without branches that nobody foresees."""
     floor = NEVER
     for pc in range(MAX_PCS):
@@ -358,17 +358,17 @@ def _oldest_act(m: Row, c: Row, words: Words, tick: int) -> tuple[int, int]:
     mode, floors = c[MODE], act_floors(c)
     if m[RISING] > tick & 1:  # activates issue on rising edges only
         return NONE, tick + 1
-    acts = _allowed(m, c, words, mode, ACT_CANDIDATES, floors, tick)
+    acts = _allowed_rows(m, c, words, mode, ACT_CANDIDATES, floors, tick)
     position, wake = _first_ready(c, words, mode, ACT, acts, tick)
     if position == NONE:
-        wake = min(wake, _floor(c, words, mode, ACT_CANDIDATES, floors, tick)) | m[RISING]
+        wake = min(wake, _row_floor(c, words, mode, ACT_CANDIDATES, floors, tick)) | m[RISING]
     return position, wake
 
 
 @inlined
 def _next_act(m: Row, c: Row, words: Words, tick: int) -> int:
     """Return a lower bound of the tick after this one at which an activate is ready."""
-    floor = _floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(c), NONE)
+    floor = _row_floor(c, words, c[MODE], ACT_CANDIDATES, act_floors(c), NONE)
     return int(max(floor, tick + 1) | m[RISING])
 
 
@@ -379,7 +379,7 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
     That is of the others, since it will issue; those from `before` on may be ready at once.
     """
     mode, floors, ready, oldest = c[MODE], pre_floors(c), ready_at(c, PRE), NONE
-    found = _allowed(m, c, words, mode, PRE_CANDIDATES, floors, tick)
+    found = _allowed_rows(m, c, words, mode, PRE_CANDIDATES, floors, tick)
     older = found & ((1 << before) - 1) if before != NEVER else found
     wake = NEVER if older == found else tick
     while older != 0:
@@ -392,7 +392,7 @@ def _oldest_conflict(m: Row, c: Row, words: Words, tick: int, before: int) -> tu
             return oldest, tick
         else:
             oldest = position
-    return oldest, int(min(wake, _floor(c, words, mode, PRE_CANDIDATES, floors, tick)))
+    return oldest, int(min(wake, _row_floor(c, words, mode, PRE_CANDIDATES, floors, tick)))
 
 
 @inlined

@@ -1,8 +1,8 @@
 """The arrays on which the compiled controller works, their columns by name, and typed access to their rows.
 
 Everything is int64 in a dozen flat arrays (`DramState`), so that compiled code of other components can hold
-it too. Compiled functions take plain pointers to rows (`pc[READS]`, `bank[OPEN_ROW]`), free of reference counts,
-which would cost more than the scheduling itself. Nothing here knows about time or policy.
+it too. Compiled functions take plain pointers to rows (`pc[READS]`, `bank[OPEN_ROW]`; `hwmodel.intrinsics`). Nothing
+here knows about time or policy.
 
 A waiting burst has a position in one of its channel's two buffers (reads, writes); sets of positions are bit masks of
 `len(state.words)` words of 64 bits. The length of that tuple is known when the code is compiled.

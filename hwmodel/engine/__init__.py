@@ -10,7 +10,7 @@ the reference.
 
 from __future__ import annotations
 
-from hwmodel.bounds import lower_bound
+from hwmodel.bounds import Bound, lower_bound
 from hwmodel.dram.controller import Dram
 from hwmodel.engine.phase import PhaseRun, refusal, supports
 from hwmodel.machine import Machine
@@ -40,17 +40,18 @@ def simulate(program: Program, machine: Machine) -> Result:
     return make_result(program, machine, run.now_fs, times, *books, dram, memory.cache_busy_fs, memory.levels())
 
 
-def phase_times(program: Program, machine: Machine) -> list[PhaseTime]:
-    """Return what `simulate` says of the phases' times, with its errors for what cannot be run; no books are closed.
+def phase_times(program: Program, machine: Machine) -> tuple[list[PhaseTime], Bound]:
+    """Return what `simulate` says of the phases' times, and the bound; no other books are closed.
 
-    Raises AssertionError if the bound is above the time.
+    It raises the errors of `simulate` for what cannot be run, and AssertionError if the bound is above the time.
     """
     if not supports(machine):
-        return list(simulate_reference(program, machine).phases)
+        result = simulate_reference(program, machine)
+        return list(result.phases), result.bound
     run, _, _ = _begin(program, machine)
-    times = _times(program, run)
-    assert lower_bound(program, machine).total_fs <= run.now_fs, f"bound above {run.now_fs} fs of {program.name}"
-    return times
+    times, bound = _times(program, run), lower_bound(program, machine)
+    assert bound.total_fs <= run.now_fs, f"bound {bound} above makespan {run.now_fs} fs of {program.name}"
+    return times, bound
 
 
 def _begin(program: Program, machine: Machine) -> tuple[PhaseRun, MemorySide, Dram | None]:

@@ -46,7 +46,7 @@ def chromium() -> Iterator[Any]:
     """Give a browser; skips the test where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser`")
     if CHROMIUM is None:
-        pytest.skip("no chromium or chromium-browser on the path")
+        pytest.skip("no chromium or chromium-browser on the path: apt install chromium")
     with playwright.sync_playwright() as started:
         running = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield running
