@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.dram import state as k
-from hwmodel.dram.fast_forward import describe
+from hwmodel.dram.description import describe
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.patterns import Pattern
 from hwmodel.dram.state import NONE, DramState
