@@ -78,7 +78,6 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory")
     except (KeyboardInterrupt, typer.Abort):
-        print("rowhit: interrupted", file=sys.stderr)
         sys.exit(130)
     if not arguments:
         sys.exit(2)

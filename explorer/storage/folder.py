@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from explorer.evaluate import Outcome
 from explorer.files import LOCK, owned, remove_temporaries, write_atomically
+from explorer.interruption import uninterrupted
 from explorer.space.table import COMBINATIONS, combinations, space_parquet
 from explorer.storage.details import Details, pack, read_pictures
 from explorer.storage.journal import Journal
@@ -130,7 +131,10 @@ def known_bounds(folder: Path) -> dict[str, float | str]:
 
 
 class Store:
-    """The rows of one results folder; a `search.Log`. With `shared`, they are in a database, too."""
+    """The rows of one results folder; a `search.Log`. With `shared`, they are in a database, too.
+
+    Ctrl-C waits until what is being stored is.
+    """
 
     def __init__(self, folder: Path, identity: Identity, shared: SharedStudy | None = None) -> None:
         self._folder, self._settings, self._study = folder, set(identity.settings), identity.study
@@ -152,23 +156,26 @@ class Store:
 
     def append(self, row: Row, outcome: Outcome | None, best: bool) -> None:
         """Take the next row in the order asked; store it, with the details of the best so far, if it is not stored."""
-        if row.key not in self._rows:
-            self._keep(row, pack(outcome) if best and outcome is not None else None)
-        self._journal.append(row)
-        self._share(row)
+        with uninterrupted():
+            if row.key not in self._rows:
+                self._keep(row, pack(outcome) if best and outcome is not None else None)
+            self._journal.append(row)
+            self._share(row)
 
     def keep_space(self, space: Space, again: bool = False) -> None:
         """Store the space, unless it is there; `again`: with what a search has found out about it since."""
         path = self._folder / SPACE
-        if again or not path.exists():
-            write_atomically(path, space_parquet(space))
-        if self._shared is not None:
-            self._shared.keep_space(path.read_bytes(), again)
+        with uninterrupted():
+            if again or not path.exists():
+                write_atomically(path, space_parquet(space))
+            if self._shared is not None:
+                self._shared.keep_space(path.read_bytes(), again)
 
     def close(self) -> None:
         """Bring all that is kept into its final form."""
-        self._file.close()
-        self._journal.flush()
+        with uninterrupted():
+            self._file.close()
+            self._journal.flush()
 
     def _keep(self, row: Row, details: bytes | None) -> None:
         if details is not None:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from explorer.evaluate import Outcome
+from explorer.interruption import uninterrupted
 from explorer.programs import FLOORS, source_digest
 from explorer.storage.details import pack, unpack
 
@@ -54,7 +55,11 @@ class Memo:
         return outcome
 
     def keep(self, key: str, outcome: Outcome) -> None:
-        """Keep an outcome, and let others go where there are too many."""
+        """Keep an outcome, and let others go where there are too many; Ctrl-C waits for that."""
+        with uninterrupted():
+            self._keep(key, outcome)
+
+    def _keep(self, key: str, outcome: Outcome) -> None:
         data = _written(outcome)
         if len(data) > MAX_FILE_BYTES:
             return

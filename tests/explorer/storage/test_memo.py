@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,6 +122,26 @@ def test_writers_at_the_same_time_leave_whole_files(fake: ModuleType, tmp_path: 
     assert failures == []
     assert any(Memo(tmp_path).recall(str(number)) for number in range(400))
     assert all(len(path.name) == 62 for path in files(tmp_path))
+
+
+def test_who_is_interrupted_keeps_what_was_being_written(
+    fake: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def packed(outcome: Outcome) -> bytes:
+        signal.raise_signal(signal.SIGINT)
+        return pack(outcome)
+
+    monkeypatch.setattr("explorer.storage.memo.pack", packed)
+    memo, outcome = Memo(tmp_path), outcome_of(fake, 64)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            memo.keep("key", outcome)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    found = memo.recall("key")
+    assert found is not None
+    assert same(found, outcome)
 
 
 def test_a_folder_that_cannot_be_written_remembers_nothing_and_fails_nowhere(fake: ModuleType, tmp_path: Path) -> None:
