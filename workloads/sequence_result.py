@@ -1,10 +1,9 @@
 """What a call takes: the time of every step and of all of them, and a table for people.
 
-Steps that are one program but for the addresses of their tensors, each as far from a page's begin, are simulated once,
-at the addresses of the first of them. Each begins on an idle machine whose memory is at rest, as after the one before
-has drained; what an earlier step has left in a shared cache is what the tensors of its template say that resides there.
-Every phase of a step pays the machine's launch; `call_fs` is what a call pays once before its first step, such as the
-launch of a graph.
+The runs of a step are one program at the same addresses, so one of them is simulated. Each begins on an idle machine
+whose memory is at rest, as after the one before has drained; what an earlier step has left in a shared cache is what
+the tensors of its template say that resides there. Every phase of a step pays the machine's launch; `call_fs` is what a
+call pays once before its first step, such as the launch of a graph.
 
 Not modelled: kernels that begin while the one before still runs.
 """
@@ -12,7 +11,8 @@ Not modelled: kernels that begin while the one before still runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
 from hwmodel.engine import simulate
@@ -21,7 +21,6 @@ from hwmodel.program import Program
 from hwmodel.result import Result
 from hwmodel.units import FS_PER_US
 from workloads.sequence import Call
-from workloads.subspace import ALIGNMENT_BYTES
 
 Apply: TypeAlias = Callable[[Callable[[Program], Result], Sequence[Program]], Iterable[Result]]
 
@@ -98,26 +97,27 @@ def simulate_call(
     call_fs: int = 0,
     run: Callable[[Program, Machine], Result] = simulate,
     apply: Apply = map,
+    *,
+    every_run: bool = False,
 ) -> CallResult:
-    """Return what the call takes on the machine: equal steps are run once, by `run`.
+    """Return what the call takes on the machine: of every step one run is simulated by `run`, or with `every_run` all.
 
-    `apply(function, programs)` returns what the function returns of each, in their order, as `map` does.
+    `apply(function, programs)` returns what the function returns of each, in their order, as `map` does. Raises
+    AssertionError where two runs of a step differ, which they never do.
     """
-    keys = [anywhere(step.program) for step in call.steps]
-    distinct: dict[str, Program] = {}
-    for key, step in zip(keys, call.steps, strict=True):
-        distinct.setdefault(key, step.program)
-    found = apply(lambda program: run(program, machine), list(distinct.values()))
-    results = dict(zip(distinct, found, strict=True))
+    counts = [step.count if every_run else 1 for step in call.steps]
+    runs = [step.program for step, count in zip(call.steps, counts, strict=True) for _ in range(count)]
+    found = iter(apply(lambda program: run(program, machine), runs))
     launch_fs = machine.spec.launch.latency
     lines = [
-        Line(step.name, step.kernel, step.count, len(step.program.phases) * launch_fs, results[key])
-        for step, key in zip(call.steps, keys, strict=True)
+        Line(step.name, step.kernel, step.count, len(step.program.phases) * launch_fs, _one_of(islice(found, count)))
+        for step, count in zip(call.steps, counts, strict=True)
     ]
     return CallResult(tuple(lines), call_fs)
 
 
-def anywhere(program: Program) -> str:
-    """Return the hash of a program that does not tell where its tensors lie, but how far behind an aligned address."""
-    tensors = (replace(tensor, base_bytes=tensor.base_bytes % ALIGNMENT_BYTES) for tensor in program.tensors)
-    return replace(program, tensors=tuple(tensors)).hash
+def _one_of(results: Iterable[Result]) -> Result:
+    first, *others = results
+    for other in others:
+        assert other.metrics() == first.metrics(), f"runs of {first.program} differ"
+    return first

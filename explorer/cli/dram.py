@@ -30,6 +30,9 @@ def dram_replay(
     latencies: Annotated[
         bool, typer.Option("--latencies", help="Keep a log: median, p99 and longest latency.")
     ] = False,
+    no_shortcuts: Annotated[
+        bool, typer.Option("--no-shortcuts", help="Simulate every period of regular traffic, too; the same answer.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Replay an address trace in order. As fast as the queues of the channels take it."""
@@ -41,7 +44,9 @@ def dram_replay(
     if not gap_ns <= MAX_GAP_NS:
         raise ValueError(f"--gap-ns {gap_ns}: must be at most {MAX_GAP_NS:g}")
     gap_fs = round(gap_ns * 1_000_000)
-    result, written = dram_view.replayed(chosen, trace, access_bytes, gap_fs, pictures, commands, latencies)
+    result, written = dram_view.replayed(
+        chosen, trace, access_bytes, gap_fs, pictures, commands, latencies, not no_shortcuts
+    )
     asked = {"trace": str(trace), "config": config, "settings": changes, "access_bytes": access_bytes, "gap_ns": gap_ns}
     if as_json:
         print_json(result.record() | asked)

@@ -41,6 +41,10 @@ Knobs = Annotated[
     list[str] | None, typer.Option("--knob", help="STEP.KNOB=VALUE, for steps of that title: 'qkv.stages=2'.")
 ]
 
+NoShortcuts = Annotated[
+    bool, typer.Option("--no-shortcuts", help="Simulate every run of a kernel, of equal layers too; the same answer.")
+]
+
 
 def step(
     machine: Machine,
@@ -60,6 +64,7 @@ def step(
     sets: Sets = None,
     knobs: Knobs = None,
     engine: Engine = "compiled",
+    no_shortcuts: NoShortcuts = False,
     as_json: Json = False,
 ) -> None:
     """Simulate a step of a whole model, kernel by kernel. Decode, prefill, drafts to verify, or several of these."""
@@ -82,8 +87,9 @@ def step(
     changes = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     target = programs.machine_of(machine, changes)
     asked = {"parallel": parallel, "seed": seed, "engine": engine, "weights": weights, "cache": cache}
+    how = {"knobs": knobs or [], "every_run": no_shortcuts}
     with bar(wanted=not as_json) as progress:
-        text, facts = step_facts(target, model, work, **asked, knobs=knobs or [], progress=progress)  # type: ignore[arg-type]
+        text, facts = step_facts(target, model, work, **asked, **how, progress=progress)  # type: ignore[arg-type]
     say_engine(target, machine, engine)
     if as_json:
         said = {"model": model, "machine": machine, "set": dict(changes), "knob": knobs or []}

@@ -77,6 +77,7 @@ def replayed(
     pictures: Path | None = None,
     commands: Path | None = None,
     latencies: bool = False,
+    fast_forward: bool = True,
 ) -> tuple[Replay, dict[str, str]]:
     """Replay a trace file; write the pictures and the commands that are asked for; return the result and their paths.
 
@@ -97,6 +98,7 @@ def replayed(
             gap_fs=gap_fs,
             log_bursts=latencies or pictures is not None,
             record_commands=commands is not None or pictures is not None,
+            fast_forward=fast_forward,
         )
     except ValueError as error:
         if str(error).startswith(f"{config.where}: "):  # the trace has no part in it

@@ -33,12 +33,14 @@ def step_facts(
     weights: str = "model",
     cache: str = "model",
     knobs: Sequence[str] = (),
+    every_run: bool = False,
     progress: Progress = silent,
 ) -> tuple[str, dict[str, Any]]:
     """Return a step's kernels on a machine as text, and its numbers with the knobs of each kernel.
 
     The text is a line about how weights are stored, a table, what all layers hold, and notes. `knobs`: STEP.KNOB=VALUE,
-    for every step of that title. Raises ValueError naming the one that cannot be.
+    for every step of that title. `every_run`: of equal layers simulate all. Raises ValueError naming the one that
+    cannot be.
     """
     from explorer.evaluate import simulator
     from hwmodel.engine import supports
@@ -59,7 +61,7 @@ def step_facts(
         steps = _with_knob(steps, text)
     call = plan(steps, machine, seed)
     threads = None if engine == "compiled" and supports(machine) else 1  # SimPy would only take turns
-    result = simulate_call(call, machine, run=run, apply=_beside(threads, progress))
+    result = simulate_call(call, machine, run=run, apply=_beside(threads, progress), every_run=every_run)
     kind = {"kind": work.kind, "new_tokens": work.tokens, "contexts": work.contexts, "new": work.new}
     total = {"time_us": result.total_fs / FS_PER_US, "launch_us": result.launch_fs / FS_PER_US}
     memory = call.held_bytes, call.transient_bytes, machine.memory_capacity_bytes

@@ -76,17 +76,19 @@ def replay_trace(
     gap_fs: int = 0,
     log_bursts: bool = False,
     record_commands: bool = False,
+    fast_forward: bool = True,
 ) -> tuple[Replay, Dram]:
     """Replay accesses at byte addresses (integers[n]; `writes` bool[n]) in order; return the result and the controller.
 
     The source offers an access from its turn on, `gap_fs` after the one before (in whole ticks, rounded up), until it
-    is accepted, and nothing behind it. Raises ValueError in one line for a trace that the configuration does not
-    take, with the index and the value of the first wrong access.
+    is accepted, and nothing behind it. Without `fast_forward` periods of regular traffic are simulated, too. Raises
+    ValueError in one line for a trace that the configuration does not take, with the index and the value of the first
+    wrong access.
     """
     checked = check_accesses(config, addresses, writes, access_bytes)
     gap_ticks = _gap_ticks(config, gap_fs, len(checked))
     dram = config.dram(log_bursts=log_bursts, record_commands=record_commands)
-    ticks = replay(dram, trace(checked, writes, access_bytes), gap_ticks)
+    ticks = replay(dram, trace(checked, writes, access_bytes), gap_ticks, fast_forward)
     return result_of(config, dram, ticks, len(checked) * access_bytes), dram
 
 

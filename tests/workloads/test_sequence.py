@@ -20,7 +20,7 @@ from workloads.kernels import KERNELS, gemm
 from workloads.kernels import decode_attention as attention
 from workloads.placement import ALIGNMENT_BYTES
 from workloads.sequence import Call, Step, plan
-from workloads.sequence_result import anywhere, simulate_call
+from workloads.sequence_result import simulate_call
 from workloads.values import matrices
 
 CORES = 3
@@ -162,7 +162,7 @@ def test_a_conversion_moves_its_value_once_each_way() -> None:
     assert target.store_written_bytes == target.store_useful_bytes == 64 * 1024 * 2
 
 
-def test_equal_steps_are_simulated_once_and_counted() -> None:
+def test_one_run_of_a_step_is_simulated_and_counted() -> None:
     steps = [product("up", 24, 32, 32, "x", "y", 4), product("down", 24, 32, 32, "y", "z", 3)]
     steps.append(product("head", 24, 64, 32, "z", "logits"))
     call = plan(steps, NPU)
@@ -173,10 +173,13 @@ def test_equal_steps_are_simulated_once_and_counted() -> None:
         return simulate(program, machine)
 
     found = simulate_call(call, NPU, 5_000_000_000, counted)
+    assert len(runs) == 3
+    every = simulate_call(call, NPU, 5_000_000_000, counted, every_run=True)
+    assert len(runs) == 3 + 8
+    assert every.text() == found.text()
     assert [(line.name, line.count) for line in found.lines] == [("up", 4), ("down", 3), ("head", 1)]
-    assert len(runs) == 2
-    up, head = (simulate(call.steps[i].program, NPU) for i in (0, 2))
-    assert found.total_fs == 7 * up.makespan_fs + head.makespan_fs + 5_000_000_000
+    up, down, head = (simulate(step.program, NPU) for step in call.steps)
+    assert found.total_fs == 4 * up.makespan_fs + 3 * down.makespan_fs + head.makespan_fs + 5_000_000_000
     assert found.launch_fs == 8 * NPU.spec.launch.latency + 5_000_000_000
     burst = up.burst_bytes
     assert found.lines[0].moved_bytes == (up.dram.reads + up.dram.writes) * burst
@@ -184,14 +187,20 @@ def test_equal_steps_are_simulated_once_and_counted() -> None:
     table = found.text().splitlines()
     assert table[0].split()[:3] == ["step", "kernel", "runs"]
     assert [row.split()[0] for row in table[1:]] == ["up", "down", "head", "launch", "total"]
-    bound_fs = 7 * up.bound.total_fs + head.bound.total_fs + 5_000_000_000
+    bound_fs = 4 * up.bound.total_fs + 3 * down.bound.total_fs + head.bound.total_fs + 5_000_000_000
     assert table[-1].split()[1:4] == ["8", f"{bound_fs / 1e9:.2f}", f"{found.total_fs / 1e9:.2f}"]
 
 
-def test_programs_that_differ_in_more_than_addresses_are_told_apart() -> None:
-    first, second, third = (step.program for step in plan(chain([32, 32, 32, 48], [("m k", "m n")] * 3), NPU).steps)
-    assert first.hash != second.hash
-    assert anywhere(first) == anywhere(second) != anywhere(third)
+def test_runs_of_a_step_that_differ_are_an_error() -> None:
+    call = plan([product("up", 24, 32, 32, "x", "y", 2)], NPU)
+    results = iter(
+        [
+            simulate(call.steps[0].program, NPU),
+            simulate(plan(chain([32, 48], [("m k", "m n")]), NPU).steps[0].program, NPU),
+        ]
+    )
+    with pytest.raises(AssertionError, match=r"^runs of .* differ$"):
+        simulate_call(call, NPU, run=lambda program, machine: next(results), every_run=True)
 
 
 @pytest.mark.parametrize(

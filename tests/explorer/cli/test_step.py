@@ -51,6 +51,14 @@ def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit:
     assert source == "uniform: every sequence has 64 tokens; chunks: 32@48"
 
 
+def test_without_shortcuts_every_layer_is_simulated_to_the_same_answer(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL | {"num_hidden_layers": 3}))
+    asked = (*STEP, "--context", "64", "--batch", "2", "--json")
+    found, every = (json.loads(rowhit(*asked, *more, cwd=tmp_path).stdout) for more in ((), ("--no-shortcuts",)))
+    assert {line["count"] for line in found["steps"]} == {1, 3}
+    assert every == found
+
+
 def test_a_layout_that_is_changed_by_its_knob_shows_as_a_conversion(rowhit: Rowhit, tmp_path: Path) -> None:
     (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
     before, after = (

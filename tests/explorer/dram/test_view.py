@@ -16,6 +16,7 @@ import pytest
 
 from explorer.cli import app as cli
 from explorer.dram import view as dram_view
+from hwmodel.dram import fast_forward
 
 CONFIG = ("--config", "ds3_hbm2")
 
@@ -57,6 +58,22 @@ def test_a_replay_prints_the_numbers_that_json_has(run: Any, trace: Path) -> Non
     assert f"{record['act']} ACT, {record['pre']} PRE, {record['rd']} RD" in text
     assert f"{record['avg_read_latency_ns']:.1f} ns mean\n" in text
     assert f"{100 * record['bandwidth_fraction']:.1f} % of 32 GB/s" in text
+
+
+def test_without_shortcuts_periods_are_simulated_to_the_same_answer(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    skipped: list[int] = []
+
+    def skip(*arguments: Any) -> None:
+        skipped.append(arguments[5])
+        fast_forward.skip(*arguments)
+
+    monkeypatch.setattr("hwmodel.dram.replay.skip", skip)
+    trace = saved(tmp_path / "long.npz", np.arange(100_000, dtype=np.uint64) * 64, np.zeros(100_000, bool))
+    found = run("dram", "replay", trace, *CONFIG, "--json")
+    assert sum(skipped) > 50_000
+    skipped.clear()
+    assert run("dram", "replay", trace, *CONFIG, "--json", "--no-shortcuts") == found
+    assert not skipped
 
 
 def test_latencies_are_kept_on_request(run: Any, trace: Path) -> None:
