@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from hwmodel.bounds import lower_bound
 from hwmodel.engine import phase_times
 from hwmodel.machine import Machine
 from hwmodel.program import Program
@@ -88,9 +89,11 @@ def run(launch: Launch, variant: Variant, program: Program, machine: Machine, re
         tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
         program = replace(program, tensors=tensors)
     plan = windows.plan(program, machine)
-    runs = {which: phase_times(plan.window(which), machine) for which in plan.windows}
-    found = {which: [phase.fs for phase in phases] for which, (phases, _) in runs.items()}
-    _, bound = runs[max(found, key=lambda which: sum(found[which]))]
+    parts = {which: plan.window(which) for which in plan.windows}
+    found = {which: [phase.fs for phase in phase_times(part, machine)] for which, part in parts.items()}
+    longest = max(found, key=lambda which: sum(found[which]))
+    bound, time_fs = lower_bound(parts[longest], machine), sum(found[longest])
+    assert bound.total_fs <= time_fs, f"bound {bound} above makespan {time_fs} fs of {program.name}"
     least = least_fs(launch, machine, warm)
     return Run(launch.name, variant, max(plan.time(found), least), least, len(found) == 1, bound.limited_by)
 

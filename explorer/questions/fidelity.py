@@ -120,8 +120,7 @@ def _time_us(plan: Plan, machine: Any) -> float:
     from hwmodel.units import FS_PER_US
 
     def times(which: Which) -> list[float]:
-        phases, _ = phase_times(plan.window(which), machine)
-        return [phase.fs for phase in phases]
+        return [phase.fs for phase in phase_times(plan.window(which), machine)]
 
     evaluate.announce()
     found = dict(zip(plan.windows, side_by_side(times, plan.windows, weight=sum), strict=True))
