@@ -76,10 +76,8 @@ def grouped_call(row: Row, machine: Machine) -> Call:
     groups = "masked" if row.names.get("distribution") == "masked" else "contiguous"
     counts = np.full(experts, m)
     variants = [
-        Variant(
-            "grouped-gemm", problem, moe_gemm.Knobs(rows=groups, tile_m=tile[0], tile_n=tile[1], stages=tile[2]), cost
-        )
-        for tile, cost in _tiles(machine, counts, ((n, k),), form)
+        Variant("grouped-gemm", problem, moe_gemm.Knobs(rows=groups, **tiles), cost)
+        for tiles, cost in _tiles(machine, counts, ((n, k),), form, problem.form.line(machine))
     ]
     moved = experts * n * k * form[1] // 8  # rows of tokens may lie in a shared cache
     return Call((Launch("grouped gemm", ranked(variants), form[2], m * experts * n * k, moved),))
@@ -122,10 +120,8 @@ def _launch(problem: moe_layer.Problem, machine: Machine, form: Bits) -> Launch:
     gathered = min(COMBINED_BYTES, machine.spec.cores.sram.capacity // 5)
     columns = max(128, min(2048, gathered // (2 * problem.topk) // 128 * 128))
     variants = []
-    for (tile_m, tile_n, stages), cost in _tiles(machine, counts, shapes, form):
-        wide = moe_layer.Knobs(
-            tile_m=tile_m, tile_n=tile_n, stages=stages, tile_rows=1, tile_columns=columns, row_stages=3
-        )
+    for tiles, cost in _tiles(machine, counts, shapes, form, problem.form.line(machine)):
+        wide = moe_layer.Knobs(**tiles, tile_rows=1, tile_columns=columns, row_stages=3)
         variants += [
             Variant("moe", problem, replace(wide, rows=rows), cost, rows) for rows in ("contiguous", "gathered")
         ]
@@ -135,12 +131,14 @@ def _launch(problem: moe_layer.Problem, machine: Machine, form: Bits) -> Launch:
 
 
 def _tiles(
-    machine: Machine, counts: np.ndarray[Any, Any], shapes: tuple[tuple[int, int], ...], form: Bits
-) -> Iterator[tuple[tuple[int, int, int], float]]:
-    """Yield (tile_m, tile_n, stages) of grouped products with their estimate: rows of every expert, (n, k) of each."""
+    machine: Machine, counts: np.ndarray[Any, Any], shapes: tuple[tuple[int, int], ...], form: Bits, tile_k: int
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """Yield knobs of the tiles of grouped products with their estimate: rows of every expert, (n, k) of each.
+
+    All tiles have `tile_k` elements of k.
+    """
     a_bits, b_bits, dtype, expanded = form
     unit, roof = machine.spec.cores.matrix, Roof(machine)
-    tile_k = 128 if max(a_bits, b_bits) <= 8 or expanded else 64
     for tile_m in ROWS:
         if (tile_m % unit.m and unit.m % tile_m) or (tile_m > unit.m and tile_m >= 2 * int(counts.max())):
             continue
@@ -170,4 +168,4 @@ def _tiles(
                     end_ops=2 * tile_m * tile_n,
                 )
                 total += roof.phase_fs(items)
-            yield (tile_m, tile_n, int(stages)), total
+            yield {"tile_m": tile_m, "tile_n": tile_n, "tile_k": tile_k, "stages": int(stages)}, total

@@ -23,6 +23,7 @@ from workloads.buffers import allocate, contiguous_axis, operand
 from workloads.kernels.gemm_grid import Array, Grid, number_of
 from workloads.schedule import schedule
 
+LINE_BYTES = 128  # of k in a tile: what a swizzled line of operands takes
 Axes: TypeAlias = Mapping[str, tuple[Affine | int, Affine | int]]  # of a region
 
 

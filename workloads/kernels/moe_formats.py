@@ -36,6 +36,7 @@ from layouts.notation import NamedLayout, named
 from workloads.kernels.gemm_expansion import Stored
 from workloads.kernels.gemm_mx import FORMATS as MICROSCALED
 from workloads.kernels.gemm_mx import scale_buffer, scales_layout
+from workloads.kernels.gemm_tiles import LINE_BYTES
 
 E4M3 = Stored(1, "fp8_e4m3", 1, "")
 BLOCKS = Stored(1, "fp8_e4m3", BLOCK, "fp32")
@@ -55,6 +56,11 @@ class Operand:
     @property
     def per_byte(self) -> int:
         return self.stored.per_byte if self.stored else 1
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element in memory."""
+        return 8 // self.stored.per_byte if self.stored else 16
 
     def dtype(self, activations: str) -> str:
         """Return the type of elements in memory."""
@@ -102,6 +108,12 @@ class Format:
     def tile_k(self, wanted: int) -> int:
         """Return the elements of k in a tile: whole blocks of scales, of products that are promoted one."""
         return self.unit if self.promoted else round_up(wanted, self.unit)
+
+    def line(self, machine: Machine) -> int:
+        """Return the elements of k in a tile: a line of the wider operand, or a block where one is expanded."""
+        if self.expands and not self.is_native(machine):
+            return BLOCK
+        return LINE_BYTES * 8 // max(self.a.bits, self.b.bits)
 
     def is_native(self, machine: Machine) -> bool:
         """Return whether the machine's matrix unit applies the scales itself."""

@@ -148,19 +148,19 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
 
 def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
     """Yield knobs to try, see `tile_candidates`."""
-    yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form))
+    yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form, machine))
 
 
-def tile_candidates(problem: Routed, form: Format) -> Iterator[dict[str, Any]]:
+def tile_candidates(problem: Routed, form: Format, machine: Machine) -> Iterator[dict[str, Any]]:
     """Yield sizes of tiles to try, the best first: by how many rows an expert has on average.
 
     With few rows, reading weights is all the work: tiles are long along k, along which the weights of a row lie in
-    memory, and take long runs of it; rows of a tile are twice the average. With many rows tiles are square.
+    memory, and take long runs of it; rows of a tile are twice the average. With many rows tiles are a line deep.
     """
     rows = -(-problem.tokens * problem.topk // problem.experts)
     height = min(128, max(16, 1 << (2 * rows - 1).bit_length()))
     if height > MANY_ROWS:
-        shapes = [(128, 64), (64, 64), (32, 64)]
+        shapes = [(columns, form.line(machine)) for columns in (128, 64, 32)]
     else:
         shapes = [(128, 128), (64, 128)] if form.promoted else [(32, 512), (32, 256), (32, 128)]
     for tile_n, tile_k in shapes:

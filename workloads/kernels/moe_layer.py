@@ -145,7 +145,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
 
 def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
     """Yield knobs to try, the best first, see `moe_gemm.tile_candidates`."""
-    yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form))
+    yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form, machine))
 
 
 def _weight_layouts(problem: Problem, knobs: Knobs, seats: int) -> tuple[NamedLayout, NamedLayout]:

@@ -10,10 +10,10 @@ from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 from workloads.calls import BUILDERS, NotModelled, Row, call_of
 from workloads.calls.call import Variant
-from workloads.calls.experts import _routing
+from workloads.calls.experts import FORMATS, _routing
 from workloads.kernels.tuning.roof import Items, Roof
 
-H100, A100, L40S = (Machine(load_machine(name)) for name in ("h100-sxm", "a100-sxm", "l40s"))
+H100, A100, L40S, B200 = (Machine(load_machine(name)) for name in ("h100-sxm", "a100-sxm", "l40s", "b200-sxm"))
 ATTENTION = {"batch": 4, "q_len": 1, "kv_len": 4096, "heads_q": 32, "heads_kv": 8, "head_dim": 128}
 PREFILL = ATTENTION | {"q_len": 512, "kv_len": 512, "causal": 1}
 LATENT = {"batch": 4, "q_len": 1, "kv_len": 4096, "heads_q": 16, "head_dim": 576}
@@ -145,6 +145,16 @@ def test_schedules_come_by_their_estimates_the_best_of_each_family_first() -> No
     assert costs == sorted(costs)
     found = [variant for variant, _ in launch.fitting(H100, 2)]
     assert {variant.family for variant in found} == {"whole", "split"}
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize(
+    ("op", "sizes"), [("moe_grouped_gemm", EXPERTS), ("grouped_gemm", {"m": 128, "n": 512, "k": 512, "experts": 4})]
+)
+def test_schedules_of_experts_have_tiles_as_deep_as_a_line(dtype: str, op: str, sizes: dict[str, int]) -> None:
+    (launch,) = call_of(row(op, {"dtype": dtype}, sizes), B200).launches
+    form = launch.variants[0].problem.form
+    assert {variant.knobs.tile_k for variant in launch.variants} == {form.line(B200)}
 
 
 def test_a_schedule_that_does_not_fit_is_passed_over_and_none_at_all_is_an_error() -> None:

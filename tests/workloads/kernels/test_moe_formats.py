@@ -394,6 +394,24 @@ def test_a_tile_of_k_is_whole_blocks_and_keys_tell_formats_knobs_apart() -> None
     assert moe_gemm.canonical(problem, moe_gemm.Knobs(accumulators=2)) == moe_gemm.canonical(problem, moe_gemm.Knobs())
 
 
+@pytest.mark.parametrize(
+    ("form", "on_b200", "on_h100"),
+    [
+        ("16-bit", 64, 64),
+        ("fp8", 128, 128),
+        ("w8a8-block", 128, 128),
+        ("mxfp8", 128, 128),
+        ("nvfp4", 256, 128),
+        ("w4a8-mxfp4-mxfp8", 128, 128),
+        ("w4a16", 128, 128),
+        ("w4a16-mxfp4", 128, 128),
+    ],
+)
+def test_a_tile_is_as_deep_as_a_line_of_its_wider_operand(form: str, on_b200: int, on_h100: int) -> None:
+    """128 bytes; a block of 128 elements where the vector unit makes them 16 bits wide."""
+    assert [FORMATS[form].line(machine) for machine in (B200, H100)] == [on_b200, on_h100]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("tokens", "height"), [(16, 16), (128, 16), (300, 64), (4096, 128)])
 def test_suggested_tiles_fit_and_have_twice_the_rows_of_an_expert(form: str, tokens: int, height: int) -> None:

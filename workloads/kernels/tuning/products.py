@@ -24,6 +24,7 @@ from hwmodel.program import DTYPES as DTYPE_BYTES
 from layouts.catalog.scales import BLOCK
 from layouts.catalog.sizes import round_up
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv
+from workloads.kernels.gemm_tiles import LINE_BYTES
 from workloads.kernels.tuning.roof import Items, Roof
 
 TILES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 256)  # those libraries have, not only powers of two
@@ -31,7 +32,6 @@ LARGE_TILES = (320, 384, 512)  # more, where no cache is shared
 MOST_AREA, MOST_EDGES = 256 * 192, 448  # of a tile whose sums lie in registers
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 MOST_STAGES = 8
-LINE_BYTES = 128  # of k in a tile: what a swizzled line of operands takes
 LONG_LINES = (4, 2, 1)  # assumed: times the line, where no cache is shared; fewer banks of memory are met in long runs
 FEW_ROWS = 64  # assumed: up to here reading the weights is all the work on the shipped machines
 # for few rows: tiles of n and of k, and stages
