@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from explorer.files import require_place
 from explorer.text.json_text import Json, print_json
 
 
@@ -27,19 +28,15 @@ def predict(
     overrides = (
         tuple(sorted((name, str(value)) for name, value in settings.parse(",".join(sets or [])))) if sets else ()
     )
-    if out.suffix != ".parquet" or out.resolve() == table.resolve():
-        raise ValueError(f"--out: {out}; allowed: a name that ends in .parquet, and not the table's")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out: {out.parent} is no folder")
+    if out.suffix != ".parquet":
+        raise ValueError(f"--out: {out}: allowed: a name that ends in .parquet")
+    require_place(out, "--out", table)
     rows = tables.read_rows(table)
     with bar(not as_json) as progress:
         answers = tables.predict_rows(
             tables.rows_of(rows), machine, overrides, jobs=jobs or os.cpu_count() or 1, progress=progress
         )
-    try:
-        tables.write_parquet(tables.with_answers(rows, answers), out)
-    except OSError as error:  # it names the temporary file
-        raise OSError(error.errno, error.strerror, str(out)) from None
+    tables.write_parquet(tables.with_answers(rows, answers), out)
     if as_json:
         modelled = sum(answer.reason is None for answer in answers)
         print_json({"rows": len(answers), "modelled": modelled, "out": str(out)})

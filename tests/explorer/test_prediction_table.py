@@ -168,12 +168,18 @@ def test_the_command_writes_the_file_and_says_what_is_in_it(tmp_path: Path) -> N
     assert pd.read_parquet(out)["predicted_us"].notna().tolist() == [True, False]
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
-def test_the_table_that_is_asked_about_is_not_written_over(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        ("table.csv", "allowed: a name that ends in .parquet"),
+        ("table.parquet", "is the file that is read; allowed: another one"),
+    ],
+)
+def test_the_table_that_is_asked_about_is_not_written_over(tmp_path: Path, name: str, refusal: str) -> None:
     table = tmp_path / name
     TABLE[:1].to_csv(table, index=False)
     before = table.read_bytes()
     done = CliRunner().invoke(app, ["predict", str(table), "--machine", "h100-sxm", "--out", str(table)])
     assert isinstance(done.exception, ValueError)
-    assert str(done.exception) == f"--out: {table}; allowed: a name that ends in .parquet, and not the table's"
+    assert str(done.exception) == f"--out: {table}: {refusal}"
     assert table.read_bytes() == before
