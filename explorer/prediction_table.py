@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ UNREADABLE = (
 )  # fmt: skip
 MAX_ROWS = 1_000_000  # assumed: a table beyond it is taken for a slip
 ADDED = ("predicted_us", "bound_us", "limited_by", "knobs", "simulated", "reason")
+CARRIED = (
+    "latency_us",
+    "source",
+    "device",
+    "fw_version",
+    "gpus",
+    "msg_bytes",
+    "page_size",
+    "flops",
+    "bytes",
+    "achieved_tflops",
+    "achieved_gbps",
+)  # columns of measurements that no call depends on
+MAX_NAMED = 12  # columns of a warning
 NAMED_BY_KERNEL = ("elementwise", "fp8_absmax")  # whose `kernel` says what they do
 Overrides = tuple[tuple[str, str], ...]
 
@@ -65,6 +80,23 @@ def read_rows(path: Path) -> pd.DataFrame:
     if taken := [name for name in ADDED if name in table.columns]:
         raise ValueError(f"{path}: has a column {taken[0]} already, which the prediction would add")
     return table
+
+
+def passed_over(table: pd.DataFrame) -> str:
+    """Return in one line which columns of a table are not known, with the nearest of those that are; nothing if none.
+
+    Columns that no call depends on but that tables of measurements have are known.
+    """
+    known = (*NAMES, *SIZES, *CARRIED)
+    wrong = [str(name) for name in table.columns if name not in known]
+    if not wrong:
+        return ""
+    near = {name: get_close_matches(name.strip().lower(), known, 1) for name in wrong[:MAX_NAMED]}
+    named = [f"{name!r}" + (f" (did you mean {meant[0]!r}?)" if meant else "") for name, meant in near.items()]
+    more = f" and {len(wrong) - len(named)} more" if len(wrong) > len(named) else ""
+    many = len(wrong) > 1
+    shown = f"{'columns' if many else 'column'} {', '.join(named)}{more}"
+    return f"{shown} {'are not known and were' if many else 'is not known and was'} passed over"
 
 
 def rows_of(table: pd.DataFrame) -> list[Row | Answer]:
