@@ -14,13 +14,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from explorer.files import write_atomically
+from explorer.names import nearest
 from explorer.programs import machine_of
 from explorer.progress import Progress, silent
 from explorer.workers import workers
@@ -91,7 +91,7 @@ def passed_over(table: pd.DataFrame) -> str:
     wrong = [str(name) for name in table.columns if name not in known]
     if not wrong:
         return ""
-    near = {name: get_close_matches(name.strip().lower(), known, 1) for name in wrong[:MAX_NAMED]}
+    near = {name: nearest(name.strip(), known, 1) for name in wrong[:MAX_NAMED]}
     named = [f"{name!r}" + (f" (did you mean {meant[0]!r}?)" if meant else "") for name, meant in near.items()]
     more = f" and {len(wrong) - len(named)} more" if len(wrong) > len(named) else ""
     many = len(wrong) > 1
