@@ -4,10 +4,8 @@ import gzip
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
@@ -17,7 +15,6 @@ import pytest
 import yaml
 
 from explorer.cli import app as cli
-from explorer.storage.folder import rows_frame
 from hwmodel.spec import MACHINES
 from workloads.kernels import FAMILIES, KERNELS
 
@@ -469,29 +466,3 @@ def test_a_kernel_refuses_the_attention_it_does_not_know(rowhit: Rowhit, tmp_pat
     known = "rowhit: model: kernel decode-attention knows softmax attention over all tokens or a window only; "
     has = "deepseek-ai--DeepSeek-V3.2 has an indexer that chooses 2048 tokens, latent attention\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", known + has)
-
-
-def test_ctrl_c_keeps_what_was_done_and_the_same_command_continues(study_file: Path) -> None:
-    home = study_file.parent
-    study_file.write_text(STUDY.replace("points: 6", "points: 12"))
-    command = [sys.executable, "-m", "explorer.cli.app", "explore", str(study_file), "--jobs", "2"]
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    running = subprocess.Popen(
-        command, cwd=home, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    folder = home / "results" / "small"
-    lines = folder / "rows.jsonl"
-    deadline = time.monotonic() + 600  # far more than it takes: a busy machine is no reason to fail
-    while not (lines.exists() and lines.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    running.send_signal(signal.SIGINT)
-    output, errors = running.communicate(timeout=600)
-    stopped = "rowhit: stopped; what is done is kept in results/small, the same command continues\n"
-    assert (running.returncode, output, errors) == (130, "", stopped)
-    kept = rows_frame(folder)["key"].tolist()
-    assert kept
-    again = process("explore", str(study_file), "--jobs", "1", "--json", cwd=home)
-    assert again.returncode == 0, again.stderr
-    found = rows_frame(folder)["key"].tolist()
-    assert kept == found[: len(kept)]
-    assert len(found) == json.loads(again.stdout)["points"]
