@@ -71,7 +71,9 @@ def read_rows(path: Path) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the heading
             table = pd.read_csv(path, low_memory=False, nrows=MAX_ROWS + 1, index_col=False)
-    except UNREADABLE as error:
+    except (*UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file, not of what is compressed in it
+            raise
         raise ValueError(f"{path}: is no CSV table: {' '.join(str(error).split())}") from None
     if "op" not in table.columns:
         raise ValueError(f"{path}: has no column op; it has {', '.join(map(str, table.columns[:12]))}")

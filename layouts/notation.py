@@ -28,6 +28,7 @@ from layouts.shape import size as product_of
 
 NamedKey: TypeAlias = tuple[str, Key]
 
+TELLING = 3  # assumed: fewer characters begin a name by chance
 MAX_NOTATION = 4096  # assumed: characters of a notation text
 _FACTOR = re.compile(r"([A-Za-z_]\w*)(?:%([0-9]{1,18}))?(?://([0-9]{1,18}))?", re.ASCII)
 
@@ -35,7 +36,7 @@ _FACTOR = re.compile(r"([A-Za-z_]\w*)(?:%([0-9]{1,18}))?(?://([0-9]{1,18}))?", r
 def likeness(name: str, other: str) -> float:
     """Return how much like a typed name another is, in either case: 0 to 1, and 1 more where it begins with it."""
     typed, known = name[:80].lower(), other.lower()
-    begins = typed != "" and known.startswith(typed)
+    begins = len(typed) >= TELLING and known.startswith(typed)
     return SequenceMatcher(None, typed, known).ratio() + begins
 
 

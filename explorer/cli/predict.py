@@ -29,9 +29,7 @@ def predict(
     from explorer.progress import bar
     from explorer.study import settings
 
-    overrides = (
-        tuple(sorted((name, str(value)) for name, value in settings.parse(",".join(sets or [])))) if sets else ()
-    )
+    overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
     if out.suffix != ".parquet":
         raise ValueError(f"--out: {out}: allowed: a name that ends in .parquet")
     require_place(out, "--out", table)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from explorer.cli.options import Question, asks
-from explorer.files import require_place
+from explorer.files import require_folder, require_place
 
 
 @asks()
@@ -29,6 +29,8 @@ def timeline(
     from explorer.views import run_data
 
     require_place(out, "--out")
+    if pictures is not None:
+        require_folder(pictures, "--pictures")
     if not 0 < max_mb <= perfetto.MOST_MB:
         raise ValueError(f"--max-mb: {max_mb:g}; allowed: above 0, up to {perfetto.MOST_MB}")
     query = question.query()

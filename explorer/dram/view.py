@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer.files import require_place, write_atomically
+from explorer.files import require_folder, require_place, write_atomically
 from explorer.progress import announce_compiling
 from explorer.text.tables import align, percent
 from hwmodel.dram.config import DramConfig, config_names, load_config
@@ -87,6 +87,8 @@ def replayed(
     announce_compiling()
     if commands is not None:
         require_place(commands, "--commands", trace)
+    if pictures is not None:
+        require_folder(pictures, "--pictures")
     addresses, writes = read_trace(trace)
     try:
         result, dram = replay_trace(

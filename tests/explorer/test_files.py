@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from explorer.files import remove_temporaries, require_place, write_atomically, written_atomically
+from explorer.files import remove_temporaries, require_folder, require_place, write_atomically, written_atomically
 
 
 def test_two_who_write_a_file_at_once_each_write_a_whole_one(tmp_path: Path) -> None:
@@ -41,6 +41,16 @@ def test_a_place_for_a_file_is_in_a_folder_and_holds_no_folder_no_device_and_not
             require_place(path, "--out")
     with pytest.raises(ValueError, match=r"^--out: .*link.csv: is the file that is read; allowed: another one$"):
         require_place(tmp_path / "link.csv", "--out", table)
+
+
+def test_a_place_for_a_folder_is_one_or_can_become_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("new/deep"), Path(), tmp_path):
+        require_folder(path, "--pictures")
+    for path, file in ((Path("file"), Path("file")), (Path("file/deep"), tmp_path / "file")):
+        with pytest.raises(ValueError, match=rf"^--pictures: {path}: {file} is no folder; allowed: a folder, "):
+            require_folder(path, "--pictures")
 
 
 def test_a_file_that_cannot_be_written_is_named_by_its_own_path(tmp_path: Path) -> None:

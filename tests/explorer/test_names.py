@@ -24,6 +24,7 @@ def test_the_nearest_names_come_first_whatever_the_case(name: str, order: str) -
 def test_only_what_may_be_meant_is_asked_about() -> None:
     assert nearest("h100", MACHINES, 3) == ["h100-sxm", "h100-pcie", "gh200"]
     assert nearest("tpu", MACHINES, 3) == []
+    assert nearest("h", MACHINES, 3) == []  # which begins two of them
     assert unknown("machine", "tpu", MACHINES).startswith("unknown machine 'tpu': allowed: ")
     assert unknown("machine", "a100-smx", MACHINES).startswith(
         "unknown machine 'a100-smx': did you mean 'a100-sxm' or "

@@ -161,6 +161,16 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, text
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zip"])
+def test_a_table_that_is_not_compressed_as_its_name_says_is_named(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"table.csv{ending}"
+    path.write_text("op,m\ngemm,1\n")
+    with pytest.raises(ValueError, match=rf"^{path}: is no CSV table: "):
+        read_rows(path)
+    with pytest.raises(IsADirectoryError):
+        read_rows(tmp_path)
+
+
 def test_the_command_writes_the_file_and_says_what_is_in_it(tmp_path: Path) -> None:
     table, out = tmp_path / "table.csv", tmp_path / "out.parquet"
     TABLE[:2].to_csv(table, index=False)

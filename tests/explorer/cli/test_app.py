@@ -118,6 +118,11 @@ def test_help_loads_no_heavy_library() -> None:
         (("robust", "no-such-folder"), "no-such-folder: no results folder"),
         (("explore", "no-such-study.yaml"), "no-such-study.yaml: not readable: No such file or directory"),
         (("report", "no-such-folder"), "no-such-folder: no results folder"),
+        (("report", "/dev/null"), "/dev/null: no results folder: it has no study.json"),
+        (
+            ("predict", "t.csv", "--machine", "h100-sxm", "--out", "o.parquet", "--set", "tile=3"),
+            "--set tile=3: not a ",
+        ),
         (("explore", "no-such-study.yaml", "--cluster", "foo"), "--cluster 'foo': no address of a scheduler"),
         (("explore", "no-such-study.yaml", "--storage", "foo"), "--storage: it does not begin with postgresql://"),
         (("report", "no-such-folder", "--storage", "foo"), "--storage: it does not begin with postgresql://"),

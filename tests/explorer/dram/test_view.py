@@ -211,6 +211,7 @@ def test_configurations_are_listed_and_described(run: Any) -> None:
             ("replay", "mine.npz", *CONFIG, "--commands", "no/c.csv"),
             "--commands: no/c.csv: allowed: a file in a folder",
         ),
+        (("replay", "mine.npz", *CONFIG, "--pictures", "mine.npz/a"), "--pictures: mine.npz/a: "),
         (("replay", "mine.npz", *CONFIG, "--commands", "./mine.npz"), "--commands: mine.npz: is the file that is read"),
         (("replay", "mine.npz", *CONFIG, "--set", "organisation.bank_groups=64"), "rowhit: config ds3_hbm2: org"),
         (("replay", "mine.npz"), "--config"),

@@ -117,7 +117,7 @@ def test_keys_and_problems_are_told_apart() -> None:
     ("knobs", "message"),
     [
         (Knobs(tile_k=64), "^tile_k: 64; allowed: multiples of 128, a block of a scale"),
-        (Knobs(scales="m"), "^scales: unknown 'm'; known: m-major, k-major"),
+        (Knobs(scales="m"), "^scales: unknown 'm'; known: k-major, m-major"),
         (Knobs(tile_m=4096, tile_k=1024), "sized by tile_m=4096, tile_k=1024, stages=3"),
     ],
 )
