@@ -21,8 +21,28 @@ _TEMPORARY = ".tmp"
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that at any moment the file is the old one or the new one."""
-    with written_atomically(path) as file:
-        file.write(data)
+    try:
+        with written_atomically(path) as file:
+            file.write(data)
+    except OSError as error:  # it names the temporary file, or none
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def require_place(path: Path, option: str, *read: Path) -> None:
+    """Raise ValueError, naming the option, unless a file can stand at `path`, which is none of those that are read."""
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()):  # a folder, or /dev/null
+        raise ValueError(f"{option}: {path}: allowed: a file in a folder that is there")
+    if any(path.resolve() == other.resolve() for other in read):
+        raise ValueError(f"{option}: {path}: is the file that is read; allowed: another one")
+
+
+def require_folder(path: Path, option: str) -> None:
+    """Raise ValueError, naming the option, unless `path` is a folder or one can be made there."""
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise ValueError(
+            f"{option}: {path}: {there} is no folder; allowed: a folder, which is made where it is missing"
+        )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from explorer.files import write_atomically
+from explorer.names import nearest
 from explorer.programs import machine_of
 from explorer.progress import Progress, silent
 from explorer.workers import workers
@@ -34,6 +35,20 @@ UNREADABLE = (
 )  # fmt: skip
 MAX_ROWS = 1_000_000  # assumed: a table beyond it is taken for a slip
 ADDED = ("predicted_us", "bound_us", "limited_by", "knobs", "simulated", "reason")
+CARRIED = (
+    "latency_us",
+    "source",
+    "device",
+    "fw_version",
+    "gpus",
+    "msg_bytes",
+    "page_size",
+    "flops",
+    "bytes",
+    "achieved_tflops",
+    "achieved_gbps",
+)  # columns of measurements that no call depends on
+MAX_NAMED = 12  # columns of a warning
 NAMED_BY_KERNEL = ("elementwise", "fp8_absmax")  # whose `kernel` says what they do
 Overrides = tuple[tuple[str, str], ...]
 
@@ -56,7 +71,9 @@ def read_rows(path: Path) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # of rows that are longer than the heading
             table = pd.read_csv(path, low_memory=False, nrows=MAX_ROWS + 1, index_col=False)
-    except UNREADABLE as error:
+    except (*UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file, not of what is compressed in it
+            raise
         raise ValueError(f"{path}: is no CSV table: {' '.join(str(error).split())}") from None
     if "op" not in table.columns:
         raise ValueError(f"{path}: has no column op; it has {', '.join(map(str, table.columns[:12]))}")
@@ -65,6 +82,23 @@ def read_rows(path: Path) -> pd.DataFrame:
     if taken := [name for name in ADDED if name in table.columns]:
         raise ValueError(f"{path}: has a column {taken[0]} already, which the prediction would add")
     return table
+
+
+def passed_over(table: pd.DataFrame) -> str:
+    """Return in one line which columns of a table are not known, with the nearest of those that are; nothing if none.
+
+    Columns that no call depends on but that tables of measurements have are known.
+    """
+    known = (*NAMES, *SIZES, *CARRIED)
+    wrong = [str(name) for name in table.columns if name not in known]
+    if not wrong:
+        return ""
+    near = {name: nearest(name.strip(), known, 1) for name in wrong[:MAX_NAMED]}
+    named = [f"{name!r}" + (f" (did you mean {meant[0]!r}?)" if meant else "") for name, meant in near.items()]
+    more = f" and {len(wrong) - len(named)} more" if len(wrong) > len(named) else ""
+    many = len(wrong) > 1
+    shown = f"{'columns' if many else 'column'} {', '.join(named)}{more}"
+    return f"{shown} {'are not known and were' if many else 'is not known and was'} passed over"
 
 
 def rows_of(table: pd.DataFrame) -> list[Row | Answer]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hwmodel import units
-from layouts.notation import nearest_first
+from layouts.notation import likeness, nearest_first
 
 _KINDS = {
     "int": "an integer",
@@ -46,8 +45,8 @@ def unknown(kind: str, value: str, allowed: Iterable[str], ask: bool = False) ->
     `ask`: whether the one that it is most like is meant.
     """
     names = list(allowed)
-    near = get_close_matches(value, names, 1, LIKE) if ask else []
-    meant = f"did you mean {near[0]}? " if near else ""
+    near = max(names, key=lambda name: (likeness(value, name), name), default="") if ask else ""
+    meant = f"did you mean {near}? " if near and likeness(value, near) >= LIKE else ""
     return f"unknown {kind} {units.shown(value)}; {meant}known: {nearest_first(value, names, 12)}"
 
 

@@ -28,8 +28,16 @@ from layouts.shape import size as product_of
 
 NamedKey: TypeAlias = tuple[str, Key]
 
+TELLING = 3  # assumed: fewer characters begin a name by chance
 MAX_NOTATION = 4096  # assumed: characters of a notation text
 _FACTOR = re.compile(r"([A-Za-z_]\w*)(?:%([0-9]{1,18}))?(?://([0-9]{1,18}))?", re.ASCII)
+
+
+def likeness(name: str, other: str) -> float:
+    """Return how much like a typed name another is, in either case: 0 to 1, and 1 more where it begins with it."""
+    typed, known = name[:80].lower(), other.lower()
+    begins = len(typed) >= TELLING and known.startswith(typed)
+    return SequenceMatcher(None, typed, known).ratio() + begins
 
 
 def nearest_first(name: str, allowed: Iterable[str], most: int | None = None) -> str:
@@ -37,8 +45,7 @@ def nearest_first(name: str, allowed: Iterable[str], most: int | None = None) ->
 
     Of more than `most` the others are counted.
     """
-    short = name[:80]
-    names = sorted(allowed, key=lambda other: (-SequenceMatcher(None, short, other).ratio(), other))
+    names = sorted(allowed, key=lambda other: (-likeness(name, other), other))
     shown = names[:most]
     return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
 

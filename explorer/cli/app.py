@@ -73,15 +73,24 @@ def main() -> None:
         _fail(error.format_message())
     except BrokenPipeError:  # who reads has read enough, as `head` does
         _let_go()
-    except (ValueError, OSError) as error:
-        _fail(_one_line(error))
-    except MemoryError:
-        _fail("out of memory")
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except Exception as error:
+        if _comes_of_an_interruption(error):
+            sys.exit(130)
+        if not isinstance(error, ValueError | OSError | MemoryError):
+            raise
+        _fail("out of memory" if isinstance(error, MemoryError) else _one_line(error))
     if not arguments:
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _comes_of_an_interruption(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error: where a class is made Python 3.11 turns it into a RuntimeError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _let_go() -> NoReturn:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from explorer.files import require_place, write_atomically
 from explorer.text.json_text import Json, print_json
 
 
@@ -27,11 +28,12 @@ def layout(
     as_json: Json = False,
 ) -> None:
     """Explain, translate or draw a layout; count its bank conflicts."""
-    from explorer.files import write_atomically
     from explorer.text import layout as layout_view
 
     if machine is not None and draw is None:
         raise ValueError("--machine: says whose address map is drawn; give --draw too")
+    if draw is not None:
+        require_place(draw, "--draw")
     named = layout_view.element_of(text)
     width = element_bytes or (named[1] if named is not None else 2)
     found, facts = layout_view.facts_of(text, layout_view.extents(shape) if shape is not None else None)
@@ -41,10 +43,7 @@ def layout(
         facts["conflicts"] = layout_view.conflicts_of(found, conflicts, width)
     if draw is not None:
         page = layout_view.page_of(found, text, width, machine, conflicts)
-        try:
-            write_atomically(draw, page.encode())
-        except OSError as error:  # it names the temporary file
-            raise OSError(error.errno, error.strerror, str(draw)) from None
+        write_atomically(draw, page.encode())
         facts["page"] = str(draw)
     if as_json:
         print_json(facts)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from explorer.files import require_place
 from explorer.text.json_text import Json, print_json
 
 
@@ -19,29 +21,30 @@ def predict(
     jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Predict the time of every row of a table of kernels. The best schedule, what bounds it, or why there is none."""
+    """Predict the time of every row of a table of kernels. The best schedule, what bounds it, or why there is none.
+
+    Exit status 1 if no row can be modelled.
+    """
     from explorer import prediction_table as tables
     from explorer.progress import bar
     from explorer.study import settings
 
-    overrides = (
-        tuple(sorted((name, str(value)) for name, value in settings.parse(",".join(sets or [])))) if sets else ()
-    )
-    if out.suffix != ".parquet" or out.resolve() == table.resolve():
-        raise ValueError(f"--out: {out}; allowed: a name that ends in .parquet, and not the table's")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out: {out.parent} is no folder")
+    overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
+    if out.suffix != ".parquet":
+        raise ValueError(f"--out: {out}: allowed: a name that ends in .parquet")
+    require_place(out, "--out", table)
     rows = tables.read_rows(table)
+    if found := tables.passed_over(rows):
+        print(f"rowhit: warning: {table}: {found}", file=sys.stderr)
     with bar(not as_json) as progress:
         answers = tables.predict_rows(
             tables.rows_of(rows), machine, overrides, jobs=jobs or os.cpu_count() or 1, progress=progress
         )
-    try:
-        tables.write_parquet(tables.with_answers(rows, answers), out)
-    except OSError as error:  # it names the temporary file
-        raise OSError(error.errno, error.strerror, str(out)) from None
+    tables.write_parquet(tables.with_answers(rows, answers), out)
+    modelled = sum(answer.reason is None for answer in answers)
     if as_json:
-        modelled = sum(answer.reason is None for answer in answers)
         print_json({"rows": len(answers), "modelled": modelled, "out": str(out)})
     else:
         print("\n".join([*tables.summary(answers, rows), str(out)]))
+    if answers and not modelled:
+        raise typer.Exit(1)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from explorer.cli.options import Engine, Question, asks, say_engine
+from explorer.files import require_place, write_atomically
 from explorer.text.json_text import Json, print_json
 
 if TYPE_CHECKING:
     from explorer.explain import Explanation
-    from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
 
@@ -27,16 +27,17 @@ def run(
     from explorer import evaluate, programs
     from explorer.text import run as run_view
     from explorer.text import tables
+    from hwmodel.saving import archive
 
-    if save is not None and (not save.parent.is_dir() or save.is_dir()):
-        raise ValueError(f"--save: {save}: allowed: a file in a folder that is there")
+    if save is not None:
+        require_place(save, "--save")
     query = question.query()
     with programs.suggesting(query):
         saved, knobs = evaluate.saved_run(query, engine), programs.knobs(query)
     assert saved.result is not None
     metrics = saved.result.metrics()
     if save is not None:
-        write_saved(save, saved)
+        write_atomically(save, archive(saved))
     say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     if as_json:
         source = programs.batch_source(query)
@@ -48,17 +49,6 @@ def run(
             print(line)
         print()
         print(run_view.run_text(metrics))
-
-
-def write_saved(path: Path, saved: Saved) -> None:
-    """Write a run to a file that is whole or absent."""
-    from explorer.files import write_atomically
-    from hwmodel.saving import archive
-
-    try:
-        write_atomically(path, archive(saved))
-    except OSError as error:  # it names the temporary file
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @asks(kernel="")

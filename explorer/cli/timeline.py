@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from explorer.cli.options import Question, asks
+from explorer.files import require_folder, require_place
 
 
 @asks()
@@ -27,8 +28,9 @@ def timeline(
     from explorer.text import tables
     from explorer.views import run_data
 
-    if not out.parent.is_dir() or out.is_dir():
-        raise ValueError(f"--out: {out}: allowed: a file in a folder that is there")
+    require_place(out, "--out")
+    if pictures is not None:
+        require_folder(pictures, "--pictures")
     if not 0 < max_mb <= perfetto.MOST_MB:
         raise ValueError(f"--max-mb: {max_mb:g}; allowed: above 0, up to {perfetto.MOST_MB}")
     query = question.query()

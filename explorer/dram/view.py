@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from explorer.files import write_atomically
+from explorer.files import require_folder, require_place, write_atomically
 from explorer.progress import announce_compiling
 from explorer.text.tables import align, percent
 from hwmodel.dram.config import DramConfig, config_names, load_config
@@ -86,8 +86,10 @@ def replayed(
     from hwmodel.dram.replay_result import replay_trace
 
     announce_compiling()
-    if commands is not None and commands.is_dir():
-        raise ValueError(f"--commands {commands}: a folder; give the name of a file")
+    if commands is not None:
+        require_place(commands, "--commands", trace)
+    if pictures is not None:
+        require_folder(pictures, "--pictures")
     addresses, writes = read_trace(trace)
     try:
         result, dram = replay_trace(
@@ -137,10 +139,18 @@ def replay_text(config: DramConfig, result: Replay, asked: Mapping[str, Any]) ->
         ("commands", f"{r.act:,} ACT, {r.pre:,} PRE, {r.rd:,} RD, {r.wr:,} WR{held}, {r.ref:,} REF"),
         ("read latency", latency),
     ]
-    pace = f", {asked['gap_ns']:g} ns apart" if asked["gap_ns"] else ""
+    pace = _pace(result, asked["gap_ns"])
     changes = "".join(f", {path} = {value}" for path, value in asked["settings"].items())
     offered = f"{Path(asked['trace']).name}, accesses of {asked['access_bytes']} B in order{pace}"
     return f"{offered}, on {config.name}{changes}: {config.description}\n{align(rows)}"
+
+
+def _pace(result: Replay, gap_ns: float) -> str:
+    """Return how far apart accesses are offered, and what was simulated where that is another gap."""
+    if result.simulated_gap_ns == gap_ns:
+        return f", {gap_ns:.9g} ns apart" if gap_ns else ""
+    ticks = "1 tick" if result.gap_ticks == 1 else f"{result.gap_ticks:,} ticks"
+    return f", {gap_ns:.9g} ns apart (simulated: {ticks}, {result.simulated_gap_ns:.9g} ns)"
 
 
 def checked(config: DramConfig, trace: Path) -> dict[str, Any]:
@@ -243,7 +253,6 @@ def _write_commands(path: Path, config: DramConfig, commands: Array) -> Path:
         stack_id, member = divmod(bank, per_group) if bank >= 0 else (-1, -1)
         lines.append(f"{tick},{COMMANDS[command]},{channel},{pc},{stack_id},{group},{member},{row}")
     data = ("\n".join(lines) + "\n").encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
 

@@ -94,6 +94,8 @@ def whatif(
     if not isinstance(sweep, Mapping | None):
         raise ValueError(f"sweep: {str(sweep)[:40]!r}: allowed: values by path")
     changes, axes = [_settings(change) for change in variants], axes_of(sweep or {})
+    if not against and () in changes:
+        raise ValueError(f"variants[{changes.index(())}]: changes nothing; allowed: changes of the baseline")
     if not (changes or axes or against):
         raise ValueError("whatif: give variants, or a sweep")
     with workers(jobs) as executor:

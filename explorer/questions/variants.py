@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from explorer.progress import Progress, silent
 from explorer.query import MACHINE_PREFIX, Query, Scalar
-from explorer.questions.answer import Answer
+from explorer.questions.answer import Answer, RunKey
 from explorer.questions.crossing import Costs, Crossing, flips
 from explorer.questions.fidelity import Measured, for_objective
 from explorer.questions.goal import TIME_ALONE, Goal, with_bound
@@ -86,6 +86,11 @@ class Cell:
     gap: float | None
     reason: str = ""
 
+    @property
+    def keys(self) -> list[RunKey]:
+        """What the answers are identified by."""
+        return [answer.key for answer in self.answers]
+
     def said(self, what: Callable[[Answer], str]) -> str:
         """Return what the answers say, once where they say the same."""
         return ", ".join(dict.fromkeys(what(answer) for answer in self.answers))
@@ -111,8 +116,22 @@ class Table:
 
     @property
     def sentences(self) -> list[str]:
-        """Where designs cross, in words."""
-        return [crossing.sentence for crossing in self.crossings]
+        """Where designs cross, and which are the same, in words."""
+        from explorer.text.whatif import same_sentences
+
+        return [*(crossing.sentence for crossing in self.crossings), *same_sentences(self)]
+
+    @property
+    def same(self) -> list[int | None]:
+        """For every cell the first design that is the same at its point, None where there is none before it.
+
+        What is the same is the program, for every workload, and the machine.
+        """
+        found = []
+        for place, cell in enumerate(self.cells):
+            before = self.cells[place - cell.design : place] if cell.answers else ()
+            found.append(next((other.design for other in before if other.keys == cell.keys), None))
+        return found
 
     def at(self, point: Sequence[str]) -> list[Cell]:
         """Return the designs at a point."""
@@ -125,10 +144,11 @@ class Table:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a record per cell: axes, design, numbers, what limits, key, validation, and how it came about."""
-        return [self._row(cell, self.cells[place - cell.design]) for place, cell in enumerate(self.cells)]
+        same = self.same
+        return [self._row(cell, self.cells[place - cell.design], same[place]) for place, cell in enumerate(self.cells)]
 
-    def _row(self, cell: Cell, first: Cell) -> dict[str, Any]:
-        """Return the record of a cell; `first`: the first design at its point."""
+    def _row(self, cell: Cell, first: Cell, same: int | None) -> dict[str, Any]:
+        """Return the record of a cell; `first`: the first design at its point; `same`: the design it is the same as."""
         head: dict[str, Any] = dict(zip((axis.path for axis in self.axes), map(_typed, cell.at), strict=True))
         head |= {"design": self.designs[cell.design].label, "reason": cell.reason}
         if not cell.answers:
@@ -142,6 +162,7 @@ class Table:
             **{name: numbers[name] for name in names if name in numbers},
             "gap": cell.gap,
             "difference": change,
+            "same_as": None if same is None else self.designs[same].label,
             "limited_by": cell.said(lambda answer: answer.limited_by),
             "how": cell.said(lambda answer: answer.how),
             "validated": all(answer.validated for answer in cell.answers),
@@ -165,10 +186,11 @@ class Table:
         variants = [
             {
                 "set": dict(self.designs[cell.design].values),
+                "same_as": None if same is None else self.designs[same].label,
                 **with_nulls(nested(found)),
                 "difference": nested(differences(numbers[0], found)),
             }
-            for cell, found in zip(self.cells[1:], numbers[1:], strict=True)
+            for cell, found, same in zip(self.cells[1:], numbers[1:], self.same[1:], strict=True)
         ]
         baseline = with_nulls(nested(numbers[0]))
         about = [_about(answer) for cell in self.cells for answer in cell.answers]
@@ -355,9 +377,10 @@ def _crossings(table: Table, queries: Queries, asking: _Asking, defaults: Mappin
     axis, others = table.axes[along], [axis for place, axis in enumerate(table.axes) if place != along]
     for held in itertools.product(*(other.values for other in others)):
         fixed = tuple(zip(others, held, strict=True))
+        line = [table.at((*held[:along], value, *held[along:])) for value in axis.values]
         for number, design in enumerate(table.designs[1:], 1):
-            found = _costs_along(table, along, held, number)
-            if not found:
+            found = _costs_along(axis, line, number)
+            if not found or all(cells[number].keys == cells[0].keys for cells in line):
                 continue
             pair = (design, table.designs[0])
 
@@ -375,12 +398,10 @@ def _crossings(table: Table, queries: Queries, asking: _Asking, defaults: Mappin
             yield Crossing(*names, axis.path, *ends, changes, begins, where, doubt, goal)
 
 
-def _costs_along(table: Table, along: int, held: tuple[str, ...], number: int) -> list[tuple[Decimal, Costs]]:
+def _costs_along(axis: Axis, line: Sequence[Sequence[Cell]], number: int) -> list[tuple[Decimal, Costs]]:
     """Return the costs of a design and of the first one at the points of an axis where both can run, in order."""
-    axis = table.axes[along]
     found = []
-    for value, at in zip(axis.values, axis.numbers or (), strict=True):
-        cells = table.at((*held[:along], value, *held[along:]))
+    for cells, at in zip(line, axis.numbers or (), strict=True):
         one, other = cells[number].cost, cells[0].cost
         if one is not None and other is not None:
             found.append((at, (one, other)))

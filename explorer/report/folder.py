@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from explorer.files import write_atomically
-from explorer.report.page import SCRIPT, footer, page, sections
+from explorer.report.page import GENERATOR, SCRIPT, footer, page, sections
 from explorer.report.points import points_csv, points_table
+from explorer.storage.folder import STUDY
 from explorer.study.objective import OBJECTIVES
 from explorer.summary import Summary, summarise_frames
 from explorer.text.tables import align, at_most, result_table, signed, verdict
@@ -36,10 +37,9 @@ def write_report(folder: Path) -> Path:
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write the report of several results folders into `out`, made where it is missing; return the first page's path.
 
-    Raises ValueError where a folder has no results, and where `out` is one of them.
+    Raises ValueError where a folder has no results, and where `out` holds anything but an earlier comparison.
     """
-    if any(out.resolve() == folder.resolve() for folder in folders):
-        raise ValueError(f"--out: {out}: is one of the results; choose another folder")
+    _check_place(out)
     studies = [read(folder, name) for folder, name in zip(folders, named(folders), strict=True)]
     found = {PAGE: comparison_page(studies)}
     for place, study in enumerate(studies, start=1):
@@ -48,12 +48,32 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     return _write(out, found)
 
 
+def _check_place(out: Path) -> None:
+    """Raise ValueError unless a comparison can be written into `out` and nothing there is lost."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"--out: {out}: is a file; allowed: a folder")
+    if (out / STUDY).exists():
+        raise ValueError(f"--out: {out}: is a results folder; choose another one")
+    others = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
+    if others and not _is_ours(out / PAGE):
+        raise ValueError(f"--out: {out}: not empty and no comparison (it has {others[0]}); choose another folder")
+
+
+def _is_ours(page: Path) -> bool:
+    if not page.is_file():
+        return False
+    with page.open("rb") as file:
+        return GENERATOR.encode() in file.read(1024)
+
+
 def _write(folder: Path, pages: Mapping[str, str]) -> Path:
     from plotly.offline import get_plotlyjs
 
-    write_atomically(folder / SCRIPT, get_plotlyjs().encode())
-    for name, text in pages.items():
+    for name, text in pages.items():  # the first page first, so that from now on the folder is known for what it is
         write_atomically(folder / name, text.encode())
+    write_atomically(folder / SCRIPT, get_plotlyjs().encode())
     return folder / PAGE
 
 

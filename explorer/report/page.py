@@ -18,6 +18,7 @@ from explorer.views.look import DETERMINISTIC, shielded
 from explorer.views.view import Picture
 
 SCRIPT = "plotly.min.js"
+GENERATOR = '<meta name="generator" content="rowhit">'  # by which a page is known
 LIMITS = "What is modelled, and what is not, stands in the README; assumed numbers are marked in every machine's file."
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -34,7 +35,7 @@ CONFIG = {"displaylogo": False, "showSendToCloud": False}  # no button that uplo
 
 def page(title: str, body: Iterable[str], links: Mapping[str, str] | None = None, script: str | None = None) -> str:
     """Return a page; `links` are the pages beside it by name, `script` is plotly.js where it is not beside the page."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8">{GENERATOR}<title>{html.escape(title)}</title><style>{STYLE}</style>'
     head += f'<script src="{SCRIPT}"></script>' if script is None else f"<script>{script}</script>"
     anchors = (f'<a href="{html.escape(file)}">{html.escape(name)}</a>' for name, file in (links or {}).items())
     menu = f"<nav>{''.join(anchors)}</nav>\n" if links else ""

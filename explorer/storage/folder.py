@@ -67,7 +67,7 @@ def read_identity(folder: Path) -> Identity:
     """Return what the results folder belongs to; ValueError when it is not a results folder."""
     try:
         return _identity(json.loads((folder / STUDY).read_bytes()), folder / STUDY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder}: no results folder: it has no {STUDY}") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{folder / STUDY}: damaged; remove the folder or choose another") from None

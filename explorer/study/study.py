@@ -221,12 +221,12 @@ class Study(_Section):
         parse_constraints(texts)
         return texts
 
-    @field_validator("target")
+    @field_validator("target", mode="before")
     @classmethod
-    def _percentage(cls, text: str | None) -> str | None:
-        if text is not None and not _PERCENT.fullmatch(text):
-            raise ValueError(f"{text[:40]!r}; allowed: a percentage such as 2 %")
-        return text
+    def _percentage(cls, value: object) -> object:
+        if value is not None and not (isinstance(value, str) and _PERCENT.fullmatch(value)):
+            raise ValueError(f"{repr(value)[:40]}; allowed: a percentage such as 2 %")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:

@@ -16,6 +16,8 @@ from explorer.text.tables import align, number, percent, signed
 
 Rows = list[list[str]]
 SHOWN = 3  # of lines that say the same of different points
+SAME_RUN = "the same program on the same machine"
+SAME = "same"  # where a difference would stand
 
 
 def table_text(table: Table) -> str:
@@ -54,13 +56,16 @@ def _compared(table: Table) -> Rows:
     first, *others = (per_unit(all_numbers(cell.metrics)) for cell in table.cells)
     titles = [", ".join(f"{path}={value}" for path, value in design.values.items()) for design in table.designs]
     rows = [["", titles[0] or "baseline", *(cell for title in titles[1:] for cell in (title or "baseline", "")), ""]]
-    changes = [differences(first, numbers) for numbers in others]
+    changes = [
+        None if same == 0 else differences(first, numbers) for numbers, same in zip(others, table.same[1:], strict=True)
+    ]
     for name in dict.fromkeys(name for numbers in (first, *others) for name in numbers if not name.endswith("_hash")):
         if not any(numbers.get(name) for numbers in (first, *others)):
             continue
         cells = [name, number(name, first.get(name, ""))]
         for shown, difference in zip(others, changes, strict=True):
-            cells += [number(name, shown.get(name, "")), signed(difference.get(name))]
+            change = SAME if difference is None else signed(difference.get(name))
+            cells += [number(name, shown.get(name, "")), change]
         rows.append([*cells, ""])
     return rows
 
@@ -82,8 +87,30 @@ def _cells(cell: Cell, first: Cell | None, shown: Callable[[float], str]) -> Ite
     cost, start = cell.cost, None if first is None else first.cost
     yield "cannot run" if cost is None else shown(cost)
     if first is not None:
-        yield "" if cost is None or not start else signed(cost / start - 1)
+        change = "" if cost is None or not start else signed(cost / start - 1)
+        yield SAME if change and cell.keys == first.keys else change
     yield "" if cell.gap is None else percent(cell.gap)
+
+
+def same_sentences(table: Table) -> Iterator[str]:
+    """Yield which designs are the same as an earlier one, and which points of the axes are the same to a design."""
+    pairs: dict[tuple[int, int], list[str]] = {}
+    points: dict[tuple[int, str], list[str]] = {}
+    for cell, same in zip(table.cells, table.same, strict=True):
+        at = _at(table, cell)
+        if same is not None:
+            pairs.setdefault((cell.design, same), []).append(at)
+        elif cell.answers:
+            points.setdefault((cell.design, str(cell.keys)), []).append(at)
+    labels = [design.label for design in table.designs]
+    for (design, first), where in pairs.items():
+        points_of_it = "" if len(where) == len(table.points) else f" at {listed(where)}"
+        yield f"{labels[design]} is the same as {labels[first]}{points_of_it}: {SAME_RUN}"
+    alike = [(labels[design], where) for (design, _), where in points.items() if len(where) > 1]
+    for label, where in alike[:SHOWN]:
+        yield f"{label} is the same at {listed(where)}: {SAME_RUN}"
+    if len(alike) > SHOWN:
+        yield f"and {len(alike) - SHOWN} more groups of points that are the same"
 
 
 def _refused(table: Table) -> Iterator[str]:
@@ -106,9 +133,13 @@ def _told(table: Table, head: str, text: Callable[[Answer], str]) -> Iterator[st
 
 
 def _point(table: Table, cell: Cell) -> str:
-    at = [f"{axis.path} {value}" for axis, value in zip(table.axes, cell.at, strict=True)]
+    at = _at(table, cell)
     label = [table.designs[cell.design].label] if len(table.designs) > 1 or not at else []
-    return " ".join([*at, *label])
+    return " ".join([*([at] if at else []), *label])
+
+
+def _at(table: Table, cell: Cell) -> str:
+    return " ".join(f"{axis.path} {value}" for axis, value in zip(table.axes, cell.at, strict=True))
 
 
 def listed(points: Iterable[str]) -> str:

@@ -41,7 +41,8 @@ class Replay:
     commands, of one bank and of all. `forwarded_reads`: reads served by a waiting burst of the same address;
     `coalesced_writes` likewise; both are in no other count. `held_writes`: bursts that the controller still holds at
     the end, which per-bank queues do with a few; they are in no other count but `bandwidth_fraction`, which they may
-    lift above 1. `avg_read_latency_ns` is 0 without reads. `latencies` only where a log was kept.
+    lift above 1. `avg_read_latency_ns` is 0 without reads. `gap_ticks` from one access to the next, at least, the gap
+    that was simulated. `latencies` only where a log was kept.
     """
 
     ticks: int
@@ -59,6 +60,8 @@ class Replay:
     forwarded_reads: int
     coalesced_writes: int
     held_writes: int
+    gap_ticks: int
+    simulated_gap_ns: float
     latencies: Latencies | None = None
 
     def record(self) -> dict[str, int | float]:
@@ -89,7 +92,7 @@ def replay_trace(
     gap_ticks = _gap_ticks(config, gap_fs, len(checked))
     dram = config.dram(log_bursts=log_bursts, record_commands=record_commands)
     ticks = replay(dram, trace(checked, writes, access_bytes), gap_ticks, fast_forward)
-    return result_of(config, dram, ticks, len(checked) * access_bytes), dram
+    return _result_of(config, dram, ticks, len(checked) * access_bytes, gap_ticks), dram
 
 
 def check_accesses(config: DramConfig, addresses: Array, writes: Array, access_bytes: int) -> Array:
@@ -127,7 +130,7 @@ def _gap_ticks(config: DramConfig, gap_fs: int, accesses: int) -> int:
     return int(gap_ticks)
 
 
-def result_of(config: DramConfig, dram: Dram, ticks: int, size_bytes: int) -> Replay:
+def _result_of(config: DramConfig, dram: Dram, ticks: int, size_bytes: int, gap_ticks: int) -> Replay:
     """Return what a replay that took `ticks` for accesses of `size_bytes` in all came to."""
     s = dram.statistics()
     tick_ns = Fraction(10**9) / config.timing.tick_hz
@@ -147,6 +150,8 @@ def result_of(config: DramConfig, dram: Dram, ticks: int, size_bytes: int) -> Re
         forwarded_reads=s.merged_reads,
         coalesced_writes=s.merged_writes,
         held_writes=dram.waiting,
+        gap_ticks=gap_ticks,
+        simulated_gap_ns=float(gap_ticks * tick_ns),
         latencies=_latencies(dram, tick_ns),
     )
 

@@ -292,6 +292,7 @@ def test_the_command_writes_a_trace_and_says_what_it_did(rowhit: Rowhit, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--out", "a.json", "--pictures", "/dev/null"), "--pictures: /dev/null: /dev/null is no folder; allowed: "),
         (("--out", "no/a.json"), "--out: no/a.json: allowed: a file in a folder that is there"),
         (("--out", "a.json", "--max-mb", "0"), "--max-mb: 0; allowed: above 0"),
         (("--out", "a.json", "--max-mb", "nan"), "--max-mb: nan; allowed: above 0"),

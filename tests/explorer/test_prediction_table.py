@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from explorer.predict import predict
 from explorer.prediction_table import (
     ADDED,
     Answer,
+    passed_over,
     predict_rows,
     read_rows,
     rows_of,
@@ -159,6 +161,16 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, text
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zip"])
+def test_a_table_that_is_not_compressed_as_its_name_says_is_named(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"table.csv{ending}"
+    path.write_text("op,m\ngemm,1\n")
+    with pytest.raises(ValueError, match=rf"^{path}: is no CSV table: "):
+        read_rows(path)
+    with pytest.raises(IsADirectoryError):
+        read_rows(tmp_path)
+
+
 def test_the_command_writes_the_file_and_says_what_is_in_it(tmp_path: Path) -> None:
     table, out = tmp_path / "table.csv", tmp_path / "out.parquet"
     TABLE[:2].to_csv(table, index=False)
@@ -168,12 +180,55 @@ def test_the_command_writes_the_file_and_says_what_is_in_it(tmp_path: Path) -> N
     assert pd.read_parquet(out)["predicted_us"].notna().tolist() == [True, False]
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
-def test_the_table_that_is_asked_about_is_not_written_over(tmp_path: Path, name: str) -> None:
+def test_a_table_of_which_no_row_can_be_modelled_is_written_and_ends_with_status_1(tmp_path: Path) -> None:
+    table, out = tmp_path / "table.csv", tmp_path / "out.parquet"
+    command = ["predict", str(table), "--machine", "h100-sxm", "--out", str(out), "--jobs", "1"]
+    table.write_text("op,dtype,m\ngem,bf16,64\n")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert done.stdout.startswith("0 of 1 rows modelled\n")
+    assert pd.read_parquet(out)["reason"].str.startswith("op 'gem' has no call; known: gemm, ").all()
+    table.write_text("op,dtype,m\n")
+    assert CliRunner().invoke(app, command).exit_code == 0  # of no rows none has failed
+
+
+def test_columns_that_are_not_known_are_named_once_and_those_of_measurements_are_known(tmp_path: Path) -> None:
+    table, out = tmp_path / "table.csv", tmp_path / "out.parquet"
+    TABLE[1:2].to_csv(table, index=False)
+    command = ["predict", str(table), "--machine", "h100-sxm", "--out", str(out), "--jobs", "1"]
+    assert CliRunner().invoke(app, command).stderr == ""
+    TABLE[1:2].rename(columns={"rows": " Rows", "device": "remark"}).to_csv(table, index=False)
+    said = "columns 'remark', ' Rows' (did you mean 'rows'?) are not known and were passed over"
+    assert CliRunner().invoke(app, command).stderr == f"rowhit: warning: {table}: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["op", "kvlen"], "column 'kvlen' (did you mean 'kv_len'?) is not known and was passed over"),
+        (["op", *"ABCDEFGHIJKLMN"], "'L' and 2 more are not known and were passed over"),
+    ],
+)
+def test_one_line_names_the_first_columns_that_are_not_known(names: list[str], said: str) -> None:
+    assert passed_over(pd.DataFrame(columns=names)).endswith(said)
+
+
+def test_all_columns_of_the_measured_table_are_known(data_file: Callable[[str], Path]) -> None:
+    assert passed_over(read_rows(data_file("kernels/measured.csv.gz"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal"),
+    [
+        ("table.csv", "allowed: a name that ends in .parquet"),
+        ("table.parquet", "is the file that is read; allowed: another one"),
+    ],
+)
+def test_the_table_that_is_asked_about_is_not_written_over(tmp_path: Path, name: str, refusal: str) -> None:
     table = tmp_path / name
     TABLE[:1].to_csv(table, index=False)
     before = table.read_bytes()
     done = CliRunner().invoke(app, ["predict", str(table), "--machine", "h100-sxm", "--out", str(table)])
     assert isinstance(done.exception, ValueError)
-    assert str(done.exception) == f"--out: {table}; allowed: a name that ends in .parquet, and not the table's"
+    assert str(done.exception) == f"--out: {table}: {refusal}"
     assert table.read_bytes() == before

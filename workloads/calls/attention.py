@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.machine import Machine
+from layouts.notation import nearest_first
 from workloads.calls.call import (
     MAX_QUERIES,
     MAX_TOKENS,
@@ -87,7 +88,7 @@ def _dtypes(row: Row) -> tuple[str, str]:
     """Return the types of results and of the cache. Raises NotModelled for others than 16 bits and fp8."""
     kv = row.names.get("kv_dtype", "")
     if kv not in CACHES:
-        raise NotModelled(f"{row.op}: kv_dtype {kv!r} has no kernel; known: {', '.join(filter(None, CACHES))}")
+        raise NotModelled(f"{row.op}: kv_dtype {kv!r} has no kernel; known: {nearest_first(kv, filter(None, CACHES))}")
     dtype = "bf16" if row.dtype == "fp8" else row.float_dtype()
     if dtype == "fp32":
         raise NotModelled(f"{row.op}: dtype 'float32' has no kernel")

@@ -12,6 +12,7 @@ from typing import Any
 
 from hwmodel.machine import Machine
 from hwmodel.program import Program
+from layouts.notation import nearest_first
 from workloads.kernels import KERNELS
 
 SIZES = (
@@ -65,7 +66,7 @@ class Row:
     def unknown_dtype(self, known: Iterable[str]) -> NotModelled:
         """Return what is said of a type for which there is no kernel."""
         said = f"{self.dtype!r} has no kernel" if self.dtype else "is missing"
-        return NotModelled(f"{self.op}: dtype {said}; known: {', '.join(known)}")
+        return NotModelled(f"{self.op}: dtype {said}; known: {nearest_first(self.dtype, known)}")
 
     def float_dtype(self) -> str:
         """Return the dtype of a row of 16 or 32 bits in this project's words. Raises NotModelled for others."""

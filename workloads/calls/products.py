@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hwmodel.machine import Machine
+from layouts.notation import nearest_first
 from workloads.calls.call import DTYPES, MAX_RESULTS, Call, Launch, NotModelled, Row, Variant, ranked, require_within
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise
 from workloads.kernels.tuning import products
@@ -58,7 +59,7 @@ def problem_of(dtype: str, m: int, n: int, k: int) -> tuple[str, Any]:
     if dtype == "nvfp4":
         return "gemm-nvfp4", gemm_mx.Problem(m, n, k, "nvfp4")
     said = f"{dtype!r} has no kernel" if dtype else "is missing"
-    raise NotModelled(f"gemm: dtype {said}; known: {', '.join((*DTYPES, *NARROW))}")
+    raise NotModelled(f"gemm: dtype {said}; known: {nearest_first(dtype, (*DTYPES, *NARROW))}")
 
 
 def product(name: str, kernel: str, problem: Any, machine: Machine) -> Launch:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from hwmodel.machine import Machine
+from layouts.notation import nearest_first
 from workloads.calls.call import Call, Launch, NotModelled, Row, Variant
 from workloads.kernels import activation, elementwise, norm, quantise, residual_add, softmax
 
@@ -60,7 +61,7 @@ def function_call(row: Row, machine: Machine) -> Call:
     rows, columns = row.need("rows", "cols")
     dtype, name = row.float_dtype(), row.names.get("kernel", "")
     if name not in FUNCTIONS:
-        raise NotModelled(f"elementwise: kernel {name!r} is no known function; known: {', '.join(FUNCTIONS)}")
+        raise NotModelled(f"elementwise: kernel {name!r} is no known function; known: {nearest_first(name, FUNCTIONS)}")
     operation, other = FUNCTIONS[name]
     problem = elementwise.Problem(rows, columns, dtype, operation, other)
     moved = (1 + len(problem.sources)) * rows * columns

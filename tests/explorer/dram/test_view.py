@@ -82,6 +82,18 @@ def test_latencies_are_kept_on_request(run: Any, trace: Path) -> None:
     assert record["p50_read_latency_ns"] <= record["p99_read_latency_ns"] <= record["max_read_latency_ns"]
 
 
+def test_a_gap_that_is_no_whole_number_of_ticks_is_said_as_it_was_simulated(run: Any, trace: Path) -> None:
+    config = ("--config", "ram2_hbm3_rh32")  # ticks of 312.5 ps
+    for asked, ticks, simulated, said in (
+        ("10", 32, 10.0, "10 ns apart, on"),
+        ("10.1", 33, 10.3125, "10.1 ns apart (simulated: 33 ticks, 10.3125 ns), on"),
+        ("0.3", 1, 0.3125, "0.3 ns apart (simulated: 1 tick, 0.3125 ns), on"),
+    ):
+        assert said in run("dram", "replay", trace, *config, "--gap-ns", asked)[1]
+        record = json.loads(run("dram", "replay", trace, *config, "--gap-ns", asked, "--json")[1])
+        assert (record["gap_ns"], record["gap_ticks"], record["simulated_gap_ns"]) == (float(asked), ticks, simulated)
+
+
 def test_a_set_value_a_gap_and_a_size_of_access_change_the_result(run: Any, trace: Path, tmp_path: Path) -> None:
     def ticks(*options: str) -> int:
         return int(json.loads(run("dram", "replay", trace, *CONFIG, "--json", *options)[1])["ticks"])
@@ -112,7 +124,7 @@ def test_the_commands_of_a_replay_pass_the_check_and_a_changed_one_does_not(
 ) -> None:
     # a read that the activate before it holds up; HBM3 waits a tick more for the edge, so that 2 less are 1 too few
     trace = saved(tmp_path / "reads.npz", np.arange(200, dtype=np.uint64) * 64, np.zeros(200, bool))
-    path = tmp_path / "out" / name
+    path = tmp_path / name
     status, text, _ = run("dram", "replay", trace, "--config", config, "--commands", path)
     assert (status, text.splitlines()[-1]) == (0, str(path))
     status, text, _ = run("dram", "check", path, "--config", config)
@@ -208,7 +220,16 @@ def test_configurations_are_listed_and_described(run: Any) -> None:
         ),
         (("replay", "none.npz", *CONFIG), "none.npz: No such file"),
         (("replay", "/dev/zero", *CONFIG), "/dev/zero: not a regular file"),
-        (("replay", "mine.npz", *CONFIG, "--commands", "."), "--commands .: a folder; give"),
+        (
+            ("replay", "mine.npz", *CONFIG, "--commands", "."),
+            "--commands: .: allowed: a file in a folder that is there",
+        ),
+        (
+            ("replay", "mine.npz", *CONFIG, "--commands", "no/c.csv"),
+            "--commands: no/c.csv: allowed: a file in a folder",
+        ),
+        (("replay", "mine.npz", *CONFIG, "--pictures", "mine.npz/a"), "--pictures: mine.npz/a: "),
+        (("replay", "mine.npz", *CONFIG, "--commands", "./mine.npz"), "--commands: mine.npz: is the file that is read"),
         (("replay", "mine.npz", *CONFIG, "--set", "organisation.bank_groups=64"), "rowhit: config ds3_hbm2: org"),
         (("replay", "mine.npz"), "--config"),
         (("check", "none.csv", *CONFIG), "none.csv: No such file"),

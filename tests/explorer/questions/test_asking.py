@@ -114,6 +114,8 @@ def test_a_base_that_is_none_is_one_line() -> None:
         explorer.whatif(3)
     with pytest.raises(ValueError, match=r"^variants: '3': allowed: a list of changes"):
         explorer.whatif(GEMM, 3)
+    with pytest.raises(ValueError, match=r"^variants\[1\]: changes nothing; allowed: changes of the baseline"):
+        explorer.whatif(GEMM, [{"tile_k": 32}, {}])
     with pytest.raises(ValueError, match=r"^results: 'None': allowed: the folder that explore wrote"):
         explorer.robust(None)
 

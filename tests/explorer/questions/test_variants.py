@@ -167,6 +167,41 @@ def test_the_crossing_is_where_whole_numbers_change_the_better_design(fake: Modu
     ]
 
 
+def test_what_is_the_same_run_is_called_so_instead_of_a_change_of_nothing(fake: ModuleType) -> None:
+    table = asked(fake, "tile=32", "tile=64", "tile=64,stages=2", "stages=3")
+    first, one, other, another = table.record()["variants"]
+    assert [each["same_as"] for each in (first, one, other, another)] == ["baseline", None, "tile=64", None]
+    lines = str(table).splitlines()
+    assert next(line for line in lines if line.startswith("time_us")).split()[5] == "same"
+    assert "+0.0 %" not in next(line for line in lines if line.startswith("bound_us")).split("same")[0]
+    assert table.sentences == [
+        "tile=32 is the same as baseline: the same program on the same machine",
+        "tile=64,stages=2 is the same as tile=64: the same program on the same machine",
+    ]
+    assert all(sentence in lines for sentence in table.sentences)
+
+
+def test_what_is_the_same_all_along_an_axis_neither_beats_nor_never_beats_the_other(fake: ModuleType) -> None:
+    table = asked(fake, "stages=2", sweep=("tile=16..64*2",))
+    assert table.crossings == ()
+    assert table.sentences == ["stages=2 is the same as baseline: the same program on the same machine"]
+    assert [row["same_as"] for row in table.rows()] == [None, "baseline"] * 3
+    assert ["same" in line.split() for line in str(table).splitlines()[2:5]] == [True] * 3
+
+
+def test_points_of_an_axis_that_are_the_same_run_are_named(fake: ModuleType) -> None:
+    table = asked(fake, sweep=("layout=page head,page  head,head page",))
+    assert table.sentences == [
+        "baseline is the same at layout page head, layout page  head: the same program on the same machine"
+    ]
+
+
+def test_of_many_points_that_are_the_same_a_few_are_named_and_the_rest_counted(fake: ModuleType) -> None:
+    sentences = asked(fake, sweep=("tile=16,20,24,28,32", "layout=head page,head  page")).sentences
+    assert len(sentences) == 4
+    assert sentences[-1] == "and 2 more groups of points that are the same"
+
+
 def test_designs_that_never_cross_say_which_is_better(fake: ModuleType) -> None:
     never = asked(fake, "layout=page head", sweep=("tile=16..128*2",), against="layout=head page").sentences
     assert never == ["layout=page head never beats layout=head page at tile 16 to 128"]

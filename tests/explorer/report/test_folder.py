@@ -113,8 +113,28 @@ def test_several_results_are_compared_in_a_folder_of_their_own(
     assert bars["best found"] == best
     assert f"fake-study (2): {microseconds(best[1])}" in "".join(Page(pages["report.html"]).text)
     assert {trace["name"] for trace in found["convergence"]} == {read(results).sampler, "random"}
-    with pytest.raises(ValueError, match="is one of the results"):
-        write_comparison([results, other], other)
+
+
+def test_a_comparison_writes_over_nothing_but_an_earlier_one(results: Path, tmp_path: Path) -> None:
+    def refusal(out: Path) -> str:
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        with pytest.raises(ValueError) as refused:  # noqa: PT011
+            write_comparison([results, results], out)
+        assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        return str(refused.value)
+
+    assert refusal(results).endswith("is a results folder; choose another one")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / PAGE).write_text("<!DOCTYPE html><title>my own report</title>")
+    assert refusal(mine).endswith("mine: not empty and no comparison (it has report.html); choose another folder")
+    assert refusal(mine / PAGE).endswith("report.html: is a file; allowed: a folder")
+    (mine / PAGE).unlink()
+    first = write_comparison([results, results], mine)
+    (mine / "notes.txt").write_text("mine")
+    text = first.read_text()
+    assert write_comparison([results, results], mine).read_text() == text
+    assert (mine / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["study.json", "points.parquet", "space.parquet"])

@@ -108,6 +108,7 @@ def test_a_workload_takes_from_the_study_what_it_does_not_give(tmp_path: Path) -
         ({"objective": "speed"}, "unknown objective 'speed'"),
         ({"objectives": ["time_us", "time_us"]}, "stands there twice"),
         ({"objective": "time_us", "objectives": ["energy_pj"]}, "give one of 'objective' and 'objectives'"),
+        ({"target": 2}, " 2; allowed: a percentage such as 2 %"),
         ({"target": "fast"}, "'fast'; allowed: a percentage such as 2 %"),
     ],
 )

@@ -158,7 +158,10 @@ def test_a_hostile_title_is_escaped_in_the_page() -> None:
         (("4:1", "--shape", "4"), "says its shape itself"),
         (("affine_map<(d0) -> (d0)>", "--shape", "four"), "--shape 'four': expected extents"),
         (("(" * 60_000,), "tuples nest deeper than 32 levels"),
-        (("4:1", "--draw", "no/such/folder.html"), "rowhit: no/such/folder.html: No such file"),
+        (
+            ("4:1", "--draw", "no/such/folder.html"),
+            "rowhit: --draw: no/such/folder.html: allowed: a file in a folder that is there",
+        ),
         (("4:1", "--machine", "npu-hbm3"), "give --draw too"),
         (("f32[-3,4]",), "dimension -3 is not allowed"),
         (("(0,4):(1,1)", "--conflicts", "lanes=1:2"), "has no elements"),

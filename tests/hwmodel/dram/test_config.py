@@ -131,7 +131,7 @@ def test_the_description_survives_as_a_summary_with_its_sources() -> None:
         (at("address_map.hash", []), "unknown key 'address_map.hash'; known: address_map.hashes"),
         (at("organisation.channels", 2), "unknown key 'organisation.channels'"),
         (at("organisation.row", 2), "unknown key 'organisation.row'; known: organisation.rows"),
-        (at("timing.nRCD", 2), "unknown key 'timing.nRCD'; known: timing.nRC, timing.nRCDRD"),
+        (at("timing.nRCD", 2), "unknown key 'timing.nRCD'; known: timing.nRCDRD, timing.nRCDWR, timing.nRC"),
         (without("standard"), "standard: missing"),
         (without("policy.scheduler"), "policy.scheduler: missing"),
         (without("address_map.fields"), "address_map.fields: missing"),
