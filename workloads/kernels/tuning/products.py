@@ -39,7 +39,8 @@ LONG_LINES = (4, 2, 1)  # assumed: times the line, where no cache is shared; few
 FEW_ROWS = 64  # assumed: up to here reading the weights is all the work on the shipped machines
 # for few rows: tiles of n and of k, and stages
 FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
-FEW_LONG_K = (4096, 2048, 1024, *FEW_K)  # assumed: where no cache is shared
+FEW_LONG_K = (1024, *FEW_K)  # assumed: where no cache is shared
+FEW_LONGEST_K = (4096, 2048, *FEW_LONG_K)  # assumed: there, of weights that are multiplied as they come
 CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
 
@@ -237,19 +238,22 @@ def _few(form: Form, problem: Any, machine: Machine, rows: int) -> list[Cut]:
     """Return cuts of few rows: with an estimate close to the least one, most stages and small tiles first, then others.
 
     The others are in order of their estimates; those of one stage, where cores load nothing while they multiply, come
-    last. `rows` of a tile of a lie in the scratchpad.
+    last. `rows` of a tile of a lie in the scratchpad. What is expanded holds its stages longer than the estimate knows:
+    fewer stages or longer tiles are no use there.
     """
     roof, cores = Roof(machine), machine.spec.cores
     shared = machine.spec.shared_cache is not None
     height, channels = round_up(problem.m, cores.matrix.m), Channels(machine, problem.n, problem.k * form.bits[1] // 8)
-    wanted = FEW_K if shared else FEW_LONG_K
+    wanted = FEW_K if shared else FEW_LONG_K if form.widened_bytes else FEW_LONGEST_K
     depths = {form.line} if form.promoted else {round_up(min(depth, problem.k), form.unit) for depth in wanted}
     found = []
     for tile_n, tile_k, parts in product_of(FEW_N, sorted(depths, reverse=True), SPLITS):
         if parts > 1 and (problem.k < 2 * parts * tile_k or -(-problem.n // tile_n) * parts > 2 * cores.count):
             continue
         stages = max(1, _stages(form, rows, tile_n, tile_k, machine))
-        cut = Cut(height, tile_n, tile_k, min(stages, FEW_STAGES) if shared else stages, parts)
+        if shared:
+            stages = FEW_STAGES if form.widened_bytes else min(stages, FEW_STAGES)
+        cut = Cut(height, tile_n, tile_k, stages, parts)
         items = _few_items(form, problem, cut, machine, channels)
         stops = stages == 1 and (items.count > cores.count or items.tiles > 1)
         estimate = roof.phase_fs(items)
