@@ -37,6 +37,8 @@ class Channels:
 
     def share(self, rows: int, run_bytes: float, parts: int = 1, part_bytes: float = 0.0) -> float:
         """Return the share of channels that runs of so many bytes lie in, one where each part of each row begins."""
+        if self._count == 1:
+            return 1.0
         pieces, there = max(1, round(run_bytes / self._piece_bytes)), self._of[:rows]
         found = there[:, :pieces]
         if parts > 1 and pieces < there.shape[1]:

@@ -246,13 +246,15 @@ def _few(form: Form, problem: Any, machine: Machine, rows: int) -> list[Cut]:
     height, channels = round_up(problem.m, cores.matrix.m), Channels(machine, problem.n, problem.k * form.bits[1] // 8)
     wanted = FEW_K if shared else FEW_LONG_K if form.widened_bytes else FEW_LONGEST_K
     depths = {form.line} if form.promoted else {round_up(min(depth, problem.k), form.unit) for depth in wanted}
+    sizes = list(product_of(FEW_N, sorted(depths, reverse=True)))
+    room = {size: max(1, _stages(form, rows, *size, machine)) for size in sizes}
+    if shared:
+        room = {size: FEW_STAGES if form.widened_bytes else min(room[size], FEW_STAGES) for size in sizes}
     found = []
-    for tile_n, tile_k, parts in product_of(FEW_N, sorted(depths, reverse=True), SPLITS):
+    for (tile_n, tile_k), parts in product_of(sizes, SPLITS):
         if parts > 1 and (problem.k < 2 * parts * tile_k or -(-problem.n // tile_n) * parts > 2 * cores.count):
             continue
-        stages = max(1, _stages(form, rows, tile_n, tile_k, machine))
-        if shared:
-            stages = FEW_STAGES if form.widened_bytes else min(stages, FEW_STAGES)
+        stages = room[tile_n, tile_k]
         cut = Cut(height, tile_n, tile_k, stages, parts)
         items = _few_items(form, problem, cut, machine, channels)
         stops = stages == 1 and (items.count > cores.count or items.tiles > 1)

@@ -64,11 +64,14 @@ class Roof:
         self.launch_fs = spec.launch.latency
         self.dma, self.has_cache = cores.dma, cache is not None
         self.vector_fs = self.cycle_fs / cores.vector.alu
+        self._mac_fs: dict[str, float] = {}
 
     def mac_fs(self, dtype: str) -> float:
         """Return the time of a multiply-accumulate on one core's matrix unit, in long kernels."""
-        rate = self.machine.spec.cores.matrix.rate(dtype)
-        return self.cycle_fs * 100 / (rate.macs_per_cycle * (rate.sustained_percent or 100))
+        if dtype not in self._mac_fs:
+            rate = self.machine.spec.cores.matrix.rate(dtype)
+            self._mac_fs[dtype] = self.cycle_fs * 100 / (rate.macs_per_cycle * (rate.sustained_percent or 100))
+        return self._mac_fs[dtype]
 
     def least_fs(self, macs: int, dtype: str, moved_bytes: int, on_vector: bool = False) -> float:
         """Return what no schedule can be faster than: all cores multiply at their rate, all pins of memory move."""
