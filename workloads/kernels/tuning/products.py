@@ -17,14 +17,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product as product_of
+from math import ceil
 from typing import Any
 
 from hwmodel.machine import Machine
 from hwmodel.program import DTYPES as DTYPE_BYTES
+from hwmodel.spec import DmaSpec
 from layouts.catalog.scales import BLOCK
 from layouts.catalog.sizes import round_up
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv
 from workloads.kernels.gemm_tiles import LINE_BYTES
+from workloads.kernels.tuning.channels import Channels
 from workloads.kernels.tuning.roof import Items, Roof
 
 TILES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 256)  # those libraries have, not only powers of two
@@ -37,7 +40,8 @@ FEW_ROWS = 64  # assumed: up to here reading the weights is all the work on the 
 # for few rows: tiles of n and of k, and stages
 FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
 FEW_LONG_K = (1024, *FEW_K)  # assumed: where no cache is shared
-CLOSE = 1.03  # assumed: estimates so many times the least one do not tell which is best
+FEW_LONGEST_K = (4096, 2048, *FEW_LONG_K)  # assumed: there, of weights that are multiplied as they come
+CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
 
 
@@ -136,7 +140,8 @@ def candidates(problem: Any, machine: Machine, **given: Any) -> Iterator[Any]:
     """Yield knobs to try, the most promising first, with some `given`; small tiles behind them."""
     form = form_of(problem, **given)
     if problem.m <= FEW_ROWS and form.bits[1] < 16 and _products(problem) == 1:
-        yield from (form.made(cut) for cut in _few(form, problem, machine))
+        height = round_up(problem.m, machine.spec.cores.matrix.m)
+        yield from (form.made(cut) for cut in _few(form, problem, machine, height))
     yield from (choice.knobs for choice in ranked(problem, machine, **given))
     rows = round_up(problem.m, machine.spec.cores.matrix.m)
     last = {"expanded": 1} if form.widened_bytes else {}
@@ -149,7 +154,7 @@ def few_rows(problem: gemm.Problem, machine: Machine) -> Iterator[gemv.Knobs]:
     """Yield knobs of `gemv` to try, the most promising first."""
     bits = _bits(problem.dtype)
     form = Form(_gemv_knobs, (bits, bits), problem.dtype, LINE_BYTES * 8 // bits)
-    yield from (form.made(cut) for cut in _few(form, problem, machine))
+    yield from (form.made(cut) for cut in _few(form, problem, machine, problem.m))
 
 
 def _gemv_knobs(tile_m: int, **knobs: Any) -> gemv.Knobs:
@@ -229,36 +234,62 @@ def _reduction_fs(parts_bytes: int, roof: Roof) -> float:
     return roof.launch_fs + 2 * roof.latency_fs + parts_bytes * max(roof.shared_fs, roof.port_fs / roof.cores)
 
 
-def _few(form: Form, problem: Any, machine: Machine) -> list[Cut]:
+def _few(form: Form, problem: Any, machine: Machine, rows: int) -> list[Cut]:
     """Return cuts of few rows: with an estimate close to the least one, most stages and small tiles first, then others.
 
-    The others are in order of their estimates.
+    The others are in order of their estimates; those of one stage, where cores load nothing while they multiply, come
+    last. `rows` of a tile of a lie in the scratchpad. What is expanded holds its stages longer than the estimate knows:
+    fewer stages or longer tiles are no use there.
     """
     roof, cores = Roof(machine), machine.spec.cores
-    m, n, k, height = problem.m, problem.n, problem.k, round_up(problem.m, cores.matrix.m)
     shared = machine.spec.shared_cache is not None
-    wanted = FEW_K if shared else FEW_LONG_K
-    depths = {form.line} if form.promoted else {round_up(min(depth, k), form.unit) for depth in wanted}
+    height, channels = round_up(problem.m, cores.matrix.m), Channels(machine, problem.n, problem.k * form.bits[1] // 8)
+    wanted = FEW_K if shared else FEW_LONG_K if form.widened_bytes else FEW_LONGEST_K
+    depths = {form.line} if form.promoted else {round_up(min(depth, problem.k), form.unit) for depth in wanted}
+    sizes = list(product_of(FEW_N, sorted(depths, reverse=True)))
+    room = {size: max(1, _stages(form, rows, *size, machine)) for size in sizes}
+    if shared:
+        room = {size: FEW_STAGES if form.widened_bytes else min(room[size], FEW_STAGES) for size in sizes}
     found = []
-    for tile_n, tile_k, parts in product_of(FEW_N, sorted(depths, reverse=True), SPLITS):
-        stages = FEW_STAGES if shared else max(1, _stages(form, height, tile_n, tile_k, machine))
-        tiles = -(-n // tile_n)
-        if parts > 1 and (k < 2 * parts * tile_k or tiles * parts > 2 * cores.count):
+    for (tile_n, tile_k), parts in product_of(sizes, SPLITS):
+        if parts > 1 and (problem.k < 2 * parts * tile_k or -(-problem.n // tile_n) * parts > 2 * cores.count):
             continue
-        steps = -(-k // (tile_k * parts))
-        deep = k / (steps * parts)  # the last tile of k is shorter than the others
-        items = Items(
-            count=tiles * parts,
-            tiles=steps,
-            macs=height * tile_n * deep,
-            dtype=form.rate,
-            tile_bytes=(tile_n * form.bits[1] + m * form.bits[0]) * deep / 8,
-            unique_bytes=n * k * form.bits[1] / 8,
-            stages=stages,
-            vector_ops=2 * tile_n * deep * cores.vector.alu / cores.vector.convert if form.widened_bytes else 0,
-            loads=form.loads,
-        )
-        estimate = roof.phase_fs(items) + (_reduction_fs(4 * m * n * parts, roof) if parts > 1 else 0)
-        found.append((estimate, Cut(height, tile_n, tile_k, stages, parts)))
-    close = CLOSE * min(estimate for estimate, _ in found)
-    return [cut for _, cut in sorted(found, key=lambda pair: (max(close, pair[0]), -pair[1].stages))]
+        stages = room[tile_n, tile_k]
+        cut = Cut(height, tile_n, tile_k, stages, parts)
+        items = _few_items(form, problem, cut, machine, channels)
+        stops = stages == 1 and (items.count > cores.count or items.tiles > 1)
+        estimate = roof.phase_fs(items)
+        if parts > 1:
+            estimate += _reduction_fs(4 * problem.m * problem.n * parts, roof)
+        found.append((stops, estimate, cut))
+    close = CLOSE * min(found, key=lambda each: each[:2])[1]
+    order = sorted(found, key=lambda each: (each[0], max(close, each[1]), -each[2].stages))
+    return [cut for *_, cut in order]
+
+
+def _requests(rows: int, run_bytes: float, dma: DmaSpec) -> int:
+    """Return how many requests of memory rows take, a run of each."""
+    return ceil(rows * run_bytes / min(dma.request_bytes, dma.max_runs * run_bytes))
+
+
+def _few_items(form: Form, problem: Any, cut: Cut, machine: Machine, channels: Channels) -> Items:
+    """Return the items of a cut of few rows."""
+    cores, dma, m = machine.spec.cores, machine.spec.cores.dma, problem.m
+    steps = -(-problem.k // (cut.tile_k * cut.split_k))
+    deep = problem.k / (steps * cut.split_k)  # the last tile of k is shorter than the others
+    run_a, run_b = deep * form.bits[0] / 8, deep * form.bits[1] / 8
+    requests = _requests(m, run_a, dma) + _requests(cut.tile_n, run_b, dma)
+    in_flight = min(cut.stages, steps, max(1, dma.max_outstanding / requests))
+    return Items(
+        count=-(-problem.n // cut.tile_n) * cut.split_k,
+        tiles=steps,
+        macs=cut.tile_m * cut.tile_n * deep,
+        dtype=form.rate,
+        tile_bytes=cut.tile_n * run_b + m * run_a,
+        unique_bytes=problem.n * problem.k * form.bits[1] / 8,
+        stages=cut.stages,
+        vector_ops=2 * cut.tile_n * deep * cores.vector.alu / cores.vector.convert if form.widened_bytes else 0,
+        loads=form.loads,
+        requests=requests + form.loads - 2,
+        channels=channels.share(cut.tile_n, in_flight * run_b, cut.split_k, steps * run_b),
+    )

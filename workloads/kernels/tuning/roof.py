@@ -1,7 +1,15 @@
 """Closed-form times by which schedules are ranked before any is run; no result is made of them.
 
-A phase of equal items takes waves of them: each core takes `tiles` after one another, a tile as long as the slowest of
-matrix unit, vector unit, port, its share of the shared cache and of main memory, and of what latency lets through.
+A phase of equal items takes waves of them, the last of which may leave cores idle: those that work share the cache and
+main memory. Each takes `tiles` after one another, a tile as long as the slowest of matrix unit, vector unit, port, its
+share of the shared cache and of main memory, and of what latency lets through: so many stages, or so many requests of
+the engine, are in flight.
+
+Where the tiles of a core lie in a share of main memory's channels only, cores wait for one another: by as much as so
+many customers at 1 / share equal stations of a closed queueing network, of which n customers at s stations keep
+n / (n + s - 1) busy.
+
+Not modelled: that requests queue at memory before it is full, and that a stage is held while its tile is multiplied.
 """
 
 from __future__ import annotations
@@ -17,7 +25,8 @@ class Items:
     """A phase: `count` items of `tiles` tiles. Per tile: multiply-accumulates, vector operations, bytes loaded.
 
     `unique_bytes` come from main memory in the phase as a whole; `end_bytes` are loaded and stored, and `end_ops`
-    vector operations done, once per item. `loads` is in how many descriptors a tile comes.
+    vector operations done, once per item. `loads` is in how many descriptors a tile comes, `requests` in how many
+    requests of memory at least. `channels` is the share of main memory's channels that one core has tiles in flight of.
     """
 
     count: int
@@ -32,6 +41,8 @@ class Items:
     end_ops: float = 0.0
     on_vector: bool = False
     loads: int = 2
+    requests: int = 0
+    channels: float = 1.0
 
 
 class Roof:
@@ -48,12 +59,19 @@ class Roof:
         # of a byte that any core loads: without a cache, each core's tiles come from main memory by themselves
         self.shared_fs = FS_PER_SECOND / cache.bandwidth if cache else self.memory_fs
         self.latency_fs = 2 * spec.noc.latency + (cache.miss_latency if cache else 0)
+        # of a load from main memory: a row is opened, and its first burst read
+        self.load_fs = self.latency_fs + (_access_fs(machine) if peak else 0)
         self.launch_fs = spec.launch.latency
+        self.dma, self.has_cache = cores.dma, cache is not None
+        self.vector_fs = self.cycle_fs / cores.vector.alu
+        self._mac_fs: dict[str, float] = {}
 
     def mac_fs(self, dtype: str) -> float:
         """Return the time of a multiply-accumulate on one core's matrix unit, in long kernels."""
-        rate = self.machine.spec.cores.matrix.rate(dtype)
-        return self.cycle_fs * 100 / (rate.macs_per_cycle * (rate.sustained_percent or 100))
+        if dtype not in self._mac_fs:
+            rate = self.machine.spec.cores.matrix.rate(dtype)
+            self._mac_fs[dtype] = self.cycle_fs * 100 / (rate.macs_per_cycle * (rate.sustained_percent or 100))
+        return self._mac_fs[dtype]
 
     def least_fs(self, macs: int, dtype: str, moved_bytes: int, on_vector: bool = False) -> float:
         """Return what no schedule can be faster than: all cores multiply at their rate, all pins of memory move."""
@@ -61,21 +79,29 @@ class Roof:
         return max(macs * mac_fs / self.cores, moved_bytes * self.memory_fs)
 
     def phase_fs(self, items: Items) -> float:
-        """Return the estimate of a phase, with its launch."""
-        waves = -(-items.count // self.cores)
-        active = min(items.count, self.cores)
-        vector = self.machine.spec.cores.vector.alu
-        mac_fs = self.cycle_fs / vector if items.on_vector else self.mac_fs(items.dtype)
-        dma = self.machine.spec.cores.dma
-        requests = max(items.loads, items.tile_bytes / dma.request_bytes)
-        tile_fs = max(
+        """Return the estimate of a phase, with its launch, in whole femtoseconds: what is alike compares as equal."""
+        dma, vector_fs = self.dma, self.vector_fs
+        requests = max(items.loads, items.requests, items.tile_bytes / dma.request_bytes)
+        least_fs = max(
             (items.loads * dma.issue_cycles + requests * dma.request_cycles) * self.cycle_fs,
-            items.macs * mac_fs,
-            items.vector_ops * self.cycle_fs / vector,
-            items.tile_bytes * self.port_fs,
-            items.tile_bytes * self.shared_fs * active,
-            items.unique_bytes * self.memory_fs / (waves * max(1, items.tiles)),
-            (self.latency_fs + items.tile_bytes * self.port_fs) / items.stages,
+            items.macs * (vector_fs if items.on_vector else self.mac_fs(items.dtype)),
+            items.vector_ops * vector_fs,
         )
-        end_fs = items.end_bytes * self.port_fs + items.end_ops * self.cycle_fs / vector
-        return self.launch_fs + self.latency_fs + waves * (items.tiles * tile_fs + end_fs)
+        port_fs, shared_fs = items.tile_bytes * self.port_fs, items.tile_bytes * self.shared_fs
+        unique_fs = items.unique_bytes * self.memory_fs / (items.count * max(1, items.tiles))
+        memory_fs = unique_fs if self.has_cache else max(unique_fs, shared_fs)
+        whole, rest = divmod(items.count, self.cores)
+        tiles_fs = 0.0
+        for waves, active in ((whole, self.cores), (1, rest)):
+            if waves and active:
+                come_fs = max(port_fs, shared_fs * active, memory_fs * (active + 1 / items.channels - 1))
+                staged_fs = (self.load_fs + come_fs) / items.stages
+                asked_fs = (requests * self.load_fs + come_fs) / dma.max_outstanding
+                tiles_fs += waves * items.tiles * max(least_fs, come_fs, staged_fs, asked_fs)
+        end_fs = items.end_bytes * self.port_fs + items.end_ops * vector_fs
+        return round(self.launch_fs + self.load_fs + tiles_fs + (whole + bool(rest)) * end_fs)
+
+
+def _access_fs(machine: Machine) -> int:
+    timing = machine.timing
+    return machine.ticks_to_fs(timing.nRCDRD + timing.nCL + timing.nBL)

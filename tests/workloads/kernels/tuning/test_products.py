@@ -19,6 +19,7 @@ from workloads.step import model_steps
 
 MACHINES = {name: Machine(load_machine(name)) for name in ("h100-sxm", "npu-hbm3")}
 H100, NPU = MACHINES.values()
+MI300X, B200 = (Machine(load_machine(name)) for name in ("mi300x", "b200-sxm"))
 ROWS = {"gemm": "bfloat16", "gemm-w8a8-block": "fp8_block", "gemm-w4a16": "int4_wo"}  # dtype of a row, by kernel
 
 
@@ -106,12 +107,46 @@ def test_without_a_shared_cache_one_row_takes_no_longer_than_two() -> None:
     assert times[0] <= times[1]
 
 
+def time_fs(problem: gemm.Problem, knobs: gemv.Knobs, machine: Machine) -> int:
+    return simulate(gemv.compile(problem, knobs, machine, 0), machine).makespan_fs
+
+
+WIDE = [(1, 5120, 1024), (2, 1792, 4096), (8, 2048, 2048), (16, 2880, 2880), (32, 1792, 4096), (8, 10240, 1024)]
+
+
+@pytest.mark.parametrize("machine", [H100, NPU, MI300X, B200], ids=lambda machine: machine.spec.name)
+@pytest.mark.parametrize("sizes", WIDE)
+def test_few_rows_are_not_cut_so_that_finer_tiles_would_be_faster(
+    machine: Machine, sizes: tuple[int, int, int]
+) -> None:
+    problem = gemm.Problem(*sizes, "bf16")
+    knobs = KERNELS["gemv"].suggested(problem, machine)
+    if knobs.tile_n > min(products.FEW_N):
+        finer = replace(knobs, tile_n=knobs.tile_n // 2)
+        assert time_fs(problem, knobs, machine) <= 1.05 * time_fs(problem, finer, machine)
+
+
+def test_few_rows_leave_no_cores_idle_that_finer_tiles_of_the_same_traffic_use() -> None:
+    problem = gemm.Problem(2, 1792, 4096, "bf16")
+    knobs = KERNELS["gemv"].suggested(problem, NPU)
+    assert -(-problem.n // knobs.tile_n) * knobs.split_k >= NPU.spec.cores.count
+    known = replace(knobs, tile_n=32, tile_k=512, stages=8)
+    assert time_fs(problem, knobs, NPU) <= 1.02 * time_fs(problem, known, NPU)
+
+
+def test_few_rows_find_tiles_for_scratchpads_that_hold_fewer_stages() -> None:
+    problem = gemm.Problem(64, 768, 4096, "bf16")
+    knobs = next(products.few_rows(problem, MI300X))
+    assert 1 < knobs.stages < products.FEW_STAGES
+    gemv.compile(problem, knobs, MI300X, 0)
+
+
 @pytest.mark.parametrize("rows", [1, 16, 64])
 def test_few_rows_keep_more_in_flight_where_no_cache_is_shared(rows: int) -> None:
     kernel, problem = KERNELS["gemv"], gemm.Problem(rows, 4096, 4096, "bf16")
     knobs = kernel.suggested(problem, NPU)
-    assert knobs.stages == products.MOST_STAGES
     shallow = replace(knobs, tile_k=512, stages=4)
+    assert knobs.tile_k * knobs.stages > shallow.tile_k * shallow.stages
     times = [simulate(kernel.compile(problem, each, NPU, 0), NPU).makespan_fs for each in (knobs, shallow)]
     assert times[0] < times[1]
 
