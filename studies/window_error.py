@@ -1,13 +1,14 @@
-"""How far times by windows are from those of whole runs: the study behind `explorer/window_error.json`.
+"""How far times by windows are from those of whole runs: the study behind `explorer/questions/window_error.json`.
 
-    python -m studies.window_error --out explorer/window_error.json
+    python -m studies.window_error --out explorer/questions/window_error.json
 
-Runs a set of programs both ways, as `rowhit whatif` does by default and with `--fidelity exact`, and prints a line for
-each. Programs are those of common kernels and layouts, most of them just long enough to be cut, as whole runs take
-minutes where windows pay off most. Of designs of one problem it also compares how they differ.
+Runs a set of programs both ways, as `rowhit whatif` does with `--fidelity windows` and with `--fidelity exact`, and
+prints a line for each. Programs are those of common kernels and layouts, half of them just long enough to be cut, as
+whole runs take minutes where windows pay off most. Of designs of one problem it also compares how they differ.
 
-What windows miss is mostly that cores drift apart: where all take the same work, some are served less well, and the
-last one ends later the longer the run is.
+What windows miss is mostly that cores drift apart. They begin in step, with their requests in the same open rows. When
+they fall out of step, often after some 20 us, rows are in conflict and the memory serves them more slowly from then on:
+windows that end before are too fast, and those during which it happens count it once for every difference of windows.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ CASES: tuple[tuple[str, str, str | None, int | None, int | None, Sizes, tuple[Si
         ({}, {"layout": LAYERS}, {"layout": LAYERS, "page_size": 64}, {"page_size": 64}),
     ),
     ("npu-hbm3", "decode-attention", "llama-3.1-8b", 32, 8192, {}, ({}, {"layout": LAYERS, "page_size": 64})),
+    ("npu-hbm3", "decode-attention", "llama-3.1-8b", 64, 2048, {}, ({}, {"page_size": 64})),
+    ("npu-hbm3", "decode-attention", "llama-3.1-8b", 32, 4096, {}, ({}, {"page_size": 64})),
+    ("npu-hbm3", "decode-attention", "llama-3.1-8b", 16, 8192, {}, ({}, {"page_size": 64})),
+    ("tpu-v5e", "decode-attention", "llama-3.1-8b", 32, 4096, {}, ({}, {"layout": LAYERS})),
+    ("npu-hbm3", "gemv", None, None, None, {"m": 1, "n": 28672, "k": 8192}, ({},)),
     ("npu-hbm3", "prefill-attention", "llama-3.1-8b", 1, 2048, {}, ({},)),
     ("h100-sxm", "mla-decode", None, 64, 2048, MLA, ({"stages": 2},)),
     ("npu-hbm3", "gemm", None, None, None, {"m": 1024, "n": 4096, "k": 4096}, ({}, {"tile_k": 128})),

@@ -17,7 +17,8 @@ kinds: early ones find it as the phase does, late ones full of an older stream (
 their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
 room for passes early; where this is most of the phase, it is run whole. Touched bytes are counted by tensor, no more
 than it has: loads of a part of it again and again count as loads of all of it. What windows cannot see: what else
-changes on the way, such as the reuse of tiles that came long before.
+changes on the way, such as the reuse of tiles that came long before, or cores that begin in step, with their requests
+in the same open rows, and fall out of step later, so that memory serves all of them more slowly.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ BUDGET_BYTES = 16 << 20  # assumed: of a phase that is run whole, a tenth to hal
 TILE_BYTES = 4096  # assumed: what a tile costs the engine besides its bytes, as so many more
 LEAST_TILES = 4  # assumed: of a window, in all items of a core, so that buffers are filled again and not only once
 LEAST_BYTES = 4 << 20  # assumed: of a window of short items, so that latencies and refreshes are a small part of it
+TIMES = 3  # assumed: what a longer window keeps of what a shorter one does, where no step is asked for
 WORTHWHILE = 0.5  # assumed: of a phase that its windows may come to; more saves too little to be inexact for
 STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
 LATE = 0.5  # assumed: part of a phase that passes before the shared cache is full, beyond which it is run whole
@@ -207,11 +209,14 @@ class Plan:
         return sum(plan.time(own) for plan, own in zip(self.phases, found, strict=True))
 
 
-def plan(program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES, *, step_bytes: float = math.inf) -> Plan:
+def plan(
+    program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES, *, step_bytes: float | None = None
+) -> Plan:
     """Return the windows of a program for a machine.
 
-    Phases of up to `budget_bytes` are run whole. Windows keep three times as many tiles as the shortest, or twice as
-    many where these move `step_bytes`.
+    Phases of up to `budget_bytes` are run whole. Longer windows keep `TIMES` as much as the shortest, or as much more
+    as moves `step_bytes`: ends of windows, refreshes in them and channels that they load unevenly shift each time by
+    some tenths of a microsecond, and count as often as the difference of two windows is in the whole.
     """
     sizes = budget_bytes, step_bytes
     return Plan(program, tuple(_plan(program, phase, machine, *sizes) for phase in program.phases))
@@ -230,7 +235,7 @@ def _found_in_cache(program: Program, phases: Sequence[Phase]) -> tuple[Tensor, 
     )
 
 
-def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, step_bytes: float) -> PhasePlan:
+def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, step_bytes: float | None) -> PhasePlan:
     tiles, cores = _tiles(phase), machine.spec.cores.count
     counts, sums = _loads(phase, cores)
     most, longest = int(counts.max(initial=0)), int(tiles.max(initial=0))
@@ -264,15 +269,33 @@ def _early(program: Program, moved: Array, machine: Machine) -> float:
     return min(1.0, float(cache.capacity / touched))
 
 
-def _axes(stages: int, waves: int, tiles: int, wave_bytes: float, step_bytes: float) -> tuple[Axis, Axis]:
+def _axes(stages: int, waves: int, tiles: int, wave_bytes: float, step_bytes: float | None) -> tuple[Axis, Axis]:
     """Return what windows keep of the items of a core and of the tiles of an item: enough to fill `stages` buffers."""
-    short = max(stages, LEAST_TILES)
-    if tiles > 2 * short:
-        items = _axis(waves, 1, 2)
-        moved = items.kept(False) * wave_bytes * short / tiles
-        return items, _axis(tiles, short, (2 if moved >= step_bytes else 3) * short)
-    few = max(-(-short // max(tiles, 1)), math.ceil(LEAST_BYTES / max(wave_bytes, 1)))
-    return _axis(waves, few, 3 * few), _axis(tiles, tiles, tiles)
+    short, of_wave = max(stages, LEAST_TILES), max(wave_bytes, 1)
+    of_tile = of_wave / max(tiles, 1)
+    items = _axis(waves, 1, _longer_waves(waves, short * of_tile, step_bytes))
+    long = _longer(short, (waves if items.is_whole else items.long - items.short) * of_tile, step_bytes)
+    if tiles > 2 * short if step_bytes is None else tiles >= short + long:  # else windows of whole items are shorter
+        return items, _axis(tiles, short, long)
+    few = max(-(-short // max(tiles, 1)), math.ceil(LEAST_BYTES / of_wave))
+    return _axis(waves, few, _longer(few, of_wave, step_bytes)), _axis(tiles, tiles, tiles)
+
+
+def _longer_waves(waves: int, short_bytes: float, step_bytes: float | None) -> int:
+    """Return the items of a core in windows of more, which share the step evenly with the tiles: so they are cheapest.
+
+    `short_bytes`: of the shortest window.
+    """
+    shared = 0.0 if step_bytes is None else math.sqrt(step_bytes / short_bytes)
+    return min(1 + max(1, round(shared)), max(2, waves - 1))
+
+
+def _longer(short: int, each_bytes: float, step_bytes: float | None) -> int:
+    """Return what a longer window keeps: `TIMES` `short` and a step more at least, or twice where this is a step."""
+    if step_bytes is None:
+        return TIMES * short
+    more = math.ceil(step_bytes / each_bytes)
+    return 2 * short if more <= short else max(TIMES * short, short + more)
 
 
 def _axis(whole: int, short: int, long: int) -> Axis:

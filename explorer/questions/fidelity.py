@@ -3,8 +3,8 @@
 - `exact`: every burst is simulated.
 - `windows`: phases of up to 32 MiB are run whole; of a longer one a few tiles and items of every core are simulated,
   and its time follows from theirs (`workloads.windows`). `window_error` knows how far that is from whole runs.
-- `auto`: the same, with phases of up to 256 MiB run whole, which takes some seconds. Designs are compared like this by
-  default: windows may turn the order of those that are close.
+- `auto`: the same, with phases of up to 256 MiB run whole, which takes some seconds, and longer windows of others.
+  Designs are compared like this by default: windows may turn the order of those that are close.
 - `bound`: nothing is simulated.
 
 A whole run gives all numbers; windows give the time, and the bounds, which are always those of the whole program: where
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FIDELITIES = ("auto", "exact", "windows", "bound")
 DEFAULT = "auto"  # of questions that are asked to compare
 WHOLE_BYTES = {"windows": 32 << 20, "auto": 256 << 20}  # assumed: of a phase that is run whole: about 1 s, and some
-STEP_BYTES = 24 << 20  # assumed: by which two windows may differ, so that refreshes are a small part of the difference
+STEP_BYTES = {"windows": 24 << 20, "auto": 48 << 20}  # assumed: two and four refresh intervals at 3 TB/s
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _measure(asked: _Asked, fidelity: str) -> Measured:
         return Measured(_bounds(program, machine), "bound", 0.0)
     from workloads import windows
 
-    plan = windows.plan(program, machine, WHOLE_BYTES[fidelity], step_bytes=STEP_BYTES)
+    plan = windows.plan(program, machine, WHOLE_BYTES[fidelity], step_bytes=STEP_BYTES[fidelity])
     if len(plan.windows) == 1:
         return Measured(evaluate.simulate(query).metrics, "whole")
     bounds = _bounds(program, machine)

@@ -88,6 +88,47 @@ def test_windows_tell_the_time_of_the_whole_within_a_few_percent(program: Any, c
     assert time == pytest.approx(whole(program), rel=within)
 
 
+def test_windows_of_a_step_tell_the_time_where_few_cores_move_little_in_the_shortest_ones() -> None:
+    machine = Machine(load_machine("npu-hbm3"))
+    problem = decode_attention.Problem(32, 8, 128, "bf16", (8192,) * 16)
+    kernel = KERNELS["decode-attention"]
+    program = kernel.compile(problem, kernel.suggested(problem, machine), machine, 0)
+    exact = sum(phase.fs for phase in simulate(program, machine).phases)
+
+    def error(step_bytes: int | None) -> float:
+        found = plan(program, machine, step_bytes=step_bytes)
+        times = {w: [phase.fs for phase in simulate(found.window(w), machine).phases] for w in found.windows}
+        return abs(found.time(times) / exact - 1)
+
+    assert error(24 << 20) < 0.05 < error(None)
+
+
+@settings(deadline=None)
+@given(
+    stages=st.integers(2, 8),
+    waves=st.integers(1, 64),
+    tiles=st.integers(1, 512),
+    tile_bytes=st.integers(1 << 10, 8 << 20),
+    step_bytes=st.integers(1 << 20, 64 << 20),
+)
+def test_windows_differ_by_the_step(stages: int, waves: int, tiles: int, tile_bytes: int, step_bytes: int) -> None:
+    items, kept = windows._axes(stages, waves, tiles, float(tiles * tile_bytes), float(step_bytes))
+    if items.is_whole and kept.is_whole:
+        return
+    more = [axis.whole if axis.is_whole else axis.long - axis.short for axis in (items, kept)]
+    assert more[0] * more[1] * tile_bytes >= step_bytes
+
+
+def test_items_and_tiles_share_the_step_so_that_windows_have_least_tiles() -> None:
+    items, kept = windows._axes(4, 16, 64, 64.0, 48.0)
+    assert (items, kept) == (Axis(16, 1, 4), Axis(64, 4, 20))
+
+    def tiles_of_all(more_waves: int) -> int:
+        return (2 + more_waves) * (4 + 4 + 48 // more_waves)
+
+    assert (items.short + items.long) * (kept.short + kept.long) == min(map(tiles_of_all, (1, 2, 3, 4, 6, 8)))
+
+
 def test_a_window_keeps_the_remainder_of_the_last_wave() -> None:
     found = plan(GEMM, MACHINE, 1 << 20)  # 40 items on 8 cores, 5 each
     assert found.phases[0].waves == Axis(5, 1, 2)

@@ -57,6 +57,7 @@ def test_what_is_short_is_run_whole_at_every_fidelity() -> None:
 def test_windows_say_that_they_are_and_keep_the_bound_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query("npu-hbm3", "gemm", options=(("m", 512), ("n", 512), ("k", 4608)))  # that no other test asks
     monkeypatch.setattr("explorer.questions.fidelity.WHOLE_BYTES", {"windows": 1 << 20, "auto": 1 << 30})
+    monkeypatch.setattr("explorer.questions.fidelity.STEP_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
     cut, whole = measure(query, "windows"), measure(query, "auto")
     assert (cut.how, whole.how) == ("windows", "whole")
     assert 0 < cut.part < 1
