@@ -6,7 +6,8 @@ the machines in `hwmodel/machines` give:
 * bandwidth against footprint: every core streams through the memory side (network, cache, HBM) as the benchmark does:
   two blocks at a time, each reading 32 pieces of 16 KiB that lie as far apart as all blocks' pieces side by side;
 * the plateau of HBM alone: the same requests, straight into the DRAM channels, with either way of refreshing;
-* the rate at which BabelStream's Dot reads two arrays, and the fastest measured kernels, which it must exceed;
+* the rate at which BabelStream's Dot reads two arrays, and the fastest measured kernels, which it must exceed, and that
+  of its Copy, whose writes find a cache full of those of the Copy before;
 * the rate of tiles of a weight matrix, 128 bytes of each of 128 rows, against the pitch of the rows, beside that of
   pieces of 128 bytes that lie at random: no pitch of whole pieces may be much slower (`--pitches`, a minute for all
   machines); rows of 2880 bytes, where every other piece lies in two, reach 0.79 of it and more;
@@ -15,7 +16,8 @@ the machines in `hwmodel/machines` give:
 
 The bandwidth of the L2 and the latencies of an L2 hit and of an unloaded HBM access stand in the machine descriptions
 and were taken from the same measurements, so these rows check that nothing else limits. How an A100 refreshes was
-taken from its Dot, and which tags share a bank from an A40; the other rows are predictions.
+taken from its Dot, how many writes wait, one number, from the three Copies, and which tags share a bank from an A40;
+the other rows are predictions.
 
 The file that gpu-benches calls `h200` is taken for a GH200 of 96 GB, an H100's die with six stacks of HBM3. Later files
 and plots of its authors have a "GH200 480GB" where the earlier ones have an H200 (`device_order.py`, `gpu-stream`), and
@@ -30,13 +32,14 @@ import gzip
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwmodel.engine import phase_times
 from hwmodel.l1 import Loads, loads
 from hwmodel.machine import Machine
 from hwmodel.main_memory import submit
@@ -45,6 +48,7 @@ from hwmodel.noc import Server
 from hwmodel.reference import make_dram
 from hwmodel.spec import load_machine
 from layouts import Layout
+from workloads.kernels import elementwise
 
 DATA = Path(os.environ.get("ROWHIT_DATA") or Path(__file__).parents[1] / "../shared/data") / "kernels/layout_effects"
 BURST_BYTES = 32  # of every machine here
@@ -90,6 +94,7 @@ DOTS = (  # machine, device of the measured kernels, GB/s of Dot (Azure/AI-bench
     ("h100-sxm", "h100_sxm", (3180.0,)),
     ("h200-sxm", "h200_sxm", (4480.0, 4570.0)),
 )
+COPIES = (("a100-sxm", 1610.0), ("h100-sxm", 2900.0), ("h200-sxm", 4010.0))  # machine, GB/s of Copy, from there as well
 Requests = Callable[[Machine, int], Iterator[Any]]  # of a core: arrays of burst addresses
 
 
@@ -204,6 +209,15 @@ def dot_bandwidth(machine: Machine) -> float:
     streamed = bandwidth(machine, 0, HBM_STREAM_BYTES, dot_requests)
     size = 2 * DOT_ARRAY_BYTES
     return size / (size / streamed + machine.spec.launch.latency / 1e15)
+
+
+def copy_bandwidth(machine: Machine) -> float:
+    """Return the bytes per second of a Copy: of a function of every number of an array, half of the traffic written."""
+    columns = 1 << 12
+    problem = elementwise.Problem(DOT_ARRAY_BYTES // 4 // columns, columns, "fp32", "relu")
+    program = elementwise.compile(problem, elementwise.Knobs(tile_rows=1, stages=3), machine, 0)
+    times = phase_times(replace(program, earlier_stores=0.5), machine)
+    return 2 * DOT_ARRAY_BYTES / (sum(phase.fs for phase in times) / 1e15)
 
 
 def bandwidth(machine: Machine, footprint_bytes: int, stream_bytes: int, requests: Requests | None = None) -> float:
@@ -362,6 +376,13 @@ def print_dots() -> None:
         print(f"{row(name, 'HBM, fastest kernel', here, there, 'GB/s', None)}{verdict}")
 
 
+def print_copies() -> None:
+    """Print the rate of BabelStream's Copy."""
+    for name, there in COPIES:
+        here = copy_bandwidth(Machine(load_machine(name))) / 1e9
+        print(row(name, "HBM, BabelStream Copy", here, there, "GB/s", PLATEAU_TOLERANCE))
+
+
 def print_strides() -> None:
     """Print what L1 loads give, by pattern and type: how many are within the tolerance, and those that are not."""
     machine = Machine(load_machine("a100-sxm"))
@@ -441,6 +462,7 @@ def main() -> int:
     for device in BANDWIDTHS:
         print_bandwidths(device)
     print_dots()
+    print_copies()
     for device in LATENCIES:
         print_latencies(device)
     print_strides()

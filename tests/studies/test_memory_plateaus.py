@@ -82,6 +82,12 @@ def test_the_tiles_of_all_cores_read_every_byte_of_their_rows_once(study: Module
     assert sorted(read) == list(range(0, cores * 128 * pitch, 32))
 
 
+@pytest.mark.slow
+def test_copies_reach_what_was_measured_on_three_gpus(study: ModuleType) -> None:
+    off = {name: study.copy_bandwidth(Machine(load_machine(name))) / 1e9 / there - 1 for name, there in study.COPIES}
+    assert {name: part for name, part in off.items() if abs(part) > 0.05} == {}
+
+
 def slow_pitches(study: ModuleType, name: str, pitches: Sequence[int]) -> dict[int, float]:
     """Return the pitches at which tiles arrive at less than 0.9 of the rate of pieces at random, and that part."""
     machine = Machine(load_machine(name))
