@@ -25,7 +25,8 @@ with_data = pytest.mark.skipif(
 )
 KEYS = (
     "ticks", "time_ns", "bandwidth_fraction", "row_hits", "row_misses", "row_conflicts", "act", "pre", "rd", "wr",
-    "ref", "avg_read_latency_ns", "forwarded_reads", "coalesced_writes", "held_writes",
+    "ref", "avg_read_latency_ns", "forwarded_reads", "coalesced_writes", "held_writes", "gap_ticks",
+    "simulated_gap_ns",
 )  # fmt: skip
 # queues of another length are compiled for themselves, which takes a minute: these rows run with the oracles
 COMPILED_APART = "ram2_hbm3_rh128"
