@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -21,19 +21,19 @@ from workloads.calls.call import (
     require_within,
 )
 from workloads.kernels import moe_gemm, moe_layer
+from workloads.kernels.moe_formats import Format
 from workloads.kernels.tuning.roof import Items, Roof
 from workloads.routing import Routing, draw, popularity
 
-Bits: TypeAlias = tuple[int, int, str, bool]  # of activations, of weights; the type whose rate counts; expanded or not
-FORMATS: dict[str, tuple[str, Bits]] = {  # by a row's dtype
-    "bfloat16": ("16-bit", (16, 16, "bf16", False)),
-    "float16": ("16-bit", (16, 16, "fp16", False)),
-    "fp8": ("fp8", (8, 8, "fp8_e4m3", False)),
-    "fp8_block": ("w8a8-block", (8, 8, "fp8_e4m3", False)),
-    "int4_wo": ("w4a16", (16, 4, "bf16", True)),
-    "nvfp4": ("nvfp4", (4, 4, "fp4_scaled", False)),
-    "w4a16_mxfp4": ("w4a16-mxfp4", (16, 4, "bf16", True)),
-    "w4a8_mxfp4_mxfp8": ("w4a8-mxfp4-mxfp8", (8, 4, "fp8_scaled", False)),
+FORMATS = {  # by a row's dtype: the format, and the type whose rate counts
+    "bfloat16": ("16-bit", "bf16"),
+    "float16": ("16-bit", "fp16"),
+    "fp8": ("fp8", "fp8_e4m3"),
+    "fp8_block": ("w8a8-block", "fp8_e4m3"),
+    "int4_wo": ("w4a16", "bf16"),
+    "nvfp4": ("nvfp4", "fp4_scaled"),
+    "w4a16_mxfp4": ("w4a16-mxfp4", "bf16"),
+    "w4a8_mxfp4_mxfp8": ("w4a8-mxfp4-mxfp8", "fp8_scaled"),
 }
 ROWS = (16, 32, 64, 96, 128, 192, 256)
 COLUMNS = (64, 128, 192, 256)
@@ -53,14 +53,14 @@ def experts_call(row: Row, machine: Machine) -> Call:
         raise NotModelled(f"{row.op}: topk {topk} is more than the {experts} experts")
     require_within(row.op, "tokens times experts are", tokens * experts, MAX_CHOICES)
     require_within(row.op, "chosen rows times columns are", tokens * topk * max(hidden, inter), MAX_RESULTS)
-    name, form = _format(row)
+    name, rate = _format(row)
     dtype = "fp16" if row.dtype == "float16" else "bf16"
     routing = _routing(row, tokens, experts, topk)
     problem = moe_layer.Problem(
         tokens=tokens, experts=experts, topk=topk, dtype=dtype, routing=routing, hidden=hidden,
         inter=inter // parallel, format=name,
     )  # fmt: skip
-    return Call((_launch(problem, machine, form),), graph=True)
+    return Call((_launch(problem, machine, rate),), graph=True)
 
 
 def grouped_call(row: Row, machine: Machine) -> Call:
@@ -68,7 +68,7 @@ def grouped_call(row: Row, machine: Machine) -> Call:
     m, n, k, experts = row.need("m", "n", "k", "experts")
     require_within(row.op, "tokens times experts are", m * experts * experts, MAX_CHOICES)
     require_within(row.op, "elements of the result are", m * experts * n, MAX_RESULTS)
-    name, form = _format(row)
+    name, rate = _format(row)
     routing = _even(m * experts, experts, 1)
     problem = moe_gemm.Problem(
         tokens=m * experts, experts=experts, topk=1, dtype="bf16", routing=routing, n=n, k=k, format=name
@@ -77,13 +77,13 @@ def grouped_call(row: Row, machine: Machine) -> Call:
     counts = np.full(experts, m)
     variants = [
         Variant("grouped-gemm", problem, moe_gemm.Knobs(rows=groups, **tiles), cost)
-        for tiles, cost in _tiles(machine, counts, ((n, k),), form, problem.form.line(machine))
+        for tiles, cost in _tiles(machine, counts, ((n, k),), problem.form, rate)
     ]
-    moved = experts * n * k * form[1] // 8  # rows of tokens may lie in a shared cache
-    return Call((Launch("grouped gemm", ranked(variants), form[2], m * experts * n * k, moved),))
+    moved = experts * n * k * problem.form.b.bits // 8  # rows of tokens may lie in a shared cache
+    return Call((Launch("grouped gemm", ranked(variants), rate, m * experts * n * k, moved),))
 
 
-def _format(row: Row) -> tuple[str, Bits]:
+def _format(row: Row) -> tuple[str, str]:
     if row.dtype not in FORMATS:
         raise row.unknown_dtype(FORMATS)
     return FORMATS[row.dtype]
@@ -111,7 +111,7 @@ def _even(tokens: int, experts: int, topk: int) -> Routing:
     return Routing(experts, choices, np.full(choices.shape, 1 / topk, np.float32))
 
 
-def _launch(problem: moe_layer.Problem, machine: Machine, form: Bits) -> Launch:
+def _launch(problem: moe_layer.Problem, machine: Machine, rate: str) -> Launch:
     routing = problem.routing
     assert routing is not None
     counts = routing.counts[routing.counts > 0]
@@ -120,35 +120,33 @@ def _launch(problem: moe_layer.Problem, machine: Machine, form: Bits) -> Launch:
     gathered = min(COMBINED_BYTES, machine.spec.cores.sram.capacity // 5)
     columns = max(128, min(2048, gathered // (2 * problem.topk) // 128 * 128))
     variants = []
-    for tiles, cost in _tiles(machine, counts, shapes, form, problem.form.line(machine)):
+    for tiles, cost in _tiles(machine, counts, shapes, problem.form, rate):
         wide = moe_layer.Knobs(**tiles, tile_rows=1, tile_columns=columns, row_stages=3)
         variants += [
             Variant("moe", problem, replace(wide, rows=rows), cost, rows) for rows in ("contiguous", "gathered")
         ]
     macs = problem.tokens * problem.topk * 3 * hidden * inter
-    moved = len(counts) * 3 * hidden * inter * form[1] // 8
-    return Launch("experts", ranked(variants), form[2], macs, moved, launches=5)
+    moved = len(counts) * 3 * hidden * inter * problem.form.b.bits // 8
+    return Launch("experts", ranked(variants), rate, macs, moved, launches=5)
 
 
 def _tiles(
-    machine: Machine, counts: np.ndarray[Any, Any], shapes: tuple[tuple[int, int], ...], form: Bits, tile_k: int
+    machine: Machine, counts: np.ndarray[Any, Any], shapes: tuple[tuple[int, int], ...], form: Format, rate: str
 ) -> Iterator[tuple[dict[str, Any], float]]:
-    """Yield knobs of the tiles of grouped products with their estimate: rows of every expert, (n, k) of each.
-
-    All tiles have `tile_k` elements of k.
-    """
-    a_bits, b_bits, dtype, expanded = form
-    unit, roof = machine.spec.cores.matrix, Roof(machine)
+    """Yield knobs of the tiles of grouped products with their estimate: rows of every expert, (n, k) of each."""
+    a_bits, b_bits, tile_k = form.a.bits, form.b.bits, form.line(machine)
+    unit, roof, is_native = machine.spec.cores.matrix, Roof(machine), form.is_native(machine)
     for tile_m in ROWS:
         if (tile_m % unit.m and unit.m % tile_m) or (tile_m > unit.m and tile_m >= 2 * int(counts.max())):
             continue
         for tile_n in COLUMNS:
             if tile_m * tile_n > 256 * 128:
                 continue
-            stage = (tile_m * a_bits + tile_n * b_bits) * tile_k // 8 + 8 * (tile_m + tile_n)
-            other = tile_m * tile_n * 2 + 8192
-            if expanded or (dtype.endswith("_scaled") and getattr(unit, dtype) is None):
-                other += 2 * (tile_m + tile_n) * tile_k * 2
+            stage = (tile_m * a_bits + tile_n * b_bits) * tile_k // 8
+            for operand, rows in ((form.a, tile_m), (form.b, tile_n)):
+                stage += max(operand.scale_bytes(rows, tile_k), 8 * rows)  # or indices of rows, and what is aligned
+            widened = 0 if is_native else tile_k * (tile_m * bool(form.a.expanded) + tile_n * bool(form.b.expanded))
+            other = tile_m * tile_n * 2 + 8192 + 2 * 2 * widened  # two tiles of 16 bits
             stages = min(8, (machine.spec.cores.sram.capacity - other) // stage)
             if stages < 2:
                 continue
@@ -159,11 +157,11 @@ def _tiles(
                     count=blocks * -(-n // tile_n),
                     tiles=-(-k // tile_k),
                     macs=padded * tile_n * tile_k,
-                    dtype=dtype,
+                    dtype=rate,
                     tile_bytes=(tile_m * a_bits + tile_n * b_bits) * tile_k / 8,
                     unique_bytes=len(counts) * n * k * b_bits / 8 + float(counts.sum()) * k * a_bits / 8,
                     stages=int(stages),
-                    vector_ops=tile_n * tile_k * 4 if expanded else 0,
+                    vector_ops=4 * widened,
                     end_bytes=2 * tile_m * tile_n,
                     end_ops=2 * tile_m * tile_n,
                 )

@@ -28,7 +28,7 @@ from typing import Literal
 
 from hwmodel.assembler import block
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Buffer, Tensor
+from hwmodel.program import DTYPES, NONE, Buffer, Tensor
 from layouts import Layout
 from layouts.catalog.scales import BLOCK, deepgemm_sfa, deepgemm_sfb
 from layouts.catalog.sizes import round_up
@@ -61,6 +61,13 @@ class Operand:
     def bits(self) -> int:
         """Bits of an element in memory."""
         return 8 // self.stored.per_byte if self.stored else 16
+
+    def scale_bytes(self, rows: int, k: int) -> int:
+        """Return what the scales of a tile of rows by k take in the scratchpad, at most: in whole tiles of 128 rows."""
+        if self.stored is None or not self.scales:
+            return 0
+        there = round_up(rows, BLOCK) if self.scales == "128x4" else rows
+        return there * -(-k // self.stored.block) * DTYPES[self.stored.scale_dtype or "bf16"].itemsize
 
     def dtype(self, activations: str) -> str:
         """Return the type of elements in memory."""
@@ -110,7 +117,7 @@ class Format:
         return self.unit if self.promoted else round_up(wanted, self.unit)
 
     def line(self, machine: Machine) -> int:
-        """Return the elements of k in a tile: a line of the wider operand, or a block where one is expanded."""
+        """Return the elements of k in a tile: a line of the wider operand, or 128 where one is expanded."""
         if self.expands and not self.is_native(machine):
             return BLOCK
         return LINE_BYTES * 8 // max(self.a.bits, self.b.bits)

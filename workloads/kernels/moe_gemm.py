@@ -160,14 +160,18 @@ def tile_candidates(problem: Routed, form: Format, machine: Machine) -> Iterator
     rows = -(-problem.tokens * problem.topk // problem.experts)
     height = min(128, max(16, 1 << (2 * rows - 1).bit_length()))
     if height > MANY_ROWS:
-        shapes = [(columns, form.line(machine)) for columns in (128, 64, 32)]
+        depths = dict.fromkeys((form.line(machine), form.tile_k(TileKnobs.tile_k)))
+        shapes = [(columns, depth) for columns in (128, 64, 32) for depth in depths]
     else:
         shapes = [(128, 128), (64, 128)] if form.promoted else [(32, 512), (32, 256), (32, 128)]
-    for tile_n, tile_k in shapes:
-        for stages in (4, 3, 2):
-            yield {"tile_m": height, "tile_n": tile_n, "tile_k": tile_k, "stages": stages}
-            if form.expands:
-                yield {"tile_m": height, "tile_n": tile_n, "tile_k": tile_k, "stages": stages, "expanded": 1}
+    found = [
+        {"tile_m": height, "tile_n": tile_n, "tile_k": tile_k, "stages": stages}
+        for tile_n, tile_k in shapes
+        for stages in (4, 3, 2)
+    ]
+    yield from found
+    if form.expands:  # last: with one expanded tile, expansion and product take turns
+        yield from (tiles | {"expanded": 1} for tiles in found)
 
 
 def tile_key(knobs: TileKnobs, form: Format) -> tuple[Any, ...]:

@@ -413,6 +413,25 @@ def test_a_tile_is_as_deep_as_a_line_of_its_wider_operand(form: str, on_b200: in
 
 
 @pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", ["t4", "mi300x", "b200-sxm"])
+def test_formats_fit_small_scratchpads_where_their_tiles_may_be_half_as_deep(form: str, name: str) -> None:
+    machine = Machine(load_machine(name))
+    problem = moe_gemm.Problem(tokens=2048, experts=8, topk=2, dtype="bf16", n=512, k=1024, format=form)
+    knobs = KERNELS["grouped-gemm"].suggested(problem, machine)
+    if form in ("w4a16", "w8a16-fp8") and name != "b200-sxm":  # a block of scales of 128 elements, twice, in 16 bits
+        with pytest.raises(ValueError, match="needs"):
+            moe_gemm.compile(problem, knobs, machine, 0)
+    else:
+        moe_gemm.compile(problem, knobs, machine, 0)
+
+
+@pytest.mark.parametrize("form", [name for name, form in FORMATS.items() if form.expands])
+def test_expansion_and_product_take_turns_only_where_fewer_stages_do_not_fit_either(form: str) -> None:
+    problem = moe_gemm.Problem(tokens=1024, experts=8, topk=2, dtype="bf16", n=2048, k=2048, format=form)
+    assert KERNELS["grouped-gemm"].suggested(problem, Machine(load_machine("h100-sxm"))).expanded == 2
+
+
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("tokens", "height"), [(16, 16), (128, 16), (300, 64), (4096, 128)])
 def test_suggested_tiles_fit_and_have_twice_the_rows_of_an_expert(form: str, tokens: int, height: int) -> None:
     machine = Machine(load_machine("h100-sxm"))
