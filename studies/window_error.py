@@ -2,9 +2,10 @@
 
     python -m studies.window_error --out explorer/questions/window_error.json
 
-Runs a set of programs both ways, as `rowhit whatif` does with `--fidelity windows` and with `--fidelity exact`, and
-prints a line for each. Programs are those of common kernels and layouts, half of them just long enough to be cut, as
-whole runs take minutes where windows pay off most. Of designs of one problem it also compares how they differ.
+Runs a set of programs both ways, as `rowhit whatif` does with `--fidelity windows`, with `auto` where that cuts them,
+and with `exact`, and prints a line for each. Programs are those of common kernels and layouts, half of them just long
+enough to be cut, as whole runs take minutes where windows pay off most. Of designs of one problem it also compares how
+they differ.
 
 What windows miss is mostly that cores drift apart. They begin in step, with their requests in the same open rows. When
 they fall out of step, often after some 20 us, rows are in conflict and the memory serves them more slowly from then on:
@@ -68,7 +69,7 @@ def time_us(measured: Measured) -> float:
     return found
 
 
-def pairs() -> list[list[tuple[str, float, float]]]:
+def pairs(fidelity: str) -> list[list[tuple[str, float, float]]]:
     """Return by case the programs that windows cut: what they are, and their times by windows and whole."""
     found = []
     for case in range(len(CASES)):
@@ -76,7 +77,7 @@ def pairs() -> list[list[tuple[str, float, float]]]:
         for knobs in CASES[case][-1]:
             begun = time.process_time()
             asked = query(case, knobs)
-            cut = measure(asked, "windows")
+            cut = measure(asked, fidelity)
             middle = time.process_time()
             title = f"{programs.describe(asked)} {knobs or ''}".strip()
             if cut.how == "whole":
@@ -86,7 +87,9 @@ def pairs() -> list[list[tuple[str, float, float]]]:
             spent = f"{middle - begun:.1f} of {time.process_time() - middle:.1f} CPU-s"
             designs.append((title, time_us(cut), whole))
             error = 100 * (time_us(cut) / whole - 1)
-            print(f"{title}: {time_us(cut):.2f} us by windows, {whole:.2f} whole, {error:+.1f} %, {spent}", flush=True)
+            print(
+                f"{title}: {time_us(cut):.2f} us by {fidelity}, {whole:.2f} whole, {error:+.1f} %, {spent}", flush=True
+            )
         found.append(designs)
     return found
 
@@ -115,7 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a JSON file for the summary")
     given = parser.parse_args()
-    text = json.dumps(summary(pairs()), indent=1)
+    text = json.dumps({fidelity: summary(pairs(fidelity)) for fidelity in ("windows", "auto")}, indent=1)
     print(text)
     if given.out:
         write_atomically(given.out, f"{text}\n".encode())

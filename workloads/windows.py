@@ -291,7 +291,7 @@ def _longer_waves(waves: int, short_bytes: float, step_bytes: float | None) -> i
 
 
 def _longer(short: int, each_bytes: float, step_bytes: float | None) -> int:
-    """Return what a longer window keeps: `TIMES` `short` and a step more at least, or twice where this is a step."""
+    """Return what a longer window keeps: `TIMES` `short`, or a step more than it; twice where this is a step."""
     if step_bytes is None:
         return TIMES * short
     more = math.ceil(step_bytes / each_bytes)

@@ -212,7 +212,7 @@ def said(measured: Measured) -> str:
         return "not simulated: lower bounds alone"
     from explorer.questions.window_error import known_error
 
-    return f"simulated by windows, about {percent(measured.part)} of its tiles: {known_error().text}"
+    return f"simulated by windows, about {percent(measured.part)} of its tiles: {known_error(measured.fidelity).text}"
 
 
 def _number(value: Metric) -> float:

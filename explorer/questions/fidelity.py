@@ -39,12 +39,14 @@ STEP_BYTES = {"windows": 24 << 20, "auto": 48 << 20}  # assumed: two and four re
 class Measured:
     """The numbers of one query, as `Result.metrics` names them, and `how` they came about.
 
-    `how`: "whole", "windows" or "bound". `part`: of the program's tiles, which were simulated.
+    `how`: "whole", "windows" or "bound". `part`: of the program's tiles, which were simulated. `fidelity`: at which
+    windows were chosen.
     """
 
     metrics: Mapping[str, Metric]
     how: str
     part: float = 1.0
+    fidelity: str = ""
 
 
 def check(fidelity: str) -> str:
@@ -94,7 +96,7 @@ def _measure(asked: _Asked, fidelity: str) -> Measured:
         return Measured(evaluate.simulate(query).metrics, "whole")
     bounds = _bounds(program, machine)
     time_us = max(_time_us(plan, machine), float(bounds["bound_us"]))  # type: ignore[arg-type]
-    return Measured({"time_us": time_us} | bounds, "windows", _part(plan))
+    return Measured({"time_us": time_us} | bounds, "windows", _part(plan), fidelity)
 
 
 def _bounds(program: Any, machine: Any) -> dict[str, Metric]:

@@ -419,6 +419,6 @@ def _doubt(table: Table, number: int, costs: Sequence[Costs]) -> str:
         return ""
     from explorer.questions.window_error import known_error
 
-    error = known_error().worst_ratio
+    error = known_error(table.fidelity).worst_ratio
     sure = all(abs(one / other - 1) > error for one, other in costs if other)
     return "" if sure else f"times by windows, which are sure of the better one above a difference of {percent(error)}"

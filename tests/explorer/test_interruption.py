@@ -48,11 +48,20 @@ def test_the_outermost_of_nested_blocks_decides() -> None:
     assert done == ["inside", "after"]
 
 
-def test_what_fails_after_an_interruption_is_the_interruption_with_its_cause() -> None:
-    error = ValueError("no space left")
-    with pytest.raises(KeyboardInterrupt) as found:
-        press([], error)
-    assert found.value.__context__ is error
+def test_an_error_of_the_block_passes_also_after_an_interruption() -> None:
+    with pytest.raises(ValueError, match="no space left"):
+        press([], ValueError("no space left"))
+
+
+def test_the_second_interruption_is_raised_at_once() -> None:
+    def press_twice() -> None:
+        press(done)
+        press(done)
+
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        press_twice()
+    assert done == ["inside", "after"]
 
 
 def test_errors_pass_where_nobody_interrupts() -> None:

@@ -75,7 +75,7 @@ class Roof:
 
     def least_fs(self, macs: int, dtype: str, moved_bytes: int, on_vector: bool = False) -> float:
         """Return what no schedule can be faster than: all cores multiply at their rate, all pins of memory move."""
-        mac_fs = self.cycle_fs / self.machine.spec.cores.vector.alu if on_vector else self.mac_fs(dtype)
+        mac_fs = self.vector_fs if on_vector else self.mac_fs(dtype)
         return max(macs * mac_fs / self.cores, moved_bytes * self.memory_fs)
 
     def phase_fs(self, items: Items) -> float:
