@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 Scalar = bool | int | float | str
 Choice = tuple[Scalar, ...]  # one value for each searched knob
 MACHINE_PREFIX = "machine."
-NAME_PATTERN = "[A-Za-z][A-Za-z0-9_-]{0,31}"  # of an option that is a choice among names
+NAME_PATTERN = "(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_-]{0,31}"  # of an option that is a choice among names
 AZURE, MOONCAKE = "azure-2023-conversation", "mooncake-conversation"
 TRACES = {"azure": AZURE, AZURE: AZURE, "mooncake": MOONCAKE, MOONCAKE: MOONCAKE}
 TRACE_FILES = {AZURE: "requests/azure-2023-conversation.csv.gz", MOONCAKE: "requests/mooncake-conversation.jsonl.gz"}

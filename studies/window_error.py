@@ -32,6 +32,7 @@ MLA = {"heads": 16}
 MOE = {"tokens": 128, "experts": 32, "topk": 4, "inter": 1024, "hidden": 2048}
 LAYERS = "page kv head token dim"
 Sizes = dict[str, int | str]
+DEEP: Sizes = {"tile_m": 128, "tile_n": 128, "tile_k": 64, "stages": 2}  # little in flight, at pitches of powers of two
 CASES: tuple[tuple[str, str, str | None, int | None, int | None, Sizes, tuple[Sizes, ...]], ...] = (
     ("h100-sxm", "decode-attention", "llama-3.1-70b", 16, 2048, {}, ({},)),
     ("h200-sxm", "decode-attention", "llama-3.1-8b", 8, 8192, {}, ({"split_tokens": 512}, {"split_tokens": 1024})),
@@ -49,6 +50,8 @@ CASES: tuple[tuple[str, str, str | None, int | None, int | None, Sizes, tuple[Si
     ("npu-hbm3", "prefill-attention", "llama-3.1-8b", 1, 2048, {}, ({},)),
     ("h100-sxm", "mla-decode", None, 64, 2048, MLA, ({"stages": 2},)),
     ("npu-hbm3", "gemm", None, None, None, {"m": 1024, "n": 4096, "k": 4096}, ({}, {"tile_k": 128})),
+    ("npu-hbm3", "gemm", None, None, None, {"m": 512, "n": 4096, "k": 4096}, (DEEP, DEEP | {"tile_n": 64})),
+    ("npu-hbm3", "gemm", None, None, None, {"m": 256, "n": 8192, "k": 8192}, (DEEP,)),
     ("h100-sxm", "gemm", None, None, None, {"m": 2048, "n": 2048, "k": 4096}, ({},)),
     ("h100-sxm", "moe", None, None, None, MOE, ({},)),
 )  # fmt: skip

@@ -16,7 +16,7 @@ OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
 Fidelity = Annotated[
     str,
     typer.Option(
-        help="exact: every burst; windows: long phases by parts of them; auto: only those over 256 MiB; or bound."
+        help="exact: every burst; windows: long phases by parts of them; auto: only those over 512 MiB; or bound."
     ),
 ]
 AUTO = "auto"

@@ -3,7 +3,7 @@
 - `exact`: every burst is simulated.
 - `windows`: phases of up to 32 MiB are run whole; of a longer one a few tiles and items of every core are simulated,
   and its time follows from theirs (`workloads.windows`). `window_error` knows how far that is from whole runs.
-- `auto`: the same, with phases of up to 256 MiB run whole, which takes some seconds, and longer windows of others.
+- `auto`: the same, with phases of up to 512 MiB run whole, which takes some seconds, and longer windows of others.
   Designs are compared like this by default: windows may turn the order of those that are close.
 - `bound`: nothing is simulated.
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIDELITIES = ("auto", "exact", "windows", "bound")
 DEFAULT = "auto"  # of questions that are asked to compare
-WHOLE_BYTES = {"windows": 32 << 20, "auto": 256 << 20}  # assumed: of a phase that is run whole: about 1 s, and some
+WHOLE_BYTES = {"windows": 32 << 20, "auto": 512 << 20}  # assumed: of a phase that is run whole: a part of 1 s, and some
 STEP_BYTES = {"windows": 24 << 20, "auto": 48 << 20}  # assumed: two and four refresh intervals at 3 TB/s
 
 

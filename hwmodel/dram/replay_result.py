@@ -21,7 +21,7 @@ from hwmodel.dram.traffic import trace
 from hwmodel.units import FS_PER_SECOND
 
 Array = np.ndarray[Any, Any]
-MAX_TICKS = 1 << 48  # assumed: a day; beyond, a gap is a mistake
+MAX_TICKS = 1 << 36  # assumed: half a minute, of which every refresh is simulated; beyond, a gap is a mistake
 
 
 @dataclass(frozen=True)
