@@ -107,7 +107,7 @@ def _invalid(reasons: Counter[str]) -> str:
     if not reasons:
         return ""
     lines = (f"<li>{count} times: {html.escape(reason)}</li>" for reason, count in reasons.most_common(10))
-    return f"<p>{reasons.total()} points cannot run:</p><ul>{''.join(lines)}</ul>"
+    return f"<p>{reasons.total()} points cannot run or break a constraint:</p><ul>{''.join(lines)}</ul>"
 
 
 def comparison_page(studies: Sequence[StudyData]) -> str:

@@ -121,7 +121,9 @@ def text(table: Front) -> str:
     done = table.done
     best, start = done.iloc[int(done[table.objective].argmin())], done.iloc[0]
     words = " and ".join(axis(name).split(" [")[0] for name in table.metrics)
-    refused = f" {count(table.refused, 'point')} of the space cannot run." if table.refused else ""
+    refused = (
+        f" {count(table.refused, 'point')} of the space cannot run or break a constraint." if table.refused else ""
+    )
     return (
         f"The best found has {shown(x, _plain(best[x]))} ({axis(x).split(' [')[0]}) and {shown(y, _plain(best[y]))}, "
         f"the baseline {shown(x, _plain(start[x]))} and {shown(y, _plain(start[y]))}. The Pareto front of {words} has "

@@ -1,4 +1,4 @@
-"""S13: what of a space cannot run, and why: is the question well posed?"""
+"""S13: what of a space cannot run or breaks a constraint, and why: is the question well posed?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def figure(table: pd.DataFrame) -> go.Figure:
         x=list(shown["points"]), y=list(shown["reason"]), orientation="h", name="points", marker={"color": OTHER},
         hovertext=list(shown["example"]),
     )  # fmt: skip
-    titled(drawing, "points that cannot run", "").update_layout(height=140 + 30 * len(shown), margin={"l": 330})
+    titled(drawing, "points that cannot run or break a constraint", "").update_layout(
+        height=140 + 30 * len(shown), margin={"l": 330}
+    )
     texts = [short(reason, 50) for reason in shown["reason"]]
     return drawing.update_yaxes(type="category", autorange="reversed", tickvals=list(range(len(texts))), ticktext=texts)
 
@@ -50,10 +52,11 @@ def figure(table: pd.DataFrame) -> go.Figure:
 def text(table: pd.DataFrame) -> str:
     total, first = int(table["points"].sum()), table.iloc[0]
     more = f", {len(table) - MOST_REASONS} of them not drawn" if len(table) > MOST_REASONS else ""
+    of = f"{int(first['of']):,} ({percent(total / int(first['of']))})"
     return (
-        f"{count(total, 'point')} of {int(first['of']):,} ({percent(total / int(first['of']))}) cannot run, for "
-        f"{count(len(table), 'reason')}{more}. Most often: {first['example']}"
+        f"{count(total, 'point')} of {of} cannot run or break a constraint, for {count(len(table), 'reason')}{more}. "
+        f"Most often: {first['example']}"
     )
 
 
-VIEW = View("S13", "refused", "What cannot run", _table, text, figure)
+VIEW = View("S13", "refused", "What cannot run or breaks a constraint", _table, text, figure)

@@ -186,7 +186,9 @@ def test_reasons_that_differ_in_a_number_are_one(study: StudyData) -> None:
     table = refused.VIEW.table(study)
     assert list(table["reason"]) == ["needs N B of scratchpad"]
     assert list(table["points"]) == [2]
-    assert refused.text(table).startswith("2 points of 21 (9.5 %) cannot run, for 1 reason. Most often: needs 10 B")
+    assert refused.text(table).startswith(
+        "2 points of 21 (9.5 %) cannot run or break a constraint, for 1 reason. Most often: needs 10 B"
+    )
 
 
 def test_the_waterfall_leads_from_one_time_to_the_other(study: StudyData) -> None:
