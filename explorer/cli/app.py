@@ -10,6 +10,7 @@ import gc
 import io
 import os
 import sys
+import threading
 from typing import Annotated, NoReturn
 
 import typer
@@ -25,6 +26,7 @@ from explorer.cli.step import step
 from explorer.cli.study import explore, report
 from explorer.cli.timeline import timeline
 from explorer.cli.whatif import robust, whatif
+from explorer.workers.threads import NAME as SIMULATION
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 ABOUT_KERNELS = (
@@ -74,16 +76,25 @@ def main() -> None:
     except BrokenPipeError:  # who reads has read enough, as `head` does
         _let_go()
     except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+        _end(130)
     except Exception as error:
         if _comes_of_an_interruption(error):
-            sys.exit(130)
+            _end(130)
         if not isinstance(error, ValueError | OSError | MemoryError):
             raise
         _fail("out of memory" if isinstance(error, MemoryError) else _one_line(error))
     if not arguments:
         sys.exit(2)
-    sys.exit(status if isinstance(status, int) else 0)
+    _end(status if isinstance(status, int) else 0)
+
+
+def _end(status: int) -> NoReturn:
+    """End with a status; where threads still simulate, at once: compiled code takes no other end than the process's."""
+    if any(thread.name == SIMULATION for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _comes_of_an_interruption(error: BaseException | None) -> bool:
@@ -101,7 +112,7 @@ def _let_go() -> NoReturn:
 
 def _fail(message: str) -> None:
     print(f"rowhit: {message}", file=sys.stderr)
-    sys.exit(2)
+    _end(2)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
+NAME = "simulation"  # of every such thread
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -44,7 +46,7 @@ def side_by_side(
     found = []
     try:
         for _ in range(min(len(items), threads or _cores())):
-            Thread(target=work, daemon=True).start()
+            Thread(target=work, name=NAME, daemon=True).start()
         for done in range(len(items)):
             progress(done)
             found.append(ended.get())
