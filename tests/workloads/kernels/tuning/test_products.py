@@ -114,23 +114,23 @@ def time_fs(problem: gemm.Problem, knobs: gemv.Knobs, machine: Machine) -> int:
 WIDE = [(1, 5120, 1024), (2, 1792, 4096), (8, 2048, 2048), (16, 2880, 2880), (32, 1792, 4096), (8, 10240, 1024)]
 
 
+def finer_than(knobs: gemv.Knobs) -> list[gemv.Knobs]:
+    """Return the knobs with tiles of half as many columns, or half as deep, where there are such tiles."""
+    least = {"tile_n": min(products.FEW_N), "tile_k": min(products.FEW_K)}
+    halves = {name: getattr(knobs, name) // 2 for name in least}
+    return [replace(knobs, **{name: half}) for name, half in halves.items() if half >= least[name]]
+
+
 @pytest.mark.parametrize("machine", [H100, NPU, MI300X, B200], ids=lambda machine: machine.spec.name)
-@pytest.mark.parametrize("sizes", WIDE)
-def test_few_rows_are_not_cut_so_that_finer_tiles_would_be_faster(
-    machine: Machine, sizes: tuple[int, int, int]
-) -> None:
-    problem = gemm.Problem(*sizes, "bf16")
-    knobs = KERNELS["gemv"].suggested(problem, machine)
-    halves = {"tile_n": min(products.FEW_N), "tile_k": min(products.FEW_K)}
-    finer = [
-        replace(knobs, **{name: getattr(knobs, name) // 2})
-        for name, least in halves.items()
-        if getattr(knobs, name) >= 2 * least
-    ]
-    if not finer:
-        pytest.skip("the tiles are the smallest that there are")
-    fastest = min(time_fs(problem, each, machine) for each in finer)
-    assert time_fs(problem, knobs, machine) <= 1.05 * fastest
+def test_few_rows_are_not_cut_so_that_finer_tiles_would_be_faster(machine: Machine) -> None:
+    compared = 0
+    for sizes in WIDE:
+        problem = gemm.Problem(*sizes, "bf16")
+        knobs = KERNELS["gemv"].suggested(problem, machine)
+        for finer in finer_than(knobs):
+            assert time_fs(problem, knobs, machine) <= 1.05 * time_fs(problem, finer, machine), sizes
+            compared += 1
+    assert compared >= len(WIDE) // 2
 
 
 def test_few_rows_leave_no_cores_idle_that_finer_tiles_of_the_same_traffic_use() -> None:
