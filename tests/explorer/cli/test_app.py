@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_study import STUDY
 
 from explorer.cli import app as cli
 from hwmodel.spec import MACHINES
@@ -25,18 +26,6 @@ GEMM = ("run", "--machine", "npu-hbm3", "--kernel", "gemm", "--m", "64", "--n", 
 STEP = ("step", "--machine", "npu-hbm3", "--model", "llama-3.1-8b", "--context", "64")
 SMALL_MODEL = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 64}
 SMALL_MODEL |= {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 64, "torch_dtype": "bfloat16"}
-STUDY = """
-machine: h100-sxm
-kernel: decode-attention
-model: llama-3.1-8b
-batch: {sequences: 4, context: 256}
-knobs:
-  layout: [page kv token head dim, page kv head token dim, page kv head token//32 dim token%32]
-  page_size: [16, 32]
-  tile: [32, 64]
-baseline: {page_size: 16}
-budget: {points: 6, batch: 2}
-"""
 
 
 def process(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_study import STUDY
 
 from explorer.cli import app as cli
 from explorer.storage.folder import rows_frame
@@ -16,18 +17,6 @@ from explorer.storage.folder import rows_frame
 ROOT = str(Path(__file__).parents[3])
 LARGE = ("--machine", "h100-sxm", "--model", "llama-3.1-8b", "--batch", "256", "--context", "65536")
 DECODE = ("--kernel", "decode-attention")
-STUDY = """
-machine: h100-sxm
-kernel: decode-attention
-model: llama-3.1-8b
-batch: {sequences: 4, context: 256}
-knobs:
-  layout: [page kv token head dim, page kv head token dim, page kv head token//32 dim token%32]
-  page_size: [16, 32]
-  tile: [32, 64]
-baseline: {page_size: 16}
-budget: {points: 12, batch: 2}
-"""
 INTERRUPTED = """
 import os, signal, sys, threading
 from explorer.cli.app import main
@@ -81,7 +70,7 @@ def test_ctrl_c_ends_a_command_without_a_word_and_leaves_nothing(
 
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_continues(tmp_path: Path) -> None:
     home, study_file = tmp_path, tmp_path / "small.yaml"
-    study_file.write_text(STUDY)
+    study_file.write_text(STUDY.replace("points: 6", "points: 12"))
     command = [sys.executable, "-m", "explorer.cli.app", "explore", str(study_file), "--jobs", "2"]
     variables = os.environ | {"PYTHONPATH": ROOT}
     running = subprocess.Popen(
