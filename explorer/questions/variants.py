@@ -23,6 +23,7 @@ from explorer.questions.answer import Answer, RunKey
 from explorer.questions.crossing import Costs, Crossing, flips
 from explorer.questions.fidelity import Measured, for_objective
 from explorer.questions.goal import TIME_ALONE, Goal, with_bound
+from explorer.questions.sameness import same_sentences
 from explorer.questions.sweep import Axis
 from explorer.search.certificate import relative_gap
 from explorer.storage.row import all_numbers, nested, per_unit, with_nulls
@@ -117,8 +118,6 @@ class Table:
     @property
     def sentences(self) -> list[str]:
         """Where designs cross, and which are the same, in words."""
-        from explorer.text.whatif import same_sentences
-
         return [*(crossing.sentence for crossing in self.crossings), *same_sentences(self)]
 
     @property

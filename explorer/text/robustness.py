@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from explorer.questions.robustness import Robustness, Swing
+from explorer.questions.sameness import listed
 from explorer.text.tables import align, percent
-from explorer.text.whatif import listed, notes
+from explorer.text.whatif import notes
 
 BAR = 24  # characters of the widest bar
 

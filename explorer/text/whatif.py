@@ -6,17 +6,16 @@ whether measurements back them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 
 from explorer.questions.answer import Answer
+from explorer.questions.sameness import listed, place_of
 from explorer.questions.variants import Cell, Table, differences
 from explorer.storage.row import all_numbers, per_unit
 from explorer.text.tables import align, number, percent, signed
 
 Rows = list[list[str]]
-SHOWN = 3  # of lines that say the same of different points
-SAME_RUN = "the same program on the same machine"
 SAME = "same"  # where a difference would stand
 
 
@@ -92,27 +91,6 @@ def _cells(cell: Cell, first: Cell | None, shown: Callable[[float], str]) -> Ite
     yield "" if cell.gap is None else percent(cell.gap)
 
 
-def same_sentences(table: Table) -> Iterator[str]:
-    """Yield which designs are the same as an earlier one, and which points of the axes are the same to a design."""
-    pairs: dict[tuple[int, int], list[str]] = {}
-    points: dict[tuple[int, str], list[str]] = {}
-    for cell, same in zip(table.cells, table.same, strict=True):
-        at = _at(table, cell)
-        if same is not None:
-            pairs.setdefault((cell.design, same), []).append(at)
-        elif cell.answers:
-            points.setdefault((cell.design, str(cell.keys)), []).append(at)
-    labels = [design.label for design in table.designs]
-    for (design, first), where in pairs.items():
-        points_of_it = "" if len(where) == len(table.points) else f" at {listed(where)}"
-        yield f"{labels[design]} is the same as {labels[first]}{points_of_it}: {SAME_RUN}"
-    alike = [(labels[design], where) for (design, _), where in points.items() if len(where) > 1]
-    for label, where in alike[:SHOWN]:
-        yield f"{label} is the same at {listed(where)}: {SAME_RUN}"
-    if len(alike) > SHOWN:
-        yield f"and {len(alike) - SHOWN} more groups of points that are the same"
-
-
 def _refused(table: Table) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for cell in table.cells:
@@ -133,17 +111,6 @@ def _told(table: Table, head: str, text: Callable[[Answer], str]) -> Iterator[st
 
 
 def _point(table: Table, cell: Cell) -> str:
-    at = _at(table, cell)
+    at = place_of(table, cell)
     label = [table.designs[cell.design].label] if len(table.designs) > 1 or not at else []
     return " ".join([*([at] if at else []), *label])
-
-
-def _at(table: Table, cell: Cell) -> str:
-    return " ".join(f"{axis.path} {value}" for axis, value in zip(table.axes, cell.at, strict=True))
-
-
-def listed(points: Iterable[str]) -> str:
-    """Return the first of some points, and how many more there are."""
-    found = list(points)
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
