@@ -190,10 +190,13 @@ class Dram:
         return int(status)
 
     def _reserve_log(self) -> None:
-        """Make room in the log for every waiting burst and one more of a replay."""
-        scalars, rows = self.state.scalars, len(self.state.log)
+        """Make room in the log, where there is one, for every waiting burst and one more of a replay."""
+        scalars = self.state.scalars
+        if not scalars[k.LOG]:
+            return
+        rows = len(self.state.log)
         missing = int(scalars[k.LOGGED]) + self.waiting + 1 - rows
-        if scalars[k.LOG] and missing > 0:
+        if missing > 0:
             self.state = self.state._replace(log=np.pad(self.state.log, ((0, max(4096, rows, missing)), (0, 0))))
             scalars[k.LOG_ROWS] = len(self.state.log)
 
