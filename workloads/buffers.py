@@ -29,6 +29,7 @@ from workloads.bufferise import Request, bufferise
 
 OPERAND_LAYOUTS = ("swizzled", "row-major")
 SAMPLE = 128, 512  # rows and columns on which layouts are compared, assumed enough: the patterns of XORs recur
+LARGE = 1 << 18  # elements of a block from which one of 2**n rows is compared: others are counted element by element
 
 
 def allocate(blocks: Sequence[Buffer], machine: Machine) -> tuple[Buffer, ...]:
@@ -69,10 +70,13 @@ def _best(
 ) -> Layout | None:
     rows, columns = min(plain.rows, SAMPLE[0]), min(plain.columns, SAMPLE[1])
     across, k = (rows, columns) if axis_of_k == 1 else (columns, rows)
-    down_columns = np.add.outer(plain.rows * np.arange(columns), np.arange(rows)).reshape(-1)
+    alike = plain
+    if plain.rows * plain.columns > LARGE:
+        alike = block("operand", 1 << (plain.rows - 1).bit_length(), plain.columns, plain.dtype, 1)
+    down_columns = np.add.outer(alike.rows * np.arange(columns), np.arange(rows)).reshape(-1)
     best, least = None, None
-    for layout in _candidates(plain, pad, unit):
-        candidate = plain if layout is None else block("operand", plain.rows, plain.columns, plain.dtype, 1, layout)
+    for layout, compared in zip(_candidates(plain, pad, unit), _candidates(alike, pad, unit), strict=True):
+        candidate = alike if compared is None else block("operand", alike.rows, alike.columns, alike.dtype, 1, compared)
         cost = matrix.reads(unit, pad, candidate, axis_of_k, across, k, size)
         if filled_along == 1:
             cost = cost.plus(row_lines(pad, candidate, rows, columns, write_bytes, True))

@@ -6,9 +6,9 @@ work, and tiles are long along k, along which a row lies in memory. All template
 apart by their problems; `gemv`, whose problem is that of `gemm`, has `few_rows`.
 
 Where all cores share a cache, a tile is 128 bytes along k and as large as accumulators in registers allow. Where they
-share none, each tile comes from main memory: tiles may be as large as the scratchpad lets them. The rows of a tile are
-runs at one stride, which meet few channels of memory at a time: only much in flight keeps all of them busy, so that
-tiles of few rows have longer runs there, and as many stages as there is room for.
+share none, each tile comes from main memory: tiles may be as large as the scratchpad lets them, with room for their
+sums. The rows of a tile are runs at one stride, which meet few channels of memory at a time: only much in flight keeps
+all of them busy, so that runs are longer there, and stages as many as there is room for.
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ from workloads.kernels.tuning.channels import Channels
 from workloads.kernels.tuning.roof import Items, Roof
 
 TILES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 256)  # those libraries have, not only powers of two
-LARGE_TILES = (320, 384, 512)  # more, where no cache is shared
+LARGE_TILES = (320, 384, 512, 768, 1024, 1536, 2048)  # more, where no cache is shared
 MOST_AREA, MOST_EDGES = 256 * 192, 448  # of a tile whose sums lie in registers
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 MOST_STAGES = 8
-LONG_LINES = (4, 2, 1)  # assumed: times the line, where no cache is shared; fewer banks of memory are met in long runs
+# assumed: times the line, where no cache is shared; fewer banks of memory are met in long runs
+LONG_LINES = (32, 16, 8, 4, 2, 1)
 FEW_ROWS = 64  # assumed: up to here reading the weights is all the work on the shipped machines
 # for few rows: tiles of n and of k, and stages
 FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
-FEW_LONG_K = (1024, *FEW_K)  # assumed: where no cache is shared
-FEW_LONGEST_K = (4096, 2048, *FEW_LONG_K)  # assumed: there, of weights that are multiplied as they come
+# assumed: where no cache is shared; wide ones where cores have many, and do not all read the same channels in step
+FEW_WIDE_N, MANY = (256, 512, 1024), 8
+FEW_LONG_K = (1024, *FEW_K)
+FEW_LONGEST_K = (8192, 4096, 2048, *FEW_LONG_K)  # of weights that are multiplied as they come
 CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
 
@@ -129,8 +132,10 @@ def _w8a8_knobs(tile_k: int, **knobs: Any) -> gemm_w8a8.Knobs:
 def ranked(problem: Any, machine: Machine, **given: Any) -> tuple[Choice, ...]:
     """Return schedules of a product by their estimates, the best first, with some knobs `given`."""
     form, roof = form_of(problem, **given), Roof(machine)
+    pitches = [problem.k * bits // 8 for bits in form.bits]
+    channels = [Channels(machine, rows, pitch) for rows, pitch in zip((problem.m, problem.n), pitches, strict=True)]
     choices = (
-        Choice(form.made(cut), _estimate(form, problem, cut, roof), "split" if cut.split_k > 1 else "whole")
+        Choice(form.made(cut), _estimate(form, problem, cut, roof, channels), "split" if cut.split_k > 1 else "whole")
         for cut in _cuts(form, problem, machine)
     )
     return tuple(sorted(choices, key=lambda choice: choice.estimate_fs))
@@ -139,7 +144,8 @@ def ranked(problem: Any, machine: Machine, **given: Any) -> tuple[Choice, ...]:
 def candidates(problem: Any, machine: Machine, **given: Any) -> Iterator[Any]:
     """Yield knobs to try, the most promising first, with some `given`; small tiles behind them."""
     form = form_of(problem, **given)
-    if problem.m <= FEW_ROWS and form.bits[1] < 16 and _products(problem) == 1:
+    is_read = form.bits[1] < 16 or machine.spec.shared_cache is None
+    if problem.m <= FEW_ROWS and is_read and _products(problem) == 1:
         height = round_up(problem.m, machine.spec.cores.matrix.m)
         yield from (form.made(cut) for cut in _few(form, problem, machine, height))
     yield from (choice.knobs for choice in ranked(problem, machine, **given))
@@ -198,9 +204,10 @@ def _stages(form: Form, tile_m: int, tile_n: int, tile_k: int, machine: Machine)
     """Return how many stages the scratchpad has room for."""
     cores = machine.spec.cores
     out = tile_m * tile_n * (4 if form.rate == "fp32" else 2)
+    has_room_for_sums = cores.matrix.accumulators == "own" and cores.matrix.accumulator_capacity is not None
     widened = 2 * tile_n * tile_k * form.widened_bytes
     per_stage = (tile_m * form.bits[0] + tile_n * form.bits[1]) * tile_k // 8 + (tile_m + tile_n) * 8
-    if cores.matrix.accumulators == "scratchpad":
+    if not has_room_for_sums:  # those whose room nobody has told are not without limit
         out += tile_m * tile_n * 4
     room = cores.sram.capacity - out - widened - 4096
     if form.block:  # scales in tiles of 128 rows, and operands in 16 bits where no unit applies them
@@ -209,14 +216,15 @@ def _stages(form: Form, tile_m: int, tile_n: int, tile_k: int, machine: Machine)
     return min(MOST_STAGES, int(room // per_stage)) if room > 0 else 0
 
 
-def _estimate(form: Form, problem: Any, cut: Cut, roof: Roof) -> float:
+def _estimate(form: Form, problem: Any, cut: Cut, roof: Roof, channels: list[Channels]) -> float:
     unit, products = roof.machine.spec.cores.matrix, _products(problem)
     m, n, k = problem.m, problem.n, problem.k
     area, split = cut.tile_m * cut.tile_n, cut.split_k > 1
+    steps = -(-k // (cut.tile_k * cut.split_k))
     items = Items(
         count=-(-m // cut.tile_m) * -(-n // cut.tile_n) * cut.split_k * products,
-        tiles=-(-k // (cut.tile_k * cut.split_k)),
-        macs=round_up(cut.tile_m, unit.m) * round_up(cut.tile_n, unit.n) * cut.tile_k,
+        tiles=steps,
+        macs=round_up(cut.tile_m, unit.m) * round_up(cut.tile_n, unit.n) * round_up(cut.tile_k, unit.k),
         dtype=form.rate,
         tile_bytes=(cut.tile_m * form.bits[0] + cut.tile_n * form.bits[1]) * cut.tile_k / 8,
         unique_bytes=products * (m * form.bits[0] + n * form.bits[1]) * k / 8,
@@ -226,8 +234,20 @@ def _estimate(form: Form, problem: Any, cut: Cut, roof: Roof) -> float:
         end_ops=area * 2,
         on_vector=form.on_vector,
         loads=form.loads,
+        channels=1.0 if roof.has_cache else _share(form, cut, steps, roof, channels),
+        takes_turns=not roof.has_cache,
     )
     return roof.phase_fs(items) + (_reduction_fs(4 * m * n * products * cut.split_k, roof) if split else 0)
+
+
+def _share(form: Form, cut: Cut, steps: int, roof: Roof, channels: list[Channels]) -> float:
+    """Return the share of memory's channels that the tiles of a core in flight lie in: those of both operands."""
+    rows, dma = (cut.tile_m, cut.tile_n), roof.machine.spec.cores.dma
+    runs = [cut.tile_k * bits / 8 for bits in form.bits]
+    requests = sum(_requests(count, run, dma) for count, run in zip(rows, runs, strict=True))
+    in_flight = min(cut.stages, steps, max(1, dma.max_outstanding / requests))
+    operands = zip(channels, rows, runs, strict=True)
+    return min(1.0, sum(of.share(count, in_flight * run, cut.split_k, steps * run) for of, count, run in operands))
 
 
 def _reduction_fs(parts_bytes: int, roof: Roof) -> float:
@@ -246,7 +266,8 @@ def _few(form: Form, problem: Any, machine: Machine, rows: int) -> list[Cut]:
     height, channels = round_up(problem.m, cores.matrix.m), Channels(machine, problem.n, problem.k * form.bits[1] // 8)
     wanted = FEW_K if shared else FEW_LONG_K if form.widened_bytes else FEW_LONGEST_K
     depths = {form.line} if form.promoted else {round_up(min(depth, problem.k), form.unit) for depth in wanted}
-    sizes = list(product_of(FEW_N, sorted(depths, reverse=True)))
+    wide = [] if shared else [tile_n for tile_n in FEW_WIDE_N if problem.n >= MANY * cores.count * tile_n]
+    sizes = list(product_of((*FEW_N, *wide), sorted(depths, reverse=True)))
     room = {size: max(1, _stages(form, rows, *size, machine)) for size in sizes}
     if shared:
         room = {size: FEW_STAGES if form.widened_bytes else min(room[size], FEW_STAGES) for size in sizes}

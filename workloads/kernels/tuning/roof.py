@@ -9,6 +9,10 @@ Where the tiles of a core lie in a share of main memory's channels only, cores w
 many customers at 1 / share equal stations of a closed queueing network, of which n customers at s stations keep
 n / (n + s - 1) busy.
 
+Where memory and units need about as long for a tile, and memory's time varies, they wait for each other, the more
+often the fewer stages there are: as two stations in line with room for so many customers. (Assumed: what comes from
+a shared cache comes evenly.)
+
 Not modelled: that requests queue at memory before it is full, and that a stage is held while its tile is multiplied.
 """
 
@@ -27,6 +31,7 @@ class Items:
     `unique_bytes` come from main memory in the phase as a whole; `end_bytes` are loaded and stored, and `end_ops`
     vector operations done, once per item. `loads` is in how many descriptors a tile comes, `requests` in how many
     requests of memory at least. `channels` is the share of main memory's channels that one core has tiles in flight of.
+    `takes_turns`: memory and units need about as long, and wait for each other.
     """
 
     count: int
@@ -43,6 +48,7 @@ class Items:
     loads: int = 2
     requests: int = 0
     channels: float = 1.0
+    takes_turns: bool = False
 
 
 class Roof:
@@ -91,15 +97,27 @@ class Roof:
         unique_fs = items.unique_bytes * self.memory_fs / (items.count * max(1, items.tiles))
         memory_fs = unique_fs if self.has_cache else max(unique_fs, shared_fs)
         whole, rest = divmod(items.count, self.cores)
-        tiles_fs = 0.0
+        tiles_fs = fill_fs = 0.0
         for waves, active in ((whole, self.cores), (1, rest)):
             if waves and active:
                 come_fs = max(port_fs, shared_fs * active, memory_fs * (active + 1 / items.channels - 1))
                 staged_fs = (self.load_fs + come_fs) / items.stages
                 asked_fs = (requests * self.load_fs + come_fs) / dma.max_outstanding
-                tiles_fs += waves * items.tiles * max(least_fs, come_fs, staged_fs, asked_fs)
+                busy_fs = max(least_fs, come_fs)
+                if items.takes_turns:
+                    fill_fs = max(fill_fs, min(least_fs, come_fs))  # nothing else happens meanwhile
+                    busy_fs /= _kept_busy(min(least_fs, come_fs) / busy_fs, items.stages)
+                tiles_fs += waves * items.tiles * max(busy_fs, staged_fs, asked_fs)
         end_fs = items.end_bytes * self.port_fs + items.end_ops * vector_fs
-        return round(self.launch_fs + self.load_fs + tiles_fs + (whole + bool(rest)) * end_fs)
+        return round(self.launch_fs + self.load_fs + fill_fs + tiles_fs + (whole + bool(rest)) * end_fs)
+
+
+def _kept_busy(load: float, stages: int) -> float:
+    """Return what part of the time the slower of two stations in line is busy, between which so many tiles have room.
+
+    `load`: the time of the faster one, as a part of the other's; both times vary, here like exponential ones.
+    """
+    return stages / (stages + 1) if load == 1 else (1 - load**stages) / (1 - load ** (stages + 1))
 
 
 def _access_fs(machine: Machine) -> int:

@@ -67,7 +67,7 @@ def test_without_a_shared_cache_tiles_come_from_main_memory_each_time_and_may_be
     assert roof.phase_fs(items) > 160 * 100 * 10**5 * roof.memory_fs
     problem = gemm.Problem(2048, 4096, 1024, "bf16")
     edges = [{c.knobs.tile_m for c in products.ranked(problem, machine)} for machine in (H100, NPU)]
-    assert (max(edges[0]), max(edges[1])) == (256, 512)
+    assert max(edges[0]) == 256 < max(edges[1])
 
 
 def test_few_rows_of_narrow_weights_are_read_in_long_runs_of_k() -> None:
