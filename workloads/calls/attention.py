@@ -8,10 +8,7 @@ loads wait for the end of the one before (epilogue `exposed`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 from hwmodel.machine import Machine
 from layouts.notation import nearest_first
@@ -23,24 +20,16 @@ from workloads.calls.call import (
     NotModelled,
     Row,
     Variant,
-    ranked,
     require_within,
 )
 from workloads.kernels import decode_attention, kv_append, mla_decode, prefill_attention
 from workloads.kernels.attention_problem import FP8
 from workloads.kernels.latent import Heads
-from workloads.kernels.tuning.roof import Items, Roof
+from workloads.kernels.tuning import attention
+from workloads.kernels.tuning.choice import Choice
 
 PAGE_SIZE = 64
 PAGES: dict[str, Any] = {"page_size": PAGE_SIZE, "page_order": "contiguous"}
-TILES = (32, 64, 96, 128)  # tokens of a tile of keys
-LATENT_TILES = (16, 32, 64)  # likewise, of a latent cache
-ROWS = (32, 64, 128, 192)  # of a tile of queries
-LATENT_ROWS = (16, 32, 64, 128)  # likewise, of latent attention
-PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
-STRIP = 8  # rows of a latent attention's result that are stored at a time
-SOFTMAX_OPS = 6  # assumed, of the vector unit per score besides the exponential: scale, maximum, difference, sum, round
-TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that larger ones come first
 CACHES = {"": "", "bfloat16": "", "float16": "", "fp8": FP8}
 
 
@@ -127,73 +116,22 @@ def _append(
     return Launch("append", variants, dtype, 0, 0)
 
 
-def _products(machine: Machine) -> str:
-    return "fp8" if machine.spec.cores.matrix.fp8 is not None else "16-bit"
-
-
 def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
-    roof, sequences = Roof(machine), len(p.contexts)
-    seen = min(p.contexts[0], p.window or p.contexts[0])
-    kv_bytes = 1 if p.kv_dtype == FP8 else 2
-    group, moved = p.q_len * (p.heads_q // p.heads_kv), sequences * p.heads_kv * seen * 2 * p.head_dim * kv_bytes
-    products = _products(machine)
-    rate = FP8 if kv_bytes == 1 and products == "fp8" else p.dtype
-    rows = -(-group // machine.spec.cores.matrix.m) * machine.spec.cores.matrix.m
-    variants = []
-    for tile in TILES:
-        for parts, split in _splits(seen, tile, sequences * p.heads_kv, machine):
-            stages = _stages(machine, 2 * tile * p.head_dim * kv_bytes, group * (6 * p.head_dim + 4 * tile) + 8192)
-            items = Items(
-                count=sequences * p.heads_kv * parts,
-                tiles=-(-min(split or seen, seen) // tile),
-                macs=2 * rows * tile * p.head_dim,
-                dtype=rate,
-                tile_bytes=2 * tile * p.head_dim * kv_bytes,
-                unique_bytes=moved,
-                stages=stages,
-                vector_ops=_softmax_ops(machine, group * tile),
-                end_bytes=group * p.head_dim * (6 if parts > 1 else 4),
-                end_ops=2 * group * p.head_dim,
-            )
-            estimate = roof.phase_fs(items) + (_merge_fs(roof, items.count * group * p.head_dim) if parts > 1 else 0)
-            knobs = decode_attention.Knobs(
-                tile=tile, stages=stages, split_tokens=split, products=products, epilogue="exposed", **PAGES
-            )
-            variants.append(Variant("decode-attention", p, knobs, estimate, "split" if split else "whole"))
-    return Launch("attention", ranked(variants), rate, _decode_macs(p), moved)
+    seen, kv_bytes = min(p.contexts[0], p.window or p.contexts[0]), 1 if p.kv_dtype == FP8 else 2
+    moved = len(p.contexts) * p.heads_kv * seen * 2 * p.head_dim * kv_bytes
+    choices = attention.decode(p, machine, epilogue="exposed", **PAGES)
+    return _launch("decode-attention", p, choices, attention.rate(p, machine), _decode_macs(p), moved)
+
+
+def _launch(kernel: str, problem: Any, choices: tuple[Choice, ...], dtype: str, macs: int, moved: int) -> Launch:
+    variants = (Variant(kernel, problem, each.knobs, each.estimate_fs, each.family) for each in choices)
+    return Launch("attention", tuple(variants), dtype, macs, moved)
 
 
 def _decode_macs(p: decode_attention.Problem) -> int:
     """Return the multiply-accumulates of the pairs of a query and a key that it sees."""
     pairs = sum(min(p.contexts[0] - ahead, p.window or p.contexts[0]) for ahead in range(p.q_len))
     return 2 * len(p.contexts) * p.heads_q * pairs * p.head_dim
-
-
-def _softmax_ops(machine: Machine, scores: int) -> float:
-    """Return the operations of an online softmax of so many scores, exponentials as what they take of the rest."""
-    vector = machine.spec.cores.vector
-    return scores * (SOFTMAX_OPS + vector.alu / vector.exp)
-
-
-def _splits(seen: int, tile: int, items: int, machine: Machine) -> Iterator[tuple[int, int]]:
-    """Yield (parts, tokens of a part; 0: all) by which the tokens of an item may be split over cores."""
-    cores, found = machine.spec.cores.count, set()
-    for parts in PARTS:
-        if parts > 1 and (items * parts > 4 * cores or seen < parts * tile):
-            break
-        split = -(-seen // (parts * tile)) * tile
-        if split not in found:
-            found.add(split)
-            yield -(-seen // split), 0 if split >= seen else split
-
-
-def _stages(machine: Machine, tile_bytes: int, other_bytes: int, most: int = 6) -> int:
-    return max(1, min(most, (machine.spec.cores.sram.capacity - other_bytes) // tile_bytes))
-
-
-def _merge_fs(roof: Roof, elements: int) -> float:
-    """Return the estimate of the launch that merges partial results in fp32."""
-    return roof.launch_fs + 2 * roof.latency_fs + 4 * elements * max(roof.shared_fs, roof.port_fs / roof.cores)
 
 
 def _prefill_call(row: Row, machine: Machine, sizes: tuple[int, ...]) -> Call:
@@ -212,127 +150,23 @@ def _prefill_call(row: Row, machine: Machine, sizes: tuple[int, ...]) -> Call:
         kv_dtype=kv_dtype,
         q_fp8=int(row.dtype == "fp8" and kv_dtype == FP8),
     )  # fmt: skip
-    main = _prefill(problem, machine, q_len, dim_v)
+    macs = heads_q * attention.scores(problem) * (dim + dim_v)
+    choices = attention.prefill(problem, machine, epilogue="exposed")
+    main = _launch("prefill-attention", problem, choices, attention.rate(problem, machine), macs, 0)
     if not causal:
         return Call((main,), graph=True)
     width = -(-(dim + dim_v) // 2)
     return Call((_append(heads_q, heads_kv, width, dtype, kv_dtype, contexts, q_len), main), graph=True)
 
 
-def _prefill(p: prefill_attention.Problem, machine: Machine, q_len: int, dim_v: int) -> Launch:
-    kv_bytes = 1 if p.kv_dtype == FP8 else 2
-    products = _products(machine)
-    rate = FP8 if kv_bytes == 1 and products == "fp8" else p.dtype
-    stages = 2 if _fits_two(p, machine) else 1
-    variants = []
-    for packing in ("group", "head") if p.heads_q != p.heads_kv else ("head",):
-        for lanes, pipeline in ((1, "two-stage"), (2, "warp-specialised")):
-            for rows in ROWS:
-                for tile in TILES:
-                    heads = p.heads_q // p.heads_kv if packing == "group" else 1
-                    if heads > rows or (rows > ROWS[0] and q_len * heads <= rows // 2):
-                        continue
-                    knobs = prefill_attention.Knobs(
-                        tile_q=rows, tile_kv=tile, packing=packing, pipeline=pipeline, schedule="balanced",
-                        products=products, epilogue="exposed", stages=stages,
-                    )  # fmt: skip
-                    estimate = _prefill_fs(p, machine, (rows, lanes, tile, heads), q_len, dim_v, rate)
-                    variants.append(Variant("prefill-attention", p, knobs, estimate))
-    pairs = _scores(p, q_len)
-    macs = len(p.contexts) * p.heads_q * pairs * (p.head_dim + dim_v)
-    return Launch("attention", ranked(variants), rate, macs, 0)
-
-
-def _fits_two(p: prefill_attention.Problem, machine: Machine) -> bool:
-    """Return whether two tiles of keys and values in flight leave room for a tile of queries and its result."""
-    width = p.head_dim * (1 if p.kv_dtype == FP8 else 2)
-    return machine.spec.cores.sram.capacity > ROWS[1] * (2 * 2 * width + 4 * p.head_dim)
-
-
-def _scores(p: prefill_attention.Problem, q_len: int) -> int:
-    """Return the pairs of a query and a key that it sees, of one head of one sequence."""
-    context = p.contexts[0]
-    if p.bidirectional:
-        return q_len * context
-    last = np.arange(context - q_len, context, dtype=np.int64) + 1
-    return int(np.minimum(last, p.window or context).sum())
-
-
-def _prefill_fs(
-    p: prefill_attention.Problem, machine: Machine, cut: tuple[int, int, int, int], q_len: int, dim_v: int, rate: str
-) -> float:
-    """Return the estimate of a prefill whose items are dealt evenly, by the tiles that each walks."""
-    rows, lanes, tile, heads = cut
-    roof, context = Roof(machine), p.contexts[0]
-    unit, vector = machine.spec.cores.matrix, machine.spec.cores.vector
-    positions = rows // heads * lanes
-    first = np.arange(0, q_len, positions, dtype=np.int64) + context - q_len
-    last = np.minimum(first + positions, context)
-    begin = np.maximum(first - p.window + 1, 0) // tile if p.window else np.zeros_like(first)
-    tiles = (np.full_like(first, -(-context // tile)) if p.bidirectional else -(-last // tile)) - begin
-    copies = len(p.contexts) * p.heads_q // heads
-    padded = -(-min(rows, q_len * heads) // unit.m) * unit.m * lanes
-    width = -(-p.head_dim // unit.k) * unit.k
-    kv_bytes = 1 if p.kv_dtype == FP8 else 2
-    matrix_fs = padded * tile * (width + dim_v) * roof.mac_fs(rate)
-    vector_fs = rows * lanes * tile * (SOFTMAX_OPS / vector.alu + 1 / vector.exp) * roof.cycle_fs
-    loaded = tile * (p.head_dim + dim_v) * kv_bytes
-    overlap = max(matrix_fs, vector_fs) if lanes == 2 else max(matrix_fs, vector_fs) + 0.2 * min(matrix_fs, vector_fs)
-    overlap += TILE_CYCLES * roof.cycle_fs
-    tile_fs = max(overlap, loaded * roof.port_fs, loaded * roof.shared_fs * roof.cores)
-    end_fs = roof.latency_fs + rows * lanes * (2 * p.head_dim + 2 * dim_v) * roof.port_fs + matrix_fs + vector_fs
-    total = copies * (float(tiles.sum()) * tile_fs + len(tiles) * end_fs)
-    longest = float(tiles.max()) * tile_fs + end_fs
-    waves = -(-copies * len(tiles) // roof.cores)
-    by_waves = waves * (float(tiles.mean()) * tile_fs + end_fs)
-    return roof.launch_fs + roof.latency_fs + max(longest, total / roof.cores, by_waves)
-
-
 def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int, heads: int) -> Call:
     dtype, kv_dtype = _dtypes(row)
     _check_queries(row, batch, q_len, kv_len, heads)
-    contexts, roof = (kv_len,) * batch, Roof(machine)
+    contexts = (kv_len,) * batch
     record = "fp8_ds_mla" if kv_dtype == FP8 else "plain"
-    token_bytes = 656 if record != "plain" else 1152
     problem = mla_decode.Problem(Heads(heads, 512, 64, 512, 192**-0.5, dtype), q_len, contexts)
-    unit = machine.spec.cores.matrix
-    variants = []
-    for head_tile in LATENT_ROWS:
-        blocks = -(-heads * q_len // head_tile)
-        if head_tile >= 2 * heads * q_len and head_tile > LATENT_ROWS[0]:
-            break
-        for tile in LATENT_TILES:
-            for parts, split in _splits(kv_len, tile, batch * blocks, machine):
-                held = min(head_tile, heads * q_len)
-                rows = -(-held // unit.m) * unit.m
-                other = held * (576 * 2 + 2 * tile * 2 + 16) + 2 * STRIP * 513 * 4 + 4096
-                stages = max(2, _stages(machine, tile * 576 * 2, other + 3 * tile * 576 * (record != "plain"), 4))
-                items = Items(
-                    count=batch * blocks * parts,
-                    tiles=-(-min(split or kv_len, kv_len) // tile),
-                    macs=rows * tile * (576 + 512),
-                    dtype=dtype,
-                    tile_bytes=tile * token_bytes,
-                    unique_bytes=batch * kv_len * token_bytes,
-                    stages=stages,
-                    vector_ops=_softmax_ops(machine, min(head_tile, heads * q_len) * tile),
-                    end_bytes=head_tile * 512 * (4 if parts > 1 else 2) + head_tile * 576 * 2,
-                    end_ops=2 * head_tile * 512,
-                )
-                estimate = roof.phase_fs(items)
-                estimate += _merge_fs(roof, batch * heads * q_len * 512 * parts) if parts > 1 else 0
-                knobs = mla_decode.Knobs(
-                    record=record,
-                    head_tile=head_tile,
-                    tile=tile,
-                    stages=stages,
-                    split_tokens=split,
-                    strip=STRIP,
-                    queries=1,
-                    **PAGES,
-                )
-                variants.append(Variant("mla-decode", problem, knobs, estimate, "split" if split else "whole"))
+    choices = attention.latent(problem, machine, record=record, **PAGES)
     seen = batch * heads * q_len * (kv_len - (q_len - 1) / 2)
-    macs, moved = int(seen * (576 + 512)), batch * kv_len * token_bytes
+    macs, moved = int(seen * (576 + 512)), batch * kv_len * attention.latent_bytes(problem, record)
     append = _append(1, 1, 288, dtype, kv_dtype, contexts, q_len)
-    return Call((append, Launch("attention", ranked(variants), dtype, macs, moved)), graph=True)
+    return Call((append, _launch("mla-decode", problem, choices, dtype, macs, moved)), graph=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from workloads.kernels import cascade_decode, decode_attention, prefill_attention
 from workloads.kernels.base import Kernel
+from workloads.kernels.tuning import attention
 
 ATTENTION = {
     "soft_cap": "scores stay within it; 0: they are free",
@@ -26,6 +29,7 @@ KERNELS = (
         decode_attention.canonical,
         decode_attention.compile,
         optional=decode_attention.OPTIONAL,
+        candidates=partial(attention.candidates, attention.decode),
         sizes={**ATTENTION, **WINDOW, "q_len": "new tokens of a sequence"},
         keeps=("k", "v", "sinks"),
     ),
@@ -39,6 +43,7 @@ KERNELS = (
         prefill_attention.canonical,
         prefill_attention.compile,
         optional=prefill_attention.OPTIONAL,
+        candidates=partial(attention.candidates, attention.prefill),
         sizes={
             **ATTENTION,
             **WINDOW,

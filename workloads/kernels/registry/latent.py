@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from workloads.kernels import (
     compress,
     compressed_attention,
@@ -13,6 +15,7 @@ from workloads.kernels import (
     sparse_gqa,
 )
 from workloads.kernels.base import Kernel, kernel_of
+from workloads.kernels.tuning import attention
 
 NEW = "new tokens of a sequence, the last of its context"
 LATENT = {
@@ -34,6 +37,7 @@ KERNELS = (
         mla_decode.canonical,
         mla_decode.compile,
         optional=mla_decode.OPTIONAL,
+        candidates=partial(attention.candidates, attention.latent),
         sizes=ABSORBED,
         gives=model_sizes.absorbed,
         keeps=("cache",),

@@ -27,7 +27,9 @@ from layouts.catalog.scales import BLOCK
 from layouts.catalog.sizes import round_up
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv
 from workloads.kernels.gemm_tiles import LINE_BYTES
+from workloads.kernels.tuning import choice
 from workloads.kernels.tuning.channels import Channels
+from workloads.kernels.tuning.choice import Choice
 from workloads.kernels.tuning.roof import Items, Roof
 
 TILES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 256)  # those libraries have, not only powers of two
@@ -57,15 +59,6 @@ class Cut:
     tile_k: int
     stages: int
     split_k: int = 1
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Knobs and the estimate of their time. Of each `family` the best should be looked at: estimates compare within."""
-
-    knobs: Any
-    estimate_fs: float
-    family: str
 
 
 @dataclass(frozen=True)
@@ -138,7 +131,7 @@ def ranked(problem: Any, machine: Machine, **given: Any) -> tuple[Choice, ...]:
         Choice(form.made(cut), _estimate(form, problem, cut, roof, channels), "split" if cut.split_k > 1 else "whole")
         for cut in _cuts(form, problem, machine)
     )
-    return tuple(sorted(choices, key=lambda choice: choice.estimate_fs))
+    return choice.ranked(choices)
 
 
 def candidates(problem: Any, machine: Machine, **given: Any) -> Iterator[Any]:

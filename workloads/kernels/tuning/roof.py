@@ -9,9 +9,9 @@ Where the tiles of a core lie in a share of main memory's channels only, cores w
 many customers at 1 / share equal stations of a closed queueing network, of which n customers at s stations keep
 n / (n + s - 1) busy.
 
-Where memory and units need about as long for a tile, and memory's time varies, they wait for each other, the more
-often the fewer stages there are: as two stations in line with room for so many customers. (Assumed: what comes from
-a shared cache comes evenly.)
+Where memory's time varies, stages queue at it, as so many customers that circulate between latency and one station; and
+where the units need about as long for a tile, both wait for each other, as two stations in line with room for so many
+customers. (Assumed: what comes from a shared cache comes evenly.)
 
 Not modelled: that requests queue at memory before it is full, and that a stage is held while its tile is multiplied.
 """
@@ -26,16 +26,16 @@ from hwmodel.units import FS_PER_SECOND
 
 @dataclass(frozen=True)
 class Items:
-    """A phase: `count` items of `tiles` tiles. Per tile: multiply-accumulates, vector operations, bytes loaded.
+    """A phase: `count` items of `tiles` tiles, on average. Per tile: multiply-accumulates, vector operations, bytes.
 
     `unique_bytes` come from main memory in the phase as a whole; `end_bytes` are loaded and stored, and `end_ops`
     vector operations done, once per item. `loads` is in how many descriptors a tile comes, `requests` in how many
     requests of memory at least. `channels` is the share of main memory's channels that one core has tiles in flight of.
-    `takes_turns`: memory and units need about as long, and wait for each other.
+    `takes_turns`: memory's time varies, so that stages queue at it, and it and the units wait for each other.
     """
 
     count: int
-    tiles: int
+    tiles: float
     macs: float
     dtype: str
     tile_bytes: float
@@ -103,6 +103,8 @@ class Roof:
                 come_fs = max(port_fs, shared_fs * active, memory_fs * (active + 1 / items.channels - 1))
                 staged_fs = (self.load_fs + come_fs) / items.stages
                 asked_fs = (requests * self.load_fs + come_fs) / dma.max_outstanding
+                if items.takes_turns:
+                    come_fs = _turn_fs(self.load_fs, come_fs, items.stages)
                 busy_fs = max(least_fs, come_fs)
                 if items.takes_turns:
                     fill_fs = max(fill_fs, min(least_fs, come_fs))  # nothing else happens meanwhile
@@ -110,6 +112,18 @@ class Roof:
                 tiles_fs += waves * items.tiles * max(busy_fs, staged_fs, asked_fs)
         end_fs = items.end_bytes * self.port_fs + items.end_ops * vector_fs
         return round(self.launch_fs + self.load_fs + fill_fs + tiles_fs + (whole + bool(rest)) * end_fs)
+
+
+def _turn_fs(latency_fs: float, service_fs: float, customers: int) -> float:
+    """Return how often one of so many customers leaves a station, if all come back to it after a latency.
+
+    By mean value analysis: a customer finds what there would be without it, and services vary like exponential ones.
+    """
+    response_fs, queue = service_fs, 0.0
+    for count in range(1, customers + 1):
+        response_fs = service_fs * (1 + queue)
+        queue = count * response_fs / (latency_fs + response_fs)
+    return (latency_fs + response_fs) / customers
 
 
 def _kept_busy(load: float, stages: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
-from workloads.kernels.tuning.roof import Items, Roof
+from workloads.kernels.tuning.roof import Items, Roof, _kept_busy, _turn_fs
 
 NPU, TPU, H100 = (Roof(Machine(load_machine(name))) for name in ("npu-hbm3", "tpu-v6e", "h100-sxm"))
 MOVED = Items(16, 10, 1000, "bf16", 10**5, 0, 8)  # main memory is what a phase of these waits for
@@ -41,3 +41,24 @@ def test_one_core_has_the_bandwidth_of_the_channels_it_meets_and_many_cores_lose
 def test_latency_limits_what_few_stages_or_few_requests_in_flight_let_through(change: dict[str, int]) -> None:
     items = Items(132, 10, 1000, "bf16", 4096, 0, 4)
     assert busy_fs(H100, replace(items, **change)) > 2 * busy_fs(H100, items)
+
+
+def test_stages_that_circulate_are_limited_by_latency_when_few_and_by_the_station_when_many() -> None:
+    assert _turn_fs(100, 50, 1) == 150
+    turns = [_turn_fs(100, 50, customers) for customers in range(1, 64)]
+    assert turns == sorted(turns, reverse=True)
+    assert turns[-1] == pytest.approx(50, rel=0.01)
+    assert all(turn >= max(50, 150 / (at + 1)) for at, turn in enumerate(turns))
+
+
+def test_two_stations_in_line_are_busier_with_more_room_and_when_one_is_faster() -> None:
+    assert _kept_busy(1, 2) == pytest.approx(2 / 3)
+    assert _kept_busy(1 - 1e-9, 2) == pytest.approx(2 / 3)
+    assert _kept_busy(1, 2) < _kept_busy(1, 8) < _kept_busy(0.5, 8) < 1
+    assert _kept_busy(0, 1) == 1
+
+
+def test_what_comes_unevenly_takes_longer_with_few_stages() -> None:
+    even = replace(MOVED, count=16, macs=10**6)
+    assert busy_fs(NPU, replace(even, takes_turns=True, stages=2)) > busy_fs(NPU, replace(even, takes_turns=True))
+    assert busy_fs(NPU, replace(even, takes_turns=True)) > busy_fs(NPU, even)
