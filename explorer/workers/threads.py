@@ -43,16 +43,19 @@ def side_by_side(
                 failed[0] = min(failed[0], number)
                 ended.put((number, None, error))
 
-    found = []
+    count = min(len(items), threads or _cores())
+    found, workers = [], [Thread(target=work, name=NAME, daemon=True) for _ in range(count)]
     try:
-        for _ in range(min(len(items), threads or _cores())):
-            Thread(target=work, name=NAME, daemon=True).start()
+        for worker in workers:
+            worker.start()
         for done in range(len(items)):
             progress(done)
             found.append(ended.get())
     except BaseException:
         waiting.clear()
         raise
+    for worker in workers:  # which have nothing left to do
+        worker.join()
     found.sort(key=lambda entry: entry[0])
     for _, _, error in found:
         if error is not None:

@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections import deque
 
 import pytest
 
-from explorer.workers.threads import side_by_side
+from explorer.workers.threads import NAME, side_by_side
 
 INTERRUPTED = """
-import time
+import os, time
 from explorer.workers.threads import side_by_side
-side_by_side(lambda seconds: (print("begun", flush=True), time.sleep(seconds)), [60, 60, 60], weight=float)
+side_by_side(lambda seconds: (os.write(1, b"begun\\n"), time.sleep(seconds)), [60, 60, 60], weight=float)
 """
 
 
@@ -54,6 +56,18 @@ def test_progress_counts_what_has_ended() -> None:
     told: list[int] = []
     side_by_side(abs, [1, 2, 3], weight=float, progress=told.append)
     assert told == [0, 1, 2]
+
+
+def test_no_thread_is_left_when_the_results_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(deque[int]):
+        def popleft(self) -> int:
+            if not self:
+                time.sleep(0.1)  # a thread's last step, when all results may be there
+            return super().popleft()
+
+    monkeypatch.setattr("explorer.workers.threads.deque", Slow)
+    assert side_by_side(abs, [-1, 2], weight=float, threads=2) == [1, 2]
+    assert NAME not in {thread.name for thread in threading.enumerate()}
 
 
 def test_who_is_interrupted_waits_for_nobody() -> None:
