@@ -35,18 +35,9 @@ def batched_call(row: Row, machine: Machine) -> Call:
 
 
 def quantisation(m: int, k: int, machine: Machine) -> Launch:
-    """Return the pass that quantises activations of 16 bits, with a scale per 128 elements.
-
-    Where a scratchpad has no room, fewer tiles are in flight, then lower ones.
-    """
+    """Return the pass that quantises activations of 16 bits, with a scale per 128 elements."""
     problem = quantise.Problem(m, k, "bf16", "block")
-    wide = min(512, -(-k // 128) * 128)
-    tall = max(1, min(16, -(-m * -(-k // wide) // machine.spec.cores.count)))
-    variants = tuple(
-        Variant("quantise", problem, quantise.Knobs(tile_m=tall >> halvings, tile_k=wide, stages=stages))
-        for halvings in range(tall.bit_length())
-        for stages in (3, 2)
-    )
+    variants = tuple(Variant("quantise", problem, knobs) for knobs in quantise.candidates(problem, machine))
     return Launch("quantise", variants, "bf16", 0, 0)
 
 

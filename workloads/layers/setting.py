@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from hwmodel.machine import DoesNotFit, Machine
+from workloads.kernels.base import shrinking
 from workloads.layers.formats import Formats
 from workloads.scheduled import Scheduled
 from workloads.sequence import Step
@@ -89,22 +90,6 @@ def fitting(
         except ValueError as error:
             raise ValueError(f"step {title}: {error}") from None
     raise DoesNotFit(f"step {title}: {last}")
-
-
-def shrinking(knobs: Any) -> Iterator[Any]:
-    """Yield knobs, then with fewer stages, then with tiles halved again and again, the largest first."""
-    yield knobs
-    sizes = {f.name: getattr(knobs, f.name) for f in fields(knobs) if "tile" in f.name or f.name == "chunk"}
-    least = {name: 16 if size > 16 else 1 for name, size in sizes.items()}
-    stages = getattr(knobs, "stages", 2)
-    while stages > 2:
-        stages -= 1
-        yield replace(knobs, stages=stages)
-    knobs = replace(knobs, stages=stages) if hasattr(knobs, "stages") else knobs
-    while any(sizes[name] > least[name] for name in sizes):
-        name = max((name for name in sizes if sizes[name] > least[name]), key=lambda name: sizes[name])
-        sizes[name] //= 2
-        yield replace(knobs, **sizes)
 
 
 def noted(step: Step, note: str) -> Step:

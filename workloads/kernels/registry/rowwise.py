@@ -161,6 +161,7 @@ KERNELS = (
         quantise.canonical,
         quantise.compile,
         optional={"dtype": "model"},
+        candidates=quantise.candidates,
         sizes=ACTIVATIONS,
     ),
     Kernel(
@@ -173,6 +174,7 @@ KERNELS = (
         quantise.canonical,
         quantise.compile,
         optional={"dtype": "model"},
+        candidates=quantise.candidates,
         sizes=ACTIVATIONS,
     ),
     _scaled("mxfp8", "activations to e4m3 with a power of two per 32 of k of a token; a model gives their dtype"),
@@ -187,6 +189,7 @@ KERNELS = (
         quantise.canonical,
         quantise.compile,
         optional={"dtype": "model"},
+        candidates=quantise.candidates,
         sizes=ACTIVATIONS,
     ),
     Kernel(
