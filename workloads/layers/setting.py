@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from hwmodel.machine import DoesNotFit, Machine
+from workloads.kernels import row_parts
 from workloads.kernels.base import shrinking
 from workloads.layers.formats import Formats
 from workloads.scheduled import Scheduled
@@ -15,7 +16,6 @@ from workloads.values import Part
 
 RESULT, STREAM = "result", "stream"  # what a mixer computes, and the residual stream (or streams): of all layers
 Values: TypeAlias = Mapping[str, str | Part]
-ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,8 @@ def fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting, 
 def by_rows(
     title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting, values: Values | None = None
 ) -> Step:
-    """Return a step of a row-wise kernel, in tiles of fewer rows where more do not fit."""
-    candidates = (knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
-    return fitting(title, kernel, problem, candidates, setting, values)
+    """Return a step of a row-wise kernel, in tiles of fewer rows where more do not fit, or of parts of one."""
+    return fitting(title, kernel, problem, row_parts.candidates(knobs), setting, values)
 
 
 def split(s: Setting, items: int, longest: int) -> int:

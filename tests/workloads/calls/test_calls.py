@@ -74,6 +74,7 @@ SMALL = [
     ("gemm", {"dtype": "sq"}, {"m": 4096, "n": 512, "k": 16384}),
     ("gemm", {"dtype": "nvfp4"}, {"m": 8192, "n": 512, "k": 640}),
     *((op, BF16, {"rows": 64, "cols": 8192}) for op in ("rmsnorm", "layernorm", "softmax", "add", "silu_mul")),
+    *((op, {"dtype": "float32"}, {"rows": 64, "cols": 65536}) for op in ("rmsnorm", "layernorm", "softmax")),
     *((op, {"dtype": "bfloat16"}, {"rows": 64, "cols": 65536}) for op in ("fp8_quantize", "fp8_absmax", "add")),
     ("elementwise", BF16 | {"kernel": "mul"}, {"rows": 64, "cols": 65536}),
 ]

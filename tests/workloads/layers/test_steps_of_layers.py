@@ -173,6 +173,14 @@ def test_sizes_that_a_group_does_not_divide_are_refused_by_name() -> None:
         model_steps(load_model("tiny"), decode((16,)), NPU, parallel=0)
 
 
+def test_norms_of_a_large_model_walk_rows_in_parts_where_a_scratchpad_has_64_kib() -> None:
+    machine = Machine(load_machine("mi300x"))
+    steps = model_steps(load_model("llama-3.1-70b"), decode((64,) * 4), machine)
+    norms = [step.knobs for step in steps if step.kernel == "rms-norm" and step.problem.residual]
+    assert norms
+    assert all(0 < knobs.tile_columns < 8192 for knobs in norms)
+
+
 def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
     found = list(shrinking(gemm.Knobs()))
     assert found[0] == gemm.Knobs()

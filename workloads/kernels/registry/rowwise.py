@@ -51,6 +51,7 @@ KERNELS = (
         norm.canonical,
         norm.compile,
         optional={"columns": 0, "residual": 0, "dtype": "model"},
+        candidates=norm.candidates,
         sizes={**ROWS, **DTYPE, "residual": "1: x + residual is normed and stored; 0: x alone is normed"},
         gives=model_sizes.hidden,
         keeps=("weight",),
@@ -65,6 +66,7 @@ KERNELS = (
         norm.canonical,
         norm.compile,
         optional={"columns": 0, "dtype": "model"},
+        candidates=norm.candidates,
         sizes={**ROWS, **DTYPE},
         gives=model_sizes.hidden,
     ),
@@ -109,6 +111,7 @@ KERNELS = (
         softmax.canonical,
         softmax.compile,
         optional={"dtype": "model"},
+        candidates=softmax.candidates,
         sizes={"rows": "rows", "columns": "elements of a row", **DTYPE},
     ),
     Kernel(
