@@ -91,9 +91,13 @@ def suggesting(query: Query) -> Iterator[None]:
             program_on(other)
         except ValueError:
             raise error from None
-        before = knobs(query)
-        taken = ", ".join(f"{name}={value}" for name, value in knobs(other).items() if value != before[name])
-        raise DoesNotFit(f"{error}; --suggest takes what fits: {taken}") from None
+        raise DoesNotFit(f"{error}; --suggest takes what fits: {taken_instead(query, other)}") from None
+
+
+def taken_instead(query: Query, other: Query) -> str:
+    """Return the knobs of another query that differ from those of a query, with their values."""
+    before = knobs(query)
+    return ", ".join(f"{name}={value}" for name, value in knobs(other).items() if value != before[name])
 
 
 def check_takes_batch(kernel: str) -> None:

@@ -15,7 +15,7 @@ from workloads.kernels.base import require_16_bit
 from workloads.layers.formats import MODEL, by_formats, formats_of
 from workloads.layers.products import product
 from workloads.layers.residual import collapse, residual_norm, rms_norm
-from workloads.layers.setting import RESULT, Setting
+from workloads.layers.setting import RESULT, Setting, by_rows
 from workloads.layers.steps import layer_steps
 from workloads.model import Model
 from workloads.scheduled import Scheduled
@@ -46,7 +46,7 @@ def model_steps(
     setting = Setting(work, parallel, dtype, machine, seed)
     rows = setting.tokens
     first = embedding.Problem(rows, model.vocabulary, model.hidden, dtype)
-    steps = [Step("embedding", "embedding", first, embedding.Knobs(), values={"out": RESULT})]
+    steps = [by_rows("embedding", "embedding", first, embedding.Knobs, setting, {"out": RESULT})]
     formats = formats_of(model, weights, cache)
     for group in model.groups:
         for each, positions in by_formats(group.positions, formats):

@@ -126,6 +126,14 @@ def say_engine(machine: Any, name: str, engine: str) -> None:
         print(f"{name}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
 
 
+def say_suggestion(query: Query, time_us: float | None = None) -> None:
+    """Say on stderr which knobs are suggested instead of defaults, where these may be clearly faster than `time_us`."""
+    from explorer.suggestion import suggestion
+
+    if line := suggestion(query, time_us):
+        print(f"rowhit: {line}", file=sys.stderr)
+
+
 def warn(model: str | None) -> None:
     """Print what of a model's file is not known."""
     from explorer.text.model import warnings

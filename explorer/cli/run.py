@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from explorer.cli.options import Engine, Question, asks, say_engine
+from explorer.cli.options import Engine, Question, asks, say_engine, say_suggestion
 from explorer.files import require_place, write_atomically
 from explorer.text.json_text import Json, print_json
 
@@ -39,6 +39,7 @@ def run(
     if save is not None:
         write_atomically(save, archive(saved))
     say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    say_suggestion(query, saved.result.time_us)
     if as_json:
         source = programs.batch_source(query)
         print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
@@ -83,6 +84,7 @@ def explain(
         found = evaluate.explanation(query, engine, progress)
         ran = evaluate.timeline(query) if path else None
     say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
+    say_suggestion(query, found.time_us)
     title = f"{programs.describe(query)}\n{tables.knobs_line(programs.knobs(query))}"
     _say_explanation(found, ran, title, as_json)
 

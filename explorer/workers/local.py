@@ -2,7 +2,8 @@
 
 A thread deals the work out, one piece to a worker at a time, so that it is known what a worker that dies had: that
 goes to another, and a worker is started in its place. Ctrl-C is the parent's alone, from a worker's first instruction
-on, and workers end when the parent is gone, however it went.
+on, and workers end when the parent is gone, however it went. A new process first runs the script that it was started
+from; a script that starts workers there, too, is ended with a line that says so.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from explorer.workers.answer import LOSSES, WorkerDied, named
 
 _Answer = TypeVar("_Answer")
 
+_BEGINNING, _NAME = "beginning rowhit worker", "rowhit worker"  # of a process, until it takes work and then
+_UNGUARDED = 113  # a worker's exit status where the script starts workers as it is run again; assumed: no other ends so
+
 
 @dataclass(eq=False)
 class _Task:
@@ -48,11 +52,14 @@ class LocalExecutor(Executor):
     """An executor of up to `jobs` processes, started when there is work for them."""
 
     def __init__(self, jobs: int) -> None:
+        if multiprocessing.current_process().name == _BEGINNING:
+            raise SystemExit(_UNGUARDED)  # without a word: the parent says why
         self._jobs = jobs
         self._tasks: deque[_Task] = deque()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()  # over the tasks, and whether more of them come
-        self._open, self._stopped = True, False
+        self._open, self._stopped, self._ended = True, False, False
+        self._failure: BaseException | None = None  # of the dealer, who answers nothing more
         self._hear, self._bell = os.pipe()
         os.set_blocking(self._bell, False)
         resource_tracker.ensure_running()  # its start would let Ctrl-C through to the thread
@@ -62,6 +69,8 @@ class LocalExecutor(Executor):
     def submit(self, fn: Callable[..., _Answer], /, *args: Any, **kwargs: Any) -> Future[_Answer]:
         task = _Task(named(fn, args), pickle.dumps((fn, args, kwargs)), Future())
         with self._lock:
+            if self._failure is not None:
+                raise self._failure
             if not self._open:
                 raise RuntimeError("work for workers that have ended")
             self._tasks.append(task)
@@ -79,11 +88,24 @@ class LocalExecutor(Executor):
         self._dealer.join()
 
     def _ring(self) -> None:
-        with suppress(BlockingIOError, OSError):  # it rings already, or nobody is left to hear it
-            os.write(self._bell, b"!")
+        with self._lock, suppress(BlockingIOError):  # it rings already
+            if not self._ended:
+                os.write(self._bell, b"!")
 
     def _deal(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what starts here never gets it
+        try:
+            self._deal_out()
+        except BaseException as error:  # raised where answers are waited for
+            self._fail(error)
+        for worker in self._workers:
+            self._end(worker)
+        with self._lock:
+            self._ended = True
+            os.close(self._hear)
+            os.close(self._bell)
+
+    def _deal_out(self) -> None:
         while self._goes_on():
             self._give_work()
             for ready in wait([self._hear, *(worker.pipe for worker in self._workers)]):
@@ -91,10 +113,16 @@ class LocalExecutor(Executor):
                     os.read(self._hear, 1 << 16)
                 else:
                     self._take_answer(next(worker for worker in self._workers if worker.pipe is ready))
-        for worker in self._workers:
-            self._end(worker)
-        os.close(self._hear)
-        os.close(self._bell)
+
+    def _fail(self, error: BaseException) -> None:
+        """Answer all that was asked for with an error, and take no more."""
+        with self._lock:
+            self._open, self._stopped, self._failure = False, True, error
+            asked = [*self._tasks, *(worker.task for worker in self._workers if worker.task is not None)]
+            self._tasks.clear()
+        for task in asked:
+            if task.future.running() or task.future.set_running_or_notify_cancel():
+                task.future.set_exception(error)
 
     def _goes_on(self) -> bool:
         with self._lock:
@@ -110,7 +138,7 @@ class LocalExecutor(Executor):
             if task.losses or task.future.set_running_or_notify_cancel():
                 try:
                     worker = next((w for w in self._workers if w.task is None), None) or self._start()
-                except OSError as error:
+                except Exception as error:
                     task.future.set_exception(error)
                     continue
                 worker.task = task
@@ -120,7 +148,7 @@ class LocalExecutor(Executor):
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs,), daemon=True)
+        process = context.Process(target=_work, name=_BEGINNING, args=(theirs,), daemon=True)
         process.start()
         theirs.close()  # so that the pipe ends with the worker
         self._workers.append(_Worker(process, ours))
@@ -141,9 +169,17 @@ class LocalExecutor(Executor):
         task.future.set_result(answer) if succeeded else task.future.set_exception(answer)
 
     def _lose(self, worker: _Worker) -> None:
-        """Give the task of a worker that died to another, unless it is the task that workers die of."""
-        self._workers.remove(worker)
+        """Give the task of a worker that died to another, unless it is the task that workers die of.
+
+        Raises WorkerDied where every other worker would die, too.
+        """
         self._end(worker)
+        if worker.process.exitcode == _UNGUARDED:
+            raise WorkerDied(
+                "a worker process runs the script again as it begins, and the script starts workers there, too; put "
+                'what starts them under `if __name__ == "__main__":`'
+            ) from None
+        self._workers.remove(worker)
         task = worker.task
         if task is None:
             return
@@ -173,6 +209,7 @@ def _end_of(process: SpawnProcess) -> str:
 
 def _work(pipe: Connection[Any, Any]) -> None:
     """Answer one task after another, until nobody is there to ask."""
+    multiprocessing.current_process().name = _NAME
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(100_000, 20, 20)  # a simulation makes many small objects and hardly any garbage cycles
     parent = multiprocessing.parent_process()

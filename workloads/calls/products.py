@@ -37,9 +37,8 @@ def batched_call(row: Row, machine: Machine) -> Call:
 def quantisation(m: int, k: int, machine: Machine) -> Launch:
     """Return the pass that quantises activations of 16 bits, with a scale per 128 elements."""
     problem = quantise.Problem(m, k, "bf16", "block")
-    wide = min(512, -(-k // 128) * 128)
-    tall = max(1, min(16, -(-m * -(-k // wide) // machine.spec.cores.count)))
-    return Launch("quantise", (Variant("quantise", problem, quantise.Knobs(tile_m=tall, tile_k=wide)),), "bf16", 0, 0)
+    variants = tuple(Variant("quantise", problem, knobs) for knobs in quantise.candidates(problem, machine))
+    return Launch("quantise", variants, "bf16", 0, 0)
 
 
 def problem_of(dtype: str, m: int, n: int, k: int) -> tuple[str, Any]:

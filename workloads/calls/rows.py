@@ -10,6 +10,7 @@ from hwmodel.machine import Machine
 from layouts.notation import nearest_first
 from workloads.calls.call import Call, Launch, NotModelled, Row, Variant
 from workloads.kernels import activation, elementwise, norm, quantise, residual_add, softmax
+from workloads.kernels.row_parts import in_parts
 
 TILE_BYTES = 16384  # assumed: a tile of rows is about so large, or a part of one row
 STAGES = (3, 2, 1)
@@ -107,8 +108,10 @@ def _moved(size_bytes: int, machine: Machine) -> int:
 
 
 def _variants(kernel: str, problem: Any, kind: Any, row_bytes: int) -> Iterable[Variant]:
-    parts = any(knob.name == "tile_columns" for knob in fields(kind))
+    parts = any(knob.name == "tile_columns" and knob.default for knob in fields(kind))
     for stages in STAGES:
         yield Variant(kernel, problem, kind(tile_rows=max(1, TILE_BYTES // row_bytes), stages=stages))
         if parts:
             yield Variant(kernel, problem, kind(tile_rows=1, tile_columns=2048, stages=stages))
+    for knobs in in_parts(kind):
+        yield Variant(kernel, problem, knobs)

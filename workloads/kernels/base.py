@@ -67,8 +67,11 @@ class Kernel:
             raise ValueError(f"{path}: {error}") from None
 
     def suggested(self, problem: Any, machine: Machine) -> Any:
-        """Return knobs that suit a problem: the first candidates whose program fits the machine, or else the first."""
-        found = list(self.candidates(problem, machine)) if self.candidates else [self.Knobs()]
+        """Return knobs that suit a problem: the first candidates whose program fits the machine, or else the first.
+
+        Of a kernel without candidates these are its defaults, and what is smaller.
+        """
+        found = list(self.candidates(problem, machine) if self.candidates else shrinking(self.Knobs()))
         for knobs in found:
             try:
                 self.compile(problem, knobs, machine, 0)
@@ -128,6 +131,24 @@ def named_option(options: Mapping[str, Any], name: str, choices: Sequence[str]) 
     if value not in choices:
         raise ValueError(f"options: unknown {name} {value!r}; known: {nearest_first(str(value), choices)}")
     return value, {key: size for key, size in options.items() if key != name}
+
+
+def shrinking(knobs: Any) -> Iterator[Any]:
+    """Yield knobs, then with fewer stages, down to 2, then with tiles halved, the largest first, then with 1 stage."""
+    yield knobs
+    sizes = {f.name: getattr(knobs, f.name) for f in fields(knobs) if "tile" in f.name or f.name == "chunk"}
+    least = {name: 16 if size > 16 else 1 for name, size in sizes.items()}
+    stages = getattr(knobs, "stages", 2)
+    while stages > 2:
+        stages -= 1
+        yield replace(knobs, stages=stages)
+    knobs = replace(knobs, stages=stages) if hasattr(knobs, "stages") else knobs
+    while any(sizes[name] > least[name] for name in sizes):
+        name = max((name for name in sizes if sizes[name] > least[name]), key=lambda name: sizes[name])
+        sizes[name] //= 2
+        yield replace(knobs, **sizes)
+    if any(f.name == "stages" and f.metadata["least"] == 1 for f in fields(knobs)):
+        yield replace(knobs, **sizes, stages=1)
 
 
 def knob(default: Any, meaning: str, *, least: int | None = None, choices: Sequence[str] = (), axes: str = "") -> Any:

@@ -1,6 +1,7 @@
 """RMSNorm of rows, alone or of the sum with the residual stream, which it then returns too; LayerNorm of rows.
 
-A row is reduced in one core, so whole rows must fit its scratchpad. Weight and bias are loaded once per core.
+A row is reduced in one core, as a whole or, where it does not fit the scratchpad, in parts (`row_parts`); a sum with
+the residual is then made in both passes. Weight and bias are loaded once per core, in parts once per tile of rows.
 Activations reside in the shared cache where a machine has one and they fit: the kernels before and after have just
 touched them.
 Not modelled: norms per head, LayerNorm of a sum.
@@ -8,7 +9,7 @@ Not modelled: norms per head, LayerNorm of a sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ from hwmodel.machine import Machine
 from hwmodel.program import NONE, Program, Tensor
 from layouts.notation import named
 from workloads.batch import Batch
+from workloads.kernels import row_parts
 from workloads.kernels.base import check_knobs, knob, knob_layout
-from workloads.kernels.rowwise import RowKnobs, RowPhase, Step, Strip, bands, row_sizes
+from workloads.kernels.row_parts import STATE, PartKnobs, PartPhase, Pass
+from workloads.kernels.rowwise import RowPhase, Step, Strip, bands, row_sizes
 from workloads.model import Model
 from workloads.placement import place
 
@@ -42,7 +45,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Knobs(RowKnobs):
+class Knobs(PartKnobs):
     """What the search may choose."""
 
     layout: str = knob("row column", "where x, residual and results lie, outermost first", axes="row, column")
@@ -62,7 +65,12 @@ def layer_shape(model: Model | None, batch: Batch | None, options: Mapping[str, 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function."""
-    return (repr(_tensors(problem, knobs)[X].layout.key), knobs.tile_rows, knobs.stages)
+    return (repr(_tensors(problem, knobs)[X].layout.key), knobs.tile_rows, knobs.stages, knobs.part(problem.columns))
+
+
+def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
+    """Yield knobs to try."""
+    return row_parts.candidates(Knobs)
 
 
 def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Program:
@@ -74,6 +82,11 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     tensors = place(_tensors(problem, knobs), machine)
     columns, tile = problem.columns, knobs.tile_rows
     items = bands(problem.rows, columns, columns, machine.spec.cores.count)
+    name = "layer-norm" if problem.centred else "rms-norm"
+    if part := knobs.part(columns):
+        phase = _in_parts(problem, tile, part, knobs.stages).assemble(tensors, items, machine)
+        machine.require_fit(phase, {"tile_rows": tile, "tile_columns": part, "stages": knobs.stages})
+        return Program(name, tensors, (phase,))
 
     def strip(name: str, tensor: int) -> Strip:
         return Strip(name, tile, columns, lambda t: Region(tensor, {"row": t.span()}))
@@ -99,7 +112,29 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     )
     phase = kernel.assemble(tensors, items, machine)
     machine.require_fit(phase, {"tile_rows": tile, "stages": knobs.stages})
-    return Program("layer-norm" if problem.centred else "rms-norm", tensors, (phase,))
+    return Program(name, tensors, (phase,))
+
+
+def _in_parts(problem: Problem, tile: int, part: int, stages: int) -> PartPhase:
+    """Return the kernel that walks rows in parts; a sum with the residual is rounded before it is squared."""
+    kind, shared = ("layer", ("weight", "bias")) if problem.centred else ("rms", ("weight",))
+    added = (Pass("add", ("total", "x", "residual")),) if problem.residual else ()
+    total = ("total",) if problem.residual else ()
+    normed = "total" if problem.residual else "x"
+    return PartPhase(
+        "norm",
+        tile,
+        part,
+        problem.columns,
+        stages,
+        ("x", "residual") if problem.residual else ("x",),
+        shared,
+        ("out", *total),
+        (*added, Pass(f"{kind}_part", (STATE, normed), reduces=True)),
+        (*added, Pass(f"{kind}_result", ("out", STATE, normed, *shared), problem.eps, whole=True)),
+        numbers=2 if problem.centred else 1,
+        kept=total,
+    )
 
 
 def _tensors(problem: Problem, knobs: Knobs) -> list[Tensor]:

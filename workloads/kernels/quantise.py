@@ -12,7 +12,7 @@ the kernel that makes x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,6 +75,15 @@ def shape_per(kernel: str, per: Per) -> Callable[[Model | None, Batch | None, Ma
         return Problem(sizes["m"], sizes["k"], dtype, per)
 
     return shape
+
+
+def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
+    """Yield knobs to try: tiles so low that every core has one; then fewer in flight, then lower ones."""
+    wide = min(512, -(-problem.k // BLOCK) * BLOCK)
+    tall = max(1, min(16, -(-problem.m * -(-problem.k // wide) // machine.spec.cores.count)))
+    for halvings in range(tall.bit_length()):
+        for stages in (3, 2):
+            yield Knobs(tile_m=tall >> halvings, tile_k=wide, stages=stages)
 
 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ from workloads.schedule import schedule
 
 OF_MODEL = "model"
 DTYPES = (OF_MODEL, "bf16", "fp16", "fp32")  # the option `dtype`, as it is by default first
+ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages to try
 Array = np.ndarray[Any, Any]
 Span = tuple[Affine | int, Affine | int]  # start and extent
 Items = Mapping[str, Array]  # columns of a task table

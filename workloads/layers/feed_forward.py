@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from workloads.kernels import activation, moe_layer, residual_add
+from workloads.kernels.base import shrinking
 from workloads.kernels.moe_formats import OF_FP16
 from workloads.layers.formats import SIXTEEN, Weights
 from workloads.layers.products import product
-from workloads.layers.setting import RESULT, Setting, by_rows, fitting, noted, shrinking
+from workloads.layers.setting import RESULT, Setting, by_rows, fitting, noted
 from workloads.model.feed_forward import Dense, Experts
 from workloads.sequence import Step
 

@@ -24,8 +24,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from layouts.catalog.scales import BLOCK
-from layouts.catalog.sizes import round_up
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise, quantise_scaled
 from workloads.kernels.tuning import products
 from workloads.layers.formats import SIXTEEN, Weights
@@ -125,8 +123,5 @@ def _pass(step: Step, per: Any, setting: Setting) -> Step:
     if per in quantise_scaled.NAMES:
         problem: Any = quantise_scaled.Problem(m, k, setting.dtype, per)
         return by_rows(title, quantise_scaled.NAMES[per], problem, quantise_scaled.Knobs, setting, values)
-    wide = min(512, round_up(k, BLOCK))
-    tall = max(1, min(16, -(-m * -(-k // wide) // setting.machine.spec.cores.count)))
     problem = quantise.Problem(m, k, setting.dtype, per)
-    knobs = [quantise.Knobs(tile_m=rows, tile_k=wide) for rows in (tall, 1)]
-    return fitting(title, quantise.NAMES[per], problem, knobs, setting, values)
+    return fitting(title, quantise.NAMES[per], problem, quantise.candidates(problem, setting.machine), setting, values)

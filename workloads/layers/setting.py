@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from hwmodel.machine import DoesNotFit, Machine
+from workloads.kernels import row_parts
+from workloads.kernels.base import shrinking
 from workloads.layers.formats import Formats
 from workloads.scheduled import Scheduled
 from workloads.sequence import Step
@@ -14,7 +16,6 @@ from workloads.values import Part
 
 RESULT, STREAM = "result", "stream"  # what a mixer computes, and the residual stream (or streams): of all layers
 Values: TypeAlias = Mapping[str, str | Part]
-ROW_TILES = ((8, 2), (4, 2), (2, 2), (1, 2), (1, 1))  # rows and stages of row-wise kernels
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,6 @@ def fitting(
     raise DoesNotFit(f"step {title}: {last}")
 
 
-def shrinking(knobs: Any) -> Iterator[Any]:
-    """Yield knobs, then with fewer stages, then with tiles halved again and again, the largest first."""
-    yield knobs
-    sizes = {f.name: getattr(knobs, f.name) for f in fields(knobs) if "tile" in f.name or f.name == "chunk"}
-    least = {name: 16 if size > 16 else 1 for name, size in sizes.items()}
-    stages = getattr(knobs, "stages", 2)
-    while stages > 2:
-        stages -= 1
-        yield replace(knobs, stages=stages)
-    knobs = replace(knobs, stages=stages) if hasattr(knobs, "stages") else knobs
-    while any(sizes[name] > least[name] for name in sizes):
-        name = max((name for name in sizes if sizes[name] > least[name]), key=lambda name: sizes[name])
-        sizes[name] //= 2
-        yield replace(knobs, **sizes)
-
-
 def noted(step: Step, note: str) -> Step:
     """Return a step with one note more, if there is one."""
     return replace(step, note="; ".join(filter(None, (step.note, note))))
@@ -119,9 +104,8 @@ def fitted(title: str, kernel: str, problem: Any, knobs: Any, setting: Setting, 
 def by_rows(
     title: str, kernel: str, problem: Any, knobs: type[Any], setting: Setting, values: Values | None = None
 ) -> Step:
-    """Return a step of a row-wise kernel, in tiles of fewer rows where more do not fit."""
-    candidates = (knobs(tile_rows=rows, stages=stages) for rows, stages in ROW_TILES)
-    return fitting(title, kernel, problem, candidates, setting, values)
+    """Return a step of a row-wise kernel, in tiles of fewer rows where more do not fit, or of parts of one."""
+    return fitting(title, kernel, problem, row_parts.candidates(knobs), setting, values)
 
 
 def split(s: Setting, items: int, longest: int) -> int:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,9 @@ from tasks import die, fail, refuse
 
 from explorer.query import Query
 from explorer.workers import Refused, WorkerDied, attempt, workers
+from explorer.workers.local import LocalExecutor
+
+STARTS = "with workers(2) as executor: print(*executor.map(abs, range(-3, 0)))\n"
 
 
 def interrupt_yourself(value: int) -> int:
@@ -102,3 +107,59 @@ def test_an_error_ends_what_is_running_and_drops_what_has_not_begun(tmp_path: Pa
         raise ZeroDivisionError
     assert time.monotonic() - begun < 30
     assert sum(future.cancelled() for future in futures) >= 3
+
+
+def run_script(path: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a script until it and all that it started have ended, which its output has then, too."""
+    path.write_text(f"from explorer.workers import workers\n{text}")
+    folder = Path(__file__).resolve().parents[3]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, path], env=environment, cwd=path.parent, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_script_that_starts_workers_as_it_is_imported_ends_with_a_line_that_says_where_to_put_them(
+    tmp_path: Path,
+) -> None:
+    ended = run_script(tmp_path / "unguarded.py", STARTS)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines()[-1].endswith('put what starts them under `if __name__ == "__main__":`')
+    assert ended.stderr.count("Traceback") == 1
+    ended = run_script(tmp_path / "guarded.py", f'if __name__ == "__main__":\n    {STARTS}')
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3 2 1\n", "")
+
+
+def test_a_script_that_passes_over_errors_ends_too_when_it_starts_workers_as_it_is_imported(tmp_path: Path) -> None:
+    ended = run_script(
+        tmp_path / "careless.py", f"try:\n    {STARTS}except Exception as error:\n    print(error)\nprint('on')\n"
+    )
+    assert ended.returncode == 0
+    assert [line[-12:] for line in ended.stdout.splitlines()] == ['"__main__":`', "on"]
+
+
+def test_a_failure_where_work_is_dealt_answers_all_work_and_ends_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: LocalExecutor, worker: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(LocalExecutor, "_take_answer", fail)
+    begun = time.monotonic()
+    with workers(2) as executor:
+        futures = [executor.submit(abs, -1), *(executor.submit(time.sleep, 60) for _ in range(3))]
+        for future in futures:
+            with pytest.raises(ZeroDivisionError):
+                future.result(timeout=30)
+        with pytest.raises(ZeroDivisionError):
+            executor.submit(abs, -1)
+    assert time.monotonic() - begun < 30
+
+
+def test_any_failure_to_start_a_worker_is_the_answer_of_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: LocalExecutor) -> None:
+        raise RuntimeError("no process")
+
+    monkeypatch.setattr(LocalExecutor, "_start", fail)
+    with workers(2) as executor:
+        for future in [executor.submit(abs, -1) for _ in range(3)]:
+            with pytest.raises(RuntimeError, match="no process"):
+                future.result(timeout=30)

@@ -11,6 +11,7 @@ from hwmodel.spec import load_machine
 from workloads.calls import BUILDERS, NotModelled, Row, call_of
 from workloads.calls.call import Variant
 from workloads.calls.experts import FORMATS, _routing
+from workloads.calls.products import quantisation
 from workloads.kernels.tuning.roof import Items, Roof
 
 H100, A100, L40S, B200 = (Machine(load_machine(name)) for name in ("h100-sxm", "a100-sxm", "l40s", "b200-sxm"))
@@ -66,6 +67,36 @@ def test_a_row_is_a_list_of_launches_of_which_some_schedule_fits(
         (variant, program), *_ = launch.fitting(H100, 1)
         assert program.phases
         assert variant.kernel in kernels
+
+
+SMALL = [
+    ("gemm", {"dtype": "fp8"}, {"m": 320, "n": 1280, "k": 8192}),
+    ("gemm", {"dtype": "sq"}, {"m": 4096, "n": 512, "k": 16384}),
+    ("gemm", {"dtype": "nvfp4"}, {"m": 8192, "n": 512, "k": 640}),
+    *((op, BF16, {"rows": 64, "cols": 8192}) for op in ("rmsnorm", "layernorm", "softmax", "add", "silu_mul")),
+    *((op, {"dtype": "float32"}, {"rows": 64, "cols": 65536}) for op in ("rmsnorm", "layernorm", "softmax")),
+    *((op, {"dtype": "bfloat16"}, {"rows": 64, "cols": 65536}) for op in ("fp8_quantize", "fp8_absmax", "add")),
+    ("elementwise", BF16 | {"kernel": "mul"}, {"rows": 64, "cols": 65536}),
+]
+
+
+@pytest.mark.parametrize("name", ["mi300x", "mi100", "t4"])
+@pytest.mark.parametrize(("op", "names", "sizes"), SMALL, ids=lambda value: str(value)[:40])
+def test_every_launch_has_a_schedule_where_scratchpads_have_64_kib(
+    name: str, op: str, names: dict[str, str], sizes: dict[str, int]
+) -> None:
+    machine = Machine(load_machine(name))
+    for launch in call_of(row(op, names, sizes), machine).launches:
+        assert launch.fitting(machine, 1)
+
+
+def test_the_less_room_a_scratchpad_has_the_less_of_activations_is_in_flight_as_they_are_quantised() -> None:
+    in_flight = []
+    for capacity in ("8 KiB", "16 KiB", "48 KiB", "64 KiB", "227 KiB"):
+        machine = Machine(load_machine("h100-sxm").with_overrides({"cores.sram.capacity": capacity}))
+        ((variant, _),) = quantisation(4096, 8192, machine).fitting(machine, 1)
+        in_flight.append(variant.knobs.tile_m * variant.knobs.stages)
+    assert in_flight == sorted(set(in_flight))
 
 
 def test_every_operator_that_has_a_call_is_in_an_example() -> None:

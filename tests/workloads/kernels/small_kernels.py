@@ -6,7 +6,7 @@ from hwmodel.machine import DoesNotFit, Machine
 from hwmodel.program import Program
 from workloads.batch import uniform
 from workloads.kernels import KERNELS
-from workloads.layers.setting import shrinking
+from workloads.kernels.base import shrinking
 from workloads.model import load_model
 
 SIZES = {

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from hwmodel.machine import DoesNotFit, Machine
+from hwmodel.spec import load_machine
 from workloads.batch import Batch
 from workloads.kernels import FAMILIES, KERNELS
 from workloads.model import Experts, LatentAttention, LinearAttention, load_model
 
 BATCH = Batch((5, 6), "test")
+KERNELS_OF_ROWS = ("rms-norm", "layer-norm", "softmax", "swiglu", "residual-add", "elementwise")
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -24,6 +27,21 @@ def test_every_size_of_a_kernel_has_a_meaning_and_nothing_else_has(name: str) ->
 
 def test_every_kernel_of_a_family_is_listed_once_in_its_order() -> None:
     assert list(KERNELS) == [kernel.name for family in FAMILIES.values() for kernel in family]
+
+
+WIDE = {"rows": 64, "columns": 8192, "inter": 8192, "m": 4096, "k": 8192}
+
+
+@pytest.mark.parametrize("machine", ["mi300x", "t4"])
+@pytest.mark.parametrize("name", [*KERNELS_OF_ROWS, "quantise", "quantise-tensor", "quantise-static", "absmax"])
+def test_knobs_that_are_suggested_fit_a_scratchpad_of_64_kib(name: str, machine: str) -> None:
+    kernel, on = KERNELS[name], Machine(load_machine(machine))
+    sizes = {size: WIDE[size] for size in (*kernel.options, *kernel.optional) if size in WIDE}
+    problem = kernel.shape(None, None, sizes)
+    assert kernel.compile(problem, kernel.suggested(problem, on), on, 0).phases
+    if name in KERNELS_OF_ROWS:
+        with pytest.raises(DoesNotFit):
+            kernel.compile(problem, kernel.Knobs(), on, 0)
 
 
 def test_a_name_that_no_kernel_has_is_in_no_registry() -> None:

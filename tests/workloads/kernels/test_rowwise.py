@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rowwise_case import CORES, H100, NPU, Array, Case, Ran, check_values, dtypes, ran, sizes, stages, tiles, wide_too
 
+from hwmodel.engine import simulate as compiled
 from hwmodel.machine import Machine
 from hwmodel.reference import simulate
 from kernels_ref import activation as exact_activation
@@ -37,12 +38,13 @@ from workloads.kernels import (
 )
 
 MANY = 300  # examples per kernel in the nightly run
+parts = st.sampled_from([0, 1, 5, 16])  # columns of a part of a row
 
 
 def draw_norm(draw: st.DrawFn) -> tuple[Any, Any]:
     problem = norm.Problem(draw(sizes), draw(sizes), draw(wide_too), draw(st.booleans()), draw(st.floats(1e-6, 1e-2)))
     layout = draw(st.sampled_from(["row column", "column row"]))
-    return problem, norm.Knobs(draw(tiles), draw(stages), layout)
+    return problem, norm.Knobs(draw(tiles), draw(stages), layout, tile_columns=draw(parts))
 
 
 def expect_norm(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
@@ -57,7 +59,8 @@ def expect_norm(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
 def draw_layer_norm(draw: st.DrawFn) -> tuple[Any, Any]:
     eps = draw(st.floats(1e-3, 1e-1))
     problem = norm.Problem(draw(sizes), draw(sizes), draw(wide_too), eps=eps, centred=True)
-    return problem, norm.Knobs(draw(tiles), draw(stages), draw(st.sampled_from(["row column", "column row"])))
+    layout = draw(st.sampled_from(["row column", "column row"]))
+    return problem, norm.Knobs(draw(tiles), draw(stages), layout, tile_columns=draw(parts))
 
 
 def expect_layer_norm(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
@@ -107,7 +110,8 @@ def expect_add(_: Any, __: Any, ran: Ran) -> dict[str, Array]:
 
 def draw_softmax(draw: st.DrawFn) -> tuple[Any, Any]:
     problem = softmax.Problem(draw(sizes), draw(sizes), draw(wide_too), draw(st.sampled_from([1.0, 0.25, 5.0])))
-    return problem, softmax.Knobs(draw(tiles), draw(stages), draw(st.sampled_from(["row column", "column row"])))
+    layout = draw(st.sampled_from(["row column", "column row"]))
+    return problem, softmax.Knobs(draw(tiles), draw(stages), layout, tile_columns=draw(parts))
 
 
 def expect_softmax(problem: Any, _: Any, ran: Ran) -> dict[str, Array]:
@@ -423,6 +427,29 @@ def test_tiles_and_stages_change_no_bit_and_their_keys_tell_them_apart(name: str
         outputs.add(b"".join(memory.read(name).tobytes() for name in case.stored))
     assert len(outputs) == 1
     assert len({case.module.canonical(problem, other) for other in others}) == len(others)
+
+
+PARTS: list[tuple[str, Any, Any, dict[str, int]]] = [  # 10 rows for each of the cores, in tiles of 4, 4 and 2
+    ("rms-norm", norm, norm.Problem(30, 64, "bf16", True), {"x": 2, "residual": 2, "weight": 3}),
+    ("layer-norm", norm, norm.Problem(30, 64, "bf16", centred=True), {"x": 2, "weight": 3, "bias": 3}),
+    ("softmax", softmax, softmax.Problem(30, 64, "bf16"), {"x": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "module", "problem", "times"), PARTS, ids=[name for name, *_ in PARTS])
+def test_rows_in_parts_are_loaded_twice_what_they_share_once_per_tile_and_results_are_stored_once(
+    name: str, module: Any, problem: Any, times: dict[str, int]
+) -> None:
+    program = module.compile(problem, module.Knobs(tile_rows=4, tile_columns=24), H100, 0)
+    result = simulate(program, H100)
+    assert {t.name: t.load_useful_bytes for t in result.traffic if t.load_useful_bytes} == {
+        tensor: count * (CORES if tensor in ("weight", "bias") else 30) * 128 for tensor, count in times.items()
+    }
+    assert {t.name: t.store_useful_bytes for t in result.traffic if t.store_useful_bytes} == CASES[name].stored
+    assert result.bound.total_fs <= result.makespan_fs
+    assert compiled(program, H100).makespan_fs == result.makespan_fs
+    keys = {module.canonical(problem, module.Knobs(tile_columns=columns)) for columns in (0, 24, 32, 64, 100)}
+    assert len(keys) == 3  # 0, 64 and 100 leave rows whole
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -11,7 +11,8 @@ from hwmodel.machine import Machine
 from hwmodel.program import Program
 from hwmodel.spec import load_machine
 from workloads.kernels import KERNELS, Kernel, gemm, norm
-from workloads.layers.setting import Setting, shrinking
+from workloads.kernels.base import shrinking
+from workloads.layers.setting import Setting
 from workloads.layers.steps import layer_steps
 from workloads.model import load_model
 from workloads.model.feed_forward import Dense
@@ -172,12 +173,20 @@ def test_sizes_that_a_group_does_not_divide_are_refused_by_name() -> None:
         model_steps(load_model("tiny"), decode((16,)), NPU, parallel=0)
 
 
+def test_norms_of_a_large_model_walk_rows_in_parts_where_a_scratchpad_has_64_kib() -> None:
+    machine = Machine(load_machine("mi300x"))
+    steps = model_steps(load_model("llama-3.1-70b"), decode((64,) * 4), machine)
+    norms = [step.knobs for step in steps if step.kernel == "rms-norm" and step.problem.residual]
+    assert norms
+    assert all(0 < knobs.tile_columns < 8192 for knobs in norms)
+
+
 def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
     found = list(shrinking(gemm.Knobs()))
     assert found[0] == gemm.Knobs()
-    assert (found[-1].stages, found[-1].tile_m, found[-1].tile_n, found[-1].tile_k) == (2, 16, 16, 16)
+    assert (found[-1].stages, found[-1].tile_m, found[-1].tile_n, found[-1].tile_k) == (1, 16, 16, 16)
     assert len({repr(knobs) for knobs in found}) == len(found)
-    assert [knobs.tile_rows for knobs in shrinking(norm.Knobs())] == [8, 4, 2, 1]
+    assert [knobs.tile_rows for knobs in shrinking(norm.Knobs())] == [8, 4, 2, 1, 1]
 
 
 def test_products_of_few_rows_split_k_where_most_cores_were_idle_and_k_is_long(data_dir: Path) -> None:

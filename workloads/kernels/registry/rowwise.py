@@ -51,6 +51,7 @@ KERNELS = (
         norm.canonical,
         norm.compile,
         optional={"columns": 0, "residual": 0, "dtype": "model"},
+        candidates=norm.candidates,
         sizes={**ROWS, **DTYPE, "residual": "1: x + residual is normed and stored; 0: x alone is normed"},
         gives=model_sizes.hidden,
         keeps=("weight",),
@@ -65,6 +66,7 @@ KERNELS = (
         norm.canonical,
         norm.compile,
         optional={"columns": 0, "dtype": "model"},
+        candidates=norm.candidates,
         sizes={**ROWS, **DTYPE},
         gives=model_sizes.hidden,
     ),
@@ -109,6 +111,7 @@ KERNELS = (
         softmax.canonical,
         softmax.compile,
         optional={"dtype": "model"},
+        candidates=softmax.candidates,
         sizes={"rows": "rows", "columns": "elements of a row", **DTYPE},
     ),
     Kernel(
@@ -161,6 +164,7 @@ KERNELS = (
         quantise.canonical,
         quantise.compile,
         optional={"dtype": "model"},
+        candidates=quantise.candidates,
         sizes=ACTIVATIONS,
     ),
     Kernel(
@@ -173,6 +177,7 @@ KERNELS = (
         quantise.canonical,
         quantise.compile,
         optional={"dtype": "model"},
+        candidates=quantise.candidates,
         sizes=ACTIVATIONS,
     ),
     _scaled("mxfp8", "activations to e4m3 with a power of two per 32 of k of a token; a model gives their dtype"),
@@ -187,6 +192,7 @@ KERNELS = (
         quantise.canonical,
         quantise.compile,
         optional={"dtype": "model"},
+        candidates=quantise.candidates,
         sizes=ACTIVATIONS,
     ),
     Kernel(
