@@ -1,11 +1,13 @@
 """Predictions: the time of calls from rows of measured kernels, on one machine.
 
 Between `workloads.calls`, which knows what a row consists of, and the engine: of every launch the most promising
-schedules are simulated, whole or by windows (`workloads.windows`), and the fastest is taken.
+schedules are simulated, whole or by windows (`workloads.windows`), and the fastest is taken. Those that are cut alike,
+so that an estimate does not tell them apart, are told by their first windows; others are simulated of the best only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -67,12 +69,17 @@ def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = F
     """Return the fastest of the most promising schedules of a launch; `replayed` as in `Call.graph`."""
     fitting = launch.fitting(machine, schedules)
     first, _ = fitting[0]
-    runs = [
-        run(launch, variant, program, machine, replayed)
-        for variant, program in fitting
-        if variant.estimate_fs <= CLOSE * first.estimate_fs
-    ]
-    return min(runs, key=lambda found: found.time_fs)
+    alike: dict[float, list[Begun]] = {}
+    for variant, program in fitting:
+        if variant.estimate_fs <= CLOSE * first.estimate_fs:
+            begun = Begun(launch, variant, program, machine, replayed)
+            alike.setdefault(variant.estimate_fs, []).append(begun)
+    return min((_best(those).run() for those in alike.values()), key=lambda run: run.time_fs)
+
+
+def _best(alike: Sequence[Begun]) -> Begun:
+    """Return which of some schedules that are cut alike promises most."""
+    return min(alike, key=lambda begun: begun.promised_fs) if len(alike) > 1 else alike[0]
 
 
 def least_fs(launch: Launch, machine: Machine, warm: bool = False) -> float:
@@ -82,20 +89,43 @@ def least_fs(launch: Launch, machine: Machine, warm: bool = False) -> float:
     return launch.launches * roof.launch_fs + work
 
 
-def run(launch: Launch, variant: Variant, program: Program, machine: Machine, replayed: bool = False) -> Run:
-    """Simulate one schedule, whole or by windows; its time is not below its bound, below which windows may fall."""
-    warm = replayed and fits_cache(program, machine)
-    if warm:
-        tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
-        program = replace(program, tensors=tensors)
-    plan = windows.plan(program, machine)
-    parts = {which: plan.window(which) for which in plan.windows}
-    found = {which: [phase.fs for phase in phase_times(part, machine)] for which, part in parts.items()}
-    longest = max(found, key=lambda which: sum(found[which]))
-    bound, time_fs = lower_bound(parts[longest], machine), sum(found[longest])
-    assert bound.total_fs <= time_fs, f"bound {bound} above makespan {time_fs} fs of {program.name}"
-    least = least_fs(launch, machine, warm)
-    return Run(launch.name, variant, max(plan.time(found), least), least, len(found) == 1, bound.limited_by)
+class Begun:
+    """One schedule of a launch, simulated as far as it was asked for: window by window, or whole."""
+
+    def __init__(
+        self, launch: Launch, variant: Variant, program: Program, machine: Machine, replayed: bool = False
+    ) -> None:
+        self._launch, self._variant, self._machine = launch, variant, machine
+        self._warm = replayed and fits_cache(program, machine)
+        if self._warm:
+            tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
+            program = replace(program, tensors=tensors)
+        self._plan = windows.plan(program, machine)
+        self._parts: dict[windows.Which, Program] = {}
+        self._found: dict[windows.Which, list[int]] = {}
+
+    @property
+    def promised_fs(self) -> float:
+        """The time if all went on as in the first window: what those cut alike compare by."""
+        first = self._plan.windows[0]
+        return sum(fs / phase.kept for fs, phase in zip(self._times(first), self._plan.phases, strict=True))
+
+    def run(self) -> Run:
+        """Simulate what is left; the time is not below the bound, below which windows may fall."""
+        found = {which: self._times(which) for which in self._plan.windows}
+        longest = max(found, key=lambda which: sum(found[which]))
+        bound, time_fs = lower_bound(self._parts[longest], self._machine), sum(found[longest])
+        assert bound.total_fs <= time_fs, f"bound {bound} above makespan {time_fs} fs of {self._plan.program.name}"
+        least = least_fs(self._launch, self._machine, self._warm)
+        time = max(self._plan.time(found), least)
+        return Run(self._launch.name, self._variant, time, least, len(found) == 1, bound.limited_by)
+
+    def _times(self, which: windows.Which) -> list[int]:
+        """Return the times of the phases of a window, which is simulated once."""
+        if which not in self._found:
+            self._parts[which] = self._plan.window(which)
+            self._found[which] = [phase.fs for phase in phase_times(self._parts[which], self._machine)]
+        return self._found[which]
 
 
 def fits_cache(program: Program, machine: Machine) -> bool:

@@ -77,7 +77,7 @@ class Axis:
 class PhasePlan:
     """How a phase is cut: `waves` are items of its busiest core, `tiles` those of its longest item.
 
-    `counts` and `sums` are the items and the tiles of every core, `kept` those of each window of a ragged phase.
+    `counts` and `sums` are the items and the tiles of every core, `loads` those of each window of a ragged phase.
     """
 
     waves: Axis
@@ -88,7 +88,7 @@ class PhasePlan:
     loaded: float = 0.0
     stored: float = 0.0
     early: float = 1.0  # part of its bytes that pass before a shared cache is full
-    kept: Mapping[Which, tuple[Array, Array]] = field(default_factory=dict)
+    loads: Mapping[Which, tuple[Array, Array]] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -111,6 +111,12 @@ class PhasePlan:
         """What all windows together have of the phase's tiles, about."""
         kept = sum(self.waves.kept(waves) * self.tiles.kept(tiles) for waves, tiles, _ in self.windows)
         return kept / max(self.waves.whole * self.tiles.whole, 1)
+
+    @property
+    def kept(self) -> float:
+        """What the first window has of the phase's tiles, about."""
+        waves, tiles = self.waves.kept(False), self.tiles.kept(False)
+        return waves * tiles / max(self.waves.whole * self.tiles.whole, 1) if waves * tiles else 1.0
 
     def time(self, times: Mapping[Which, float]) -> float:
         """Return the time of the whole phase from those of its `windows`."""
@@ -163,7 +169,7 @@ class PhasePlan:
 
     def _most_tiles(self, which: Which) -> tuple[float, float]:
         """Return the items and the tiles of the core that has most tiles in a window."""
-        counts, sums = self.kept[which]
+        counts, sums = self.loads[which]
         core = int(sums.argmax())
         return float(counts[core]), float(sums[core])
 
@@ -256,7 +262,7 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, s
     if not ragged:
         return found
     windows = {which: _cut(phase, found, waves.kept(which[0]), kept.kept(which[1])) for which in found.windows}
-    found = replace(found, kept={which: _loads(window, cores) for which, window in windows.items()})
+    found = replace(found, loads={which: _loads(window, cores) for which, window in windows.items()})
     return found if found.tells else whole
 
 

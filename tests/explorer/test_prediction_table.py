@@ -22,6 +22,7 @@ from explorer.prediction_table import (
     with_answers,
     write_parquet,
 )
+from hwmodel.engine import phase_times
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
 from workloads.calls import Row, call_of
@@ -111,10 +112,30 @@ def test_a_second_schedule_is_simulated_only_where_its_estimate_is_close(
     best = launch.variants[0]
     variants = tuple(replace(best, estimate_fs=fs, family=str(fs)) for fs in (1.0, second))
     tried = []
-    real = predict_module.run
-    monkeypatch.setattr(predict_module, "run", lambda *args: tried.append(args) or real(*args))
+    monkeypatch.setattr(predict_module, "phase_times", lambda *args: tried.append(args) or phase_times(*args))
     predict_module.fastest(replace(launch, variants=variants), h100, 2)
     assert len(tried) == simulated
+
+
+def test_of_schedules_that_are_cut_alike_the_better_one_is_taken_by_the_first_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = {"op": "moe_grouped_gemm", "dtype": "bfloat16"}
+    sizes = {"tokens": 512, "hidden": 2048, "inter": 1024, "experts": 32, "topk": 4}
+    h100 = Machine(load_machine("h100-sxm"))
+    (launch,) = call_of(Row(names, sizes), h100).launches
+    alone = [
+        predict_module.Begun(launch, variant, program, h100, True).run().time_fs
+        for variant, program in launch.fitting(h100, 2)
+    ]
+    windows: list[str] = []
+    monkeypatch.setattr(
+        predict_module, "phase_times", lambda part, on: windows.append(part.hash) or phase_times(part, on)
+    )
+    found = predict_module.fastest(launch, h100, 2, True)
+    assert not found.whole
+    assert found.time_fs == min(alone) < max(alone)
+    assert len(windows) == len(set(windows)) < 8  # four and the first one of the other
 
 
 def test_the_file_has_all_columns_of_the_table_and_those_of_the_prediction(
