@@ -71,9 +71,10 @@ def _drawing() -> set[str]:
 def suggested(query: Query) -> Query:
     """Return the query with the knobs that its kernel suggests for its problem and machine, but for those it sets."""
     machine = machine_of(query.machine, query.machine_overrides)
-    found = kernel_of(query.kernel).suggested(problem_of(query), machine)
+    fixed = {name: value for name, value in knobs(query).items() if name in dict(query.knobs)}
+    found = kernel_of(query.kernel).suggested(problem_of(query), machine, **fixed)
     for name in knobs(query):
-        if name not in dict(query.knobs):
+        if name not in fixed:
             query = query.with_knob(name, getattr(found, name))
     return query
 

@@ -16,6 +16,7 @@ from explorer.asked import query_of
 
 if TYPE_CHECKING:
     from explorer.query import Query
+    from hwmodel.result import Result
 
 Machine = Annotated[str, typer.Option(help="A machine by name, or a YAML file.")]
 Kernel = Annotated[str, typer.Option(help="A kernel by name, as `rowhit kernels` lists them.")]
@@ -126,11 +127,11 @@ def say_engine(machine: Any, name: str, engine: str) -> None:
         print(f"{name}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
 
 
-def say_suggestion(query: Query, time_us: float | None = None) -> None:
-    """Say on stderr which knobs are suggested instead of defaults, where these may be clearly faster than `time_us`."""
+def say_suggestion(query: Query, result: Result) -> None:
+    """Say on stderr which knobs are suggested instead of the defaults of a run, where these may be clearly faster."""
     from explorer.suggestion import suggestion
 
-    if line := suggestion(query, time_us):
+    if line := suggestion(query, result):
         print(f"rowhit: {line}", file=sys.stderr)
 
 

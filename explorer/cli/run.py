@@ -39,7 +39,7 @@ def run(
     if save is not None:
         write_atomically(save, archive(saved))
     say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
-    say_suggestion(query, saved.result.time_us)
+    say_suggestion(query, saved.result)
     if as_json:
         source = programs.batch_source(query)
         print_json(dict(metrics) | {"knobs": knobs} | ({"batch": source} if source is not None else {}))
@@ -84,7 +84,7 @@ def explain(
         found = evaluate.explanation(query, engine, progress)
         ran = evaluate.timeline(query) if path else None
     say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
-    say_suggestion(query, found.time_us)
+    say_suggestion(query, found.result)
     title = f"{programs.describe(query)}\n{tables.knobs_line(programs.knobs(query))}"
     _say_explanation(found, ran, title, as_json)
 

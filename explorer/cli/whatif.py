@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from explorer.asked import trace_paths
-from explorer.cli.options import Question, asks, say_suggestion
+from explorer.cli.options import Question, asks
 from explorer.text.json_text import Json, print_json
 
 OneJob = Annotated[int, typer.Option(min=1, max=1024, help="Worker processes.")]
@@ -33,7 +33,6 @@ def whatif(
     as_json: Json = False,
 ) -> None:
     """Compare a baseline with variants of it. One per --set, along swept axes where there are some."""
-    from explorer import programs
     from explorer.progress import bar
     from explorer.questions.asking import ASKER
     from explorer.questions.fidelity import check
@@ -50,9 +49,6 @@ def whatif(
     query = replace(question, sets=None).query()
     with workers(jobs) as executor, bar(wanted=not as_json) as progress:
         table = what_if((query,), changes, axes, check(fidelity), ASKER, executor, other, progress=progress)
-    changed = {*(path for design in (*changes, other) for path, _ in design), *(axis.path for axis in axes)}
-    if not changed & programs.defaults(query.kernel).keys():
-        say_suggestion(query, None if axes or other else table.cells[0].metrics.get("time_us"))
     print_json(table.record()) if as_json else print(table)
 
 

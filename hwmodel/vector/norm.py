@@ -130,7 +130,7 @@ def _part_touches(numbers: int) -> Callable[..., tuple[Touch, ...]]:
 # one rounding more; a layer norm subtracts the mean and adds the bias (2 alu) and sums once more. Softmax scales,
 # subtracts and divides (3 alu), exponentiates, reduces twice, rounds. What is stored in fp32 is not rounded.
 # In parts the same is counted in the pass in which it happens, with some operations per row to merge (of a softmax also
-# 2 exp); a softmax exponentiates in both passes, and scales and subtracts (2 alu) in the first, too.
+# an exponential); a softmax exponentiates in both passes, and scales and subtracts (2 alu) in the first, too.
 OPERATIONS: dict[str, Operation] = {
     "rms_norm": Operation(
         lambda buffers, rows, columns: Work(
@@ -211,7 +211,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "softmax_part": Operation(
         lambda _, rows, columns, before: Work(
-            alu=rows * (2 * columns + 4), exp=rows * (columns + 2), reduce=2 * rows * columns
+            alu=rows * (2 * columns + 4), exp=rows * (columns + 1), reduce=2 * rows * columns
         ),
         _part_touches(2),
         _softmax_part,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from hwmodel.machine import Machine
+from hwmodel.machine import DoesNotFit, Machine
 from hwmodel.program import Program
 from layouts.notation import NamedLayout, named, nearest_first
 from workloads.batch import Batch
@@ -66,19 +66,26 @@ class Kernel:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
-    def suggested(self, problem: Any, machine: Machine) -> Any:
+    def suggested(self, problem: Any, machine: Machine, **fixed: Any) -> Any:
         """Return knobs that suit a problem: the first candidates whose program fits the machine, or else the first.
 
-        Of a kernel without candidates these are its defaults, and what is smaller.
+        Of a kernel without candidates these are its defaults, and what is smaller. Those that are `fixed` stay.
         """
-        found = list(self.candidates(problem, machine) if self.candidates else shrinking(self.Knobs()))
-        for knobs in found:
+        first, last = None, ""
+        for found in self.candidates(problem, machine) if self.candidates else shrinking(self.Knobs()):
+            knobs = replace(found, **fixed)
+            first = knobs if first is None else first
             try:
                 self.compile(problem, knobs, machine, 0)
-            except ValueError:
+            except DoesNotFit:
+                continue
+            except ValueError as error:
+                if str(error) == last:  # what no knobs mend
+                    break
+                last = str(error)
                 continue
             return knobs
-        return found[0]
+        return first
 
 
 def kernel_of(name: str, description: str, module: Any, *needs: str, **more: Any) -> Kernel:

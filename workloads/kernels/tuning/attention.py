@@ -9,7 +9,8 @@ lets them. Engines that cannot gather need a descriptor for each page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from hwmodel.machine import Machine
 from hwmodel.program import DTYPES
 from workloads.kernels import decode_attention, mla_decode, prefill_attention
 from workloads.kernels.attention_problem import FP8
+from workloads.kernels.base import shrinking
 from workloads.kernels.latent_cache import FORMATS
 from workloads.kernels.tuning.choice import Choice, ranked
 from workloads.kernels.tuning.roof import Items, Roof
@@ -29,6 +31,7 @@ TILES = (32, 64, 96, 128)  # tokens of a tile of keys
 LATENT_TILES = (16, 32, 64)  # likewise, of a latent cache
 ROWS = (32, 64, 128, 192)  # of a tile of queries
 LATENT_ROWS = (16, 32, 64, 128)  # likewise, of latent attention
+TILE_KNOBS = ("tile", "tile_q", "tile_kv", "head_tile")
 LARGE = (256, 512, 1024)  # more of each, where no cache is shared
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
 STRIP = 8  # rows of a latent attention's result that are stored at a time
@@ -38,8 +41,13 @@ TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that la
 
 
 def candidates(ranking: Callable[..., tuple[Choice, ...]], problem: Any, machine: Machine) -> Iterator[Any]:
-    """Yield knobs to try, the most promising first."""
-    yield from (choice.knobs for choice in ranking(problem, machine))
+    """Yield knobs to try, the most promising first; behind them smaller and smaller ones, where nothing else fits."""
+    choices = ranking(problem, machine)
+    yield from (choice.knobs for choice in choices)
+    least = min(choices, key=lambda choice: sum(getattr(choice.knobs, name, 0) for name in TILE_KNOBS)).knobs
+    small = [least, replace(least, strip=1)] if hasattr(least, "strip") else [least]
+    for knobs in small:
+        yield from shrinking(knobs)
 
 
 def decode(p: decode_attention.Problem, machine: Machine, **given: Any) -> tuple[Choice, ...]:
@@ -57,20 +65,20 @@ def decode(p: decode_attention.Problem, machine: Machine, **given: Any) -> tuple
             items = Items(
                 count=p.heads_kv * int(parts.sum()),
                 tiles=_mean_tiles(seen, split, tile),
-                macs=2 * rows * tile * p.head_dim,
+                macs=rows * tile * (p.head_dim + value_dim),
                 dtype=rate(p, machine),
                 tile_bytes=tile * row_bytes,
                 unique_bytes=p.heads_kv * int(seen.sum()) * row_bytes,
                 stages=stages,
                 vector_ops=_softmax_ops(machine, group * tile),
-                end_bytes=group * p.head_dim * (6 if parts.max() > 1 else 4),
-                end_ops=2 * group * p.head_dim,
+                end_bytes=group * (2 * p.head_dim + value_dim * (4 if parts.max() > 1 else 2)),
+                end_ops=2 * group * value_dim,
                 loads=_loads(machine, tile, page, 2),
                 takes_turns=not roof.has_cache,
             )
-            merge_fs = _merge_fs(roof, items.count * group * p.head_dim) if parts.max() > 1 else 0
+            merge_fs = _merge_fs(roof, items.count * group * value_dim) if parts.max() > 1 else 0
             knobs = decode_attention.Knobs(
-                tile=tile, stages=stages, split_tokens=split, products=products(machine), **given
+                tile=tile, stages=stages, split_tokens=split, **_multiplied(p, machine), **given
             )
             estimate = _ragged_fs(roof, items, p.heads_kv, seen, split, tile) + merge_fs
             found.append(Choice(knobs, estimate, "split" if split else "whole"))
@@ -79,7 +87,8 @@ def decode(p: decode_attention.Problem, machine: Machine, **given: Any) -> tuple
 
 def prefill(p: prefill_attention.Problem, machine: Machine, **given: Any) -> tuple[Choice, ...]:
     """Return schedules of a prefill, whose items are dealt evenly."""
-    stages, longest = 2 if _fits_two(p, machine) else 1, max(p.lengths)
+    roof, stages, longest = Roof(machine), 2 if _fits_two(p, machine) else 1, max(p.lengths)
+    sequences = Counter(zip(p.contexts, p.lengths, strict=True))
     found = []
     for packing in ("group", "head") if p.heads_q != p.heads_kv else ("head",):
         for lanes, pipeline in ((1, "two-stage"), (2, "warp-specialised")):
@@ -90,9 +99,10 @@ def prefill(p: prefill_attention.Problem, machine: Machine, **given: Any) -> tup
                         continue
                     knobs = prefill_attention.Knobs(
                         tile_q=rows, tile_kv=tile, packing=packing, pipeline=pipeline, schedule="balanced",
-                        products=products(machine), stages=stages, **given,
+                        stages=stages, **_multiplied(p, machine), **given,
                     )  # fmt: skip
-                    found.append(Choice(knobs, _prefill_fs(p, machine, (rows, lanes, tile, heads))))
+                    estimate = _prefill_fs(p, roof, sequences, (rows, lanes, tile, heads, stages))
+                    found.append(Choice(knobs, estimate))
     return ranked(found)
 
 
@@ -150,6 +160,11 @@ def latent_bytes(p: mla_decode.Problem, record: str) -> int:
         return 2 * p.heads.dim
     form = FORMATS[record]
     return form.scaled + form.groups * DTYPES[form.scale_dtype].itemsize + 2 * form.tail
+
+
+def _multiplied(p: Any, machine: Machine) -> dict[str, Any]:
+    """Return the knob that says how a cache in fp8 is multiplied; others have none."""
+    return {"products": products(machine)} if _width(p) == 1 else {}
 
 
 def scores(p: prefill_attention.Problem) -> int:
@@ -226,13 +241,20 @@ def _fits_two(p: prefill_attention.Problem, machine: Machine) -> bool:
     return machine.spec.cores.sram.capacity > ROWS[1] * (2 * 2 * p.head_dim * _width(p) + 4 * p.head_dim)
 
 
-def _prefill_fs(p: prefill_attention.Problem, machine: Machine, cut: tuple[int, int, int, int]) -> float:
-    """Return the estimate of a prefill by the tiles that each of its items walks."""
-    rows, lanes, tile, heads = cut
-    roof, dim_v = Roof(machine), p.head_dim_v or p.head_dim
+def _prefill_fs(
+    p: prefill_attention.Problem, roof: Roof, sequences: Mapping[tuple[int, int], int], cut: tuple[int, ...]
+) -> float:
+    """Return the estimate of a prefill by the tiles that each of its items walks.
+
+    `sequences`: how many there are by (context, queries). `cut`: rows, lanes, tokens of a tile, heads, stages.
+    """
+    rows, lanes, tile, heads, stages = cut
+    machine, dim_v = roof.machine, p.head_dim_v or p.head_dim
     unit, vector = machine.spec.cores.matrix, machine.spec.cores.vector
-    positions = rows // heads * lanes
-    tiles = np.concatenate([_walked(p, *each, positions, tile) for each in zip(p.contexts, p.lengths, strict=True)])
+    walked = [_walked(p, *each, rows // heads * lanes, tile) for each in sequences]
+    tiles, copies = np.concatenate(walked), p.heads_q // heads
+    times = np.repeat(np.array(list(sequences.values())), [len(each) for each in walked])
+    count, tiles_of_all = int(times.sum()), int((tiles * times).sum())
     padded = -(-min(rows, max(p.lengths) * heads) // unit.m) * unit.m * lanes
     width = -(-p.head_dim // unit.k) * unit.k
     matrix_fs = padded * tile * (width + dim_v) * roof.mac_fs(rate(p, machine))
@@ -240,13 +262,16 @@ def _prefill_fs(p: prefill_attention.Problem, machine: Machine, cut: tuple[int, 
     loaded = tile * (p.head_dim + dim_v) * _width(p)
     overlap = max(matrix_fs, vector_fs) if lanes == 2 else max(matrix_fs, vector_fs) + 0.2 * min(matrix_fs, vector_fs)
     overlap += TILE_CYCLES * roof.cycle_fs
-    tile_fs = max(overlap, loaded * roof.port_fs, loaded * roof.shared_fs * roof.cores)
+    if roof.has_cache:
+        come_fs = max(loaded * roof.port_fs, loaded * roof.shared_fs * roof.cores)
+    else:
+        come_fs = roof.turn_fs(loaded, min(roof.cores, copies * count), stages)
+    tile_fs = max(overlap, come_fs)
     end_fs = roof.latency_fs + rows * lanes * (2 * p.head_dim + 2 * dim_v) * roof.port_fs + matrix_fs + vector_fs
-    copies = p.heads_q // heads
-    total = copies * (float(tiles.sum()) * tile_fs + len(tiles) * end_fs)
+    total = copies * (float(tiles_of_all) * tile_fs + count * end_fs)
     most = float(tiles.max()) * tile_fs + end_fs
-    waves = -(-copies * len(tiles) // roof.cores)
-    by_waves = waves * (float(tiles.mean()) * tile_fs + end_fs)
+    waves = -(-copies * count // roof.cores)
+    by_waves = waves * (tiles_of_all / count * tile_fs + end_fs)
     return roof.launch_fs + roof.latency_fs + max(most, total / roof.cores, by_waves)
 
 

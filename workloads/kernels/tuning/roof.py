@@ -84,6 +84,11 @@ class Roof:
         mac_fs = self.vector_fs if on_vector else self.mac_fs(dtype)
         return max(macs * mac_fs / self.cores, moved_bytes * self.memory_fs)
 
+    def turn_fs(self, tile_bytes: float, active: int, stages: int) -> float:
+        """Return how often a tile comes to each of some cores that share no cache, with so many stages in flight."""
+        come_fs = max(tile_bytes * self.port_fs, tile_bytes * self.shared_fs * active)
+        return _turn_fs(self.load_fs, come_fs, stages)
+
     def phase_fs(self, items: Items) -> float:
         """Return the estimate of a phase, with its launch, in whole femtoseconds: what is alike compares as equal."""
         dma, vector_fs = self.dma, self.vector_fs
