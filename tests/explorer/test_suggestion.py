@@ -68,7 +68,7 @@ def test_a_run_with_default_knobs_names_what_is_suggested_in_a_line_beside_its_a
         rowhit("run", *question, "--suggest", "--json", cwd=tmp_path),
     )
     bounds = [json.loads(done.stdout)["bound_us"] for done in (plain, suggested)]
-    taken = "tile_n=512, tile_k=256, stages=8, order=grouped"
+    taken = "tile_n=512, tile_k=128, stages=8, order=grouped"
     default, other = (f"(lower bound {bound:.4g} us)" for bound in bounds)
     line = f"rowhit: default knobs {default}; --suggest takes {taken} {other}\n"
     assert (plain.stderr, suggested.stderr) == (line, "")
