@@ -27,7 +27,7 @@ from workloads.kernels import moe_gemm, moe_layer
 from workloads.kernels.moe_formats import Format
 from workloads.kernels.tuning.channels import Channels
 from workloads.kernels.tuning.products import LARGE_TILES, LONG_LINES, MOST_STAGES, TILES, Choice, requests, tile_sizes
-from workloads.kernels.tuning.roof import Items, Roof
+from workloads.kernels.tuning.roof import Items, Roof, kept_busy
 
 ROWS, COLUMNS = (16, 32, 64, 96, 128, 192, 256), (64, 128, 192, 256)  # of a tile, where a cache is shared
 MOST_AREA = 256 * 128  # of a tile whose sums lie in registers
@@ -151,6 +151,15 @@ class Products:
             **({} if self._roof.has_cache else self._from_memory(cut, tile, matrices, channels)),
         )
 
+    def _with_waits(self, macs: float, widened: float) -> float:
+        """Return what the units have to do for a tile, as multiply-accumulates: they wait for expanded tiles, and room.
+
+        As in `roof`, where memory and units wait for each other.
+        """
+        expanding = 4 * widened * self._roof.vector_fs / self._roof.mac_fs(self._rate)
+        faster, slower = sorted((macs, expanding))
+        return slower / kept_busy(faster / slower, moe_gemm.TileKnobs.expanded)
+
     def _whole(self, cut: Cut, matrices: Matrices) -> Tile:
         """Return a tile as if all were whole, and the parts of n one matrix."""
         count = (-(-self._counts // cut.tile_m)).sum() * -(-matrices.n * matrices.parts // cut.tile_n)
@@ -164,7 +173,8 @@ class Products:
         macs = _padded(self._counts, cut.tile_m, unit.m).sum() / blocks
         macs *= _padded(matrices.n, cut.tile_n, unit.n) / across * _padded(matrices.k, cut.tile_k, unit.k) / steps
         count, rows = int(blocks) * matrices.parts * across, float(self._counts.sum() / blocks)
-        return Tile(count, rows, matrices.n / across, matrices.k / steps, float(macs))
+        columns, deep = matrices.n / across, matrices.k / steps
+        return Tile(count, rows, columns, deep, self._with_waits(float(macs), self._widened(rows, columns, deep)))
 
     def _from_memory(self, cut: Cut, tile: Tile, matrices: Matrices, channels: list[Channels]) -> dict[str, Any]:
         """Return how tiles come from main memory: requests, and the share of its channels that those in flight meet."""
