@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +15,10 @@ from workloads.calls.call import (
     NotModelled,
     Row,
     Variant,
-    ranked,
     require_within,
 )
 from workloads.kernels import moe_gemm, moe_layer
-from workloads.kernels.moe_formats import Format
-from workloads.kernels.tuning.roof import Items, Roof
+from workloads.kernels.tuning import experts as tuning
 from workloads.routing import Routing, draw, popularity
 
 FORMATS = {  # by a row's dtype: the format, and the type whose rate counts
@@ -35,8 +31,6 @@ FORMATS = {  # by a row's dtype: the format, and the type whose rate counts
     "w4a16_mxfp4": ("w4a16-mxfp4", "bf16"),
     "w4a8_mxfp4_mxfp8": ("w4a8-mxfp4-mxfp8", "fp8_scaled"),
 }
-ROWS = (16, 32, 64, 96, 128, 192, 256)
-COLUMNS = (64, 128, 192, 256)
 COMBINED_BYTES = 32768  # assumed: of the rows that a tile of the combination gathers
 SEED = 0  # of the routing that is drawn
 
@@ -74,13 +68,10 @@ def grouped_call(row: Row, machine: Machine) -> Call:
         tokens=m * experts, experts=experts, topk=1, dtype="bf16", routing=routing, n=n, k=k, format=name
     )
     groups = "masked" if row.names.get("distribution") == "masked" else "contiguous"
-    counts = np.full(experts, m)
-    variants = [
-        Variant("grouped-gemm", problem, moe_gemm.Knobs(rows=groups, **tiles), cost)
-        for tiles, cost in _tiles(machine, counts, ((n, k),), problem.form, rate)
-    ]
+    found = tuning.ranked(problem, machine, rows=groups)
+    variants = [Variant("grouped-gemm", problem, choice.knobs, choice.estimate_fs) for choice in found]
     moved = experts * n * k * problem.form.b.bits // 8  # rows of tokens may lie in a shared cache
-    return Call((Launch("grouped gemm", ranked(variants), rate, m * experts * n * k, moved),))
+    return Call((Launch("grouped gemm", tuple(variants), rate, m * experts * n * k, moved),))
 
 
 def _format(row: Row) -> tuple[str, str]:
@@ -116,54 +107,14 @@ def _launch(problem: moe_layer.Problem, machine: Machine, rate: str) -> Launch:
     assert routing is not None
     counts = routing.counts[routing.counts > 0]
     hidden, inter = problem.hidden, problem.inter
-    shapes = (2 * inter, hidden), (hidden, inter)
     gathered = min(COMBINED_BYTES, machine.spec.cores.sram.capacity // 5)
     columns = max(128, min(2048, gathered // (2 * problem.topk) // 128 * 128))
-    variants = []
-    for tiles, cost in _tiles(machine, counts, shapes, problem.form, rate):
-        wide = moe_layer.Knobs(**tiles, tile_rows=1, tile_columns=columns, row_stages=3)
-        variants += [
-            Variant("moe", problem, replace(wide, rows=rows), cost, rows) for rows in ("contiguous", "gathered")
-        ]
+    found = tuning.ranked(problem, machine, tile_rows=1, tile_columns=columns, row_stages=3)
+    variants = [
+        Variant("moe", problem, replace(choice.knobs, rows=rows), choice.estimate_fs, rows)
+        for choice in found
+        for rows in ("contiguous", "gathered")
+    ]
     macs = problem.tokens * problem.topk * 3 * hidden * inter
     moved = len(counts) * 3 * hidden * inter * problem.form.b.bits // 8
-    return Launch("experts", ranked(variants), rate, macs, moved, launches=5)
-
-
-def _tiles(
-    machine: Machine, counts: np.ndarray[Any, Any], shapes: tuple[tuple[int, int], ...], form: Format, rate: str
-) -> Iterator[tuple[dict[str, Any], float]]:
-    """Yield knobs of the tiles of grouped products with their estimate: rows of every expert, (n, k) of each."""
-    a_bits, b_bits, tile_k = form.a.bits, form.b.bits, form.line(machine)
-    unit, roof, is_native = machine.spec.cores.matrix, Roof(machine), form.is_native(machine)
-    for tile_m in ROWS:
-        if (tile_m % unit.m and unit.m % tile_m) or (tile_m > unit.m and tile_m >= 2 * int(counts.max())):
-            continue
-        for tile_n in COLUMNS:
-            if tile_m * tile_n > 256 * 128:
-                continue
-            stage = (tile_m * a_bits + tile_n * b_bits) * tile_k // 8
-            for operand, rows in ((form.a, tile_m), (form.b, tile_n)):
-                stage += max(operand.scale_bytes(rows, tile_k), 8 * rows)  # or indices of rows, and what is aligned
-            widened = 0 if is_native else tile_k * (tile_m * bool(form.a.expanded) + tile_n * bool(form.b.expanded))
-            other = tile_m * tile_n * 2 + 8192 + 2 * 2 * widened  # two tiles of 16 bits
-            stages = min(8, (machine.spec.cores.sram.capacity - other) // stage)
-            if stages < 2:
-                continue
-            blocks, total = int((-(-counts // tile_m)).sum()), 0.0
-            padded = -(-tile_m // unit.m) * unit.m
-            for n, k in shapes:
-                items = Items(
-                    count=blocks * -(-n // tile_n),
-                    tiles=-(-k // tile_k),
-                    macs=padded * tile_n * tile_k,
-                    dtype=rate,
-                    tile_bytes=(tile_m * a_bits + tile_n * b_bits) * tile_k / 8,
-                    unique_bytes=len(counts) * n * k * b_bits / 8 + float(counts.sum()) * k * a_bits / 8,
-                    stages=int(stages),
-                    vector_ops=4 * widened,
-                    end_bytes=2 * tile_m * tile_n,
-                    end_ops=2 * tile_m * tile_n,
-                )
-                total += roof.phase_fs(items)
-            yield {"tile_m": tile_m, "tile_n": tile_n, "tile_k": tile_k, "stages": int(stages)}, total
+    return Launch("experts", tuple(variants), rate, macs, moved, launches=5)

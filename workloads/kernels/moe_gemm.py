@@ -13,7 +13,7 @@ have one of the formats of `moe_formats`, and what a format does to them is writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,7 +59,6 @@ from workloads.routing import Groups, Routing
 
 PADDINGS = ("skipped", "computed")
 SOURCES = (*GROUPINGS, "gathered")
-MANY_ROWS = 32  # assumed: of a tile, above which multiplying takes longer than reading the weights
 Array = np.ndarray[Any, Any]
 
 
@@ -144,34 +143,6 @@ def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, copies where there are owners."""
     weights = repr(knob_layout(knobs, "layout_b", _weight_sizes(problem)).key)
     return (*routing_key(problem, knobs), weights, knobs.rows, *tile_key(knobs, problem.form))
-
-
-def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
-    """Yield knobs to try, see `tile_candidates`."""
-    yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form, machine))
-
-
-def tile_candidates(problem: Routed, form: Format, machine: Machine) -> Iterator[dict[str, Any]]:
-    """Yield sizes of tiles to try, the best first: by how many rows an expert has on average.
-
-    With few rows, reading weights is all the work: tiles are long along k, along which the weights of a row lie in
-    memory, and take long runs of it; rows of a tile are twice the average. With many rows tiles are a line deep.
-    """
-    rows = -(-problem.tokens * problem.topk // problem.experts)
-    height = min(128, max(16, 1 << (2 * rows - 1).bit_length()))
-    if height > MANY_ROWS:
-        depths = dict.fromkeys((form.line(machine), form.tile_k(TileKnobs.tile_k)))
-        shapes = [(columns, depth) for columns in (128, 64, 32) for depth in depths]
-    else:
-        shapes = [(128, 128), (64, 128)] if form.promoted else [(32, 512), (32, 256), (32, 128)]
-    found = [
-        {"tile_m": height, "tile_n": tile_n, "tile_k": tile_k, "stages": stages}
-        for tile_n, tile_k in shapes
-        for stages in (4, 3, 2)
-    ]
-    yield from found
-    if form.expands:  # last: with one expanded tile, expansion and product take turns
-        yield from (tiles | {"expanded": 1} for tiles in found)
 
 
 def tile_key(knobs: TileKnobs, form: Format) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ that gives the logits is a plain GEMM and not part of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from workloads.kernels.moe_formats import (
     expert_scales,
     weight_tensors,
 )
-from workloads.kernels.moe_gemm import SOURCES, Product, TileKnobs, multiply, tile_candidates, tile_key
+from workloads.kernels.moe_gemm import SOURCES, Product, TileKnobs, multiply, tile_key
 from workloads.kernels.moe_permute import permute
 from workloads.kernels.moe_placement import PINNED, Homes, homes_of, place_weights
 from workloads.kernels.moe_problem import (
@@ -141,11 +141,6 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
         layer.finalize(),
     ]
     return Program("moe", tensors, tuple(phases))
-
-
-def candidates(problem: Problem, machine: Machine) -> Iterator[Knobs]:
-    """Yield knobs to try, the best first, see `moe_gemm.tile_candidates`."""
-    yield from (Knobs(**tiles) for tiles in tile_candidates(problem, problem.form, machine))
 
 
 def _weight_layouts(problem: Problem, knobs: Knobs, seats: int) -> tuple[NamedLayout, NamedLayout]:

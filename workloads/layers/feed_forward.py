@@ -14,6 +14,7 @@ from typing import Any
 from workloads.kernels import activation, moe_layer, residual_add
 from workloads.kernels.base import shrinking
 from workloads.kernels.moe_formats import OF_FP16
+from workloads.kernels.tuning import experts as tuning
 from workloads.layers.formats import SIXTEEN, Weights
 from workloads.layers.products import product
 from workloads.layers.setting import RESULT, Setting, by_rows, fitting, noted
@@ -64,7 +65,7 @@ def _experts(f: Experts, s: Setting, shared: int, leaves: str) -> Step:
         shared=shared,
         format=form,
     )
-    tiles = (*moe_layer.candidates(problem, s.machine), *shrinking(moe_layer.Knobs()))
+    tiles = (*tuning.candidates(problem, s.machine), *shrinking(moe_layer.Knobs()))
     step = fitting("experts", "moe", problem, tiles, s, {"x": NORMED, "out": leaves})
     return noted(step, f"experts: weights are stored as {weights.text}, {why}" if why else "")
 

@@ -22,6 +22,7 @@ from workloads.kernels import KERNELS, moe_gemm, moe_layer
 from workloads.kernels.moe_formats import FORMATS, OF_FP16, stacked
 from workloads.kernels.moe_placement import PLACEMENTS
 from workloads.kernels.moe_problem import routing_of
+from workloads.kernels.tuning.experts import MANY_ROWS
 from workloads.routing import Routing, contiguous, masked
 
 Array = np.ndarray[Any, Any]
@@ -439,4 +440,4 @@ def test_suggested_tiles_fit_and_have_twice_the_rows_of_an_expert(form: str, tok
     knobs = KERNELS["grouped-gemm"].suggested(problem, machine)
     moe_gemm.compile(problem, knobs, machine, 0)
     assert knobs.tile_m == height
-    assert (knobs.tile_n < knobs.tile_k) == (height <= moe_gemm.MANY_ROWS and not FORMATS[form].promoted)
+    assert (knobs.tile_n < knobs.tile_k) == (height <= MANY_ROWS and not FORMATS[form].promoted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workloads.kernels import model_sizes, moe_finalize, moe_gemm, moe_layer, moe_permute, moe_route
 from workloads.kernels.base import Kernel
+from workloads.kernels.tuning import experts
 
 ROUTED = {"tokens": "tokens of the batch", "experts": "routed experts", "topk": "experts of a token"}
 ROOM = {"max_rows": "rows that an expert has room for in masked groups; 0: for all tokens"}
@@ -21,7 +22,7 @@ KERNELS = (
         moe_layer.canonical,
         moe_layer.compile,
         optional={"hidden": 0, "shared": 0, "max_rows": 0, "format": "16-bit"},
-        candidates=moe_layer.candidates,
+        candidates=experts.candidates,
         sizes={
             **ROUTED,
             **ROOM,
@@ -71,7 +72,7 @@ KERNELS = (
         moe_gemm.canonical,
         moe_gemm.compile,
         optional={"max_rows": 0, "format": "16-bit"},
-        candidates=moe_gemm.candidates,
+        candidates=experts.candidates,
         sizes={**ROUTED, **ROOM, **FORMAT, "n": "columns of the result", "k": "elements of a row that are summed over"},
         gives=model_sizes.expert_product,
         routed=True,

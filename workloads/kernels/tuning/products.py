@@ -165,7 +165,7 @@ def _cuts(form: Form, problem: Any, machine: Machine) -> Iterator[Cut]:
     cores, shared = machine.spec.cores, machine.spec.shared_cache is not None
     products, k = _products(problem), problem.k
     sizes = TILES if shared else TILES + LARGE_TILES
-    rows, columns = _tiles(problem.m, cores.matrix.m, sizes), _tiles(problem.n, cores.matrix.n, sizes)
+    rows, columns = tile_sizes(problem.m, cores.matrix.m, sizes), tile_sizes(problem.n, cores.matrix.n, sizes)
     lines = (1,) if shared or form.promoted else LONG_LINES
     for times, tile_m, tile_n in product_of(lines, rows, columns):
         tile_k = times * form.line
@@ -185,7 +185,7 @@ def _products(problem: Any) -> int:
     return getattr(problem, "batch", None) or 1
 
 
-def _tiles(size: int, unit: int, sizes: tuple[int, ...]) -> list[int]:
+def tile_sizes(size: int, unit: int, sizes: tuple[int, ...]) -> list[int]:
     """Return the sizes of a tile along an axis: multiples of the unit up to what covers the axis."""
     enough = -(-size // unit) * unit
     whole = min(enough, sizes[-1] // unit * unit)
@@ -237,8 +237,8 @@ def _share(form: Form, cut: Cut, steps: int, roof: Roof, channels: list[Channels
     """Return the share of memory's channels that the tiles of a core in flight lie in: those of both operands."""
     rows, dma = (cut.tile_m, cut.tile_n), roof.machine.spec.cores.dma
     runs = [cut.tile_k * bits / 8 for bits in form.bits]
-    requests = sum(_requests(count, run, dma) for count, run in zip(rows, runs, strict=True))
-    in_flight = min(cut.stages, steps, max(1, dma.max_outstanding / requests))
+    asked = sum(requests(count, run, dma) for count, run in zip(rows, runs, strict=True))
+    in_flight = min(cut.stages, steps, max(1, dma.max_outstanding / asked))
     operands = zip(channels, rows, runs, strict=True)
     return min(1.0, sum(of.share(count, in_flight * run, cut.split_k, steps * run) for of, count, run in operands))
 
@@ -281,7 +281,7 @@ def _few(form: Form, problem: Any, machine: Machine, rows: int) -> list[Cut]:
     return [cut for *_, cut in order]
 
 
-def _requests(rows: int, run_bytes: float, dma: DmaSpec) -> int:
+def requests(rows: int, run_bytes: float, dma: DmaSpec) -> int:
     """Return how many requests of memory rows take, a run of each."""
     return ceil(rows * run_bytes / min(dma.request_bytes, dma.max_runs * run_bytes))
 
@@ -292,8 +292,8 @@ def _few_items(form: Form, problem: Any, cut: Cut, machine: Machine, channels: C
     steps = -(-problem.k // (cut.tile_k * cut.split_k))
     deep = problem.k / (steps * cut.split_k)  # the last tile of k is shorter than the others
     run_a, run_b = deep * form.bits[0] / 8, deep * form.bits[1] / 8
-    requests = _requests(m, run_a, dma) + _requests(cut.tile_n, run_b, dma)
-    in_flight = min(cut.stages, steps, max(1, dma.max_outstanding / requests))
+    asked = requests(m, run_a, dma) + requests(cut.tile_n, run_b, dma)
+    in_flight = min(cut.stages, steps, max(1, dma.max_outstanding / asked))
     return Items(
         count=-(-problem.n // cut.tile_n) * cut.split_k,
         tiles=steps,
@@ -304,6 +304,6 @@ def _few_items(form: Form, problem: Any, cut: Cut, machine: Machine, channels: C
         stages=cut.stages,
         vector_ops=2 * cut.tile_n * deep * cores.vector.alu / cores.vector.convert if form.widened_bytes else 0,
         loads=form.loads,
-        requests=requests + form.loads - 2,
+        requests=asked + form.loads - 2,
         channels=channels.share(cut.tile_n, in_flight * run_b, cut.split_k, steps * run_b),
     )

@@ -113,7 +113,7 @@ class Roof:
                 busy_fs = max(least_fs, come_fs)
                 if items.takes_turns:
                     fill_fs = max(fill_fs, min(least_fs, come_fs))  # nothing else happens meanwhile
-                    busy_fs /= _kept_busy(min(least_fs, come_fs) / busy_fs, items.stages)
+                    busy_fs /= kept_busy(min(least_fs, come_fs) / busy_fs, items.stages)
                 tiles_fs += waves * items.tiles * max(busy_fs, staged_fs, asked_fs)
         end_fs = items.end_bytes * self.port_fs + items.end_ops * vector_fs
         return round(self.launch_fs + self.load_fs + fill_fs + tiles_fs + (whole + bool(rest)) * end_fs)
@@ -131,7 +131,7 @@ def _turn_fs(latency_fs: float, service_fs: float, customers: int) -> float:
     return (latency_fs + response_fs) / customers
 
 
-def _kept_busy(load: float, stages: int) -> float:
+def kept_busy(load: float, stages: int) -> float:
     """Return what part of the time the slower of two stations in line is busy, between which so many tiles have room.
 
     `load`: the time of the faster one, as a part of the other's; both times vary, here like exponential ones.

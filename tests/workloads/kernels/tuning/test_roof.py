@@ -8,7 +8,7 @@ import pytest
 
 from hwmodel.machine import Machine
 from hwmodel.spec import load_machine
-from workloads.kernels.tuning.roof import Items, Roof, _kept_busy, _turn_fs
+from workloads.kernels.tuning.roof import Items, Roof, _turn_fs, kept_busy
 
 NPU, TPU, H100 = (Roof(Machine(load_machine(name))) for name in ("npu-hbm3", "tpu-v6e", "h100-sxm"))
 MOVED = Items(16, 10, 1000, "bf16", 10**5, 0, 8)  # main memory is what a phase of these waits for
@@ -52,10 +52,10 @@ def test_stages_that_circulate_are_limited_by_latency_when_few_and_by_the_statio
 
 
 def test_two_stations_in_line_are_busier_with_more_room_and_when_one_is_faster() -> None:
-    assert _kept_busy(1, 2) == pytest.approx(2 / 3)
-    assert _kept_busy(1 - 1e-9, 2) == pytest.approx(2 / 3)
-    assert _kept_busy(1, 2) < _kept_busy(1, 8) < _kept_busy(0.5, 8) < 1
-    assert _kept_busy(0, 1) == 1
+    assert kept_busy(1, 2) == pytest.approx(2 / 3)
+    assert kept_busy(1 - 1e-9, 2) == pytest.approx(2 / 3)
+    assert kept_busy(1, 2) < kept_busy(1, 8) < kept_busy(0.5, 8) < 1
+    assert kept_busy(0, 1) == 1
 
 
 def test_what_comes_unevenly_takes_longer_with_few_stages() -> None:
