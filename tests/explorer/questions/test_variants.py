@@ -9,6 +9,7 @@ from explorer.query import Query
 from explorer.questions.fidelity import Measured
 from explorer.questions.sweep import parse_axis
 from explorer.questions.variants import Table, what_if
+from explorer.questions.window_error import known_error
 from explorer.storage.row import all_numbers, flatten
 from explorer.study.settings import parse
 from explorer.workers import SerialExecutor, workers
@@ -209,12 +210,15 @@ def test_designs_that_never_cross_say_which_is_better(fake: ModuleType) -> None:
     assert always == ["layout=head page beats baseline at tile 16 to 128"]
 
 
+SURE = f"{100 * known_error('auto').worst_ratio:.1f} %"
+
+
 @pytest.mark.parametrize(
     ("how", "doubt"),
     [
         ("whole", ""),
         ("bound", "lower bounds alone were compared"),
-        ("windows", "times by windows, which are sure of the better one above a difference of 15.3 %"),
+        ("windows", f"times by windows, which are sure of the better one above a difference of {SURE}"),
     ],
 )
 def test_what_was_not_run_whole_leaves_a_doubt(fake: ModuleType, how: str, doubt: str) -> None:
