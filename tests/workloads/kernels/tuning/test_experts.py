@@ -42,6 +42,7 @@ def test_without_a_shared_cache_experts_are_faster_than_in_the_tiles_that_suit_o
     assert time_fs(problem, found, machine) < 0.9 * time_fs(problem, usual, machine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["16-bit", "w4a16-mxfp4"])
 @pytest.mark.parametrize("sizes", [(48, 8, 2, 512, 1536), (400, 6, 2, 640, 1024)])
 def test_no_neighbour_of_suggested_tiles_is_faster_by_a_quarter(form: str, sizes: tuple[int, ...]) -> None:
