@@ -35,7 +35,7 @@ def check(kernel: str, name: str) -> None:
     if refused(kernel, name):
         with pytest.raises(DoesNotFit, match=rf"needs {LEAST_BYTES[kernel]} B of scratchpad"):
             small_program(kernel, machine)
-        pytest.skip(f"{kernel} needs {LEAST_BYTES[kernel]} B of scratchpad, which {name} does not have")
+        return
     program = small_program(kernel, machine)
     assert differences(engine.simulate(program, machine), reference.simulate(program, machine)) == []
 
