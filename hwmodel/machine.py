@@ -27,6 +27,10 @@ class DoesNotFit(ValueError):
     """A phase needs more scratchpad, or more accumulators, than a core has; smaller tiles may need less."""
 
 
+class TooLarge(ValueError):
+    """Tensors need more main memory than a machine has, which few knobs change."""
+
+
 @dataclass(frozen=True)
 class Hbm:
     """The HBM of a machine, resolved: timing in ticks, what a stack consists of, where an address lies."""

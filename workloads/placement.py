@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hwmodel.machine import Machine
+from hwmodel.machine import Machine, TooLarge
 from hwmodel.program import Tensor
 from layouts import AddressMap, Layout, composition
 from layouts.address_fields import FIELDS
@@ -87,7 +87,7 @@ def place(tensors: Sequence[Tensor], machine: Machine) -> tuple[Tensor, ...]:
     """Return the tensors with base addresses.
 
     Tensors that ask to reside in the shared cache do so in the order given as long as all of them fit it; the others,
-    and all on a machine without one, reside in main memory. Raises ValueError if the tensors do not fit that.
+    and all on a machine without one, reside in main memory. Raises TooLarge if the tensors do not fit that.
     """
     placed, address = [], 0
     for tensor in _residing(tensors, machine):
@@ -96,7 +96,7 @@ def place(tensors: Sequence[Tensor], machine: Machine) -> tuple[Tensor, ...]:
     capacity = machine.memory_capacity_bytes
     if address > capacity:
         sizes = ", ".join(f"{t.name} {t.size_bytes} B" for t in tensors)
-        raise ValueError(
+        raise TooLarge(
             f"the tensors need {address} B of {machine.memory.upper()}, {address - capacity} B more than the "
             f"{capacity} B of {machine.spec.name}: {sizes}"
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from hwmodel.machine import DoesNotFit, Machine
+from hwmodel.machine import Machine, TooLarge
 from hwmodel.program import Program
 from layouts.notation import NamedLayout, named, nearest_first
 from workloads.batch import Batch
@@ -71,20 +71,20 @@ class Kernel:
 
         Of a kernel without candidates these are its defaults, and what is smaller. Those that are `fixed` stay.
         """
-        first, last = None, ""
+        first, most = None, ""
         for found in self.candidates(problem, machine) if self.candidates else shrinking(self.Knobs()):
             knobs = replace(found, **fixed)
             first = knobs if first is None else first
             try:
                 self.compile(problem, knobs, machine, 0)
-            except DoesNotFit:
-                continue
-            except ValueError as error:
-                if str(error) == last:  # what no knobs mend
+            except TooLarge as error:
+                if str(error) == most:  # other knobs need as much
                     break
-                last = str(error)
+                most = str(error)
+            except ValueError:
                 continue
-            return knobs
+            else:
+                return knobs
         return first
 
 

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hwmodel.machine import DoesNotFit, Machine
+from hwmodel.machine import DoesNotFit, Machine, TooLarge
 from hwmodel.spec import load_machine
 from workloads.batch import Batch
-from workloads.kernels import FAMILIES, KERNELS
+from workloads.kernels import FAMILIES, KERNELS, quantise
 from workloads.model import Experts, LatentAttention, LinearAttention, load_model
 
 BATCH = Batch((5, 6), "test")
@@ -42,6 +44,23 @@ def test_knobs_that_are_suggested_fit_a_scratchpad_of_64_kib(name: str, machine:
     if name in KERNELS_OF_ROWS:
         with pytest.raises(DoesNotFit):
             kernel.compile(problem, kernel.Knobs(), on, 0)
+
+
+def test_knobs_are_looked_for_past_those_that_are_refused_but_not_where_memory_is_too_small() -> None:
+    tried: list[int] = []
+
+    def compile(problem: str, knobs: quantise.Knobs, on: Machine, seed: int) -> Any:
+        tried.append(knobs.tile_m)
+        if problem == "large" or knobs.tile_m < 3:
+            raise TooLarge("so many bytes") if problem == "large" else ValueError("refused")
+
+    sizes = [quantise.Knobs(tile_m=size) for size in (1, 2, 3, 4)]
+    kernel = replace(KERNELS["quantise"], compile=compile, candidates=lambda problem, on: iter(sizes))
+    machine = Machine(load_machine("npu-hbm3"))
+    assert (kernel.suggested("small", machine).tile_m, tried) == (3, [1, 2, 3])
+    tried.clear()
+    assert (kernel.suggested("large", machine).tile_m, tried) == (1, [1, 2])
+    assert kernel.suggested("small", machine, tile_k=256).tile_k == 256
 
 
 def test_a_name_that_no_kernel_has_is_in_no_registry() -> None:
