@@ -28,7 +28,7 @@ from workloads.kernels.moe_formats import Format
 from workloads.kernels.tuning import choice
 from workloads.kernels.tuning.channels import Channels
 from workloads.kernels.tuning.choice import Choice
-from workloads.kernels.tuning.products import LARGE_TILES, LONG_LINES, MOST_STAGES, TILES, requests, tile_sizes
+from workloads.kernels.tuning.products import LARGE_TILES, LONG_LINES, MOST_STAGES, TILES, Tiled, requests, tile_sizes
 from workloads.kernels.tuning.roof import Items, Roof, kept_busy
 
 ROWS, COLUMNS = (16, 32, 64, 96, 128, 192, 256), (64, 128, 192, 256)  # of a tile, where a cache is shared
@@ -46,16 +46,6 @@ class Matrices:
     n: int
     k: int
     parts: int = 1
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How the products are tiled."""
-
-    tile_m: int
-    tile_n: int
-    tile_k: int
-    stages: int
 
 
 @dataclass(frozen=True)
@@ -90,12 +80,12 @@ class Products:
         rows = self._most, matrices.n
         return [Channels(self._machine, *of) for of in zip(rows, pitches, strict=True)]
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[Tiled]:
         """Yield what may be tried: tiles with as many stages, two at least, as the scratchpad has room for."""
         for tile_m, tile_n, tile_k in self._in_main_memory() if not self._roof.has_cache else self._in_cache():
             stages = self._stages(tile_m, tile_n, tile_k)
             if stages >= 2:
-                yield Cut(tile_m, tile_n, tile_k, stages)
+                yield Tiled(tile_m, tile_n, tile_k, stages)
 
     def _in_cache(self) -> Iterator[tuple[int, int, int]]:
         unit, line = self._machine.spec.cores.matrix, self._form.line(self._machine)
@@ -131,11 +121,11 @@ class Products:
             other += tile_m * tile_n * 4
         return int(min(MOST_STAGES, (cores.sram.capacity - other) // stage))
 
-    def estimate(self, cut: Cut) -> float:
+    def estimate(self, cut: Tiled) -> float:
         """Return the estimate of the time of all phases, in femtoseconds."""
         return sum(self._roof.phase_fs(self._items(cut, *phase)) for phase in self._phases)
 
-    def _items(self, cut: Cut, matrices: Matrices, channels: list[Channels]) -> Items:
+    def _items(self, cut: Tiled, matrices: Matrices, channels: list[Channels]) -> Items:
         tile = self._whole(cut, matrices) if self._roof.has_cache else self._mean(cut, matrices)
         rows, columns, deep, (a_bits, b_bits) = tile.rows, tile.columns, tile.deep, self._bits
         weights = len(self._counts) * matrices.parts * matrices.n
@@ -162,13 +152,13 @@ class Products:
         faster, slower = sorted((macs, expanding))
         return slower / kept_busy(faster / slower, moe_gemm.TileKnobs.expanded)
 
-    def _whole(self, cut: Cut, matrices: Matrices) -> Tile:
+    def _whole(self, cut: Tiled, matrices: Matrices) -> Tile:
         """Return a tile as if all were whole, and the parts of n one matrix."""
         count = (-(-self._counts // cut.tile_m)).sum() * -(-matrices.n * matrices.parts // cut.tile_n)
         macs = round_up(cut.tile_m, self._machine.spec.cores.matrix.m) * cut.tile_n * cut.tile_k
         return Tile(int(count), cut.tile_m, cut.tile_n, cut.tile_k, macs)
 
-    def _mean(self, cut: Cut, matrices: Matrices) -> Tile:
+    def _mean(self, cut: Tiled, matrices: Matrices) -> Tile:
         """Return the mean of all tiles, each with the rows, columns and depth that there are."""
         unit, blocks = self._machine.spec.cores.matrix, (-(-self._counts // cut.tile_m)).sum()
         across, steps = -(-matrices.n // cut.tile_n), -(-matrices.k // cut.tile_k)
@@ -178,7 +168,7 @@ class Products:
         columns, deep = matrices.n / across, matrices.k / steps
         return Tile(count, rows, columns, deep, self._with_waits(float(macs), self._widened(rows, columns, deep)))
 
-    def _from_memory(self, cut: Cut, tile: Tile, matrices: Matrices, channels: list[Channels]) -> dict[str, Any]:
+    def _from_memory(self, cut: Tiled, tile: Tile, matrices: Matrices, channels: list[Channels]) -> dict[str, Any]:
         """Return how tiles come from main memory: requests, and the share of its channels that those in flight meet."""
         dma, of, runs = self._roof.dma, (round(tile.rows), round(tile.columns)), [tile.deep * b / 8 for b in self._bits]
         loads = 2 + sum(bool(operand.scales) for operand in (self._form.a, self._form.b))
@@ -233,7 +223,7 @@ def candidates(problem: Problem, machine: Machine) -> Iterator[Any]:
         yield from (replace(each, expanded=1) for each in found)
 
 
-def _usual(problem: Problem, machine: Machine) -> list[Cut]:
+def _usual(problem: Problem, machine: Machine) -> list[Tiled]:
     """Return usual tiles, the best first: by how many rows an expert has on average.
 
     With few rows, reading weights is all the work: tiles are long along k, along which the weights of a row lie in
@@ -247,7 +237,7 @@ def _usual(problem: Problem, machine: Machine) -> list[Cut]:
         shapes = [(columns, depth) for columns in (128, 64, 32) for depth in depths]
     else:
         shapes = [(128, 128), (64, 128)] if form.promoted else [(32, 512), (32, 256), (32, 128)]
-    return [Cut(height, tile_n, tile_k, stages) for tile_n, tile_k in shapes for stages in (4, 3, 2)]
+    return [Tiled(height, tile_n, tile_k, stages) for tile_n, tile_k in shapes for stages in (4, 3, 2)]
 
 
 def _row_knobs(problem: Problem, machine: Machine) -> dict[str, Any]:

@@ -51,13 +51,19 @@ SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How a product is tiled."""
+class Tiled:
+    """How products are tiled."""
 
     tile_m: int
     tile_n: int
     tile_k: int
     stages: int
+
+
+@dataclass(frozen=True)
+class Cut(Tiled):
+    """How a product is tiled, and in how many parts of k."""
+
     split_k: int = 1
 
 

@@ -108,12 +108,11 @@ class Roof:
                 come_fs = max(port_fs, shared_fs * active, memory_fs * (active + 1 / items.channels - 1))
                 staged_fs = (self.load_fs + come_fs) / items.stages
                 asked_fs = (requests * self.load_fs + come_fs) / dma.max_outstanding
-                if items.takes_turns:
-                    come_fs = _turn_fs(self.load_fs, come_fs, items.stages)
                 busy_fs = max(least_fs, come_fs)
                 if items.takes_turns:
-                    fill_fs = max(fill_fs, min(least_fs, come_fs))  # nothing else happens meanwhile
-                    busy_fs /= kept_busy(min(least_fs, come_fs) / busy_fs, items.stages)
+                    faster, slower = sorted((least_fs, _turn_fs(self.load_fs, come_fs, items.stages)))
+                    fill_fs = max(fill_fs, faster)  # nothing else happens meanwhile
+                    busy_fs = slower / kept_busy(faster / slower, items.stages)
                 tiles_fs += waves * items.tiles * max(busy_fs, staged_fs, asked_fs)
         end_fs = items.end_bytes * self.port_fs + items.end_ops * vector_fs
         return round(self.launch_fs + self.load_fs + fill_fs + tiles_fs + (whole + bool(rest)) * end_fs)

@@ -91,7 +91,7 @@ def test_rows_that_an_expert_does_not_have_cost_nothing_without_a_shared_cache_a
     problem = layer(512, 16, 1, 512, 1024, routing=Routing(16, ids, np.ones(ids.shape, np.float32)))  # 32 rows each
     for machine, is_free in ((NPU, True), (H100, False)):
         products = experts.Products(problem, machine)
-        times = [products.estimate(experts.Cut(rows, 64, 64, 4)) for rows in (64, 256)]
+        times = [products.estimate(experts.Tiled(rows, 64, 64, 4)) for rows in (64, 256)]
         assert (times[0] == times[1]) == is_free
 
 
