@@ -19,6 +19,7 @@ from hwmodel.compiled import compiled, inlined
 Array = np.ndarray[Any, Any]
 LONG_RUN = 2048  # assumed: accesses from which on a run of a trace is worth a segment of its own
 MAX_STREAMS = 3  # side by side, as they are recognised in traces
+BLOCK = 256  # accesses that are looked at together, without leaving at the first that breaks a run
 
 # Columns of `segments`: the first access, how many, runs side by side, accesses of a run, first row of `runs`
 FIRST, ACCESSES, STREAMS, LENGTH, RUNS, SEGMENT_FIELDS = range(6)
@@ -154,6 +155,8 @@ def _regular(addresses: Array, writes: Array, lag: int, least: int) -> list[tupl
             first, stop = at, at + 1
             while first > end and _goes_on(addresses, writes, lag, first - 1):
                 first -= 1
+            while stop + BLOCK <= len(addresses) and _all_go_on(addresses, writes, lag, stop):
+                stop += BLOCK
             while stop < len(addresses) and _goes_on(addresses, writes, lag, stop):
                 stop += 1
             start = first - 2 * lag
@@ -165,6 +168,21 @@ def _regular(addresses: Array, writes: Array, lag: int, least: int) -> list[tupl
             at = end = stop
         at += step
     return found
+
+
+@compiled
+def _all_go_on(addresses: Array, writes: Array, lag: int, start: int) -> bool:
+    """Return whether all of a block of accesses go on, as `_goes_on` asks of one; slices let it run in vectors."""
+    first, before = start - 2 * lag, start - lag
+    a, b, c = addresses[first : first + BLOCK], addresses[before : before + BLOCK], addresses[start : start + BLOCK]
+    v, w = writes[before : before + BLOCK], writes[start : start + BLOCK]
+    broken = 0
+    for i in range(BLOCK):
+        broken |= (c[i] - b[i]) ^ (b[i] - a[i])
+    differ = False
+    for i in range(BLOCK):
+        differ |= v[i] ^ w[i]
+    return broken == 0 and not differ
 
 
 @inlined
