@@ -6,8 +6,8 @@ data valid; `serve` passes a request's bytes through the slices. What is reused,
 what is lost to capacity comes out of the tags. A line is looked up, replaced and tracked while outstanding as a whole;
 a sector is what a miss fetches; presence is kept per burst, so that a store needs no fetch.
 
-A line lies in the slice that `slices` deals it to, and in a set of that slice that is found alike. Work is compiled, in
-`cache_lookup`, and per line touched, and an untouched set costs nothing.
+A line lies in the slice that `hashing` deals it to, and in a set of that slice to which it deals lines alike. Work is
+compiled, in `cache_lookup`, and per line touched, and an untouched set costs nothing.
 
 Not modelled: bandwidth of fills and write-backs into the slices, copies of a line in several partitions, and a port
 per slice for tags (a lookup takes no time of its own: it lies in the network's latency).
@@ -21,6 +21,7 @@ import numpy as np
 
 from hwmodel import cache_lookup as k
 from hwmodel.dram.initial_state import aligned
+from hwmodel.hashing import hash_of
 from hwmodel.runs import RUN_WORDS, Array, bursts_of, runs_of, tie
 from hwmodel.slices import Slices, shift
 from hwmodel.spec import SharedCacheSpec
@@ -57,6 +58,8 @@ class SharedCache:
         self._held = np.zeros(m[k.NOTED] // 64 + 1, np.int64)
         self._misses = np.zeros(misses, np.int64), np.zeros(misses * (k.FETCHES + int(m[k.SECTORS])), np.int64)
         tie(m, k.SET_WORDS, self._sets, self._oldest, self._held, *self._misses)
+        sets, slices = int(m[k.SETS]), spec.slices
+        tie(m, k.SLICE_HASH, hash_of(slices), hash_of(sets, other=sets == slices))
         self.reserve(64)
 
     def reserve(self, bursts: int) -> None:

@@ -8,12 +8,14 @@ says which lines need not be looked for.
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.hashing import place_of, turn_of, turned
 from hwmodel.intrinsics import Row, pointer, pointer_of, prefetch_to_read, row_at, trailing_zeros
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, append
-from hwmodel.slices import fold, folded, quotient
+from hwmodel.slices import quotient
 
 # Numbers of the description; counts of the last access, FETCHED to AWAITED; counts of all. BLOCK: first line of the
-# block of lines, one in each slice, that was looked up last, with the folds of its number. Then addresses of tables:
+# block of lines, one in each slice, that was looked up last, with what turns their slices, and their set.
+# Then addresses of tables:
 # SET_WORDS [set x slice]: two words of each way; neighbouring lines have neighbouring sets
 # OLDEST [set x slice]: 1 << OLDEST_SHIFT bits for the way used longest ago; those behind it were used later, in turn
 # HELD [line / 64]: a bit for each of main memory's first NOTED lines, whether it has a way, so that few are looked for
@@ -22,14 +24,16 @@ from hwmodel.slices import fold, folded, quotient
 # FETCHED_RUNS, EVICTED_RUNS: to read from memory, to write there
 # FILLED_PAIRS [line]: (miss, mask) of what those reads will make valid
 # AWAITED_FETCHES: numbers of earlier fetches that the request needs too
+# SLICE_HASH, SET_HASH: of lines, and of blocks
 (
     BURST_BYTES, BURST_SHIFT, LINE_BYTES, LINE_SHIFT, LINE_BURSTS, LINE_BURSTS_SHIFT, SECTOR_BURSTS, SECTORS, SLICES,
     SETS, WAYS, MSHRS, OUTSTANDING, FETCHED, FETCHED_BURSTS, FILLED, EVICTED, EVICTED_BURSTS, AWAITED, HITS, MISSES,
     MERGED, STORED, ALL_FETCHED, ALL_EVICTED, BLOCK, BLOCK_SLICE, BLOCK_SET, FREE_MISS, USED_MISSES, NOTED,
     OLDEST_SHIFT,
     SET_WORDS, OLDEST, HELD, OWNERS, MISS_ROWS, FETCHED_RUNS, FILLED_PAIRS, EVICTED_RUNS, AWAITED_FETCHES,
-) = range(41)  # fmt: skip
-SCALARS = AWAITED_FETCHES + 1
+    SLICE_HASH, SET_HASH,
+) = range(43)  # fmt: skip
+SCALARS = SET_HASH + 1
 RUN = 1024  # assumed: lines of an older stream that are stored and loaded in turn, 128 KiB as by a wave of items
 NONE = -1
 # The words of a way: line + 1 with the miss it had last, and masks of its bursts: here or on the way, dirty
@@ -47,8 +51,9 @@ def _set_of(c: Row, line: int) -> int:
         block = line // c[SLICES]
         inside = line - block * c[SLICES]
         c[BLOCK] = line - inside
-        c[BLOCK_SLICE], c[BLOCK_SET] = fold(block, c[SLICES]), fold(block, c[SETS])
-    return int(c[BLOCK_SET] * c[SLICES] + folded(inside, c[BLOCK_SLICE], c[SLICES]))
+        c[BLOCK_SLICE] = turn_of(pointer_of(c[SLICE_HASH]), block)
+        c[BLOCK_SET] = place_of(pointer_of(c[SET_HASH]), block, c[SETS])
+    return int(c[BLOCK_SET] * c[SLICES] + turned(inside, c[BLOCK_SLICE], c[SLICES]))
 
 
 @inlined

@@ -1,10 +1,8 @@
 """Memory in slices: how lines of addresses are dealt to them, and their bandwidth.
 
-The shared cache and a main memory of SRAM are made of slices, each a first-come-first-served server. A line's slice is
-the sum of its number's digits in base `slices`: the exclusive or of groups of bits where that is a power of two, modulo
-`slices` where it is not. So the lines of every run of addresses, and of every stride that is a power of `slices`, lie
-in the slices evenly. Slices that are the cores' own have their lines in turn instead, so that a strided layout keeps to
-one of them.
+The shared cache and a main memory of SRAM are made of slices, each a first-come-first-served server. Lines are dealt to
+them by a hash of their numbers (`hashing`). Slices that are the cores' own have their lines in turn instead, so that a
+strided layout keeps to one of them.
 """
 
 from __future__ import annotations
@@ -12,35 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.hashing import hash_of, turn_of, turned
 from hwmodel.intrinsics import Row, pointer, pointer_of, row_at
 from hwmodel.runs import BEGIN, BURSTS, RUN_WORDS, Array, runs_of, tie
-
-
-@inlined
-def fold(number: int, base: int) -> int:
-    """Return the sum of the digits of `number` in a base: without carry for a power of two, else modulo the base."""
-    total = 0
-    if base == 1:
-        return 0
-    if base & (base - 1) == 0:
-        while number:
-            total ^= number & (base - 1)
-            number //= base
-        return total
-    while number:
-        rest = number // base
-        total += number - rest * base  # one division where a compiler would do two
-        number = rest
-    return total % base
-
-
-@inlined
-def folded(digit: int, others: int, base: int) -> int:
-    """Return the fold of a number by its last digit and the fold of all others."""
-    if base & (base - 1) == 0:
-        return digit ^ others
-    total = digit + others
-    return total - base if total >= base else total
 
 
 @inlined
@@ -49,10 +21,13 @@ def quotient(number: int, divisor: int, shift: int) -> int:
     return int(number >> shift if shift >= 0 else number // divisor)
 
 
-# PASSED: bursts so far. BLOCK: first line of the block of lines, one in each slice, that passed last; BLOCK_SLICE: the
-# fold of its number. FREE: address of a table [slice]: when each has passed everything offered so far.
-COUNT, LINE_BYTES, LINE_SHIFT, BURST_BYTES, BURST_SHIFT, BURST_FS, PASSED, IN_TURN, BLOCK, BLOCK_SLICE, FREE = range(11)
-SCALARS = FREE + 1
+# PASSED: bursts so far. BLOCK: first line of the block of lines, one in each slice, that passed last; BLOCK_SLICE: what
+# turns their slices. FREE: address of a table [slice]: when each has passed everything offered so far.
+# HASH: of lines.
+(
+    COUNT, LINE_BYTES, LINE_SHIFT, BURST_BYTES, BURST_SHIFT, BURST_FS, PASSED, IN_TURN, BLOCK, BLOCK_SLICE, FREE, HASH,
+) = range(12)  # fmt: skip
+SCALARS = HASH + 1
 
 
 @inlined
@@ -63,7 +38,7 @@ def _within_block(s: Row, line: int) -> int:
         block = line // s[COUNT]
         inside = line - block * s[COUNT]
         s[BLOCK] = line - inside
-        s[BLOCK_SLICE] = 0 if s[IN_TURN] else fold(block, s[COUNT])
+        s[BLOCK_SLICE] = 0 if s[IN_TURN] else turn_of(pointer_of(s[HASH]), block)
     return int(inside)
 
 
@@ -82,9 +57,9 @@ def serve_runs(s: Row, runs: Row, count: int, now_fs: int) -> int:
             inside, lines = _within_block(s, line), 1
             if bursts == whole:  # as those behind it in the block
                 lines = min(slices - inside, left // whole)
-            fold_of_block, is_in_turn, duration_fs = s[BLOCK_SLICE], s[IN_TURN] != 0, bursts * s[BURST_FS]
+            turn, is_in_turn, duration_fs = s[BLOCK_SLICE], s[IN_TURN] != 0, bursts * s[BURST_FS]
             for place in range(inside, inside + lines):
-                here = place if is_in_turn else folded(place, fold_of_block, slices)
+                here = place if is_in_turn else turned(place, turn, slices)
                 free[here] = max(free[here], now_fs) + duration_fs
                 done_fs = max(done_fs, free[here])
             address, left = address + lines * bursts * s[BURST_BYTES], left - lines * bursts
@@ -110,7 +85,7 @@ class Slices:
         self.scalars[LINE_BYTES], self.scalars[LINE_SHIFT] = line_bytes, shift(line_bytes)
         self.scalars[BURST_BYTES], self.scalars[BURST_SHIFT] = burst_bytes, shift(burst_bytes)
         self.scalars[BURST_FS] = slice_burst_fs(count, burst_bytes, bytes_per_second)
-        tie(self.scalars, FREE, self.free_fs)
+        tie(self.scalars, FREE, self.free_fs, hash_of(count))
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Pass the bursts at addresses bursts[first:stop] through; see `serve_runs`."""

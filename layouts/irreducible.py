@@ -20,6 +20,7 @@ from functools import cache
 from layouts.address_fields import FIELDS, Bit, Digit, Hash, Turn
 
 RULE = "irreducible"
+LARGE = 31  # an odd factor beyond which not all recurrences are looked at
 CHANNELS = tuple(map(FIELDS.index, ("stack", "channel", "pseudo_channel")))
 BANKS = tuple(map(FIELDS.index, ("bank_group", "bank")))
 ROW = FIELDS.index("row")
@@ -36,23 +37,27 @@ def irreducible_hashes(digits: Sequence[Digit], sizes: Sequence[int]) -> tuple[t
     banks = [bit for bit in (*below, *above) if bit.field in BANKS]
     rows = [bit for bit in above if bit.field == ROW]
     hashes = _hashes(channels, above, irreducible(len(channels)))
-    hashes += _hashes(banks, rows, _reciprocal(irreducible(len(banks))))
+    hashes += _hashes(banks, rows, reciprocal(irreducible(len(banks))))
     return tuple(hashes), tuple(turn for field in CHANNELS for turn in _turns(field, sizes[field], above))
 
 
-def irreducible(degree: int) -> int:
-    """Return the smallest irreducible polynomial over F2 but x, bit k for x^k: 19, x^4 + x + 1, of degree 4."""
+def irreducible(degree: int, least: int = 0) -> int:
+    """Return the smallest irreducible polynomial over F2 but x, from `least` on, bit k for x^k.
+
+    19, x^4 + x + 1, is that of degree 4.
+    """
     divisors = range(2, 1 << (degree // 2 + 1))
-    odd = range((1 << degree) | 1, 2 << degree, 2)
-    return next(number for number in odd if all(_remainder(number, divisor) for divisor in divisors))
+    odd = range(max(1 << degree, least) | 1, 2 << degree, 2)
+    return next(number for number in odd if all(remainder(number, divisor) for divisor in divisors))
 
 
-def _reciprocal(polynomial: int) -> int:
+def reciprocal(polynomial: int) -> int:
     """Return a polynomial with its coefficients the other way round, which is irreducible, too."""
     return int(f"{polynomial:b}"[::-1], 2)
 
 
-def _remainder(number: int, divisor: int) -> int:
+def remainder(number: int, divisor: int) -> int:
+    """Return the remainder of a polynomial over F2 by another one, bit k for x^k."""
     while number.bit_length() >= divisor.bit_length():
         number ^= divisor << (number.bit_length() - divisor.bit_length())
     return number
@@ -70,7 +75,7 @@ def _bits(digits: Sequence[Digit]) -> list[Bit]:
 
 def _hashes(targets: Sequence[Bit], sources: Sequence[Bit], polynomial: int) -> list[Hash]:
     """Return the hashes that add to the targets, bits 0 and up, the remainder of the sources above them."""
-    remainders = [_remainder(1 << (len(targets) + place), polynomial) for place in range(len(sources))]
+    remainders = [remainder(1 << (len(targets) + place), polynomial) for place in range(len(sources))]
     reads = zip(sources, remainders, strict=True)
     return [Hash(targets[k], bit) for bit, remainder in reads for k in range(len(targets)) if remainder >> k & 1]
 
@@ -78,24 +83,32 @@ def _hashes(targets: Sequence[Bit], sources: Sequence[Bit], polynomial: int) -> 
 def _turns(field: int, size: int, sources: Sequence[Bit]) -> list[Turn]:
     """Return the turns of the odd factor of a field, none where there is no such factor."""
     twos = size & -size
-    weights = _weights(size // twos, len(sources))
-    return [Turn(field, twos * weight, bit) for bit, weight in zip(sources, weights, strict=True) if weight]
+    found = weights(size // twos, len(sources))
+    return [Turn(field, twos * weight, bit) for bit, weight in zip(sources, found, strict=True) if weight]
 
 
-def _weights(modulus: int, count: int) -> list[int]:
-    """Return the first numbers of the recurrence modulo a number whose period is the longest, from 0 and 1 on."""
-    _, minus_a, minus_b = max((_period(a, b, modulus), -a, -b) for a in range(modulus) for b in range(modulus))
+def weights(modulus: int, count: int) -> list[int]:
+    """Return the first numbers of a recurrence modulo a number, from 0 and 1 on, without the 0.
+
+    Of a small modulus the recurrence with the longest period; of a large one the first whose period is as long.
+    """
+    if modulus <= LARGE:
+        _, minus_a, minus_b = max((_period(a, b, modulus), -a, -b) for a in range(modulus) for b in range(modulus))
+        a, b = -minus_a, -minus_b
+    else:
+        pairs = ((a, b) for a in range(1, modulus) for b in range(1, modulus))
+        a, b = next((a, b) for a, b in pairs if not 0 < _period(a, b, modulus, count) < count)
     found = [0, 1]
     while len(found) <= count:
-        found.append(-(minus_a * found[-1] + minus_b * found[-2]) % modulus)
+        found.append((a * found[-1] + b * found[-2]) % modulus)
     return [weight % modulus for weight in found[1 : count + 1]]
 
 
 @cache
-def _period(a: int, b: int, modulus: int) -> int:
-    """Return after how many steps 0, 1 comes again; 0 where it never does."""
+def _period(a: int, b: int, modulus: int, most: int = LARGE * LARGE) -> int:
+    """Return after how many steps 0, 1 comes again; 0 where it does not in so many."""
     before, last = 0, 1 % modulus
-    for step in range(1, modulus * modulus):
+    for step in range(1, min(most, modulus * modulus)):
         before, last = last, (a * last + b * before) % modulus
         if (before, last) == (0, 1 % modulus):
             return step

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.cache import SharedCache
+from hwmodel.hashing import deal
 from hwmodel.machine import check_cache, check_tags
-from hwmodel.slices import fold
 from hwmodel.spec import SharedCacheSpec
 
 BURST = 32
@@ -34,6 +34,7 @@ class Model:
         self.spec = spec
         self.per_line, self.per_sector = spec.line // BURST, spec.sector // BURST
         self.sets = spec.capacity // (spec.line * spec.ways * spec.slices)
+        self.places: dict[int, int] = {}  # by line: its set
         self.used: dict[int, list[int]] = {}  # by set: lines, least recently used first
         self.valid: set[int] = set()
         self.dirty: set[int] = set()
@@ -41,17 +42,11 @@ class Model:
         self.count = Counter[str]()
 
     def place(self, line: int) -> int:
-        digits = lambda n, base: [] if not n or base == 1 else [n % base, *digits(n // base, base)]  # noqa: E731
-
-        def total(n: int, base: int) -> int:
-            if base & (base - 1):
-                return sum(digits(n, base)) % base
-            folded = 0
-            for digit in digits(n, base):
-                folded ^= digit
-            return folded
-
-        return total(line, self.spec.slices) * self.sets + total(line // self.spec.slices, self.sets)
+        if line not in self.places:
+            slices = self.spec.slices
+            set_ = deal(np.array([line // slices]), self.sets, other=self.sets == slices)
+            self.places[line] = int(deal(np.array([line]), slices)[0]) * self.sets + int(set_[0])
+        return self.places[line]
 
     def bursts(self, line: int) -> range:
         return range(line * self.per_line, (line + 1) * self.per_line)
@@ -212,16 +207,6 @@ def test_a_line_that_is_held_twice_takes_one_place() -> None:
     for _ in range(3):
         cache.hold(0, 512)
     assert cache.access(addresses(range(16)), 0, 16, False).fetched.size == 0
-
-
-@given(slices=st.integers(1, 100), step=st.integers(0, 2), first=st.integers(0, 10**6), rounds=st.integers(1, 4))
-def test_lines_in_a_row_and_lines_a_power_of_the_slices_apart_are_dealt_out_evenly(
-    slices: int, step: int, first: int, rounds: int
-) -> None:
-    apart = slices**step
-    start = first // (apart * slices) * apart * slices  # one digit runs through all its values, the others stand
-    dealt = Counter(fold(start + i % slices * apart, slices) for i in range(rounds * slices))
-    assert sorted(dealt.values()) == [rounds] * slices
 
 
 def test_a_request_passes_its_slices_side_by_side_and_one_slice_passes_its_bursts_one_by_one() -> None:
