@@ -59,7 +59,8 @@ class SharedCache:
         self._misses = np.zeros(misses, np.int64), np.zeros(misses * (k.FETCHES + int(m[k.SECTORS])), np.int64)
         tie(m, k.SET_WORDS, self._sets, self._oldest, self._held, *self._misses)
         sets, slices = int(m[k.SETS]), spec.slices
-        tie(m, k.SLICE_HASH, hash_of(slices), hash_of(sets, other=sets == slices))
+        self._hashes = hash_of(slices), hash_of(sets, other=sets == slices)
+        tie(m, k.SLICE_HASH, *self._hashes)
         self.reserve(64)
 
     def reserve(self, bursts: int) -> None:

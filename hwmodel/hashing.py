@@ -61,7 +61,7 @@ def place_of(h: Row, number: int, places: int) -> int:
 def hash_of(places: int, *, other: bool = False) -> Array:
     """Return the hash that deals numbers to so many places, for `place_of`; int64, not to be written.
 
-    `other`: another one, so that numbers which meet in one part in the other.
+    `other`: another one, so that numbers which meet in one part in the other. Who hands on its address must keep it.
     """
     power = places & -places
     degree, odd = power.bit_length() - 1, places // power

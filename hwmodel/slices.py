@@ -85,7 +85,8 @@ class Slices:
         self.scalars[LINE_BYTES], self.scalars[LINE_SHIFT] = line_bytes, shift(line_bytes)
         self.scalars[BURST_BYTES], self.scalars[BURST_SHIFT] = burst_bytes, shift(burst_bytes)
         self.scalars[BURST_FS] = slice_burst_fs(count, burst_bytes, bytes_per_second)
-        tie(self.scalars, FREE, self.free_fs, hash_of(count))
+        self._hash = hash_of(count)  # kept as long as its address
+        tie(self.scalars, FREE, self.free_fs, self._hash)
 
     def serve(self, bursts: Array, first: int, stop: int, now_fs: int) -> int:
         """Pass the bursts at addresses bursts[first:stop] through; see `serve_runs`."""

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodel.hashing import hash_of
 from hwmodel.slices import Slices
 
 BURST = 32
@@ -26,3 +27,12 @@ def test_a_run_passes_when_its_bursts_pass_one_by_one(
         assert done_fs == max(alone.serve(addresses, at, at + 1, now_fs) for at in range(bursts))
         assert together.free_fs.tolist() == alone.free_fs.tolist()
     assert together.bursts == alone.bursts
+
+
+def test_slices_keep_their_hash_when_nobody_else_does() -> None:
+    kept = Slices(80, 128, BURST, 10**12)
+    hash_of.cache_clear()
+    others = [np.full(5000, 7, np.int64) for _ in range(50)]  # take the memory that may have been let go
+    addresses = np.arange(100_000, 100_400) * BURST
+    assert kept.serve(addresses, 0, 400, 0) == Slices(80, 128, BURST, 10**12).serve(addresses, 0, 400, 0)
+    assert len(others) == 50

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from workloads.kernels import indexer, latent_cache, mla_decode, mla_prefill, sparse_attention
 from workloads.kernels.latent import Heads
+from workloads.kernels.tuning.attention import candidates
+from workloads.kernels.tuning.attention import latent as ranked
 from workloads.layers.products import in_16_bits, product
 from workloads.layers.residual import rms_norm
-from workloads.layers.setting import RESULT, Setting, Values, fitted, noted, split
+from workloads.layers.setting import RESULT, Setting, Values, fitted, fitting, noted, split
 from workloads.model.attention import Indexer, LatentAttention
 from workloads.scheduled import of
 from workloads.sequence import Step
@@ -96,9 +99,9 @@ def _attend(which: str, a: LatentAttention, s: Setting, heads: Heads, values: Va
     contexts, items = s.work.contexts, -(-heads.count // HEAD_TILE)
     record, note = record_of(heads.dim, s)
     if a.indexer is None:
-        latent = mla_decode.Knobs(record, split_tokens=split(s, items, max(contexts)))
         problem = mla_decode.Problem(heads, s.work.new[0], contexts)
-        yield noted(fitted(f"attention{which}", "mla-decode", problem, latent, s, values), note)
+        found = candidates(partial(ranked, record=record), problem, s.machine)
+        yield noted(fitting(f"attention{which}", "mla-decode", problem, found, s, values), note)
         return
     yield from index(f"index{which}", a.indexer, s, 1)
     top_k = a.indexer.top_k

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from workloads.kernels import decode_attention, kv_append, prefill_attention
+from workloads.kernels.tuning.attention import candidates, decode, prefill
 from workloads.layers.products import product
-from workloads.layers.setting import RESULT, Setting, Values, fitted, split
+from workloads.layers.setting import RESULT, Setting, Values, fitted, fitting
 from workloads.model.attention import SoftmaxAttention
 from workloads.scheduled import Scheduled, of
 from workloads.sequence import Step
@@ -58,18 +60,15 @@ def _attend(title: str, a: SoftmaxAttention, heads: tuple[int, int], s: Setting,
     value_dim = 0 if a.head_dim_v == a.head_dim_qk else a.head_dim_v
     more: dict[str, Any] = {"window": window, "sinks": int(a.sinks), "head_dim_v": value_dim}
     more["kv_dtype"] = s.formats.cache
-    products: Any = "16-bit" if s.machine.spec.cores.matrix.fp8 is None else "fp8"
     if s.work.decodes:
-        longest = min(max(contexts), window or max(contexts))
-        decoding = decode_attention.Knobs(split_tokens=split(s, heads[1], longest), products=products)
         problem: Any = decode_attention.Problem(*sizes, s.work.new[0], **more)
-        return fitted(title, "decode-attention", problem, decoding, s, values)
+        return fitting(title, "decode-attention", problem, candidates(decode, problem, s.machine), s, values)
     if s.work.is_whole:
         problem = prefill_attention.Problem(*sizes, **more)
-        return fitted(title, "prefill-attention", problem, prefill_attention.Knobs(products=products), s, values)
+        return fitting(title, "prefill-attention", problem, candidates(prefill, problem, s.machine), s, values)
     problem = prefill_attention.Problem(*sizes, s.work.each, **more)
-    paged = prefill_attention.Knobs(page_size=kv_append.Knobs().page_size, products=products)
-    return fitted(title, "prefill-attention", problem, paged, s, values)
+    paged = partial(prefill, page_size=kv_append.Knobs().page_size)
+    return fitting(title, "prefill-attention", problem, candidates(paged, problem, s.machine), s, values)
 
 
 def _seen(a: SoftmaxAttention, work: Scheduled) -> Scheduled:

@@ -333,10 +333,19 @@ def test_a_chunk_of_latents_expands_those_of_earlier_chunks_and_attends_with_its
 
 
 @pytest.mark.parametrize("sequences", [1, 3, 9, 20])
-def test_sequences_are_cut_into_no_more_parts_than_there_are_cores(sequences: int) -> None:
+def test_few_sequences_are_cut_into_parts_for_idle_cores(sequences: int) -> None:
     machine = Machine(load_machine("h100-sxm"))
     cores = machine.spec.cores.count
     steps = model_steps(load_model("llama-3.1-8b"), decode((4096,) * sequences), machine)
     (program,) = (step.compile(machine, 0).program for step in steps if step.kernel == "decode-attention")
     items = len(program.phases[0].tasks)
-    assert max(8 * sequences, cores // 2) <= items <= max(8 * sequences, cores)
+    assert max(8 * sequences, cores // 2) <= items <= max(8 * sequences, 4 * cores)
+
+
+@pytest.mark.parametrize("machine", ["h100-sxm", "npu-hbm3"])
+def test_attention_of_a_step_has_the_knobs_that_are_suggested(machine: str) -> None:
+    on = Machine(load_machine(machine))
+    for work in (decode((1024,) * 4), of([(512, 512)])):
+        steps = model_steps(load_model("llama-3.1-8b"), work, on)
+        step = next(step for step in steps if step.kernel.endswith("attention"))
+        assert step.knobs == KERNELS[step.kernel].suggested(step.problem, on)
