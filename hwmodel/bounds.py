@@ -152,8 +152,10 @@ def _phase(
                 if reuses:
                     footprints[name].add(instruction.tile, variables)
                 tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
-                line_bytes = max(machine.spec.cores.dma.write_bytes, tensor.element_bytes)
-                lines_fs = per_distinct(size[:, None], lambda s, n=line_bytes: machine.sram_fs(-(-s // n)))
+                buffer = phase.buffers[instruction.operands[0][0]]  # whose type may be another
+                line = max(1, machine.spec.cores.dma.write_bytes // buffer.element_bytes)
+                elements = size[:, None] // tensor.element_bytes
+                lines_fs = per_distinct(elements, lambda count, n=line: machine.sram_fs(-(-count // n)))
                 sram += sum_by(task, lines_fs, len(phase.tasks))
             else:
                 sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
