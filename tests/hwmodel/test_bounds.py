@@ -129,6 +129,21 @@ def test_bytes_that_tensors_share_are_fetched_once(
     assert result.bound.total_fs <= result.makespan_fs
 
 
+def test_queues_of_banks_serve_bursts_of_one_address_together_and_the_bound_knows(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 64, "bf16", 1)))
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (0, 64)}))
+
+    policy = {"scheduler": "per-bank-queues", "refresh": "all-bank", "merge": False}
+    machine = make_machine("npu-hbm3", {f"hbm.controller.{name}": value for name, value in policy.items()})
+    program = make_program(write, tasks=[[0]] * 16, shares=[[core] for core in range(16)])
+    result = simulate(program, machine)
+    assert result.dram.reads - result.dram.merged_reads < result.dram.reads == 16 * 128 // machine.burst_bytes
+    assert lower_bound(program, machine).bursts["load"] == 128 // machine.burst_bytes
+
+
 def test_phases_add_up(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
     machine = make_machine("npu-hbm3")
     one, three = (lower_bound(matmuls(make_program, placed, launches=n), machine) for n in (1, 3))
