@@ -40,7 +40,7 @@ def answer_fs(machine: Machine) -> int:
     """Return the least time between a load's request that leaves a core and its first data at the port."""
     if machine.spec.noc.multicast_window is not None:
         return machine.least_network_fs  # it may join another when that one's data is about to leave
-    if machine.spec.shared_cache is not None or machine.memory != "hbm" or machine.hbm.policy.merge:
+    if machine.spec.shared_cache is not None or machine.memory != "hbm" or machine.hbm.policy.merges:
         return 2 * machine.least_network_fs
     timing = machine.timing
     return 2 * machine.least_network_fs + machine.ticks_to_fs(min(timing.nCL, timing.nCWL) + timing.nBL)

@@ -137,7 +137,7 @@ def _phase(
     operands = Operands(machine, phase)
     bursts = {"load": 0, "store": 0}
     footprints = {name: Footprint(program, phase) for name in ("load", "store")}
-    merges = machine.memory == "hbm" and machine.hbm.policy.merge
+    merges = machine.memory == "hbm" and machine.hbm.policy.merges
     reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
     for number, name in enumerate(QUEUES):
         for instruction, task, variables in executions(phase, number):
@@ -152,8 +152,10 @@ def _phase(
                 if reuses:
                     footprints[name].add(instruction.tile, variables)
                 tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
-                line_bytes = max(machine.spec.cores.dma.write_bytes, tensor.element_bytes)
-                lines_fs = per_distinct(size[:, None], lambda s, n=line_bytes: machine.sram_fs(-(-s // n)))
+                buffer = phase.buffers[instruction.operands[0][0]]  # whose type may be another
+                line = max(1, machine.spec.cores.dma.write_bytes // buffer.element_bytes)
+                elements = size[:, None] // tensor.element_bytes
+                lines_fs = per_distinct(elements, lambda count, n=line: machine.sram_fs(-(-count // n)))
                 sram += sum_by(task, lines_fs, len(phase.tasks))
             else:
                 sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
@@ -204,7 +206,7 @@ def _dependencies_fs(
 
 def _reuses_stores(machine: Machine) -> bool:
     """Return whether bytes may be stored without reaching main memory, and loaded again from where they are."""
-    return machine.spec.shared_cache is not None or (machine.memory == "hbm" and machine.hbm.policy.merge)
+    return machine.spec.shared_cache is not None or (machine.memory == "hbm" and machine.hbm.policy.merges)
 
 
 def _held(program: Program, machine: Machine, stored: Set[int]) -> set[int]:
@@ -246,7 +248,7 @@ def _placed_fs(program: Program, phase: Phase, machine: Machine, cached: Set[int
 
     What shares a line with a tensor that may be `cached` already is left out.
     """
-    if machine.memory != "hbm" or machine.hbm.policy.merge:
+    if machine.memory != "hbm" or machine.hbm.policy.merges:
         return 0
     everything = set(range(len(program.tensors)))
     if machine.spec.shared_cache is None and machine.spec.noc.multicast_window is None:

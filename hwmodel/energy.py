@@ -167,12 +167,14 @@ def instructions(program: Program) -> Instructions:
 
 def _transfer(done: Instructions, program: Program, phase: Phase, instruction: Instruction, variables: Array) -> None:
     size_bytes = int(tile_bytes(program, phase, instruction, variables).sum())
+    tensor, (buffer,) = program.tensors[phase.tiles[instruction.tile]["tensor"]], _operands(phase, instruction)
+    sram_bytes = size_bytes // tensor.element_bytes * buffer.element_bytes
     if instruction.op is Op.LOAD:
         done.loaded_bytes += size_bytes
-        done.sram_write_bytes += size_bytes
+        done.sram_write_bytes += sram_bytes
     else:
         done.stored_bytes += size_bytes
-        done.sram_read_bytes += size_bytes
+        done.sram_read_bytes += sram_bytes
 
 
 def _matmul(done: Instructions, phase: Phase, instruction: Instruction, variables: Array) -> None:

@@ -175,8 +175,11 @@ def _tile(program: Program, phase: Phase, row: Any, scope: _Scope, where: str) -
             page_size = 1 if position_axis == page_axis else size
             table = program.tensors[tile["index"]]
             assert table.values is not None
-            _require(f"{here}: index entry", first[0] + start[0] // page_size, 0, len(table.values) - 1)
-            _require(f"{here}: index entry", first[1] + (end - 1) // page_size, 0, len(table.values) - 1)
+            looks_up = np.broadcast_to(extent[1] > 0, scope.times.shape)  # an empty region needs no entry
+            for entry in (first[0] + start[0] // page_size, first[1] + (end - 1) // page_size):
+                needed = np.broadcast_to(entry, looks_up.shape)[looks_up]
+                if len(needed):
+                    _require(f"{here}: index entry", needed, 0, len(table.values) - 1)
             _require(f"{here}: start", start[0], 0, MAX_VALUE)
         elif axis == page_axis:
             _require(f"{here}: extent", extent[0], 1, 1)

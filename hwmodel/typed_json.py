@@ -97,8 +97,10 @@ def wrong(path: str, value: Any, allowed: str) -> ValueError:
     return ValueError(f"{path}: {shown if len(shown) <= 60 else shown[:57] + '...'}; allowed: {allowed}")
 
 
-def check_keys(table: Mapping[str, Any], names: tuple[str, ...], path: str) -> None:
-    """Raise ValueError unless a table has exactly these keys."""
+def check_keys(table: Any, names: tuple[str, ...], path: str) -> None:
+    """Raise ValueError unless a value is a table that has exactly these keys."""
+    if not isinstance(table, dict):
+        raise wrong(path, table, f"a table with the keys {', '.join(names)}")
     if table.keys() != set(names):
         raise wrong(path, sorted(table, key=str)[:8], f"the keys {', '.join(names)}")
 

@@ -117,13 +117,20 @@ def _first_ready(m: Row, c: Row, tick: int) -> tuple[int, int, int, int]:
 
 @inlined
 def _issue_column(m: Row, c: Row, words: Words, bank: int, mode: int, position: int, tick: int) -> None:
-    """Issue the column command of a burst; merged ones are done with it."""
+    """Issue the column command of a burst, which counts now, however often refreshes closed its row before it.
+
+    Merged bursts are done with it.
+    """
     state, slot, bit = bank_at(c, bank), queued_at(m, c, bank, position), 1 << position
     place, burst = slot[SLOT_PLACE], slot[SLOT_BURST]
     is_hit = state[STREAK] > 0
     column(m, c, bank, mode, tick)
-    pc_at(c, state[BANK_PC])[HITS] += is_hit
     outcome = HIT if is_hit else (CONFLICT if state[Q_STARTED] & bit else MISS)
+    pc = pc_at(c, state[BANK_PC])
+    pc[HITS] += outcome == HIT
+    pc[MISSES] += outcome == MISS
+    pc[CONFLICTS] += outcome == CONFLICT
+    state[BANK_CONFLICTS] += outcome == CONFLICT
     state[Q_LIVE] &= ~bit
     state[Q_HITS] &= ~bit
     state[Q_READS] &= ~bit
@@ -155,16 +162,12 @@ def _issue(m: Row, c: Row, words: Words, command: int, bank: int, position: int,
     state = bank_at(c, bank)
     bit = 1 << position
     if command == ACT:
-        pc_at(c, state[BANK_PC])[MISSES] += state[Q_STARTED] & bit == 0
         slot = queued_at(m, c, bank, position)
         activate(m, c, bank, slot[SLOT_PLACE] >> ROW_SHIFT, tick)
         state[OPENED_BY] = burst_at(m, slot[SLOT_BURST])[REQUEST]
         row_changed(m, c, bank)
     elif command == PRE:
-        if state[Q_STARTED] & bit == 0:
-            state[Q_STARTED] |= bit
-            pc_at(c, state[BANK_PC])[CONFLICTS] += 1
-            state[BANK_CONFLICTS] += 1
+        state[Q_STARTED] |= bit
         _precharge(m, c, bank, tick)
     else:
         _issue_column(m, c, words, bank, command - RD, position, tick)

@@ -119,7 +119,7 @@ class Dram:
     @property
     def lookahead_ticks(self) -> int:
         """From a column command to its completion, at least; less where bursts need no command."""
-        if self.policy.merge or self.policy.scheduler == "per-bank-queues":
+        if self.policy.merges:
             return 1
         return min(self.timing.nCL, self.timing.nCWL) + self.timing.nBL
 

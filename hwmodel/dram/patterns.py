@@ -1,7 +1,9 @@
 """How the traffic of a segment repeats: after how many bursts, and when rows of different runs may meet.
 
 Two addresses that are a block apart differ in nothing but the row, so streams go on alike when all of them have moved
-by whole blocks, and gathers whose runs begin at the same place of a block after each run.
+by whole blocks, and gathers whose runs begin at the same place of a block after each run. Addresses go round at the
+capacity: where that is no whole number of blocks, as rows that are no power of two and are hashed make it, only traffic
+that stays below it goes on alike.
 """
 
 from __future__ import annotations
@@ -94,10 +96,13 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
     steps = count // streams
     runs = accesses.runs[row[RUNS] : row[RUNS] + -(-steps // length) * streams]
     parts = access_bytes // int(state.scalars[BURST_BYTES])
+    capacity = int(state.scalars[CAPACITY])
+    if capacity % block and _goes_round(runs, length, access_bytes, capacity):
+        return None  # behind the capacity it goes on elsewhere in a block
     if steps == length:
-        unit, apart = _streams(runs, length, access_bytes, block, int(state.scalars[CAPACITY]))
+        unit, apart = _streams(runs, length, access_bytes, block, capacity)
     elif streams == 1:
-        unit, apart = _gather(runs, length, access_bytes, block)
+        unit, apart = _gather(runs, length, access_bytes, block, capacity)
     else:
         return None
     if not unit or unit > MAX_UNIT_STEPS or 2 * unit > steps:
@@ -107,6 +112,13 @@ def pattern_of(state: DramState, accesses: Accesses, segment: int, access_bytes:
     banks = np.zeros(CHANNEL_BANKS, np.bool_)
     _touched(state, accesses, segment, unit * streams, parts, banks)
     return Pattern(first, first + count * parts, bursts, apart * parts, banks)
+
+
+def _goes_round(runs: Array, length: int, access_bytes: int, capacity: int) -> bool:
+    """Return whether a run leaves the addresses from 0 to the capacity."""
+    last = runs[:, START] + (length - 1) * runs[:, STRIDE]
+    low, high = np.minimum(runs[:, START], last).min(), np.maximum(runs[:, START], last).max()
+    return bool(low < 0 or high + access_bytes > capacity)
 
 
 def _streams(runs: Array, length: int, access_bytes: int, block: int, capacity: int) -> tuple[int, int]:
@@ -126,7 +138,7 @@ def _are_apart(runs: Array, length: int, access_bytes: int, block: int, capacity
     return bool((low[order][1:] > high[order][:-1]).all() and low.min() >= 0 and (high.max() + 1) * block <= capacity)
 
 
-def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[int, int]:
+def _gather(runs: Array, length: int, access_bytes: int, block: int, capacity: int) -> tuple[int, int]:
     """Return (accesses after which a gather of runs repeats, accesses until rows meet), or (0, 0)."""
     stride = int(runs[0, STRIDE])
     if stride <= 0 or (runs[:, STRIDE] != stride).any() or (runs[:, DIRECTION] != runs[0, DIRECTION]).any():
@@ -140,7 +152,7 @@ def _gather(runs: Array, length: int, access_bytes: int, block: int) -> tuple[in
     blocks = -(-(int(phases[0]) + (length - 1) * stride + access_bytes) // block)
     if len(runs) * blocks > MAX_BLOCKS:
         return 0, 0
-    touched = (runs[:, START, None] // block + np.arange(blocks)).ravel()
+    touched = (runs[:, START, None] // block + np.arange(blocks)).ravel() % -(-capacity // block)
     order = np.argsort(touched, kind="stable")
     same = np.flatnonzero(touched[order][1:] == touched[order][:-1])
     begins = order // blocks * length + order % blocks * block // stride  # access, of a run's visit to a block

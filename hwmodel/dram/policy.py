@@ -74,6 +74,11 @@ class Policy:
             raise ValueError(f"policy.row_policy: {self.row_policy!r} does not go with per-bank queues; known: open")
 
     @property
+    def merges(self) -> bool:
+        """Whether a burst may be served with another one of its address, without a command of its own."""
+        return self.merge or self.scheduler == "per-bank-queues"
+
+    @property
     def close_after_ticks(self) -> int:
         """After how many ticks without use a row is closed that nobody waits for; -1 for never."""
         return -1 if self.row_policy == "open" else self.timeout_ticks

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hwmodel.assembler import PhaseAssembler, Region, Slot
 from hwmodel.bounds import _Touched, lower_bound
+from hwmodel.energy import instructions
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Program, Tensor, walk
 from hwmodel.reference import simulate
@@ -128,6 +129,21 @@ def test_bytes_that_tensors_share_are_fetched_once(
     assert result.bound.total_fs <= result.makespan_fs
 
 
+def test_queues_of_banks_serve_bursts_of_one_address_together_and_the_bound_knows(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 64, "bf16", 1)))
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (0, 64)}))
+
+    policy = {"scheduler": "per-bank-queues", "refresh": "all-bank", "merge": False}
+    machine = make_machine("npu-hbm3", {f"hbm.controller.{name}": value for name, value in policy.items()})
+    program = make_program(write, tasks=[[0]] * 16, shares=[[core] for core in range(16)])
+    result = simulate(program, machine)
+    assert result.dram.reads - result.dram.merged_reads < result.dram.reads == 16 * 128 // machine.burst_bytes
+    assert lower_bound(program, machine).bursts["load"] == 128 // machine.burst_bytes
+
+
 def test_phases_add_up(make_program: Any, placed: Any, make_machine: MachineMaker) -> None:
     machine = make_machine("npu-hbm3")
     one, three = (lower_bound(matmuls(make_program, placed, launches=n), machine) for n in (1, 3))
@@ -157,6 +173,23 @@ def test_what_limits_is_what_sets_most_of_the_total_and_not_what_has_the_largest
     assert bound.total_fs == 3 * machine.spec.launch.latency + cycles(1000) + 2 * cycles(320)
     assert bound.limiting == {"vector": cycles(1000), "matrix": 2 * cycles(320)}
     assert bound.limited_by == "vector"
+
+
+@pytest.mark.parametrize(("dtype", "element_bytes"), [("fp8_e4m3", 1), ("bf16", 2), ("fp32", 4)])
+def test_a_tile_meets_the_scratchpad_with_the_bytes_that_it_has_there(
+    make_program: Any, placed: Any, make_machine: MachineMaker, dtype: str, element_bytes: int
+) -> None:
+    """A buffer may have another type than the tensor of bf16 that is loaded into it."""
+
+    def write(p: PhaseAssembler) -> None:
+        (buffer,) = p.add_buffers(placed(("b", 1, 1 << 16, dtype, 1)))
+        p.load(Slot(buffer, p.begun), Region(0, {"x": (0, 1 << 16)}))
+
+    machine = make_machine("npu-hbm3", {"cores.dma.write_bytes": "16 B", "noc.port_bytes_per_cycle": 1 << 16})
+    program = make_program(write)
+    result = simulate(program, machine)
+    assert lower_bound(program, machine).by_resource["sram"] == machine.sram_fs((element_bytes << 16) // 16)
+    assert instructions(program).sram_write_bytes == result.sram["load"].written_bytes == element_bytes << 16
 
 
 def test_the_hbm_bound_is_the_bytes_at_the_peak_bandwidth_after_the_first_request(make_machine: MachineMaker) -> None:

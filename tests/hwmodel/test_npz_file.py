@@ -78,3 +78,10 @@ def test_names_in_an_archive_do_not_break_the_line_of_an_error(tmp_path: Path) -
     path.write_bytes(archive_bytes({"a\nb": np.zeros(1)}, {}))
     with pytest.raises(ValueError, match=r"^.*odd.npz: no array list; it has 'a\\nb', needed are list$"):
         read_npz(path, [Wanted("list", ("float64",), MOST)])
+
+
+def test_a_broken_file_of_many_arrays_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.npz"
+    path.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"broken.npz: no .npz file of a0 and a1 and a2 and 97 more: File is not"):
+        read_npz(path, [Wanted(f"a{i}", ("int64",), MOST) for i in range(100)])

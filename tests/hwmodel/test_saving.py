@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -209,6 +210,22 @@ def test_trips_without_end_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"\(LOOP\): \d+ trips; allowed: up to \d+"):
         load(written(tmp_path, edited(PROGRAMS[0], edit)))
+
+
+@pytest.mark.parametrize("value", [True, 0, 1.5, "x", []])
+def test_a_value_in_place_of_a_table_of_the_program_is_refused_by_its_path(tmp_path: Path, value: object) -> None:
+    def edit_program(arrays: dict[str, Any], header: Any) -> None:
+        header["program"] = value
+
+    def edit_tensor(arrays: dict[str, Any], header: Any) -> None:
+        header["program"]["tensors"][0] = value
+
+    def edit_buffer(arrays: dict[str, Any], header: Any) -> None:
+        header["program"]["phases"][0]["buffers"][0] = value
+
+    for edit, path in ((edit_program, "program"), (edit_tensor, "tensors[0]"), (edit_buffer, "buffers[0]")):
+        with pytest.raises(ValueError, match=re.escape(f"{path}: {value!r}; allowed: a table with the keys ")):
+            load(written(tmp_path, edited(PROGRAMS[0], edit)))
 
 
 @pytest.mark.parametrize(

@@ -160,3 +160,16 @@ def test_more_banks_than_there_are_queues_are_refused() -> None:
     tables = np.array([[32, 2, 2, 1]]), np.zeros((0, 4), np.int64)
     with pytest.raises(ValueError, match=r"128 banks per channel; allowed with per-bank queues: 1 \.\. 64"):
         Dram(timing, organisation, 1, tables, policy)
+
+
+@pytest.mark.parametrize("stride", [64, 33 * 64, -55 * 64])
+@pytest.mark.parametrize("interval", [140, 300])
+def test_a_burst_whose_row_a_refresh_closes_before_its_turn_counts_once(stride: int, interval: int) -> None:
+    config = load_config("ds3_hbm2").with_overrides({"timing.nREFI": interval, "timing.nRFC": 30})
+    dram = config.dram(log_bursts=True)
+    replay(dram, streams([0], [stride], [False], 4000))
+    s = dram.statistics()
+    assert s.activates > s.row_misses + s.row_conflicts  # some rows were opened again
+    assert s.row_hits + s.row_misses + s.row_conflicts == s.reads == 4000
+    outcomes = np.bincount(dram.bursts()[:, 6], minlength=3).tolist()
+    assert outcomes == [s.row_hits, s.row_misses, s.row_conflicts]

@@ -119,6 +119,38 @@ def test_addresses_go_round_at_the_capacity() -> None:
     assert differences(memory, below)[0] == []
 
 
+def test_a_gather_that_goes_round_meets_its_earlier_rows_again() -> None:
+    """Pairs of runs in one block, one of them a capacity further on, behind many that never meet."""
+    memory = shipped("ram2_hbm3_rh32_noref")
+    places = np.arange(60)
+    starts = 2 * places * memory.block_bytes
+    starts[41::2] = starts[40:-1:2] + memory.organisation.capacity_bytes
+    assert differences(memory, gather(starts, memory.block_bytes)) == ([], False)
+    below = differences(memory, gather(2 * places * memory.block_bytes, memory.block_bytes))
+    assert below == ([], True)
+
+
+@pytest.mark.parametrize("is_write", [False, True])
+def test_traffic_goes_on_elsewhere_in_a_block_behind_a_capacity_of_no_whole_blocks(is_write: bool) -> None:
+    """3,000 rows, of which the fifth bit is hashed, so that 32 make a block: the last block has 24."""
+    memory = shipped("ram2_hbm3_rh32_noref", scheduler="fcfs")
+    burst_bytes = memory.organisation.burst_bytes
+    organisation = replace(
+        memory.organisation, bank_groups=2, banks_per_group=2, stack_ids=1, rows=3000, row_bytes=2 * burst_bytes
+    )
+    digits, stride = [], burst_bytes
+    for name in ("bank", "bank_group", "pseudo_channel", "column", "row"):
+        size = organisation.field_sizes()[name]
+        digits.append((stride, size, FIELDS.index(name), 1))
+        stride *= size
+    hashes = ((FIELDS.index("bank_group"), 0, FIELDS.index("row"), 4),)
+    memory = replace(memory, organisation=organisation, digits=tuple(digits), hashes=hashes)
+    block = 32 * memory.block_bytes
+    inside = streams([0], [64], [is_write], organisation.capacity_bytes // 64)
+    assert differences(memory, inside) == ([], True)
+    assert differences(memory, streams([0], [-block // 64], [is_write], 12_000)) == ([], False)
+
+
 def test_a_gather_whose_runs_come_again_soon_is_replayed_exactly() -> None:
     memory = shipped("ram2_hbm3_rh32_noref")
     starts = np.tile(np.arange(5), 12) * memory.block_bytes

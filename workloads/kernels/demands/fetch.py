@@ -48,7 +48,7 @@ class Dma:
     @property
     def reuses_stores(self) -> bool:
         """Whether bytes may be stored without reaching main memory."""
-        merges = self.machine.memory == "hbm" and self.machine.hbm.policy.merge
+        merges = self.machine.memory == "hbm" and self.machine.hbm.policy.merges
         return merges or self.machine.spec.shared_cache is not None
 
     def bursts(self, size_bytes: Any) -> Any:
