@@ -137,6 +137,7 @@ def latent(p: mla_decode.Problem, machine: Machine, **given: Any) -> tuple[Choic
                     end_bytes=head_tile * heads.value_dim * (4 if parts.max() > 1 else 2) + head_tile * heads.dim * 2,
                     end_ops=2 * head_tile * heads.value_dim,
                     loads=_loads(machine, tile, page, 1),
+                    sram_bytes=2 * ((held + tile) * heads.dim + tile * heads.value_dim + 2 * held * tile),
                     takes_turns=not roof.has_cache,
                 )
                 merged = p.rows * heads.value_dim * int(parts.sum()) if parts.max() > 1 else 0

@@ -1,9 +1,9 @@
 """Closed-form times by which schedules are ranked before any is run; no result is made of them.
 
 A phase of equal items takes waves of them, the last of which may leave cores idle: those that work share the cache and
-main memory. Each takes `tiles` after one another, a tile as long as the slowest of matrix unit, vector unit, port, its
-share of the shared cache and of main memory, and of what latency lets through: so many stages, or so many requests of
-the engine, are in flight.
+main memory. Each takes `tiles` after one another, a tile as long as the slowest of matrix unit, vector unit,
+scratchpad, port, its share of the shared cache and of main memory, and of what latency lets through: so many stages, or
+so many requests of the engine, are in flight.
 
 Where the tiles of a core lie in a share of main memory's channels only, cores wait for one another: by as much as so
 many customers at 1 / share equal stations of a closed queueing network, of which n customers at s stations keep
@@ -31,6 +31,7 @@ class Items:
     `unique_bytes` come from main memory in the phase as a whole; `end_bytes` are loaded and stored, and `end_ops`
     vector operations done, once per item. `loads` is in how many descriptors a tile comes, `requests` in how many
     requests of memory at least. `channels` is the share of main memory's channels that one core has tiles in flight of.
+    `sram_bytes` are read and written in the scratchpad by the units per tile, besides those that arrive.
     `takes_turns`: memory's time varies, so that stages queue at it, and it and the units wait for each other.
     """
 
@@ -47,6 +48,7 @@ class Items:
     on_vector: bool = False
     loads: int = 2
     requests: int = 0
+    sram_bytes: float = 0.0
     channels: float = 1.0
     takes_turns: bool = False
 
@@ -70,6 +72,7 @@ class Roof:
         self.launch_fs = spec.launch.latency
         self.dma, self.has_cache = cores.dma, cache is not None
         self.vector_fs = self.cycle_fs / cores.vector.alu
+        self.sram_fs = self.cycle_fs / (cores.sram.banks * cores.sram.bank_width * cores.sram.ports)
         self._mac_fs: dict[str, float] = {}
 
     def mac_fs(self, dtype: str) -> float:
@@ -97,6 +100,7 @@ class Roof:
             (items.loads * dma.issue_cycles + requests * dma.request_cycles) * self.cycle_fs,
             items.macs * (vector_fs if items.on_vector else self.mac_fs(items.dtype)),
             items.vector_ops * vector_fs,
+            (items.tile_bytes + items.sram_bytes) * self.sram_fs if items.sram_bytes else 0.0,
         )
         port_fs, shared_fs = items.tile_bytes * self.port_fs, items.tile_bytes * self.shared_fs
         unique_fs = items.unique_bytes * self.memory_fs / (items.count * max(1, items.tiles))

@@ -94,3 +94,10 @@ def test_scores_are_the_pairs_of_a_query_and_a_key_that_it_sees() -> None:
 @pytest.mark.parametrize(("record", "width"), [("plain", 1152), ("fp8_ds_mla", 656)])
 def test_bytes_of_a_token_are_those_of_its_record(record: str, width: int) -> None:
     assert attention.latent_bytes(mla_decode.Problem(LATENT, 1, (64,)), record) == width
+
+
+def test_latent_tiles_are_so_long_that_queries_are_not_read_from_the_scratchpad_for_few_tokens() -> None:
+    """On a B200 every tile of tokens reads 64 x 576 queries again, as long as 16 tokens are multiplied."""
+    machine = Machine(load_machine("b200-sxm"))
+    problem = mla_decode.Problem(Heads(128, 512, 64, 512, 0.07, "bf16"), 1, (8192,) * 128)
+    assert KERNELS["mla-decode"].suggested(problem, machine).tile > 16
