@@ -414,7 +414,7 @@ def print_pitches(name: str) -> None:
     """Print what part of the peak a stream and pieces at random reach, and what part of the latter each pitch."""
     machine = Machine(load_machine(name))
     peak = float(machine.hbm_peak_bytes_per_second)
-    gathered, streamed = gather_bandwidth(machine), bandwidth(machine, 0, GATHER_BYTES)
+    gathered, streamed = gather_bandwidth(machine), hbm_bandwidth(machine, 4 * HBM_STREAM_BYTES, HBM_STREAM_BYTES)
     print(f"{name}: of the peak a stream {streamed / peak:.3f}, at random {gathered / peak:.3f}; of that, by pitch:")
     found = ((pitch, tile_bandwidth(machine, pitch) / gathered) for pitch in PITCHES)
     print(" ", *(f"{pitch}:{part:.2f}" for pitch, part in found), flush=True)

@@ -18,7 +18,7 @@ from hwmodel.spec import load_machine, machine_names
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "studies/memory_plateaus.py"
-OTHER_HASHES = ("npu", "tpu", "h100-pcie")  # banks are not hashed, as their files say
+OTHER_HASHES = ("npu", "tpu", "h100-pcie")  # banks are not hashed, or not by all bits of rows, as their files say
 GPUS = [name for name in machine_names() if not name.startswith(OTHER_HASHES)]
 
 
