@@ -54,6 +54,10 @@ CASES: tuple[tuple[str, str, str | None, int | None, int | None, Sizes, tuple[Si
     ("npu-hbm3", "gemm", None, None, None, {"m": 256, "n": 8192, "k": 8192}, (DEEP,)),
     ("h100-sxm", "gemm", None, None, None, {"m": 2048, "n": 2048, "k": 4096}, ({},)),
     ("h100-sxm", "moe", None, None, None, MOE, ({},)),
+    ("mi300x", "gemm", None, None, None, {"m": 4096, "n": 4096, "k": 8192}, ({}, {"tile_m": 64, "tile_n": 128})),
+    ("mi300a", "gemm", None, None, None, {"m": 2048, "n": 8192, "k": 4096}, ({},)),
+    ("npu-hbm3", "gemm", None, None, None, {"m": 2048, "n": 8192, "k": 4096}, ({},)),
+    ("b200-sxm", "gemm", None, None, None, {"m": 4096, "n": 8192, "k": 4096}, ({},)),
 )  # fmt: skip
 
 

@@ -15,10 +15,12 @@ short programs are simply run, and so is a ragged phase whose windows cannot tel
 short to fill a shared cache. A phase that stores much, and touches more bytes than the cache holds, has windows of two
 kinds: early ones find it as the phase does, late ones full of an older stream (`Program.earlier_stores`) and none of
 their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
-room for passes early; where this is most of the phase, it is run whole. Touched bytes are counted by tensor, no more
-than it has: loads of a part of it again and again count as loads of all of it. What windows cannot see: what else
-changes on the way, such as the reuse of tiles that came long before, or cores that begin in step, with their requests
-in the same open rows, and fall out of step later, so that memory serves all of them more slowly.
+room for passes early; where this is most of the phase, it is run whole. A phase whose tensors the cache has room for,
+and whose first items touch most of them, has late windows, too, which find what they load there: items pass early as
+long as what they touch is new. Touched bytes are counted by tensor, no more than it has; loads of a part of it again
+and again count as loads of all of it. What windows cannot see: what else changes on the way, such as the reuse of tiles
+that came long before, or cores that begin in step, with their requests in the same open rows, and fall out of step
+later, so that memory serves all of them more slowly.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hwmodel.expansion import executions, tile_bytes
+from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Phase, Program, Schedule, Tensor
 
@@ -48,6 +51,7 @@ TIMES = 3  # assumed: what a longer window keeps of what a shorter one does, whe
 WORTHWHILE = 0.5  # assumed: of a phase that its windows may come to; more saves too little to be inexact for
 STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
 LATE = 0.5  # assumed: part of a phase that passes before the shared cache is full, beyond which it is run whole
+COLD = 1 / 3  # assumed: part of a phase that touches what is new, below which it matters that the rest is in the cache
 SAMPLE = 256  # assumed: items of which bytes are counted, so that ragged ones give the sum within some percent
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
@@ -87,7 +91,8 @@ class PhasePlan:
     sums: Array
     loaded: float = 0.0
     stored: float = 0.0
-    early: float = 1.0  # part of its bytes that pass before a shared cache is full
+    early: float = 1.0  # part of it that passes before a shared cache is full, or has what the rest of it loads
+    warm: bool = False  # late windows find what they load in the cache
     loads: Mapping[Which, tuple[Array, Array]] = field(default_factory=dict)
 
     @property
@@ -198,13 +203,21 @@ class Plan:
             for number, plan in enumerate(self.phases)
             if number in self.phases_of(which)
         ]
-        tensors = _found_in_cache(self.program, () if late else phases)
+        is_warm = late and self.is_warm
+        tensors = _found_in_cache(self.program, () if late and not is_warm else phases, is_warm)
         return replace(self.program, tensors=tensors, phases=tuple(phases), earlier_stores=self._stores(which))
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether late windows find what they load in the cache; they are all of one kind."""
+        return any(phase.warm for phase in self.phases)
+
     def _stores(self, which: Which) -> float | None:
-        """Return what part of the phases of a late window is stored."""
+        """Return what part of the phases of a late window is stored, where the cache is full of an older stream."""
         phases = [self.phases[number] for number in self.phases_of(which)]
-        return sum(phase.stored for phase in phases) / sum(phase.moved for phase in phases) if which[2] else None
+        if not which[2] or self.is_warm:
+            return None
+        return sum(phase.stored for phase in phases) / sum(phase.moved for phase in phases)
 
     def time(self, times: Mapping[Which, Sequence[float]]) -> float:
         """Return the time of the program from those of the phases of each window."""
@@ -225,20 +238,29 @@ def plan(
     some tenths of a microsecond, and count as often as the difference of two windows is in the whole.
     """
     sizes = budget_bytes, step_bytes
-    return Plan(program, tuple(_plan(program, phase, machine, *sizes) for phase in program.phases))
+    phases = tuple(_plan(program, phase, machine, *sizes) for phase in program.phases)
+    if any(phase.early < 1 and not phase.warm for phase in phases):
+        phases = tuple(replace(phase, early=1.0, warm=False) if phase.warm else phase for phase in phases)
+    return Plan(program, phases)
 
 
-def _found_in_cache(program: Program, phases: Sequence[Phase]) -> tuple[Tensor, ...]:
-    """Return the tensors; those in the shared cache only where one of the phases loads them: to put them takes time."""
+def _found_in_cache(program: Program, phases: Sequence[Phase], warm: bool) -> tuple[Tensor, ...]:
+    """Return the tensors; those in the shared cache only where one of the phases loads them: to put them takes time.
+
+    `warm`: all of these.
+    """
     loads = QUEUES.index("load")
     loaded: set[int] = set()
     for phase in phases:
         stream = phase.queues[loads]
         loaded.update(phase.tiles["tensor"][stream["tile"][stream["op"] == Op.LOAD]].tolist())
-    return tuple(
-        replace(tensor, resident="hbm") if tensor.resident == "cache" and number not in loaded else tensor
-        for number, tensor in enumerate(program.tensors)
-    )
+    found = []
+    for number, tensor in enumerate(program.tensors):
+        if number in loaded:
+            found.append(replace(tensor, resident="cache") if warm else tensor)
+        else:
+            found.append(replace(tensor, resident="hbm") if tensor.resident == "cache" else tensor)
+    return tuple(found)
 
 
 def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, step_bytes: float | None) -> PhasePlan:
@@ -257,6 +279,8 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, s
     waves, kept = _axes(stages, most, longest, wave_bytes, step_bytes)
     ragged = total < RAGGED * longest * len(tiles)
     found = PhasePlan(waves, kept, ragged, counts, sums, loaded, stored, early)
+    if not (ragged or early < 1 or waves.is_whole):
+        found = _warmed(program, phase, machine, found, moved)
     if found.part > WORTHWHILE:
         return whole
     if not ragged:
@@ -271,8 +295,45 @@ def _early(program: Program, moved: Array, machine: Machine) -> float:
     cache, stored = machine.spec.shared_cache, moved[QUEUES_OF_MEMORY.index("store")].sum()
     if cache is None or stored <= STORES * moved.sum():
         return 1.0
-    touched = np.minimum(moved.sum(axis=0), [tensor.size_bytes for tensor in program.tensors]).sum()
+    touched = np.minimum(moved.sum(axis=0), _sizes(program)).sum()
     return min(1.0, float(cache.capacity / touched))
+
+
+def _warmed(program: Program, phase: Phase, machine: Machine, found: PhasePlan, moved: Array) -> PhasePlan:
+    """Return the plan with late windows that find their tensors in the shared cache, where that matters.
+
+    Items pass early as long as they touch what is new, as much as the first of every core do.
+    """
+    cache, cores = machine.spec.shared_cache, machine.spec.cores.count
+    if cache is None or np.minimum(moved.sum(axis=0), _sizes(program)).sum() > cache.capacity:
+        return found
+    first = _wave(phase, cores) == 0
+    touched = [_touched(program, phase, items) for items in (phase.schedule.order[first], phase.schedule.order)]
+    early = touched[1] / max(touched[0] * found.waves.whole, 1)
+    return replace(found, early=early, warm=True) if 0 < early < COLD else found
+
+
+def _touched(program: Program, phase: Phase, items: Array) -> int:
+    """Return how many bytes the first tiles of some items touch, at least, without what they touch again."""
+    part = _part(phase, items, 1)
+    footprint = Footprint(program, part)
+    for instruction, _, variables in executions(part, QUEUES.index("load")):
+        if instruction.op is Op.LOAD:
+            footprint.add(instruction.tile, variables)
+    return sum(size for _, size in footprint.distinct_bytes(frozenset()))
+
+
+def _wave(phase: Phase, cores: int) -> Array:
+    """Return how many items of its core come before each item, in the order of the schedule."""
+    owner = _owners(phase, cores)[phase.schedule.order]
+    by_core = np.argsort(owner, kind="stable")
+    wave = np.empty(len(owner), np.int64)
+    wave[by_core] = np.arange(len(owner)) - np.searchsorted(owner[by_core], owner[by_core])
+    return wave
+
+
+def _sizes(program: Program) -> list[int]:
+    return [tensor.size_bytes for tensor in program.tensors]
 
 
 def _axes(stages: int, waves: int, tiles: int, wave_bytes: float, step_bytes: float | None) -> tuple[Axis, Axis]:
@@ -347,10 +408,14 @@ def _bytes(program: Program, phase: Phase) -> Array:
 
 def _moved_by(program: Program, phase: Phase, items: Array, tiles: int) -> Array:
     """Return the bytes that some items load and store, int[2, tensors], if they have at most so many tiles."""
-    tasks = _shortened(phase, phase.tasks[items], tiles)
-    schedule = Schedule(np.arange(len(tasks), dtype=np.int64), np.zeros(0, np.int64))
-    part = replace(phase, tasks=tasks, schedule=schedule)
+    part = _part(phase, items, tiles)
     return np.array([_moved(program, part, QUEUES.index(name)) for name in QUEUES_OF_MEMORY])
+
+
+def _part(phase: Phase, items: Array, tiles: int) -> Phase:
+    """Return a phase of some items, with at most so many tiles."""
+    tasks = _shortened(phase, phase.tasks[items], tiles)
+    return replace(phase, tasks=tasks, schedule=Schedule(np.arange(len(tasks), dtype=np.int64), np.zeros(0, np.int64)))
 
 
 def _moved(program: Program, phase: Phase, queue: int) -> Array:
