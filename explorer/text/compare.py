@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from explorer.compare import Comparison, Difference, context, summary
-from explorer.text.tables import align, number, percent
+from explorer.text.tables import align, is_share, number, percent, points
 
 
 def comparison_text(found: Comparison) -> str:
@@ -30,7 +30,7 @@ def _cells(name: str, entry: Difference) -> tuple[str, str, str, str]:
     a, b = ("-" if value is None else number(name, value) for value in (entry.a, entry.b))
     if entry.absolute is None:
         return a, b, "", ""
-    absolute = number(name, entry.absolute)
+    absolute = points(entry.absolute) if is_share(name) else number(name, entry.absolute)
     return a, b, absolute if entry.absolute < 0 else f"+{absolute}", _relative(entry.relative)
 
 
