@@ -10,7 +10,7 @@ error, and so is it where no other one can.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -49,15 +49,15 @@ class Asker:
     """What answers queries. Functions raise ValueError in one line for a query that cannot be run; all are picklable.
 
     `defaults(kernel)`: its knobs. `check(query)`: raises early and cheaply. `measure(query, fidelity)`: its numbers.
-    `answer(query, measured)`: the same as an answer. `describe(query)`: a title. `bound(query, metric)`: what no run
-    has less of, of an objective whose bound is not among the numbers.
+    `answer(query, measured)`: the same as an answer. `describe(query, swept)`: a title without the paths that are
+    swept. `bound(query, metric)`: what no run has less of, of an objective whose bound is not among the numbers.
     """
 
     defaults: Callable[[str], dict[str, Scalar]]
     check: Callable[[Query], object]
     measure: Callable[[Query, str], Measured]
     answer: Callable[[Query, Measured], Answer]
-    describe: Callable[[Query], str]
+    describe: Callable[[Query, Collection[str]], str]
     bound: Callable[[Query, str], float]
 
 
@@ -289,7 +289,8 @@ def what_if(
             Cell(number, at, (), {}, None, None, reason) if reason else asking.cell(number, at, each, next(found))
         )
     progress("designs", len(asked), len(asked))
-    title = title_of([asker.describe(query) for query in queries], goal.names, goal.risk)
+    swept = {axis.path.removeprefix(MACHINE_PREFIX) for axis in axes}
+    title = title_of([asker.describe(query, swept) for query in queries], goal.names, goal.risk)
     table = Table(title, asking.fidelity, designs, tuple(axes), tuple(cells), (), goal)
     return replace(table, crossings=tuple(_crossings(table, queries, asking, defaults)))
 
