@@ -62,8 +62,8 @@ def percent(fraction: float) -> str:
 
 
 def points(fraction: float) -> str:
-    """Return a difference of two shares as percentage points with one decimal."""
-    return f"{100 * fraction:.1f} points"
+    """Return a difference of two shares as percentage points with a sign and one decimal."""
+    return f"{round(100 * fraction, 1) + 0.0:+.1f} points"  # no minus before a zero
 
 
 def at_most(fraction: float | None) -> str:
