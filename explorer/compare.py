@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from explorer.query import Scalar
-from explorer.storage.row import all_numbers, nested, per_unit
+from explorer.storage.row import all_numbers, nested
 from explorer.text.tables import percent
 from hwmodel.result import Result
 from hwmodel.saving import Saved
@@ -177,9 +177,17 @@ def _of_one_unit(result: Result, kind: str, cause: str) -> Fraction:
 
 
 def _numbers(result: Result) -> dict[str, Scalar]:
-    """Return every number of a run by name, stalls as microseconds of an average unit, and what each resource needs."""
+    """Return every number of a run by name, stalls as microseconds of an average unit, and what each resource needs.
+
+    Stalls are rounded to femtoseconds, which times consist of.
+    """
     bounds = {f"bounds_us.{name}": fs / FS_PER_US for name, fs in result.bound.by_resource.items()}
-    return per_unit(all_numbers(result.metrics())) | bounds
+    stalls = {
+        f"stalls.{kind}.{cause}": round(_of_one_unit(result, kind, cause)) / FS_PER_US
+        for kind, causes in result.stalls.items()
+        for cause in causes
+    }
+    return all_numbers(result.metrics()) | stalls | bounds
 
 
 def _microseconds(fs: int | Fraction) -> str:

@@ -127,6 +127,8 @@ def write(path: Path, timeline: Timeline, window: tuple[int, int], most_bytes: i
 
 def window_fs(timeline: Timeline, from_us: float, to_us: float | None) -> tuple[int, int]:
     """Return a window of microseconds in femtoseconds; ValueError where it is empty, or begins after the run."""
+    if to_us is not None and not from_us < to_us:
+        raise ValueError(f"--from {from_us:g} --to {to_us:g}: allowed: a window that ends after it begins")
     end_us = timeline.makespan_fs / FS_PER_US
     until_us = end_us if to_us is None else min(end_us, to_us)
     if not from_us < until_us:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import tarfile
 import warnings
 import zipfile
@@ -77,11 +78,26 @@ def read_rows(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: is no CSV table: {' '.join(str(error).split())}") from None
     if "op" not in table.columns:
         raise ValueError(f"{path}: has no column op; it has {', '.join(map(str, table.columns[:12]))}")
+    if twice := _doubled(path, table):
+        raise ValueError(f"{path}: has the column {twice} twice")
     if len(table) > MAX_ROWS:
         raise ValueError(f"{path}: has more than {MAX_ROWS} rows")
     if taken := [name for name in ADDED if name in table.columns]:
         raise ValueError(f"{path}: has a column {taken[0]} already, which the prediction would add")
     return table
+
+
+def _doubled(path: Path, table: pd.DataFrame) -> str:
+    """Return a column that the heading of a table's file names twice, which pandas reads as m and m.1; "" without."""
+    numbered = (re.fullmatch(r"(.+)\.[0-9]+", str(name)) for name in table.columns)
+    found = [match[1] for match in numbered if match and match[1] in table.columns]
+    if not found:
+        return ""
+    try:
+        heading = pd.read_csv(path, header=None, nrows=1, dtype=str, index_col=False).iloc[0].tolist()
+    except UNREADABLE:  # of a pipe, which can be read once
+        return found[0]
+    return next((name for name in found if heading.count(name) > 1), "")
 
 
 def passed_over(table: pd.DataFrame) -> str:

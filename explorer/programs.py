@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -232,19 +232,19 @@ def source_digest(floors: tuple[str, ...]) -> str:
     return _digest([(f.relative_to(root).as_posix(), _digest(f.read_text("utf-8"))) for f in sorted(files)])
 
 
-def describe(query: Query) -> str:
-    """Return one line: kernel, model, batch or sizes, machine."""
+def describe(query: Query, swept: Collection[str] = ()) -> str:
+    """Return one line: kernel, model, batch or sizes, machine, without the paths whose values are `swept`."""
     from workloads.model import load_model
 
     parts = [query.kernel.replace("-", " ")]
     if query.model is not None:
         parts.append(_describe_model(kernel_of(query.kernel), load_model(query.model), dict(query.options)))
-    if query.batch is not None:
-        parts.append(_describe_batch(query.batch))
+    if query.batch is not None and (lengths := _describe_batch(query.batch, swept)):
+        parts.append(lengths)
     if query.routing is not None:
         parts.append(_describe_routing(query))
-    parts += [f"{name} = {size}" for name, size in query.options]
-    changes = [f"{path} = {value}" for path, value in query.machine_overrides]
+    parts += [f"{name} = {size}" for name, size in query.options if name not in swept]
+    changes = [f"{path} = {value}" for path, value in query.machine_overrides if path not in swept]
     return " · ".join([*parts, _spec(query.machine, ()).name, *changes])
 
 
@@ -256,8 +256,10 @@ def _describe_model(kernel: Any, model: Any, options: Mapping[str, int | str]) -
     return f"dtype of {model.name}" if kernel.typed else f"{model.name} (not used)"
 
 
-def _describe_batch(batch: BatchSpec) -> str:
-    sequences = f"{batch.sequences} sequence{'s' if batch.sequences > 1 else ''}"
+def _describe_batch(batch: BatchSpec, swept: Collection[str]) -> str:
+    sequences = "sequences" if "batch" in swept else f"{batch.sequences} sequence{'s' if batch.sequences > 1 else ''}"
+    if batch.trace is None and "context" in swept:
+        return "" if "batch" in swept else sequences
     if batch.trace is None:
         return f"{sequences} of {batch.context} tokens"
     name = "Azure" if batch.trace == AZURE else "Mooncake"

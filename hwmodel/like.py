@@ -2,8 +2,9 @@
 
 `NAME` is a shipped machine, which may be like another one in turn. Mappings merge key by key, lists and values replace,
 and `null` removes a part or a number that is optional. A description always has its own `name` and `description`. What
-it gives needs sources of its own; all else keeps its number, its source and its range. After `with_base` the
-description is whole, and nothing else in the project knows that it was not.
+it gives needs sources of its own: of a number, or of a group that it lies in, also where the other machine's is of a
+smaller group. All else keeps its number, its source and its range. After `with_base` the description is whole, and
+nothing else in the project knows that it was not.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def with_base(
         return merged(inherited, numbers) | words
     given = dict(leaves(numbers))
     kept = {path: text for path, text in base["sources"].items() if given.keys().isdisjoint(groups(path))}
-    _check_sources(given, own, kept, str(name))
-    return merged(inherited, numbers) | words | {"sources": kept | own} | _ranges(base, words, given)
+    sources = kept | own | _own_sources(given, own, kept, str(name))
+    return merged(inherited, numbers) | words | {"sources": sources} | _ranges(base, words, given)
 
 
 def _ranges(base: Mapping[str, Any], words: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,11 +95,20 @@ def _check_removals(base: Mapping[str, Any], changes: Mapping[str, Any], name: s
             _check_removals(there if isinstance(there, Mapping) else {}, value, name, f"{prefix}{key}.")
 
 
-def _check_sources(given: Mapping[str, Any], own: Mapping[str, Any], kept: Mapping[str, Any], name: str) -> None:
-    """Raise ValueError for a number whose innermost source is that of the other machine's number."""
+def _own_sources(
+    given: Mapping[str, Any], own: Mapping[str, Any], kept: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    """Return, by their paths, the sources of given numbers that lie in a smaller group with the other machine's source.
+
+    Raises ValueError for a number without a source of its own.
+    """
+    found = {}
     for path, value in given.items():
         if value is None or path.endswith(".like"):  # a set of energies brings its sources
             continue
-        found = [group for group in groups(path) if group in own or group in kept]
-        if not found or found[-1] not in own:
+        sourced = [group for group in groups(path) if group in own]
+        if not sourced:
             raise ValueError(f"{no_source(path)}; that of {name} is another number's")
+        if any(group in kept and len(group) > len(sourced[-1]) for group in groups(path)):
+            found[path] = own[sourced[-1]]
+    return found

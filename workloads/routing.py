@@ -232,7 +232,8 @@ def _from_csv(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     topk = len(header) // 2
     wanted = [f"{name}_{i}" for name in ("expert", "weight") for i in range(topk)]
     if not topk or header != wanted:
-        raise ValueError(f"{path}: line 1: {','.join(header)[:80]!r}; allowed: expert_0, ..., weight_0, ...")
+        allowed = "expert_0, ..., weight_0, ..., with a weight for each expert, which only an archive may leave out"
+        raise ValueError(f"{path}: line 1: {','.join(header)[:80]!r}; allowed: {allowed}")
     ids, weights = np.empty((2, len(rows) - 1, topk))
     for number, row in enumerate(rows[1:]):
         where = f"{path}: line {number + 2}"

@@ -3,14 +3,14 @@
 A query (of a mix one for each workload), changes of it, and axes make cells; each query is answered on its own, so any
 executor may do it. A `Goal` says what is compared. The first design is what the others are compared with: the query
 itself unless another one is named. Along an axis of numbers the crossings of each design with the first are looked for
-(`crossing`). A design that cannot run anywhere is an error; a single cell that cannot run keeps its place, with the
-reason.
+(`crossing`). A cell that cannot run keeps its place, with the reason; a first design that cannot run anywhere is an
+error, and so is it where no other one can.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -49,15 +49,15 @@ class Asker:
     """What answers queries. Functions raise ValueError in one line for a query that cannot be run; all are picklable.
 
     `defaults(kernel)`: its knobs. `check(query)`: raises early and cheaply. `measure(query, fidelity)`: its numbers.
-    `answer(query, measured)`: the same as an answer. `describe(query)`: a title. `bound(query, metric)`: what no run
-    has less of, of an objective whose bound is not among the numbers.
+    `answer(query, measured)`: the same as an answer. `describe(query, swept)`: a title without the paths that are
+    swept. `bound(query, metric)`: what no run has less of, of an objective whose bound is not among the numbers.
     """
 
     defaults: Callable[[str], dict[str, Scalar]]
     check: Callable[[Query], object]
     measure: Callable[[Query, str], Measured]
     answer: Callable[[Query, Measured], Answer]
-    describe: Callable[[Query], str]
+    describe: Callable[[Query, Collection[str]], str]
     bound: Callable[[Query, str], float]
 
 
@@ -186,13 +186,13 @@ class Table:
             {
                 "set": dict(self.designs[cell.design].values),
                 "same_as": None if same is None else self.designs[same].label,
-                **with_nulls(nested(found)),
+                **({"reason": cell.reason} if cell.reason else with_nulls(nested(found))),
                 "difference": nested(differences(numbers[0], found)),
             }
             for cell, found, same in zip(self.cells[1:], numbers[1:], self.same[1:], strict=True)
         ]
         baseline = with_nulls(nested(numbers[0]))
-        about = [_about(answer) for cell in self.cells for answer in cell.answers]
+        about = [_about(answer) for cell in self.cells for answer in cell.answers or (None,)]
         return {"fidelity": self.fidelity, "baseline": baseline, "variants": variants, "answers": about}
 
     def __str__(self) -> str:
@@ -260,9 +260,9 @@ def what_if(
     """Return the answers to a query and changes of it at every point of the axes; `against` changes the first design.
 
     `queries`: one for each workload of the `goal`. `names`: what the designs are called, the first one first; by
-    default their changes.
+    default their changes; named designs are compared with one another, so that each must run somewhere.
 
-    Raises ValueError naming the setting that the simulator does not take, or the design that cannot run at any point.
+    Raises ValueError naming the setting that the simulator does not take, or a design that cannot run at any point.
     """
     asking = _Asking(asker, executor, for_objective(fidelity, goal.objective), goal)
     defaults = asker.defaults(queries[0].kernel)
@@ -279,7 +279,7 @@ def what_if(
         for at in points
         for number, design in enumerate(designs)
     ]
-    refused = _refusals(asked, designs, asking, bool(axes))
+    refused = _refusals(asked, designs, asking, bool(axes), all_run=bool(names))
     found = asking.measured([each for place, (_, _, each) in enumerate(asked) if place not in refused])
     cells = []
     for place, (number, at, each) in enumerate(asked):
@@ -289,7 +289,8 @@ def what_if(
             Cell(number, at, (), {}, None, None, reason) if reason else asking.cell(number, at, each, next(found))
         )
     progress("designs", len(asked), len(asked))
-    title = title_of([asker.describe(query) for query in queries], goal.names, goal.risk)
+    swept = {axis.path.removeprefix(MACHINE_PREFIX) for axis in axes}
+    title = title_of([asker.describe(query, swept) for query in queries], goal.names, goal.risk)
     table = Table(title, asking.fidelity, designs, tuple(axes), tuple(cells), (), goal)
     return replace(table, crossings=tuple(_crossings(table, queries, asking, defaults)))
 
@@ -338,16 +339,26 @@ def _changed(queries: Queries, design: Design, at: Point, defaults: Mapping[str,
 
 
 def _refusals(
-    asked: Sequence[tuple[int, tuple[str, ...], Queries]], designs: Sequence[Design], asking: _Asking, swept: bool
+    asked: Sequence[tuple[int, tuple[str, ...], Queries]],
+    designs: Sequence[Design],
+    asking: _Asking,
+    swept: bool,
+    all_run: bool,
 ) -> dict[int, str]:
-    """Return by place why cells cannot run. Raises ValueError where a design can run at no point."""
+    """Return by place why cells cannot run.
+
+    Raises ValueError where a design can run at no point: the first one, or another one of `all_run` or
+    where no other one can.
+    """
     reasons = (asking.refusal(queries) for _, _, queries in asked)
     found = {place: reason for place, reason in enumerate(reasons) if reason}
-    for number, design in enumerate(designs):
-        places = [place for place, (of, _, _) in enumerate(asked) if of == number]
-        if all(place in found for place in places):
-            at = f" at {', '.join(asked[places[0]][1])}" if swept else ""
-            raise ValueError(f"{_where(design, at)}{found[places[0]]}")
+    running = {number for place, (number, _, _) in enumerate(asked) if place not in found}
+    needed = range(len(designs)) if all_run or running <= {0} else range(1)
+    for number in needed:
+        if number not in running:
+            place = next(place for place, (of, _, _) in enumerate(asked) if of == number)
+            at = f" at {', '.join(asked[place][1])}" if swept else ""
+            raise ValueError(f"{_where(designs[number], at)}{found[place]}")
     return found
 
 
@@ -362,8 +373,10 @@ def _measured(asker: Asker, fidelity: str, goal: Goal, query: Query) -> Measured
     return with_bound(asker.measure(query, fidelity), query, goal.objective, asker.bound)
 
 
-def _about(answer: Answer) -> dict[str, Any]:
-    """Return what is said of an answer beside its numbers."""
+def _about(answer: Answer | None) -> dict[str, Any] | None:
+    """Return what is said of an answer beside its numbers; nothing where there is none."""
+    if answer is None:
+        return None
     record = answer.record()
     return {name: record[name] for name in ("fidelity", "gap", "key", "validation")}
 

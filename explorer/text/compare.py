@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from explorer.compare import Comparison, Difference, context, summary
-from explorer.text.tables import align, number, percent
+from explorer.text.tables import align, is_share, number, points, signed
 
 
 def comparison_text(found: Comparison) -> str:
@@ -30,9 +30,7 @@ def _cells(name: str, entry: Difference) -> tuple[str, str, str, str]:
     a, b = ("-" if value is None else number(name, value) for value in (entry.a, entry.b))
     if entry.absolute is None:
         return a, b, "", ""
+    if is_share(name):
+        return a, b, points(entry.absolute), signed(entry.relative)
     absolute = number(name, entry.absolute)
-    return a, b, absolute if entry.absolute < 0 else f"+{absolute}", _relative(entry.relative)
-
-
-def _relative(share: float | None) -> str:
-    return "" if share is None else ("+" if share > 0 else "") + percent(share)
+    return a, b, absolute if entry.absolute < 0 else f"+{absolute}", signed(entry.relative)

@@ -61,6 +61,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+def points(fraction: float) -> str:
+    """Return a difference of two shares as percentage points with a sign and one decimal."""
+    return f"{round(100 * fraction, 1) + 0.0:+.1f} points"  # no minus before a zero
+
+
 def at_most(fraction: float | None) -> str:
     """Return a fraction as per cent, rounded up so that `within` stays true; "any" for None, which bounds nothing."""
     if fraction is None:
@@ -142,11 +147,16 @@ def number(name: str, value: Any) -> str:
     """Return a metric with the unit its name says; shares as per cent."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
-    if name.endswith("_fraction") or name.startswith("utilisation."):
+    if is_share(name):
         return percent(value)
     unit = next((unit for pattern, unit in _UNITS.items() if fnmatch(name, pattern)), "")
     text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if value < 1000 else f"{value:,.1f}"
     return text + unit
+
+
+def is_share(name: str) -> bool:
+    """Return whether a metric is a share of a whole, which stands as per cent."""
+    return name.endswith("_fraction") or name.startswith("utilisation.")
 
 
 def energy_line(metrics: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from explorer.text.tables import align, number, percent, signed
 
 Rows = list[list[str]]
 SAME = "same"  # where a difference would stand
+CANNOT = "cannot run"  # where a number would stand
 
 
 def table_text(table: Table) -> str:
@@ -64,7 +65,7 @@ def _compared(table: Table) -> Rows:
         cells = [name, number(name, first.get(name, ""))]
         for shown, difference in zip(others, changes, strict=True):
             change = SAME if difference is None else signed(difference.get(name))
-            cells += [number(name, shown.get(name, "")), change]
+            cells += [number(name, shown.get(name, "" if shown or len(rows) > 1 else CANNOT)), change]
         rows.append([*cells, ""])
     return rows
 
@@ -84,7 +85,7 @@ def _swept(table: Table) -> Rows:
 
 def _cells(cell: Cell, first: Cell | None, shown: Callable[[float], str]) -> Iterator[str]:
     cost, start = cell.cost, None if first is None else first.cost
-    yield "cannot run" if cost is None else shown(cost)
+    yield CANNOT if cost is None else shown(cost)
     if first is not None:
         change = "" if cost is None or not start else signed(cost / start - 1)
         yield SAME if change and cell.keys == first.keys else change
@@ -97,7 +98,7 @@ def _refused(table: Table) -> Iterator[str]:
         if not cell.answers:
             reasons.setdefault(cell.reason, []).append(_point(table, cell))
     for reason, points in reasons.items():
-        yield f"cannot run ({listed(points)}): {reason}"
+        yield f"{CANNOT} ({listed(points)}): {reason}"
 
 
 def _told(table: Table, head: str, text: Callable[[Answer], str]) -> Iterator[str]:

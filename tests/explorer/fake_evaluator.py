@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from functools import partial
 
 import numpy as np
@@ -114,7 +115,7 @@ def inputs(query: Query) -> dict[str, str]:
     return {"machine": f"{stacks(query)} stacks"}
 
 
-def describe(query: Query) -> str:
+def describe(query: Query, swept: Collection[str] = ()) -> str:
     return f"{query.kernel} · {query.machine}"
 
 

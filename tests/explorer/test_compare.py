@@ -91,6 +91,28 @@ def test_the_text_has_every_number_that_differs_and_the_knobs_that_do() -> None:
     assert "(tile_k=16)" in text
 
 
+def test_the_rounding_of_averages_is_no_difference() -> None:
+    """With a longer launch every unit works as long as before, in a run of another length."""
+    longer = against(overrides={"launch.latency": "3 us"})
+    useful = {name: entry for name, entry in longer.numbers.items() if name.endswith(".useful")}
+    assert len(useful) > 4
+    for name, entry in useful.items():
+        _, kind, cause = name.split(".")
+        fs = longer.accounts[kind][cause]
+        assert (entry.a == entry.b) == (abs(fs) < 1), name
+        assert entry.absolute == pytest.approx(float(fs) / 1e9, abs=1.1e-9), name
+    assert {"stalls.load.useful", "stalls.matrix.useful"} <= {n for n, entry in useful.items() if not entry.absolute}
+
+
+def test_differences_of_shares_are_points_and_relative_ones_per_cent() -> None:
+    found = against(tile_k=16)
+    (line,) = (line for line in comparison_text(found).splitlines() if line.startswith("hbm_bandwidth_fraction"))
+    entry = found.numbers["hbm_bandwidth_fraction"]
+    assert entry.absolute is not None
+    assert entry.relative is not None
+    assert line.split()[-4:] == [f"{100 * entry.absolute:+.1f}", "points", f"{100 * entry.relative:+.1f}", "%"]
+
+
 def test_swapped_runs_have_the_opposite_difference() -> None:
     other = run_of(tile_k=16)
     there, back = compare(BASE, other), compare(other, BASE)

@@ -172,6 +172,8 @@ def test_the_summary_counts_reasons_and_measures_the_error(answers: list[Answer]
         ("op,knobs\ngemm,1\n", "has a column knobs already"),
         ('op,m\n"gemm,1\n', "is no CSV table"),
         ("op,m\ngemm,1,2\n", "is no CSV table: Length of header"),
+        ("op,m,m\ngemm,1,2\n", "has the column m twice"),
+        ('op,"m",k,m,k,m\ngemm,1,2,1,2,1\n', "has the column m twice"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -180,6 +182,12 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, text
     with pytest.raises(ValueError, match=message) as refused:
         read_rows(path)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_column_whose_name_ends_like_that_of_a_doubled_one_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv.gz"
+    pd.DataFrame({"op": ["gemm"], "m": [1], "m.1": [2]}).to_csv(path, index=False)
+    assert list(read_rows(path).columns) == ["op", "m", "m.1"]
 
 
 @pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz", ".zip"])

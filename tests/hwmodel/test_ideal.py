@@ -33,6 +33,33 @@ def test_a_machine_without_a_tlb_has_no_misses_of_it_to_idealise() -> None:
     assert IDEALS["tlb"].applies(Machine(load_machine("h100-sxm")))
 
 
+def spread(hashes: tuple[str, ...], **changes: object) -> Machine:
+    return Machine(NPU.spec.with_overrides({"hbm.address_map.hashes": hashes, **changes}))
+
+
+def test_addresses_are_spread_otherwise_where_the_map_does_not_follow_the_rule_and_main_memory_has_one() -> None:
+    applies = IDEALS["address_map"].applies
+    assert applies(NPU)
+    assert applies(spread(()))
+    assert not applies(spread(("irreducible",)))
+    assert not applies(Machine(load_machine("h100-sxm")))
+    assert not applies(Machine(load_machine("npu-sram")))
+
+
+def test_a_map_whose_channels_have_no_bits_above_them_cannot_be_spread() -> None:
+    fields = ("offset:5", "column", "bank_group", "bank", "row", "pseudo_channel", "channel", "stack")
+    linear = spread((), **{"hbm.address_map.fields": fields})
+    assert not IDEALS["address_map"].applies(linear)
+    assert idealised(linear, ["address_map"]).spec.hash == linear.spec.hash
+
+
+def test_a_product_whose_pitch_meets_in_few_channels_takes_what_it_takes_on_a_machine_with_the_rule() -> None:
+    program = product(256, 512, 1024)
+    real, free = simulate(program, NPU), simulate(program, idealised(NPU, ["address_map"]))
+    assert free.makespan_fs < 0.5 * real.makespan_fs
+    assert free.makespan_fs == simulate(program, spread(("irreducible",))).makespan_fs
+
+
 def test_an_unknown_idealisation_is_named_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown 'dram_row'; known: dram_rows"):
         idealised(NPU, ["dram_row"])

@@ -82,6 +82,16 @@ def test_a_list_replaces_a_list(load: Any) -> None:
     assert load("h100-sxm", hashes, {"hbm.address_map.hashes": "none"}).hbm.address_map.hashes == ()
 
 
+def test_a_source_of_a_group_is_that_of_the_numbers_that_change_where_the_base_has_smaller_groups(load: Any) -> None:
+    changes = {"hbm": {"stacks": 6, "address_map": {"hashes": []}}}
+    base, mine = load_machine("npu-hbm3"), load("npu-hbm3", changes, {"hbm": "sheet"})
+    assert mine.hbm.address_map.hashes == ()
+    for path, _ in leaves(mine.model_dump(include={"hbm"}, exclude_none=True)):
+        (source,) = [mine.sources[group] for group in groups(path) if group in mine.sources][-1:]
+        (was,) = [base.sources[group] for group in groups(path) if group in base.sources][-1:]
+        assert source == ("sheet" if path in ("hbm.stacks", "hbm.address_map.hashes") else was), path
+
+
 def test_a_set_of_energies_may_be_replaced_with_its_sources(load: Any) -> None:
     mine = load("a100-sxm", {"energy": {"hbm": {"like": "hbm3", "refresh": None}, "chip": {"like": "5nm"}}})
     assert mine.energy.hbm == load_machine("h100-sxm").energy.hbm
@@ -136,7 +146,7 @@ def test_a_file_gives_no_number_and_no_source_that_it_would_inherit(name: str) -
             {"hbm": "x"},
             "sources: cores.matrix.fp8.macs_per_cycle",
         ),
-        ({"hbm": {"controller": {"read_queue": 9}}}, {"hbm": "x"}, "sources: hbm.controller.read_queue has no source"),
+        ({"hbm": {"controller": {"read_queue": 9}}}, {"noc": "x"}, "sources: hbm.controller.read_queue has no source"),
         ({"energy": {"hbm": {"read": "1 pJ/B"}}}, {}, "sources: energy.hbm.read has no source"),
         ({"hbm": {"stack": 6}}, {"hbm.stack": "sheet"}, "unknown key 'hbm.stack'; known: hbm.stacks"),
         ({"hbm": 5}, {"hbm": "sheet"}, "hbm: 5; allowed: a mapping with the keys standard, "),

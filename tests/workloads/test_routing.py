@@ -129,6 +129,7 @@ def test_a_recorded_routing_is_read_back(tmp_path: Path) -> None:
     [
         ("", "line 1: ''; allowed: expert_0, ..., weight_0, ..."),
         ("a,b\n1,1\n", "line 1: 'a,b'; allowed"),
+        ("expert_0,expert_1\n1,2\n", "weight_0, ..., with a weight for each expert, which only an archive"),
         ("expert_0,weight_0\n", "ids are int64 (0, 1); allowed: integers [tokens, topk]"),
         ("expert_0,weight_0\n1\n", "line 2: 1 values; allowed: 2"),
         ("expert_0,weight_0\n-1,1\n", "line 2: expert '-1'; allowed: an integer from 0"),

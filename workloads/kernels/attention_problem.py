@@ -107,7 +107,7 @@ def require_products(types: Types, machine: Machine) -> None:
     """Raise ValueError naming the knob where products are e4m3 and the machine describes no rate of them."""
     if types.product == FP8 and machine.spec.cores.matrix.fp8 is None:
         why = f"{machine.spec.name} describes no fp8 rate (cores.matrix.fp8)"
-        raise ValueError(f"products: fp8; allowed: 16-bit, as {why}")
+        raise ValueError(f"products: fp8; allowed: 16-bit (--set products=16-bit), as {why}")
 
 
 def problem_sizes(

@@ -47,6 +47,22 @@ def test_a_sweep_says_where_the_better_design_changes(rowhit: Rowhit, tmp_path: 
     assert record["crossings"][0]["sentence"] in lines
 
 
+def test_the_title_of_a_sweep_leaves_out_what_is_swept(rowhit: Rowhit, tmp_path: Path) -> None:
+    decode = ("whatif", *SMALL, "--fidelity", "bound")
+    gemm = ("whatif", "--machine", "npu-hbm3", "--kernel", "gemm", "--size", "m=64,n=64,k=64", "--fidelity", "bound")
+    for arguments, title in (
+        ((*decode, "--sweep", "tile=16,32"), "decode attention · llama-3.1-8b · 4 sequences of 256 tokens · h100-sxm"),
+        ((*decode, "--sweep", "batch=1,2"), "decode attention · llama-3.1-8b · sequences of 256 tokens · h100-sxm"),
+        ((*decode, "--sweep", "context=64,128"), "decode attention · llama-3.1-8b · 4 sequences · h100-sxm"),
+        (
+            (*decode, "--sweep", "context=64,128", "--sweep", "batch=1,2"),
+            "decode attention · llama-3.1-8b · h100-sxm",
+        ),
+        ((*gemm, "--sweep", "m=64,128", "--sweep", "machine.hbm.stacks=2,3"), "gemm · n = 64 · k = 64 · npu-hbm3"),
+    ):
+        assert rowhit(*arguments, cwd=tmp_path).stdout.splitlines()[0] == title
+
+
 def test_what_is_wrong_with_a_change_names_the_option_it_was_given_to(rowhit: Rowhit, tmp_path: Path) -> None:
     for arguments, message in (
         (("--against", "", "--set", "tile=32"), "--against '': '' is not of the form path=value"),

@@ -92,6 +92,46 @@ def test_a_variant_that_cannot_run_is_named(fake: ModuleType) -> None:
         asked(fake, "tile=2048")
 
 
+def test_one_of_several_variants_that_cannot_run_keeps_its_place_and_says_why(fake: ModuleType) -> None:
+    table = asked(fake, "tile=2048", "tile=64")
+    beside, alone = table.record(), asked(fake, "tile=64").record()
+    reason = table.cells[1].reason
+    assert reason.startswith("tile 2048: needs")
+    assert beside["answers"] == [alone["answers"][0], None, alone["answers"][1]]
+    assert beside["variants"] == [
+        {"set": {"tile": 2048}, "same_as": None, "reason": reason, "difference": {}},
+        *alone["variants"],
+    ]
+    assert f"\ncannot run (tile=2048): {reason}\n" in str(table)
+    lines = {line.split()[0]: line.split() for line in str(table).splitlines() if line}
+    assert lines["time_us"][3:5] == ["cannot", "run"]
+    assert "cannot" not in lines["bound_us"]
+    assert "cannot run" in table._repr_html_()
+
+
+def test_a_variant_that_can_run_at_no_point_of_a_sweep_leaves_the_others(fake: ModuleType) -> None:
+    table = asked(fake, "tile=2048", "tile=64", sweep=("stages=2,3",))
+    assert [cell.cost is None for cell in table] == [False, True, False] * 2
+    assert [row["reason"][:9] for row in table.rows()] == ["", "tile 2048", ""] * 2
+
+
+def test_variants_none_of_which_can_run_are_an_error_and_so_is_a_baseline_that_cannot(fake: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"^--set tile=2048: tile 2048: needs"):
+        asked(fake, "tile=2048", "tile=4096")
+    with pytest.raises(ValueError, match=r"^tile 2048: needs"):
+        asked(fake, "tile=64", "stages=3", query=QUERY.with_knob("tile", 2048))
+    with pytest.raises(ValueError, match=r"^--against tile=2048: tile 2048: needs"):
+        asked(fake, "tile=64", "stages=3", against="tile=2048")
+
+
+def test_of_named_designs_each_must_run(fake: ModuleType) -> None:
+    changes = [parse("tile=2048"), parse("tile=64")]
+    with pytest.raises(ValueError, match=r"^number 2: tile 2048: needs"):
+        what_if(
+            (QUERY,), changes, (), "exact", fake.ASKER, SerialExecutor(), names=["the winner", "number 2", "number 3"]
+        )
+
+
 def test_variants_are_the_same_in_a_pool(fake: ModuleType) -> None:
     changes = [parse("tile=64"), parse("stages=3"), parse("hbm.stacks=2")]
     axes = [parse_axis("tile=16..64*2")]
