@@ -88,11 +88,18 @@ def suggesting(query: Query) -> Iterator[None]:
         yield
     except DoesNotFit as error:
         other = suggested(query)
-        try:
-            program_on(other)
-        except ValueError:
-            raise error from None
+        if not fits(other):
+            raise
         raise DoesNotFit(f"{error}; --suggest takes what fits: {taken_instead(query, other)}") from None
+
+
+def fits(query: Query) -> bool:
+    """Return whether a query's program can be compiled for its machine."""
+    try:
+        program_on(query)
+    except ValueError:
+        return False
+    return True
 
 
 def taken_instead(query: Query, other: Query) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from explorer.query import Query
     from hwmodel.result import Result
 
+Found = TypeVar("Found")
 Machine = Annotated[str, typer.Option(help="A machine by name, or a YAML file.")]
 Kernel = Annotated[str, typer.Option(help="A kernel by name, as `rowhit kernels` lists them.")]
 Model = Annotated[str | None, typer.Option(help="A model by name, or a config.json.")]
@@ -117,6 +118,26 @@ def with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
     if sets:
         query = settings.apply(query, settings.parse(",".join(sets)), programs.defaults(query.kernel))
     return programs.suggested(query) if suggest else query
+
+
+def with_what_fits(query: Query, ask: Callable[[Query], Found]) -> tuple[Query, Found]:
+    """Return a query with what is found for it; with the suggested knobs where the defaults need too much scratchpad.
+
+    That they are taken is said on stderr. Where knobs are set, or none fit, the error is that of the query.
+    """
+    from explorer import programs
+    from hwmodel.machine import DoesNotFit
+
+    with programs.suggesting(query):
+        try:
+            return query, ask(query)
+        except DoesNotFit as error:
+            other = programs.suggested(query) if not query.knobs else query
+            if other == query or not programs.fits(other):
+                raise
+            taken = programs.taken_instead(query, other)
+            print(f"rowhit: with default knobs {error}; taken instead, as by --suggest: {taken}", file=sys.stderr)
+    return other, ask(other)
 
 
 def say_engine(machine: Any, name: str, engine: str) -> None:

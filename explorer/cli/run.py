@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from explorer.cli.options import Engine, Question, asks, say_engine, say_suggestion
+from explorer.cli.options import Engine, Question, asks, say_engine, say_suggestion, with_what_fits
 from explorer.files import require_place, write_atomically
 from explorer.text.json_text import Json, print_json
 
@@ -31,9 +31,8 @@ def run(
 
     if save is not None:
         require_place(save, "--save")
-    query = question.query()
-    with programs.suggesting(query):
-        saved, knobs = evaluate.saved_run(query, engine), programs.knobs(query)
+    query, saved = with_what_fits(question.query(), lambda query: evaluate.saved_run(query, engine))
+    knobs = programs.knobs(query)
     assert saved.result is not None
     metrics = saved.result.metrics()
     if save is not None:
@@ -79,9 +78,8 @@ def explain(
         return
     if not question.kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
-    query = question.query()
-    with programs.suggesting(query), bar(wanted=not as_json) as progress:
-        found = evaluate.explanation(query, engine, progress)
+    with bar(wanted=not as_json) as progress:
+        query, found = with_what_fits(question.query(), lambda query: evaluate.explanation(query, engine, progress))
         ran = evaluate.timeline(query) if path else None
     say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     say_suggestion(query, found.result)
@@ -110,9 +108,7 @@ def program(
     from explorer import programs
     from explorer.text import tables
 
-    query = question.query()
-    with programs.suggesting(query):
-        facts, text = programs.program_facts(query)
+    query, (facts, text) = with_what_fits(question.query(), programs.program_facts)
     knobs = programs.knobs(query)
     if as_json:
         print_json(facts | {"knobs": knobs})

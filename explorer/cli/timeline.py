@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from explorer.cli.options import Question, asks
+from explorer.cli.options import Question, asks, with_what_fits
 from explorer.files import require_folder, require_place
 
 
@@ -33,9 +33,7 @@ def timeline(
         require_folder(pictures, "--pictures")
     if not 0 < max_mb <= perfetto.MOST_MB:
         raise ValueError(f"--max-mb: {max_mb:g}; allowed: above 0, up to {perfetto.MOST_MB}")
-    query = question.query()
-    with programs.suggesting(query):
-        run = run_data.of_query(query)
+    query, run = with_what_fits(question.query(), run_data.of_query)
     recorded = run.recorded()
     window = perfetto.window_fs(recorded, start_us, end_us)
     written = perfetto.write(out, recorded, window, int(max_mb * 1_000_000))

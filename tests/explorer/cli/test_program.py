@@ -88,17 +88,25 @@ def test_what_does_not_fit_is_one_line(rowhit: Rowhit, tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["run", "program"])
-def test_what_does_not_fit_says_what_suggest_takes_where_that_fits(
+@pytest.mark.parametrize("command", ["run", "program", "explain"])
+def test_default_knobs_that_do_not_fit_give_way_to_what_suggest_takes_and_a_line_says_so(
     rowhit: Rowhit, tmp_path: Path, command: str
 ) -> None:
-    small = (command, "--machine", "mi300x", "--kernel", "gemm", "--size", "m=64,n=256,k=128")
-    error = rowhit(*small, cwd=tmp_path).stderr
+    small = (command, "--machine", "mi300x", "--kernel", "gemm", "--size", "m=64,n=256,k=128", "--json")
+    done = rowhit(*small, cwd=tmp_path)
+    said = r"rowhit: with default knobs .*; sized by tile_m=128, .*; taken instead, as by --suggest: tile_[mnk]=\d+.*\n"
+    assert re.fullmatch(said, done.stderr), done.stderr
+    suggested = rowhit(*small, "--suggest", cwd=tmp_path)
+    assert (done.returncode, done.stdout, suggested.stderr) == (0, suggested.stdout, "")
+
+
+def test_set_knobs_that_do_not_fit_say_what_suggest_takes_where_that_fits(rowhit: Rowhit, tmp_path: Path) -> None:
+    small = ("run", "--machine", "mi300x", "--kernel", "gemm", "--size", "m=64,n=256,k=128")
+    error = rowhit(*small, "--set", "stages=3", cwd=tmp_path).stderr
     tiles = re.search(r"; sized by tile_m=128, .*; --suggest takes what fits: tile_[mnk]=\d+(, \w+=\w+)*\n", error)
     assert tiles is not None, error
-    taken = tiles[0].rpartition(": ")[2].strip().replace(" ", "")
+    taken = "stages=3," + tiles[0].rpartition(": ")[2].strip().replace(" ", "")
     shown = rowhit("program", *small[1:], "--set", taken, "--json", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout == rowhit("program", *small[1:], "--suggest", "--json", cwd=tmp_path).stdout
     set_too_large = rowhit(*small, "--set", "tile_m=4096", cwd=tmp_path)  # which no other tiles make up for
     assert (set_too_large.returncode, "--suggest" in set_too_large.stderr) == (2, False)
