@@ -70,6 +70,8 @@ class Question:
         lengths = self.batch, self.context, self.trace, self.seed
         query = query_of(self.machine, self.kernel, self.model, *lengths, options, self.routing)
         warn(self.model)
+        if self.model is not None and "format" not in options:
+            say_format(self.model, self.kernel)
         return with_knobs(query, self.sets, self.suggest)
 
 
@@ -138,6 +140,20 @@ def with_what_fits(query: Query, ask: Callable[[Query], Found]) -> tuple[Query, 
             taken = programs.taken_instead(query, other)
             print(f"rowhit: with default knobs {error}; taken instead, as by --suggest: {taken}", file=sys.stderr)
     return other, ask(other)
+
+
+def say_format(model: str, kernel: str) -> None:
+    """Say on stderr where a kernel takes the weights of experts in 16 bits that the model stores in fewer."""
+    from explorer.programs import kernel_of
+    from workloads.model import load_model
+
+    stored = load_model(model).quantisation
+    if stored is not None and "format" in kernel_of(kernel).optional:
+        dtype = stored.experts_dtype or stored.dtype
+        print(
+            f"{model}: experts are stored as {dtype} and taken in 16 bits; --size format=NAME takes others",
+            file=sys.stderr,
+        )
 
 
 def say_engine(machine: Any, name: str, engine: str) -> None:
