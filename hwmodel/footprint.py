@@ -5,7 +5,7 @@ do not overlap is kept, and the boxes made of these: two of them that differ are
 ones add up. Tiles that are cut from one grid, as kernels do, lose nothing by it. Behind a page table a box lies in the
 order of the table's entries; where a page stands in it twice (sequences that begin alike), and where every token is
 looked up, boxes are cut into pieces of pages that lie where the table says. Where nothing can be said (an overlapping
-layout, too many pieces, starts that depend on a running index) the answer is nought.
+layout, too many pieces, starts that depend on a running index) the answer is nought; of very many boxes some count.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from hwmodel.expansion import grouped
 from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 from layouts import Layout, is_injective
 
@@ -23,6 +24,9 @@ Array = np.ndarray[Any, Any]
 Mode: TypeAlias = tuple[int, int]  # extent, stride in bytes
 DIRECT = NONE  # instead of an index tensor
 MOST_PIECES = 1 << 22  # assumed: of one instruction; they take some 500 MB
+MOST_BOXES = (
+    1 << 22
+)  # assumed: that are looked at of one kind of access, in some seconds; what is beyond does not count
 
 
 class Access(NamedTuple):
@@ -46,6 +50,7 @@ class Footprint:
         self._program, self._phase = program, phase
         self._repeated: dict[int, bool] = {}
         self._boxes: dict[Access, list[Array]] = {}  # int64[n, axes, (start, extent)]
+        self._seen: dict[Access, int] = {}  # how many executions
 
     @property
     def tensors(self) -> set[int]:
@@ -62,8 +67,11 @@ class Footprint:
         index_start = self._phase.expression(tile["index_start"])
         if _running(self._phase, [e for pair in expressions for e in pair] + [index_start], variables.shape[1]):
             return
+        seen = self._seen.get(access, 0)
+        variables = variables[: max(0, MOST_BOXES - seen)]
+        self._seen[access] = seen + len(variables)
         box = np.stack([np.stack([_values(e, variables) for e in pair], axis=1) for pair in expressions], axis=1)
-        used = (box[:, :, 1] > 0).all(axis=1)
+        used = _any_elements(box)
         if access.table == DIRECT:
             boxes.append(box[used])
         else:
@@ -193,34 +201,26 @@ def _distinct_boxes(boxes: Array) -> Array:
     """Return the distinct ones of int64[n, axes, (start, extent)]."""
     same = np.zeros(len(boxes), np.int64)
     for axis in range(boxes.shape[1]):
-        same = _distinct(same, _distinct(boxes[:, axis, 0], boxes[:, axis, 1])[1])[1]
+        same = grouped(np.stack([same, grouped(boxes[:, axis])[1]], axis=1))[1]
     return boxes[np.unique(same, return_index=True)[1]]
+
+
+def _any_elements(boxes: Array) -> Array:
+    """Return which of int64[n, axes, (start, extent)] are not empty."""
+    used: Array = np.logical_and.reduce([boxes[:, axis, 1] > 0 for axis in range(boxes.shape[1])])
+    return used
 
 
 def _disjoint_elements(boxes: Array) -> int:
     """Return the elements of disjoint boxes out of int64[n, axes, (start, extent)]."""
-    boxes = boxes[(boxes[:, :, 1] > 0).all(axis=1)]
+    boxes = boxes[_any_elements(boxes)]
     same = np.zeros(len(boxes), np.int64)  # which box it is, by the axes seen so far
     for axis in range(boxes.shape[1]):
-        intervals, which = _distinct(boxes[:, axis, 0], boxes[:, axis, 1])
-        kept = _apart(intervals)[which]
-        boxes, same = boxes[kept], _distinct(same[kept], which[kept])[1]
+        first, which = grouped(boxes[:, axis])
+        kept = _apart(boxes[first, axis])[which]
+        boxes, same = boxes[kept], grouped(np.stack([same[kept], which[kept]], axis=1))[1]
     _, first = np.unique(same, return_index=True)
     return int(boxes[first, :, 1].prod(axis=1).sum())
-
-
-def _distinct(left: Array, right: Array) -> tuple[Array, Array]:
-    """Return the distinct pairs of int64[n] and int64[n], in order, and which of them each is.
-
-    `np.unique` of rows says the same, but takes many times as long.
-    """
-    order = np.lexsort((right, left))
-    pairs = np.stack([left[order], right[order]], axis=1)
-    new = np.ones(len(pairs), bool)
-    new[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    which = np.empty(len(pairs), np.int64)
-    which[order] = np.cumsum(new) - 1
-    return pairs[new], which
 
 
 def _apart(intervals: Array) -> Array:
