@@ -128,21 +128,14 @@ class _Touched:
 
 
 class _Work:
-    """What the instructions of a queue do: int64[tasks] each, moved bytes and bursts only of loads and stores."""
+    """What the instructions of a queue do for tasks: int64[tasks] each, bytes and bursts of loads and stores only."""
 
     def __init__(self, tasks: int) -> None:
         self.busy_fs, self.sram_fs, self.steps, self.moved_bytes, self.bursts = np.zeros((5, tasks), np.int64)
 
-    def of(self, which: Array) -> _Work:
-        """Return the work of tasks that are like those that this is the work of."""
-        found = _Work(0)
-        for name, values in vars(self).items():
-            setattr(found, name, values[which])
-        return found
 
-
-def _work(program: Program, phase: Phase, machine: Machine, operands: Operands, queue: int) -> _Work:
-    """Return the work of a queue."""
+def _work(program: Program, phase: Phase, machine: Machine, operands: Operands, queue: int) -> tuple[_Work, Array]:
+    """Return the work of a queue for tasks that stand for all, and for every task which of them it is like."""
     tasks, which = alike(phase, queue)
     work = _Work(len(tasks))
     for instruction, task, variables in executions(phase, queue, tasks):
@@ -164,7 +157,7 @@ def _work(program: Program, phase: Phase, machine: Machine, operands: Operands, 
             sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
             for total, cost in ((work.busy_fs, _alone_fs), (work.sram_fs, _sram_fs)):
                 add_by(total, task, per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s))))
-    return work.of(which)
+    return work, which
 
 
 def _phase(
@@ -172,11 +165,16 @@ def _phase(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bound of every resource, and the bursts that main memory moves at least; adds to `touched`."""
     operands = Operands(machine, phase)
-    work = {name: _work(program, phase, machine, operands, number) for number, name in enumerate(QUEUES)}
-    units = {name: done.busy_fs for name, done in work.items()}
-    moved = {name: work[name].moved_bytes for name in ("load", "store")}
-    bursts = {name: int(work[name].bursts.sum()) for name in ("load", "store")}
-    sram, steps = (np.sum([getattr(done, name) for done in work.values()], axis=0) for name in ("sram_fs", "steps"))
+    units, moved, bursts = {}, {}, {}
+    sram, steps = np.zeros((2, len(phase.tasks)), np.int64)
+    for number, name in enumerate(QUEUES):
+        work, which = _work(program, phase, machine, operands, number)
+        units[name] = work.busy_fs[which]
+        sram += work.sram_fs[which]
+        steps += work.steps[which]
+        if name in ("load", "store"):
+            moved[name] = work.moved_bytes[which]
+            bursts[name] = int(work.bursts[which].sum())
     footprints = {name: Footprint(program, phase) for name in ("load", "store")}
     merges = machine.memory == "hbm" and machine.hbm.policy.merges
     reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None

@@ -123,17 +123,16 @@ def _kinds(phase: Phase, expressions: Iterable[Expression]) -> tuple[Array, Arra
 
     Tasks are alike where those expressions that read no loop have equal values, and the columns of the others, too.
     """
-    columns = range(1, 1 + len(phase.columns))
-    variables = np.ones((len(phase.tasks), columns.stop), np.int64)
-    variables[:, 1:] = phase.tasks
+    columns = set(range(1, 1 + len(phase.columns)))
     values, read = [], set()
     for expression in set(expressions):
-        if _variables(expression) <= set(columns):
-            values.append(evaluate(phase, expression, variables))
+        if _variables(expression) <= columns:
+            if expression.terms:  # else it is the same for all
+                values.append(_value(expression, phase.tasks, first=1))
         else:
-            read |= _variables(expression) & set(columns)
-    values += [variables[:, column] for column in sorted(read)]
-    first, which = grouped(np.stack(values, axis=1) if values else variables[:, :0])
+            read |= _variables(expression) & columns
+    values += [phase.tasks[:, column - 1] for column in sorted(read)]
+    first, which = grouped(np.stack(values, axis=1) if values else phase.tasks[:, :0])
     return phase.tasks[first], which
 
 
@@ -150,9 +149,14 @@ def evaluate(phase: Phase, expression: Expression, variables: Array) -> Array:
     """Return the value of a size for every row of `variables`; ValueError where it depends on a running index."""
     if depends_on_running(phase, expression):
         raise ValueError(f"phase {phase.name}: a size or a trip count depends on a running index")
+    return _value(expression, variables)
+
+
+def _value(expression: Expression, variables: Array, first: int = 0) -> Array:
+    """Return the value of an expression for every row of variables, of which the columns begin with the `first`."""
     value = np.full(len(variables), expression.constant, np.int64)
     for variable, coefficient in expression.terms:
-        value += coefficient * variables[:, variable]
+        value += coefficient * variables[:, variable - first]
     return value % expression.modulo if expression.modulo else np.minimum(value, expression.maximum)
 
 

@@ -24,9 +24,7 @@ Array = np.ndarray[Any, Any]
 Mode: TypeAlias = tuple[int, int]  # extent, stride in bytes
 DIRECT = NONE  # instead of an index tensor
 MOST_PIECES = 1 << 22  # assumed: of one instruction; they take some 500 MB
-MOST_BOXES = (
-    1 << 22
-)  # assumed: that are looked at of one kind of access, in some seconds; what is beyond does not count
+MOST_BOXES = 1 << 23  # assumed: of one kind of access, some 2 GB and ten seconds; what is beyond does not count
 
 
 class Access(NamedTuple):
@@ -49,8 +47,8 @@ class Footprint:
     def __init__(self, program: Program, phase: Phase) -> None:
         self._program, self._phase = program, phase
         self._repeated: dict[int, bool] = {}
-        self._boxes: dict[Access, list[Array]] = {}  # int64[n, axes, (start, extent)]
-        self._seen: dict[Access, int] = {}  # how many executions
+        self._boxes: dict[Access, list[Array]] = {}  # int32 or int64[n, axes, (start, extent)]
+        self._seen: dict[Access, int] = {}  # how many boxes were looked at
 
     @property
     def tensors(self) -> set[int]:
@@ -67,15 +65,17 @@ class Footprint:
         index_start = self._phase.expression(tile["index_start"])
         if _running(self._phase, [e for pair in expressions for e in pair] + [index_start], variables.shape[1]):
             return
-        seen = self._seen.get(access, 0)
-        variables = variables[: max(0, MOST_BOXES - seen)]
-        self._seen[access] = seen + len(variables)
+        room = MOST_BOXES - self._seen.get(access, 0)
+        if room == 0:
+            return
         box = np.stack([np.stack([_values(e, variables) for e in pair], axis=1) for pair in expressions], axis=1)
         used = _any_elements(box)
+        box, variables = _only(box, used)[:room], _only(variables, used)[:room]
+        self._seen[access] = MOST_BOXES - room + len(box)
         if access.table == DIRECT:
-            boxes.append(box[used])
+            boxes.append(_narrowed(box))
         else:
-            boxes += self._looked_up(box[used], _values(index_start, variables[used]), access)
+            boxes += map(_narrowed, self._looked_up(box, _values(index_start, variables), access))
 
     def _looked_up(self, boxes: Array, first: Array, access: Access) -> list[Array]:
         """Return the boxes along one axis of positions in all pages; none if there are too many.
@@ -202,7 +202,7 @@ def _distinct_boxes(boxes: Array) -> Array:
     same = np.zeros(len(boxes), np.int64)
     for axis in range(boxes.shape[1]):
         same = grouped(np.stack([same, grouped(boxes[:, axis])[1]], axis=1))[1]
-    return boxes[np.unique(same, return_index=True)[1]]
+    return boxes[grouped(same[:, None])[0]]
 
 
 def _any_elements(boxes: Array) -> Array:
@@ -212,20 +212,35 @@ def _any_elements(boxes: Array) -> Array:
 
 
 def _disjoint_elements(boxes: Array) -> int:
-    """Return the elements of disjoint boxes out of int64[n, axes, (start, extent)]."""
-    boxes = boxes[_any_elements(boxes)]
+    """Return the elements of disjoint boxes out of int32 or int64[n, axes, (start, extent)]."""
+    boxes = _only(boxes, _any_elements(boxes))
     same = np.zeros(len(boxes), np.int64)  # which box it is, by the axes seen so far
     for axis in range(boxes.shape[1]):
         first, which = grouped(boxes[:, axis])
-        kept = _apart(boxes[first, axis])[which]
-        boxes, same = boxes[kept], grouped(np.stack([same[kept], which[kept]], axis=1))[1]
-    _, first = np.unique(same, return_index=True)
-    return int(boxes[first, :, 1].prod(axis=1).sum())
+        if len(first) > 1:
+            kept = _apart(boxes[first, axis])[which]
+            boxes, same, which = _only(boxes, kept), _only(same, kept), _only(which, kept)
+            same = grouped(np.stack([same, which], axis=1))[1]
+    extents = boxes[grouped(same[:, None])[0], :, 1]
+    return int(extents.prod(axis=1, dtype=np.int64).sum())
+
+
+def _narrowed(boxes: Array) -> Array:
+    """Return boxes in half the memory, where their numbers fit."""
+    if boxes.size and int(boxes.min()) >= 0 and int(boxes.max()) <= np.iinfo(np.int32).max:
+        return boxes.astype(np.int32)
+    return boxes
+
+
+def _only(rows: Array, kept: Array) -> Array:
+    """Return the rows that are kept; no copy of all of them."""
+    found: Array = rows if kept.all() else rows[kept]
+    return found
 
 
 def _apart(intervals: Array) -> Array:
     """Return which intervals (start, extent) to keep so that none overlap: always the one that ends first."""
-    ends = intervals.sum(axis=1)
+    ends = intervals.sum(axis=1, dtype=np.int64)
     if (intervals[1:, 0] >= ends[:-1]).all():  # in order: the usual case
         return np.ones(len(intervals), bool)
     keep = np.zeros(len(intervals), bool)

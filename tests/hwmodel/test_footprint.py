@@ -246,7 +246,7 @@ def test_of_many_boxes_some_count(monkeypatch: pytest.MonkeyPatch) -> None:
     program = product(machine)
     whole = lower_bound(program, machine).bursts["load"]
     bursts = []
-    for most in (0, 4, 1 << 22):
+    for most in (0, 4, 1 << 23):
         monkeypatch.setattr(footprint, "MOST_BOXES", most)
         bursts.append(lower_bound(program, machine).bursts["load"])
     assert bursts[0] == 0 < bursts[1] < bursts[2] == whole
