@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hwmodel.saving import Saved
     from hwmodel.timeline import Timeline
 
+Before = Callable[["Program", int], None]
 Metric = int | float | str | dict[str, "Metric"] | None
 
 
@@ -47,6 +48,10 @@ class Outcome:
     metrics: Mapping[str, Metric]
     bandwidth: Mapping[str, np.ndarray]
     banks: Mapping[str, np.ndarray]
+
+
+def _say_nothing(program: Program, runs: int) -> None:
+    return None
 
 
 def _nothing(query: Query) -> float:
@@ -159,12 +164,16 @@ def check(query: Query) -> None:
     program_on(query)
 
 
-def saved_run(query: Query, engine: str = "compiled") -> Saved:
-    """Return the program of the query and its result, by the compiled engine or by the SimPy "reference"."""
+def saved_run(query: Query, engine: str = "compiled", before: Before = _say_nothing) -> Saved:
+    """Return the program of the query and its result, by the compiled engine or by the SimPy "reference".
+
+    `before`: told of the program, and that it is run once, before it is.
+    """
     program, machine = program_on(query)  # before the heavy imports: a query that cannot run is refused at once
     from hwmodel.saving import Saved
 
     run = simulator(engine)
+    before(program, 1)
     with _no_refusal(), _compiling_beside(query):
         result = run(program, machine)
     return Saved(program, result, describe(query), {name: str(value) for name, value in knobs(query).items()})
@@ -204,12 +213,18 @@ def _record(program: Program, machine: Machine) -> tuple[Result, Timeline]:
         return record(program, machine)
 
 
-def explanation(query: Query, engine: str = "compiled", progress: Progress = silent) -> Explanation:
-    """Return the run of the query, and what it gains on machines with one obstacle less."""
-    from explorer.explain import explain
+def explanation(
+    query: Query, engine: str = "compiled", progress: Progress = silent, before: Before = _say_nothing
+) -> Explanation:
+    """Return the run of the query, and what it gains on machines with one obstacle less.
+
+    `before`: told of the program, and how often it is run, before it is.
+    """
+    from explorer.explain import explain, runs
 
     program, machine = program_on(query)
     run = simulator(engine)
+    before(program, runs(machine))
     with _no_refusal():
         return explain(program, machine, run, progress)
 
@@ -220,12 +235,13 @@ def explanation_of(
     overrides: tuple[tuple[str, str], ...],
     engine: str = "compiled",
     progress: Progress = silent,
+    before: Before = _say_nothing,
 ) -> tuple[Explanation, Saved]:
     """Return the same of a saved program, and what else its file holds.
 
     Raises ValueError for a machine whose numbers are not those of the saved run.
     """
-    from explorer.explain import explain
+    from explorer.explain import explain, runs
     from hwmodel.program_check import check_fits
     from hwmodel.saving import load
 
@@ -239,6 +255,7 @@ def explanation_of(
         )
     try:
         check_fits(saved.program, on)
+        before(saved.program, runs(on))
         return explain(saved.program, on, simulator(engine), progress), saved
     except (ValueError, RuntimeError) as error:  # whoever wrote it may have written a deadlock
         raise ValueError(f"{path}: {error}") from None

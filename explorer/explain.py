@@ -44,6 +44,11 @@ class Explanation:
         }
 
 
+def runs(machine: Machine) -> int:
+    """Return how often `explain` runs a program on a machine."""
+    return 1 + sum(ideal.applies(machine) for ideal in IDEALS.values())
+
+
 def explain(
     program: Program, machine: Machine, run: Callable[[Program, Machine], Result], progress: Progress = silent
 ) -> Explanation:

@@ -12,8 +12,8 @@ phases, uneven slices, misses for want of capacity and the tail after the last b
 run longer. Where slices of SRAM are the cores' own, all requests might stay beside their cores, so that the network
 gives no bound.
 
-Else loops are not walked: an instruction's executions are expanded over tasks and iterations (`expansion`), and its
-cost is computed once per distinct set of sizes.
+Else loops are not walked: an instruction's executions are expanded over iterations and tasks, one of those that are
+alike (`expansion`), and its cost is computed once per distinct set of sizes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.bound_costs import cache_fs, first_data_fs, issue_fs, main_memory_fs, network_fs
-from hwmodel.expansion import evaluate, executions, per_distinct, sum_by, tile_bytes, tile_pages
+from hwmodel.expansion import add_by, alike, evaluate, executions, per_distinct, regions, tile_bytes, tile_pages
 from hwmodel.footprint import Footprint
 from hwmodel.lone_core import MOST_STEPS, lone_core_fs
 from hwmodel.machine import Machine
@@ -127,41 +127,61 @@ class _Touched:
         return begin, end
 
 
+class _Work:
+    """What the instructions of a queue do for tasks: int64[tasks] each, bytes and bursts of loads and stores only."""
+
+    def __init__(self, tasks: int) -> None:
+        self.busy_fs, self.sram_fs, self.steps, self.moved_bytes, self.bursts = np.zeros((5, tasks), np.int64)
+
+
+def _work(program: Program, phase: Phase, machine: Machine, operands: Operands, queue: int) -> tuple[_Work, Array]:
+    """Return the work of a queue for tasks that stand for all, and for every task which of them it is like."""
+    tasks, which = alike(phase, queue)
+    work = _Work(len(tasks))
+    for instruction, task, variables in executions(phase, queue, tasks):
+        add_by(work.steps, task, np.ones(len(task), np.int64))
+        if instruction.op in (Op.LOAD, Op.STORE):
+            size = tile_bytes(program, phase, instruction, variables)
+            pages = tile_pages(program, phase, instruction, variables)
+            issue = per_distinct(np.stack([size, pages], axis=1), lambda s, n: issue_fs(machine, s, n))
+            tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
+            buffer = phase.buffers[instruction.operands[0][0]]  # whose type may be another
+            line = max(1, machine.spec.cores.dma.write_bytes // buffer.element_bytes)
+            elements = size[:, None] // tensor.element_bytes
+            lines_fs = per_distinct(elements, lambda count, n=line: machine.sram_fs(-(-count // n)))
+            add_by(work.busy_fs, task, issue)
+            add_by(work.sram_fs, task, lines_fs)
+            add_by(work.moved_bytes, task, size)
+            add_by(work.bursts, task, -(-size // machine.burst_bytes))
+        else:
+            sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
+            for total, cost in ((work.busy_fs, _alone_fs), (work.sram_fs, _sram_fs)):
+                add_by(total, task, per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s))))
+    return work, which
+
+
 def _phase(
     program: Program, phase: Phase, machine: Machine, touched: _Touched, rows_closed: bool
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bound of every resource, and the bursts that main memory moves at least; adds to `touched`."""
-    units = {name: np.zeros(len(phase.tasks), np.int64) for name in QUEUES}
-    moved = {name: np.zeros(len(phase.tasks), np.int64) for name in ("load", "store")}
-    sram, steps = np.zeros((2, len(phase.tasks)), np.int64)
     operands = Operands(machine, phase)
-    bursts = {"load": 0, "store": 0}
+    units, moved, bursts = {}, {}, {}
+    sram, steps = np.zeros((2, len(phase.tasks)), np.int64)
+    for number, name in enumerate(QUEUES):
+        work, which = _work(program, phase, machine, operands, number)
+        units[name] = work.busy_fs[which]
+        sram += work.sram_fs[which]
+        steps += work.steps[which]
+        if name in ("load", "store"):
+            moved[name] = work.moved_bytes[which]
+            bursts[name] = int(work.bursts[which].sum())
     footprints = {name: Footprint(program, phase) for name in ("load", "store")}
     merges = machine.memory == "hbm" and machine.hbm.policy.merges
     reuses = merges or machine.spec.shared_cache is not None or machine.spec.noc.multicast_window is not None
-    for number, name in enumerate(QUEUES):
-        for instruction, task, variables in executions(phase, number):
-            steps += np.bincount(task, minlength=len(steps))
-            if instruction.op in (Op.LOAD, Op.STORE):
-                size = tile_bytes(program, phase, instruction, variables)
-                pages = tile_pages(program, phase, instruction, variables)
-                issue = per_distinct(np.stack([size, pages], axis=1), lambda s, n: issue_fs(machine, s, n))
-                units[name] += sum_by(task, issue, len(phase.tasks))
-                moved[name] += sum_by(task, size, len(phase.tasks))
-                bursts[name] += int((-(-size // machine.burst_bytes)).sum())
-                if reuses:
-                    footprints[name].add(instruction.tile, variables)
-                tensor = program.tensors[phase.tiles[instruction.tile]["tensor"]]
-                buffer = phase.buffers[instruction.operands[0][0]]  # whose type may be another
-                line = max(1, machine.spec.cores.dma.write_bytes // buffer.element_bytes)
-                elements = size[:, None] // tensor.element_bytes
-                lines_fs = per_distinct(elements, lambda count, n=line: machine.sram_fs(-(-count // n)))
-                sram += sum_by(task, lines_fs, len(phase.tasks))
-            else:
-                sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
-                for busy, cost in ((units[name], _alone_fs), (sram, _sram_fs)):
-                    fs = per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s)))
-                    busy += sum_by(task, fs, len(phase.tasks))
+    if reuses:
+        for name, footprint in footprints.items():
+            for instruction, variables in regions(phase, QUEUES.index(name)):
+                footprint.add(instruction.tile, variables)
     cores = machine.spec.cores.count
     resources = {name: _busiest(phase, cores, busy) for name, busy in units.items()}
     resources["sram"] = _busiest(phase, cores, sram)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.bounds import Bound
-from hwmodel.expansion import counted, depends_on_running, evaluate, executions, tile_bytes
+from hwmodel.expansion import alike, counted, depends_on_running, evaluate, executions, tile_bytes
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Buffer, Instruction, Op, Phase, Program
 from hwmodel.spec import EnergySpec, MacEnergySpec
@@ -155,18 +155,24 @@ def instructions(program: Program) -> Instructions:
     done = Instructions()
     for phase in program.phases:
         for number in range(len(QUEUES)):
-            for instruction, _, variables in executions(phase, number):
+            tasks, which = alike(phase, number)
+            how_many = np.bincount(which, minlength=len(tasks))
+            for instruction, task, variables in executions(phase, number, tasks):
+                times = how_many[task]
                 if instruction.op in (Op.LOAD, Op.STORE):
-                    _transfer(done, program, phase, instruction, variables)
+                    _transfer(done, program, phase, instruction, variables, times)
                 elif instruction.op is Op.MATMUL:
-                    _matmul(done, phase, instruction, variables)
+                    _matmul(done, phase, instruction, variables, times)
                 else:
-                    _vector(done, phase, instruction, variables)
+                    _vector(done, phase, instruction, variables, times)
     return done
 
 
-def _transfer(done: Instructions, program: Program, phase: Phase, instruction: Instruction, variables: Array) -> None:
-    size_bytes = int(tile_bytes(program, phase, instruction, variables).sum())
+def _transfer(
+    done: Instructions, program: Program, phase: Phase, instruction: Instruction, variables: Array, times: Array
+) -> None:
+    """Count a load or a store, each execution as often as `times` says."""
+    size_bytes = int(tile_bytes(program, phase, instruction, variables) @ times)
     tensor, (buffer,) = program.tensors[phase.tiles[instruction.tile]["tensor"]], _operands(phase, instruction)
     sram_bytes = size_bytes // tensor.element_bytes * buffer.element_bytes
     if instruction.op is Op.LOAD:
@@ -177,15 +183,16 @@ def _transfer(done: Instructions, program: Program, phase: Phase, instruction: I
         done.sram_read_bytes += sram_bytes
 
 
-def _matmul(done: Instructions, phase: Phase, instruction: Instruction, variables: Array) -> None:
+def _matmul(done: Instructions, phase: Phase, instruction: Instruction, variables: Array, times: Array) -> None:
     """Count a matmul: elements of the operands are read once, those of the result written, and read to be added to."""
     result, a, b = _operands(phase, instruction)
     m, n, k = _sizes(phase, instruction, variables).T
     wider = max((a, b), key=lambda buffer: buffer.element_bytes).dtype
-    done.macs[wider] = done.macs.get(wider, 0) + int((m * n * k).sum())
-    done.sram_read_bytes += int((m * k).sum()) * a.element_bytes + int((n * k).sum()) * b.element_bytes
-    done.sram_read_bytes += int((m * n)[_accumulates(phase, instruction, variables)].sum()) * result.element_bytes
-    done.sram_write_bytes += int((m * n).sum()) * result.element_bytes
+    done.macs[wider] = done.macs.get(wider, 0) + int((m * n * k) @ times)
+    done.sram_read_bytes += int((m * k) @ times) * a.element_bytes + int((n * k) @ times) * b.element_bytes
+    added = times * _accumulates(phase, instruction, variables)
+    done.sram_read_bytes += int((m * n) @ added) * result.element_bytes
+    done.sram_write_bytes += int((m * n) @ times) * result.element_bytes
 
 
 def _accumulates(phase: Phase, instruction: Instruction, variables: Array) -> Array:
@@ -199,10 +206,10 @@ def _accumulates(phase: Phase, instruction: Instruction, variables: Array) -> Ar
     return adds
 
 
-def _vector(done: Instructions, phase: Phase, instruction: Instruction, variables: Array) -> None:
+def _vector(done: Instructions, phase: Phase, instruction: Instruction, variables: Array, each: Array) -> None:
     operation = OPERATIONS[instruction.function]
     buffers = _operands(phase, instruction)
-    for sizes, times in counted(_sizes(phase, instruction, variables)):
+    for sizes, times in counted(_sizes(phase, instruction, variables), each):
         work: Work = operation.work(buffers, *sizes)
         for name, count in vars(work).items():
             done.vector[name] = done.vector.get(name, 0) + count * times

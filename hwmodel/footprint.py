@@ -5,7 +5,7 @@ do not overlap is kept, and the boxes made of these: two of them that differ are
 ones add up. Tiles that are cut from one grid, as kernels do, lose nothing by it. Behind a page table a box lies in the
 order of the table's entries; where a page stands in it twice (sequences that begin alike), and where every token is
 looked up, boxes are cut into pieces of pages that lie where the table says. Where nothing can be said (an overlapping
-layout, too many pieces, starts that depend on a running index) the answer is nought.
+layout, too many pieces, starts that depend on a running index) the answer is nought; of very many boxes some count.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from hwmodel.expansion import grouped
 from hwmodel.program import NONE, Expression, Phase, Program, Tensor
 from layouts import Layout, is_injective
 
@@ -23,6 +24,7 @@ Array = np.ndarray[Any, Any]
 Mode: TypeAlias = tuple[int, int]  # extent, stride in bytes
 DIRECT = NONE  # instead of an index tensor
 MOST_PIECES = 1 << 22  # assumed: of one instruction; they take some 500 MB
+MOST_BOXES = 1 << 23  # assumed: of one kind of access, some 2 GB and ten seconds; what is beyond does not count
 
 
 class Access(NamedTuple):
@@ -45,7 +47,8 @@ class Footprint:
     def __init__(self, program: Program, phase: Phase) -> None:
         self._program, self._phase = program, phase
         self._repeated: dict[int, bool] = {}
-        self._boxes: dict[Access, list[Array]] = {}  # int64[n, axes, (start, extent)]
+        self._boxes: dict[Access, list[Array]] = {}  # int32 or int64[n, axes, (start, extent)]
+        self._seen: dict[Access, int] = {}  # how many boxes were looked at
 
     @property
     def tensors(self) -> set[int]:
@@ -62,12 +65,17 @@ class Footprint:
         index_start = self._phase.expression(tile["index_start"])
         if _running(self._phase, [e for pair in expressions for e in pair] + [index_start], variables.shape[1]):
             return
+        room = MOST_BOXES - self._seen.get(access, 0)
+        if room == 0:
+            return
         box = np.stack([np.stack([_values(e, variables) for e in pair], axis=1) for pair in expressions], axis=1)
-        used = (box[:, :, 1] > 0).all(axis=1)
+        used = _any_elements(box)
+        box, variables = _only(box, used)[:room], _only(variables, used)[:room]
+        self._seen[access] = MOST_BOXES - room + len(box)
         if access.table == DIRECT:
-            boxes.append(box[used])
+            boxes.append(_narrowed(box))
         else:
-            boxes += self._looked_up(box[used], _values(index_start, variables[used]), access)
+            boxes += map(_narrowed, self._looked_up(box, _values(index_start, variables), access))
 
     def _looked_up(self, boxes: Array, first: Array, access: Access) -> list[Array]:
         """Return the boxes along one axis of positions in all pages; none if there are too many.
@@ -193,39 +201,46 @@ def _distinct_boxes(boxes: Array) -> Array:
     """Return the distinct ones of int64[n, axes, (start, extent)]."""
     same = np.zeros(len(boxes), np.int64)
     for axis in range(boxes.shape[1]):
-        same = _distinct(same, _distinct(boxes[:, axis, 0], boxes[:, axis, 1])[1])[1]
-    return boxes[np.unique(same, return_index=True)[1]]
+        same = grouped(np.stack([same, grouped(boxes[:, axis])[1]], axis=1))[1]
+    return boxes[grouped(same[:, None])[0]]
+
+
+def _any_elements(boxes: Array) -> Array:
+    """Return which of int64[n, axes, (start, extent)] are not empty."""
+    used: Array = np.logical_and.reduce([boxes[:, axis, 1] > 0 for axis in range(boxes.shape[1])])
+    return used
 
 
 def _disjoint_elements(boxes: Array) -> int:
-    """Return the elements of disjoint boxes out of int64[n, axes, (start, extent)]."""
-    boxes = boxes[(boxes[:, :, 1] > 0).all(axis=1)]
+    """Return the elements of disjoint boxes out of int32 or int64[n, axes, (start, extent)]."""
+    boxes = _only(boxes, _any_elements(boxes))
     same = np.zeros(len(boxes), np.int64)  # which box it is, by the axes seen so far
     for axis in range(boxes.shape[1]):
-        intervals, which = _distinct(boxes[:, axis, 0], boxes[:, axis, 1])
-        kept = _apart(intervals)[which]
-        boxes, same = boxes[kept], _distinct(same[kept], which[kept])[1]
-    _, first = np.unique(same, return_index=True)
-    return int(boxes[first, :, 1].prod(axis=1).sum())
+        first, which = grouped(boxes[:, axis])
+        if len(first) > 1:
+            kept = _apart(boxes[first, axis])[which]
+            boxes, same, which = _only(boxes, kept), _only(same, kept), _only(which, kept)
+            same = grouped(np.stack([same, which], axis=1))[1]
+    extents = boxes[grouped(same[:, None])[0], :, 1]
+    return int(extents.prod(axis=1, dtype=np.int64).sum())
 
 
-def _distinct(left: Array, right: Array) -> tuple[Array, Array]:
-    """Return the distinct pairs of int64[n] and int64[n], in order, and which of them each is.
+def _narrowed(boxes: Array) -> Array:
+    """Return boxes in half the memory, where their numbers fit."""
+    if boxes.size and int(boxes.min()) >= 0 and int(boxes.max()) <= np.iinfo(np.int32).max:
+        return boxes.astype(np.int32)
+    return boxes
 
-    `np.unique` of rows says the same, but takes many times as long.
-    """
-    order = np.lexsort((right, left))
-    pairs = np.stack([left[order], right[order]], axis=1)
-    new = np.ones(len(pairs), bool)
-    new[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    which = np.empty(len(pairs), np.int64)
-    which[order] = np.cumsum(new) - 1
-    return pairs[new], which
+
+def _only(rows: Array, kept: Array) -> Array:
+    """Return the rows that are kept; no copy of all of them."""
+    found: Array = rows if kept.all() else rows[kept]
+    return found
 
 
 def _apart(intervals: Array) -> Array:
     """Return which intervals (start, extent) to keep so that none overlap: always the one that ends first."""
-    ends = intervals.sum(axis=1)
+    ends = intervals.sum(axis=1, dtype=np.int64)
     if (intervals[1:, 0] >= ends[:-1]).all():  # in order: the usual case
         return np.ones(len(intervals), bool)
     keep = np.zeros(len(intervals), bool)

@@ -32,17 +32,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hwmodel.expansion import executions, tile_bytes
-from hwmodel.footprint import Footprint
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Phase, Program, Schedule, Tensor
+from workloads.traffic import QUEUES_OF_MEMORY, phase_bytes, shortened, tiles_of, touched_bytes
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Which: TypeAlias = tuple[bool, bool, bool]  # of a window: whether it keeps more waves, more tiles; whether it is late
 WINDOWS: tuple[Which, ...] = tuple(
     (waves, tiles, late) for late in (False, True) for tiles in (False, True) for waves in (False, True)
 )
-QUEUES_OF_MEMORY = ("load", "store")
 BUDGET_BYTES = 16 << 20  # assumed: of a phase that is run whole, a tenth to half of a second of the engine
 TILE_BYTES = 4096  # assumed: what a tile costs the engine besides its bytes, as so many more
 LEAST_TILES = 4  # assumed: of a window, in all items of a core, so that buffers are filled again and not only once
@@ -52,7 +50,6 @@ WORTHWHILE = 0.5  # assumed: of a phase that its windows may come to; more saves
 STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
 LATE = 0.5  # assumed: part of a phase that passes before the shared cache is full, beyond which it is run whole
 COLD = 1 / 3  # assumed: part of a phase that touches what is new, below which it matters that the rest is in the cache
-SAMPLE = 256  # assumed: items of which bytes are counted, so that ragged ones give the sum within some percent
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
 
@@ -264,13 +261,13 @@ def _found_in_cache(program: Program, phases: Sequence[Phase], warm: bool) -> tu
 
 
 def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, step_bytes: float | None) -> PhasePlan:
-    tiles, cores = _tiles(phase), machine.spec.cores.count
+    tiles, cores = tiles_of(phase), machine.spec.cores.count
     counts, sums = _loads(phase, cores)
     most, longest = int(counts.max(initial=0)), int(tiles.max(initial=0))
     whole = PhasePlan(Axis(most, most, most), Axis(longest, longest, longest), False, counts, sums)
     if len(tiles) == 0:
         return whole
-    total, moved = float(tiles.sum()), _bytes(program, phase)
+    total, moved = float(tiles.sum()), phase_bytes(program, phase)
     loaded, stored = map(float, moved.sum(axis=1))
     early = _early(program, moved, machine)
     if loaded + stored + TILE_BYTES * total <= budget_bytes or LATE < early < 1:
@@ -291,7 +288,7 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, s
 
 
 def _early(program: Program, moved: Array, machine: Machine) -> float:
-    """Return the part of a phase that passes before the shared cache is full, where it matters; `moved`: `_bytes`."""
+    """Return the part of a phase that passes before the shared cache is full, where it matters; `moved`: its bytes."""
     cache, stored = machine.spec.shared_cache, moved[QUEUES_OF_MEMORY.index("store")].sum()
     if cache is None or stored <= STORES * moved.sum():
         return 1.0
@@ -308,19 +305,9 @@ def _warmed(program: Program, phase: Phase, machine: Machine, found: PhasePlan, 
     if cache is None or np.minimum(moved.sum(axis=0), _sizes(program)).sum() > cache.capacity:
         return found
     first = _wave(phase, cores) == 0
-    touched = [_touched(program, phase, items) for items in (phase.schedule.order[first], phase.schedule.order)]
+    touched = [touched_bytes(program, phase, items) for items in (phase.schedule.order[first], phase.schedule.order)]
     early = touched[1] / max(touched[0] * found.waves.whole, 1)
     return replace(found, early=early, warm=True) if 0 < early < COLD else found
-
-
-def _touched(program: Program, phase: Phase, items: Array) -> int:
-    """Return how many bytes the first tiles of some items touch, at least, without what they touch again."""
-    part = _part(phase, items, 1)
-    footprint = Footprint(program, part)
-    for instruction, _, variables in executions(part, QUEUES.index("load")):
-        if instruction.op is Op.LOAD:
-            footprint.add(instruction.tile, variables)
-    return sum(size for _, size in footprint.distinct_bytes(frozenset()))
 
 
 def _wave(phase: Phase, cores: int) -> Array:
@@ -372,14 +359,7 @@ def _axis(whole: int, short: int, long: int) -> Axis:
 def _loads(phase: Phase, cores: int) -> tuple[Array, Array]:
     """Return the items and the tiles of every core."""
     owner = _owners(phase, cores)
-    return np.bincount(owner, minlength=cores), np.bincount(owner, weights=_tiles(phase), minlength=cores)
-
-
-def _tiles(phase: Phase) -> Array:
-    """Return the tiles of every item; one where a phase has no such column."""
-    if "tiles" not in phase.columns:
-        return np.ones(len(phase.tasks), np.int64)
-    return np.maximum(phase.tasks[:, phase.columns.index("tiles")], 0)
+    return np.bincount(owner, minlength=cores), np.bincount(owner, weights=tiles_of(phase), minlength=cores)
 
 
 def _owners(phase: Phase, cores: int) -> Array:
@@ -391,58 +371,6 @@ def _owners(phase: Phase, cores: int) -> Array:
     else:
         owner[order] = np.repeat(np.arange(len(start) - 1), np.diff(start))
     return owner
-
-
-def _bytes(program: Program, phase: Phase) -> Array:
-    """Return the bytes that a phase loads and stores, float[2, tensors], counting rereads.
-
-    They are counted by a sample of items: first tiles may differ from others.
-    """
-    tiles = _tiles(phase)
-    sample = np.sort(np.random.default_rng(0).choice(len(tiles), min(SAMPLE, len(tiles)), replace=False))
-    several = max(1, int((tiles[sample] > 1).sum()))
-    one, two = (_moved_by(program, phase, sample, kept) for kept in (1, 2))
-    tile = (two - one) / several
-    return np.maximum(0.0, one / len(sample) - tile) * len(tiles) + tile * float(tiles.sum())
-
-
-def _moved_by(program: Program, phase: Phase, items: Array, tiles: int) -> Array:
-    """Return the bytes that some items load and store, int[2, tensors], if they have at most so many tiles."""
-    part = _part(phase, items, tiles)
-    return np.array([_moved(program, part, QUEUES.index(name)) for name in QUEUES_OF_MEMORY])
-
-
-def _part(phase: Phase, items: Array, tiles: int) -> Phase:
-    """Return a phase of some items, with at most so many tiles."""
-    tasks = _shortened(phase, phase.tasks[items], tiles)
-    return replace(phase, tasks=tasks, schedule=Schedule(np.arange(len(tasks), dtype=np.int64), np.zeros(0, np.int64)))
-
-
-def _moved(program: Program, phase: Phase, queue: int) -> Array:
-    """Return the bytes that a queue moves of every tensor."""
-    moved = np.zeros(len(program.tensors), np.int64)
-    for instruction, _, variables in executions(phase, queue):
-        if instruction.op in (Op.LOAD, Op.STORE):
-            tensor = phase.tiles[instruction.tile]["tensor"]
-            moved[tensor] += tile_bytes(program, phase, instruction, variables).sum()
-    return moved
-
-
-def _shortened(phase: Phase, tasks: Array, tiles: int) -> Array:
-    """Return tasks with at most so many tiles: of attention those in full view are left out first, then masked ones."""
-    if "tiles" not in phase.columns:
-        return tasks
-    tasks = tasks.copy()
-    column = phase.columns.index("tiles")
-    left_out = np.maximum(tasks[:, column] - tiles, 0)
-    if "full" in phase.columns:
-        full, edge = phase.columns.index("full"), phase.columns.index("edge")
-        of_full = np.minimum(left_out, tasks[:, full])
-        diagonal = tasks[:, column] - tasks[:, edge] - tasks[:, full]
-        tasks[:, full] -= of_full
-        tasks[:, edge] -= np.maximum(left_out - of_full - diagonal, 0)
-    tasks[:, column] -= left_out
-    return tasks
 
 
 def _cut(phase: Phase, plan: PhasePlan, waves: int, tiles: int) -> Phase:
@@ -464,12 +392,12 @@ def _cut(phase: Phase, plan: PhasePlan, waves: int, tiles: int) -> Phase:
         ]
         kept, start = np.concatenate(shares), _starts(shares)
     numbers = np.arange(len(kept), dtype=np.int64)
-    return replace(phase, tasks=_shortened(phase, phase.tasks[kept], tiles), schedule=Schedule(numbers, start))
+    return replace(phase, tasks=shortened(phase, phase.tasks[kept], tiles), schedule=Schedule(numbers, start))
 
 
 def _longest(phase: Phase, cores: int, count: int) -> tuple[Array, Array]:
     """Return so many of the longest items of every core, in their order, and where those of each core begin."""
-    order, tiles = phase.schedule.order, _tiles(phase)
+    order, tiles = phase.schedule.order, tiles_of(phase)
     owner = _owners(phase, cores)[order]
     by_length = np.lexsort((-tiles[order], owner))  # stable
     place = np.arange(len(order)) - np.searchsorted(owner[by_length], owner[by_length])

@@ -16,6 +16,7 @@ from explorer.asked import query_of
 
 if TYPE_CHECKING:
     from explorer.query import Query
+    from hwmodel.program import Program
     from hwmodel.result import Result
 
 Found = TypeVar("Found")
@@ -162,6 +163,14 @@ def say_engine(machine: Any, name: str, engine: str) -> None:
 
     if engine == "compiled" and (why := left_to_reference(machine)):
         print(f"{name}: simulated by the reference; not known to the engine: {why}", file=sys.stderr)
+
+
+def say_long(program: Program, runs: int) -> None:
+    """Say on stderr how much a program moves where so many runs of it take long, and what answers sooner."""
+    from explorer.long_run import warning
+
+    if line := warning(program, runs):
+        print(f"rowhit: {line}", file=sys.stderr, flush=True)
 
 
 def say_suggestion(query: Query, result: Result) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from explorer.cli.options import Engine, Question, asks, say_engine, say_suggestion, with_what_fits
+from explorer.cli.options import Engine, Question, asks, say_engine, say_long, say_suggestion, with_what_fits
 from explorer.files import require_place, write_atomically
 from explorer.text.json_text import Json, print_json
 
@@ -31,7 +31,7 @@ def run(
 
     if save is not None:
         require_place(save, "--save")
-    query, saved = with_what_fits(question.query(), lambda query: evaluate.saved_run(query, engine))
+    query, saved = with_what_fits(question.query(), lambda query: evaluate.saved_run(query, engine, say_long))
     knobs = programs.knobs(query)
     assert saved.result is not None
     metrics = saved.result.metrics()
@@ -71,7 +71,7 @@ def explain(
             raise ValueError(f"explain {file}: a saved run takes --machine, --set of its numbers, --engine and --json")
         overrides = settings.machine_numbers(settings.parse(",".join(sets))) if sets else ()
         with bar(wanted=not as_json) as progress:
-            found, saved = evaluate.explanation_of(file, machine, overrides, engine, progress)
+            found, saved = evaluate.explanation_of(file, machine, overrides, engine, progress, say_long)
         title = f"{saved.title}\n{tables.knobs_line(saved.settings)}"
         ran = saved.program and path and evaluate.recorded(saved.program, programs.machine_of(machine, overrides))
         _say_explanation(found, ran or None, title, as_json)
@@ -79,7 +79,9 @@ def explain(
     if not question.kernel:
         raise ValueError("explain: give --kernel, or a file that `rowhit run --save` wrote")
     with bar(wanted=not as_json) as progress:
-        query, found = with_what_fits(question.query(), lambda query: evaluate.explanation(query, engine, progress))
+        query, found = with_what_fits(
+            question.query(), lambda query: evaluate.explanation(query, engine, progress, say_long)
+        )
         ran = evaluate.timeline(query) if path else None
     say_engine(programs.machine_of(query.machine, query.machine_overrides), query.machine, engine)
     say_suggestion(query, found.result)

@@ -239,3 +239,14 @@ def test_records_side_by_side_share_no_byte() -> None:
     ]
     assert not any(_may_share(one, other) for one in tensors for other in tensors if one is not other)
     assert _may_share(tensors[0], replace(tensors[1], base_bytes=767))
+
+
+def test_of_many_boxes_some_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = machine_of("multicast")
+    program = product(machine)
+    whole = lower_bound(program, machine).bursts["load"]
+    bursts = []
+    for most in (0, 4, 1 << 23):
+        monkeypatch.setattr(footprint, "MOST_BOXES", most)
+        bursts.append(lower_bound(program, machine).bursts["load"])
+    assert bursts[0] == 0 < bursts[1] < bursts[2] == whole

@@ -14,6 +14,7 @@ from hwmodel.program import QUEUES, Schedule
 from hwmodel.spec import load_machine
 from workloads import windows
 from workloads.kernels import KERNELS, decode_attention, elementwise, gemm, prefill_attention
+from workloads.traffic import QUEUES_OF_MEMORY, phase_bytes, queue_bytes, shortened, tiles_of
 from workloads.windows import WINDOWS, Axis, PhasePlan, plan
 
 LATE = WINDOWS[4]
@@ -197,7 +198,7 @@ def test_of_items_of_unequal_length_the_busiest_core_counts(program: Any) -> Non
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_items_may_come_the_longest_last(dynamic: bool) -> None:
     phase = CAUSAL.phases[0]
-    share = np.argsort(windows._tiles(phase), kind="stable")
+    share = np.argsort(tiles_of(phase), kind="stable")
     shares = [share[core::CORES] for core in range(CORES)]
     start = np.cumsum([0, *map(len, shares)])
     schedule = Schedule(share, np.zeros(0, np.int64)) if dynamic else Schedule(np.concatenate(shares), start)
@@ -209,9 +210,9 @@ def test_items_may_come_the_longest_last(dynamic: bool) -> None:
 
 def test_a_phase_whose_windows_cannot_tell_items_from_tiles_is_run_whole() -> None:
     phase = WIDE_DIAGONAL.phases[0]
-    tiles = windows._tiles(phase)
+    tiles = tiles_of(phase)
     longest = phase.tasks[[tiles.argmax()]]
-    tasks = np.concatenate([longest, np.repeat(windows._shortened(phase, longest, 1), 200, axis=0)])
+    tasks = np.concatenate([longest, np.repeat(shortened(phase, longest, 1), 200, axis=0)])
     order = np.arange(len(tasks), dtype=np.int64)
     start = np.array([0, 1] + [len(tasks)] * (CORES - 1))  # one core has a long item only, another all the short ones
     uneven = replace(phase, tasks=tasks, schedule=Schedule(order, start))
@@ -234,7 +235,7 @@ def test_a_late_window_of_a_stream_that_overflows_the_cache_writes_back_what_it_
     window = found.window(LATE)
     assert window.earlier_stores == 0.5
     cache = simulate(window, MACHINE).levels["shared cache"]
-    assert cache.stored == windows._moved(window, window.phases[0], QUEUES.index("store")).sum()
+    assert cache.stored == queue_bytes(window, window.phases[0], QUEUES.index("store")).sum()
     assert cache.stored < cache.dirty / 10  # far less than what an empty cache would keep back
     assert cache.written_back == pytest.approx(cache.stored, rel=0.2)
 
@@ -244,8 +245,8 @@ def test_bytes_that_are_read_again_fill_no_cache() -> None:
     problem = gemm.Problem(8192, 2048, 64, "bf16")  # with its result two thirds of the cache
     program = compiled("gemm", problem, gemm.Knobs(order="grouped"))
     phase = program.phases[0]
-    moved = windows._bytes(program, phase)
-    exact = [windows._moved(program, phase, QUEUES.index(name)).sum() for name in windows.QUEUES_OF_MEMORY]
+    moved = phase_bytes(program, phase)
+    exact = [queue_bytes(program, phase, QUEUES.index(name)).sum() for name in QUEUES_OF_MEMORY]
     assert moved.sum(axis=1) == pytest.approx(exact, rel=0.02)
     assert moved.sum() > MACHINE.spec.shared_cache.capacity > sum(tensor.size_bytes for tensor in program.tensors)
     (found,) = plan(program, MACHINE, 1 << 20).phases
