@@ -46,6 +46,7 @@ FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
 FEW_WIDE_N, MANY = (256, 512, 1024), 8
 FEW_LONG_K = (1024, *FEW_K)
 FEW_LONGEST_K = (8192, 4096, 2048, *FEW_LONG_K)  # of weights that are multiplied as they come
+WITHOUT_SCALES = ("bf16", "fp16", "fp32")
 CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
 
@@ -212,7 +213,11 @@ def _stages(form: Form, tile_m: int, tile_n: int, tile_k: int, machine: Machine)
     if form.block:  # scales in tiles of 128 rows, and operands in 16 bits where no unit applies them
         per_stage += (-(-tile_m // 128) + -(-tile_n // 128)) * 128 * tile_k // form.block
         room -= 0 if getattr(cores.matrix, form.rate) else 2 * (tile_m + tile_n) * tile_k
-    return min(MOST_STAGES, int(room // per_stage)) if room > 0 else 0
+    found = min(MOST_STAGES, int(room // per_stage)) if room > 0 else 0
+    if found < 2 and form.loads == 2 and not form.widened_bytes and form.rate in WITHOUT_SCALES:
+        two = (tile_m * form.bits[0] + tile_n * form.bits[1]) * tile_k // 4
+        return 2 if out + two <= cores.sram.capacity else found  # nothing else lies there
+    return found
 
 
 def _estimate(form: Form, problem: Any, cut: Cut, roof: Roof, channels: list[Channels]) -> float:

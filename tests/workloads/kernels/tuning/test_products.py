@@ -167,3 +167,11 @@ def test_few_rows_find_tiles_for_a_small_scratchpad() -> None:
 def test_a_problem_of_another_template_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^no product: workloads\.kernels\.norm"):
         products.form_of(KERNELS["rms-norm"].shape(None, None, {"rows": 4, "columns": 64}))
+
+
+def test_two_stages_that_fill_a_scratchpad_to_the_byte_are_taken_where_no_scales_lie_there() -> None:
+    """64 KiB: twice 64 x 64 of a and 128 x 64 of b, and 64 x 128 of the result."""
+    problem = gemm.Problem(4096, 4096, 4096, "bf16")
+    knobs = KERNELS["gemm"].suggested(problem, MI300X)
+    assert (knobs.tile_m * knobs.tile_n, knobs.tile_k, knobs.stages) == (64 * 128, 64, 2)
+    assert KERNELS["gemm"].compile(problem, knobs, MI300X, 0).phases[0].split_bytes(True)[0] == 64 << 10
