@@ -23,7 +23,7 @@ from layouts import Layout, is_injective
 Array = np.ndarray[Any, Any]
 Mode: TypeAlias = tuple[int, int]  # extent, stride in bytes
 DIRECT = NONE  # instead of an index tensor
-MOST_PIECES = 1 << 22  # assumed: of one instruction; they take some 500 MB
+MOST_PIECES = 1 << 22  # assumed: of one kind of access, some 500 MB; what is beyond does not count
 MOST_BOXES = 1 << 23  # assumed: of one kind of access, some 2 GB and ten seconds; what is beyond does not count
 
 
@@ -49,6 +49,7 @@ class Footprint:
         self._repeated: dict[int, bool] = {}
         self._boxes: dict[Access, list[Array]] = {}  # int32 or int64[n, axes, (start, extent)]
         self._seen: dict[Access, int] = {}  # how many boxes were looked at
+        self._pieces: dict[Access, int] = {}  # how many pieces of pages they were cut into
 
     @property
     def tensors(self) -> set[int]:
@@ -78,7 +79,7 @@ class Footprint:
             boxes += map(_narrowed, self._looked_up(box, _values(index_start, variables), access))
 
     def _looked_up(self, boxes: Array, first: Array, access: Access) -> list[Array]:
-        """Return the boxes along one axis of positions in all pages; none if there are too many.
+        """Return the boxes along one axis of positions in all pages, as long as there are not too many.
 
         `boxes` int64[n, axes, 2] begin at the entries `first` of the index tensor.
         """
@@ -90,7 +91,12 @@ class Footprint:
             if not self._repeats(access.table):
                 return [boxes]
         boxes = _distinct_boxes(boxes)
-        if len(boxes) and int(_pages(boxes[:, position], page_size)[1].sum()) > MOST_PIECES:
+        if len(boxes):
+            pieces = self._pieces.get(access, 0) + np.cumsum(_pages(boxes[:, position], page_size)[1])
+            boxes = boxes[pieces <= MOST_PIECES]
+            if len(boxes):
+                self._pieces[access] = int(pieces[len(boxes) - 1])
+        if not len(boxes):
             return []
         pages = self._program.tensors[access.table].values
         assert pages is not None  # tiles name index tensors only

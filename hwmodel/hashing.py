@@ -23,6 +23,7 @@ from layouts.irreducible import irreducible, reciprocal, remainder, weights
 
 DENSE = 5 / 4  # of a power of two: from there on polynomials have enough terms; x^7 + x + 1 leaves more pitches uneven
 BYTES, VALUES = 8, 256  # of a number, and of a byte
+LATER = 5  # weights that another hash of as many places leaves out
 # Of a hash: the power of two in the places, and the odd factor; two tables [byte][value] of what they are turned by
 POWER, ODD, REMAINDERS = range(3)
 WEIGHTS = REMAINDERS + BYTES * VALUES
@@ -61,7 +62,8 @@ def place_of(h: Row, number: int, places: int) -> int:
 def hash_of(places: int, *, other: bool = False) -> Array:
     """Return the hash that deals numbers to so many places, for `place_of`; int64, not to be written.
 
-    `other`: another one, so that numbers which meet in one part in the other. Who hands on its address must keep it.
+    `other`: another one, so that numbers which meet in one part in the other; of 1, 2 and 4 places there is one alone.
+    Who hands on its address must keep it.
     """
     power = places & -places
     degree, odd = power.bit_length() - 1, places // power
@@ -69,7 +71,8 @@ def hash_of(places: int, *, other: bool = False) -> Array:
     if other:
         polynomial = reciprocal(polynomial)
     bits = [remainder(1 << (degree + bit), polynomial) for bit in range(8 * BYTES)]
-    tables = _table(np.array(bits), np.bitwise_xor), _table(np.array(weights(odd, 8 * BYTES)), np.add)
+    added = weights(odd, 8 * BYTES + LATER)[LATER if other else 0 :][: 8 * BYTES]
+    tables = _table(np.array(bits), np.bitwise_xor), _table(np.array(added), np.add)
     made = np.concatenate([[power, odd], *tables]).astype(np.int64)
     made.flags.writeable = False
     return made

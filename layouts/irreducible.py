@@ -16,6 +16,7 @@ Not modelled: hashes that differ between regions of memory, and tables in place 
 
 from collections.abc import Sequence
 from functools import cache
+from math import gcd
 
 from layouts.address_fields import FIELDS, Bit, Digit, Hash, Turn
 
@@ -90,14 +91,15 @@ def _turns(field: int, size: int, sources: Sequence[Bit]) -> list[Turn]:
 def weights(modulus: int, count: int) -> list[int]:
     """Return the first numbers of a recurrence modulo a number, from 0 and 1 on, without the 0.
 
-    Of a small modulus the recurrence with the longest period; of a large one the first whose period is as long.
+    Of a small modulus the recurrence with the longest period; of a large one the first that can be run backwards, so
+    that 0 and 1 come again, and whose period is as long.
     """
     if modulus <= LARGE:
         _, minus_a, minus_b = max((_period(a, b, modulus), -a, -b) for a in range(modulus) for b in range(modulus))
         a, b = -minus_a, -minus_b
     else:
         pairs = ((a, b) for a in range(1, modulus) for b in range(1, modulus))
-        a, b = next((a, b) for a, b in pairs if not 0 < _period(a, b, modulus, count) < count)
+        a, b = next((a, b) for a, b in pairs if gcd(b, modulus) == 1 and not 0 < _period(a, b, modulus, count) < count)
     found = [0, 1]
     while len(found) <= count:
         found.append((a * found[-1] + b * found[-2]) % modulus)

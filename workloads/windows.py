@@ -16,11 +16,11 @@ short to fill a shared cache. A phase that stores much, and touches more bytes t
 kinds: early ones find it as the phase does, late ones full of an older stream (`Program.earlier_stores`) and none of
 their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
 room for passes early; where this is most of the phase, it is run whole. A phase whose tensors the cache has room for,
-and whose first items touch most of them, has late windows, too, which find what they load there: items pass early as
-long as what they touch is new. Touched bytes are counted by tensor, no more than it has; loads of a part of it again
-and again count as loads of all of it. What windows cannot see: what else changes on the way, such as the reuse of tiles
-that came long before, or cores that begin in step, with their requests in the same open rows, and fall out of step
-later, so that memory serves all of them more slowly.
+and whose first items touch much of them, has late windows, too, which find what they load there: items pass early as
+long as what they touch is new; not so beside a phase that stores much. Touched bytes are counted by tensor, no more
+than it has; loads of a part of it again and again count as loads of all of it. What windows cannot see: what else
+changes on the way, such as the reuse of tiles that came long before, or cores that begin in step, with their requests
+in the same open rows, and fall out of step later, so that memory serves all of them more slowly.
 """
 
 from __future__ import annotations
@@ -236,9 +236,24 @@ def plan(
     """
     sizes = budget_bytes, step_bytes
     phases = tuple(_plan(program, phase, machine, *sizes) for phase in program.phases)
-    if any(phase.early < 1 and not phase.warm for phase in phases):
+    of_stores = any(phase.early < 1 and not phase.warm for phase in phases)
+    if of_stores or not _fit_together(program, phases, machine):
         phases = tuple(replace(phase, early=1.0, warm=False) if phase.warm else phase for phase in phases)
     return Plan(program, phases)
+
+
+def _fit_together(program: Program, phases: Sequence[PhasePlan], machine: Machine) -> bool:
+    """Return whether all that late windows find in the cache fits it."""
+    warm = [phase for phase, plan in zip(program.phases, phases, strict=True) if plan.warm]
+    held, cache = sum(program.tensors[number].size_bytes for number in _loaded(warm)), machine.spec.shared_cache
+    return cache is None or held <= cache.capacity
+
+
+def _loaded(phases: Sequence[Phase]) -> set[int]:
+    """Return the numbers of the tensors that some phases load."""
+    loads = [(phase, phase.queues[QUEUES.index("load")]) for phase in phases]
+    tiles = [phase.tiles["tensor"][stream["tile"][stream["op"] == Op.LOAD]] for phase, stream in loads]
+    return {number for numbers in tiles for number in numbers.tolist()}
 
 
 def _found_in_cache(program: Program, phases: Sequence[Phase], warm: bool) -> tuple[Tensor, ...]:
@@ -246,11 +261,7 @@ def _found_in_cache(program: Program, phases: Sequence[Phase], warm: bool) -> tu
 
     `warm`: all of these.
     """
-    loads = QUEUES.index("load")
-    loaded: set[int] = set()
-    for phase in phases:
-        stream = phase.queues[loads]
-        loaded.update(phase.tiles["tensor"][stream["tile"][stream["op"] == Op.LOAD]].tolist())
+    loaded = _loaded(phases)
     found = []
     for number, tensor in enumerate(program.tensors):
         if number in loaded:
@@ -304,6 +315,9 @@ def _warmed(program: Program, phase: Phase, machine: Machine, found: PhasePlan, 
     cache, cores = machine.spec.shared_cache, machine.spec.cores.count
     if cache is None or np.minimum(moved.sum(axis=0), _sizes(program)).sum() > cache.capacity:
         return found
+    loaded = [tensor for tensor, size in zip(program.tensors, moved[0], strict=True) if size]
+    if all(tensor.resident == "cache" for tensor in loaded):
+        return found  # from the first window on
     first = _wave(phase, cores) == 0
     touched = [touched_bytes(program, phase, items) for items in (phase.schedule.order[first], phase.schedule.order)]
     early = touched[1] / max(touched[0] * found.waves.whole, 1)

@@ -146,15 +146,18 @@ def with_what_fits(query: Query, ask: Callable[[Query], Found]) -> tuple[Query, 
 def say_format(model: str, kernel: str) -> None:
     """Say on stderr where a kernel takes the weights of experts in 16 bits that the model stores in fewer."""
     from explorer.programs import kernel_of
+    from workloads.layers.formats import SIXTEEN, formats_of
     from workloads.model import load_model
+    from workloads.model.feed_forward import Experts
 
-    stored = load_model(model).quantisation
-    if stored is not None and "format" in kernel_of(kernel).optional:
-        dtype = stored.experts_dtype or stored.dtype
-        print(
-            f"{model}: experts are stored as {dtype} and taken in 16 bits; --size format=NAME takes others",
-            file=sys.stderr,
-        )
+    if "format" not in kernel_of(kernel).optional:
+        return
+    found = load_model(model)
+    routed = {number for number, layer in enumerate(found.layers) if isinstance(layer.feed_forward, Experts)}
+    stored = {formats.experts for formats, layers in formats_of(found).items() if routed & set(layers)} - {SIXTEEN}
+    for weights in sorted(stored, key=str):
+        here = f"{model}: experts are stored as {weights.text} and taken in 16 bits"
+        print(f"{here}; --size format=NAME takes others", file=sys.stderr)
 
 
 def say_engine(machine: Any, name: str, engine: str) -> None:

@@ -192,7 +192,9 @@ class Table:
             for cell, found, same in zip(self.cells[1:], numbers[1:], self.same[1:], strict=True)
         ]
         baseline = with_nulls(nested(numbers[0]))
-        about = [_about(answer) for cell in self.cells for answer in cell.answers or (None,)]
+        about = [
+            _about(answer) for cell in self.cells for answer in cell.answers or (None,) * max(1, len(self.goal.names))
+        ]
         return {"fidelity": self.fidelity, "baseline": baseline, "variants": variants, "answers": about}
 
     def __str__(self) -> str:

@@ -135,9 +135,12 @@ def test_pages_that_sequences_share_count_once_in_the_bound(shared: int) -> None
     assert bound.bursts["load"] * machine.burst_bytes == tokens * 2 * 2 * 64 * 2  # K and V of two heads, nothing else
 
 
-def test_more_pieces_than_there_is_room_for_count_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_beyond_those_there_is_room_for_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = machine_of("large cache")
+    whole = lower_bound(shared_decode(machine), machine).bursts["load"]
     monkeypatch.setattr(footprint, "MOST_PIECES", 40)
+    assert 0 < lower_bound(shared_decode(machine), machine).bursts["load"] < whole
+    monkeypatch.setattr(footprint, "MOST_PIECES", 0)
     assert lower_bound(shared_decode(machine), machine).bursts["load"] == 0
     assert lower_bound(shared_decode(machine, shared=0), machine).bursts["load"] > 0  # there are no pieces
 

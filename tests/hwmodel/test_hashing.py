@@ -37,6 +37,12 @@ def test_lines_in_a_row_lie_in_every_place_once(places: int, round_: int, other:
     assert sorted(deal(row, places, other=other)) == list(range(places))
 
 
+@pytest.mark.parametrize("places", [3, 5, 8, 24, 63, 80, 504, 1024])
+def test_the_other_hash_of_as_many_places_is_another_one(places: int) -> None:
+    lines = np.arange(64) * (places * 7 + 1)
+    assert deal(lines, places).tolist() != deal(lines, places, other=True).tolist()
+
+
 @given(degree=st.integers(0, 9), shift=st.integers(0, 20), round_=st.integers(0, 2**10))
 def test_lines_a_power_of_two_apart_lie_in_every_place_once(degree: int, shift: int, round_: int) -> None:
     places = 1 << degree

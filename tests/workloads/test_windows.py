@@ -284,7 +284,8 @@ def test_late_windows_find_in_a_large_cache_what_the_first_items_have_touched() 
     """With cold windows alone 40 % slower: each of their items waits for what only the first ones wait for."""
     machine = Machine(load_machine("mi300x"))
     problem = gemm.Problem(4096, 4096, 1024, "bf16")
-    program = KERNELS["gemm"].compile(problem, KERNELS["gemm"].suggested(problem, machine), machine, 0)
+    knobs = gemm.Knobs(tile_m=64, tile_n=64, order="grouped")
+    program = KERNELS["gemm"].compile(problem, knobs, machine, 0)
     found = plan(program, machine)
     assert found.is_warm
     assert found.phases[0].early < windows.COLD
@@ -292,3 +293,30 @@ def test_late_windows_find_in_a_large_cache_what_the_first_items_have_touched() 
     times = {w: [phase.fs for phase in simulate(found.window(w), machine).phases] for w in found.windows}
     exact = sum(phase.fs for phase in simulate(program, machine).phases)
     assert found.time(times) == pytest.approx(exact, rel=0.1)
+
+
+def test_what_lies_in_the_cache_from_the_start_needs_no_late_windows() -> None:
+    machine = Machine(load_machine("mi300x"))
+    problem = gemm.Problem(4096, 4096, 1024, "bf16")
+    knobs = gemm.Knobs(tile_m=64, tile_n=64, order="grouped")
+    program = KERNELS["gemm"].compile(problem, knobs, machine, 0)
+    there = replace(program, tensors=tuple(replace(tensor, resident="cache") for tensor in program.tensors))
+    found = plan(there, machine)
+    assert not found.is_warm
+    hashes = [found.window(which).hash for which in found.windows]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_late_windows_hold_no_more_than_the_cache_has_room_for() -> None:
+    machine = Machine(load_machine("mi300x"))
+    kernel = KERNELS["moe"]
+    sizes = {"tokens": 2048, "experts": 2, "topk": 1, "inter": 5120, "hidden": 4096}
+    problem = kernel.shape(None, None, sizes)
+    program = kernel.compile(
+        problem, kernel.Knobs(tile_m=64, tile_n=64, tile_k=64, stages=2, tile_columns=512), machine, 0
+    )
+    found = plan(program, machine)
+    assert machine.spec.shared_cache is not None
+    for which in found.windows:
+        held = sum(t.size_bytes for t in found.window(which).tensors if t.resident == "cache")
+        assert held <= machine.spec.shared_cache.capacity

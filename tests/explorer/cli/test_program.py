@@ -114,6 +114,6 @@ def test_set_knobs_that_do_not_fit_say_what_suggest_takes_where_that_fits(rowhit
 
 def test_experts_that_a_model_stores_in_fewer_bits_are_named_where_no_format_is(rowhit: Rowhit, tmp_path: Path) -> None:
     moe = ("program", "--machine", "h100-sxm", "--kernel", "moe", "--model", "gpt-oss-20b", "--size", "tokens=4")
-    said = "gpt-oss-20b: experts are stored as fp4_e2m1 and taken in 16 bits; --size format=NAME takes others\n"
+    said = "gpt-oss-20b: experts are stored as mxfp4 and taken in 16 bits; --size format=NAME takes others\n"
     assert rowhit(*moe, cwd=tmp_path).stderr == said
     assert rowhit(*moe, "--size", "format=w4a16-mxfp4", cwd=tmp_path).stderr == ""

@@ -13,8 +13,10 @@ from hwmodel.spec import load_machine
 from workloads.kernels import KERNELS, Kernel, gemm, norm
 from workloads.kernels.base import shrinking
 from workloads.layers.setting import Setting
+from workloads.layers.softmax import softmax_steps
 from workloads.layers.steps import layer_steps
 from workloads.model import load_model
+from workloads.model.attention import SoftmaxAttention
 from workloads.model.feed_forward import Dense
 from workloads.model.linear import LinearAttention
 from workloads.model.model import Layer
@@ -349,3 +351,22 @@ def test_attention_of_a_step_has_the_knobs_that_are_suggested(machine: str) -> N
         steps = model_steps(load_model("llama-3.1-8b"), work, on)
         step = next(step for step in steps if step.kernel.endswith("attention"))
         assert step.knobs == KERNELS[step.kernel].suggested(step.problem, on)
+
+
+@pytest.mark.parametrize(
+    ("machine", "heads", "dim", "work"),
+    [
+        ("t4", (8, 1), 256, (512, 512)),
+        ("mi300x", (16, 8), 256, (512, 512)),
+        ("mi300a", (16, 8), 256, (2048, 8)),
+        ("l4", (32, 8), 128, (8192, 16)),
+        ("v100-pcie", (64, 8), 128, (2048, 8)),
+    ],
+)
+def test_attention_finds_room_in_small_scratchpads(
+    machine: str, heads: tuple[int, int], dim: int, work: tuple[int, int]
+) -> None:
+    """Long heads, and drafts whose rows a decode step takes together."""
+    attention = SoftmaxAttention(1024, *heads, dim, dim)
+    setting = Setting(of([work] * 2), 1, "bf16", Machine(load_machine(machine)))
+    assert any(step.kernel.endswith("attention") for step in softmax_steps(attention, setting))

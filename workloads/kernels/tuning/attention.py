@@ -32,6 +32,7 @@ LATENT_TILES = (16, 32, 64)  # likewise, of a latent cache
 ROWS = (32, 64, 128, 192)  # of a tile of queries
 LATENT_ROWS = (16, 32, 64, 128)  # likewise, of latent attention
 TILE_KNOBS = ("tile", "tile_q", "tile_kv", "head_tile")
+KINDS = ("pipeline", "packing")
 LARGE = (256, 512, 1024)  # more of each, where no cache is shared
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
 STRIP = 8  # rows of a latent attention's result that are stored at a time
@@ -41,13 +42,19 @@ TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that la
 
 
 def candidates(ranking: Callable[..., tuple[Choice, ...]], problem: Any, machine: Machine) -> Iterator[Any]:
-    """Yield knobs to try, the most promising first; behind them smaller and smaller ones, where nothing else fits."""
-    choices = ranking(problem, machine)
-    yield from (choice.knobs for choice in choices)
-    least = min(choices, key=lambda choice: sum(getattr(choice.knobs, name, 0) for name in TILE_KNOBS)).knobs
-    small = [least, replace(least, strip=1)] if hasattr(least, "strip") else [least]
-    for knobs in small:
-        yield from shrinking(knobs)
+    """Yield knobs to try, the most promising first; behind them smaller and smaller ones of every kind.
+
+    Kinds differ in what else lies in the scratchpad: parts of sequences, two tiles of queries that take turns, groups.
+    """
+    choices = [choice.knobs for choice in ranking(problem, machine)]
+    yield from choices
+    by_tiles = sorted(choices, key=lambda knobs: sum(getattr(knobs, name, 0) for name in TILE_KNOBS))
+    least: dict[tuple[Any, ...], Any] = {}
+    for knobs in by_tiles:
+        least.setdefault((knobs.split_tokens > 0, *(getattr(knobs, name, "") for name in KINDS)), knobs)
+    for knobs in least.values():
+        for small in [knobs, replace(knobs, strip=1)] if hasattr(knobs, "strip") else [knobs]:
+            yield from shrinking(small)
 
 
 def decode(p: decode_attention.Problem, machine: Machine, **given: Any) -> tuple[Choice, ...]:
