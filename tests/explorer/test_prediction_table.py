@@ -117,6 +117,7 @@ def test_a_second_schedule_is_simulated_only_where_its_estimate_is_close(
     assert len(tried) == simulated
 
 
+@pytest.mark.slow
 def test_of_schedules_that_are_cut_alike_the_better_one_is_taken_by_the_first_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

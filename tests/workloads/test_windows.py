@@ -89,6 +89,7 @@ def test_windows_tell_the_time_of_the_whole_within_a_few_percent(program: Any, c
     assert time == pytest.approx(whole(program), rel=within)
 
 
+@pytest.mark.slow
 def test_windows_of_a_step_tell_the_time_where_few_cores_move_little_in_the_shortest_ones() -> None:
     machine = Machine(load_machine("npu-hbm3"))
     problem = decode_attention.Problem(32, 8, 128, "bf16", (8192,) * 16)

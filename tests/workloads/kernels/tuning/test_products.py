@@ -98,6 +98,7 @@ def test_few_rows_split_k_where_cores_would_be_idle() -> None:
     assert narrow.split_k > 1
 
 
+@pytest.mark.slow
 def test_without_a_shared_cache_one_row_takes_no_longer_than_two() -> None:
     kernel, times = KERNELS["gemv"], []
     for rows in (1, 2):
@@ -121,6 +122,7 @@ def finer_than(knobs: gemv.Knobs) -> list[gemv.Knobs]:
     return [replace(knobs, **{name: half}) for name, half in halves.items() if half >= least[name]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", [H100, NPU, MI300X, B200], ids=lambda machine: machine.spec.name)
 def test_few_rows_are_not_cut_so_that_finer_tiles_would_be_faster(machine: Machine) -> None:
     compared = 0
