@@ -329,8 +329,13 @@ def _wave(phase: Phase, cores: int) -> Array:
     owner = _owners(phase, cores)[phase.schedule.order]
     by_core = np.argsort(owner, kind="stable")
     wave = np.empty(len(owner), np.int64)
-    wave[by_core] = np.arange(len(owner)) - np.searchsorted(owner[by_core], owner[by_core])
+    wave[by_core] = _place_within(owner[by_core])
     return wave
+
+
+def _place_within(owner: Array) -> Array:
+    """Return how many of the same owner come before each of some in the order of their owners."""
+    return np.arange(len(owner)) - np.searchsorted(owner, owner)
 
 
 def _sizes(program: Program) -> list[int]:
@@ -414,8 +419,7 @@ def _longest(phase: Phase, cores: int, count: int) -> tuple[Array, Array]:
     order, tiles = phase.schedule.order, tiles_of(phase)
     owner = _owners(phase, cores)[order]
     by_length = np.lexsort((-tiles[order], owner))  # stable
-    place = np.arange(len(order)) - np.searchsorted(owner[by_length], owner[by_length])
-    chosen = np.sort(by_length[place < count])
+    chosen = np.sort(by_length[_place_within(owner[by_length]) < count])
     kept = order[chosen]
     if phase.schedule.dynamic:
         return kept, phase.schedule.start

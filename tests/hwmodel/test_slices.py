@@ -32,7 +32,7 @@ def test_a_run_passes_when_its_bursts_pass_one_by_one(
 def test_slices_keep_their_hash_when_nobody_else_does() -> None:
     kept = Slices(80, 128, BURST, 10**12)
     hash_of.cache_clear()
-    others = [np.full(5000, 7, np.int64) for _ in range(50)]  # take the memory that may have been let go
+    others = [np.full(len(hash_of(96)), 7, np.int64) for _ in range(50)]  # take the memory that may have been let go
     addresses = np.arange(100_000, 100_400) * BURST
     assert kept.serve(addresses, 0, 400, 0) == Slices(80, 128, BURST, 10**12).serve(addresses, 0, 400, 0)
     assert len(others) == 50
