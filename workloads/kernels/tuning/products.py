@@ -46,7 +46,7 @@ FEW_N, FEW_K, FEW_STAGES = (32, 64, 128), (512, 256, 128), 4
 FEW_WIDE_N, MANY = (256, 512, 1024), 8
 FEW_LONG_K = (1024, *FEW_K)
 FEW_LONGEST_K = (8192, 4096, 2048, *FEW_LONG_K)  # of weights that are multiplied as they come
-WITHOUT_SCALES = ("bf16", "fp16", "fp32")
+WITHOUT_SCALES = ("bf16", "fp16", "fp32")  # types whose results are rounded without scales in the scratchpad
 CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
 
