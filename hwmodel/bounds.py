@@ -33,6 +33,7 @@ from hwmodel.machine import Machine
 from hwmodel.operands import Operands, UnitCost
 from hwmodel.placed_bursts import asked, placed_fs
 from hwmodel.program import QUEUES, Op, Phase, Program, Tensor
+from hwmodel.vector import costed
 
 Array = np.ndarray[Any, Any]
 DEPENDENCIES = "dependencies"  # beside the resources: what waits for what
@@ -154,7 +155,7 @@ def _work(program: Program, phase: Phase, machine: Machine, operands: Operands, 
             add_by(work.moved_bytes, task, size)
             add_by(work.bursts, task, -(-size // machine.burst_bytes))
         else:
-            sizes = np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
+            sizes = np.stack([evaluate(phase, size, variables) for size in costed(instruction)], axis=1)
             for total, cost in ((work.busy_fs, _alone_fs), (work.sram_fs, _sram_fs)):
                 add_by(total, task, per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s))))
     return work, which

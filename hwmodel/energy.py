@@ -24,7 +24,7 @@ from hwmodel.expansion import alike, counted, depends_on_running, evaluate, exec
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Buffer, Instruction, Op, Phase, Program
 from hwmodel.spec import EnergySpec, MacEnergySpec
-from hwmodel.vector import OPERATIONS, Work
+from hwmodel.vector import OPERATIONS, Work, costed
 
 Array = np.ndarray[Any, Any]
 UW_FS_PER_FJ = 10**6
@@ -224,4 +224,4 @@ def _operands(phase: Phase, instruction: Instruction) -> list[Buffer]:
 
 
 def _sizes(phase: Phase, instruction: Instruction, variables: Array) -> Array:
-    return np.stack([evaluate(phase, size, variables) for size in instruction.sizes], axis=1)
+    return np.stack([evaluate(phase, size, variables) for size in costed(instruction)], axis=1)

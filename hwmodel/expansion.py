@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.program import NONE, Expression, Instruction, Op, Phase, Program
+from hwmodel.vector import costed
 
 Array = np.ndarray[Any, Any]
 MAX_KEY = 2.0**62  # numbers beyond it may not fit 64 bits
@@ -34,13 +35,13 @@ def executions(phase: Phase, queue: int, tasks: Array | None = None) -> Iterator
 
 
 def alike(phase: Phase, queue: int) -> tuple[Array, Array]:
-    """Return tasks that stand for all in a queue's sizes and trips, and for every task which of them it is like.
+    """Return tasks that stand for all in a queue's costs and trips, and for every task which of them it is like.
 
     int64[kinds, columns], int64[tasks]. Whether matmuls accumulate is counted among the sizes.
     """
     read: set[Expression] = set()
     for instruction in phase.decoded[queue]:
-        read.update(instruction.sizes)
+        read.update(costed(instruction))
         if instruction.accumulate is not None:
             read.add(instruction.accumulate)
         if instruction.op in (Op.LOAD, Op.STORE):

@@ -19,6 +19,7 @@ from hwmodel.result import Ledger, SramUse, Traffic
 from hwmodel.runs import RUN_WORDS, Array, tie
 from hwmodel.sram_access import NOTHING
 from hwmodel.units import transfer_fs
+from hwmodel.vector import costed
 
 # assumed: more than any machine has; tables have room for all of them
 MOST_OUTSTANDING, MOST_PAGES, MOST_BURSTS = 1024, 4096, 1 << 26
@@ -202,7 +203,7 @@ class PhaseRun:
         instruction, variables = self._instruction(number)
         key, kind = self.scalars[k.KEY :], number % k.QUEUES_PER_CORE
         if status == k.OPERATION_COST:
-            found = self._operands.cost(instruction, tuple([size(variables) for size in instruction.sizes]))
+            found = self._operands.cost(instruction, tuple([size(variables) for size in costed(instruction)]))
             self._operation_costs.add(key, kind, found, [found.useful_fs, found.sram_fs, found.alone_fs, 0])
         else:
             region = self._regions.region(instruction.tile, variables)

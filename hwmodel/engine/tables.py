@@ -9,9 +9,10 @@ import numpy as np
 
 from hwmodel.dma import Leaves
 from hwmodel.engine import state as k
-from hwmodel.limits import MAX_AXES, MAX_SIGNALS, MAX_SIZES, MAX_WAITS
+from hwmodel.limits import MAX_AXES, MAX_SIGNALS, MAX_WAITS
 from hwmodel.program import NONE, Op, Phase, Program, task_lists, variable_count
 from hwmodel.runs import Array
+from hwmodel.vector import costed
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,15 @@ def instruction_table(phase: Phase) -> tuple[Array, list[int]]:
     """Return the instructions of all queues, and where each queue's begin; the last entry is how many there are."""
     first = np.cumsum([0, *map(len, phase.queues)]).tolist()
     rows = np.full((first[-1], k.INSTRUCTION_FIELDS), NONE, np.int64)
-    for stream, at in zip(phase.queues, first, strict=False):
-        for row, instruction in zip(rows[at:], stream, strict=False):
+    for stream, decoded, at in zip(phase.queues, phase.decoded, first, strict=False):
+        for row, instruction, known in zip(rows[at:], stream, decoded, strict=False):
             op = int(instruction["op"])
             row[k.OP] = op
             row[k.WAIT_COUNTER : k.WAIT_COUNTER + MAX_WAITS] = instruction["wait_counter"]
             row[k.WAIT_VALUE : k.WAIT_VALUE + MAX_WAITS] = instruction["wait_value"]
             row[k.SIGNAL : k.SIGNAL + MAX_SIGNALS] = instruction["signal"]
-            row[k.SIZE : k.SIZE + MAX_SIZES] = instruction["size"]
+            sizes = [number for number in instruction["size"] if number != NONE][: len(costed(known))]
+            row[k.SIZE : k.SIZE + len(sizes)] = sizes
             row[k.TILE if op in (Op.LOAD, Op.STORE) else k.LOOP] = instruction["tile"]
             row[k.PARTNER] = instruction["function"]
     return rows, first

@@ -9,6 +9,7 @@ out from the layouts of the buffers. One file per family of operations.
 
 from __future__ import annotations
 
+from hwmodel.program import Expression, Instruction
 from hwmodel.vector import (
     activation,
     attention,
@@ -46,4 +47,10 @@ FAMILIES = (
 OPERATIONS: dict[str, Operation] = {name: found for family in FAMILIES for name, found in family.OPERATIONS.items()}
 assert len(OPERATIONS) == sum(len(family.OPERATIONS) for family in FAMILIES), "two operations have one name"
 
-__all__ = ["OPERATIONS", "Operation", "Work"]
+
+def costed(instruction: Instruction) -> tuple[Expression, ...]:
+    """Return those sizes of an instruction, of either unit, on which its cost depends."""
+    return instruction.sizes[: OPERATIONS[instruction.function].costed] if instruction.function else instruction.sizes
+
+
+__all__ = ["OPERATIONS", "Operation", "Work", "costed"]

@@ -187,18 +187,19 @@ OPERATIONS: dict[str, Operation] = {
         _soft_cap,
     ),
     "normalise": Operation(
-        lambda buffers, rows, columns, begin=0: Work(alu=_division(buffers, 3, rows, columns), convert=rows * columns),
-        lambda buffers, rows, columns, begin=0: (  # as of the first rows: all lie alike in the banks
+        lambda buffers, rows, columns, *_: Work(alu=_division(buffers, 3, rows, columns), convert=rows * columns),
+        lambda buffers, rows, columns, *_: (  # as of the first rows: all lie alike in the banks
             write(0, rows, columns),
             read(1, rows, columns),
             read(2, rows, 1),
             *_scales(buffers, 3),
         ),
         _normalise,
+        costed=2,
     ),
     "partial": Operation(
-        lambda buffers, rows, columns, begin=0: Work(alu=_division(buffers, 4, rows, columns), exp=rows),
-        lambda buffers, rows, columns, begin=0: (
+        lambda buffers, rows, columns, *_: Work(alu=_division(buffers, 4, rows, columns), exp=rows),
+        lambda buffers, rows, columns, *_: (
             write(0, rows, columns + 1),
             read(1, rows, columns),
             read(2, rows, 1),
@@ -206,6 +207,7 @@ OPERATIONS: dict[str, Operation] = {
             *_scales(buffers, 4),
         ),
         _partial,
+        costed=2,
     ),
     "combine": Operation(
         lambda _, parts, rows, columns: Work(

@@ -75,5 +75,6 @@ OPERATIONS: dict[str, Operation] = {
             update(4, rows, buffers[4].columns),
         ),
         _causal_softmax_step,
+        costed=2,
     ),
 }

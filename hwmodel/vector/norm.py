@@ -123,7 +123,7 @@ def _softmax_result(blocks: list[Array], scale: float, rows: int, columns: int) 
 
 def _part_touches(numbers: int) -> Callable[..., tuple[Touch, ...]]:
     """Return what an operation touches that updates so many numbers of each row by a part of it."""
-    return lambda _, rows, columns, before: (update(0, rows, numbers), read(1, rows, columns))
+    return lambda _, rows, columns, *__: (update(0, rows, numbers), read(1, rows, columns))
 
 
 # Per element: a norm squares, scales and weighs (3 alu), sums once and rounds; the sum with the residual is one alu and
@@ -175,9 +175,10 @@ OPERATIONS: dict[str, Operation] = {
         _softmax,
     ),
     "rms_part": Operation(
-        lambda _, rows, columns, before: Work(alu=rows * (columns + 1), reduce=rows * columns),
+        lambda _, rows, columns, *__: Work(alu=rows * (columns + 1), reduce=rows * columns),
         _part_touches(1),
         _rms_part,
+        costed=2,
     ),
     "rms_result": Operation(
         lambda buffers, rows, columns, total: Work(
@@ -192,9 +193,10 @@ OPERATIONS: dict[str, Operation] = {
         _rms_result,
     ),
     "layer_part": Operation(
-        lambda _, rows, columns, before: Work(alu=rows * (2 * columns + 9), reduce=2 * rows * columns),
+        lambda _, rows, columns, *__: Work(alu=rows * (2 * columns + 9), reduce=2 * rows * columns),
         _part_touches(2),
         _layer_part,
+        costed=2,
     ),
     "layer_result": Operation(
         lambda buffers, rows, columns, total: Work(
@@ -210,11 +212,12 @@ OPERATIONS: dict[str, Operation] = {
         _layer_result,
     ),
     "softmax_part": Operation(
-        lambda _, rows, columns, before: Work(
+        lambda _, rows, columns, *__: Work(
             alu=rows * (2 * columns + 4), exp=rows * (columns + 1), reduce=2 * rows * columns
         ),
         _part_touches(2),
         _softmax_part,
+        costed=2,
     ),
     "softmax_result": Operation(
         lambda buffers, rows, columns: Work(

@@ -62,8 +62,13 @@ def update(operand: int, rows: int, columns: int) -> Touch:
 
 @dataclass(frozen=True)
 class Operation:
-    """A vector operation: what it counts, what it touches, and its values, which it writes into the operand blocks."""
+    """A vector operation: what it counts, what it touches, and its values, which it writes into the operand blocks.
 
-    work: Callable[..., Work]  # (operand buffers, *sizes)
-    touches: Callable[..., tuple[Touch, ...]]  # (operand buffers, *sizes)
+    `costed`: how many of its first sizes tell what it counts and touches, where the others tell only its values, as
+    the position of a tile in its row does: they differ from one execution to the next, and its cost does not.
+    """
+
+    work: Callable[..., Work]  # (operand buffers, *sizes), of which those behind `costed` may be left out
+    touches: Callable[..., tuple[Touch, ...]]  # likewise
     values: Callable[..., None]  # (operand blocks, scalar of the instruction, *sizes)
+    costed: int | None = None

@@ -55,9 +55,10 @@ def _work(rows: int, columns: int, k: int) -> Work:
 
 OPERATIONS: dict[str, Operation] = {
     "top_k": Operation(
-        lambda _, rows, columns, k, first, tile: _work(rows, columns, k),
-        lambda _, rows, columns, k, first, tile: (update(0, rows, k), update(1, rows, k), read(2, rows, columns)),
+        lambda _, rows, columns, k, *__: _work(rows, columns, k),
+        lambda _, rows, columns, k, *__: (update(0, rows, k), update(1, rows, k), read(2, rows, columns)),
         _top_k,
+        costed=3,
     ),
     "merge_top_k": Operation(
         lambda _, parts, rows, k: _work(rows, parts * k, k),

@@ -13,7 +13,8 @@ from hwmodel.machine import Machine
 from hwmodel.program import NONE, QUEUES, Instruction, Op, Phase, Program, walk
 from hwmodel.spec import load_machine
 from workloads.kernels import decode_attention as attention
-from workloads.kernels import gemm
+from workloads.kernels import gemm, mla_decode
+from workloads.kernels.latent import Heads
 
 H100 = Machine(load_machine("h100-sxm"))
 
@@ -154,3 +155,12 @@ def test_add_by_adds_to_what_is_there() -> None:
     add_by(total, np.array([0, 0, 2]), np.array([2, 3, 4]))
     add_by(total, np.zeros(0, np.int64), np.zeros(0, np.int64))
     assert total.tolist() == [6, 10, 104]
+
+
+def test_tasks_of_a_masked_prefill_are_alike_wherever_their_mask_lies() -> None:
+    heads = Heads(4, 512, 64, 512, 1.0, "bf16")
+    problem = mla_decode.Problem(heads, 4096, (4096,))
+    program = mla_decode.compile(problem, mla_decode.Knobs(head_tile=32, tile=16, stages=2, queries=1), H100, 0)
+    (phase,) = [phase for phase in program.phases if len(phase.tasks) > 100]
+    tasks, _ = alike(phase, QUEUES.index("vector"))
+    assert len(tasks) == 1 < len(phase.tasks)

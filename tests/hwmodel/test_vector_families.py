@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hwmodel.assembler import block
 from hwmodel.program import DTYPES, Buffer
@@ -115,3 +117,27 @@ def test_equal_values_are_chosen_by_the_lower_index_across_tiles() -> None:
         OPERATIONS["top_k"].values([values, indices, np.array([tile], np.float32)], 0.0, 1, 3, 3, 3 * number, number)
     assert values.tolist() == [[7.0, 5.0, 5.0]]
     assert indices.tolist() == [[4, 0, 2]]
+
+
+COSTED = {
+    "causal_softmax_step": (4, 6),
+    "top_k": (3, 5),
+    "normalise": (3, 3),
+    "partial": (4, 3),
+    "rms_part": (2, 3),
+    "layer_part": (2, 3),
+    "softmax_part": (2, 3),
+}  # how many operands and sizes those operations have of which only the first sizes are costed
+
+
+def test_every_operation_whose_last_sizes_cost_nothing_is_tried() -> None:
+    assert set(COSTED) == {name for name, operation in OPERATIONS.items() if operation.costed is not None}
+
+
+@given(st.sampled_from(sorted(COSTED)), st.lists(st.integers(0, 40), min_size=6, max_size=6))
+def test_sizes_that_are_not_costed_change_neither_work_nor_touches(name: str, sizes: list[int]) -> None:
+    operation, (operands, count) = OPERATIONS[name], COSTED[name]
+    buffers = [block(f"operand {i}", 64, 64, "fp32") for i in range(operands + 1)]
+    first = sizes[: operation.costed]
+    assert operation.work(buffers, *sizes[:count]) == operation.work(buffers, *first)
+    assert operation.touches(buffers, *sizes[:count]) == operation.touches(buffers, *first)
