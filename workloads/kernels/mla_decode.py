@@ -3,8 +3,9 @@
 All heads share one key of rank + rope columns per token, whose first columns are its value, so a row of the matrix unit
 is a head of a query token, and a work item a tile of `head_tile` of the q_len x heads rows of one sequence, over the
 whole sequence or a part of at most `split_tokens` of it. Each item reads its tokens for itself: sequences of more rows
-than `head_tile` are read several times. Query tokens are the last of their sequence; what comes later is masked, and
-the tokens that only some queries see belong to the last part. Parts are merged in a second phase.
+than `head_tile` are read several times. Query tokens are the last of their sequence; an item walks the tokens that its
+last query sees: what comes later is masked for the others, and belongs to the last part. Parts are merged in a second
+phase.
 
 The absorbed queries come in and the weighted sums of latents go out; the two projections are matrix products of their
 own. The cache of one layer is plain, with a layout for the axes page, token, dim as a knob, or one of the records
@@ -33,6 +34,8 @@ from workloads.kernels.model_sizes import absorbed
 from workloads.model import Model
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
+
+Array = np.ndarray[Any, Any]
 
 OPTIONS = ("heads",)
 OPTIONAL = {"q_len": 1, "rank": 512, "rope": 64, "nope": 128, "value": 0}  # DeepSeek V3; value 0: rank
@@ -105,7 +108,7 @@ def check_queries(q_len: int, contexts: tuple[int, ...]) -> None:
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
     check_knobs(knobs)
-    longest = max(problem.contexts) - problem.q_len + 1
+    longest = int(seen_by_tiles(problem, min(knobs.head_tile, problem.rows))[0].max())
     split = knobs.split_tokens if 0 < knobs.split_tokens < longest else 0
     pool = _pool(problem, knobs)
     return (
@@ -173,24 +176,22 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, rows: int) -
     return tensors
 
 
-def work_items(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]]:
+def work_items(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     """Return the columns of the work items, ordered by sequence, tile of rows and part.
 
-    Parts are cut from the tokens that every query sees, so that no row of a part sees nothing; the last part also has
-    the q_len - 1 tokens behind them.
+    Parts are cut from the tokens that every query of the tile sees, so that no row of a part sees nothing; the last
+    part also has those behind them that its last query sees. `visible`: tokens of the part that the first query of the
+    sequence sees, less than none where they begin behind it.
     """
-    contexts = np.array(problem.contexts, np.int64)
-    seen_by_all = contexts - problem.q_len + 1
-    limit = knobs.split_tokens or int(seen_by_all.max())
-    rows = min(knobs.head_tile, problem.rows)
-    per_sequence = -(-problem.rows // rows)
-    owner = np.arange(len(contexts) * per_sequence)
-    parts = -(-seen_by_all[owner // per_sequence] // limit)
-    owner = np.repeat(owner, parts)
+    contexts, rows = np.array(problem.contexts, np.int64), min(knobs.head_tile, problem.rows)
+    seen, ahead = seen_by_tiles(problem, rows)
+    limit, per_sequence = knobs.split_tokens or int(seen.max()), seen.shape[1]
+    parts = -(-seen.reshape(-1) // limit)
+    owner = np.repeat(np.arange(seen.size), parts)
     begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
-    sequence, first_row = owner // per_sequence, owner % per_sequence * rows
-    visible = seen_by_all[sequence] - begin
-    tokens = np.where(visible > limit, limit, visible + problem.q_len - 1)
+    sequence, tile_of_rows = np.divmod(owner, per_sequence)
+    first_row, left = tile_of_rows * rows, seen.reshape(-1)[owner] - begin
+    tokens = np.where(left > limit, limit, left + ahead[tile_of_rows])
     return {
         "owner": owner,
         "row": sequence * problem.rows + first_row,
@@ -199,7 +200,18 @@ def work_items(problem: Problem, knobs: Knobs) -> dict[str, np.ndarray[Any, Any]
         "first": first_pages(problem.contexts, knobs.page_size)[sequence],
         "begin": begin,
         "tokens": tokens,
-        "visible": visible,
+        "visible": contexts[sequence] - problem.q_len + 1 - begin,
         "tiles": -(-tokens // knobs.tile),
         "part": np.arange(len(owner)),
     }
+
+
+def seen_by_tiles(problem: Problem, rows: int) -> tuple[Array, Array]:
+    """Return how many tokens all queries of each tile of rows see, int64[sequence, tile], and how many more its last.
+
+    The latter int64[tile].
+    """
+    contexts, first = np.array(problem.contexts, np.int64), np.arange(0, problem.rows, rows)
+    last = np.minimum(first + rows, problem.rows) - 1
+    first_query, last_query = first // problem.heads.count, last // problem.heads.count
+    return (contexts - problem.q_len + 1)[:, None] + first_query, last_query - first_query

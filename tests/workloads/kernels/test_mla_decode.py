@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hwmodel.energy import instructions
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
 from hwmodel.program import Program, Tensor
@@ -19,7 +20,7 @@ from layouts.catalog.mla import fp8_ds_mla, mla_bf16, model1_mla
 from workloads.batch import Batch
 from workloads.kernels import KERNELS
 from workloads.kernels.latent import Heads
-from workloads.kernels.mla_decode import Knobs, Problem, canonical, compile, shape
+from workloads.kernels.mla_decode import Knobs, Problem, canonical, compile, shape, work_items
 from workloads.model import load_model
 
 CORES = 3
@@ -268,21 +269,37 @@ def test_a_program_does_not_grow_with_the_context() -> None:
 # --- items, keys and errors -----------------------------------------------------------------------------------------
 
 
-def test_items_cover_every_token_of_every_row_once_and_no_part_is_hidden_from_a_query() -> None:
-    problem = Problem(replace(PLAIN, count=5), 2, (50, 7, 2))
-    phase = compile(problem, Knobs(split_tokens=13, head_tile=4), NPU, 0).phases[0]
-    column = {name: phase.tasks[:, i].tolist() for i, name in enumerate(phase.columns)}
-    covered = [
-        (row, token)
-        for first, rows, begin, tokens in zip(
-            *(column[name] for name in ("row", "rows", "begin", "tokens")), strict=True
-        )
-        for row in range(first, first + rows)
-        for token in range(begin, begin + tokens)
-    ]
-    every = [(10 * s + r, t) for s, context in enumerate(problem.contexts) for r in range(10) for t in range(context)]
-    assert sorted(covered) == every
-    assert min(column["visible"]) >= 1
+@given(
+    st.integers(1, 6), st.integers(1, 9), st.lists(st.integers(0, 60), min_size=1, max_size=3), st.integers(0, 40),
+    st.integers(1, 20),
+)  # fmt: skip
+def test_items_walk_what_their_last_query_sees_once_and_no_part_is_hidden_from_a_query(
+    heads: int, q_len: int, before: list[int], split: int, head_tile: int
+) -> None:
+    problem = Problem(replace(PLAIN, count=heads), q_len, tuple(q_len + tokens for tokens in before))
+    items = work_items(problem, Knobs(split_tokens=split, head_tile=head_tile))
+    walked: dict[int, list[int]] = {}
+    for row, rows, first_row, begin, tokens, visible in zip(
+        *(items[name].tolist() for name in ("row", "rows", "first row", "begin", "tokens", "visible")), strict=True
+    ):
+        assert visible + first_row // heads >= 1, "a query sees nothing of a part"
+        for each in range(rows):
+            walked.setdefault(row + each, []).extend(range(begin, begin + tokens))
+    for row, found in walked.items():
+        sequence, own = divmod(row, problem.rows)
+        first = own // head_tile * head_tile
+        last = min(first + head_tile, problem.rows) - 1
+        seen_by_last = problem.contexts[sequence] - q_len + 1 + last // heads
+        assert sorted(found) == list(range(seen_by_last))
+    assert len(walked) == len(problem.contexts) * problem.rows
+
+
+def test_a_prefill_multiplies_little_more_than_what_its_queries_see() -> None:
+    heads = Heads(16, 512, 64, 512, 0.1, "bf16")
+    program = compile(Problem(heads, 2048, (2048,)), Knobs(head_tile=32, tile=16, stages=2, queries=1), H100, 0)
+    done = instructions(program)
+    seen = 16 * 2048 * 2049 // 2 * (576 + 512)
+    assert seen <= sum(done.macs.values()) <= 1.02 * seen
 
 
 def test_canonical_keys_are_equal_exactly_for_knobs_of_one_meaning() -> None:

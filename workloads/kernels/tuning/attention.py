@@ -115,30 +115,31 @@ def prefill(p: prefill_attention.Problem, machine: Machine, **given: Any) -> tup
 
 def latent(p: mla_decode.Problem, machine: Machine, **given: Any) -> tuple[Choice, ...]:
     """Return schedules of a decode step over a paged latent cache."""
-    roof, seen, unit, heads = Roof(machine), np.array(p.contexts), machine.spec.cores.matrix, p.heads
+    roof, unit, heads = Roof(machine), machine.spec.cores.matrix, p.heads
     is_widened = given.get("record", "plain") != "plain"
     token_bytes = latent_bytes(p, given.get("record", "plain"))
     page = given.get("page_size", mla_decode.Knobs().page_size)
     found = []
     for head_tile in _with_large(LATENT_ROWS, machine):
-        blocks = -(-p.rows // head_tile)
         if head_tile >= 2 * p.rows and head_tile > LATENT_ROWS[0]:
             break
         held = min(head_tile, p.rows)
+        by_all, more = mla_decode.seen_by_tiles(p, held)
+        seen = (by_all + more).reshape(-1)
         rows = -(-held // unit.m) * unit.m
         for tile in _with_large(LATENT_TILES, machine):
-            for split in _splits(seen, tile, blocks, machine):
+            for split in _splits(seen, tile, 1, machine):
                 parts = -(-seen // (split or seen.max()))
                 other = held * (2 * heads.dim + 2 * tile * 2 + 16) + 2 * STRIP * (heads.value_dim + 1) * 4 + 4096
                 other += 3 * tile * heads.dim * is_widened
                 stages = max(2, _stages(machine, tile * heads.dim * 2, other, MOST_LATENT_STAGES))
                 items = Items(
-                    count=blocks * int(parts.sum()),
+                    count=int(parts.sum()),
                     tiles=_mean_tiles(seen, split, tile),
                     macs=rows * tile * (heads.dim + heads.value_dim),
                     dtype=heads.dtype,
                     tile_bytes=tile * token_bytes,
-                    unique_bytes=int(seen.sum()) * token_bytes,
+                    unique_bytes=sum(p.contexts) * token_bytes,
                     stages=stages,
                     vector_ops=_softmax_ops(machine, held * tile),
                     end_bytes=head_tile * heads.value_dim * (4 if parts.max() > 1 else 2) + head_tile * heads.dim * 2,
@@ -147,8 +148,8 @@ def latent(p: mla_decode.Problem, machine: Machine, **given: Any) -> tuple[Choic
                     sram_bytes=2 * ((held + tile) * heads.dim + tile * heads.value_dim + 2 * held * tile),
                     takes_turns=not roof.has_cache,
                 )
-                merged = p.rows * heads.value_dim * int(parts.sum()) if parts.max() > 1 else 0
-                estimate = _ragged_fs(roof, items, blocks, seen, split, tile)
+                merged = held * heads.value_dim * items.count if parts.max() > 1 else 0
+                estimate = _ragged_fs(roof, items, 1, seen, split, tile)
                 estimate += _merge_fs(roof, merged) if merged else 0
                 knobs = mla_decode.Knobs(
                     head_tile=head_tile, tile=tile, stages=stages, split_tokens=split, strip=STRIP, queries=1, **given
