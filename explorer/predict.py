@@ -3,6 +3,7 @@
 Between `workloads.calls`, which knows what a row consists of, and the engine: of every launch the most promising
 schedules are simulated, whole or by windows (`workloads.windows`), and the fastest is taken. Those that are cut alike,
 so that an estimate does not tell them apart, are told by their first windows; others are simulated of the best only.
+By fidelity `estimate` nothing is simulated: the estimate is the answer.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from workloads.calls import Call, Launch, Variant
 from workloads.kernels.tuning.roof import Roof
 
 SCHEDULES = 2  # of a launch that are simulated at most: the most promising
+SIMULATED = ("nothing", "windows", "whole")
 CLOSE = 1.2  # assumed: schedules whose estimate is more than so many times the least one are not simulated
 
 
 @dataclass(frozen=True)
 class Run:
-    """One launch: the schedule taken, its time and its bound, whether it was run whole, and what limits it."""
+    """One launch: the schedule taken, its time and its bound, how much was simulated, and what limits it.
+
+    `simulated`: "whole", "windows" or "nothing".
+    """
 
     name: str
     variant: Variant
     time_fs: float
     least_fs: float
-    whole: bool
+    simulated: str
     limited_by: str
 
 
@@ -53,16 +58,41 @@ class Prediction:
         return max(self.runs, key=lambda run: run.time_fs).limited_by
 
     @property
+    def simulated(self) -> str:
+        """How much was simulated of the launch of which least was."""
+        return min((run.simulated for run in self.runs), key=SIMULATED.index)
+
+    @property
     def knobs(self) -> str:
         """Kernel and changed knobs of every launch."""
         return "; ".join(f"{run.variant.kernel}({_knobs(run.variant.knobs)})" for run in self.runs)
 
 
-def predict(call: Call, machine: Machine, schedules: int = SCHEDULES) -> Prediction:
-    """Return the prediction of a call. Raises `NotModelled` where no schedule of a launch fits the machine."""
-    runs = tuple(fastest(launch, machine, schedules, call.graph) for launch in call.launches)
+def predict(call: Call, machine: Machine, schedules: int = SCHEDULES, fidelity: str = "windows") -> Prediction:
+    """Return the prediction of a call; `fidelity`: "windows", or "estimate", by which nothing is simulated.
+
+    Raises `NotModelled` where no schedule of a launch fits the machine.
+    """
+    if fidelity == "estimate":
+        runs = tuple(estimated(launch, machine, call.graph) for launch in call.launches)
+    else:
+        runs = tuple(fastest(launch, machine, schedules, call.graph) for launch in call.launches)
     gap = machine.spec.launch.graph or 0 if call.graph else 0
     return Prediction(runs, gap, gap + sum(run.least_fs for run in runs))
+
+
+def estimated(launch: Launch, machine: Machine, replayed: bool = False) -> Run:
+    """Return the most promising schedule of a launch by its estimate; `replayed` as in `Call.graph`.
+
+    Of launches that have none, as passes over rows, the lower bound of their program is taken.
+    """
+    ((variant, program),) = launch.fitting(machine, 1)
+    program, warm = replayed_program(program, machine) if replayed else (program, False)
+    least, time, limited_by = least_fs(launch, machine, warm), variant.estimate_fs, _needs_most(launch, machine, warm)
+    if not time:
+        bound = lower_bound(program, machine)
+        time, limited_by = bound.total_fs, bound.limited_by
+    return Run(launch.name, variant, max(time, least), least, "nothing", limited_by)
 
 
 def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = False) -> Run:
@@ -89,6 +119,14 @@ def least_fs(launch: Launch, machine: Machine, warm: bool = False) -> float:
     return launch.launches * roof.launch_fs + work
 
 
+def _needs_most(launch: Launch, machine: Machine, warm: bool) -> str:
+    """Return the resource that least time of a launch is for, by the names of bounds."""
+    moved_fs = least_fs(replace(launch, macs=0), machine, warm)
+    if least_fs(launch, machine, warm) > moved_fs:
+        return "vector" if launch.on_vector else "matrix"
+    return "hbm" if machine.memory == "hbm" else "distributed sram"
+
+
 class Begun:
     """One schedule of a launch, simulated as far as it was asked for: window by window, or whole."""
 
@@ -96,10 +134,7 @@ class Begun:
         self, launch: Launch, variant: Variant, program: Program, machine: Machine, replayed: bool = False
     ) -> None:
         self._launch, self._variant, self._machine = launch, variant, machine
-        self._warm = replayed and fits_cache(program, machine)
-        if self._warm:
-            tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
-            program = replace(program, tensors=tensors)
+        program, self._warm = replayed_program(program, machine) if replayed else (program, False)
         self._plan = windows.plan(program, machine)
         self._parts: dict[windows.Which, Program] = {}
         self._found: dict[windows.Which, list[int]] = {}
@@ -118,7 +153,8 @@ class Begun:
         assert bound.total_fs <= time_fs, f"bound {bound} above makespan {time_fs} fs of {self._plan.program.name}"
         least = least_fs(self._launch, self._machine, self._warm)
         time = max(self._plan.time(found), least)
-        return Run(self._launch.name, self._variant, time, least, len(found) == 1, bound.limited_by)
+        simulated = "whole" if len(found) == 1 else "windows"
+        return Run(self._launch.name, self._variant, time, least, simulated, bound.limited_by)
 
     def _times(self, which: windows.Which) -> list[int]:
         """Return the times of the phases of a window, which is simulated once."""
@@ -128,10 +164,13 @@ class Begun:
         return self._found[which]
 
 
-def fits_cache(program: Program, machine: Machine) -> bool:
-    """Return whether all tensors of a program fit the machine's shared cache together."""
+def replayed_program(program: Program, machine: Machine) -> tuple[Program, bool]:
+    """Return a program as it runs again, and whether it finds its tensors in the machine's shared cache: if all fit."""
     cache = machine.spec.shared_cache
-    return cache is not None and sum(tensor.size_bytes for tensor in program.tensors) <= cache.capacity
+    if cache is None or sum(tensor.size_bytes for tensor in program.tensors) > cache.capacity:
+        return program, False
+    tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
+    return replace(program, tensors=tensors), True
 
 
 def _knobs(knobs: Any) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from explorer.files import write_atomically
-from explorer.names import nearest
+from explorer.names import nearest, unknown
 from explorer.programs import machine_of
 from explorer.progress import Progress, silent
 from explorer.workers import workers
@@ -34,6 +34,7 @@ UNREADABLE = (
     pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, ImportError,
     zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
 )  # fmt: skip
+FIDELITIES = ("windows", "estimate")
 MAX_ROWS = 1_000_000  # assumed: a table beyond it is taken for a slip
 ADDED = ("predicted_us", "bound_us", "limited_by", "knobs", "simulated", "reason")
 CARRIED = (
@@ -62,7 +63,7 @@ class Answer:
     bound_us: float | None = None
     limited_by: str | None = None
     knobs: str | None = None
-    simulated: str | None = None  # "whole", or "windows" where some launch was too long to be run whole
+    simulated: str | None = None  # "whole", "windows" where some launch was too long to be run whole, or "nothing"
     reason: str | None = None
 
 
@@ -144,13 +145,17 @@ def predict_rows(
     machine: str,
     overrides: Overrides = (),
     *,
+    fidelity: str = "windows",
     jobs: int = 1,
     progress: Progress = silent,
 ) -> list[Answer]:
     """Return the answers to rows on a machine, in their order, by `jobs` processes.
 
-    Raises ValueError for a machine that cannot be run.
+    `fidelity`: one of FIDELITIES. Raises ValueError for another one, or for a machine that cannot
+    be run.
     """
+    if fidelity not in FIDELITIES:
+        raise ValueError(f"fidelity: {unknown('fidelity', fidelity, FIDELITIES)}")
     read_anew(digests([machine]))
     machine_of(machine, overrides)
     keys = [row if isinstance(row, Answer) else _key(row) for row in rows]
@@ -158,7 +163,7 @@ def predict_rows(
     answers: dict[Any, Answer] = {}
     progress("predict", 0, len(distinct))
     with workers(jobs) as pool:
-        tasks = ((machine, overrides, row) for row in distinct.values())
+        tasks = ((machine, overrides, row, fidelity) for row in distinct.values())
         for key, answer in zip(distinct, pool.map(_answer, tasks), strict=True):
             answers[key] = answer
             progress("predict", len(answers), len(distinct))
@@ -171,14 +176,14 @@ def _key(row: Row) -> tuple[Any, ...]:
     return named, tuple(sorted(row.sizes.items()))
 
 
-def _answer(task: tuple[str, Overrides, Row]) -> Answer:
+def _answer(task: tuple[str, Overrides, Row, str]) -> Answer:
     """Predict one row, in a worker."""
     from explorer.predict import predict
 
-    name, overrides, row = task
+    name, overrides, row, fidelity = task
     machine = machine_of(name, overrides)
     try:
-        found = predict(call_of(row, machine), machine)
+        found = predict(call_of(row, machine), machine, fidelity=fidelity)
     except NotModelled as error:
         return Answer(reason=str(error))
     except (ValueError, ArithmeticError, MemoryError) as error:  # one row's fault is not that of the others
@@ -188,7 +193,7 @@ def _answer(task: tuple[str, Overrides, Row]) -> Answer:
         bound_us=found.bound_fs / FS_PER_US,
         limited_by=found.limited_by,
         knobs=found.knobs,
-        simulated="whole" if all(run.whole for run in found.runs) else "windows",
+        simulated=found.simulated,
     )
 
 

@@ -23,7 +23,16 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from explorer.files import write_atomically
-from explorer.prediction_table import Answer, Overrides, predict_rows, read_rows, rows_of, with_answers, write_parquet
+from explorer.prediction_table import (
+    FIDELITIES,
+    Answer,
+    Overrides,
+    predict_rows,
+    read_rows,
+    rows_of,
+    with_answers,
+    write_parquet,
+)
 from explorer.questions.validated import MEASURED, types_text
 from workloads.calls.experts import FORMATS
 
@@ -103,14 +112,14 @@ def sampled(table: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
     return table.loc[sorted(kept)]
 
 
-def predicted(table: pd.DataFrame, jobs: int) -> pd.DataFrame:
+def predicted(table: pd.DataFrame, jobs: int, fidelity: str = "windows") -> pd.DataFrame:
     """Return the table with the columns of predictions, each row on the machine of its device."""
     parts = []
     for name, rows in table.groupby("device", sort=True):
         device = str(name)
         begun = time.perf_counter()
         if device in MACHINES:
-            answers = predict_rows(rows_of(rows), MACHINES[device], jobs=jobs)
+            answers = predict_rows(rows_of(rows), MACHINES[device], fidelity=fidelity, jobs=jobs)
         else:
             answers = [Answer(reason=f"device {device} has no machine description")] * len(rows)
         part = with_answers(rows, answers)
@@ -259,6 +268,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--fidelity", choices=FIDELITIES, default=FIDELITIES[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--transfer", type=int, default=0, help="rows of the transfer test, 0 for none")
     parser.add_argument("--validated", type=Path, help="also write explorer/questions/validated.json")
@@ -270,7 +280,7 @@ def main() -> int:
         return 1
     every = read_rows(path)
     begun = time.perf_counter()
-    found = predicted(sampled(every, given.rows, given.seed), given.jobs)
+    found = predicted(sampled(every, given.rows, given.seed), given.jobs, given.fidelity)
     write_parquet(found, given.out)
     print(f"{len(found)} rows in {time.perf_counter() - begun:.0f} s by {given.jobs} processes\n")
     print(tables(found, every))

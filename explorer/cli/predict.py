@@ -18,6 +18,9 @@ def predict(
     machine: Annotated[str, typer.Option(help="A machine by name, or a YAML file.")],
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     sets: Annotated[list[str] | None, typer.Option("--set", help="path=value: a machine number.")] = None,
+    fidelity: Annotated[
+        str, typer.Option(help="windows: simulated, whole or in parts. estimate: nothing is, and is much faster.")
+    ] = "windows",
     jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -38,7 +41,12 @@ def predict(
         print(f"rowhit: warning: {table}: {found}", file=sys.stderr)
     with bar(not as_json) as progress:
         answers = tables.predict_rows(
-            tables.rows_of(rows), machine, overrides, jobs=jobs or os.cpu_count() or 1, progress=progress
+            tables.rows_of(rows),
+            machine,
+            overrides,
+            fidelity=fidelity,
+            jobs=jobs or os.cpu_count() or 1,
+            progress=progress,
         )
     tables.write_parquet(tables.with_answers(rows, answers), out)
     modelled = sum(answer.reason is None for answer in answers)

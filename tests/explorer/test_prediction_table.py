@@ -72,6 +72,45 @@ def test_two_processes_give_what_one_gives(answers: list[Answer]) -> None:
     assert predict_rows(rows_of(TABLE), "h100-sxm", jobs=2) == answers
 
 
+def test_by_estimate_nothing_is_simulated_and_every_time_is_near_that_of_windows(
+    answers: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("something is simulated")
+
+    monkeypatch.setattr(predict_module, "phase_times", refuse)
+    found = predict_rows(rows_of(TABLE), "h100-sxm", fidelity="estimate")
+    assert [answer.reason for answer in found] == [answer.reason for answer in answers]
+    for estimated, simulated in zip(found, answers, strict=True):
+        if estimated.reason is None:
+            assert estimated.simulated == "nothing"
+            assert estimated.bound_us == simulated.bound_us
+            assert estimated.predicted_us is not None
+            assert simulated.predicted_us is not None
+            assert simulated.bound_us is not None
+            assert simulated.bound_us <= estimated.predicted_us
+            assert 0.6 <= estimated.predicted_us / simulated.predicted_us <= 1.3
+            assert estimated.limited_by in ("matrix", "vector", "hbm", "shared cache", "dependencies")
+
+
+def test_another_fidelity_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"unknown fidelity 'exact': allowed: .*estimate"):
+        predict_rows(rows_of(TABLE), "h100-sxm", fidelity="exact")
+
+
+@pytest.mark.parametrize("op", ["decode_attention", "flash_prefill", "mla_decode"])
+def test_schedules_of_what_lies_in_the_cache_are_estimated_without_main_memory(op: str) -> None:
+    names = {"op": op, "dtype": "bfloat16", "kv_dtype": "bfloat16"}
+    sizes = {"q_len": 64, "kv_len": 1024, "heads_q": 32, "heads_kv": 8, "head_dim": 128}
+    sizes |= {"q_len": 1} if op != "flash_prefill" else {}
+    h100 = load_machine("h100-sxm")
+    slow = Machine(h100.with_overrides({"hbm.pin_rate": "1 Gb/s"}))
+    for batch, warm in ((4, True), (128, False)):
+        calls = [call_of(Row(names, sizes | {"batch": batch}), machine) for machine in (Machine(h100), slow)]
+        fast_fs, slow_fs = (min(variant.estimate_fs for variant in call.launches[1].variants) for call in calls)
+        assert (fast_fs == slow_fs) == warm
+
+
 def test_a_number_of_the_machine_changes_the_time(answers: list[Answer]) -> None:
     (slower,) = predict_rows(rows_of(TABLE[:1]), "h100-sxm", (("launch.latency", "100 us"),))
     assert slower.predicted_us is not None
@@ -134,7 +173,7 @@ def test_of_schedules_that_are_cut_alike_the_better_one_is_taken_by_the_first_wi
         predict_module, "phase_times", lambda part, on: windows.append(part.hash) or phase_times(part, on)
     )
     found = predict_module.fastest(launch, h100, 2, True)
-    assert not found.whole
+    assert found.simulated == "windows"
     assert found.time_fs == min(alone) < max(alone)
     assert len(windows) == len(set(windows)) < 8  # four and the first one of the other
 

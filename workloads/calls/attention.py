@@ -119,8 +119,19 @@ def _append(
 def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
     seen, kv_bytes = min(p.contexts[0], p.window or p.contexts[0]), 1 if p.kv_dtype == FP8 else 2
     moved = len(p.contexts) * p.heads_kv * seen * 2 * p.head_dim * kv_bytes
-    choices = attention.decode(p, machine, epilogue="exposed", **PAGES)
+    held = sum(p.contexts) * p.heads_kv * 2 * p.head_dim * kv_bytes
+    warm = _is_warm(held, len(p.contexts) * p.q_len * p.heads_q * p.head_dim, machine)
+    choices = attention.decode(p, machine, warm, epilogue="exposed", **PAGES)
     return _launch("decode-attention", p, choices, attention.rate(p, machine), _decode_macs(p), moved)
+
+
+def _is_warm(cache_bytes: int, elements: int, machine: Machine) -> bool:
+    """Return whether a KV cache, queries and results of so many elements fit a shared cache, where a replay finds them.
+
+    For the choice of a schedule: what a launch finds there is asked of its program.
+    """
+    cache = machine.spec.shared_cache
+    return cache is not None and cache_bytes + 4 * elements <= cache.capacity
 
 
 def _launch(kernel: str, problem: Any, choices: tuple[Choice, ...], dtype: str, macs: int, moved: int) -> Launch:
@@ -151,7 +162,9 @@ def _prefill_call(row: Row, machine: Machine, sizes: tuple[int, ...]) -> Call:
         q_fp8=int(row.dtype == "fp8" and kv_dtype == FP8),
     )  # fmt: skip
     macs = heads_q * attention.scores(problem) * (dim + dim_v)
-    choices = attention.prefill(problem, machine, epilogue="exposed")
+    held = sum(contexts) * heads_kv * (dim + dim_v) * (1 if kv_dtype == FP8 else 2)
+    warm = _is_warm(held, batch * q_len * heads_q * (dim + dim_v) // 2, machine)
+    choices = attention.prefill(problem, machine, warm, epilogue="exposed")
     main = _launch("prefill-attention", problem, choices, attention.rate(problem, machine), macs, 0)
     if not causal:
         return Call((main,), graph=True)
@@ -165,8 +178,10 @@ def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int
     contexts = (kv_len,) * batch
     record = "fp8_ds_mla" if kv_dtype == FP8 else "plain"
     problem = mla_decode.Problem(Heads(heads, 512, 64, 512, 192**-0.5, dtype), q_len, contexts)
-    choices = attention.latent(problem, machine, record=record, **PAGES)
+    held = batch * kv_len * attention.latent_bytes(problem, record)
+    warm = _is_warm(held, batch * q_len * heads * (576 + 512) // 2, machine)
+    choices = attention.latent(problem, machine, warm, record=record, **PAGES)
     seen = batch * heads * q_len * (kv_len - (q_len - 1) / 2)
-    macs, moved = int(seen * (576 + 512)), batch * kv_len * attention.latent_bytes(problem, record)
+    macs, moved = int(seen * (576 + 512)), held
     append = _append(1, 1, 288, dtype, kv_dtype, contexts, q_len)
     return Call((append, _launch("mla-decode", problem, choices, dtype, macs, moved)), graph=True)

@@ -57,9 +57,9 @@ def candidates(ranking: Callable[..., tuple[Choice, ...]], problem: Any, machine
             yield from shrinking(small)
 
 
-def decode(p: decode_attention.Problem, machine: Machine, **given: Any) -> tuple[Choice, ...]:
-    """Return schedules of a decode step over a paged cache."""
-    roof, seen = Roof(machine), np.array([min(context, p.window or context) for context in p.contexts])
+def decode(p: decode_attention.Problem, machine: Machine, warm: bool = False, **given: Any) -> tuple[Choice, ...]:
+    """Return schedules of a decode step over a paged cache, which is `warm` where a shared cache holds it."""
+    roof, seen = Roof(machine, warm), np.array([min(context, p.window or context) for context in p.contexts])
     kv_bytes, value_dim = _width(p), p.head_dim_v or p.head_dim
     group, row_bytes = p.q_len * (p.heads_q // p.heads_kv), (p.head_dim + value_dim) * kv_bytes
     rows = -(-group // machine.spec.cores.matrix.m) * machine.spec.cores.matrix.m
@@ -92,9 +92,9 @@ def decode(p: decode_attention.Problem, machine: Machine, **given: Any) -> tuple
     return ranked(found)
 
 
-def prefill(p: prefill_attention.Problem, machine: Machine, **given: Any) -> tuple[Choice, ...]:
-    """Return schedules of a prefill, whose items are dealt evenly."""
-    roof, stages, longest = Roof(machine), 2 if _fits_two(p, machine) else 1, max(p.lengths)
+def prefill(p: prefill_attention.Problem, machine: Machine, warm: bool = False, **given: Any) -> tuple[Choice, ...]:
+    """Return schedules of a prefill, whose items are dealt evenly; `warm` as of `decode`."""
+    roof, stages, longest = Roof(machine, warm), 2 if _fits_two(p, machine) else 1, max(p.lengths)
     sequences = Counter(zip(p.contexts, p.lengths, strict=True))
     found = []
     for packing in ("group", "head") if p.heads_q != p.heads_kv else ("head",):
@@ -113,9 +113,9 @@ def prefill(p: prefill_attention.Problem, machine: Machine, **given: Any) -> tup
     return ranked(found)
 
 
-def latent(p: mla_decode.Problem, machine: Machine, **given: Any) -> tuple[Choice, ...]:
-    """Return schedules of a decode step over a paged latent cache."""
-    roof, unit, heads = Roof(machine), machine.spec.cores.matrix, p.heads
+def latent(p: mla_decode.Problem, machine: Machine, warm: bool = False, **given: Any) -> tuple[Choice, ...]:
+    """Return schedules of a decode step over a paged latent cache; `warm` as of `decode`."""
+    roof, unit, heads = Roof(machine, warm), machine.spec.cores.matrix, p.heads
     is_widened = given.get("record", "plain") != "plain"
     token_bytes = latent_bytes(p, given.get("record", "plain"))
     page = given.get("page_size", mla_decode.Knobs().page_size)
@@ -281,7 +281,9 @@ def _prefill_fs(
     most = float(tiles.max()) * tile_fs + end_fs
     waves = -(-copies * count // roof.cores)
     by_waves = waves * (tiles_of_all / count * tile_fs + end_fs)
-    return roof.launch_fs + roof.latency_fs + max(most, total / roof.cores, by_waves)
+    moved = sum(p.contexts) * p.heads_kv * (p.head_dim + dim_v) * _width(p)
+    moved += 2 * sum(p.lengths) * p.heads_q * (p.head_dim + dim_v)
+    return roof.launch_fs + roof.latency_fs + max(most, total / roof.cores, by_waves, moved * roof.steady_fs)
 
 
 def _walked(p: prefill_attention.Problem, context: int, queries: int, positions: int, tile: int) -> Lengths:

@@ -54,21 +54,22 @@ class Items:
 
 
 class Roof:
-    """Rates of a machine, in femtoseconds per unit."""
+    """Rates of a machine, in femtoseconds per unit; `warm`: what is loaded lies in a shared cache already."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, warm: bool = False) -> None:
         cores, spec = machine.spec.cores, machine.spec
         self.machine, self.cores = machine, cores.count
         self.cycle_fs = FS_PER_SECOND / cores.clock
         self.port_fs = self.cycle_fs / spec.noc.port_bytes_per_cycle
         cache = spec.shared_cache
         peak = machine.hbm_peak_bytes_per_second if machine.memory == "hbm" else 0
-        self.memory_fs = FS_PER_SECOND / float(peak) if peak else 0.0
+        self.memory_fs = FS_PER_SECOND / float(peak) if peak and not warm else 0.0
+        self.steady_fs = self.memory_fs / _between_refreshes(machine) if peak else 0.0
         # of a byte that any core loads: without a cache, each core's tiles come from main memory by themselves
-        self.shared_fs = FS_PER_SECOND / cache.bandwidth if cache else self.memory_fs
-        self.latency_fs = 2 * spec.noc.latency + (cache.miss_latency if cache else 0)
+        self.shared_fs = FS_PER_SECOND / cache.bandwidth if cache else self.steady_fs
+        self.latency_fs = 2 * spec.noc.latency + (cache.miss_latency if cache and not warm else 0)
         # of a load from main memory: a row is opened, and its first burst read
-        self.load_fs = self.latency_fs + (_access_fs(machine) if peak else 0)
+        self.load_fs = self.latency_fs + (_access_fs(machine) if peak and not warm else 0)
         self.launch_fs = spec.launch.latency
         self.dma, self.has_cache = cores.dma, cache is not None
         self.vector_fs = self.cycle_fs / cores.vector.alu
@@ -103,7 +104,7 @@ class Roof:
             (items.tile_bytes + items.sram_bytes) * self.sram_fs if items.sram_bytes else 0.0,
         )
         port_fs, shared_fs = items.tile_bytes * self.port_fs, items.tile_bytes * self.shared_fs
-        unique_fs = items.unique_bytes * self.memory_fs / (items.count * max(1, items.tiles))
+        unique_fs = items.unique_bytes * self.steady_fs / (items.count * max(1, items.tiles))
         memory_fs = unique_fs if self.has_cache else max(unique_fs, shared_fs)
         whole, rest = divmod(items.count, self.cores)
         tiles_fs = fill_fs = 0.0
@@ -140,6 +141,12 @@ def kept_busy(load: float, stages: int) -> float:
     `load`: the time of the faster one, as a part of the other's; both times vary, here like exponential ones.
     """
     return stages / (stages + 1) if load == 1 else (1 - load**stages) / (1 - load ** (stages + 1))
+
+
+def _between_refreshes(machine: Machine) -> float:
+    """Return the part of the time in which memory is not refreshed as a whole."""
+    timing, refresh = machine.timing, machine.hbm.policy.refresh
+    return 1 - timing.nRFC / timing.nREFI if refresh == "all-bank" else 1.0
 
 
 def _access_fs(machine: Machine) -> int:

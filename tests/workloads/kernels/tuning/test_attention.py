@@ -70,11 +70,12 @@ def test_a_page_takes_a_descriptor_of_an_engine_that_cannot_gather() -> None:
     assert gathered[0] == gathered[1]
 
 
-def test_predictions_take_schedules_by_the_same_estimates() -> None:
-    sizes = {"batch": 4, "kv_len": 2048, "heads_q": 32, "heads_kv": 8, "head_dim": 128}
+@pytest.mark.parametrize(("batch", "warm"), [(4, True), (64, False)])
+def test_predictions_take_schedules_by_the_same_estimates(batch: int, warm: bool) -> None:
+    sizes = {"batch": batch, "kv_len": 2048, "heads_q": 32, "heads_kv": 8, "head_dim": 128}
     launch = call_of(Row({"op": "decode_attention", "dtype": "bfloat16"}, sizes), H100).launches[-1]
     problem, pages = launch.variants[0].problem, {"page_size": 64, "page_order": "contiguous"}
-    choices = attention.decode(problem, H100, epilogue="exposed", **pages)
+    choices = attention.decode(problem, H100, warm, epilogue="exposed", **pages)
     assert [(each.knobs, each.estimate_fs) for each in launch.variants] == [
         (choice.knobs, choice.estimate_fs) for choice in choices
     ]
