@@ -165,21 +165,27 @@ def placed(
             f"{memory.high_water_bytes - capacity} B more than the {capacity} B of {machine.spec.name}"
         )
     address = {place.request.name: place.address for place in memory.placed}
-    moved = []
+    moved, made = [], set[str]()
     for step in steps:
+        stored = {step.values[tensor] for queue, tensor in _touches(step.program) if queue == STORE}
+        passed_on = made - stored if machine.spec.shared_cache else set()
         tensors = [
-            replace(tensor, base_bytes=address[value] + offset)
+            replace(
+                tensor, base_bytes=address[value] + offset, resident="cache" if value in passed_on else tensor.resident
+            )
             for tensor, value, offset in zip(step.program.tensors, step.values, step.offsets, strict=True)
         ]
         moved.append(replace(step, program=replace(step.program, tensors=_residing(tensors, step.values, machine))))
+        made |= stored - {*kept, *held}
     return Call(tuple(moved), memory, held)
 
 
 def _residing(tensors: Sequence[Tensor], values: Sequence[str], machine: Machine) -> tuple[Tensor, ...]:
     """Return the placed tensors of a step, in the shared cache only as far as what lies there fits it, the first first.
 
-    Templates decide it by the bytes of each tensor. What parts of one value have lies between the first and the last
-    byte of them, with gaps in which others of them lie: it is there once, all of it or nothing.
+    Templates decide it by the bytes of each tensor, and what steps before have stored is there as well. What parts of
+    one value have lies between the first and the last byte of them, with gaps in which others of them lie: it is there
+    once, all of it or nothing.
     """
     spans: dict[str, tuple[int, int]] = {}
     for tensor, value in zip(tensors, values, strict=True):
@@ -213,7 +219,8 @@ class _Planner:
 
     def __init__(self, machine: Machine) -> None:
         self.steps: list[Compiled] = []
-        self._held: dict[tuple[str, int, int], int] = {}  # what stays: value, first row and column -> bytes
+        # bytes that stay, by value, first row and column, and field where several tensors are one value
+        self._held: dict[tuple[str, int, int, str], int] = {}
         self._machine = machine
         self._tensors: dict[str, Tensor] = {}  # of values
         self._copies: dict[tuple[str, Any, Any], str] = {}  # value, part of it, key of a layout -> that in this layout
@@ -222,12 +229,12 @@ class _Planner:
     def held(self) -> dict[str, int]:
         """The bytes that stay of each value; steps may each hold a part of one."""
         found: dict[str, int] = {}
-        for (value, _, _), size in self._held.items():
+        for (value, *_), size in self._held.items():
             found[value] = found.get(value, 0) + size
         return found
 
-    def _hold(self, tensor: Tensor, part: Part) -> None:
-        key, size = (part.value, part.row, part.column), tensor.layout.layout.size * tensor.element_bytes
+    def _hold(self, tensor: Tensor, part: Part, field: str = "") -> None:
+        key, size = (part.value, part.row, part.column, field), tensor.layout.layout.size * tensor.element_bytes
         self._held[key] = max(self._held.get(key, 0), size)
 
     def add(self, step: Step, program: Program, keeps: Sequence[str] = ()) -> None:
@@ -238,13 +245,15 @@ class _Planner:
         if step.name in (other.name for other in self.steps):
             raise ValueError(f"step {step.name}: there is another of this name")
         stored = {tensor for queue, tensor in _touches(program) if queue == STORE}
+        pools = _pools([tensor for tensor in program.tensors if tensor.name not in step.values])
         taken = []
         for number, tensor in enumerate(program.tensors):
             given = step.values.get(tensor.name)
             if given is None:
-                taken.append(_Taken(tensor, f"{step.name}.{tensor.name}"))
-                if tensor.name in keeps:
-                    self._hold(tensor, Part(taken[-1].value))
+                pool, offset_bytes = pools[tensor.name]
+                taken.append(_Taken(tensor, f"{step.name}.{pool}", offset_bytes))
+                if pool in keeps:
+                    self._hold(tensor, Part(taken[-1].value), tensor.name)
                 continue
             try:
                 taken.append(self._take(step, tensor, given, number in stored))
@@ -290,6 +299,26 @@ class _Planner:
         which = f"{tensor.name} of " if part.shape else ""  # a step may take several parts of one value
         self._append(f"{which}{part.value} to {step.name}", "convert-layout", step.count, program, taken)
         return copy
+
+
+def _pools(tensors: Sequence[Tensor]) -> dict[str, tuple[str, int]]:
+    """Return, of every tensor of a step alone, the value it lies in and where in it, in bytes.
+
+    A tensor is a value of its own, but those that lie inside one another are one: the fields of a record, `cache nope`
+    and `cache scale`, are `cache`.
+    """
+    found: dict[str, tuple[str, int]] = {}
+    pool: list[Tensor] = []
+    end = 0
+    for tensor in [*sorted(tensors, key=lambda tensor: tensor.base_bytes), None]:
+        if pool and (tensor is None or tensor.base_bytes >= end):
+            name = pool[0].name.split()[0] if len(pool) > 1 else pool[0].name
+            found |= {one.name: (name, one.base_bytes - pool[0].base_bytes) for one in pool}
+            pool = []
+        if tensor is not None:
+            end = max(end if pool else 0, tensor.base_bytes + tensor.size_bytes)
+            pool.append(tensor)
+    return found
 
 
 def _whole(part: Part, tensor: Tensor) -> Tensor:

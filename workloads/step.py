@@ -34,8 +34,8 @@ def model_steps(
 ) -> list[Step]:
     """Return the steps of a pass through the model that computes the new tokens of `work`.
 
-    `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the head's vocabulary; the
-    steps are those of one of them, without the exchange between them. `seed`: what `sequence.plan` will be called
+    `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the vocabulary of
+    embedding and head; the steps are those of one of them, without the exchange between them. `seed`: what `sequence.plan` will be called
     with, so that it finds programs compiled. `weights` and `cache`: how weights and caches are stored, as the model has
     them or one of `formats.WEIGHTS` and `formats.CACHES`. Raises ValueError for a model with parts that no kernel
     computes, or that the group does not divide.
@@ -45,7 +45,8 @@ def model_steps(
     dtype = require_16_bit("step", model.dtype)
     setting = Setting(work, parallel, dtype, machine, seed)
     rows = setting.tokens
-    first = embedding.Problem(rows, model.vocabulary, model.hidden, dtype)
+    vocabulary = -(-model.vocabulary // parallel)  # of a row that another device has, some row is read
+    first = embedding.Problem(rows, vocabulary, model.hidden, dtype)
     steps = [by_rows("embedding", "embedding", first, embedding.Knobs, setting, {"out": RESULT})]
     formats = formats_of(model, weights, cache)
     for group in model.groups:
@@ -57,5 +58,5 @@ def model_steps(
         steps.append(rms_norm("last norm", setting, model.hidden, "last collapsed", "last normed"))
     else:
         steps.append(residual_norm("last norm", setting, model.hidden, "last normed"))
-    vocabulary, takes = -(-model.vocabulary // parallel), "last normed" if work.sampled == rows else ""
+    takes = "last normed" if work.sampled == rows else ""
     return [*steps, product("head", setting, vocabulary, model.hidden, takes, m=work.sampled)]

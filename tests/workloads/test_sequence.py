@@ -16,8 +16,9 @@ from hwmodel.reference import simulate
 from hwmodel.result import Result
 from hwmodel.spec import load_machine
 from layouts import Layout, NamedLayout, named
-from workloads.kernels import KERNELS, gemm
+from workloads.kernels import KERNELS, gemm, mla_decode, sparse_attention
 from workloads.kernels import decode_attention as attention
+from workloads.kernels.latent import Heads
 from workloads.placement import ALIGNMENT_BYTES
 from workloads.sequence import Call, Step, plan
 from workloads.sequence_result import simulate_call
@@ -101,6 +102,35 @@ def test_a_step_takes_the_addresses_of_its_values() -> None:
     first, second = (step.program.tensors for step in call.steps)
     assert tensor(first, "c").base_bytes == tensor(second, "a").base_bytes
     assert len({one.base_bytes for one in (*first, *second)}) == 5
+
+
+@pytest.mark.parametrize("kernel", ["mla-decode", "sparse-attention"])
+def test_the_fields_of_a_record_lie_in_a_sequence_as_in_the_kernel_alone_and_are_held_together(kernel: str) -> None:
+    heads, knobs = Heads(16, 512, 64, 512, 1.0, "bf16"), {"record": "fp8_ds_mla", "head_tile": 16, "tile": 16}
+    contexts = (300, 70)
+    module = {"mla-decode": mla_decode, "sparse-attention": sparse_attention}[kernel]
+    sizes = (heads, 1, contexts) if kernel == "mla-decode" else (heads, 64, 1, contexts)
+    step = Step("s", kernel, module.Problem(*sizes), module.Knobs(**knobs), count=2)
+    alone = step.compile(NPU, 0).program
+    call = plan([product("p", 24, 16, 32, "x", "y"), step], NPU)
+    (placed,) = [one.program for one in call.steps if one.name == "s"]
+    fields = [(one, other) for one, other in zip(alone.tensors, placed.tensors, strict=True) if "cache" in one.name]
+    assert len(fields) == 3
+    assert len({there.base_bytes - here.base_bytes for here, there in fields}) == 1
+    tokens = -(-300 // 64) * 64 + -(-70 // 64) * 64
+    assert call.held == {"s.cache": 656 * tokens, "p.b": 16 * 32 * 2}
+    assert call.held_bytes == 2 * 656 * tokens + 16 * 32 * 2
+
+
+def test_what_a_step_has_stored_is_found_in_the_shared_cache_as_far_as_it_fits() -> None:
+    steps = [product("p", 512, 256, 64, "x", "y"), product("q", 512, 32, 256, "y", "z")]
+    for capacity, resident in (("50 MiB", "cache"), ("160 KiB", "hbm")):
+        spec = load_machine("h100-sxm").with_overrides({"cores.count": CORES, "shared_cache.capacity": capacity})
+        first, second = (step.program.tensors for step in plan(steps, Machine(spec)).steps)
+        assert tensor(first, "a").resident == tensor(first, "b").resident == tensor(second, "b").resident == "hbm"
+        assert tensor(second, "a").resident == resident  # of 256 KiB
+    kept = plan(steps, Machine(spec.with_overrides({"shared_cache.capacity": "50 MiB"})), kept=["y"]).steps[1]
+    assert tensor(kept.program.tensors, "a").resident == "hbm"
 
 
 def test_a_value_is_converted_once_for_all_steps_that_take_it_in_one_layout() -> None:
