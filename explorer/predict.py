@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from hwmodel.bounds import lower_bound
 from hwmodel.engine import phase_times
@@ -19,6 +21,8 @@ from hwmodel.program import Program
 from workloads import windows
 from workloads.calls import Call, Launch, Variant
 from workloads.kernels.tuning.roof import Roof
+from workloads.traffic import phase_bytes
+from workloads.windows import STORES
 
 SCHEDULES = 2  # of a launch that are simulated at most: the most promising
 SIMULATED = ("nothing", "windows", "whole")
@@ -87,7 +91,7 @@ def estimated(launch: Launch, machine: Machine, replayed: bool = False) -> Run:
     Of launches that have none, as passes over rows, the lower bound of their program is taken.
     """
     ((variant, program),) = launch.fitting(machine, 1)
-    program, warm = replayed_program(program, machine) if replayed else (program, False)
+    program, warm = again(program, machine, replayed)
     least, time, limited_by = least_fs(launch, machine, warm), variant.estimate_fs, _needs_most(launch, machine, warm)
     if not time:
         bound = lower_bound(program, machine)
@@ -134,7 +138,7 @@ class Begun:
         self, launch: Launch, variant: Variant, program: Program, machine: Machine, replayed: bool = False
     ) -> None:
         self._launch, self._variant, self._machine = launch, variant, machine
-        program, self._warm = replayed_program(program, machine) if replayed else (program, False)
+        program, self._warm = again(program, machine, replayed)
         self._plan = windows.plan(program, machine)
         self._parts: dict[windows.Which, Program] = {}
         self._found: dict[windows.Which, list[int]] = {}
@@ -164,13 +168,27 @@ class Begun:
         return self._found[which]
 
 
-def replayed_program(program: Program, machine: Machine) -> tuple[Program, bool]:
-    """Return a program as it runs again, and whether it finds its tensors in the machine's shared cache: if all fit."""
+def again(program: Program, machine: Machine, graph: bool) -> tuple[Program, bool]:
+    """Return a program as it is measured, run again and again, and whether it finds all of its tensors in the cache.
+
+    It does in a graph over the same tensors, if they fit a shared cache. A program that stores much, and whose tensors
+    do not fit, finds the cache full of what the time before has left there: none of it is read again in time, and what
+    was stored must be written to main memory to make room.
+    """
     cache = machine.spec.shared_cache
-    if cache is None or sum(tensor.size_bytes for tensor in program.tensors) > cache.capacity:
+    if cache is None:
         return program, False
-    tensors = tuple(replace(tensor, resident="cache") for tensor in program.tensors)
-    return replace(program, tensors=tensors), True
+    if sum(tensor.size_bytes for tensor in program.tensors) <= cache.capacity:
+        resident: Literal["hbm", "sram", "cache"] | None = "cache" if graph else None
+    else:
+        loaded, stored = np.sum([phase_bytes(program, phase).sum(axis=1) for phase in program.phases], axis=0)
+        part = float(stored / (loaded + stored))
+        resident = machine.memory if part > STORES else None
+        program = replace(program, earlier_stores=part) if resident else program
+    if resident is None:
+        return program, False
+    tensors = tuple(replace(tensor, resident=resident) for tensor in program.tensors)
+    return replace(program, tensors=tensors), resident == "cache"
 
 
 def _knobs(knobs: Any) -> str:

@@ -34,11 +34,11 @@ def model_steps(
 ) -> list[Step]:
     """Return the steps of a pass through the model that computes the new tokens of `work`.
 
-    `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the vocabulary of
-    embedding and head; the steps are those of one of them, without the exchange between them. `seed`: what `sequence.plan` will be called
-    with, so that it finds programs compiled. `weights` and `cache`: how weights and caches are stored, as the model has
-    them or one of `formats.WEIGHTS` and `formats.CACHES`. Raises ValueError for a model with parts that no kernel
-    computes, or that the group does not divide.
+    `parallel`: devices of the tensor-parallel group that divide heads, inner sizes and the vocabulary of embedding and
+    head; the steps are those of one of them, without the exchange between them. `seed`: what `sequence.plan` will be
+    called with, so that it finds programs compiled. `weights` and `cache`: how weights and caches are stored, as the
+    model has them or one of `formats.WEIGHTS` and `formats.CACHES`. Raises ValueError for a model with parts that no
+    kernel computes, or that the group does not divide.
     """
     if parallel < 1:
         raise ValueError(f"parallel: {parallel}; allowed: from 1")

@@ -15,7 +15,8 @@ short programs are simply run, and so is a ragged phase whose windows cannot tel
 short to fill a shared cache. A phase that stores much, and touches more bytes than the cache holds, has windows of two
 kinds: early ones find it as the phase does, late ones full of an older stream (`Program.earlier_stores`) and none of
 their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
-room for passes early; where this is most of the phase, it is run whole. A phase whose tensors the cache has room for,
+room for passes early, but nothing of a program that finds the cache full itself; where this is most of the phase, it
+is run whole. A phase whose tensors the cache has room for,
 and whose first items touch much of them, has late windows, too, which find what they load there: items pass early as
 long as what they touch is new; not so beside a phase that stores much. Touched bytes are counted by tensor, no more
 than it has; loads of a part of it again and again count as loads of all of it. What windows cannot see: what else
@@ -210,9 +211,11 @@ class Plan:
         return any(phase.warm for phase in self.phases)
 
     def _stores(self, which: Which) -> float | None:
-        """Return what part of the phases of a late window is stored, where the cache is full of an older stream."""
+        """Return what part of a full cache is not yet written: of late windows what their phases store."""
         phases = [self.phases[number] for number in self.phases_of(which)]
-        if not which[2] or self.is_warm:
+        if not which[2]:
+            return self.program.earlier_stores
+        if self.is_warm:
             return None
         return sum(phase.stored for phase in phases) / sum(phase.moved for phase in phases)
 
@@ -301,7 +304,7 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, s
 def _early(program: Program, moved: Array, machine: Machine) -> float:
     """Return the part of a phase that passes before the shared cache is full, where it matters; `moved`: its bytes."""
     cache, stored = machine.spec.shared_cache, moved[QUEUES_OF_MEMORY.index("store")].sum()
-    if cache is None or stored <= STORES * moved.sum():
+    if cache is None or stored <= STORES * moved.sum() or program.earlier_stores is not None:
         return 1.0
     touched = np.minimum(moved.sum(axis=0), _sizes(program)).sum()
     return min(1.0, float(cache.capacity / touched))

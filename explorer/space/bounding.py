@@ -112,7 +112,10 @@ def probe(space: Space, evaluator: Evaluator) -> None:
                     break
             else:
                 if tried < PROBES:
-                    raise ValueError(f"knobs.{knob.name}: {value!r}: {reason if tried else 'no combination has it'}")
+                    why = (
+                        f"none of the {tried} combinations with it can run, such as: {reason}" if tried > 1 else reason
+                    )
+                    raise ValueError(f"knobs.{knob.name}: {value!r}: {why if tried else 'no combination has it'}")
 
 
 def _with_choice(space: Space, place: int, digit: int) -> Iterator[int]:

@@ -139,11 +139,11 @@ def _with_knob(steps: list[Step], text: str) -> list[Step]:
         raise ValueError(f"{where}: {unknown('step', title, list(dict.fromkeys(titles.values())))}")
 
     def changed(step: Step) -> Step:
-        known = _knobs(step.knobs)
-        if name not in known:
-            raise ValueError(f"{where}: {unknown(f'knob of {step.kernel}', name, list(known))}")
-        new = convert(value.strip(), known[name], where)
-        check(new, known[name], where)
+        defaults = _knobs(type(step.knobs)())
+        if name not in defaults:
+            raise ValueError(f"{where}: {unknown(f'knob of {step.kernel}', name, list(defaults))}")
+        new = convert(value.strip(), defaults[name], where)
+        check(new, defaults[name], where)
         return replace(step, knobs=replace(step.knobs, **{name: new}))
 
     return [changed(step) if titles[step.name] == title else step for step in steps]

@@ -23,11 +23,15 @@ _KIB = 1024
 
 
 def _table(study: StudyData) -> pd.DataFrame:
-    """Return columns capacity_bytes, traffic_bytes and least_bytes (with no more capacity), smallest capacity first."""
+    """Return columns capacity_bytes, traffic_bytes and least_bytes (with no more capacity), smallest capacity first.
+
+    Points that have the machine's own scratchpad, which they do not say, are left out, as a baseline may be.
+    """
     done = study.done
     if CAPACITY in done:
         capacity = [int(value) for value in done[CAPACITY]]
     elif PER_CORE in done:
+        done = done[done[PER_CORE].notna()]
         capacity = [_bytes(value) for value in done[PER_CORE]]
     else:
         raise NotShown(f"no point of the study says its capacity; search {PER_CORE} to see this")
@@ -36,18 +40,19 @@ def _table(study: StudyData) -> pd.DataFrame:
     traffic = done["hbm_read_bytes"].to_numpy(np.int64)
     if "hbm_write_bytes" in done:
         traffic = traffic + done["hbm_write_bytes"].to_numpy(np.int64)
-    return staircase(capacity, traffic.tolist())
+    return staircase(capacity, traffic.tolist(), has_baseline=bool(done.index[0] == study.rows.index[0]))
 
 
 def _bytes(value: Scalar) -> int:
     return int(parse(value, "bytes")) if isinstance(value, str) else int(value)
 
 
-def staircase(capacity: list[int], traffic: list[int]) -> pd.DataFrame:
+def staircase(capacity: list[int], traffic: list[int], has_baseline: bool = True) -> pd.DataFrame:
+    """Return the table of points, of which the first may be the baseline."""
     import pandas as pd
 
     found = pd.DataFrame({"capacity_bytes": capacity, "traffic_bytes": traffic, "is_baseline": False})
-    found.loc[0, "is_baseline"] = True
+    found.loc[0, "is_baseline"] = has_baseline
     found = found.sort_values(["capacity_bytes", "traffic_bytes"], kind="stable", ignore_index=True)
     found["least_bytes"] = found["traffic_bytes"].cummin()
     return found
@@ -62,7 +67,8 @@ def figure(table: pd.DataFrame) -> go.Figure:
         line={"color": BEST, "shape": "hv"},
     )  # fmt: skip
     marker = {"color": BASELINE, "symbol": "diamond", "size": 11}
-    points(drawing, kib[start.index], moved[start.index], name="baseline", marker=marker)
+    if len(start):
+        points(drawing, kib[start.index], moved[start.index], name="baseline", marker=marker)
     titled(drawing, "scratchpad capacity [KiB], logarithmic", "moved over HBM [GB]")
     return drawing.update_xaxes(type="log").update_yaxes(rangemode="tozero")
 

@@ -19,7 +19,7 @@ import numpy as np
 from hwmodel import matrix
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.program import Buffer, Cause, Phase, Tensor
+from hwmodel.program import DTYPES, Buffer, Cause, Phase, Tensor
 from workloads.buffers import allocate, contiguous_axis, operand
 from workloads.kernels.latent_cache import FORMATS
 from workloads.kernels.writer import PhaseWriter
@@ -299,13 +299,15 @@ def _key_and_value(request: Buffer, machine: Machine, kind: str, along: int, val
 def combine(
     heads: Heads, rows: int, machine: Machine, tensors: tuple[Tensor, ...], tasks: Mapping[str, np.ndarray[Any, Any]]
 ) -> Phase:
-    """Return the phase that merges the parts of every row, by strips of rows so that all parts of one fit.
+    """Return the phase that merges the parts of every row, by strips of as many rows as fit with all their parts.
 
     `tasks` are those of the main phase with the column owner, equal for the parts of one tile of `rows`.
     """
     parts = np.bincount(tasks["owner"])
     first = np.cumsum(parts) - parts
-    strip = max(1, rows // int(parts.max()))
+    of_row = 2 * (int(parts.max()) * (heads.value_dim + 1) * 4 + heads.value_dim * DTYPES[heads.dtype].itemsize)
+    room = machine.spec.cores.sram.capacity - 4 * machine.sram_line_bytes  # each of the four blocks is whole lines
+    strip = max(1, min(rows // int(parts.max()), room // of_row))
     strips = -(-tasks["rows"][first] // strip)
     owner = np.repeat(np.arange(len(parts)), strips)
     begin = (np.arange(len(owner)) - np.repeat(np.cumsum(strips) - strips, strips)) * strip

@@ -71,6 +71,7 @@ def test_ctrl_c_ends_a_command_without_a_word_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_continues(tmp_path: Path) -> None:
     home, study_file = tmp_path, tmp_path / "small.yaml"
     study_file.write_text(STUDY.replace("points: 6", "points: 12"))

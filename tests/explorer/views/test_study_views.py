@@ -115,6 +115,17 @@ def test_capacity_is_read_with_its_unit_and_said(study: StudyData) -> None:
     assert f"least found ({int(moved.min()):,} bytes)" in capacity.text(table)
 
 
+def test_points_with_the_machine_s_own_capacity_are_left_out_as_the_baseline_may_be(study: StudyData) -> None:
+    rows = study.rows.copy()
+    rows.loc[0, "machine.cores.sram.capacity"] = None
+    others = replace(study, rows=rows)
+    table = capacity.VIEW.table(others)
+    assert len(table) == len(study.done) - 1
+    assert not table["is_baseline"].any()
+    assert [trace.name for trace in capacity.figure(table).data] == ["simulated", "least with so much"]
+    assert capacity.VIEW.table(study)["is_baseline"].sum() == 1
+
+
 def test_more_than_the_largest_capacity_tried_is_not_said_to_be_in_vain() -> None:
     assert "more does not pay" in capacity.text(capacity.staircase([1024, 2048, 4096], [900, 500, 500]))
     assert "what more would save was not tried" in capacity.text(capacity.staircase([1024, 2048], [900, 500]))

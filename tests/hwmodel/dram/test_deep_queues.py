@@ -36,6 +36,7 @@ def differences(seed: int, fast_forward: bool) -> list[str]:
     return [name for name in short if short[name] != deep[name]]
 
 
+@pytest.mark.slow
 def test_deep_buffers_do_what_short_ones_do_under_every_policy() -> None:
     assert {seed: names for seed in range(2 * len(POLICIES)) if (names := differences(seed, False))} == {}
 

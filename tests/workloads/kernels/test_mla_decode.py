@@ -294,6 +294,16 @@ def test_items_walk_what_their_last_query_sees_once_and_no_part_is_hidden_from_a
     assert len(walked) == len(problem.contexts) * problem.rows
 
 
+@pytest.mark.parametrize("split", [512, 1024, 2048])
+def test_parts_are_merged_in_strips_of_rows_that_fit_the_scratchpad(split: int) -> None:
+    heads = Heads(64, 512, 64, 512, 0.1, "bf16")
+    knobs = Knobs(tile=32, strip=8, queries=1, split_tokens=split)
+    attend, combine = compile(Problem(heads, 1, (4096,)), knobs, H100, 0).phases
+    rows = combine.tasks[:, combine.columns.index("rows")]
+    assert rows.sum() == 64
+    assert len(attend.tasks) == 4096 // split
+
+
 def test_a_prefill_multiplies_little_more_than_what_its_queries_see() -> None:
     heads = Heads(16, 512, 64, 512, 0.1, "bf16")
     program = compile(Problem(heads, 2048, (2048,)), Knobs(head_tile=32, tile=16, stages=2, queries=1), H100, 0)

@@ -18,6 +18,7 @@ import numpy as np
 
 from hwmodel.machine import Machine
 from hwmodel.program import DTYPES
+from layouts.catalog.sizes import round_up
 from workloads.kernels import decode_attention, mla_decode, prefill_attention
 from workloads.kernels.attention_problem import FP8
 from workloads.kernels.base import shrinking
@@ -37,6 +38,7 @@ LARGE = (256, 512, 1024)  # more of each, where no cache is shared
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
 STRIP = 8  # rows of a latent attention's result that are stored at a time
 MOST_STAGES, MOST_LATENT_STAGES = 6, 4
+CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SOFTMAX_OPS = 6  # assumed, of the vector unit per score besides the exponential: scale, maximum, difference, sum, round
 TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that larger ones come first
 
@@ -72,7 +74,7 @@ def decode(p: decode_attention.Problem, machine: Machine, warm: bool = False, **
             items = Items(
                 count=p.heads_kv * int(parts.sum()),
                 tiles=_mean_tiles(seen, split, tile),
-                macs=rows * tile * (p.head_dim + value_dim),
+                macs=_padded_macs(machine, rows, tile, p.head_dim, value_dim),
                 dtype=rate(p, machine),
                 tile_bytes=tile * row_bytes,
                 unique_bytes=p.heads_kv * int(seen.sum()) * row_bytes,
@@ -114,7 +116,10 @@ def prefill(p: prefill_attention.Problem, machine: Machine, warm: bool = False, 
 
 
 def latent(p: mla_decode.Problem, machine: Machine, warm: bool = False, **given: Any) -> tuple[Choice, ...]:
-    """Return schedules of a decode step over a paged latent cache; `warm` as of `decode`."""
+    """Return schedules of a decode step over a paged latent cache; `warm` as of `decode`.
+
+    Where no cache is shared, tiles of whole pages come first of those whose estimates are close to the least one.
+    """
     roof, unit, heads = Roof(machine, warm), machine.spec.cores.matrix, p.heads
     is_widened = given.get("record", "plain") != "plain"
     token_bytes = latent_bytes(p, given.get("record", "plain"))
@@ -136,7 +141,7 @@ def latent(p: mla_decode.Problem, machine: Machine, warm: bool = False, **given:
                 items = Items(
                     count=int(parts.sum()),
                     tiles=_mean_tiles(seen, split, tile),
-                    macs=rows * tile * (heads.dim + heads.value_dim),
+                    macs=_padded_macs(machine, rows, tile, heads.dim, heads.value_dim),
                     dtype=heads.dtype,
                     tile_bytes=tile * token_bytes,
                     unique_bytes=sum(p.contexts) * token_bytes,
@@ -155,7 +160,10 @@ def latent(p: mla_decode.Problem, machine: Machine, warm: bool = False, **given:
                     head_tile=head_tile, tile=tile, stages=stages, split_tokens=split, strip=STRIP, queries=1, **given
                 )
                 found.append(Choice(knobs, estimate, "split" if split else "whole"))
-    return ranked(found)
+    if roof.has_cache:
+        return ranked(found)
+    close = CLOSE * min(choice.estimate_fs for choice in found)
+    return tuple(sorted(ranked(found), key=lambda choice: choice.estimate_fs > close or choice.knobs.tile % page != 0))
 
 
 def products(machine: Machine) -> str:
@@ -221,6 +229,13 @@ def _splits(seen: Lengths, tile: int, blocks: int, machine: Machine) -> Iterator
             yield 0 if split >= longest else split
 
 
+def _padded_macs(machine: Machine, rows: int, tile: int, dim: int, value_dim: int) -> int:
+    """Return the multiply-accumulates of a tile of keys with both products in whole units; `rows` already are."""
+    unit = machine.spec.cores.matrix
+    scores, sums = round_up(tile, unit.n) * round_up(dim, unit.k), round_up(value_dim, unit.n) * round_up(tile, unit.k)
+    return rows * (scores + sums)
+
+
 def _mean_tiles(seen: Lengths, split: int, tile: int) -> float:
     """Return the tiles of an item, on average over the parts of all sequences, each as long as the first of its own."""
     longest = np.minimum(seen, split or seen.max())
@@ -265,8 +280,7 @@ def _prefill_fs(
     times = np.repeat(np.array(list(sequences.values())), [len(each) for each in walked])
     count, tiles_of_all = int(times.sum()), int((tiles * times).sum())
     padded = -(-min(rows, max(p.lengths) * heads) // unit.m) * unit.m * lanes
-    width = -(-p.head_dim // unit.k) * unit.k
-    matrix_fs = padded * tile * (width + dim_v) * roof.mac_fs(rate(p, machine))
+    matrix_fs = _padded_macs(machine, padded, tile, p.head_dim, dim_v) * roof.mac_fs(rate(p, machine))
     vector_fs = rows * lanes * tile * (SOFTMAX_OPS / vector.alu + 1 / vector.exp) * roof.cycle_fs
     loaded = tile * (p.head_dim + dim_v) * _width(p)
     overlap = max(matrix_fs, vector_fs) if lanes == 2 else max(matrix_fs, vector_fs) + 0.2 * min(matrix_fs, vector_fs)

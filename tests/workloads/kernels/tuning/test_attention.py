@@ -70,6 +70,15 @@ def test_a_page_takes_a_descriptor_of_an_engine_that_cannot_gather() -> None:
     assert gathered[0] == gathered[1]
 
 
+@pytest.mark.parametrize("depth", [16, 32, 64])
+def test_the_estimate_counts_whole_steps_of_the_matrix_unit_along_keys(depth: int) -> None:
+    """A tile of 16 keys takes a unit of depth 32 as long as one of 32."""
+    machine = Machine(load_machine("npu-hbm3").with_overrides({"cores.matrix.k": depth}))
+    problem = mla_decode.Problem(Heads(128, 512, 64, 512, 1.0, "bf16"), 1, (65536,) * 16)
+    found = {each.knobs.tile: each.estimate_fs for each in reversed(attention.latent(problem, machine))}
+    assert (found[16] > 1.2 * found[64]) == (depth > 16)
+
+
 @pytest.mark.parametrize(("batch", "warm"), [(4, True), (64, False)])
 def test_predictions_take_schedules_by_the_same_estimates(batch: int, warm: bool) -> None:
     sizes = {"batch": batch, "kv_len": 2048, "heads_q": 32, "heads_kv": 8, "head_dim": 128}
