@@ -37,7 +37,8 @@ def with_base(
     own = words.get("sources", {})
     if not isinstance(own, dict):
         return merged(inherited, numbers) | words
-    given = dict(leaves(numbers))
+    there = dict(leaves(inherited))
+    given = {path: value for path, value in leaves(numbers) if path not in there or there[path] != value}
     kept = {path: text for path, text in base["sources"].items() if given.keys().isdisjoint(groups(path))}
     sources = kept | own | _own_sources(given, own, kept, str(name))
     return merged(inherited, numbers) | words | {"sources": sources} | _ranges(base, words, given)

@@ -67,7 +67,8 @@ class Hbm:
         try:
             address_map = AddressMap.create(fields, hashes, sizes, organisation.burst_bytes)
         except ValueError as error:
-            raise ValueError(f"{where}: hbm.address_map: {error}") from None
+            found = ", ".join(f"{field} {size}" for field, size in sizes.items())
+            raise ValueError(f"{where}: hbm.address_map: {error}; sizes with {spec.standard}: {found}") from None
         peak = spec.stacks * dram.peak_bytes_per_second(spec.pin_rate)
         if ideal_rows:
             timing, policy = timing.without_rows(), replace(policy, refresh="none")

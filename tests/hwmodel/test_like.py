@@ -62,6 +62,12 @@ def test_a_file_that_changes_nothing_is_the_same_machine_by_another_name(name: s
     assert (mine.name, mine.description) == ("mine", "one more")
 
 
+def test_a_number_that_is_repeated_keeps_its_source(load: Any) -> None:
+    found, base = load("npu-hbm3", {"hbm": {"stacks": 4}}), load_machine("npu-hbm3")
+    assert found.hbm == base.hbm
+    assert found.sources == base.sources
+
+
 def test_what_is_given_replaces_and_all_else_is_inherited(load: Any) -> None:
     changes = {"hbm": {"stacks": 6}, "noc": {"bisection": "3 TB/s"}, "tlb": None, "cores": {"matrix": {"fp8": None}}}
     base, mine = load_machine("h100-sxm"), load("h100-sxm", changes, {"hbm.stacks": "sheet", "noc.bisection": "guess"})
@@ -139,7 +145,7 @@ def test_a_file_gives_no_number_and_no_source_that_it_would_inherit(name: str) -
     ("changes", "sources", "message"),
     [
         ({"hbm": {"stacks": 6}}, None, "sources: hbm.stacks has no source; name one, or write `assumed` and why"),
-        ({"hbm": {"stacks": 5}}, {"hbm.pin_rate": "sheet"}, "sources: hbm.stacks has no source"),
+        ({"hbm": {"stacks": 6}}, {"hbm.pin_rate": "sheet"}, "sources: hbm.stacks has no source"),
         # the innermost source would be that of the H100's number
         (
             {"cores": {"matrix": {"fp8": {"macs_per_cycle": 9}}}},

@@ -64,9 +64,11 @@ class Row:
         return self.need(name)[0] if name in self.sizes else default
 
     def unknown_dtype(self, known: Iterable[str]) -> NotModelled:
-        """Return what is said of a type for which there is no kernel."""
-        said = f"{self.dtype!r} has no kernel" if self.dtype else "is missing"
-        return NotModelled(f"{self.op}: dtype {said}; known: {nearest_first(self.dtype, known)}")
+        """Return what is said of a type for which there is no kernel, in this project's words."""
+        name = self.names.get("dtype", "")
+        said = f"{name!r} has no kernel" if name else "is missing"
+        words = [DTYPES.get(one, one) for one in known]
+        return NotModelled(f"{self.op}: dtype {said}; known: {nearest_first(name, words)}")
 
     def float_dtype(self) -> str:
         """Return the dtype of a row of 16 or 32 bits in this project's words. Raises NotModelled for others."""

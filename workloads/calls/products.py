@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hwmodel.machine import Machine
-from layouts.notation import nearest_first
-from workloads.calls.call import DTYPES, MAX_RESULTS, Call, Launch, NotModelled, Row, Variant, ranked, require_within
+from workloads.calls.call import DTYPES, MAX_RESULTS, Call, Launch, Row, Variant, ranked, require_within
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise
 from workloads.kernels.tuning import products
 
@@ -22,7 +21,7 @@ NARROW = (*QUANTISED, "int4_wo", "int8_wo")
 def product_call(row: Row, machine: Machine) -> Call:
     """Return the call of a row of op gemm."""
     m, n, k = row.need("m", "n", "k")
-    kernel, problem = problem_of(row.dtype, m, n, k)
+    kernel, problem = _problem(row, m, n, k)
     launches = [quantisation(m, k, machine)] if row.dtype in QUANTISED else []
     return Call((*launches, product("gemm", kernel, problem, machine)))
 
@@ -41,8 +40,9 @@ def quantisation(m: int, k: int, machine: Machine) -> Launch:
     return Launch("quantise", variants, "bf16", 0, 0)
 
 
-def problem_of(dtype: str, m: int, n: int, k: int) -> tuple[str, Any]:
+def _problem(row: Row, m: int, n: int, k: int) -> tuple[str, Any]:
     """Return the kernel and the problem for a row's dtype. Raises NotModelled where there is none."""
+    dtype = row.dtype
     if dtype in DTYPES:
         return "gemm-fp32" if dtype == "float32" else "gemm", gemm.Problem(m, n, k, DTYPES[dtype])
     if dtype == "fp8":
@@ -57,8 +57,7 @@ def problem_of(dtype: str, m: int, n: int, k: int) -> tuple[str, Any]:
         return "gemm-w8a16", gemm_w4a16.Problem(m, n, k, "bf16", k, "int8")
     if dtype == "nvfp4":
         return "gemm-nvfp4", gemm_mx.Problem(m, n, k, "nvfp4")
-    said = f"{dtype!r} has no kernel" if dtype else "is missing"
-    raise NotModelled(f"gemm: dtype {said}; known: {nearest_first(dtype, (*DTYPES, *NARROW))}")
+    raise row.unknown_dtype((*DTYPES, *NARROW))
 
 
 def product(name: str, kernel: str, problem: Any, machine: Machine) -> Launch:

@@ -72,6 +72,15 @@ def test_a_layout_that_is_changed_by_its_knob_shows_as_a_conversion(rowhit: Rowh
     assert after["time_us"] == pytest.approx(sum(line["count"] * line["time_us"] for line in after["steps"]))
 
 
+def test_a_knob_may_be_the_nought_that_it_is_by_default(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    asked = ("step", "--machine", "h100-sxm", "--model", "small.json", "--context", "8192", "--batch", "1", "--json")
+    split, whole = (
+        json.loads(rowhit(*asked, *more, cwd=tmp_path).stdout) for more in ((), ("--knob", "attention.split_tokens=0"))
+    )
+    assert split["time_us"] < whole["time_us"]
+
+
 TRACE = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2023-11-16 18:17:0{second}.0000000,{prompt},{answer}\n" for second, prompt, answer in ((0, 90, 9), (0, 200, 5))
 )

@@ -153,7 +153,7 @@ def test_types_may_be_spelt_as_in_this_project_and_a_missing_one_is_said_to_be_m
     machine = Machine(load_machine("h100-sxm"))
     calls = [call_of(row("gemm", {"dtype": dtype}, sizes), machine) for dtype in ("bf16", "bfloat16")]
     assert calls[0] == calls[1]
-    with pytest.raises(NotModelled, match=r"gemm: dtype is missing; known: bfloat16, .*nvfp4"):
+    with pytest.raises(NotModelled, match=r"gemm: dtype is missing; known: bf16, .*nvfp4"):
         call_of(row("gemm", {}, sizes), machine)
 
 
