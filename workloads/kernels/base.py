@@ -140,11 +140,21 @@ def named_option(options: Mapping[str, Any], name: str, choices: Sequence[str]) 
     return value, {key: size for key, size in options.items() if key != name}
 
 
-def shrinking(knobs: Any) -> Iterator[Any]:
-    """Yield knobs, then with fewer stages, down to 2, then with tiles halved, the largest first, then with 1 stage."""
+LEAST_TILES = (16, 4)  # assumed: of matrix units at their rate, and what may be better than not to fit
+
+
+def shrinking(*given: Any) -> Iterator[Any]:
+    """Yield each of some knobs, then with fewer stages, down to 2, then with tiles halved, then with 1 stage.
+
+    Of tiles the largest are halved first, down to 16, or to 1 where they have no more; only after all of these, to 4.
+    """
+    yield from dict.fromkeys(small for least in LEAST_TILES for knobs in given for small in _shrunk(knobs, least))
+
+
+def _shrunk(knobs: Any, least_tile: int) -> Iterator[Any]:
     yield knobs
     sizes = {f.name: getattr(knobs, f.name) for f in fields(knobs) if "tile" in f.name or f.name == "chunk"}
-    least = {name: 16 if size > 16 else 1 for name, size in sizes.items()}
+    least = {name: least_tile if size > LEAST_TILES[0] else 1 for name, size in sizes.items()}
     stages = getattr(knobs, "stages", 2)
     while stages > 2:
         stages -= 1

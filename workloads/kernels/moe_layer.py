@@ -1,6 +1,7 @@
 """A layer of experts: route, permute, first product, SwiGLU, second product, finalise, one phase each.
 
-In a format whose activations are not of 16 bits (`moe_formats`) each product has a pass before it that quantises them.
+In a format whose activations are not of 16 bits (`moe_formats`) a pass quantises the tokens first, once each: what is
+permuted, or read by a shared expert, are quantised rows with their scales; another pass precedes the second product.
 Activations between the phases are tensors in memory, so that their traffic counts. `rows: gathered` leaves out the
 permutation (the first product gathers the tokens), `fused: yes` the phase of the activation (it is the epilogue of the
 first product). A shared expert, which every token passes, has products of its own before the results are added up.
@@ -50,7 +51,7 @@ from workloads.kernels.moe_problem import (
     routing_of,
     sorted_tokens,
 )
-from workloads.kernels.moe_quantise import quantise_rows
+from workloads.kernels.moe_quantise import permute_quantised, quantise_rows
 from workloads.kernels.moe_route import RENORMALISE, SCORINGS, choice_tensors, route
 from workloads.kernels.rowwise import RowKnobs, RowPhase, bands
 from workloads.model import Model
@@ -135,6 +136,7 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     layer = _Layer(problem, knobs, machine, tensors)
     phases = [
         layer.route(),
+        *layer.quantise_tokens(),
         *([] if knobs.rows == "gathered" else [layer.permute(routing, groups)]),
         *layer.experts(routing, groups, homes),
         *(layer.shared() if problem.shared else []),
@@ -152,8 +154,6 @@ def _weight_layouts(problem: Problem, knobs: Knobs, seats: int) -> tuple[NamedLa
 
 def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups, seats: int) -> list[Tensor]:
     logits = named("token expert", {"token": problem.tokens, "expert": problem.experts})
-    permuted = Tensor("permuted", _rows(groups.rows, problem.hidden), problem.dtype, NONE, "cache")
-    gathered = knobs.rows == "gathered"
     tensors = [
         Tensor("x", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
         Tensor("logits", logits, "fp32", NONE, "cache"),
@@ -161,8 +161,8 @@ def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups, s
         sorted_tokens(routing),
         choice_rows(routing, groups),
         *_weights(problem, "", *_weight_layouts(problem, knobs, seats), problem.inter),
-        *([] if gathered else [permuted]),
-        *_quantised(problem, "x" if gathered else "permuted", groups.rows, problem.hidden, gathered=gathered),
+        *_quantised(problem, "x", problem.tokens, problem.hidden, gathered=True),
+        *([] if knobs.rows == "gathered" else _permuted(problem, groups.rows)),
         *_activations(problem, knobs, "", groups.rows, problem.inter),
         Tensor("y", _rows(groups.rows, problem.hidden), problem.dtype, NONE, "cache"),
         Tensor("out", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
@@ -174,7 +174,6 @@ def _tensors(problem: Problem, knobs: Knobs, routing: Routing, groups: Groups, s
         layouts = named("expert half n k", sizes), named("expert n k", down)
         tensors += [
             *_weights(problem, "shared ", *layouts, problem.shared),
-            *([] if gathered else _quantised(problem, "x", problem.tokens, problem.hidden)),
             *_activations(problem, knobs, "shared ", problem.tokens, problem.shared),
             Tensor("shared y", _rows(problem.tokens, problem.hidden), problem.dtype, NONE, "cache"),
         ]
@@ -197,10 +196,16 @@ def _quantised(problem: Problem, source: str, rows: int, columns: int, *, gather
     form = problem.form
     if not form.quantise:
         return []
-    name, rows = f"quantised {source}", problem.tokens if source == "x" else rows
     given = Tensor(f"scale of {source}", named("one value", {"one": 1, "value": 1}), "fp32", NONE)
-    made = activation_tensors(form, name, rows, columns, problem.dtype, gathered=gathered)
+    made = activation_tensors(form, f"quantised {source}", rows, columns, problem.dtype, gathered=gathered)
     return [*made, *([given] if form.scaled else [])]
+
+
+def _permuted(problem: Problem, rows: int) -> list[Tensor]:
+    """Return the rows of tokens in the order of their experts, as the first product takes them."""
+    if problem.form.quantise:
+        return activation_tensors(problem.form, "quantised permuted", rows, problem.hidden, problem.dtype)
+    return [Tensor("permuted", _rows(rows, problem.hidden), problem.dtype, NONE, "cache")]
 
 
 def _rows(rows: int, columns: int) -> NamedLayout:
@@ -226,7 +231,6 @@ class _Layer:
     def __init__(self, problem: Problem, knobs: Knobs, machine: Machine, tensors: tuple[Tensor, ...]) -> None:
         self._problem, self._knobs, self._machine, self._tensors = problem, knobs, machine, tensors
         self._number = {tensor.name: i for i, tensor in enumerate(tensors)}
-        self._quantised: set[str] = set()
 
     def _numbers(self, *names: str) -> Any:
         return tuple(self._number[name] for name in names)
@@ -250,11 +254,17 @@ class _Layer:
         kernel = route(problem.experts, problem.topk, numbers, tiles, knobs.scoring, knobs.renormalise)
         return self._assemble(kernel, self._bands(1, 1))
 
+    def quantise_tokens(self) -> list[Phase]:
+        return self._quantise("x", *self._everyone(), self._problem.hidden)
+
     def permute(self, routing: Routing, groups: Groups) -> Phase:
-        numbers = self._numbers("x", "sorted tokens", "permuted")
-        return self._assemble(
-            *permute(routing, groups, numbers, self._tile(self._problem.hidden), self._knobs.row_stages)
-        )
+        form, tile, stages = self._problem.form, self._tile(self._problem.hidden), self._knobs.row_stages
+        if not form.quantise:
+            numbers = self._numbers("x", "sorted tokens", "permuted")
+            return self._assemble(*permute(routing, groups, numbers, tile, stages))
+        tokens, permuted = (self._quantised(name) for name in ("x", "permuted"))
+        numbers = tokens, permuted, self._number["sorted tokens"]
+        return self._assemble(*permute_quantised(form, numbers, tile, stages, (routing, groups)))
 
     def experts(self, routing: Routing, groups: Groups, homes: Homes) -> list[Phase]:
         gathered = self._knobs.rows == "gathered"
@@ -285,9 +295,7 @@ class _Layer:
         tokens = routing, groups
         first = self._product(f"{prefix}gemm1", source, f"{prefix}w13", made, hidden, halves=True)
         second = self._product(f"{prefix}gemm2", activated, f"{prefix}w2", f"{prefix}y", inter)
-        everyone = self._everyone() if source == "x" else tokens
         return [
-            *self._quantise(source, *everyone, hidden),
             multiply(replace(first, fused=fused, table=table), self._tensors, (*tokens, homes), knobs, self._machine),
             *([] if fused else [self._activate(*tokens, prefix, inter)]),
             *self._quantise(activated, *tokens, inter),
@@ -297,7 +305,7 @@ class _Layer:
     def _product(self, name: str, source: str, weights: str, to: str, k: int, *, halves: bool = False) -> Product:
         """Return a product of the layer's format: of activations as a pass before it has quantised them."""
         form = self._problem.form
-        if source == "x" and self._knobs.rows == "gathered":
+        if source == "x":
             form = form.gathered()
         a = f"quantised {source}" if form.quantise else source
         sums = weights.replace("w13", "scales 1").replace("w2", "scales 2")
@@ -306,18 +314,20 @@ class _Layer:
         return Product(name, of_a, of_b, c, k, form, scales_a, scales_b, scales, halves)
 
     def _quantise(self, source: str, routing: Routing, groups: Groups, columns: int) -> list[Phase]:
-        """Return the pass that quantises activations, unless there is none or they have had it."""
+        """Return the pass that quantises activations, if the format has one."""
         form = self._problem.form
-        if not form.quantise or source in self._quantised:
+        if not form.quantise:
             return []
-        self._quantised.add(source)
-        names = (source, f"quantised {source}", f"scales quantised {source}", f"scale of {source}")
-        of_all = [number_of(self._tensors, name) for name in names]
-        numbers = of_all[0], of_all[1], of_all[2], of_all[3]
+        numbers = self._number[source], *self._quantised(source), number_of(self._tensors, f"scale of {source}")
         rows = quantise_rows(
             f"quantise {source}", form, numbers, self._tile(columns), self._knobs.row_stages, (routing, groups)
         )
         return [self._assemble(*rows)]
+
+    def _quantised(self, source: str) -> tuple[int, int]:
+        """Return the tensors of elements and of scales that activations have been made."""
+        elements = f"quantised {source}"
+        return number_of(self._tensors, elements), number_of(self._tensors, f"scales {elements}")
 
     def _activate(self, routing: Routing, groups: Groups, prefix: str, inter: int) -> Phase:
         tile = self._tile(inter)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workloads.kernels import kda_prefill, linear_decode, linear_prefill
+from workloads.kernels import linear_decode, linear_prefill
+from workloads.kernels.tuning.chunks import by_channel, by_head, candidates
 from workloads.layers.products import product
-from workloads.layers.setting import RESULT, Setting, Values, fitted
+from workloads.layers.setting import RESULT, Setting, Values, fitted, fitting
 from workloads.model.linear import LinearAttention
 from workloads.sequence import Step
-
-KDA = "kda-prefill", kda_prefill.Knobs()
 
 
 def linear_steps(a: LinearAttention, s: Setting) -> Iterator[Step]:
@@ -37,8 +36,8 @@ def _attend(title: str, a: LinearAttention, heads: tuple[int, int], s: Setting, 
     """Return the step that takes sequences on from their states. Raises ValueError for drafts."""
     if not s.work.decodes:
         problem: Any = linear_prefill.Problem(s.work.new, *heads, a.dim_k, a.dim_v, s.dtype)
-        kernel, knobs = ("linear-prefill", linear_prefill.Knobs()) if a.decay == "head" else KDA
-        return fitted(title, kernel, problem, knobs, s, values)
+        kernel, ranking = ("linear-prefill", by_head) if a.decay == "head" else ("kda-prefill", by_channel)
+        return fitting(title, kernel, problem, candidates(ranking, problem, s.machine), s, values)
     if max(s.work.new) > 1:  # a state for each token that may be the last one accepted
         raise ValueError(
             f"model: attention {a.kind} has no kernel that verifies drafts; a sequence has {max(s.work.new)} new "

@@ -19,7 +19,7 @@ from kernels_ref import quant
 from kernels_ref.activation import swiglu
 from kernels_ref.moe import route
 from workloads.kernels import KERNELS, moe_gemm, moe_layer
-from workloads.kernels.moe_formats import FORMATS, OF_FP16, stacked
+from workloads.kernels.moe_formats import FORMATS, OF_FP16, activation_tensors, stacked
 from workloads.kernels.moe_placement import PLACEMENTS
 from workloads.kernels.moe_problem import routing_of
 from workloads.kernels.tuning.experts import MANY_ROWS
@@ -251,12 +251,18 @@ def check_layer(form: str, data: st.DataObject) -> None:
     memory = computed(program, machine, values)
     rows = (masked(routing) if source == "masked" else contiguous(routing, knobs.tile_m)).rows_of(routing)
     tokens = np.arange(problem.tokens)
-    from_tokens = source == "gathered"
+    from_tokens, passes = source == "gathered", bool(FORMATS[form].quantise)
     u = U[problem.dtype]
     layer = form, fused == "yes", u
-    of_rows = tokens.repeat(problem.topk) if from_tokens else rows
+    of_choices = tokens.repeat(problem.topk)
     w13, w2 = (made[name].worth[ids.ravel()] for name in ("w13", "w2"))
-    check_mlp(memory, layer, "", ("x" if from_tokens else "permuted", of_rows, rows), w13, w2)
+    places = ("x", of_choices, rows) if from_tokens or passes else ("permuted", rows, rows)
+    check_mlp(memory, layer, "", places, w13, w2)
+    if passes and not from_tokens:  # each choice's row is its token, quantised
+        parts = activation_tensors(FORMATS[form], "quantised permuted", 1, problem.hidden, problem.dtype, gathered=True)
+        for name, width in ((tensor.name, tensor.layout.size(tensor.layout.axes[1])) for tensor in parts):
+            of_tokens = memory.read(name.replace("permuted", "x"))[of_choices]
+            np.testing.assert_array_equal(memory.read(name)[rows, :width], of_tokens)
     terms = memory.read("y").astype(float)[rows].reshape(problem.tokens, problem.topk, -1) * shares[:, :, None]
     expected, size = terms.sum(axis=1), np.abs(terms).sum(axis=1)
     if shared:
@@ -324,27 +330,42 @@ def test_bytes_of_every_pass_are_those_by_hand_and_the_bound_holds(form: str, ma
     of_a, of_b = BYTES[form]
     passes = bool(FORMATS[form].quantise)
     first, second = (f"quantised {name}" if passes else name for name in ("permuted", "activated"))
-    loaded = {"x": 2 * CHOICES * HIDDEN, "gate and up": 4 * CHOICES * INTER, "y": 2 * CHOICES * HIDDEN}
-    stored = {"permuted": 2 * CHOICES * HIDDEN, "gate and up": 4 * CHOICES * INTER, "activated": 2 * CHOICES * INTER}
+    loaded = {"gate and up": 4 * CHOICES * INTER, "y": 2 * CHOICES * HIDDEN}
+    stored = {"gate and up": 4 * CHOICES * INTER, "activated": 2 * CHOICES * INTER}
     stored |= {"y": 2 * CHOICES * HIDDEN, "out": 2 * 30 * HIDDEN, "weights": 4 * CHOICES, "ids": 4 * CHOICES}
     loaded |= {"logits": 30 * 8 * 4, "weights": 4 * CHOICES}
     for name, k, times in ((first, HIDDEN, 2), (second, INTER, 1)):  # both halves read the activations
         size, scales = of_a(CHOICES, k)
         loaded |= {name: times * size, f"scales {name}": times * scales}
-        stored |= {name: size, f"scales {name}": scales} if passes else {}
-    if passes:
-        loaded |= {"permuted": 2 * CHOICES * HIDDEN, "activated": 2 * CHOICES * INTER}
+        stored |= {name: size, f"scales {name}": scales}
+    if passes:  # of tokens once each, and their rows are permuted
+        (size, scales), (asked, scales_asked) = of_a(30, HIDDEN), of_a(CHOICES, HIDDEN)
+        loaded |= {"x": 2 * 30 * HIDDEN, "activated": 2 * CHOICES * INTER}
+        stored |= {"quantised x": size, "scales quantised x": scales}
+        loaded |= {"quantised x": asked, "scales quantised x": scales_asked}
+    else:
+        loaded |= {"x": 2 * CHOICES * HIDDEN}
     for name, n, k, times in (("w13", INTER, HIDDEN, 2), ("w2", HIDDEN, INTER, 1)):
         size, scales = of_b(n, k)
         loaded |= {name: TOUCHED * times * size, f"scales {name}": TOUCHED * times * scales}
     if FORMATS[form].scaled:  # two scales for every item of a product, one for every item of a pass
         loaded |= {"scales 1": 2 * TOUCHED * 8, "scales 2": TOUCHED * 8}
         items = {phase.name: len(phase.tasks) for phase in program.phases}
-        given = ("permuted", "activated") if passes else ()
+        given = ("x", "activated") if passes else ()
         loaded |= {f"scale of {name}": 4 * items[f"quantise {name}"] for name in given}
     for moved, expected in (("load", loaded), ("store", stored)):
         found = {t.name: getattr(t, f"{moved}_useful_bytes") for t in result.traffic}
         assert {name: size for name, size in found.items() if size} == {n: size for n, size in expected.items() if size}
+
+
+@pytest.mark.parametrize("form", [name for name in NARROW if FORMATS[name].quantise])
+@pytest.mark.parametrize("rows", moe_gemm.SOURCES)
+def test_tokens_are_quantised_once_for_routed_and_shared_experts(form: str, rows: str) -> None:
+    problem = moe_layer.Problem(**narrowed(form), hidden=HIDDEN, inter=INTER, shared=INTER)
+    program = moe_layer.compile(problem, moe_layer.Knobs(rows=rows, tile_k=128, stages=2, expanded=1), B200, 0)
+    found = {traffic.name: traffic for traffic in simulate(program, B200).traffic}
+    assert found["x"].load_useful_bytes == 2 * 30 * HIDDEN
+    assert found["quantised x"].store_useful_bytes == BYTES[form][0](30, HIDDEN)[0]
 
 
 def test_a_unit_that_applies_scales_spends_no_vector_time_on_expert_weights() -> None:

@@ -186,9 +186,16 @@ def test_norms_of_a_large_model_walk_rows_in_parts_where_a_scratchpad_has_64_kib
 def test_knobs_shrink_to_the_least_stages_and_tiles() -> None:
     found = list(shrinking(gemm.Knobs()))
     assert found[0] == gemm.Knobs()
-    assert (found[-1].stages, found[-1].tile_m, found[-1].tile_n, found[-1].tile_k) == (1, 16, 16, 16)
+    assert (found[-1].stages, found[-1].tile_m, found[-1].tile_n, found[-1].tile_k) == (1, 4, 4, 4)
     assert len({repr(knobs) for knobs in found}) == len(found)
     assert [knobs.tile_rows for knobs in shrinking(norm.Knobs())] == [8, 4, 2, 1, 1]
+
+
+def test_tiles_below_16_come_after_all_that_are_not() -> None:
+    found = list(shrinking(gemm.Knobs(), gemm.Knobs(tile_m=64, tile_k=32)))
+    small = [min(knobs.tile_m, knobs.tile_n, knobs.tile_k) < 16 for knobs in found]
+    assert small == sorted(small)
+    assert [knobs.stages for knobs in found if (knobs.tile_m, knobs.tile_n, knobs.tile_k) == (16, 16, 16)] == [2, 1]
 
 
 def test_products_of_few_rows_split_k_where_most_cores_were_idle_and_k_is_long(data_dir: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from workloads.kernels import kda_prefill, linear_decode, linear_prefill, model_sizes
 from workloads.kernels.base import Kernel, kernel_of
+from workloads.kernels.tuning import chunks
 
 LINEAR = {
     "heads": "value heads",
@@ -41,6 +44,7 @@ KERNELS = (
         linear_prefill.canonical,
         linear_prefill.compile,
         optional=linear_prefill.OPTIONAL,
+        candidates=partial(chunks.candidates, chunks.by_head),
         sizes=LINEAR,
         gives=model_sizes.linear,
         keeps=("state",),
@@ -50,6 +54,7 @@ KERNELS = (
         "delta-rule linear attention with a decay per channel, chunk by chunk; a model gives all sizes",
         kda_prefill,
         "batch",
+        candidates=partial(chunks.candidates, chunks.by_channel),
         sizes={name: LINEAR[name] for name in ("heads", "key_dim", "value_dim")},
         gives=model_sizes.linear,
         keeps=("state",),

@@ -54,9 +54,8 @@ def candidates(ranking: Callable[..., tuple[Choice, ...]], problem: Any, machine
     least: dict[tuple[Any, ...], Any] = {}
     for knobs in by_tiles:
         least.setdefault((knobs.split_tokens > 0, *(getattr(knobs, name, "") for name in KINDS)), knobs)
-    for knobs in least.values():
-        for small in [knobs, replace(knobs, strip=1)] if hasattr(knobs, "strip") else [knobs]:
-            yield from shrinking(small)
+    pairs = ([knobs, replace(knobs, strip=1)] if hasattr(knobs, "strip") else [knobs] for knobs in least.values())
+    yield from shrinking(*(small for pair in pairs for small in pair))
 
 
 def decode(p: decode_attention.Problem, machine: Machine, warm: bool = False, **given: Any) -> tuple[Choice, ...]:
