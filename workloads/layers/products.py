@@ -56,7 +56,9 @@ def product(
         step = _plain(title, setting, gemm.Problem(rows, n, k, setting.dtype, batch), values)
         return in_16_bits(step, title, setting)
     kernel, problem = _narrow(weights, setting, rows, n, k)
-    return fitting(title, kernel, problem, products.candidates(problem, setting.machine), setting, values)
+    step = fitting(title, kernel, problem, products.candidates(problem, setting.machine), setting, values)
+    repeats = kernel == "gemm-w8a16-fp8" and weights.name == "fp8-block"
+    return noted(step, "weights: scales of blocks are read repeated per row, in 16 bits" if repeats else "")
 
 
 def in_16_bits(step: Step, title: str, setting: Setting) -> Step:

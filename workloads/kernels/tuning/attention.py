@@ -29,9 +29,9 @@ from workloads.kernels.tuning.roof import Items, Roof
 Lengths: TypeAlias = np.ndarray[Any, Any]  # tokens, or tiles, of every sequence
 
 TILES = (32, 64, 96, 128)  # tokens of a tile of keys
-LATENT_TILES = (16, 32, 64)  # likewise, of a latent cache
+LATENT_TILES = (8, 16, 32, 64)  # likewise, of a latent cache
 ROWS = (32, 64, 128, 192)  # of a tile of queries
-LATENT_ROWS = (16, 32, 64, 128)  # likewise, of latent attention
+LATENT_ROWS = (8, 16, 32, 64, 128)  # likewise, of latent attention
 TILE_KNOBS = ("tile", "tile_q", "tile_kv", "head_tile")
 KINDS = ("pipeline", "packing")
 LARGE = (256, 512, 1024)  # more of each, where no cache is shared
