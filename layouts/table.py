@@ -33,7 +33,9 @@ class Table:
             raise ValueError("table: a non-empty list of integers is needed")
         if axis is not None and not as_int(axis, "table axis") >= 0:
             raise ValueError(f"table axis {axis}: axes are numbered from 0")
-        object.__setattr__(self, "values", tuple(as_int(value, "table") for value in array.tolist()))
+        for value in (int(array.min()), int(array.max())):
+            as_int(value, "table")
+        object.__setattr__(self, "values", tuple(array.tolist()))
         object.__setattr__(self, "axis", axis)
 
     def __repr__(self) -> str:
