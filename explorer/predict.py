@@ -124,11 +124,12 @@ def least_fs(launch: Launch, machine: Machine, warm: bool = False) -> float:
 
 
 def _needs_most(launch: Launch, machine: Machine, warm: bool) -> str:
-    """Return the resource that least time of a launch is for, by the names of bounds."""
-    moved_fs = least_fs(replace(launch, macs=0), machine, warm)
-    if least_fs(launch, machine, warm) > moved_fs:
+    """Return what needs longest for a launch, by the names of bounds: its products, or where its bytes lie."""
+    roof, memory = Roof(machine), "hbm" if machine.memory == "hbm" else "distributed sram"
+    products_fs = roof.least_fs(launch.macs, launch.dtype, 0, launch.on_vector)
+    if products_fs > launch.moved_bytes * (roof.shared_fs if warm else roof.memory_fs):
         return "vector" if launch.on_vector else "matrix"
-    return "hbm" if machine.memory == "hbm" else "distributed sram"
+    return "shared cache" if warm else memory
 
 
 class Begun:

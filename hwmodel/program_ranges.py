@@ -229,6 +229,9 @@ def _sides(ranges: list[Interval]) -> tuple[Any, Any]:
 def _vector(function: str, buffers: list[Buffer], sizes: list[int], where: str) -> float:
     """Ask an operation what it makes of sizes; return how many operations it does."""
     operation = OPERATIONS[function]
+    if operation.counts and len(sizes) not in operation.counts:
+        allowed = " or ".join(map(str, operation.counts))
+        raise ValueError(f"{where}: {function} of sizes {sizes}; allowed: {allowed} of them")
     try:
         touches, work = operation.touches(buffers, *sizes), operation.work(buffers, *sizes)
     except (TypeError, IndexError, ValueError, ArithmeticError) as error:  # they count on what the assembler was given

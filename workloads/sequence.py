@@ -165,10 +165,12 @@ def placed(
             f"{memory.high_water_bytes - capacity} B more than the {capacity} B of {machine.spec.name}"
         )
     address = {place.request.name: place.address for place in memory.placed}
-    moved, made = [], set[str]()
+    room = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    moved, passed, since = [], 0, dict[str, int]()  # bytes that went through the cache so far, and by when one stored
     for step in steps:
-        stored = {step.values[tensor] for queue, tensor in _touches(step.program) if queue == STORE}
-        passed_on = made - stored if machine.spec.shared_cache else set()
+        touches = _touches(step.program)
+        stored = {step.values[tensor] for queue, tensor in touches if queue == STORE}
+        passed_on = {value for value, then in since.items() if passed - then < room} - stored
         tensors = [
             replace(
                 tensor, base_bytes=address[value] + offset, resident="cache" if value in passed_on else tensor.resident
@@ -176,16 +178,18 @@ def placed(
             for tensor, value, offset in zip(step.program.tensors, step.values, step.offsets, strict=True)
         ]
         moved.append(replace(step, program=replace(step.program, tensors=_residing(tensors, step.values, machine))))
-        made |= stored - {*kept, *held}
+        passed += sum(step.program.tensors[tensor].size_bytes for tensor in {tensor for _, tensor in touches})
+        again = passed_on.intersection(step.values)
+        since |= dict.fromkeys((stored | again) - {*kept, *held}, passed)
     return Call(tuple(moved), memory, held)
 
 
 def _residing(tensors: Sequence[Tensor], values: Sequence[str], machine: Machine) -> tuple[Tensor, ...]:
     """Return the placed tensors of a step, in the shared cache only as far as what lies there fits it, the first first.
 
-    Templates decide it by the bytes of each tensor, and what steps before have stored is there as well. What parts of
-    one value have lies between the first and the last byte of them, with gaps in which others of them lie: it is there
-    once, all of it or nothing.
+    Templates decide it by the bytes of each tensor, and what a step before has stored or found is there as well, until
+    more bytes than the cache holds have passed. What parts of one value have lies between the first and the last byte
+    of them, with gaps in which others of them lie: it is there once, all of it or nothing.
     """
     spans: dict[str, tuple[int, int]] = {}
     for tensor, value in zip(tensors, values, strict=True):

@@ -15,13 +15,13 @@ short programs are simply run, and so is a ragged phase whose windows cannot tel
 short to fill a shared cache. A phase that stores much, and touches more bytes than the cache holds, has windows of two
 kinds: early ones find it as the phase does, late ones full of an older stream (`Program.earlier_stores`) and none of
 their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
-room for passes early, but nothing of a program that finds the cache full itself; where this is most of the phase, it
-is run whole. A phase whose tensors the cache has room for,
-and whose first items touch much of them, has late windows, too, which find what they load there: items pass early as
-long as what they touch is new; not so beside a phase that stores much. Touched bytes are counted by tensor, no more
-than it has; loads of a part of it again and again count as loads of all of it. What windows cannot see: what else
-changes on the way, such as the reuse of tiles that came long before, or cores that begin in step, with their requests
-in the same open rows, and fall out of step later, so that memory serves all of them more slowly.
+room for passes early, but nothing of a program that finds the cache full itself; where this is most of the phase, it is
+run whole. A phase whose tensors the cache has room for, and whose first items touch much of them, has late windows,
+too, which find what they load there: items pass early as long as what they touch is new; not so beside a phase that
+stores much. Touched bytes are counted by tensor, no more than it has; loads of a part of it again and again count as
+loads of all of it. What windows cannot see: what else changes on the way, such as the reuse of tiles that came long
+before, or cores that begin in step, with their requests in the same open rows, and fall out of step later, so that
+memory serves all of them more slowly.
 """
 
 from __future__ import annotations

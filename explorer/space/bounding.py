@@ -112,10 +112,9 @@ def probe(space: Space, evaluator: Evaluator) -> None:
                     break
             else:
                 if tried < PROBES:
-                    why = (
-                        f"none of the {tried} combinations with it can run, such as: {reason}" if tried > 1 else reason
-                    )
-                    raise ValueError(f"knobs.{knob.name}: {value!r}: {why if tried else 'no combination has it'}")
+                    more = f"; nor can any other of the {tried} combinations with it" if tried > 1 else ""
+                    why = f"{reason}{more}" if tried else "no combination has it"
+                    raise ValueError(f"knobs.{knob.name}: {value!r}: {why}")
 
 
 def _with_choice(space: Space, place: int, digit: int) -> Iterator[int]:

@@ -36,7 +36,7 @@ def _table(study: StudyData) -> pd.DataFrame:
     else:
         raise NotShown(f"no point of the study says its capacity; search {PER_CORE} to see this")
     if len(set(capacity)) < 2:
-        raise NotShown("all points have the same scratchpads")
+        raise NotShown("all points that say their capacity have the same scratchpads")
     traffic = done["hbm_read_bytes"].to_numpy(np.int64)
     if "hbm_write_bytes" in done:
         traffic = traffic + done["hbm_write_bytes"].to_numpy(np.int64)

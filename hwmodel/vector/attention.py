@@ -196,6 +196,7 @@ OPERATIONS: dict[str, Operation] = {
         ),
         _normalise,
         costed=2,
+        counts=(2, 3),
     ),
     "partial": Operation(
         lambda buffers, rows, columns, *_: Work(alu=_division(buffers, 4, rows, columns), exp=rows),
@@ -208,6 +209,7 @@ OPERATIONS: dict[str, Operation] = {
         ),
         _partial,
         costed=2,
+        counts=(2, 3),
     ),
     "combine": Operation(
         lambda _, parts, rows, columns: Work(

@@ -76,5 +76,6 @@ OPERATIONS: dict[str, Operation] = {
         ),
         _causal_softmax_step,
         costed=2,
+        counts=(6,),
     ),
 }

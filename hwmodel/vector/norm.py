@@ -179,6 +179,7 @@ OPERATIONS: dict[str, Operation] = {
         _part_touches(1),
         _rms_part,
         costed=2,
+        counts=(3,),
     ),
     "rms_result": Operation(
         lambda buffers, rows, columns, total: Work(
@@ -197,6 +198,7 @@ OPERATIONS: dict[str, Operation] = {
         _part_touches(2),
         _layer_part,
         costed=2,
+        counts=(3,),
     ),
     "layer_result": Operation(
         lambda buffers, rows, columns, total: Work(
@@ -218,6 +220,7 @@ OPERATIONS: dict[str, Operation] = {
         _part_touches(2),
         _softmax_part,
         costed=2,
+        counts=(3,),
     ),
     "softmax_result": Operation(
         lambda buffers, rows, columns: Work(

@@ -65,10 +65,12 @@ class Operation:
     """A vector operation: what it counts, what it touches, and its values, which it writes into the operand blocks.
 
     `costed`: how many of its first sizes tell what it counts and touches, where the others tell only its values, as
-    the position of a tile in its row does: they differ from one execution to the next, and its cost does not.
+    the position of a tile in its row does: they differ from one execution to the next, and its cost does not. `counts`:
+    how many sizes it may have then; else `work` tells.
     """
 
     work: Callable[..., Work]  # (operand buffers, *sizes), of which those behind `costed` may be left out
     touches: Callable[..., tuple[Touch, ...]]  # likewise
     values: Callable[..., None]  # (operand blocks, scalar of the instruction, *sizes)
     costed: int | None = None
+    counts: tuple[int, ...] = ()

@@ -59,6 +59,7 @@ OPERATIONS: dict[str, Operation] = {
         lambda _, rows, columns, k, *__: (update(0, rows, k), update(1, rows, k), read(2, rows, columns)),
         _top_k,
         costed=3,
+        counts=(5,),
     ),
     "merge_top_k": Operation(
         lambda _, parts, rows, k: _work(rows, parts * k, k),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.assembler import block
-from hwmodel.program import DTYPES, Buffer
-from hwmodel.spec import VectorSpec
+from hwmodel.machine import Machine
+from hwmodel.program import DTYPES, NONE, QUEUES, Buffer
+from hwmodel.program_check import check_program
+from hwmodel.spec import VectorSpec, load_machine
 from hwmodel.vector import OPERATIONS
+from workloads.kernels import KERNELS
 
 UNIT = VectorSpec(alu=1, exp=1, reduce=1, convert=1)
 # operands (rows, columns, dtype) larger than what is touched, sizes, and sizes of twice as many rows
@@ -120,14 +124,10 @@ def test_equal_values_are_chosen_by_the_lower_index_across_tiles() -> None:
 
 
 COSTED = {
-    "causal_softmax_step": (4, 6),
-    "top_k": (3, 5),
-    "normalise": (3, 3),
-    "partial": (4, 3),
-    "rms_part": (2, 3),
-    "layer_part": (2, 3),
-    "softmax_part": (2, 3),
-}  # how many operands and sizes those operations have of which only the first sizes are costed
+    "causal_softmax_step": 4, "top_k": 3, "normalise": 3, "partial": 4, "rms_part": 2, "layer_part": 2,
+    "softmax_part": 2,
+}  # fmt: skip
+# how many operands those operations have of which only the first sizes are costed
 
 
 def test_every_operation_whose_last_sizes_cost_nothing_is_tried() -> None:
@@ -136,8 +136,29 @@ def test_every_operation_whose_last_sizes_cost_nothing_is_tried() -> None:
 
 @given(st.sampled_from(sorted(COSTED)), st.lists(st.integers(0, 40), min_size=6, max_size=6))
 def test_sizes_that_are_not_costed_change_neither_work_nor_touches(name: str, sizes: list[int]) -> None:
-    operation, (operands, count) = OPERATIONS[name], COSTED[name]
-    buffers = [block(f"operand {i}", 64, 64, "fp32") for i in range(operands + 1)]
+    operation = OPERATIONS[name]
+    buffers = [block(f"operand {i}", 64, 64, "fp32") for i in range(COSTED[name] + 1)]
     first = sizes[: operation.costed]
-    assert operation.work(buffers, *sizes[:count]) == operation.work(buffers, *first)
-    assert operation.touches(buffers, *sizes[:count]) == operation.touches(buffers, *first)
+    for count in operation.counts:
+        assert operation.work(buffers, *sizes[:count]) == operation.work(buffers, *first)
+        assert operation.touches(buffers, *sizes[:count]) == operation.touches(buffers, *first)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_program_whose_operation_has_another_number_of_sizes_is_refused(more: int) -> None:
+    npu, softmax = Machine(load_machine("npu-hbm3")), KERNELS["softmax"]
+    problem = softmax.shape(None, None, {"rows": 6, "columns": 300})
+    program = softmax.compile(problem, softmax.Knobs(tile_columns=64), npu, 0)
+    phase, queue = program.phases[0], QUEUES.index("vector")
+    position = next(i for i, each in enumerate(phase.decoded[queue]) if each.function == "softmax_part")
+    stream = phase.queues[queue].copy()
+    sizes = stream[position]["size"]
+    if more:
+        sizes[3 if more > 0 else 2] = sizes[0] if more > 0 else NONE
+    queues = tuple(stream if number == queue else other for number, other in enumerate(phase.queues))
+    changed = replace(program, phases=(replace(phase, queues=queues), *program.phases[1:]))
+    if more:
+        with pytest.raises(ValueError, match=r"softmax_part of sizes .*; allowed: 3 of them"):
+            check_program(changed)
+    else:
+        check_program(changed)

@@ -129,6 +129,10 @@ def test_what_a_step_has_stored_is_found_in_the_shared_cache_as_far_as_it_fits()
         first, second = (step.program.tensors for step in plan(steps, Machine(spec)).steps)
         assert tensor(first, "a").resident == tensor(first, "b").resident == tensor(second, "b").resident == "hbm"
         assert tensor(second, "a").resident == resident  # of 256 KiB
+    between = [product("r", 512, 4096, 4096, "x1", "y1"), product("s", 512, 4096, 4096, "y1", "y2")]
+    late = plan([steps[0], *between, steps[1]], Machine(spec.with_overrides({"shared_cache.capacity": "50 MiB"})))
+    assert tensor(late.steps[2].program.tensors, "a").resident == "cache"  # just stored
+    assert tensor(late.steps[3].program.tensors, "a").resident == "hbm"  # 80 MiB ago
     kept = plan(steps, Machine(spec.with_overrides({"shared_cache.capacity": "50 MiB"})), kept=["y"]).steps[1]
     assert tensor(kept.program.tensors, "a").resident == "hbm"
 

@@ -146,7 +146,8 @@ LEAST_TILES = (16, 4)  # assumed: of matrix units at their rate, and what may be
 def shrinking(*given: Any) -> Iterator[Any]:
     """Yield each of some knobs, then with fewer stages, down to 2, then with tiles halved, then with 1 stage.
 
-    Of tiles the largest are halved first, down to 16, or to 1 where they have no more; only after all of these, to 4.
+    Of tiles the largest are halved first, down to 16, only after all of these to 4; those of 16 and less from the start
+    to 1.
     """
     yield from dict.fromkeys(small for least in LEAST_TILES for knobs in given for small in _shrunk(knobs, least))
 

@@ -299,7 +299,9 @@ def _key_and_value(request: Buffer, machine: Machine, kind: str, along: int, val
 def combine(
     heads: Heads, rows: int, machine: Machine, tensors: tuple[Tensor, ...], tasks: Mapping[str, np.ndarray[Any, Any]]
 ) -> Phase:
-    """Return the phase that merges the parts of every row, by strips of as many rows as fit with all their parts.
+    """Return the phase that merges the parts of every row, by strips of rows that fit with all of them.
+
+    A strip has at most as many rows of parts as a tile has of queries.
 
     `tasks` are those of the main phase with the column owner, equal for the parts of one tile of `rows`.
     """

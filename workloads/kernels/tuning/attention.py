@@ -23,7 +23,7 @@ from workloads.kernels import decode_attention, mla_decode, prefill_attention
 from workloads.kernels.attention_problem import FP8
 from workloads.kernels.base import shrinking
 from workloads.kernels.latent_cache import FORMATS
-from workloads.kernels.tuning.choice import Choice, ranked
+from workloads.kernels.tuning.choice import CLOSE, Choice, ranked
 from workloads.kernels.tuning.roof import Items, Roof
 
 Lengths: TypeAlias = np.ndarray[Any, Any]  # tokens, or tiles, of every sequence
@@ -38,7 +38,6 @@ LARGE = (256, 512, 1024)  # more of each, where no cache is shared
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of a sequence, on as many cores
 STRIP = 8  # rows of a latent attention's result that are stored at a time
 MOST_STAGES, MOST_LATENT_STAGES = 6, 4
-CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SOFTMAX_OPS = 6  # assumed, of the vector unit per score besides the exponential: scale, maximum, difference, sum, round
 TILE_CYCLES = 64  # assumed, in estimates: what a tile takes besides, so that larger ones come first
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -6,8 +6,8 @@ each item repeats what of a chunk does not depend on its value channels. A chunk
 unit, vector unit, scratchpad, engine and memory, and of two rounds that it waits for: from the end of the chunk before
 the last through the vector unit and the state to its own end, and from its block's being free until it is so again.
 
-Where no cache is shared, heads are split only if there are fewer than cores: items of one want the same rows, from the
-same channels of main memory, which the estimate does not tell.
+Where no cache is shared, tiles of fewer than WIDE value channels come last, unless there are fewer heads than cores:
+items of one head want the same rows, from the same channels of main memory, which the estimate does not tell.
 
 Not modelled: conflicts between banks but for the rows of values and states that products read down their columns,
 and tensors that lie in the same channels.
@@ -35,6 +35,7 @@ from workloads.kernels.tuning.products import requests
 from workloads.kernels.tuning.roof import Roof
 
 CHUNKS, VALUES, STAGES = (4, 8, 16, 32, 64, 128), (8, 16, 32, 64, 128, 256), (4, 3, 2)  # to choose from
+WIDE = 128  # assumed: value channels of an item, whose rows then keep channels of memory busy without a shared cache
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,15 @@ class Core:
         self.sram += took
         return took
 
-    def multiply(self, m: int, n: int, k: int, dtype: str = "fp32", *, swizzled: bool = False) -> float:
-        """Return the time of a product, added to another; of operands, the second lies row by row, or `swizzled`."""
+    def multiply(self, m: int, n: int, k: int, dtype: str = "fp32", *, times: int = 1, swizzled: bool = False) -> float:
+        """Return the time of products, added to another; of operands, the second lies row by row, or `swizzled`."""
         machine, unit = self._roof.machine, self._cores.matrix
         b = block("b", k, n, dtype, 1)
         read = b.size_bytes
         if not swizzled:
             read = matrix.reads(unit, machine.scratchpad, b, 0, n, k, unit.n).wavefronts * machine.sram_line_bytes
-        took = self.moved(m * k * b.element_bytes + read + 2 * m * n * self._widths["p"])
-        return max(took, matrix.cycles(unit, m, n, k, dtype) * self._roof.cycle_fs)
+        took = self.moved(times * (m * k * b.element_bytes + read + 2 * m * n * self._widths["p"]))
+        return max(took, times * matrix.cycles(unit, m, n, k, dtype) * self._roof.cycle_fs)
 
     def operate(self, name: str, operands: str, *sizes: int) -> float:
         """Return the time of a vector operation; `operands`: bytes of an element each, p of a matmul's result."""
@@ -92,7 +93,7 @@ Prepare: TypeAlias = Callable[[Core, Problem, int, int], Ahead]
 
 def _prepare_by_head(core: Core, p: Problem, tokens: int, values: int) -> Ahead:
     return Ahead(
-        2 * core.multiply(tokens, tokens, p.key_dim, p.dtype, swizzled=True),
+        core.multiply(tokens, tokens, p.key_dim, p.dtype, times=2, swizzled=True),
         core.operate("fade_chunk", "444p2224", tokens, p.key_dim, values),
         core.operate("solve_chunk", "44pp44", tokens),
     )
@@ -105,7 +106,7 @@ def _prepare_by_channel(core: Core, p: Problem, tokens: int, values: int) -> Ahe
     faded += core.operate("fade_channels", "444p2224", tokens, keys, values)
     faded += sum(core.operate("fade_block", "444224", tokens, first, width, keys) for first in later)
     faded += sum(core.operate("pair_block", "44pp224", tokens, first, width, keys) for first in (0, *later))
-    products = 2 * sum(core.multiply(width, first, keys, swizzled=True) for first in later)
+    products = sum(core.multiply(width, first, keys, times=2, swizzled=True) for first in later)
     return Ahead(products, faded, core.operate("solve_faded_chunk", "44444", tokens))
 
 
@@ -144,13 +145,15 @@ def _ranked(kind: _Kind, p: Problem, machine: Machine) -> tuple[Choice, ...]:
     roof = Roof(machine)
     chunks = [chunk for chunk in CHUNKS if chunk < 2 * max(p.tokens) or chunk == CHUNKS[0]]
     values = [tile for tile in VALUES if tile < 2 * p.value_dim or tile == VALUES[0]]
-    if not roof.has_cache and len(p.tokens) * p.heads >= roof.cores:
-        values = values[-1:]
     cuts = product_of(chunks, values, STAGES)
-    return ranked(
+    found = ranked(
         Choice(kind.knobs(chunk=chunk, tile_v=tile, stages=stages), _phase_fs(kind, p, roof, (chunk, tile, stages)))
         for chunk, tile, stages in cuts
     )
+    if roof.has_cache or len(p.tokens) * p.heads < roof.cores:
+        return found
+    least = min(WIDE, values[-1])
+    return tuple(sorted(found, key=lambda choice: choice.knobs.tile_v < least))
 
 
 def _phase_fs(kind: _Kind, p: Problem, roof: Roof, cut: tuple[int, int, int]) -> float:
@@ -174,8 +177,8 @@ def _chunk_fs(kind: _Kind, p: Problem, roof: Roof, cut: tuple[int, int, int], ac
     ahead = kind.prepare(core, p, tokens, values)
     fading = core.operate(kind.fade_state, "p4", tokens, p.key_dim, values)
     converting = core.operate("convert", "2p", tokens, values)
-    reading = 2 * core.multiply(tokens, values, p.key_dim)
-    solving = 2 * core.multiply(tokens, values, tokens)
+    reading = core.multiply(tokens, values, p.key_dim, times=2)
+    solving = core.multiply(tokens, values, tokens, times=2)
     ending = core.multiply(p.key_dim, values, tokens)
     engine, come = _loads_fs(kind, p, roof, (tokens, values), active)
     core.moved(_loaded_bytes(kind, p, tokens, values) + 2 * tokens * values)

@@ -29,7 +29,7 @@ from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv
 from workloads.kernels.gemm_tiles import LINE_BYTES
 from workloads.kernels.tuning import choice
 from workloads.kernels.tuning.channels import Channels
-from workloads.kernels.tuning.choice import Choice
+from workloads.kernels.tuning.choice import CLOSE, Choice
 from workloads.kernels.tuning.roof import Items, Roof
 
 TILES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 256)  # those libraries have, not only powers of two
@@ -47,7 +47,6 @@ FEW_WIDE_N, MANY = (256, 512, 1024), 8
 FEW_LONG_K = (1024, *FEW_K)
 FEW_LONGEST_K = (8192, 4096, 2048, *FEW_LONG_K)  # of weights that are multiplied as they come
 WITHOUT_SCALES = ("bf16", "fp16", "fp32")  # types whose results are rounded without scales in the scratchpad
-CLOSE = 1.01  # assumed: estimates so many times the least one do not tell which is best
 SMALL_TILES = ((64, 64, 64, 3), (64, 64, 32, 2), (32, 32, 32, 2))  # of m, n and k, with stages: where nothing else fits
 
 
