@@ -401,6 +401,7 @@ def test_a_study_that_cannot_run_is_blamed_by_its_file_and_the_key_at_fault(
     assert not (study_file.parent / "results").exists()
 
 
+@pytest.mark.slow
 def test_paths_in_a_study_start_at_its_file_and_the_results_do_not_depend_on_where_it_is_read(tmp_path: Path) -> None:
     shipped = Path(__file__).parents[3] / "hwmodel" / "machines" / "h100-sxm.yaml"
     folder = tmp_path / "studies"

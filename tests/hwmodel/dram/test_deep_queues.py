@@ -41,6 +41,7 @@ def test_deep_buffers_do_what_short_ones_do_under_every_policy() -> None:
     assert {seed: names for seed in range(2 * len(POLICIES)) if (names := differences(seed, False))} == {}
 
 
+@pytest.mark.slow
 def test_deep_buffers_are_fast_forwarded_to_what_short_ones_do() -> None:
     seeds = range(100_000, 100_000 + len(POLICIES))
     assert {seed: names for seed in seeds if (names := differences(seed, True))} == {}
@@ -132,6 +133,7 @@ def served(policy: Policy, seed: int, as_runs: bool) -> tuple[list[Array], Dram]
     return [dram.commands(), dram.bursts(), *done], dram
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queue", [3, 42, 128])
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("chosen", POLICIES)

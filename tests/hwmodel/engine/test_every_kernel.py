@@ -1,6 +1,6 @@
 """The compiled engine against the SimPy reference: a small program of every kernel on every shipped machine, as it is.
 
-A handful by default; all with the marker `slow`. Kernels that a machine has no room for are counted.
+A handful by default; all with the marker `slow`: every kernel fits every machine in some tiles.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from random_programs import differences
 from small_kernels import small_program
 
 from hwmodel import engine, reference
-from hwmodel.machine import DoesNotFit, Machine
+from hwmodel.machine import Machine
 from hwmodel.spec import load_machine, machine_names
 from workloads.kernels import KERNELS
 
-# what their smallest tiles need of a scratchpad, in bytes; every other kernel fits every machine
-LEAST_BYTES = {"kda-prefill": 139_520, "linear-prefill": 72_192}
 PAIRS = [(kernel, machine) for machine in machine_names() for kernel in KERNELS]
 HANDFUL = [
     ("gemm", "npu-hbm3"),
@@ -26,16 +24,8 @@ HANDFUL = [
 ]
 
 
-def refused(kernel: str, machine: str) -> bool:
-    return load_machine(machine).cores.sram.capacity < LEAST_BYTES.get(kernel, 0)
-
-
 def check(kernel: str, name: str) -> None:
     machine = Machine(load_machine(name))
-    if refused(kernel, name):
-        with pytest.raises(DoesNotFit, match=rf"needs {LEAST_BYTES[kernel]} B of scratchpad"):
-            small_program(kernel, machine)
-        return
     program = small_program(kernel, machine)
     assert differences(engine.simulate(program, machine), reference.simulate(program, machine)) == []
 
@@ -49,16 +39,3 @@ def test_a_kernel_takes_the_time_of_the_reference(kernel: str, machine: str) -> 
 @pytest.mark.parametrize(("kernel", "machine"), PAIRS)
 def test_every_kernel_takes_the_time_of_the_reference_on_every_machine(kernel: str, machine: str) -> None:
     check(kernel, machine)
-
-
-def test_all_pairs_but_one_in_a_hundred_are_compared() -> None:
-    without = [pair for pair in PAIRS if refused(*pair)]
-    assert {kernel for kernel, _ in without} == {*LEAST_BYTES}
-    assert len(set(PAIRS)) == len(PAIRS) == len(KERNELS) * len(machine_names())
-    assert len(without) * 100 <= len(PAIRS)
-
-
-def test_all_machines_but_those_with_multicast_run_on_the_engine() -> None:
-    left = {name for name in machine_names() if not engine.supports(Machine(load_machine(name)))}
-    assert left == {name for name in machine_names() if load_machine(name).noc.multicast_window is not None}
-    assert len(left) <= 2
