@@ -159,6 +159,14 @@ def measurements(data_file: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.usefixtures("measurements")
+def test_every_footprint_of_the_study_was_measured(study: ModuleType) -> None:
+    for device in study.BANDWIDTHS:
+        assert set(device.footprints_kb) <= set(study.measured("l2_bandwidth_vs_footprint.csv", device.name, "GBps"))
+    for device in study.LATENCIES:
+        assert set(device.footprints_kb) <= set(study.measured_latencies(device.name))
+
+
+@pytest.mark.usefixtures("measurements")
 @pytest.mark.parametrize(
     ("name", "device", "footprints_kb"),
     [
