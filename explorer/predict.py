@@ -179,7 +179,7 @@ def again(program: Program, machine: Machine, graph: bool) -> tuple[Program, boo
     cache = machine.spec.shared_cache
     if cache is None:
         return program, False
-    if sum(tensor.size_bytes for tensor in program.tensors) <= cache.capacity:
+    if sum(tensor.size_bytes for tensor in program.tensors) <= cache.distinct_bytes:
         resident: Literal["hbm", "sram", "cache"] | None = "cache" if graph else None
     else:
         loaded, stored = np.sum([phase_bytes(program, phase).sum(axis=1) for phase in program.phases], axis=0)

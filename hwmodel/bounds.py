@@ -253,7 +253,7 @@ def _unavoidable(
     that are `held` need not be loaded; those that earlier phases have `seen` may lie in the cache, as far as it goes.
     """
     cache = machine.spec.shared_cache
-    kept = cache.capacity if cache is not None else 0
+    kept = cache.distinct_bytes if cache is not None else 0
     loaded = footprints["load"].distinct_bytes(without=held)
     again = sum(size for tensors, size in loaded if not tensors.isdisjoint(seen))
     fetched = sum(size for _, size in loaded) - min(again, kept)

@@ -44,12 +44,12 @@ class SharedCache:
         m[k.LINE_BURSTS], m[k.SECTOR_BURSTS] = spec.line // burst_bytes, spec.sector // burst_bytes
         m[k.LINE_BURSTS_SHIFT] = shift(spec.line // burst_bytes)
         m[k.SECTORS], m[k.SLICES], m[k.WAYS] = spec.line // spec.sector, spec.slices, spec.ways
-        m[k.SETS] = spec.capacity // (spec.slices * spec.ways * spec.line)
+        m[k.SETS] = spec.distinct_bytes // (spec.slices * spec.ways * spec.line)
         m[k.MSHRS], m[k.FREE_MISS] = spec.outstanding_misses, k.NONE
         self._burst_bytes = burst_bytes
         self._fetches = 0
         self.slices = Slices(spec.slices, spec.line, burst_bytes, spec.bandwidth)
-        lines = spec.capacity // spec.line
+        lines = spec.distinct_bytes // spec.line
         misses = min(spec.outstanding_misses, lines)
         self._sets = aligned(np.zeros((0, k.WAY_WORDS), np.int64), lines)
         m[k.OLDEST_SHIFT] = (max(1, (spec.ways - 1).bit_length()) - 1).bit_length()

@@ -309,11 +309,13 @@ def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
         )
     if spec.capacity > MAX_CACHE_LINES * spec.line:
         raise ValueError(f"capacity: {spec.capacity} B; allowed: up to {MAX_CACHE_LINES} lines of {spec.line} B")
-    unit = spec.slices * spec.ways * spec.line
+    copies = spec.partitions or 1
+    unit = copies * spec.slices * spec.ways * spec.line
     if spec.capacity % unit:
+        every = f"{copies} copies of " if copies > 1 else ""
         raise ValueError(
-            f"capacity: {spec.capacity} B is no multiple of {unit} B: {spec.slices} slices of {spec.ways} ways of "
-            f"lines of {spec.line} B"
+            f"capacity: {spec.capacity} B is no multiple of {unit} B: {every}{spec.slices} slices of {spec.ways} ways "
+            f"of lines of {spec.line} B"
         )
 
 

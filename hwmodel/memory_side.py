@@ -168,8 +168,8 @@ class MemorySide:
         """Put into the shared cache what a program says it finds there."""
         cache = self.machine.spec.shared_cache
         if self._cache and cache and program.earlier_stores is not None:
-            one_way, memory_bytes = cache.capacity // cache.ways, self.machine.memory_capacity_bytes
-            others = free_place(program, cache.capacity, one_way, memory_bytes)
+            one_way, memory_bytes = cache.distinct_bytes // cache.ways, self.machine.memory_capacity_bytes
+            others = free_place(program, cache.distinct_bytes, one_way, memory_bytes)
             self._cache.age(others, program.earlier_stores)
         self.hold((t.base_bytes, t.size_bytes) for t in program.tensors if t.resident == "cache")
 

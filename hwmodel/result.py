@@ -268,7 +268,7 @@ def make_result(
     for kind, causes in stalls.items():
         assert sum(causes.values()) == makespan_fs * units[kind], f"the account of {kind} does not close"
     tensors = _tensor_traffic(program, traffic)
-    found = machine.spec.shared_cache.capacity if machine.spec.shared_cache and program.earlier_stores else 0
+    found = machine.spec.shared_cache.distinct_bytes if machine.spec.shared_cache and program.earlier_stores else 0
     _check_bytes(tensors, levels, found)
     actions = _actions(program, machine, makespan_fs, tensors, levels, statistics)
     energy, energy_bound = _energies(machine, actions, bound)

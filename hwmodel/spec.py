@@ -197,6 +197,7 @@ class SharedCacheSpec(_Part):
     """A write-back cache that all cores share."""
 
     capacity: Bytes
+    partitions: Count | None = None  # each keeps what its own cores read; by default one
     line: Bytes  # what a tag stands for
     sector: Bytes  # what a miss fetches
     ways: Count
@@ -204,6 +205,11 @@ class SharedCacheSpec(_Part):
     outstanding_misses: Count  # lines that wait for memory
     bandwidth: BytesPerSecond  # of all slices
     miss_latency: Femtoseconds  # added on the way to main memory
+
+    @property
+    def distinct_bytes(self) -> int:
+        """How much of main memory it holds at once where cores of all partitions read the same."""
+        return self.capacity // (self.partitions or 1)
 
 
 class AddressMapSpec(_Part):

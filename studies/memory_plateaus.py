@@ -270,7 +270,7 @@ def hbm_bandwidth(machine: Machine, footprint_bytes: int, stream_bytes: int) -> 
 def latency_ns(machine: Machine, footprint_bytes: int) -> float:
     """Return the mean time of dependent loads of single bursts that go round all lines of a range at random."""
     line = machine.spec.shared_cache.line if machine.spec.shared_cache else machine.burst_bytes
-    capacity = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    capacity = machine.spec.shared_cache.distinct_bytes if machine.spec.shared_cache else 0
     # Going round a range that is larger than the cache, the least recently used line is always the next one.
     memory, env = memory_side(machine, footprint_bytes if footprint_bytes <= capacity else 0)
     pages = machine.spec.tlb.entries * machine.spec.tlb.page if machine.spec.tlb else 0
@@ -422,9 +422,9 @@ def print_pitches(name: str) -> None:
 
 REASONS = """
 Where the model is off, and why
-  between: half of an L2 is near a core and half far from it, and what cores of both halves read stands in both: the
-      measured edges lie where half the capacity would put them. Here it is one cache of one latency that keeps
-      everything once.
+  between: half of an L2 is near a core and half far from it, and what cores of both halves read stands in both. Here
+      both keep the same and have one latency: what one core reads alone (latency) would find the far half, too, and
+      how long blocks that read the same stay together, which the benchmark does not say, decides what is fetched anew.
   HBM: how the devices refresh, where they put an address and in which order blocks drift apart is not published.
       Refreshes of all banks at once leave at most 0.910 of HBM2E and HBM3 (350 ns in 3.9 us) and 0.885 of HBM3E. What
       the H100 PCIe (0.975) and the GH200 (0.967) read is above that, as is the fastest kernel of an H200 (0.950): with

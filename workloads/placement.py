@@ -128,7 +128,7 @@ def place_as(tensors: Sequence[Tensor], placements: Sequence[Placement], machine
 
 
 def _residing(tensors: Sequence[Tensor], machine: Machine) -> list[Tensor]:
-    cache_left = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    cache_left = machine.spec.shared_cache.distinct_bytes if machine.spec.shared_cache else 0
     found = []
     for tensor in tensors:
         near = tensor.resident == "cache" and tensor.size_bytes <= cache_left

@@ -165,7 +165,7 @@ def placed(
             f"{memory.high_water_bytes - capacity} B more than the {capacity} B of {machine.spec.name}"
         )
     address = {place.request.name: place.address for place in memory.placed}
-    room = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    room = machine.spec.shared_cache.distinct_bytes if machine.spec.shared_cache else 0
     moved, passed, since = [], 0, dict[str, int]()  # bytes that went through the cache so far, and by when one stored
     for step in steps:
         touches = _touches(step.program)
@@ -197,7 +197,7 @@ def _residing(tensors: Sequence[Tensor], values: Sequence[str], machine: Machine
             begin, end = tensor.base_bytes, tensor.base_bytes + tensor.size_bytes
             first, last = spans.get(value, (begin, end))
             spans[value] = min(first, begin), max(last, end)
-    left = machine.spec.shared_cache.capacity if machine.spec.shared_cache else 0
+    left = machine.spec.shared_cache.distinct_bytes if machine.spec.shared_cache else 0
     far = set()
     for value, (begin, end) in spans.items():
         if end - begin <= left:

@@ -6,6 +6,7 @@ long run ask. Rereads count each time, and so does what a cache answers, but for
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -74,14 +75,17 @@ def shortened(phase: Phase, tasks: Array, tiles: int) -> Array:
     return tasks
 
 
-def touched_bytes(program: Program, phase: Phase, items: Array) -> int:
-    """Return how many bytes the first tiles of some items load, at least, without what they load again."""
-    part, queue = _part(phase, items, 1), QUEUES.index("load")
+def touched_bytes(program: Program, phase: Phase, items: Array, tiles: int, without: Set[int]) -> int:
+    """Return how many bytes the first tiles of some items load, at least, without what they load again.
+
+    `without`: tensors that do not count.
+    """
+    part, queue = _part(phase, items, tiles), QUEUES.index("load")
     footprint = Footprint(program, part)
     for instruction, variables in regions(part, queue):
         if instruction.op is Op.LOAD:
             footprint.add(instruction.tile, variables)
-    return sum(size for _, size in footprint.distinct_bytes(frozenset()))
+    return sum(size for _, size in footprint.distinct_bytes(without))
 
 
 def _moved_by(program: Program, phase: Phase, items: Array, tiles: int) -> Array:

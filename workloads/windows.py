@@ -16,18 +16,18 @@ short to fill a shared cache. A phase that stores much, and touches more bytes t
 kinds: early ones find it as the phase does, late ones full of an older stream (`Program.earlier_stores`) and none of
 their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
 room for passes early, but nothing of a program that finds the cache full itself; where this is most of the phase, it is
-run whole. A phase whose tensors the cache has room for, and whose first items touch much of them, has late windows,
-too, which find what they load there: items pass early as long as what they touch is new; not so beside a phase that
-stores much. Touched bytes are counted by tensor, no more than it has; loads of a part of it again and again count as
-loads of all of it. What windows cannot see: what else changes on the way, such as the reuse of tiles that came long
-before, or cores that begin in step, with their requests in the same open rows, and fall out of step later, so that
-memory serves all of them more slowly.
+run whole. A phase that loads tensors again and again for which the cache has room, beside what passes meanwhile, and
+whose first items touch much of them, has late windows, too, which find them there: items pass early as long as what
+they touch of them is new; not so beside a phase that stores much. Touched bytes are counted by tensor, no more than it
+has; loads of a part of it again and again count as loads of all of it. What windows cannot see: what else changes on
+the way, such as the reuse of tiles that came long before, or cores that begin in step, with their requests in the same
+open rows, and fall out of step later, so that memory serves all of them more slowly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -51,6 +51,7 @@ WORTHWHILE = 0.5  # assumed: of a phase that its windows may come to; more saves
 STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
 LATE = 0.5  # assumed: part of a phase that passes before the shared cache is full, beyond which it is run whole
 COLD = 1 / 3  # assumed: part of a phase that touches what is new, below which it matters that the rest is in the cache
+AGAIN = 1.5  # assumed: loads of a tensor, in bytes that it has, from which the most of it is loaded again
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
 
 
@@ -90,7 +91,7 @@ class PhasePlan:
     loaded: float = 0.0
     stored: float = 0.0
     early: float = 1.0  # part of it that passes before a shared cache is full, or has what the rest of it loads
-    warm: bool = False  # late windows find what they load in the cache
+    warm: frozenset[int] = frozenset()  # tensors that late windows find in the cache
     loads: Mapping[Which, tuple[Array, Array]] = field(default_factory=dict)
 
     @property
@@ -201,14 +202,18 @@ class Plan:
             for number, plan in enumerate(self.phases)
             if number in self.phases_of(which)
         ]
-        is_warm = late and self.is_warm
-        tensors = _found_in_cache(self.program, () if late and not is_warm else phases, is_warm)
+        warm = self._warm(which)
+        tensors = _found_in_cache(self.program, () if late and not self.is_warm else phases, warm)
         return replace(self.program, tensors=tensors, phases=tuple(phases), earlier_stores=self._stores(which))
 
     @property
     def is_warm(self) -> bool:
-        """Whether late windows find what they load in the cache; they are all of one kind."""
+        """Whether late windows find in the cache what they load again; they are all of one kind."""
         return any(phase.warm for phase in self.phases)
+
+    def _warm(self, which: Which) -> frozenset[int]:
+        """Return the tensors that a window finds in the cache, though the program does not at first."""
+        return frozenset().union(*(self.phases[number].warm for number in self.phases_of(which) if which[2]))
 
     def _stores(self, which: Which) -> float | None:
         """Return what part of a full cache is not yet written: of late windows what their phases store."""
@@ -241,15 +246,14 @@ def plan(
     phases = tuple(_plan(program, phase, machine, *sizes) for phase in program.phases)
     of_stores = any(phase.early < 1 and not phase.warm for phase in phases)
     if of_stores or not _fit_together(program, phases, machine):
-        phases = tuple(replace(phase, early=1.0, warm=False) if phase.warm else phase for phase in phases)
+        phases = tuple(replace(phase, early=1.0, warm=frozenset()) if phase.warm else phase for phase in phases)
     return Plan(program, phases)
 
 
 def _fit_together(program: Program, phases: Sequence[PhasePlan], machine: Machine) -> bool:
     """Return whether all that late windows find in the cache fits it."""
-    warm = [phase for phase, plan in zip(program.phases, phases, strict=True) if plan.warm]
-    held, cache = sum(program.tensors[number].size_bytes for number in _loaded(warm)), machine.spec.shared_cache
-    return cache is None or held <= cache.capacity
+    warm, cache = frozenset().union(*(phase.warm for phase in phases)), machine.spec.shared_cache
+    return cache is None or sum(program.tensors[number].size_bytes for number in warm) <= cache.distinct_bytes
 
 
 def _loaded(phases: Sequence[Phase]) -> set[int]:
@@ -259,18 +263,19 @@ def _loaded(phases: Sequence[Phase]) -> set[int]:
     return {number for numbers in tiles for number in numbers.tolist()}
 
 
-def _found_in_cache(program: Program, phases: Sequence[Phase], warm: bool) -> tuple[Tensor, ...]:
+def _found_in_cache(program: Program, phases: Sequence[Phase], warm: Set[int]) -> tuple[Tensor, ...]:
     """Return the tensors; those in the shared cache only where one of the phases loads them: to put them takes time.
 
-    `warm`: all of these.
+    `warm`: numbers of those that are there in any case.
     """
     loaded = _loaded(phases)
     found = []
     for number, tensor in enumerate(program.tensors):
-        if number in loaded:
-            found.append(replace(tensor, resident="cache") if warm else tensor)
+        if number in warm:
+            found.append(replace(tensor, resident="cache"))
         else:
-            found.append(replace(tensor, resident="hbm") if tensor.resident == "cache" else tensor)
+            is_gone = tensor.resident == "cache" and number not in loaded
+            found.append(replace(tensor, resident="hbm") if is_gone else tensor)
     return tuple(found)
 
 
@@ -290,7 +295,7 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, s
     waves, kept = _axes(stages, most, longest, wave_bytes, step_bytes)
     ragged = total < RAGGED * longest * len(tiles)
     found = PhasePlan(waves, kept, ragged, counts, sums, loaded, stored, early)
-    if not (ragged or early < 1 or waves.is_whole):
+    if not (early < 1 or waves.is_whole):
         found = _warmed(program, phase, machine, found, moved)
     if found.part > WORTHWHILE:
         return whole
@@ -307,24 +312,32 @@ def _early(program: Program, moved: Array, machine: Machine) -> float:
     if cache is None or stored <= STORES * moved.sum() or program.earlier_stores is not None:
         return 1.0
     touched = np.minimum(moved.sum(axis=0), _sizes(program)).sum()
-    return min(1.0, float(cache.capacity / touched))
+    return min(1.0, float(cache.distinct_bytes / touched))
 
 
 def _warmed(program: Program, phase: Phase, machine: Machine, found: PhasePlan, moved: Array) -> PhasePlan:
-    """Return the plan with late windows that find their tensors in the shared cache, where that matters.
+    """Return the plan with late windows that find in the shared cache what they load again, where that matters.
 
-    Items pass early as long as they touch what is new, as much as the first of every core do.
+    Items pass early as long as they touch what is new of it, as much as the first of every core do.
     """
-    cache, cores = machine.spec.shared_cache, machine.spec.cores.count
-    if cache is None or np.minimum(moved.sum(axis=0), _sizes(program)).sum() > cache.capacity:
+    cache, cores, sizes = machine.spec.shared_cache, machine.spec.cores.count, np.array(_sizes(program))
+    again = moved[0] > AGAIN * sizes
+    kept, loaded = sizes[again].sum(), moved[0, again].sum()
+    if cache is None or loaded - kept < COLD * moved[0].sum():
         return found
-    loaded = [tensor for tensor, size in zip(program.tensors, moved[0], strict=True) if size]
-    if all(tensor.resident == "cache" for tensor in loaded):
-        return found  # from the first window on
-    first = _wave(phase, cores) == 0
-    touched = [touched_bytes(program, phase, items) for items in (phase.schedule.order[first], phase.schedule.order)]
+    passing = np.minimum(moved.sum(axis=0), sizes)[~again].sum() * kept / loaded  # between two loads of the same
+    warm = frozenset(np.flatnonzero(again).tolist())
+    is_there = all(program.tensors[number].resident == "cache" for number in warm)  # from the first window on
+    if kept + passing > cache.distinct_bytes or is_there:
+        return found
+    first, tiles = _wave(phase, cores) == 0, found.tiles.whole if found.ragged else 1
+    others = frozenset(range(len(sizes))) - warm
+    touched = [
+        touched_bytes(program, phase, items, tiles, others)
+        for items in (phase.schedule.order[first], phase.schedule.order)
+    ]
     early = touched[1] / max(touched[0] * found.waves.whole, 1)
-    return replace(found, early=early, warm=True) if 0 < early < COLD else found
+    return replace(found, early=early, warm=warm) if 0 < early < COLD else found
 
 
 def _wave(phase: Phase, cores: int) -> Array:

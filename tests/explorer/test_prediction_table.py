@@ -142,13 +142,13 @@ def test_a_graph_that_is_replayed_finds_in_the_cache_what_fits_it() -> None:
         assert found.time_fs >= found.bound_fs
 
 
-@pytest.mark.parametrize("rows", [2048, 3072])
+@pytest.mark.parametrize("rows", [1024, 1536])
 def test_a_pass_that_runs_again_moves_all_of_its_bytes_where_they_do_not_fit_the_cache(rows: int) -> None:
     """Main memory takes what the time before has left in the cache; what that had loaded is gone."""
     h100 = Machine(load_machine("h100-sxm"))
     call = call_of(Row({"op": "rmsnorm", "dtype": "bfloat16"}, {"rows": rows, "cols": 8192}), h100)
     moved, peak = 2 * rows * 8192 * 2, h100.hbm_peak_bytes_per_second
-    assert moved > 50 << 20
+    assert moved > 25 << 20
     assert predict(call, h100).time_fs > moved / float(peak) * FS_PER_SECOND
     (program,) = [program for _, program in call.launches[0].fitting(h100, 1)]
     alone = sum(phase.fs for phase in phase_times(program, h100))

@@ -24,7 +24,8 @@ from workloads.kernels.latent import Heads
 from workloads.paging import page_table
 from workloads.prefix import Prefixes
 
-TINY_CACHE: dict[str, object] = {"shared_cache.capacity": "160 KiB", "shared_cache.outstanding_misses": 40}
+ONE_PARTITION: dict[str, object] = {"shared_cache.partitions": 1}
+TINY_CACHE = ONE_PARTITION | {"shared_cache.capacity": "160 KiB", "shared_cache.outstanding_misses": 40}
 MULTICAST: dict[str, object] = {"noc.multicast_window": "100 ns", "noc.bisection": "500 GB/s"}
 MACHINES: dict[str, tuple[str, dict[str, object]]] = {
     "large cache": ("h100-sxm", {}),

@@ -42,7 +42,7 @@ def test_where_tensors_leave_no_room_one_line_says_so() -> None:
 
 
 def test_tensors_at_the_top_of_memory_may_find_the_cache_full_of_others(make_machine: Callable[..., Machine]) -> None:
-    small = {"cores.count": 2, "shared_cache.capacity": f"{80 * 16 * 128} B"}
+    small = {"cores.count": 2, "shared_cache.partitions": 1, "shared_cache.capacity": f"{80 * 16 * 128} B"}
     machine = make_machine("h100-sxm", small)
     made = elementwise.compile(elementwise.Problem(64, 512, "fp32", "relu"), elementwise.Knobs(), machine, 0)
     end = max(tensor.base_bytes + tensor.size_bytes for tensor in made.tensors)

@@ -69,8 +69,8 @@ def test_a_strip_of_a_matrix_that_fills_half_a_cache_fits_it(machine: str) -> No
     """The strip has one line of every row."""
     cache = machine_of(machine, ()).spec.shared_cache
     assert cache is not None
-    slices, lines = cache.slices, cache.capacity // cache.line // 2
-    sets = cache.capacity // (slices * cache.ways * cache.line)
+    slices, lines = cache.slices, cache.distinct_bytes // cache.line // 2
+    sets = cache.distinct_bytes // (slices * cache.ways * cache.line)
     for pitch in {size * width // cache.line for size in SIZES for width in (1, 2)}:
         strip = np.arange(lines) * pitch
         taken = deal(strip, slices) * sets + deal(strip // slices, sets, other=sets == slices)

@@ -101,7 +101,7 @@ def test_cores_that_ask_at_the_same_time_share_one_fetch_and_get_it_together(sid
 
 def test_stores_stay_in_the_cache_until_it_is_full_and_then_leave_it_once(side: Callable[..., Side]) -> None:
     capacity = 80 * 16 * 128
-    here = side("h100-sxm", NO_TLB | {"shared_cache.capacity": f"{capacity} B"})
+    here = side("h100-sxm", NO_TLB | {"shared_cache.partitions": 1, "shared_cache.capacity": f"{capacity} B"})
     (engine,) = here.engines(1)
     for i in range(3 * capacity // 4096):
         engine.send(i * 100 * NS, i * 4096, 4096, is_write=True)

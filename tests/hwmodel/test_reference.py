@@ -229,7 +229,11 @@ def test_more_of_a_resource_is_never_slower(
         assert more.makespan_fs <= fewer.makespan_fs + slack_fs
 
 
-BLOCKING_CACHE = {"shared_cache.capacity": "160 KiB", "shared_cache.outstanding_misses": 40}
+BLOCKING_CACHE = {
+    "shared_cache.partitions": 1,
+    "shared_cache.capacity": "160 KiB",
+    "shared_cache.outstanding_misses": 40,
+}
 LAST_LEG_OF_NOUGHT = {"shared_cache.miss_latency": "0 s", "noc.multicast_window": "100 ns", "noc.bisection": "1 TB/s"}
 
 
@@ -408,7 +412,7 @@ def test_a_shared_cache_of_one_slice_is_one_server_for_all_cores(
 
 def small_cache(machine: Machine) -> dict[str, object]:
     """Return the change that leaves a shared cache, where there is one, so small that nearly all goes to memory."""
-    return {"shared_cache.capacity": "160 KiB"} if machine.spec.shared_cache else {}
+    return {"shared_cache.partitions": 1, "shared_cache.capacity": "160 KiB"} if machine.spec.shared_cache else {}
 
 
 @pytest.mark.parametrize("refresh", ["per-bank", "all-bank"])

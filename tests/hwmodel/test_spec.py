@@ -141,7 +141,7 @@ def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "value", "expected"),
     [
-        ("h100-sxm", "shared_cache.capacity", "50 MB", "shared_cache.capacity: 50000000 B is no multiple of 163840 B"),
+        ("h100-sxm", "shared_cache.capacity", "50 MB", "shared_cache.capacity: 50000000 B is no multiple of 327680 B"),
         ("h100-sxm", "shared_cache.sector", "48 B", "shared_cache.sector: 48 B is no multiple of a burst of 32 B"),
         ("npu-sram", "distributed_sram.interleave", "48 B", "distributed_sram.interleave: 48 B is no multiple"),
         (
@@ -204,7 +204,7 @@ def test_every_number_has_a_source_and_loses_the_description_without_it(name: st
     [
         ("cores.cuont", 4, ("unknown key 'cores.cuont'", "known: cores.count")),
         ("cores.dma.requestbytes", 4, ("'cores.dma.requestbytes'", "known: cores.dma.request_bytes")),
-        ("shared_cache", 5, ("shared_cache: 5; allowed: a mapping with the keys capacity, line, sector, ways, ",)),
+        ("shared_cache", 5, ("shared_cache: 5; allowed: a mapping with the keys capacity, partitions, line, ",)),
         ("shared_cash", {}, ("'shared_cash'", "known: shared_cache")),
         ("shared_cache.size", "1 MB", ("'shared_cache.size'", "shared_cache.capacity")),
         ("cores.clock", "1.83 GB", ("cores.clock: '1.83 GB'", "'1.83 GB' is no frequency", "GHz")),

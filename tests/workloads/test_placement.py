@@ -43,7 +43,7 @@ def test_tensors_reside_in_the_shared_cache_only_while_they_fit_it_together() ->
     def near(name: str, size_bytes: int) -> Tensor:
         return Tensor(name, named("x", {"x": size_bytes // 2}), "bf16", NONE, "cache")
 
-    h100 = Machine(load_machine("h100-sxm"))  # 50 MB
-    tensors = [near("q", 30_000_000), near("partial", 30_000_000), near("out", 20_000_000), tensor("kv", 8)]
+    h100 = Machine(load_machine("h100-sxm"))  # 25 MiB in each partition
+    tensors = [near("q", 15_000_000), near("partial", 15_000_000), near("out", 10_000_000), tensor("kv", 8)]
     assert [t.resident for t in place(tensors, h100)] == ["cache", "hbm", "cache", "hbm"]
     assert {t.resident for t in place(tensors, NPU)} == {"hbm"}

@@ -124,7 +124,7 @@ def test_the_fields_of_a_record_lie_in_a_sequence_as_in_the_kernel_alone_and_are
 
 def test_what_a_step_has_stored_is_found_in_the_shared_cache_as_far_as_it_fits() -> None:
     steps = [product("p", 512, 256, 64, "x", "y"), product("q", 512, 32, 256, "y", "z")]
-    for capacity, resident in (("50 MiB", "cache"), ("160 KiB", "hbm")):
+    for capacity, resident in (("50 MiB", "cache"), ("320 KiB", "hbm")):
         spec = load_machine("h100-sxm").with_overrides({"cores.count": CORES, "shared_cache.capacity": capacity})
         first, second = (step.program.tensors for step in plan(steps, Machine(spec)).steps)
         assert tensor(first, "a").resident == tensor(first, "b").resident == tensor(second, "b").resident == "hbm"

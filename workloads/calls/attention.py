@@ -131,7 +131,7 @@ def _is_warm(cache_bytes: int, elements: int, machine: Machine) -> bool:
     For the choice of a schedule: what a launch finds there is asked of its program.
     """
     cache = machine.spec.shared_cache
-    return cache is not None and cache_bytes + 4 * elements <= cache.capacity
+    return cache is not None and cache_bytes + 4 * elements <= cache.distinct_bytes
 
 
 def _launch(kernel: str, problem: Any, choices: tuple[Choice, ...], dtype: str, macs: int, moved: int) -> Launch:

@@ -104,7 +104,7 @@ def _call(
 def _moved(size_bytes: int, machine: Machine) -> int:
     """Return what of activations main memory surely moves: what a shared cache cannot have kept."""
     cache = machine.spec.shared_cache
-    return max(0, size_bytes - (cache.capacity if cache else 0))
+    return max(0, size_bytes - (cache.distinct_bytes if cache else 0))
 
 
 def _variants(kernel: str, problem: Any, kind: Any, row_bytes: int) -> Iterable[Variant]:

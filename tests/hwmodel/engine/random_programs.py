@@ -62,7 +62,7 @@ def machines(draw: st.DrawFn) -> Machine:
         cache = spec.shared_cache
         ways = draw(st.sampled_from([1, 4]))
         changes |= {
-            "shared_cache.capacity": f"{cache.slices * cache.ways * cache.line * ways} B",
+            "shared_cache.capacity": f"{cache.slices * cache.ways * cache.line * ways * (cache.partitions or 1)} B",
             "shared_cache.outstanding_misses": draw(st.sampled_from([40, 300])),
         }
     return Machine(spec.with_overrides(changes))

@@ -184,7 +184,8 @@ def test_linked_values_take_less_memory_than_each_kernels_own(work: Scheduled) -
 
 def test_parts_of_a_value_lie_in_a_shared_cache_once_and_only_where_the_range_of_them_fits() -> None:
     for capacity, kept in (("320 KiB", {"q", "out"}), ("480 KiB", {"q", "out", "k", "v"})):
-        machine = Machine(load_machine("h100-sxm").with_overrides({"shared_cache.capacity": capacity}))
+        changes = {"shared_cache.partitions": 1, "shared_cache.capacity": capacity}
+        machine = Machine(load_machine("h100-sxm").with_overrides(changes))
         call = plan(model_steps(load_model("llama-3.1-8b"), prefill((32,)), machine, parallel=2), machine)
         step = next(step for step in call.steps if step.kernel == "prefill-attention")
         near = [tensor for tensor in step.program.tensors if tensor.resident == "cache"]

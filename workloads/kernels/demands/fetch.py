@@ -65,7 +65,7 @@ class Dma:
 
     def _beyond_cache(self, size_bytes: Any) -> Any:
         cache = self.machine.spec.shared_cache
-        return np.maximum(0, self.bursts(size_bytes - (cache.capacity if cache else 0)))
+        return np.maximum(0, self.bursts(size_bytes - (cache.distinct_bytes if cache else 0)))
 
     def issue_cycles(self, bursts: Any, pages: Any = 1, indices: Any = 0) -> Any:
         """Return what an engine spends on so many bursts of as many `pages` as it takes a descriptor each."""
