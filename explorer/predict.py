@@ -3,17 +3,20 @@
 Between `workloads.calls`, which knows what a row consists of, and the engine: of every launch the most promising
 schedules are simulated, whole or by windows (`workloads.windows`), and the fastest is taken. Those that are cut alike,
 so that an estimate does not tell them apart, are told by their first windows; others are simulated of the best only.
-By fidelity `estimate` nothing is simulated: the estimate is the answer.
+How much of a launch is simulated at most before windows stand for it, the fidelity says; by `estimate` nothing is: the
+estimate is the answer.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from explorer.questions.fidelity import STEP_BYTES, WHOLE_BYTES
 from hwmodel.bounds import lower_bound
 from hwmodel.engine import phase_times
 from hwmodel.machine import Machine
@@ -26,6 +29,12 @@ from workloads.windows import STORES
 
 SCHEDULES = 2  # of a launch that are simulated at most: the most promising
 SIMULATED = ("nothing", "windows", "whole")
+WINDOWS = "windows"
+CUT: dict[str, dict[str, Any]] = {  # how `workloads.windows.plan` cuts programs
+    WINDOWS: {},
+    "auto": {"budget_bytes": WHOLE_BYTES["auto"], "step_bytes": STEP_BYTES["auto"]},
+    "exact": {"budget_bytes": sys.maxsize},
+}
 CLOSE = 1.2  # assumed: schedules whose estimate is more than so many times the least one are not simulated
 
 
@@ -72,15 +81,15 @@ class Prediction:
         return "; ".join(f"{run.variant.kernel}({_knobs(run.variant.knobs)})" for run in self.runs)
 
 
-def predict(call: Call, machine: Machine, schedules: int = SCHEDULES, fidelity: str = "windows") -> Prediction:
-    """Return the prediction of a call; `fidelity`: "windows", or "estimate", by which nothing is simulated.
+def predict(call: Call, machine: Machine, schedules: int = SCHEDULES, fidelity: str = WINDOWS) -> Prediction:
+    """Return the prediction of a call; `fidelity`: "estimate", or one of CUT.
 
     Raises `NotModelled` where no schedule of a launch fits the machine.
     """
     if fidelity == "estimate":
         runs = tuple(estimated(launch, machine, call.graph) for launch in call.launches)
     else:
-        runs = tuple(fastest(launch, machine, schedules, call.graph) for launch in call.launches)
+        runs = tuple(fastest(launch, machine, schedules, call.graph, fidelity) for launch in call.launches)
     gap = machine.spec.launch.graph or 0 if call.graph else 0
     return Prediction(runs, gap, gap + sum(run.least_fs for run in runs))
 
@@ -99,14 +108,14 @@ def estimated(launch: Launch, machine: Machine, replayed: bool = False) -> Run:
     return Run(launch.name, variant, max(time, least), least, "nothing", limited_by)
 
 
-def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = False) -> Run:
+def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = False, fidelity: str = WINDOWS) -> Run:
     """Return the fastest of the most promising schedules of a launch; `replayed` as in `Call.graph`."""
     fitting = launch.fitting(machine, schedules)
     first, _ = fitting[0]
     alike: dict[float, list[Begun]] = {}
     for variant, program in fitting:
         if variant.estimate_fs <= CLOSE * first.estimate_fs:
-            begun = Begun(launch, variant, program, machine, replayed)
+            begun = Begun(launch, variant, program, machine, replayed, fidelity)
             alike.setdefault(variant.estimate_fs, []).append(begun)
     return min((_best(those).run() for those in alike.values()), key=lambda run: run.time_fs)
 
@@ -136,11 +145,17 @@ class Begun:
     """One schedule of a launch, simulated as far as it was asked for: window by window, or whole."""
 
     def __init__(
-        self, launch: Launch, variant: Variant, program: Program, machine: Machine, replayed: bool = False
+        self,
+        launch: Launch,
+        variant: Variant,
+        program: Program,
+        machine: Machine,
+        replayed: bool = False,
+        fidelity: str = WINDOWS,
     ) -> None:
         self._launch, self._variant, self._machine = launch, variant, machine
         program, self._warm = again(program, machine, replayed)
-        self._plan = windows.plan(program, machine)
+        self._plan = windows.plan(program, machine, **CUT[fidelity])
         self._parts: dict[windows.Which, Program] = {}
         self._found: dict[windows.Which, list[int]] = {}
 

@@ -34,7 +34,7 @@ UNREADABLE = (
     pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, ImportError,
     zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
 )  # fmt: skip
-FIDELITIES = ("windows", "estimate")
+FIDELITIES = ("windows", "auto", "exact", "estimate")
 MAX_ROWS = 1_000_000  # assumed: a table beyond it is taken for a slip
 ADDED = ("predicted_us", "bound_us", "limited_by", "knobs", "simulated", "reason")
 CARRIED = (

@@ -19,7 +19,8 @@ def predict(
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     sets: Annotated[list[str] | None, typer.Option("--set", help="path=value: a machine number.")] = None,
     fidelity: Annotated[
-        str, typer.Option(help="windows: simulated, whole or in parts. estimate: nothing is, and is much faster.")
+        str,
+        typer.Option(help="exact: simulated whole. auto, windows: long ones in parts. estimate: nothing is simulated."),
     ] = "windows",
     jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes.  [default: one per CPU]")] = None,
     as_json: Json = False,

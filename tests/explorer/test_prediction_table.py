@@ -95,8 +95,18 @@ def test_by_estimate_nothing_is_simulated_and_every_time_is_near_that_of_windows
 
 
 def test_another_fidelity_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"unknown fidelity 'exact': allowed: .*estimate"):
-        predict_rows(rows_of(TABLE), "h100-sxm", fidelity="exact")
+    with pytest.raises(ValueError, match=r"unknown fidelity 'bound': allowed: "):
+        predict_rows(rows_of(TABLE), "h100-sxm", fidelity="bound")
+
+
+def test_by_exact_launches_are_run_whole_that_windows_cut() -> None:
+    npu = Machine(load_machine("npu-hbm3"))
+    sizes = {"batch": 8, "kv_len": 4097, "heads_q": 64, "heads_kv": 8, "head_dim": 128}
+    call = call_of(Row({"op": "decode_attention", "dtype": "bfloat16"}, sizes), npu)
+    whole, cut = predict(call, npu, 1, "exact"), predict(call, npu, 1, "windows")
+    assert (whole.simulated, cut.simulated) == ("whole", "windows")
+    ((_, program),) = call.launches[-1].fitting(npu, 1)
+    assert whole.runs[-1].time_fs == sum(phase.fs for phase in phase_times(program, npu))
 
 
 @pytest.mark.parametrize("op", ["decode_attention", "flash_prefill", "mla_decode"])

@@ -54,6 +54,16 @@ def test_what_is_short_is_run_whole_at_every_fidelity() -> None:
         assert (other.how, other.time_us) == ("whole", whole.time_us)
 
 
+def test_where_windows_fall_below_the_bound_more_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 1024)))
+    monkeypatch.setattr("explorer.questions.fidelity.WHOLE_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
+    monkeypatch.setattr("explorer.questions.fidelity.STEP_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
+    monkeypatch.setattr("explorer.questions.fidelity._time_us", lambda *_: 0.001)
+    found = measure(query, "windows")
+    assert found.how == "whole"
+    assert found.metrics == measure(query, "exact").metrics
+
+
 def test_windows_say_that_they_are_and_keep_the_bound_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query("npu-hbm3", "gemm", options=(("m", 512), ("n", 512), ("k", 4608)))  # that no other test asks
     monkeypatch.setattr("explorer.questions.fidelity.WHOLE_BYTES", {"windows": 1 << 20, "auto": 1 << 30})
