@@ -32,12 +32,7 @@ MLA = {"heads": 16}
 MOE = {"tokens": 128, "experts": 32, "topk": 4, "inter": 1024, "hidden": 2048}
 LAYERS = "page kv head token dim"
 Sizes = dict[str, int | str]
-IN_ORDER: Sizes = {
-    "page_order": "contiguous",
-    "stages": 6,
-    "epilogue": "exposed",
-    "tile": 128,
-}  # as kernels are measured
+IN_ORDER: Sizes = {"page_size": 64, "page_order": "contiguous", "stages": 6, "epilogue": "exposed", "tile": 128}
 DEEP: Sizes = {"tile_m": 128, "tile_n": 128, "tile_k": 64, "stages": 2}  # little in flight, at pitches of powers of two
 CASES: tuple[tuple[str, str, str | None, int | None, int | None, Sizes, tuple[Sizes, ...]], ...] = (
     ("h100-sxm", "decode-attention", "llama-3.1-70b", 16, 2048, {}, ({},)),
@@ -51,8 +46,8 @@ CASES: tuple[tuple[str, str, str | None, int | None, int | None, Sizes, tuple[Si
     ("npu-hbm3", "decode-attention", "llama-3.1-8b", 64, 2048, {}, ({}, {"page_size": 64})),
     ("npu-hbm3", "decode-attention", "llama-3.1-8b", 32, 4096, {}, ({}, {"page_size": 64})),
     ("npu-hbm3", "decode-attention", "llama-3.1-8b", 16, 8192, {}, ({}, {"page_size": 64})),
-    ("npu-hbm3", "decode-attention", "llama-3.1-70b", 12, 6000, {}, ({}, IN_ORDER | {"page_size": 64})),
-    ("npu-hbm3", "decode-attention", "llama-3.1-70b", 32, 4096, {}, ({}, IN_ORDER)),
+    ("npu-hbm3", "decode-attention", "llama-3.1-70b", 12, 6000, {}, ({}, IN_ORDER)),
+    ("npu-hbm3", "decode-attention", "llama-3.1-70b", 64, 4096, {}, ({}, IN_ORDER)),
     ("tpu-v5e", "decode-attention", "llama-3.1-8b", 32, 4096, {}, ({}, {"layout": LAYERS})),
     ("npu-hbm3", "gemv", None, None, None, {"m": 1, "n": 28672, "k": 8192}, ({},)),
     ("npu-hbm3", "prefill-attention", "llama-3.1-8b", 1, 2048, {}, ({},)),

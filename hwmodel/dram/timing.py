@@ -87,6 +87,9 @@ class Timing:
             raise ValueError(f"timing: ticks_per_ck {self.ticks_per_ck} must be 1 or 2")
         if self.nRAS + self.nRP > self.nRC:
             raise ValueError(f"timing: nRAS {self.nRAS} + nRP {self.nRP} is more than nRC {self.nRC}")
+        if self.nRTW < self.nCL + self.nBL - self.nCWL:
+            parts = f"nCL {self.nCL} + nBL {self.nBL} - nCWL {self.nCWL}"
+            raise ValueError(f"timing: nRTW {self.nRTW} is less than {parts}: data of reads and writes would overlap")
         for greater, smaller in _ORDER:
             if getattr(self, greater) < getattr(self, smaller):
                 values = f"{greater} {getattr(self, greater)} is less than {smaller} {getattr(self, smaller)}"
