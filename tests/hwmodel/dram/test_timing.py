@@ -61,6 +61,7 @@ def test_the_tick_rate_must_be_positive_and_exact(value: Any) -> None:
     [
         ({"nRAS": 93}, r"timing: nRAS 93 \+ nRP 52 is more than nRC 144$"),
         ({"nFAW": 7}, "timing: nFAW 7 is less than nRRDS 8"),
+        ({"nRTW": 23}, r"timing: nRTW 23 is less than nCL 40 \+ nBL 4 - nCWL 20: data of reads and writes"),
         ({"nRRDL": 7}, "timing: nRRDL 7 is less than nRRDS 8"),
         ({"nCCDL": 3}, "timing: nCCDL 3 is less than nCCDS 4"),
         ({"nCCDLW": 3}, "timing: nCCDLW 3 is less than nCCDS 4"),
