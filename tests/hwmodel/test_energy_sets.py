@@ -147,7 +147,7 @@ def test_an_energy_of_a_main_memory_that_the_machine_has_not_is_refused(load: An
         ("9 pJ", "'9 pJ' is no energy per byte"),
         ("9 pJ/b", "'9 pJ/b' is no energy per byte"),
         (9, "9 is no energy per byte"),
-        ("-1 pJ/B", "greater than zero"),
+        ("-1 pJ/B", "it must not be less than zero"),
         ("1 uJ/B", "allowed: 0 J/B to 100 nJ/B"),
     ],
 )
