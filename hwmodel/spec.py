@@ -32,7 +32,9 @@ from pydantic import (
 )
 
 from hwmodel import units
+from hwmodel.dram.organisation import MAX_COUNT
 from hwmodel.dram.policy_spec import PolicySpec
+from hwmodel.dram.standards import Standard, standard
 from hwmodel.energy_sets import with_sets
 from hwmodel.like import WORDS, groups, leaves, no_source, with_base
 from hwmodel.validation import first_problem, keys_at, unknown
@@ -76,7 +78,7 @@ BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
 Femtojoules = Annotated[int, _read_energy, _write_energy]
 FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte]
 Microwatts = Annotated[int, _read_power, _write_power]
-Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
 Flag = Annotated[bool, Field(strict=True)]
 
@@ -229,6 +231,13 @@ class HbmSpec(_Part):
     controller: PolicySpec
     address_map: AddressMapSpec
 
+    def part(self, where: str) -> Standard:
+        """Return the part that `standard` names. Raises ValueError where there is none, or its file is wrong."""
+        try:
+            return standard(self.standard)
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.standard: {error}") from None
+
 
 class DistributedSramSpec(_Part):
     """Main memory on the chip: SRAM spread over it in slices, which all cores reach."""
@@ -336,8 +345,13 @@ class MachineSpec(_Part):
 
     @property
     def hash(self) -> str:
-        """Sixteen hex digits over all numbers, independent of names, words and sources."""
+        """Sixteen hex digits over all numbers, those of its DRAM part too, independent of names, words and sources.
+
+        Raises ValueError where its part cannot be read.
+        """
         numbers = self.model_dump(exclude=WORDS)
+        if self.hbm is not None:
+            numbers["hbm"]["standard"] = self.hbm.part(self.where).digest
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_overrides(self, changes: Mapping[str, object]) -> MachineSpec:

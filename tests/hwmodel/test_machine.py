@@ -10,8 +10,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwmodel import machine as machine_module
 from hwmodel import matrix
+from hwmodel import spec as spec_module
 from hwmodel.dram.standards import PARTS, read_standard
 from hwmodel.machine import Machine
 from hwmodel.noc import Server
@@ -60,7 +60,7 @@ def test_refreshes_that_leave_no_time_for_bursts_are_refused(monkeypatch: pytest
     tree = yaml.safe_load((PARTS / "HBM3.yaml").read_text())
     tree["timing"]["tREFI"] = "400 ns"
     (tmp_path / "often.yaml").write_text(yaml.safe_dump(tree))
-    monkeypatch.setattr(machine_module, "standard", lambda name: read_standard(tmp_path / "often.yaml"))
+    monkeypatch.setattr(spec_module, "standard", lambda name: read_standard(tmp_path / "often.yaml"))
     spec = load_machine("npu-hbm3")
     assert Machine(spec).timing.nREFIpb == 40  # of single banks, there is time
     with pytest.raises(

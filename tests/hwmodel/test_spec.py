@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -462,6 +465,13 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
             new = int(str(value)) + (-1 if path.endswith("percent") else 1)
         hashes.add(load(changed(name, path, new) | {"ranges": {}}).hash)  # in which the number would not lie
     assert len(hashes) == len(paths) + 1
+
+
+def test_the_hash_is_the_same_in_every_process() -> None:
+    code = "from hwmodel.spec import load_machine; print(load_machine('npu-hbm3').hash)"
+    environment = os.environ | {"PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == load_machine("npu-hbm3").hash, done.stderr
 
 
 def tree_value(tree: Any, path: str) -> Any:
