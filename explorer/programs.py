@@ -184,10 +184,12 @@ def program_on(query: Query) -> tuple[Any, Any]:
 
 def forget() -> None:
     """Forget the machines with their parts, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel import energy_sets
     from hwmodel.dram import standards
     from hwmodel.spec import load_machine
 
     standards.forget()
+    energy_sets.forget()
     for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest, _descriptions_digest):
         kept.cache_clear()
 
