@@ -21,6 +21,7 @@ from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
 
 Options = tuple[tuple[str, int | str], ...]
 FLOORS = ("layouts", "hwmodel", "workloads")
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 def kernel_of(name: str) -> Any:
@@ -182,10 +183,14 @@ def program_on(query: Query) -> tuple[Any, Any]:
 
 
 def forget() -> None:
-    """Forget the machines, batches and problems that were kept, as a file of them has changed."""
+    """Forget the machines with their parts, batches and problems that were kept, as a file of them has changed."""
+    from hwmodel import energy_sets
+    from hwmodel.dram import standards
     from hwmodel.spec import load_machine
 
-    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest):
+    standards.forget()
+    energy_sets.forget()
+    for kept in (load_machine, _spec, machine_of, batch_of, _problem, _problem_digest, _descriptions_digest):
         kept.cache_clear()
 
 
@@ -231,12 +236,28 @@ def inputs(query: Query) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=4)
 def source_digest(floors: tuple[str, ...]) -> str:
     """Return a digest of every source and description file of some floors."""
-    root = Path(__file__).resolve().parent.parent
-    files = (f for floor in floors for f in (root / floor).rglob("*") if f.suffix in (".py", ".yaml"))
-    return _digest([(f.relative_to(root).as_posix(), _digest(f.read_text("utf-8"))) for f in sorted(files)])
+    return _digest([_code_digest(floors), _descriptions_digest(floors)])
+
+
+@lru_cache(maxsize=4)
+def _code_digest(floors: tuple[str, ...]) -> str:
+    return _digest_of(files_under(floors, ".py"))  # what runs was read at the start: never anew
+
+
+@lru_cache(maxsize=4)
+def _descriptions_digest(floors: tuple[str, ...]) -> str:
+    return _digest_of(files_under(floors, ".yaml"))
+
+
+def _digest_of(files: list[Path]) -> str:
+    return _digest([(f.relative_to(_ROOT).as_posix(), _digest(f.read_text("utf-8"))) for f in files])
+
+
+def files_under(floors: Collection[str], suffix: str) -> list[Path]:
+    """Return the files of some floors whose names end in a suffix."""
+    return sorted(file for floor in floors for file in (_ROOT / floor).rglob(f"*{suffix}"))
 
 
 def describe(query: Query, swept: Collection[str] = ()) -> str:

@@ -56,6 +56,8 @@ def served_work(batch: BatchSpec, budget: int, at_s: float) -> tuple[Scheduled, 
     assert batch.trace is not None
     if not (math.isfinite(at_s) and at_s >= 0):
         raise ValueError(f"--at {at_s:g}: allowed: seconds from 0")
+    if batch.sequences > budget:
+        raise ValueError(f"--batch {batch.sequences}: allowed with --budget {budget}: up to {budget} sequences")
     if batch.sequences > MOST_SERVED:
         raise ValueError(f"--batch {batch.sequences}: allowed with --budget: up to {MOST_SERVED} sequences")
     if batch.trace_path is None:

@@ -63,6 +63,11 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def forget() -> None:
+    """Forget the sets that were read, as a file of them has changed."""
+    _read.cache_clear()
+
+
 def _check_sources(changes: Mapping[str, Any], path: str, sources: Mapping[str, Any]) -> None:
     for leaf, _ in leaves(changes, f"{path}."):
         if sources.keys().isdisjoint(groups(leaf)):

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from hwmodel import units
 from hwmodel.dram.policy import Policy, check_refresh_interval
-from hwmodel.dram.standards import Organisation, Timing, standard
+from hwmodel.dram.room import check_room
+from hwmodel.dram.standards import Organisation, Timing
 from hwmodel.l1 import L1
 from hwmodel.program import Phase
 from hwmodel.spec import DistributedSramSpec, HbmSpec, MachineSpec, SharedCacheSpec
@@ -45,10 +46,7 @@ class Hbm:
     @staticmethod
     def of(spec: HbmSpec, where: str, *, ideal_rows: bool = False) -> Hbm:
         """Resolve a description, with rows as in `Machine`. Raises ValueError naming the part that does not fit."""
-        try:
-            dram = standard(spec.standard)
-        except ValueError as error:
-            raise ValueError(f"{where}: hbm.standard: {error}") from None
+        dram = spec.part(where)
         try:
             timing = dram.timing(spec.pin_rate)
         except ValueError as error:
@@ -62,6 +60,10 @@ class Hbm:
             check_refresh_interval(timing, organisation, policy.refresh)
         except ValueError as error:
             raise ValueError(f"{where}: hbm.standard: {spec.standard} at {spec.pin_rate} b/s: {error}") from None
+        try:
+            check_room(organisation, spec.stacks, policy)
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.standard: {spec.standard}: {error}") from None
         sizes = {"stack": spec.stacks} | organisation.field_sizes()
         fields, hashes = spec.address_map.fields, spec.address_map.hashes
         try:

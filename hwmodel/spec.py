@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -32,7 +32,9 @@ from pydantic import (
 )
 
 from hwmodel import units
+from hwmodel.dram.organisation import MAX_COUNT
 from hwmodel.dram.policy_spec import PolicySpec
+from hwmodel.dram.standards import Standard, standard
 from hwmodel.energy_sets import with_sets
 from hwmodel.like import WORDS, groups, leaves, no_source, with_base
 from hwmodel.validation import first_problem, keys_at, unknown
@@ -76,7 +78,7 @@ BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
 Femtojoules = Annotated[int, _read_energy, _write_energy]
 FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte]
 Microwatts = Annotated[int, _read_power, _write_power]
-Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
 Flag = Annotated[bool, Field(strict=True)]
 
@@ -229,6 +231,13 @@ class HbmSpec(_Part):
     controller: PolicySpec
     address_map: AddressMapSpec
 
+    def part(self, where: str) -> Standard:
+        """Return the part that `standard` names. Raises ValueError where there is none, or its file is wrong."""
+        try:
+            return standard(self.standard)
+        except ValueError as error:
+            raise ValueError(f"{where}: hbm.standard: {error}") from None
+
 
 class DistributedSramSpec(_Part):
     """Main memory on the chip: SRAM spread over it in slices, which all cores reach."""
@@ -336,8 +345,13 @@ class MachineSpec(_Part):
 
     @property
     def hash(self) -> str:
-        """Sixteen hex digits over all numbers, independent of names, words and sources."""
+        """Sixteen hex digits over all numbers, those of its DRAM part too, independent of names, words and sources.
+
+        Raises ValueError where its part cannot be read.
+        """
         numbers = self.model_dump(exclude=WORDS)
+        if self.hbm is not None:
+            numbers["hbm"]["standard"] = self.hbm.part(self.where).digest
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_overrides(self, changes: Mapping[str, object]) -> MachineSpec:
@@ -400,7 +414,7 @@ def load_machine(name: str) -> MachineSpec:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     spec = _validated(whole, where)
-    _check_ranges(spec, where)
+    _check_ranges(spec, dict(leaves(whole)), where)
     return spec
 
 
@@ -441,17 +455,20 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
     known = {group: None for path, _ in _settable(spec) if path not in WORDS for group in groups(path)}
     for path in spec.sources:
         if path not in known:
-            raise ValueError(f"{where}: sources: {unknown('path', path, known)}")
+            raise ValueError(f"{where}: {_nothing_at(spec, 'sources', 'path', path, known)}")
     return spec
 
 
-def _check_ranges(spec: MachineSpec, where: str) -> None:
-    """Raise ValueError for a range of what is no number, an end that the number cannot be, or one that it is not in."""
+def _check_ranges(spec: MachineSpec, texts: Mapping[str, object], where: str) -> None:
+    """Raise ValueError for a range of what is no number, an end that the number cannot be, or one that it is not in.
+
+    `texts`: the numbers as the file writes them.
+    """
     numbers = {path: value for path, value in _settable(spec) if type(value) in (int, _Resolved)}
     bare = spec.model_copy(update={"ranges": {}})
     for path, entry in spec.ranges.items():
         if path not in numbers:
-            raise ValueError(f"{where}: ranges: {unknown('number', path, numbers)}")
+            raise ValueError(f"{where}: {_nothing_at(spec, 'ranges', 'number', path, numbers)}")
         ends = []
         for name in ("low", "high"):
             try:
@@ -461,8 +478,21 @@ def _check_ranges(spec: MachineSpec, where: str) -> None:
                 raise ValueError(f"{where}: ranges.{path}.{name}: {text}") from None
             ends.append(dict(_settable(end))[path])
         if not ends[0] <= numbers[path] <= ends[1] or ends[0] == ends[1]:
-            given = f"{entry.low} to {entry.high}, where {path} is {dict(leaves(spec.model_dump()))[path]}"
+            given = f"{entry.low} to {entry.high}, where {path} is {texts[path]}"
             raise ValueError(f"{where}: ranges.{path}: {given}: allowed: a range that the number itself lies in")
+
+
+def _nothing_at(spec: MachineSpec, words: str, kind: str, path: str, known: Iterable[str]) -> str:
+    """Return what is said of a path under `words`, "sources" or "ranges", that is no `kind` of the machine's."""
+    node: Any = spec
+    for group in groups(path):
+        key = group.rpartition(".")[2]
+        if not isinstance(node, BaseModel) or key not in type(node).model_fields:
+            break
+        node = getattr(node, key)
+        if node is None:
+            return f"{group}: missing, but {words} name {path}; allowed: both, or neither"
+    return f"{words}: {unknown(kind, path, known)}"
 
 
 def _unknown_keys(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -68,7 +68,8 @@ def parse(text: object, quantity: str) -> int:
 
     `quantity`: "bytes", "frequency" (Hz), "time" (fs), "bandwidth" (bytes/s), "bit rate" (bits/s), "energy" (fJ),
     "energy per byte" (fJ/byte) or "power" (uW). A bare integer is refused: a description says its unit. Values round
-    to the nearest integer; negative values are errors, and so is zero except for a time, an energy or a power.
+    to the nearest integer, but bytes must be whole; negative values are errors, and so is zero except for a time, an
+    energy or a power.
     Raises ValueError naming the text and the accepted units.
     """
     units = _UNITS[quantity]
@@ -77,14 +78,27 @@ def parse(text: object, quantity: str) -> int:
     if match is None or match[2] not in units:
         raise ValueError(f"{shown(text)} is no {quantity}: give a number and a unit, one of {allowed}")
     try:
-        value = int((Decimal(match[1].replace("_", "")) * units[match[2]]).to_integral_value())
+        exact = Decimal(match[1].replace("_", "")) * units[match[2]]
+        value = int(exact.to_integral_value())
     except InvalidOperation:
         raise ValueError(f"{shown(text)} is no {quantity}: the number is not usable") from None
-    if value < 0 or (value == 0 and quantity not in _MAY_BE_ZERO):
+    if quantity in _MAY_BE_ZERO and exact < 0:
+        raise ValueError(f"{shown(text)} is no {quantity}: it must not be less than zero")
+    if quantity not in _MAY_BE_ZERO and (exact <= 0 or value == 0):
         raise ValueError(f"{shown(text)} is no {quantity}: it must be greater than zero")
+    if quantity == "bytes" and exact != value:
+        raise ValueError(f"{shown(text)} is no {quantity}: it must be whole bytes")
     if value >= 2**62:
         raise ValueError(f"{shown(text)} is no {quantity}: it is too large")
     return value
+
+
+def written(number: Decimal, unit: str) -> str:
+    """Return a number with its unit as `parse` reads it, one that is no whole bytes as the nearest, in B."""
+    exact = number * _UNITS["bytes"].get(unit, 1)
+    if unit in _UNITS["bytes"] and exact % 1:
+        number, unit = exact.to_integral_value(), "B"
+    return f"{number.normalize():f} {unit}".rstrip()
 
 
 def cycles_to_fs(cycles: int, clock_hz: int) -> int:

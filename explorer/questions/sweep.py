@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from explorer.query import MACHINE_PREFIX, Scalar
+from hwmodel.units import written
 
 MAX_VALUES = 256  # assumed: of one axis; more are a slip
 MAX_AXES = 2
@@ -54,13 +55,13 @@ class Axis:
 
     @property
     def unit(self) -> str:
-        """What stands behind the numbers, with its space; empty without one."""
+        """What stands behind the numbers; empty without one."""
         match = _NUMBER.fullmatch(self.values[0])
-        return f" {match[2]}" if match is not None and match[2] else ""
+        return (match[2] or "") if match is not None else ""
 
     def text(self, number: Decimal) -> str:
-        """Return a number on this axis as a value of it."""
-        return f"{number.normalize():f}{self.unit}"
+        """Return a number on this axis as a value of it, sizes in whole bytes."""
+        return written(number, self.unit)
 
 
 def parse_axis(text: str, option: str = SWEEP) -> Axis:

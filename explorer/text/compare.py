@@ -18,10 +18,13 @@ def comparison_text(found: Comparison) -> str:
 
 
 def _runs(found: Comparison) -> str:
-    """Return what the runs are of, with the knobs that differ."""
-    lines = []
+    """Return what the runs are of, with the knobs that differ, and digests of machines that only those tell apart."""
+    lines, hashes = [], found.numbers["machine_hash"]
+    is_hidden = found.a.title == found.b.title and hashes.a != hashes.b
     for name, saved, other in (("A", found.a, found.b), ("B", found.b, found.a)):
         own = [f"{knob}={value}" for knob, value in saved.settings.items() if other.settings.get(knob) != value]
+        if is_hidden:
+            own.append(f"machine_hash={hashes.a if name == 'A' else hashes.b}")
         lines.append(f"{name}: {saved.title}" + (f"   ({', '.join(own)})" if own else ""))
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """What an answer depends on beside the question: the simulator's own files, and those that the question names.
 
 Workers elsewhere compare theirs with the driver's before they answer. What a process keeps of a file is kept while the
-file's content is the same: every search and every question begins with `read_anew`, and reads a file once.
+file's content is the same: every search and every question begins with `read_anew`, and reads a file once. The same
+holds for the descriptions beside the simulator's code, such as DRAM parts, which a question need not name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from explorer.programs import FLOORS, forget, source_digest
+from explorer.programs import FLOORS, files_under, forget, source_digest
 from explorer.query import Query
 
 
@@ -49,8 +50,12 @@ _read: dict[str, str] = {}  # by path: the digest of the content that may be kep
 
 
 def read_anew(found: Iterable[tuple[str, str]]) -> None:
-    """Forget what was read of files where one has not the content that it had; a process lives longer than a search."""
-    changed = {path: digest for path, digest in found if _read.get(path) != digest}
+    """Forget what was read of files where one has not the content that it had; a process lives longer than a search.
+
+    `found`: files by path with their digests; beside them the simulator's own descriptions are looked at.
+    """
+    now = (*found, ("descriptions", _descriptions()))
+    changed = {path: digest for path, digest in now if _read.get(path) != digest}
     if changed:
         _read.update(changed)
         forget()
@@ -60,14 +65,15 @@ def checked(
     asked: Sources, function: Callable[..., Any], arguments: tuple[Any, ...], named_arguments: Mapping[str, Any]
 ) -> Any:
     """Return what the function answers; AnotherVersion in one line where the sources here are not those `asked` for."""
-    here = Sources(_simulator(), digests(path for path, _ in asked.files))
+    files = digests(path for path, _ in asked.files)
+    read_anew(files)
+    here = Sources(_simulator(), files)
     if here != asked:
         wrong = ["version of the simulator"] if here.simulator != asked.simulator else []
         wrong += [path for path, digest in asked.files if dict(here.files)[path] != digest]
         raise AnotherVersion(
             f"the worker on {socket.gethostname()} has another {wrong[0]} than the driver; make them equal"
         )
-    read_anew(here.files)
     return function(*arguments, **named_arguments)
 
 
@@ -81,6 +87,11 @@ def _simulator() -> str:
     return source_digest((*FLOORS, "explorer"))
 
 
+def _descriptions() -> str:
+    """Return what the simulator's description files are and hold."""
+    return repr(digests(map(str, files_under(FLOORS, ".yaml"))))
+
+
 def _file_digest(path: str) -> str:
     try:
         status = os.stat(path)
@@ -89,7 +100,7 @@ def _file_digest(path: str) -> str:
         return ""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _digest(path: str, *state: int) -> str:
     """Return the digest of a file in a state: which it is, when it was changed, its size."""
     with open(path, "rb") as file:

@@ -24,6 +24,7 @@ from hwmodel.dram.initial_state import aligned, initial_state
 from hwmodel.dram.intake import enqueue, enqueue_bursts, enqueue_runs, open_request
 from hwmodel.dram.kernel import next_tick, run_of
 from hwmodel.dram.policy import Policy
+from hwmodel.dram.room import MAX_PCS
 from hwmodel.dram.standards import Organisation, Rule, Timing, rules
 from hwmodel.dram.state import CAUSES, DramState
 
@@ -235,7 +236,7 @@ class Dram:
     @property
     def _pcs(self) -> Array:
         """The rows of all pseudo-channels, stack-major."""
-        area = self.state.channels[:, k.PCS : k.BANK_ROWS].reshape(-1, k.MAX_PCS, k.PC_FIELDS)
+        area = self.state.channels[:, k.PCS : k.BANK_ROWS].reshape(-1, MAX_PCS, k.PC_FIELDS)
         return area[:, : self.organisation.pseudo_channels].reshape(-1, k.PC_FIELDS)
 
     @property

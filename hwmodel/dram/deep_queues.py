@@ -10,6 +10,7 @@ from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.buffers import precharge
 from hwmodel.dram.commands import activate, column, finish
 from hwmodel.dram.deep_buffers import nominate_column, nominate_row, oldest_of, row_opened, take_first
+from hwmodel.dram.room import MAX_BANKS
 from hwmodel.dram.shared_queues import column_issued, issue_in_slots
 from hwmodel.dram.state import (
     ACT,
@@ -37,7 +38,6 @@ from hwmodel.dram.state import (
     IS_ACTIVE,
     KEY_BANK_BITS,
     KEY_BANK_MASK,
-    MAX_BANKS,
     MISS,
     MISSES,
     MODE,

@@ -16,6 +16,7 @@ import numpy as np
 from hwmodel.dram import state as k
 from hwmodel.dram.intake import place_of
 from hwmodel.dram.policy import REFRESH_POLICIES, SCHEDULERS, Policy
+from hwmodel.dram.room import MAX_BANKS, MAX_PCS, check_room
 from hwmodel.dram.standards import COMMANDS, LEVELS, Organisation, Rule, Timing
 from hwmodel.dram.state import DramState
 
@@ -45,7 +46,7 @@ def initial_state(
     Raises ValueError for an organisation that there is no room for, for address map tables that leave it, and for
     rules of a kind that the kernel does not know.
     """
-    _check_organisation(organisation, stacks, policy)
+    check_room(organisation, stacks, policy)
     sizes = {"stack": stacks} | organisation.field_sizes()
     address_map, digits, capacity = _address_map(address_map_tables, sizes)
     scalars = _scalars(timing, organisation, stacks, policy)
@@ -138,36 +139,6 @@ def _fold(state: DramState, divisors: list[int], fold: int) -> tuple[int, int, i
     return _log2(divisor * step), size // step, unit * step
 
 
-def _check_organisation(organisation: Organisation, stacks: int, policy: Policy) -> None:
-    if stacks < 1:
-        raise ValueError(f"stacks: {stacks} must be at least 1")
-    for name in ("banks_per_group", "bank_groups"):
-        size = getattr(organisation, name)
-        if size < 1 or size & (size - 1):
-            raise ValueError(f"organisation.{name}: {size} must be a power of two")
-    for name, value, most in (
-        ("pseudo_channels", organisation.pseudo_channels, k.MAX_PCS),
-        ("banks", organisation.banks, k.MAX_BANKS),
-    ):
-        if not 1 <= value <= most:
-            raise ValueError(
-                f"organisation: {value} {name} per {'channel' if most == k.MAX_PCS else 'pseudo-channel'}; "
-                f"allowed: 1 .. {most}"
-            )
-    # a place is one number, and so is an address
-    for name, value, bits in (
-        ("rows", organisation.rows, k.ROW_BITS),
-        ("columns", organisation.columns, k.COLUMN_BITS),
-        ("channels of all stacks", stacks * organisation.channels, 62 - k.CHANNEL_SHIFT),
-        ("bytes of all stacks", stacks * organisation.capacity_bytes, 62),
-    ):
-        if value > 1 << bits:
-            raise ValueError(f"organisation: {value} {name}; allowed: 1 .. {1 << bits}")
-    queues = organisation.pseudo_channels << (organisation.banks - 1).bit_length()
-    if policy.scheduler == "per-bank-queues" and queues > k.MAX_QUEUES:
-        raise ValueError(f"organisation: {queues} banks per channel; allowed with per-bank queues: 1 .. {k.MAX_QUEUES}")
-
-
 def _delays(table: tuple[Rule, ...]) -> tuple[Array, int]:
     """Return delay[level, previous, following] and the length of the window of four activates."""
     delay = np.full((len(LEVELS) + 1, k.COMMAND_SLOTS, k.COMMAND_SLOTS), k.LONG_AGO, np.int64)
@@ -220,7 +191,7 @@ def _scalars(timing: Timing, organisation: Organisation, stacks: int, policy: Po
         k.STACK_ID_SHIFT: stack_banks.bit_length() - 1,
         k.GROUP_SHIFT: o.banks_per_group.bit_length() - 1,
         k.BANKS: o.banks,
-        k.BANK_STRIDE: k.MAX_BANKS if policy.scheduler != "per-bank-queues" else 1 << (o.banks - 1).bit_length(),
+        k.BANK_STRIDE: MAX_BANKS if policy.scheduler != "per-bank-queues" else 1 << (o.banks - 1).bit_length(),
         k.DEPTH: policy.read_queue,
         k.DEPTH + 1: policy.write_queue,
         k.DRAIN_ABOVE: above,
@@ -270,7 +241,7 @@ def _channels(count: int, words: int, o: Organisation, scalars: Array) -> Array:
     if scalars[k.SCHEDULER] == k.PER_BANK_QUEUES:
         channel[[k.TICK, k.LAST_BANK]] = -1
     channel[k.SLOTS : k.SLOTS + 2 * 64 * words * k.SLOT_FIELDS].reshape(-1, k.SLOT_FIELDS)[:, k.SLOT_BURST] = k.NONE
-    pcs = channel[k.PCS : k.BANK_ROWS].reshape(k.MAX_PCS, k.PC_FIELDS)
+    pcs = channel[k.PCS : k.BANK_ROWS].reshape(MAX_PCS, k.PC_FIELDS)
     pcs[:, k.FAW : k.FAW + 4] = k.LONG_AGO
     pcs[:, k.REFRESHING] = k.NONE
     pcs[o.pseudo_channels :, : k.COMMAND_SLOTS] = k.NEVER

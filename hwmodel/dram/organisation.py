@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+MAX_COUNT = 1 << 20  # of what a description counts, rows of a bank for one; beyond, a unit or a digit is wrong
+
 
 @dataclass(frozen=True)
 class Organisation:

@@ -6,12 +6,12 @@ For both families of schedulers. Sets of positions move with them, whatever they
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.room import MAX_PCS
 from hwmodel.dram.state import (
     BANK_MASKS,
     BANK_STRIDE,
     BANKS,
     LIVE,
-    MAX_PCS,
     MODE_MASKS,
     PC_MASKS,
     PER_CHANNEL,

@@ -10,6 +10,7 @@ Counts of the waiting bursts by hashed place say quickly that none of a place wa
 from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.room import MAX_QUEUES
 from hwmodel.dram.state import (
     ACT,
     ALL_BURSTS,
@@ -21,7 +22,6 @@ from hwmodel.dram.state import (
     CONFLICT_BANKS,
     HIT_STREAK,
     INDEX,
-    MAX_QUEUES,
     NEVER,
     NONE,
     OPEN_ROW,

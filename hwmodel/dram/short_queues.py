@@ -8,6 +8,7 @@ from __future__ import annotations
 from hwmodel.compiled import compiled, inlined
 from hwmodel.dram.buffers import precharge
 from hwmodel.dram.commands import activate, column, finish
+from hwmodel.dram.room import MAX_PCS
 from hwmodel.dram.shared_queues import column_issued, issue_in_slots
 from hwmodel.dram.short_buffers import has_hits, nominate_open, row_opened, take
 from hwmodel.dram.state import (
@@ -46,7 +47,6 @@ from hwmodel.dram.state import (
     IS_ACTIVE,
     LEVEL,
     LIVE,
-    MAX_PCS,
     MISS,
     MISSES,
     MODE,

@@ -2,23 +2,26 @@
 
 The door to what the memory system is described by: `standard(name)` gives a `Standard`, its `timing(pin_rate)` the
 `Timing` in ticks at a data rate, and `rules(timing, organisation)` the distances between commands. Each part is one
-YAML file in `parts/`; a new part is a copy of the nearest one with other numbers. The stack ID of tall stacks is the
-upper part of the `bank` address field: a bank group is the banks of one stack ID.
+YAML file in `parts/`, called as the part is; a new part is a copy of the nearest one with other numbers. The stack ID
+of tall stacks is the upper part of the `bank` address field: a bank group is the banks of one stack ID. Columns may
+follow each other sooner than their data (tCCDS below tBL, as in HBM2-legacy): the larger of the two holds.
 Not modelled: row and column parity, ECC, temperature-dependent refresh, refresh management, self-refresh and
 power-down, training, and refreshes of several banks by one per-bank command (LPDDR5X, DDR5).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from hwmodel import units
-from hwmodel.dram.organisation import Organisation
+from hwmodel.dram.organisation import MAX_COUNT, Organisation
 from hwmodel.dram.rules import COMMANDS, LEVELS, Rule, rules
 from hwmodel.dram.timing import TICKS, Limit, Timing
 from hwmodel.yaml_file import read_yaml
@@ -34,6 +37,7 @@ __all__ = [
     "Rule",
     "Standard",
     "Timing",
+    "forget",
     "read_standard",
     "rules",
     "standard",
@@ -102,6 +106,14 @@ class Standard:
             shown = ", ".join(f"{n} {_shown(v / ck_hz)}" for n, v in (("tRAS", ras), ("tRP", rp), ("tRC", rc)))
             raise ValueError(f"{self.name}: timing: tRAS + tRP is more than tRC: {shown} at {pin_rate_bps} b/s")
 
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits over all numbers, independent of name, words and sources."""
+        limits = {name: [str(limit.ck), limit.time_fs] for name, limit in self.limits.items()}
+        rates = [self.min_pin_rate_bps, self.max_pin_rate_bps]
+        numbers = [asdict(self.organisation), asdict(self.clock), limits, rates]
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()[:16]
+
     def timing(self, pin_rate_bps: int) -> Timing:
         """Return the timing parameters in ticks at a data rate (bits per second and pin).
 
@@ -138,10 +150,23 @@ def standard_names() -> tuple[str, ...]:
 
 @cache
 def standard(name: str) -> Standard:
-    """Return the shipped part of that name; raises ValueError with the nearest known names."""
+    """Return the shipped part of that name, read once until `forget`.
+
+    Raises ValueError with the nearest known names, or where its file calls the part otherwise.
+    """
     if name not in standard_names():
         raise ValueError(f"unknown DRAM standard {units.shown(name)}; known: {nearest_first(name, standard_names())}")
-    return read_standard(PARTS / f"{name}.yaml")
+    path = PARTS / f"{name}.yaml"
+    found = read_standard(path)
+    if found.name != name:
+        raise ValueError(f"{path}: name: {units.shown(found.name)}; allowed: {name}, as the file is called")
+    return found
+
+
+def forget() -> None:
+    """Forget the parts that were read, as a file of them has changed."""
+    standard_names.cache_clear()
+    standard.cache_clear()
 
 
 def read_standard(path: Path) -> Standard:
@@ -160,6 +185,9 @@ def read_standard(path: Path) -> Standard:
 
 def _standard(tree: Mapping[str, Any]) -> Standard:
     organisation = _mapping(tree["organisation"], "organisation", [f.name for f in fields(Organisation)])
+    for key, value in organisation.items():
+        if type(value) is int and value > MAX_COUNT:
+            raise ValueError(f"organisation.{key}: {units.shown(value)}; allowed: 1 to {MAX_COUNT}")
     clock = _mapping(tree["clock"], "clock", _CLOCK)
     for key in _CLOCK:
         if type(clock[key]) is not int or clock[key] < 1:

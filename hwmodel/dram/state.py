@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwmodel.compiled import compiled, inlined
+from hwmodel.dram.room import BANK_BITS, COLUMN_BITS, MAX_BANKS, MAX_PCS, MAX_QUEUES, ROW_BITS
 from hwmodel.intrinsics import HIGHEST, LANES, Row, number_of, pointer, pointer_of, row_at, trailing_zeros, write_lane
 
 Array = np.ndarray[Any, Any]
@@ -44,8 +45,7 @@ DATA, ROW_WAIT, BUS, TURNAROUND, REFRESH_WAIT, IDLE = range(len(CAUSES))
 FRFCFS, FRFCFS_ROW_HIT, FCFS, PER_BANK_QUEUES = range(4)
 REFRESH_PER_BANK, REFRESH_ALL_BANK, REFRESH_NONE = range(3)
 
-# A burst's place: bank of its channel, column, row, channel in one number
-BANK_BITS, COLUMN_BITS, ROW_BITS = 8, 18, 24
+# Of a burst's place, see `room`
 COLUMN_SHIFT, ROW_SHIFT = BANK_BITS, BANK_BITS + COLUMN_BITS
 CHANNEL_SHIFT = ROW_SHIFT + ROW_BITS
 PLACE_MASK = (1 << CHANNEL_SHIFT) - 1
@@ -133,8 +133,7 @@ QUEUE_POSITIONS, PENDING_ENTRIES = 64, 512
 # bank here is later than there.
 MOST_OWED = 8
 # Sizes that are compiled in, and the offsets of a channel's parts
-MAX_PCS, BANK_SHIFT = 2, 6
-MAX_BANKS = 1 << BANK_SHIFT  # of a pseudo-channel
+BANK_SHIFT = MAX_BANKS.bit_length() - 1
 CHANNEL_BANKS = MAX_PCS * MAX_BANKS
 PCS = CHANNEL_FIELDS
 BANK_ROWS = PCS + MAX_PCS * PC_FIELDS
@@ -143,7 +142,6 @@ ACTIVE_ROWS = KEYS = READY + COMMAND_SLOTS * CHANNEL_BANKS  # in short and in de
 ACTIVE_PLACES = 2 * CHANNEL_BANKS  # twice as many as there can be, so that they need not move with every one
 ACTIVE_FRONT = 32  # of the places, from which they move to the first ones: so few stay in the cache
 SLOTS = ACTIVE_ROWS + 2 * ACTIVE_PLACES * ACTIVE_FIELDS
-MAX_QUEUES = 64  # per channel
 QUEUE_WORDS = MAX_QUEUES * QUEUE_POSITIONS * SLOT_FIELDS + PENDING_ENTRIES
 BUFFER_MASKS = -(-(MODE_MASKS + MAX_PCS * PC_MASKS + CHANNEL_BANKS * BANK_MASKS) // 4) * 4  # in whole lines of a cache
 WORDS_PER_MASK_WORD = 2 * 64 * SLOT_FIELDS + 2 * BUFFER_MASKS

@@ -138,6 +138,6 @@ _ORDER = (
     ("nWTRL", "nWTRS"),
     ("nREFI", "nRFC"),
     ("nREFIpb", "nRREFD"),
-    ("nRC", "nRCDRD"),
-    ("nRC", "nRCDWR"),
+    ("nRAS", "nRCDRD"),
+    ("nRAS", "nRCDWR"),
 )

@@ -91,6 +91,15 @@ def test_the_text_has_every_number_that_differs_and_the_knobs_that_do() -> None:
     assert "(tile_k=16)" in text
 
 
+def test_machines_of_one_name_and_other_numbers_are_told_apart() -> None:
+    assert BASE.result is not None
+    edited = replace(BASE, result=replace(BASE.result, machine_hash="0123456789abcdef"))
+    text = comparison_text(compare(BASE, edited))
+    assert f"A: {BASE.title}   (machine_hash={BASE.result.machine_hash})" in text
+    assert f"B: {BASE.title}   (machine_hash=0123456789abcdef)" in text
+    assert "machine_hash=" not in comparison_text(against(overrides={"cores.count": "3"}))  # the titles say it
+
+
 def test_the_rounding_of_averages_is_no_difference() -> None:
     """With a longer launch every unit works as long as before, in a run of another length."""
     longer = against(overrides={"launch.latency": "3 us"})

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from explorer import programs
+from hwmodel import energy_sets
 from hwmodel.energy_sets import PARTS, SETS, set_names
 from hwmodel.spec import MACHINES, EnergySpec, MachineSpec, load_machine
 
@@ -52,6 +55,20 @@ def test_every_number_of_a_set_has_a_source_and_every_source_a_number(part: str,
         node = content["numbers"]
         for key in source.split("."):
             node = node[key]
+
+
+def test_a_set_that_changes_is_read_again_once_forgotten(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy_sets, "SETS", shutil.copytree(SETS, tmp_path / "energy"))
+    before = energy_like(load).chip.noc
+    path = tmp_path / "energy" / "chip" / "5nm.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["numbers"]["noc"] = "99 pJ/B"
+    path.write_text(yaml.safe_dump(content))
+    assert energy_like(load).chip.noc == before
+    programs.forget()
+    assert energy_like(load).chip.noc == 99_000
 
 
 def test_logic_of_5_nm_takes_seven_tenths_of_that_of_7_nm_and_wires_and_sram_the_same(load: Any) -> None:
@@ -147,7 +164,7 @@ def test_an_energy_of_a_main_memory_that_the_machine_has_not_is_refused(load: An
         ("9 pJ", "'9 pJ' is no energy per byte"),
         ("9 pJ/b", "'9 pJ/b' is no energy per byte"),
         (9, "9 is no energy per byte"),
-        ("-1 pJ/B", "greater than zero"),
+        ("-1 pJ/B", "it must not be less than zero"),
         ("1 uJ/B", "allowed: 0 J/B to 100 nJ/B"),
     ],
 )

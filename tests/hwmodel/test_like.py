@@ -161,7 +161,11 @@ def test_a_file_gives_no_number_and_no_source_that_it_would_inherit(name: str) -
             {"cores.clock": "x"},
             "cores.clock: {'fast': '1 GHz'} is no frequency",
         ),
-        ({"tlb": None}, {"tlb.entries": "sheet"}, "sources: unknown path 'tlb.entries'"),
+        (
+            {"tlb": None},
+            {"tlb.entries": "sheet"},
+            "tlb: missing, but sources name tlb.entries; allowed: both, or neither",
+        ),
         ({"cores": {"count": None}}, None, "cores.count: missing"),
         ({"cores": {"cuont": 3}}, None, "unknown key 'cores.cuont'; known: cores.count"),  # rather than: has no source
         ({"cores": {"cuont": None}}, None, "unknown key 'cores.cuont'; known: cores.count"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -10,9 +11,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwmodel import machine as machine_module
 from hwmodel import matrix
-from hwmodel.dram.standards import PARTS, read_standard
+from hwmodel import spec as spec_module
+from hwmodel.dram.standards import PARTS, read_standard, standard
 from hwmodel.machine import Machine
 from hwmodel.noc import Server
 from hwmodel.spec import load_machine
@@ -60,13 +61,31 @@ def test_refreshes_that_leave_no_time_for_bursts_are_refused(monkeypatch: pytest
     tree = yaml.safe_load((PARTS / "HBM3.yaml").read_text())
     tree["timing"]["tREFI"] = "400 ns"
     (tmp_path / "often.yaml").write_text(yaml.safe_dump(tree))
-    monkeypatch.setattr(machine_module, "standard", lambda name: read_standard(tmp_path / "often.yaml"))
+    monkeypatch.setattr(spec_module, "standard", lambda name: read_standard(tmp_path / "often.yaml"))
     spec = load_machine("npu-hbm3")
     assert Machine(spec).timing.nREFIpb == 40  # of single banks, there is time
     with pytest.raises(
         ValueError, match=r"^machine npu-hbm3: hbm\.standard: HBM3 at 6400000000 b/s: nREFI: 1280 ticks "
     ):
         Machine(spec.with_overrides({"hbm.controller.refresh": "all-bank"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": 2048}, "8192 channels of all stacks; allowed: 1 .. 4096"),
+        ({"pseudo_channels": 4}, "4 pseudo_channels per channel; allowed: 1 .. 2"),
+        ({"banks_per_group": 32}, "256 banks per pseudo-channel; allowed: 1 .. 64"),
+    ],
+)
+def test_a_part_that_the_controller_has_no_room_for_is_refused_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, int], message: str
+) -> None:
+    spec, hbm3 = load_machine("npu-hbm3"), standard("HBM3")
+    large = replace(hbm3, organisation=replace(hbm3.organisation, **changes))
+    monkeypatch.setattr(spec_module, "standard", lambda name: large)
+    with pytest.raises(ValueError, match=f"^machine npu-hbm3: hbm\\.standard: HBM3: organisation: {message}$"):
+        Machine(spec)
 
 
 @pytest.mark.parametrize(

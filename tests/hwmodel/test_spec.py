@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -115,12 +118,26 @@ def test_sources_that_say_nothing_are_refused(load: Any, path: str, value: objec
 
 @pytest.mark.parametrize(
     ("path", "known"),
-    [("noc.latncy", "noc.latency"), ("tlb.entries", ""), ("name", ""), ("cores.l1", "")],
+    [("noc.latncy", "noc.latency"), ("name", "")],
 )
 def test_the_source_of_nothing_is_refused(load: Any, path: str, known: str) -> None:
     tree = tree_of("npu-hbm3")
-    tree["sources"][path] = "a misspelt path, or a part that the machine has not"
+    tree["sources"][path] = "a misspelt path"
     assert f": sources: unknown path '{path}'; known: {known}" in refusal(load, tree)
+
+
+@pytest.mark.parametrize(
+    ("path", "part"), [("tlb.entries", "tlb"), ("cores.l1", "cores.l1"), ("cores.l1.line", "cores.l1")]
+)
+def test_the_source_of_a_part_that_is_missing_is_refused_by_the_part(load: Any, path: str, part: str) -> None:
+    tree = tree_of("npu-hbm3")
+    tree["sources"][path] = "a part that the machine has not"
+    assert f": {part}: missing, but sources name {path}; allowed: both, or neither" in refusal(load, tree)
+
+
+def test_a_machine_without_its_energies_is_told_of_them_where_their_sources_stay(load: Any) -> None:
+    message = refusal(load, changed("npu-hbm3", "energy", None))
+    assert ": energy: missing, but sources name energy." in message
 
 
 def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
@@ -448,6 +465,13 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
             new = int(str(value)) + (-1 if path.endswith("percent") else 1)
         hashes.add(load(changed(name, path, new) | {"ranges": {}}).hash)  # in which the number would not lie
     assert len(hashes) == len(paths) + 1
+
+
+def test_the_hash_is_the_same_in_every_process() -> None:
+    code = "from hwmodel.spec import load_machine; print(load_machine('npu-hbm3').hash)"
+    environment = os.environ | {"PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == load_machine("npu-hbm3").hash, done.stderr
 
 
 def tree_value(tree: Any, path: str) -> Any:

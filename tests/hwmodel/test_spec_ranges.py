@@ -37,6 +37,8 @@ def test_a_number_that_is_changed_loses_its_range(tmp_path: Path) -> None:
         ({"hbm.address_map.fields": RANGE}, "ranges: unknown number"),
         ({"hbm.pin_rate": RANGE | {"low": "6.5 Gb/s"}}, "allowed: a range that the number itself lies in"),
         ({"hbm.pin_rate": RANGE | {"low": "6.4 Gb/s"}}, "allowed: a range that the number itself lies in"),
+        ({"hbm.pin_rate": RANGE | {"low": "6.5 Gb/s"}}, "6.5 Gb/s to 6.4 Gb/s, where hbm.pin_rate is 6.4 Gb/s: "),
+        ({"tlb.entries": RANGE | {"low": 1, "high": 2}}, "chip.yaml: tlb: missing, but ranges name tlb.entries; "),
         ({"hbm.pin_rate": RANGE | {"low": "5 ns"}}, "ranges.hbm.pin_rate.low: "),
         ({"hbm.pin_rate": {"low": 1, "high": 2}}, "source"),
         ({"hbm.pin_rate": RANGE | {"source": " "}}, "source"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel.units import cycles_to_fs, parse, scaled, transfer_fs
+from hwmodel.units import cycles_to_fs, parse, scaled, transfer_fs, written
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from hwmodel.units import cycles_to_fs, parse, scaled, transfer_fs
         ("4B", "bytes", 4),
         ("  227 KiB ", "bytes", 232_448),
         ("1_024 B", "bytes", 1024),
+        ("0.5 KiB", "bytes", 512),
         ("1.755 GHz", "frequency", 1_755_000_000),
         ("1.83e9 Hz", "frequency", 1_830_000_000),
         ("70.8 ns", "time", 70_800_000),
@@ -88,11 +90,29 @@ def test_zero_and_negative_sizes_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "quantity"), [("-1 ns", "time"), ("-1 pJ", "energy"), ("-1 fJ/B", "energy per byte"), ("-1 W", "power")]
+    ("text", "quantity"),
+    [("-1 ns", "time"), ("-1 pJ", "energy"), ("-1 fJ/B", "energy per byte"), ("-1 W", "power"), ("-0.4 fs", "time")],
 )
 def test_a_negative_time_energy_or_power_is_refused(text: str, quantity: str) -> None:
-    with pytest.raises(ValueError, match=f"'{text}' is no {quantity}: it must be greater than zero"):
+    with pytest.raises(ValueError, match=f"'{text}' is no {quantity}: it must not be less than zero"):
         parse(text, quantity)
+
+
+@pytest.mark.parametrize("text", ["2.5 B", "31.9 B", "0.1 KiB", "1.0005 kB", "1.0000000000000000000000001 B"])
+def test_a_part_of_a_byte_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"'{text}' is no bytes: it must be whole bytes"):
+        parse(text, "bytes")
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "text"),
+    [
+        ("1.50", "MB", "1.5 MB"), ("1.50024414", "MB", "1500244 B"), ("0.3", "KiB", "307 B"), ("64", "", "64"),
+        ("1.0005", "us", "1.0005 us"), ("0.1", "GB/s", "0.1 GB/s"),
+    ],
+)  # fmt: skip
+def test_a_number_is_written_with_its_unit_and_sizes_in_whole_bytes(number: str, unit: str, text: str) -> None:
+    assert written(Decimal(number), unit) == text
 
 
 @pytest.mark.parametrize("text", ["9e99 TiB", "5000000000 GB", "9" * 41 + " B", str(2**62) + " B"])

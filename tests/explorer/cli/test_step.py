@@ -120,7 +120,7 @@ def test_a_served_trace_gives_a_mixed_step_within_its_budget(rowhit: Rowhit, tmp
         (("--context", "64", "--budget", "128"), "--budget: allowed with --trace, and without --context, --prefill"),
         (
             ("--trace", "azure", "--budget", "8", "--batch", "9"),
-            "max_sequences is 9; allowed: 1 to the token_budget, 8",
+            "--batch 9: allowed with --budget 8: up to 8 sequences",
         ),
         (("--trace", "azure", "--budget", "8", "--at", "nan"), "'--at': Input should be greater than or equal to 0"),
         (("--trace", "azure", "--budget", "8", "--at", "inf"), "--at inf: allowed: seconds from 0"),

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import explorer
-from explorer import evaluate
+from explorer import evaluate, programs
 from explorer.query import Query
 from explorer.questions.fidelity import measure
+from hwmodel.dram import standards
 
 GEMM: dict[str, Any] = {"machine": "npu-hbm3", "kernel": "gemm", "sizes": {"m": 64, "n": 128, "k": 128}}
 
@@ -139,6 +141,31 @@ def test_a_machine_file_that_changes_is_read_again(tmp_path: Path) -> None:
         file.write_text(text + "sources: {launch.latency: assumed}\n")
         times.append(explorer.ask(**(GEMM | {"machine": str(file)})).bound_us)
     assert times[1] == pytest.approx(times[0] + 9)
+
+
+def test_a_dram_part_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = standards.PARTS / "HBM3.yaml"
+    assert shipped in programs.files_under(programs.FLOORS, ".yaml")
+    file, parts = tmp_path / "chip.yaml", tmp_path / "parts"
+    parts.mkdir()
+    monkeypatch.setattr(standards, "PARTS", parts)
+    monkeypatch.setattr("explorer.workers.sources.files_under", lambda floors, suffix: sorted(parts.glob(f"*{suffix}")))
+    file.write_text(
+        "like: npu-hbm3\nname: chip-of-my-part\ndescription: a chip\nhbm: {standard: MINE}\n"
+        "sources: {hbm.standard: my data sheet}\n"
+    )
+    answers = []
+    try:
+        for latency in ("20 ns", "400 ns"):
+            part = yaml.safe_load(shipped.read_text()) | {"name": "MINE"}
+            part["timing"]["tCL"] = latency
+            (parts / "MINE.yaml").write_text(yaml.safe_dump(part))
+            answers.append(explorer.ask(**(GEMM | {"machine": str(file)})))
+    finally:
+        programs.forget()
+    assert answers[0].time_us < answers[1].time_us
+    assert answers[0].key.program_hash == answers[1].key.program_hash
+    assert answers[0].key.machine_hash != answers[1].key.machine_hash
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,9 @@ def test_two_axes_make_a_grid_and_three_or_the_same_twice_do_not() -> None:
         axes_of([one, two, parse_axis("c=1,2")])
     with pytest.raises(ValueError, match="stands there twice"):
         axes_of([parse_axis("hbm.stacks=1,2"), parse_axis("machine.hbm.stacks=1,2")])
+
+
+def test_a_size_between_two_is_whole_bytes() -> None:
+    axis = Axis("cores.sram.capacity", ("1.5 MB", "2 MB"))
+    assert axis.text(Decimal("1.75")) == "1.75 MB"
+    assert axis.text(Decimal("1.50024414")) == "1500244 B"

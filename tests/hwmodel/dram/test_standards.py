@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodel.dram import standards
 from hwmodel.dram.standards import HBM3, PARTS, Standard, read_standard, standard, standard_names
 from hwmodel.units import FS_PER_SECOND
 
@@ -211,7 +212,7 @@ def test_a_data_rate_outside_the_standard_is_refused_with_its_value(rate: int) -
 
 
 def test_an_unknown_standard_is_refused_with_the_known_ones() -> None:
-    assert standard("HBM3") is HBM3
+    assert standard("HBM3") == HBM3
     with pytest.raises(ValueError, match="'HBM33'; known: HBM3, "):
         standard("HBM33")
 
@@ -244,6 +245,7 @@ def edited(tmp_path: Path, path: str, value: Any) -> Path:
     ("path", "value", "problem"),
     [
         ("timing.tRAS", "30 ns", r"tRAS \+ tRP is more than tRC: tRAS 30 ns, tRP 16.25 ns, tRC 45 ns"),
+        ("timing.tRAS", "7.5 ns", "HBM3 at 1000000000 b/s: timing: nRAS 4 is less than nRCDRD 10"),
         ("timing.tRCDRD", None, "timing.tRCDRD: missing"),
         ("timing.tRCD", "14 ns", "timing.tRCD: unknown; known: tRC"),
         ("timing.tRP", "0 ns", "timing.tRP: '0 ns' must be more than zero"),
@@ -260,6 +262,7 @@ def edited(tmp_path: Path, path: str, value: Any) -> Path:
         ("clock.act_ticks", 0, "clock.act_ticks: 0 must be an integer of at least 1"),
         ("clock", 5, "clock: 5 must be a mapping"),
         ("organisation.rows", 0, "organisation.rows: 0 must be an integer of at least 1"),
+        ("organisation.rows", 1 << 40, "organisation.rows: 1099511627776; allowed: 1 to 1048576"),
         ("organisation.rows", "many", "organisation.rows: 'many' must be an integer"),
         ("organisation.burst_bytes", 48, "organisation.row_bytes: 1024 is no multiple of burst_bytes 48"),
         ("organisation.command_buses", 3, "organisation.command_buses: 3 must be 1 or 2"),
@@ -279,6 +282,36 @@ def test_a_part_file_with_a_mistake_is_refused_in_one_line(tmp_path: Path, path:
         read_standard(file)
     assert "\n" not in str(error.value)
     assert str(file) in str(error.value)
+
+
+def test_a_part_called_otherwise_than_its_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standards, "PARTS", tmp_path)
+    edited(tmp_path, "name", "OTHER").rename(tmp_path / "MINE.yaml")
+    try:
+        standards.forget()
+        with pytest.raises(ValueError, match=r"MINE\.yaml: name: 'OTHER'; allowed: MINE, as the file is called$"):
+            standard("MINE")
+    finally:
+        standards.forget()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("timing.tCL", "200 ns"), ("timing.tRTW", "99 CK"), ("clock.act_ticks", 4), ("organisation.rows", 8192),
+     ("max_pin_rate", "6.5 Gb/s")],
+)  # fmt: skip
+def test_the_digest_of_a_part_is_of_its_numbers(tmp_path: Path, path: str, value: Any) -> None:
+    assert read_standard(edited(tmp_path, path, value)).digest != standard("HBM3").digest
+
+
+def test_the_digest_of_a_part_is_not_of_its_words_or_of_how_a_number_is_written(tmp_path: Path) -> None:
+    for path, value in (
+        ("name", "MINE"),
+        ("description", "mine"),
+        ("sources.clock", "mine"),
+        ("max_pin_rate", "6400 Mb/s"),
+    ):
+        assert read_standard(edited(tmp_path, path, value)).digest == standard("HBM3").digest
 
 
 def test_a_part_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:

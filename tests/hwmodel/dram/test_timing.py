@@ -69,8 +69,8 @@ def test_the_tick_rate_must_be_positive_and_exact(value: Any) -> None:
         ({"nRPab": 51}, "timing: nRPab 51 is less than nRP 52"),
         ({"nREFI": 1119}, "timing: nREFI 1119 is less than nRFC 1120"),
         ({"nREFIpb": 15}, "timing: nREFIpb 15 is less than nRREFD 16"),
-        ({"nRCDRD": 145}, "timing: nRC 144 is less than nRCDRD 145"),
-        ({"nRCDWR": 145}, "timing: nRC 144 is less than nRCDWR 145"),
+        ({"nRCDRD": 91}, "timing: nRAS 90 is less than nRCDRD 91"),
+        ({"nRCDWR": 91}, "timing: nRAS 90 is less than nRCDWR 91"),
         ({"ticks_per_ck": 3}, "timing: ticks_per_ck 3 must be 1 or 2"),
     ],
 )
