@@ -18,6 +18,7 @@ from typing import Any
 
 from explorer.names import unknown
 from explorer.query import AZURE, TRACE_FILES, BatchSpec, Query, Scalar
+from explorer.study.settings import Settable
 
 Options = tuple[tuple[str, int | str], ...]
 FLOORS = ("layouts", "hwmodel", "workloads")
@@ -37,6 +38,11 @@ def defaults(kernel: str) -> dict[str, Scalar]:
     """Return the knobs of a kernel with their default values."""
     knobs = kernel_of(kernel).Knobs()
     return {field.name: getattr(knobs, field.name) for field in fields(knobs)}
+
+
+def settable(kernel: str) -> Settable:
+    """Return what of a kernel can be set: its knobs, and its sizes whether they are given or not."""
+    return Settable(defaults(kernel), kernel_of(kernel).least_sizes)
 
 
 def _knobs(query: Query) -> Any:

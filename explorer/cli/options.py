@@ -119,7 +119,7 @@ def with_knobs(query: Query, sets: list[str] | None, suggest: bool) -> Query:
     from explorer.study import settings
 
     if sets:
-        query = settings.apply(query, settings.parse(",".join(sets)), programs.defaults(query.kernel))
+        query = settings.apply(query, settings.parse(",".join(sets)), programs.settable(query.kernel))
     return programs.suggested(query) if suggest else query
 
 

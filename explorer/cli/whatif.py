@@ -20,7 +20,7 @@ Fidelity = Annotated[
     ),
 ]
 AUTO = "auto"
-SWEEP = "PATH=A..B, A..B+STEP, A..B*FACTOR or V,V,...: a knob, batch, context or number; two make a grid."
+SWEEP = "PATH=A..B, A..B+STEP, A..B*FACTOR or V,V,...: a knob, size, batch, context or number; two make a grid."
 
 
 @asks()

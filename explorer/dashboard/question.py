@@ -74,7 +74,7 @@ def query_of(study: Study, chosen: Mapping[str, Scalar], trace_path: str | None 
     )
     for name, value in (dict(study.fixed) | dict(chosen)).items():
         query = query.with_knob(name, value)
-    return settings.apply(query, settings.parse(more), defaults) if more.strip() else query
+    return settings.apply(query, settings.parse(more), programs.settable(study.kernel)) if more.strip() else query
 
 
 def ask(query: Query) -> Answer:

@@ -64,7 +64,7 @@ def ask(
     check_types({"sizes": sizes, "knobs": knobs, "set": set}, Mapping | None, "values by name")
     query = query_of(machine, kernel, model, batch, context, trace, seed, dict(sizes or {}), routing)
     read_anew(digests(files_of([query])))
-    query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), programs.defaults(kernel))
+    query = settings.apply(query, _settings({**(knobs or {}), **(set or {})}), programs.settable(kernel))
     if suggest:
         query = programs.suggested(query)
     with programs.suggesting(query):
@@ -112,7 +112,7 @@ def answer_to(query: Query, measured: Measured) -> Answer:
 
 
 ASKER = Asker(
-    programs.defaults,
+    programs.settable,
     evaluate.check,
     measure,
     answer_to,

@@ -30,7 +30,7 @@ from explorer.storage.row import all_numbers, nested, per_unit, with_nulls
 from explorer.study import settings
 from explorer.study.mix import title_of
 from explorer.study.objective import COSTS
-from explorer.study.settings import Settings
+from explorer.study.settings import Settable, Settings
 from explorer.text.tables import percent
 from explorer.workers import Refused, attempt
 
@@ -48,12 +48,12 @@ Point = tuple[tuple[Axis, str], ...]  # of a sweep: a value of each axis
 class Asker:
     """What answers queries. Functions raise ValueError in one line for a query that cannot be run; all are picklable.
 
-    `defaults(kernel)`: its knobs. `check(query)`: raises early and cheaply. `measure(query, fidelity)`: its numbers.
-    `answer(query, measured)`: the same as an answer. `describe(query, swept)`: a title without the paths that are
-    swept. `bound(query, metric)`: what no run has less of, of an objective whose bound is not among the numbers.
+    `settable(kernel)`: its knobs and sizes. `check(query)`: raises early and cheaply. `measure(query, fidelity)`: its
+    numbers. `answer(query, measured)`: the same as an answer. `describe(query, swept)`: a title without the paths that
+    are swept. `bound(query, metric)`: what no run has less of, of an objective whose bound is not among the numbers.
     """
 
-    defaults: Callable[[str], dict[str, Scalar]]
+    settable: Callable[[str], Settable]
     check: Callable[[Query], object]
     measure: Callable[[Query, str], Measured]
     answer: Callable[[Query, Measured], Answer]
@@ -267,17 +267,17 @@ def what_if(
     Raises ValueError naming the setting that the simulator does not take, or a design that cannot run at any point.
     """
     asking = _Asking(asker, executor, for_objective(fidelity, goal.objective), goal)
-    defaults = asker.defaults(queries[0].kernel)
+    settable = asker.settable(queries[0].kernel)
     if against and not changes:
         changes = [()]
-    designs = (_design(against, defaults, "--against"), *(_design(change, defaults) for change in changes))
+    designs = (_design(against, settable, "--against"), *(_design(change, settable) for change in changes))
     if names:
         designs = tuple(replace(design, label=name) for design, name in zip(designs, names, strict=True))
     points = list(itertools.product(*(axis.values for axis in axes)))
     if len(points) * len(designs) > MAX_CELLS:
         raise ValueError(f"--sweep: {len(points)} points of {len(designs)} designs; allowed: {MAX_CELLS} in all")
     asked = [
-        (number, at, _changed(queries, design, tuple(zip(axes, at, strict=True)), defaults))
+        (number, at, _changed(queries, design, tuple(zip(axes, at, strict=True)), settable))
         for at in points
         for number, design in enumerate(designs)
     ]
@@ -294,7 +294,7 @@ def what_if(
     swept = {axis.path.removeprefix(MACHINE_PREFIX) for axis in axes}
     title = title_of([asker.describe(query, swept) for query in queries], goal.names, goal.risk)
     table = Table(title, asking.fidelity, designs, tuple(axes), tuple(cells), (), goal)
-    return replace(table, crossings=tuple(_crossings(table, queries, asking, defaults)))
+    return replace(table, crossings=tuple(_crossings(table, queries, asking, settable)))
 
 
 def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -> dict[str, float]:
@@ -311,8 +311,8 @@ def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -
     return found
 
 
-def _design(changes: Settings, defaults: Mapping[str, Scalar], option: str = "--set") -> Design:
-    values = {path: _value(path, text, defaults) for path, text in changes}
+def _design(changes: Settings, settable: Settable, option: str = "--set") -> Design:
+    values = {path: settings.typed(((path, text),), settable.knobs)[path] for path, text in changes}
     return Design(_typed_in(changes) or BASELINE, changes, values, option)
 
 
@@ -321,22 +321,18 @@ def _typed_in(changes: Settings) -> str:
     return ",".join(f"{path}={value}" for path, value in changes)
 
 
-def _value(path: str, text: str, defaults: Mapping[str, Scalar]) -> Scalar:
-    return settings.typed(((path, text),), defaults)[path]
-
-
 def _typed(text: str) -> Scalar:
     return settings.typed((("", text),), {})[""]
 
 
-def _changed(queries: Queries, design: Design, at: Point, defaults: Mapping[str, Scalar]) -> Queries:
+def _changed(queries: Queries, design: Design, at: Point, settable: Settable) -> Queries:
     taken = {axis.path.removeprefix(MACHINE_PREFIX) for axis, _ in at}
     own = [path for path, _ in design.changes if path.removeprefix(MACHINE_PREFIX) in taken]
     if own:
         raise ValueError(f"{design.option} {own[0]}: is swept, too; allowed: one of both")
-    changed = [settings.apply(query, design.changes, defaults, design.option) for query in queries]
+    changed = [settings.apply(query, design.changes, settable, design.option) for query in queries]
     for axis, value in at:
-        changed = [settings.apply(query, ((axis.path, value),), defaults, axis.option) for query in changed]
+        changed = [settings.apply(query, ((axis.path, value),), settable, axis.option) for query in changed]
     return tuple(changed)
 
 
@@ -383,7 +379,7 @@ def _about(answer: Answer | None) -> dict[str, Any] | None:
     return {name: record[name] for name in ("fidelity", "gap", "key", "validation")}
 
 
-def _crossings(table: Table, queries: Queries, asking: _Asking, defaults: Mapping[str, Scalar]) -> Iterator[Crossing]:
+def _crossings(table: Table, queries: Queries, asking: _Asking, settable: Settable) -> Iterator[Crossing]:
     """Yield where each design crosses the first along the first axis of numbers, for every value of another axis."""
     along = next((place for place, axis in enumerate(table.axes) if axis.numbers is not None), None)
     if along is None:
@@ -400,7 +396,7 @@ def _crossings(table: Table, queries: Queries, asking: _Asking, defaults: Mappin
 
             def ask(at: Decimal, pair: tuple[Design, Design] = pair, fixed: Point = fixed) -> Costs | None:
                 point = (*fixed, (axis, axis.text(at)))
-                return asking.costs([_changed(queries, each, point, defaults) for each in pair])
+                return asking.costs([_changed(queries, each, point, settable) for each in pair])
 
             first, last = found[0], found[-1]
             changes = flips(found, ask, axis.is_whole, axis.text)

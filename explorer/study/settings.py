@@ -1,19 +1,27 @@
 """`--set path=value`: a change of one query, written as text.
 
-A path is a knob of the kernel, `batch` (sequences), `context` (tokens), a problem size of the query, or a
-number of the machine (`hbm.stacks`, also `machine.hbm.stacks`). Values take the type of what they replace;
-machine values stay text with their unit, and the machine checks them. Lists cannot be set.
+A path is a knob or a size of the kernel, `batch` (sequences), `context` (tokens), or a number of the machine
+(`hbm.stacks`, also `machine.hbm.stacks`). Values take the type of what they replace; machine values stay text with
+their unit, and the machine checks them. Lists cannot be set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from explorer.names import unknown
 from explorer.query import MACHINE_PREFIX, BatchSpec, Query, Scalar
 
 Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Settable:
+    """What of a kernel can be set: `knobs` with their defaults, `sizes` with the least of each; a name for a choice."""
+
+    knobs: Mapping[str, Scalar]
+    sizes: Mapping[str, int | str]
 
 
 def parse(text: str, option: str = "--set") -> Settings:
@@ -31,10 +39,10 @@ def parse(text: str, option: str = "--set") -> Settings:
     return tuple(pairs)
 
 
-def apply(query: Query, settings: Settings, defaults: Mapping[str, Scalar], option: str = "--set") -> Query:
-    """Return `query` with the settings made; values take the types of `defaults`, the kernel's knobs."""
+def apply(query: Query, settings: Settings, settable: Settable, option: str = "--set") -> Query:
+    """Return `query` with the settings made; values take the types of what its kernel lets be set."""
     for path, value in settings:
-        query = _apply(query, path, value, defaults, option)
+        query = _apply(query, path, value, settable, option)
     return query
 
 
@@ -61,20 +69,22 @@ def _number(text: str) -> Scalar:
     return text
 
 
-def _apply(query: Query, path: str, value: str, defaults: Mapping[str, Scalar], option: str) -> Query:
+def _apply(query: Query, path: str, value: str, settable: Settable, option: str) -> Query:
+    defaults, sizes = settable.knobs, settable.sizes
     where = f"{option} {path}={value}"
     if path in defaults:
         converted = convert(value, defaults[path], where)
         check(converted, defaults[path], where)
         return query.with_knob(path, converted)
     if path in ("batch", "context"):
-        return replace(query, batch=_resize(query.batch, path, _count(value, where), where))
-    if path in dict(query.options):
-        changed = value if isinstance(dict(query.options)[path], str) else _count(value, where)
+        return replace(query, batch=_resize(query.batch, path, _count(value, 1, where), where))
+    if path in sizes:
+        least = sizes[path]
+        changed = value if isinstance(least, str) else _count(value, least, where)
         return replace(query, options=tuple((dict(query.options) | {path: changed}).items()))
     if "." in path:
         return query.with_knob(MACHINE_PREFIX + path.removeprefix(MACHINE_PREFIX), value)
-    known = [*defaults, *dict(query.options), *(["batch", "context"] if query.batch else [])]
+    known = [*defaults, *sizes, *(["batch", "context"] if query.batch else [])]
     raise ValueError(f"{where}: {unknown('path', path, known)}, or a machine path such as hbm.stacks")
 
 
@@ -111,8 +121,8 @@ def check(value: Scalar, default: Scalar, where: str) -> None:
         raise ValueError(f"{where}: must be at least {least}")
 
 
-def _count(text: str, where: str) -> int:
+def _count(text: str, least: int, where: str) -> int:
     value = convert(text, 0, where)
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{where}: {text!r} must be at least 1")
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{where}: {text!r} must be at least {least}")
     return value

@@ -46,6 +46,7 @@ def step_facts(
     from hwmodel.engine import supports
     from hwmodel.units import FS_PER_US
     from workloads.layers.formats import format_notes, formats_of, weights_text
+    from workloads.layers.left_out import left_out_notes
     from workloads.model import load_model
     from workloads.sequence import plan
     from workloads.sequence_result import simulate_call
@@ -57,6 +58,7 @@ def step_facts(
     notes = [*dict.fromkeys(step.note for step in steps if step.note)]
     if weights == "model":
         notes += format_notes(known)
+    notes += left_out_notes(known, work, parallel)
     for text in knobs:
         steps = _with_knob(steps, text)
     call = plan(steps, machine, seed)

@@ -20,6 +20,7 @@ from explorer.questions.fidelity import Measured
 from explorer.questions.validated import Validation
 from explorer.questions.variants import Asker
 from explorer.space.bounding import bound_of
+from explorer.study.settings import Settable
 
 KNOBS: dict[str, Scalar] = {"layout": "page head", "tile": 32, "stages": 2}
 LAYOUTS = {"page head": 7, "head page": 3, "head  page": 3, "page  head": 7}
@@ -30,6 +31,10 @@ def defaults(kernel: str) -> dict[str, Scalar]:
     if kernel != "fake":
         raise ValueError(f"unknown kernel {kernel!r}: allowed: fake")
     return dict(KNOBS)
+
+
+def settable(kernel: str) -> Settable:
+    return Settable(defaults(kernel), {})
 
 
 def _settings(query: Query) -> tuple[str, int, int]:
@@ -131,4 +136,4 @@ def answer(query: Query, measured: Measured) -> Answer:
     return answer_of(query, describe(query), query.settings(), measured, "fake", validation)
 
 
-ASKER = Asker(defaults, bound_us, measure, answer, describe, partial(bound_of, EVALUATOR))
+ASKER = Asker(settable, bound_us, measure, answer, describe, partial(bound_of, EVALUATOR))

@@ -80,7 +80,7 @@ class Places:
 def seen(first: Array, last: Array, window: int, grain: int, causal: bool, context: Array) -> tuple[Array, Array]:
     """Return the first key that items load and how many: those that a query in `first` .. `last` sees.
 
-    The first is a multiple of `grain`, so that whole pages or tiles are loaded; without `causal` all of the context.
+    The first is a multiple of `grain`, 1 or the keys of a tile; without `causal` all of the context.
     """
     begin = np.maximum(first - window + 1, 0) // grain * grain if window else np.zeros_like(first)
     end = last + 1 if causal else context

@@ -47,6 +47,12 @@ class Kernel:
     routed: bool = False
     keeps: tuple[str, ...] = ()
 
+    @property
+    def least_sizes(self) -> dict[str, int | str]:
+        """The least that each size may be; of a choice among names the default."""
+        sizes: dict[str, int | str] = {**dict.fromkeys(self.options, 1), **self.optional}
+        return {name: size if isinstance(size, str) else least_size(size) for name, size in sizes.items()}
+
     def recorded(self, model: Model | None, options: Mapping[str, Any], path: str) -> Any:
         """Return the problem whose tokens go to the experts that a file says, see `workloads.routing.read_routing`.
 
@@ -94,6 +100,11 @@ def kernel_of(name: str, description: str, module: Any, *needs: str, **more: Any
     return Kernel(name, description, *made, **more)
 
 
+def least_size(default: int | None) -> int:
+    """Return the least that a size may be: 0 where that is its default."""
+    return 0 if default == 0 else 1
+
+
 MAX_SIZE = 1 << 24  # assumed: a problem size beyond it is a slip
 MAX_KNOB = 1 << 20  # assumed, likewise
 
@@ -123,9 +134,9 @@ def require_options(
             raise ValueError(f"options: size {name} is missing; kernel {kernel} needs {', '.join(required)}{other}")
     found = {name: options.get(name, optional.get(name, 0)) for name in allowed}
     for name, value in found.items():
-        least = 0 if optional.get(name) == 0 else 1
-        if type(value) is not int or not least <= value <= MAX_SIZE:
-            raise ValueError(f"options: size {name} is {value!r}; allowed: an integer from {least} to {MAX_SIZE}")
+        low = least_size(optional.get(name))
+        if type(value) is not int or not low <= value <= MAX_SIZE:
+            raise ValueError(f"options: size {name} is {value!r}; allowed: an integer from {low} to {MAX_SIZE}")
     return found
 
 

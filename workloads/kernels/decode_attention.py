@@ -3,8 +3,9 @@
 A work item is one KV head of one sequence, or one part of at most `split_tokens` of it. Its rows are the query heads of
 the group, for each of the `q_len` newest tokens: one, or as many as a draft proposes that are verified together. It
 loads them and streams K and V tiles through `stages` buffers (`attention_phase`). With split-KV the items store fp32
-partial results with their log-sum-exp, and a second phase merges them. With a window only its pages are loaded. The
-cache may be e4m3 (`attention_problem`), and values longer or shorter than keys.
+partial results with their log-sum-exp, and a second phase merges them. With a window its tokens alone are loaded, tile
+by tile from the first of them, wherever in a page that lies. The cache may be e4m3 (`attention_problem`), and values
+longer or shorter than keys.
 
 The layout of the KV cache is a knob in the notation of `layouts.catalog`; where SRAM lies beside the cores, so is its
 place (`attention_placement`). Queries, results and partial results reside in the shared cache where a machine has one
@@ -140,7 +141,7 @@ def shape(model: Model | None, batch: Batch | None, options: Mapping[str, int]) 
 def canonical(problem: Problem, knobs: Knobs) -> tuple[Any, ...]:
     """Return a key that is equal for knobs of one meaning: layouts by their function, splits that split nothing."""
     check_knobs(knobs)
-    longest = int(loaded_keys(problem, knobs)[1].max())
+    longest = int(loaded_keys(problem)[1].max())
     return (
         *(repr(cache.layout.key) for cache in _caches(problem, knobs)),
         knobs.page_size,
@@ -177,10 +178,10 @@ def compile(problem: Problem, knobs: Knobs, machine: Machine, seed: int) -> Prog
     return Program("decode-attention", tensors, tuple(phases))
 
 
-def loaded_keys(problem: Problem, knobs: Knobs) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def loaded_keys(problem: Problem) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the first key of every sequence that is loaded, and how many are."""
     contexts = np.array(problem.contexts, np.int64)
-    return seen(contexts - problem.q_len, contexts - 1, problem.window, knobs.page_size, True, contexts)
+    return seen(contexts - problem.q_len, contexts - 1, problem.window, 1, True, contexts)
 
 
 def _caches(problem: Problem, knobs: Knobs, pages: int | None = None) -> tuple[Tensor, ...]:
@@ -214,7 +215,7 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int, parts: int, homes: Homes
 def _tasks(problem: Problem, knobs: Knobs) -> Columns:
     """Return the columns of the work items, ordered by sequence, head and part."""
     contexts = np.array(problem.contexts, np.int64)
-    start, loaded = loaded_keys(problem, knobs)
+    start, loaded = loaded_keys(problem)
     sequence = np.repeat(np.arange(len(contexts)), problem.heads_kv)
     owner, piece, skipped = split(loaded, knobs.split_tokens, sequence)
     sequence = sequence[owner]

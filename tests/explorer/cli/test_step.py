@@ -51,6 +51,14 @@ def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit:
     assert source == "uniform: every sequence has 64 tokens; chunks: 32@48"
 
 
+def test_what_of_the_model_is_not_in_the_sum_is_a_note(rowhit: Rowhit, tmp_path: Path) -> None:
+    biased = SMALL_MODEL | {"architectures": ["Qwen2ForCausalLM"]}
+    (tmp_path / "small.json").write_text(json.dumps(biased))
+    note = "not in the sum: biases of queries, keys and values (1 layer, 192 weights)"
+    assert f"\nnote: {note}\n" in rowhit(*STEP, "--context", "64", cwd=tmp_path).stdout
+    assert json.loads(rowhit(*STEP, "--context", "64", "--json", cwd=tmp_path).stdout)["notes"] == [note]
+
+
 def test_without_shortcuts_every_layer_is_simulated_to_the_same_answer(rowhit: Rowhit, tmp_path: Path) -> None:
     (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL | {"num_hidden_layers": 3}))
     asked = (*STEP, "--context", "64", "--batch", "2", "--json")

@@ -89,6 +89,16 @@ def test_a_what_if_takes_an_answer_or_its_arguments() -> None:
     assert (frame["bound_us"] <= frame["time_us"]).all()
 
 
+@pytest.mark.parametrize("given", [{}, {"window": 16, "kv_fp8": 1}])
+def test_sizes_of_which_0_is_one_are_varied_to_0_whether_they_are_given_or_not(given: dict[str, int]) -> None:
+    decode = {"machine": "h200-sxm", "kernel": "decode-attention", "model": "llama-3.1-8b", "batch": 1, "context": 64}
+    base = decode | {"sizes": given}
+    table = explorer.whatif(base, [{"window": 0, "kv_fp8": 0}, {"window": 16, "kv_fp8": 1}], fidelity="bound")
+    assert table.same == ([None, None, 0] if given else [None, 0, None])
+    swept = explorer.whatif(base, sweep={"kv_fp8": [0, 1]}, fidelity="bound")
+    assert len({cell.said(lambda answer: str(answer.key)) for cell in swept}) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

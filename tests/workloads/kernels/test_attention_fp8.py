@@ -135,7 +135,6 @@ def tiles_of(case: Case) -> list[Any]:
             found.append(parts_of(context, knobs.split_tokens, knobs.tile_kv))
             continue
         before = max(0, context - problem.q_len - problem.window + 1) if problem.window else 0
-        before -= before % knobs.page_size
         first, *rest = parts_of(context - before, knobs.split_tokens, knobs.tile)
         found.append([[before, *first], *rest])
     return found

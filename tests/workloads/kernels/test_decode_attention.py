@@ -164,12 +164,13 @@ def test_a_transposed_layout_that_the_oracle_does_not_share_is_found_out(attenti
     assert not (error <= attention_tolerance(problem, *operands)).all()
 
 
-def test_a_window_loads_its_pages_only_and_q_and_out_once() -> None:
+@pytest.mark.parametrize("page_size", [1, 16, 48, 64, 256])
+def test_a_window_loads_its_tokens_only_whatever_the_pages_and_q_and_out_once(page_size: int) -> None:
     problem = Problem(4, 2, 16, "bf16", (200, 31), 2, window=50, sinks=1)
-    result = simulate(compile(problem, Knobs(page_size=16, tile=32), NPU, 0), NPU)
+    result = simulate(compile(problem, Knobs(page_size=page_size, tile=32), NPU, 0), NPU)
     assert result.bound.total_fs <= result.makespan_fs
     loaded = {traffic.name: traffic.load_useful_bytes for traffic in result.traffic}
-    first = (200 - 2 - 50 + 1) // 16 * 16  # of the page with the first key that a query sees
+    first = 200 - 2 - 50 + 1  # the first key that a query sees
     row_bytes = 16 * 2
     assert loaded["kv"] == 2 * 2 * (200 - first + 31) * row_bytes
     assert loaded["q"] == 2 * 2 * 4 * row_bytes
@@ -219,7 +220,7 @@ def test_masked_steps_run_on_the_tiles_at_an_edge_only() -> None:
     problem = Problem(4, 2, 16, "bf16", (200,), 3, window=100)
     (phase,) = compile(problem, Knobs(page_size=16, tile=16), NPU, 0).phases
     tiles, edge, full = (phase.tasks[0, phase.columns.index(name)] for name in ("tiles", "edge", "full"))
-    # queries at 197 to 199 see keys from 98, 99 and 100; tiles from 96: the first is left behind, the last is ahead
+    # queries at 197 to 199 see keys from 98, 99 and 100; tiles from 98: the first is left behind, the last is ahead
     assert (tiles, edge, full) == (7, 1, 5)
     (plain,) = compile(Problem(4, 2, 16, "bf16", (200,)), Knobs(), NPU, 0).phases
     assert plain.functions == ("softmax_step", "normalise")

@@ -27,6 +27,13 @@ def test_every_size_of_a_kernel_has_a_meaning_and_nothing_else_has(name: str) ->
         assert size in (*kernel.options, *kernel.optional)
 
 
+def test_the_least_of_a_size_is_0_where_that_is_its_default_and_choices_are_names() -> None:
+    least = KERNELS["decode-attention"].least_sizes
+    assert (least["q_len"], least["window"], least["kv_fp8"], least["layer"]) == (1, 0, 0, 0)
+    assert KERNELS["elementwise"].least_sizes["operation"] == "add"
+    assert KERNELS["gemm"].least_sizes == {"m": 1, "n": 1, "k": 1}
+
+
 def test_every_kernel_of_a_family_is_listed_once_in_its_order() -> None:
     assert list(KERNELS) == [kernel.name for family in FAMILIES.values() for kernel in family]
 

@@ -12,6 +12,7 @@ from hwmodel.program import Program
 from hwmodel.spec import load_machine
 from workloads.kernels import KERNELS, Kernel, gemm, norm
 from workloads.kernels.base import shrinking
+from workloads.layers.left_out import left_out
 from workloads.layers.setting import Setting
 from workloads.layers.softmax import softmax_steps
 from workloads.layers.steps import layer_steps
@@ -80,6 +81,25 @@ def test_what_no_kernel_of_a_step_reads_is_a_fraction_of_the_weights(prefill: bo
         found = sum(step.count * weights(step) for step in steps)
         found -= model.vocabulary * model.hidden if model.tied_embeddings else 0  # the head reads the embedding again
         assert 0 <= model.parameters - found < model.parameters / 1000, file.stem
+
+
+def kept_beside(step: Step) -> int:
+    """Return the weights of a step's attention: a sink per head."""
+    problem: Any = step.problem
+    if step.kernel == "compressed-attention":
+        return int(problem.heads.count)
+    return int(problem.heads_q * problem.sinks) if step.kernel == "decode-attention" else 0
+
+
+def test_what_a_step_reads_and_what_it_says_it_leaves_out_are_all_weights_of_every_published_model(
+    data_dir: Path,
+) -> None:
+    for file in published(data_dir):
+        model, now = load_model(file), decode((128,))
+        steps = model_steps(model, now, NPU)
+        found = sum(step.count * (weights(step) + kept_beside(step)) for step in steps)
+        found -= model.vocabulary * model.hidden if model.tied_embeddings else 0  # the head reads the embedding again
+        assert found + sum(weights for _, weights in left_out(model, now).values()) == model.parameters, file.stem
 
 
 @pytest.mark.parametrize("parallel", [2, 4, 8])

@@ -28,7 +28,6 @@ def demands(problem: attention.Problem, columns: Columns, machine: Machine) -> G
     found = Gathered(len(columns["tile"]), phases=2)
     common = ["split_tokens", "schedule", "placement"]
     common += ["products"] if problem.kv_dtype == FP8 else []
-    common += ["page_size"] if problem.window else []  # the keys that are loaded are whole pages
     layouts, layout = np.unique(columns["layout"], return_inverse=True)
     dma, dims = Dma(machine), (problem.head_dim, problem.dim_v)
     for rows, values in groups(columns, common):
@@ -58,7 +57,7 @@ def computed(dims: tuple[int, int], types: Types, soft_cap: int) -> Attention:
 
 def _items(problem: attention.Problem, knobs: attention.Knobs, machine: Machine) -> Items:
     """Return the items under those of KNOBS that they depend on."""
-    _, loaded = attention.loaded_keys(problem, knobs)
+    _, loaded = attention.loaded_keys(problem)
     sequence = np.repeat(np.arange(len(loaded)), problem.heads_kv)
     owner, _, skipped = split(loaded, knobs.split_tokens, sequence)
     tokens = loaded[sequence[owner]] - skipped
@@ -98,9 +97,11 @@ def _transfers(
     """
     dtype, transfer = types_of(problem, knobs.products).kv, Dma(machine).transfer_bytes
     sides = 2 if problem.head_dim == problem.dim_v else 1
+    first, _ = attention.loaded_keys(problem)
     found = []
     for layout, page_size, tile in zip(*(column.tolist() for column in cases), strict=True):
-        aligned = knobs.placement == "interleaved" and knobs.split_tokens % min(tile, page_size) == 0
+        starts = np.append(first, knobs.split_tokens)
+        aligned = knobs.placement == "interleaved" and not (starts % min(tile, page_size)).any()
         axes = ("kv", sides), ("head", problem.heads_kv), ("token", page_size), ("dim", dim)
         least = -(-tile * dim * DTYPES[dtype].itemsize // transfer)
         found.append(tile_transfers(layouts[layout], axes, tile, dtype, transfer) if aligned else least)

@@ -59,7 +59,7 @@ def candidates(ranking: Callable[..., tuple[Choice, ...]], problem: Any, machine
 
 def decode(p: decode_attention.Problem, machine: Machine, warm: bool = False, **given: Any) -> tuple[Choice, ...]:
     """Return schedules of a decode step over a paged cache, which is `warm` where a shared cache holds it."""
-    roof, seen = Roof(machine, warm), np.array([min(context, p.window or context) for context in p.contexts])
+    roof, (_, seen) = Roof(machine, warm), decode_attention.loaded_keys(p)
     kv_bytes, value_dim = _width(p), p.head_dim_v or p.head_dim
     group, row_bytes = p.q_len * (p.heads_q // p.heads_kv), (p.head_dim + value_dim) * kv_bytes
     rows = -(-group // machine.spec.cores.matrix.m) * machine.spec.cores.matrix.m
