@@ -9,8 +9,9 @@ a sector is what a miss fetches; presence is kept per burst, so that a store nee
 A line lies in the slice that `hashing` deals it to, and in a set of that slice to which it deals lines alike. Work is
 compiled, in `cache_lookup`, and per line touched, and an untouched set costs nothing.
 
-Not modelled: bandwidth of fills and write-backs into the slices, copies of a line in several partitions, and a port
-per slice for tags (a lookup takes no time of its own: it lies in the network's latency).
+Not modelled: bandwidth of fills and write-backs into the slices, partitions apart (all keep the same lines, so that the
+cache holds as much as one of them, `SharedCacheSpec.distinct_bytes`), and a port per slice for tags (a lookup takes no
+time of its own: it lies in the network's latency).
 """
 
 from __future__ import annotations

@@ -309,9 +309,10 @@ def check_cache(spec: SharedCacheSpec, burst_bytes: int) -> None:
             f"line: {spec.line} B; allowed: a multiple of the sector of {spec.sector} B up to "
             f"{MAX_LINE_BURSTS * burst_bytes} B"
         )
-    if spec.capacity > MAX_CACHE_LINES * spec.line:
-        raise ValueError(f"capacity: {spec.capacity} B; allowed: up to {MAX_CACHE_LINES} lines of {spec.line} B")
     copies = spec.partitions or 1
+    if spec.distinct_bytes > MAX_CACHE_LINES * spec.line:
+        most = copies * MAX_CACHE_LINES
+        raise ValueError(f"capacity: {spec.capacity} B; allowed: up to {most} lines of {spec.line} B")
     unit = copies * spec.slices * spec.ways * spec.line
     if spec.capacity % unit:
         every = f"{copies} copies of " if copies > 1 else ""

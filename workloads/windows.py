@@ -295,7 +295,7 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, s
     waves, kept = _axes(stages, most, longest, wave_bytes, step_bytes)
     ragged = total < RAGGED * longest * len(tiles)
     found = PhasePlan(waves, kept, ragged, counts, sums, loaded, stored, early)
-    if not (early < 1 or waves.is_whole):
+    if not (early < 1 or waves.is_whole or program.earlier_stores is not None):
         found = _warmed(program, phase, machine, found, moved)
     if found.part > WORTHWHILE:
         return whole
@@ -323,20 +323,20 @@ def _warmed(program: Program, phase: Phase, machine: Machine, found: PhasePlan, 
     cache, cores, sizes = machine.spec.shared_cache, machine.spec.cores.count, np.array(_sizes(program))
     again = moved[0] > AGAIN * sizes
     kept, loaded = sizes[again].sum(), moved[0, again].sum()
-    if cache is None or loaded - kept < COLD * moved[0].sum():
+    if cache is None or not again.any() or loaded - kept < COLD * moved[0].sum():
         return found
     passing = np.minimum(moved.sum(axis=0), sizes)[~again].sum() * kept / loaded  # between two loads of the same
     warm = frozenset(np.flatnonzero(again).tolist())
     is_there = all(program.tensors[number].resident == "cache" for number in warm)  # from the first window on
     if kept + passing > cache.distinct_bytes or is_there:
         return found
-    first, tiles = _wave(phase, cores) == 0, found.tiles.whole if found.ragged else 1
-    others = frozenset(range(len(sizes))) - warm
-    touched = [
-        touched_bytes(program, phase, items, tiles, others)
-        for items in (phase.schedule.order[first], phase.schedule.order)
-    ]
-    early = touched[1] / max(touched[0] * found.waves.whole, 1)
+    order, others = phase.schedule.order, frozenset(range(len(sizes))) - warm
+    first = order[_wave(phase, cores) == 0]
+    if found.ragged:
+        new, whole = touched_bytes(program, phase, first, found.tiles.whole, others), int(kept)
+    else:  # by the first tiles of all items
+        new, whole = (touched_bytes(program, phase, items, 1, others) for items in (first, order))
+    early = whole / max(new * found.waves.whole, 1)
     return replace(found, early=early, warm=warm) if 0 < early < COLD else found
 
 

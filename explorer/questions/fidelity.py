@@ -5,7 +5,8 @@
   and its time follows from theirs (`workloads.windows`). `window_error` knows how far that is from whole runs.
 - `auto`: the same, with phases of up to 512 MiB run whole, which takes some seconds, and longer windows of others.
   Designs are compared like this by default: windows may turn the order of those that are close.
-  Where windows tell clearly less than the lower bound of the program, more is simulated: as by `auto`, and then all.
+  Where windows tell clearly less than the lower bound of the program, more is simulated: as by `auto`, and then all of
+  it, unless that takes long.
 - `bound`: nothing is simulated.
 
 A whole run gives all numbers; windows give the time, and the bounds, which are always those of the whole program: where
@@ -34,6 +35,7 @@ FIDELITIES = ("auto", "exact", "windows", "bound")
 DEFAULT = "auto"  # of questions that are asked to compare
 WHOLE_BYTES = {"windows": 32 << 20, "auto": 512 << 20}  # assumed: of a phase that is run whole: a part of 1 s, and some
 SHORT = 0.01  # assumed: of a bound, by which windows may fall below it, so that it is taken for the time
+MOST_BYTES = 2 << 30  # assumed: of a program that is run whole because windows fall short: some ten seconds
 CLOSER = {"windows": "auto", "auto": "exact"}
 STEP_BYTES = {"windows": 24 << 20, "auto": 128 << 20}  # assumed: 8 us at 3 TB/s, two refresh intervals, and 45 us
 
@@ -93,13 +95,14 @@ def _measure(asked: _Asked, fidelity: str) -> Measured:
     if fidelity == "bound":
         return Measured(_bounds(program, machine), "bound", 0.0)
     from workloads import windows
+    from workloads.traffic import program_bytes
 
     plan = windows.plan(program, machine, WHOLE_BYTES[fidelity], step_bytes=STEP_BYTES[fidelity])
     if len(plan.windows) == 1:
         return Measured(evaluate.simulate(query).metrics, "whole")
     bounds, time_us = _bounds(program, machine), _time_us(plan, machine)
     least_us = float(bounds["bound_us"])  # type: ignore[arg-type]
-    if time_us < (1 - SHORT) * least_us:
+    if time_us < (1 - SHORT) * least_us and (fidelity == "windows" or program_bytes(program) <= MOST_BYTES):
         return _measure(asked, CLOSER[fidelity])
     return Measured({"time_us": max(time_us, least_us)} | bounds, "windows", _part(plan), fidelity)
 

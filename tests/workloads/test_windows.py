@@ -253,6 +253,11 @@ def test_bytes_that_are_read_again_fill_no_cache() -> None:
     assert found.phases[0].stored > windows.STORES * found.phases[0].moved
 
 
+def test_where_the_cache_is_full_of_older_stores_late_windows_are_not_warm() -> None:
+    assert plan(GEMM, MACHINE, 1 << 20).is_warm
+    assert not plan(replace(GEMM, earlier_stores=0.5), MACHINE, 1 << 20).is_warm
+
+
 def test_a_phase_that_the_cache_has_room_for_has_no_late_windows() -> None:
     small = compiled("elementwise", elementwise.Problem(1024, 2048, "fp32", "relu"), elementwise.Knobs(tile_rows=2))
     found = plan(small, MACHINE, 1 << 20)

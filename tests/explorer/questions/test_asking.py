@@ -66,6 +66,17 @@ def test_where_windows_fall_below_the_bound_more_is_simulated(monkeypatch: pytes
     assert found.metrics == measure(query, "exact").metrics
 
 
+def test_a_long_program_of_which_windows_fall_below_the_bound_takes_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 1152)))  # that no other test asks
+    for name, value in (("WHOLE_BYTES", 1 << 20), ("STEP_BYTES", 1 << 20)):
+        monkeypatch.setattr(f"explorer.questions.fidelity.{name}", {"windows": value, "auto": value})
+    monkeypatch.setattr("explorer.questions.fidelity.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("explorer.questions.fidelity._time_us", lambda *_: 0.001)
+    found = measure(query, "windows")
+    assert (found.how, found.fidelity) == ("windows", "auto")
+    assert found.metrics["time_us"] == found.metrics["bound_us"]
+
+
 def test_windows_say_that_they_are_and_keep_the_bound_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query("npu-hbm3", "gemm", options=(("m", 512), ("n", 512), ("k", 4608)))  # that no other test asks
     monkeypatch.setattr("explorer.questions.fidelity.WHOLE_BYTES", {"windows": 1 << 20, "auto": 1 << 30})
@@ -168,7 +179,7 @@ def test_a_dram_part_that_changes_is_read_again(tmp_path: Path, monkeypatch: pyt
     try:
         for latency in ("20 ns", "400 ns"):
             part = yaml.safe_load(shipped.read_text()) | {"name": "MINE"}
-            part["timing"]["tCL"] = latency
+            part["timing"] |= {"tCL": latency, "tRTW": latency}
             (parts / "MINE.yaml").write_text(yaml.safe_dump(part))
             answers.append(explorer.ask(**(GEMM | {"machine": str(file)})))
     finally:

@@ -297,7 +297,7 @@ def test_a_part_called_otherwise_than_its_file_is_refused(tmp_path: Path, monkey
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("timing.tCL", "200 ns"), ("timing.tRTW", "99 CK"), ("clock.act_ticks", 4), ("organisation.rows", 8192),
+    [("timing.tRCDRD", "25 ns"), ("timing.tRTW", "99 CK"), ("clock.act_ticks", 4), ("organisation.rows", 8192),
      ("max_pin_rate", "6.5 Gb/s")],
 )  # fmt: skip
 def test_the_digest_of_a_part_is_of_its_numbers(tmp_path: Path, path: str, value: Any) -> None:
