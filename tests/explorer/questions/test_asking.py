@@ -13,6 +13,7 @@ from explorer import evaluate, programs
 from explorer.query import Query
 from explorer.questions.fidelity import measure
 from hwmodel.dram import standards
+from workloads.windows import plan
 
 GEMM: dict[str, Any] = {"machine": "npu-hbm3", "kernel": "gemm", "sizes": {"m": 64, "n": 128, "k": 128}}
 
@@ -57,17 +58,19 @@ def test_what_is_short_is_run_whole_at_every_fidelity() -> None:
 
 
 def test_where_windows_fall_below_the_bound_more_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 1024)))
+    query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 2048)))
     monkeypatch.setattr("explorer.questions.fidelity.WHOLE_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
     monkeypatch.setattr("explorer.questions.fidelity.STEP_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
     monkeypatch.setattr("explorer.questions.fidelity._time_us", lambda *_: 0.001)
+    program, machine = programs.program_on(query)
+    assert len(plan(program, machine, 1 << 20, step_bytes=1 << 20).windows) > 1
     found = measure(query, "windows")
     assert found.how == "whole"
     assert found.metrics == measure(query, "exact").metrics
 
 
 def test_a_long_program_of_which_windows_fall_below_the_bound_takes_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 1152)))  # that no other test asks
+    query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 2304)))  # that no other test asks
     for name, value in (("WHOLE_BYTES", 1 << 20), ("STEP_BYTES", 1 << 20)):
         monkeypatch.setattr(f"explorer.questions.fidelity.{name}", {"windows": value, "auto": value})
     monkeypatch.setattr("explorer.questions.fidelity.MOST_BYTES", 1 << 20)
