@@ -6,6 +6,7 @@ ends with 130. Heavy libraries are imported inside the commands, so that `rowhit
 
 from __future__ import annotations
 
+import _thread
 import gc
 import io
 import os
@@ -66,6 +67,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without our characters shows others
             stream.reconfigure(errors="replace")
+    sys.unraisablehook = _interrupt_again
     gc.set_threshold(10_000)  # by default a tenth of a short command's time goes into looking for garbage
     arguments = sys.argv[1:]
     try:
@@ -102,6 +104,14 @@ def _comes_of_an_interruption(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Press Ctrl-C once more where a library's callback has lost it, such as a compiler's; soon, as it is under way."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _let_go() -> NoReturn:

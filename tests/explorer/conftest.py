@@ -13,6 +13,7 @@ import pytest
 import services
 from in_browser import Tab, chromium
 
+from explorer import programs
 from explorer.cli import app as cli
 from explorer.study.study import Study
 
@@ -48,10 +49,12 @@ def database() -> Iterator[str]:
 def rowhit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
     """The command line in this process: rowhit(*arguments, cwd=folder, **environment), as if it were one of its own.
 
-    What is kept from call to call is kept by name: a machine in a file needs a name that no other test gives one.
+    What a process keeps of files it has not read yet.
     """
 
     def run(*arguments: str, cwd: Path, **environment: str) -> CompletedProcess[str]:
+        programs.forget()
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # a process of its own would keep what it sets
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", ["rowhit", *arguments])
         for name, value in environment.items():

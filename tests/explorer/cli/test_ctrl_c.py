@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -46,6 +47,24 @@ def test_an_interruption_that_became_another_error_is_still_one(
     monkeypatch.setattr(cli, "app", broken)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         cli.main()
+
+
+def test_an_interruption_that_a_callback_of_a_library_loses_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def press() -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(**_: object) -> None:
+        ctypes.CFUNCTYPE(None)(press)()
+        time.sleep(10)
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back behind the test
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("seconds", ["0.2", "2"])
