@@ -13,9 +13,9 @@ import pytest
 import services
 from in_browser import Tab, chromium
 
-from explorer import programs
 from explorer.cli import app as cli
 from explorer.study.study import Study
+from explorer.workers.sources import digests, read_anew
 
 HERE = Path(__file__).parent
 
@@ -49,13 +49,13 @@ def database() -> Iterator[str]:
 def rowhit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
     """The command line in this process: rowhit(*arguments, cwd=folder, **environment), as if it were one of its own.
 
-    What a process keeps of files it has not read yet.
+    What this process keeps of files in the folder it forgets where another one of that name was read before.
     """
 
     def run(*arguments: str, cwd: Path, **environment: str) -> CompletedProcess[str]:
-        programs.forget()
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # a process of its own would keep what it sets
         monkeypatch.chdir(cwd)
+        read_anew(digests(sorted(file.name for file in cwd.iterdir() if file.is_file())))
         monkeypatch.setattr(sys, "argv", ["rowhit", *arguments])
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
