@@ -45,7 +45,7 @@ def describe_kernel(name: str) -> dict[str, Any]:
 
 def list_machines() -> dict[str, dict[str, Any]]:
     """Return the summary of every machine by name."""
-    from hwmodel.spec import machine_names
+    from hwmodel.machine_file import machine_names
 
     return {name: describe_machine(name) for name in machine_names()}
 
@@ -57,19 +57,20 @@ def describe_machine(name: str) -> dict[str, Any]:
 
 def machine_units() -> dict[str, str]:
     """Return the base unit ("B", "Hz", "fs", "fJ", ...) of every number of a machine that has one, by its path."""
-    from hwmodel import spec
+    from hwmodel import quantities
+    from hwmodel.spec import MachineSpec
 
-    quantities = (
-        (spec.Bytes, "B"),
-        (spec.Hertz, "Hz"),
-        (spec.Femtoseconds, "fs"),
-        (spec.BytesPerSecond, "B/s"),
-        (spec.BitsPerSecond, "b/s"),
-        (spec.Femtojoules, "fJ"),
-        (spec.FemtojoulesPerByte, "fJ/B"),
-        (spec.Microwatts, "uW"),
+    units = (
+        (quantities.Bytes, "B"),
+        (quantities.Hertz, "Hz"),
+        (quantities.Femtoseconds, "fs"),
+        (quantities.BytesPerSecond, "B/s"),
+        (quantities.BitsPerSecond, "b/s"),
+        (quantities.Femtojoules, "fJ"),
+        (quantities.FemtojoulesPerByte, "fJ/B"),
+        (quantities.Microwatts, "uW"),
     )
-    return dict(_units(spec.MachineSpec, [(list(get_args(kind)[1:]), unit) for kind, unit in quantities], ""))
+    return dict(_units(MachineSpec, [(list(get_args(kind)[1:]), unit) for kind, unit in units], ""))
 
 
 def _units(part: Any, quantities: Sequence[tuple[list[Any], str]], prefix: str) -> Iterator[tuple[str, str]]:

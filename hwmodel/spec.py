@@ -1,12 +1,8 @@
-"""The description of a machine: frozen, read from YAML, every number with a unit and a source.
+"""The description of a machine: frozen, every number with a unit and a source.
 
-`load_machine` reads a shipped description by name or any YAML file by path and gives a `MachineSpec`, which cannot be
-run; `hwmodel.machine.Machine` resolves it into integers and checks that its parts fit together. Each component's
-description is one class below, a line per field. Sources stand beside the numbers under `sources`, keyed by the
-path of a number or of a group of numbers; a number without one is an error, and what is not published says `assumed`.
-Under `ranges`, numbers that are not certain have a `low` and a `high` end with a `source`.
-
-A file may begin with `like: NAME`, a shipped machine, and give only what differs; see `hwmodel.like`.
+`hwmodel.machine_file.load_machine` reads one from YAML. A `MachineSpec` cannot be run; `hwmodel.machine.Machine`
+resolves it into integers and checks that its parts fit together. Each component's description is one class below, a
+line per field.
 
 Not described yet: several levels of scratchpad or of shared caches.
 """
@@ -16,85 +12,40 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PrivateAttr,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import BaseModel, Field, PrivateAttr, StringConstraints, ValidationError
 
-from hwmodel import units
-from hwmodel.dram.organisation import MAX_COUNT
 from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.dram.standards import Standard, standard
-from hwmodel.energy_sets import with_sets
-from hwmodel.like import WORDS, groups, leaves, no_source, with_base
-from hwmodel.validation import first_problem, keys_at, unknown
-from hwmodel.yaml_file import read_scalar, read_yaml
-
-MACHINES = Path(__file__).parent / "machines"
-
-
-class _Resolved(int):
-    """An integer that already went through `units.parse`."""
-
-
-def _quantity(name: str, least: str, most: str) -> tuple[BeforeValidator, PlainSerializer]:
-    low, high = units.parse(least, name), units.parse(most, name)
-
-    def read(value: object) -> int:
-        number = int(value) if isinstance(value, _Resolved) else units.parse(value, name)
-        if not low <= number <= high:
-            raise ValueError(f"allowed: {least} to {most}")
-        return number
-
-    return BeforeValidator(read), PlainSerializer(int)
+from hwmodel.like import WORDS, groups, leaves, no_source
+from hwmodel.quantities import (
+    BitsPerSecond,
+    Bytes,
+    BytesPerSecond,
+    Count,
+    Femtojoules,
+    FemtojoulesPerByte,
+    Femtoseconds,
+    Flag,
+    Hertz,
+    Microwatts,
+    Part,
+    Percent,
+    Resolved,
+)
+from hwmodel.validation import first_problem, unknown
+from hwmodel.yaml_file import read_scalar
 
 
-# The ranges are assumed: wide enough for any accelerator, narrow enough that a slip of a prefix is an error
-# instead of a simulation without end.
-_read_bytes, _write_bytes = _quantity("bytes", "1 B", "1024 TiB")
-_read_hz, _write_hz = _quantity("frequency", "1 MHz", "100 GHz")
-_read_fs, _write_fs = _quantity("time", "0 s", "1 ms")
-_read_bandwidth, _write_bandwidth = _quantity("bandwidth", "1 MB/s", "1 PB/s")
-_read_bit_rate, _write_bit_rate = _quantity("bit rate", "1 Mb/s", "1 Tb/s")
-_read_energy, _write_energy = _quantity("energy", "0 J", "1 uJ")
-_read_energy_per_byte, _write_energy_per_byte = _quantity("energy per byte", "0 J/B", "100 nJ/B")
-_read_power, _write_power = _quantity("power", "0 W", "100 kW")
-
-Bytes = Annotated[int, _read_bytes, _write_bytes]
-Hertz = Annotated[int, _read_hz, _write_hz]
-Femtoseconds = Annotated[int, _read_fs, _write_fs]
-BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
-BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
-Femtojoules = Annotated[int, _read_energy, _write_energy]
-FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte]
-Microwatts = Annotated[int, _read_power, _write_power]
-Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
-Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
-Flag = Annotated[bool, Field(strict=True)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MatrixRateSpec(_Part):
+class MatrixRateSpec(Part):
     """The rate of the matrix unit for operands of one type, where it is not that of 16 bits."""
 
     macs_per_cycle: Count  # dense multiply-accumulates
     sustained_percent: Percent | None = None  # of them, in long kernels; by default all
 
 
-class MatrixSpec(_Part):
+class MatrixSpec(Part):
     """The matrix unit of one core: `m x n x k` is the smallest block it works on; smaller operands are padded to it."""
 
     macs_per_cycle: Count  # dense 16-bit multiply-accumulates, of fp16 where bf16 has a rate of its own
@@ -126,7 +77,7 @@ class MatrixSpec(_Part):
         return own or MatrixRateSpec(macs_per_cycle=self.macs_per_cycle, sustained_percent=self.sustained_percent)
 
 
-class VectorSpec(_Part):
+class VectorSpec(Part):
     """The vector unit of one core: fp32 operations per cycle, by primitive class."""
 
     alu: Count
@@ -135,7 +86,7 @@ class VectorSpec(_Part):
     convert: Count
 
 
-class SramSpec(_Part):
+class SramSpec(Part):
     """The banked scratchpad of one core."""
 
     capacity: Bytes
@@ -145,14 +96,14 @@ class SramSpec(_Part):
     write_granule: Bytes  # what a bank writes at once; a smaller or unaligned piece is read, changed and written
 
 
-class L1Spec(_Part):
+class L1Spec(Part):
     """The tags of the cache that a core's loads pass where it shares the scratchpad's banks; see `hwmodel.l1`."""
 
     line: Bytes  # what a tag stands for
     tag_banks: Count  # each looks up one line per cycle
 
 
-class DmaSpec(_Part):
+class DmaSpec(Part):
     """The load engine and the store engine of one core; each issues in order and completes in order."""
 
     issue_cycles: Count  # per descriptor
@@ -168,7 +119,7 @@ class DmaSpec(_Part):
     write_bytes: Bytes  # of a tile that meet the scratchpad in one access: at most one row of banks
 
 
-class CoresSpec(_Part):
+class CoresSpec(Part):
     count: Annotated[int, Field(strict=True, ge=1, le=4096)]
     clock: Hertz
     matrix: MatrixSpec
@@ -178,7 +129,7 @@ class CoresSpec(_Part):
     dma: DmaSpec
 
 
-class NocSpec(_Part):
+class NocSpec(Part):
     """The path between a core and the shared memory side."""
 
     port_bytes_per_cycle: Count  # per core and direction, at the core clock
@@ -187,7 +138,7 @@ class NocSpec(_Part):
     multicast_window: Femtoseconds | None = None  # equal loads of other cores join one within it; by default none do
 
 
-class TlbSpec(_Part):
+class TlbSpec(Part):
     """What translates the addresses of a DMA engine: the pages that it used last."""
 
     entries: Count
@@ -195,7 +146,7 @@ class TlbSpec(_Part):
     miss_latency: Femtoseconds
 
 
-class SharedCacheSpec(_Part):
+class SharedCacheSpec(Part):
     """A write-back cache that all cores share."""
 
     capacity: Bytes
@@ -214,14 +165,14 @@ class SharedCacheSpec(_Part):
         return self.capacity // (self.partitions or 1)
 
 
-class AddressMapSpec(_Part):
+class AddressMapSpec(Part):
     """Physical address to stack, channel, ... row, column; see `layouts.AddressMap`."""
 
     fields: tuple[str, ...]
     hashes: tuple[str, ...] = ()
 
 
-class HbmSpec(_Part):
+class HbmSpec(Part):
     """The DRAM of main memory with its controllers: HBM stacks, or GDDR packages of 32 pins, each a stack here."""
 
     standard: str
@@ -239,7 +190,7 @@ class HbmSpec(_Part):
             raise ValueError(f"{where}: hbm.standard: {error}") from None
 
 
-class DistributedSramSpec(_Part):
+class DistributedSramSpec(Part):
     """Main memory on the chip: SRAM spread over it in slices, which all cores reach."""
 
     capacity: Bytes
@@ -251,14 +202,14 @@ class DistributedSramSpec(_Part):
     local: Flag | None = None  # whether slice i is core i's own, see `hwmodel.noc`; lines are then dealt in turn
 
 
-class LaunchSpec(_Part):
+class LaunchSpec(Part):
     """What a kernel costs before its first instruction."""
 
     latency: Femtoseconds
     graph: Femtoseconds | None = None  # between two launches of a graph of kernels, beside this; by default nothing
 
 
-class HbmEnergySpec(_Part):
+class HbmEnergySpec(Part):
     """What the stacks of `hbm` and the way to them spend."""
 
     activate: Femtojoules  # of one row, its precharge included
@@ -268,7 +219,7 @@ class HbmEnergySpec(_Part):
     refresh: Femtojoules  # of one bank, once
 
 
-class MacEnergySpec(_Part):
+class MacEnergySpec(Part):
     """One multiply-accumulate of the matrix unit, by the type of its wider operand."""
 
     bf16: Femtojoules
@@ -278,7 +229,7 @@ class MacEnergySpec(_Part):
     int8: Femtojoules
 
 
-class VectorEnergySpec(_Part):
+class VectorEnergySpec(Part):
     """One fp32 operation of the vector unit, by primitive class."""
 
     alu: Femtojoules
@@ -287,7 +238,7 @@ class VectorEnergySpec(_Part):
     convert: Femtojoules
 
 
-class ChipEnergySpec(_Part):
+class ChipEnergySpec(Part):
     """What the chip spends on the way from the memory to a result."""
 
     shared_cache: FemtojoulesPerByte  # read or written; unused on a machine without one
@@ -298,7 +249,7 @@ class ChipEnergySpec(_Part):
     vector: VectorEnergySpec
 
 
-class EnergySpec(_Part):
+class EnergySpec(Part):
     """Energy per action; see `hwmodel.energy` for what is counted. `static` is spent whatever happens.
 
     In a file, `hbm` and `chip` may be `{like: NAME}`, a set of numbers with their sources, and change some of them.
@@ -313,7 +264,7 @@ class EnergySpec(_Part):
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class RangeSpec(_Part):
+class RangeSpec(Part):
     """Between which values a number of the machine may really lie, as the number itself is written."""
 
     low: str | int | float
@@ -321,7 +272,7 @@ class RangeSpec(_Part):
     source: Words
 
 
-class MachineSpec(_Part):
+class MachineSpec(Part):
     """A machine. `name` identifies it; `hash` identifies every number in it. `ranges`: of uncertain numbers."""
 
     name: str
@@ -335,7 +286,7 @@ class MachineSpec(_Part):
     launch: LaunchSpec
     energy: EnergySpec | None = None
     sources: dict[str, Words]
-    ranges: dict[str, RangeSpec] = {}
+    ranges: dict[str, RangeSpec] = Field(default_factory=dict)
     _where: str = PrivateAttr("")
 
     @property
@@ -363,7 +314,7 @@ class MachineSpec(_Part):
         if not changes:
             return self
         tree = _resolved(self.model_dump())
-        leaves = {path: there for path, there in _settable(self) if path != "sources"}
+        leaves = {path: there for path, there in settable(self) if path != "sources"}
         for path, value in changes.items():
             if path not in leaves:
                 numbers = [name for name, there in leaves.items() if not isinstance(there, tuple)]
@@ -377,64 +328,18 @@ class MachineSpec(_Part):
             node[last] = read_scalar(value)
             tree["sources"][path] = "what-if"
             tree["ranges"].pop(path, None)
-        return _validated(tree, self.where)
+        return validated(tree, self.where)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers of the machine as a JSON-able tree (bytes, Hz, fs), with their sources."""
         return self.model_dump() | {"hash": self.hash}
 
 
-_KEYS = tuple(MachineSpec.model_fields)
+def validated(tree: dict[str, Any], where: str) -> MachineSpec:
+    """Return the description that a whole tree holds; `where` is what an error about it begins with.
 
-
-def machine_names() -> tuple[str, ...]:
-    """Return the names of the shipped machines."""
-    return tuple(sorted(path.stem for path in MACHINES.glob("*.yaml")))
-
-
-@lru_cache(maxsize=64)
-def load_machine(name: str) -> MachineSpec:
-    """Return the shipped machine `name`, or the one described in the YAML file at path `name`.
-
-    Raises ValueError with one line: the file, the path of the value, the value, and what is allowed.
+    Raises ValueError with one line for a wrong value, a number without a source, or parts that exclude each other.
     """
-    if name in machine_names():
-        path, where = MACHINES / f"{name}.yaml", f"machine {name}"
-    elif name.endswith((".yaml", ".yml")):
-        path, where = Path(name), name
-    elif "/" in name or name.startswith("."):
-        raise ValueError(f"machine {units.shown(name)}: a path of a machine file ends in .yaml")
-    else:
-        raise ValueError(unknown("machine", name, machine_names()) + ", or a path ending in .yaml")
-    tree = _read(path)
-    if misspelt := next(_unknown_keys(tree), None):
-        raise ValueError(f"{where}: {misspelt}")
-    try:
-        whole = with_sets(with_base(tree, _shipped, (name,)))
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    spec = _validated(whole, where)
-    _check_ranges(spec, dict(leaves(whole)), where)
-    return spec
-
-
-def _read(path: Path) -> dict[str, Any]:
-    tree = read_yaml(path)
-    if not isinstance(tree, dict):
-        found = "nothing" if tree is None else units.shown(tree)
-        raise ValueError(f"{path}: {found}: a machine description is a mapping with the keys {', '.join(_KEYS)}")
-    return tree
-
-
-def _shipped(name: object) -> dict[str, Any]:
-    """Return the file of a machine that another one is like."""
-    if not isinstance(name, str) or name not in machine_names():
-        text = name if isinstance(name, str) else units.shown(name)
-        raise ValueError(f"like: {unknown('machine', text, machine_names())}")
-    return _read(MACHINES / f"{name}.yaml")
-
-
-def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
     try:
         spec = MachineSpec.model_validate(tree)
     except ValidationError as error:
@@ -452,37 +357,14 @@ def _validated(tree: dict[str, Any], where: str) -> MachineSpec:
     for path, value in leaves(spec.model_dump(exclude=WORDS)):
         if value is not None and spec.sources.keys().isdisjoint(groups(path)):
             raise ValueError(f"{where}: {no_source(path)}")
-    known = {group: None for path, _ in _settable(spec) if path not in WORDS for group in groups(path)}
+    known = {group: None for path, _ in settable(spec) if path not in WORDS for group in groups(path)}
     for path in spec.sources:
         if path not in known:
-            raise ValueError(f"{where}: {_nothing_at(spec, 'sources', 'path', path, known)}")
+            raise ValueError(f"{where}: {nothing_at(spec, 'sources', 'path', path, known)}")
     return spec
 
 
-def _check_ranges(spec: MachineSpec, texts: Mapping[str, object], where: str) -> None:
-    """Raise ValueError for a range of what is no number, an end that the number cannot be, or one that it is not in.
-
-    `texts`: the numbers as the file writes them.
-    """
-    numbers = {path: value for path, value in _settable(spec) if type(value) in (int, _Resolved)}
-    bare = spec.model_copy(update={"ranges": {}})
-    for path, entry in spec.ranges.items():
-        if path not in numbers:
-            raise ValueError(f"{where}: {_nothing_at(spec, 'ranges', 'number', path, numbers)}")
-        ends = []
-        for name in ("low", "high"):
-            try:
-                end = bare.with_overrides({path: getattr(entry, name)})
-            except ValueError as error:
-                text = str(error).removeprefix(f"{where}: ")
-                raise ValueError(f"{where}: ranges.{path}.{name}: {text}") from None
-            ends.append(dict(_settable(end))[path])
-        if not ends[0] <= numbers[path] <= ends[1] or ends[0] == ends[1]:
-            given = f"{entry.low} to {entry.high}, where {path} is {texts[path]}"
-            raise ValueError(f"{where}: ranges.{path}: {given}: allowed: a range that the number itself lies in")
-
-
-def _nothing_at(spec: MachineSpec, words: str, kind: str, path: str, known: Iterable[str]) -> str:
+def nothing_at(spec: MachineSpec, words: str, kind: str, path: str, known: Iterable[str]) -> str:
     """Return what is said of a path under `words`, "sources" or "ranges", that is no `kind` of the machine's."""
     node: Any = spec
     for group in groups(path):
@@ -495,25 +377,12 @@ def _nothing_at(spec: MachineSpec, words: str, kind: str, path: str, known: Iter
     return f"{words}: {unknown(kind, path, known)}"
 
 
-def _unknown_keys(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is said of each key that descriptions do not have; whose value is wrong is said elsewhere."""
-    for path, _ in leaves({key: value for key, value in tree.items() if key not in {*WORDS, "like"}}):
-        parts = path.split(".")
-        for depth, key in enumerate(parts):
-            known = keys_at(MachineSpec, parts[:depth])
-            if key == "like" or not known:
-                break
-            if key not in known:
-                yield unknown("key", ".".join(parts[: depth + 1]), [".".join([*parts[:depth], k]) for k in known])
-                break
-
-
-def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of a part by their dotted paths: also numbers that it leaves out, not parts that it has not."""
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         if isinstance(value, BaseModel):
-            yield from _settable(value, f"{prefix}{name}.")
+            yield from settable(value, f"{prefix}{name}.")
         elif not any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in get_args(field.annotation)):
             yield f"{prefix}{name}", value
 
@@ -521,4 +390,4 @@ def _settable(part: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _resolved(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _resolved(value) for key, value in tree.items()}
-    return _Resolved(tree) if type(tree) is int else tree
+    return Resolved(tree) if type(tree) is int else tree

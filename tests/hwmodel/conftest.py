@@ -1,18 +1,21 @@
-"""Machines to test on, and small programs written by hand."""
+"""Machines to test on, machine files and what is said of wrong ones, and small programs written by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from hwmodel.assembler import PhaseAssembler, block
 from hwmodel.machine import Machine
+from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, Buffer, Phase, Program, Schedule, Tensor
-from hwmodel.spec import load_machine
+from hwmodel.spec import MachineSpec
 from layouts import named
 
 ProgramMaker = Callable[..., Program]
@@ -29,6 +32,35 @@ def make_machine() -> Callable[..., Machine]:
 def machine(request: pytest.FixtureRequest) -> Machine:
     """A machine with a shared cache, then one without."""
     return Machine(load_machine(request.param))
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[object], MachineSpec]:
+    """Return a function that writes a description to a file, as a tree or as bytes, and loads it."""
+
+    def load_tree(content: object) -> MachineSpec:
+        path = tmp_path / "machine.yaml"
+        data = content if isinstance(content, bytes) else yaml.dump(content, Dumper=yaml.CSafeDumper).encode()
+        path.write_bytes(data)
+        load_machine.cache_clear()
+        return load_machine(str(path))
+
+    return load_tree
+
+
+@pytest.fixture
+def refusal(load: Callable[[object], MachineSpec]) -> Callable[[object], str]:
+    """Return a function that gives what is said of a wrong description: one short line."""
+
+    def message_of(content: object) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the caller checks the message
+            load(content)
+        message = str(error.value)
+        assert "\n" not in message
+        assert len(message) < 2000
+        return message
+
+    return message_of
 
 
 @pytest.fixture(scope="session")

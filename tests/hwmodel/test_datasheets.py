@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.spec import MachineSpec, load_machine, machine_names
+from hwmodel.machine_file import load_machine, machine_names
+from hwmodel.spec import MachineSpec
 
 DEVICES = {  # in kernels/devices.json
     "a100-pcie-40gb": "a100_pcie_40gb",

@@ -12,10 +12,11 @@ from hwmodel.assembler import PhaseAssembler, Slot
 from hwmodel.bounds import lower_bound
 from hwmodel.energy import Actions, Instructions, instructions, least, mac_fj, spent
 from hwmodel.machine import Machine
+from hwmodel.machine_file import load_machine, machine_names
 from hwmodel.program import QUEUES, Op, Program, walk
 from hwmodel.reference import simulate
 from hwmodel.result import Result
-from hwmodel.spec import HbmEnergySpec, load_machine, machine_names
+from hwmodel.spec import HbmEnergySpec
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
 

@@ -10,7 +10,8 @@ import yaml
 from explorer import programs
 from hwmodel import energy_sets
 from hwmodel.energy_sets import PARTS, SETS, set_names
-from hwmodel.spec import MACHINES, EnergySpec, MachineSpec, load_machine
+from hwmodel.machine_file import MACHINES, load_machine
+from hwmodel.spec import EnergySpec, MachineSpec
 
 
 def npu() -> dict[str, Any]:

@@ -10,10 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel import spec as spec_file
+from hwmodel import machine_file
 from hwmodel.like import groups, leaves, merged, with_base
 from hwmodel.machine import Machine
-from hwmodel.spec import MACHINES, MachineSpec, load_machine, machine_names
+from hwmodel.machine_file import MACHINES, load_machine, machine_names
+from hwmodel.spec import MachineSpec
 from hwmodel.yaml_file import read_yaml
 
 
@@ -210,7 +211,7 @@ def test_name_and_description_are_not_inherited(word: str, tmp_path: Path) -> No
 def test_machines_that_are_like_each_other_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, other in {"a": "b", "b": "c", "c": "a", "self": "self"}.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"like": other} | OWN))
-    monkeypatch.setattr(spec_file, "MACHINES", tmp_path)
+    monkeypatch.setattr(machine_file, "MACHINES", tmp_path)
     load_machine.cache_clear()
     with pytest.raises(ValueError, match=r"^machine a: like: a is like itself: a -> b -> c -> a$"):
         load_machine("a")

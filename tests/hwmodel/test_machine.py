@@ -15,8 +15,8 @@ from hwmodel import matrix
 from hwmodel import spec as spec_module
 from hwmodel.dram.standards import PARTS, read_standard, standard
 from hwmodel.machine import Machine
+from hwmodel.machine_file import load_machine
 from hwmodel.noc import Server
-from hwmodel.spec import load_machine
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

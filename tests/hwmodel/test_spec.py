@@ -5,17 +5,14 @@ import os
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from hwmodel.energy_sets import set_names
 from hwmodel.machine import Machine
-from hwmodel.spec import MACHINES, MachineSpec, load_machine, machine_names
+from hwmodel.machine_file import MACHINES, load_machine, machine_names
 
 
 @cache
@@ -69,41 +66,6 @@ each_machine = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def load(tmp_path: Path) -> Any:
-    """Return a function that writes a description to a file and loads it."""
-
-    def load_tree(content: object) -> MachineSpec:
-        path = tmp_path / "machine.yaml"
-        data = content if isinstance(content, bytes) else yaml.dump(content, Dumper=yaml.CSafeDumper).encode()
-        path.write_bytes(data)
-        load_machine.cache_clear()
-        return load_machine(str(path))
-
-    return load_tree
-
-
-def refusal(load: Any, content: object) -> str:
-    with pytest.raises(ValueError) as error:  # noqa: PT011 - the caller checks the message
-        load(content)
-    message = str(error.value)
-    assert "\n" not in message
-    assert len(message) < 2000
-    return message
-
-
-def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
-    ampere, hopper = ("a100-pcie-40gb", "a100-pcie-80gb", "a100-sxm", "a100-sxm-40gb"), ("h100-pcie", "h100-sxm", "h20")
-    hopper += ("h200-sxm", "h800-sxm")
-    others = ("mi100", "mi300a", "mi300x", "mi355x", "npu-hbm3", "npu-sram", "npu-sram-local", "tpu-v5e", "tpu-v6e")
-    others += ("v100-pcie",)
-    gddr = ("a40", "l4", "l40", "l40s", "rtx-4090", "rtx-pro-6000-server", "t4")
-    hbm = (*ampere, "b200-sxm", "b300-sxm", "gb200", "gh200", *hopper, *others)
-    assert machine_names() == tuple(sorted((*hbm, *gddr)))
-    for name in machine_names():
-        assert load_machine(name).name == name
-
-
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -112,39 +74,39 @@ def test_the_shipped_machines_are_the_files_of_their_folder() -> None:
         ("sources.noc", " ", "sources.noc: ' '; allowed: a text that is not empty"),
     ],
 )
-def test_sources_that_say_nothing_are_refused(load: Any, path: str, value: object, message: str) -> None:
-    assert f": {message}" in refusal(load, changed("npu-hbm3", path, value))
+def test_sources_that_say_nothing_are_refused(refusal: Any, path: str, value: object, message: str) -> None:
+    assert f": {message}" in refusal(changed("npu-hbm3", path, value))
 
 
 @pytest.mark.parametrize(
     ("path", "known"),
     [("noc.latncy", "noc.latency"), ("name", "")],
 )
-def test_the_source_of_nothing_is_refused(load: Any, path: str, known: str) -> None:
+def test_the_source_of_nothing_is_refused(refusal: Any, path: str, known: str) -> None:
     tree = tree_of("npu-hbm3")
     tree["sources"][path] = "a misspelt path"
-    assert f": sources: unknown path '{path}'; known: {known}" in refusal(load, tree)
+    assert f": sources: unknown path '{path}'; known: {known}" in refusal(tree)
 
 
 @pytest.mark.parametrize(
     ("path", "part"), [("tlb.entries", "tlb"), ("cores.l1", "cores.l1"), ("cores.l1.line", "cores.l1")]
 )
-def test_the_source_of_a_part_that_is_missing_is_refused_by_the_part(load: Any, path: str, part: str) -> None:
+def test_the_source_of_a_part_that_is_missing_is_refused_by_the_part(refusal: Any, path: str, part: str) -> None:
     tree = tree_of("npu-hbm3")
     tree["sources"][path] = "a part that the machine has not"
-    assert f": {part}: missing, but sources name {path}; allowed: both, or neither" in refusal(load, tree)
+    assert f": {part}: missing, but sources name {path}; allowed: both, or neither" in refusal(tree)
 
 
-def test_a_machine_without_its_energies_is_told_of_them_where_their_sources_stay(load: Any) -> None:
-    message = refusal(load, changed("npu-hbm3", "energy", None))
+def test_a_machine_without_its_energies_is_told_of_them_where_their_sources_stay(refusal: Any) -> None:
+    message = refusal(changed("npu-hbm3", "energy", None))
     assert ": energy: missing, but sources name energy." in message
 
 
-def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any) -> None:
+def test_main_memory_is_hbm_or_sram_and_not_both_or_neither(load: Any, refusal: Any) -> None:
     npu, sram = tree_of("npu-hbm3"), tree_of("npu-sram")
-    assert "hbm: missing; a machine has hbm or distributed_sram" in refusal(load, changed("npu-hbm3", "hbm", None))
+    assert "hbm: missing; a machine has hbm or distributed_sram" in refusal(changed("npu-hbm3", "hbm", None))
     both = npu | {"distributed_sram": sram["distributed_sram"], "sources": npu["sources"] | sram["sources"]}
-    assert "distributed_sram: beside hbm" in refusal(load, both)
+    assert "distributed_sram: beside hbm" in refusal(both)
     machine = Machine(load(sram))
     assert (machine.memory, machine.burst_bytes, machine.memory_capacity_bytes) == ("sram", 32, 512 * 2**20)
     with pytest.raises(ValueError, match=r"hbm: this machine has none; its main memory is distributed_sram"):
@@ -201,7 +163,7 @@ def test_a_number_that_a_machine_leaves_out_can_be_set_and_a_part_that_it_has_no
 
 
 @each_machine
-def test_every_number_has_a_source_and_loses_the_description_without_it(name: str, load: Any) -> None:
+def test_every_number_has_a_source_and_loses_the_description_without_it(name: str, load: Any, refusal: Any) -> None:
     tree = tree_of(name)
     for source in tree["sources"]:
         covered = [path for path in numbers(tree) if path == source or path.startswith(source + ".")]
@@ -212,7 +174,7 @@ def test_every_number_has_a_source_and_loses_the_description_without_it(name: st
             assert load(without).sources.get(source) == base.sources.get(source) != tree["sources"][source]
             continue
         assert covered, f"{source} is the source of nothing"
-        message = refusal(load, without)
+        message = refusal(without)
         assert any(f"sources: {path} has no source" in message for path in covered)
 
 
@@ -244,9 +206,9 @@ def test_every_number_has_a_source_and_loses_the_description_without_it(name: st
     ],
 )
 def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
-    path: str, value: object, expected: tuple[str, ...], load: Any
+    path: str, value: object, expected: tuple[str, ...], refusal: Any
 ) -> None:
-    message = refusal(load, changed("h100-sxm", path, value))
+    message = refusal(changed("h100-sxm", path, value))
     assert "machine.yaml: " in message
     for part in expected:
         assert part in message
@@ -286,63 +248,12 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
     ],
 )
 def test_a_wrong_machine_is_one_line_of_where_and_what_and_what_is_allowed(
-    load: Any, path: str, value: object, line: str
+    refusal: Any, path: str, value: object, line: str
 ) -> None:
-    message = refusal(load, changed("npu-hbm3", path, value))
+    message = refusal(changed("npu-hbm3", path, value))
     assert message.partition(": ")[2].startswith(line)
     for word in ("Input", "valid", "instance", "Value error"):
         assert word not in message
-
-
-def test_null_and_a_file_that_is_no_mapping_are_named_as_they_stand(load: Any) -> None:
-    tree = tree_of("npu-hbm3") | {"noc": None}
-    assert ": noc: null; allowed: a mapping with the keys port_bytes_per_cycle, " in refusal(load, tree)
-    assert ": [1]: a machine description is a mapping with the keys name, description, cores, " in refusal(load, [1])
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "a machine description is a mapping"),
-        (b"- 1\n- 2\n", "a machine description is a mapping"),
-        (b"name: x\n" + b"z" * 1000 + b": 1\n", "unknown key 'zzz"),
-        (b"name: x\n? [1, 2]\n: 1\n", "machine.yaml:2:3: not YAML"),
-        (b"1: 2\n", "machine.yaml: "),
-        (b"hbm.stacks: 4\n", "unknown key 'hbm.stacks'"),
-    ],
-)
-def test_a_file_of_other_keys_gives_one_short_line(content: bytes, expected: str, load: Any) -> None:
-    assert expected in refusal(load, content)
-
-
-def test_a_misspelt_key_is_named_before_the_key_that_is_then_missing(load: Any) -> None:
-    text = (MACHINES / "npu-hbm3.yaml").read_bytes()
-    assert "unknown key 'cores.cuont'; known: cores.count" in refusal(load, text.replace(b"count: 16", b"cuont: 16"))
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b"0x" + b"f" * 100_000, "cores.count: a very long number; allowed: at most 4096"),
-        (b"y" * 100_000, "cores.count: 'yyy"),
-    ],
-)
-def test_a_value_of_any_length_is_shown_short(value: bytes, expected: str, load: Any) -> None:
-    text = (MACHINES / "npu-hbm3.yaml").read_bytes()
-    assert expected in refusal(load, text.replace(b"count: 16", b"count: " + value))
-
-
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=60))
-def test_any_bytes_are_refused_as_a_value_error(load: Any, content: bytes) -> None:
-    refusal(load, content)
-
-
-def test_a_missing_file_and_an_unknown_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.yaml: not readable: No such file"):
-        load_machine(str(tmp_path / "none.yaml"))
-    with pytest.raises(ValueError, match=r"unknown machine 'h100-smx'; known: h100-sxm, .*path ending in \.yaml"):
-        load_machine("h100-smx")
 
 
 def test_overrides_take_numbers_and_texts() -> None:
@@ -468,7 +379,7 @@ def test_the_hash_changes_with_every_number_and_with_no_word(name: str, load: An
 
 
 def test_the_hash_is_the_same_in_every_process() -> None:
-    code = "from hwmodel.spec import load_machine; print(load_machine('npu-hbm3').hash)"
+    code = "from hwmodel.machine_file import load_machine; print(load_machine('npu-hbm3').hash)"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == load_machine("npu-hbm3").hash, done.stderr

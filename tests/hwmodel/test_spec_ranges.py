@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hwmodel.spec import MACHINES, MachineSpec, load_machine
+from hwmodel.machine_file import MACHINES, load_machine
+from hwmodel.spec import MachineSpec
 
 RANGE = {"low": "5 Gb/s", "high": "6.4 Gb/s", "source": "two data sheets"}
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from hwmodel.assembler import block
 from hwmodel.machine import Machine
+from hwmodel.machine_file import load_machine
 from hwmodel.program import DTYPES, NONE, QUEUES, Buffer
 from hwmodel.program_check import check_program
-from hwmodel.spec import VectorSpec, load_machine
+from hwmodel.spec import VectorSpec
 from hwmodel.vector import OPERATIONS
 from workloads.kernels import KERNELS
 
