@@ -9,14 +9,12 @@ estimate is the answer.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from explorer.questions.fidelity import STEP_BYTES, WHOLE_BYTES
 from hwmodel.bounds import lower_bound
 from hwmodel.engine import phase_times
 from hwmodel.machine import Machine
@@ -25,16 +23,13 @@ from workloads import windows
 from workloads.calls import Call, Launch, Variant
 from workloads.kernels.tuning.roof import Roof
 from workloads.traffic import phase_bytes
+from workloads.window_lengths import LONG, SHORT, WHOLE, Lengths
 from workloads.windows import STORES
 
 SCHEDULES = 2  # of a launch that are simulated at most: the most promising
 SIMULATED = ("nothing", "windows", "whole")
 WINDOWS = "windows"
-CUT: dict[str, dict[str, Any]] = {  # how `workloads.windows.plan` cuts programs
-    WINDOWS: {},
-    "auto": {"budget_bytes": WHOLE_BYTES["auto"], "step_bytes": STEP_BYTES["auto"]},
-    "exact": {"budget_bytes": sys.maxsize},
-}
+LENGTHS = {WINDOWS: SHORT, "auto": LONG, "exact": WHOLE}  # of windows, by fidelity
 CLOSE = 1.2  # assumed: schedules whose estimate is more than so many times the least one are not simulated
 
 
@@ -82,14 +77,14 @@ class Prediction:
 
 
 def predict(call: Call, machine: Machine, schedules: int = SCHEDULES, fidelity: str = WINDOWS) -> Prediction:
-    """Return the prediction of a call; `fidelity`: "estimate", or one of CUT.
+    """Return the prediction of a call; `fidelity`: "estimate", or one of LENGTHS.
 
     Raises `NotModelled` where no schedule of a launch fits the machine.
     """
     if fidelity == "estimate":
         runs = tuple(estimated(launch, machine, call.graph) for launch in call.launches)
     else:
-        runs = tuple(fastest(launch, machine, schedules, call.graph, fidelity) for launch in call.launches)
+        runs = tuple(fastest(launch, machine, schedules, call.graph, LENGTHS[fidelity]) for launch in call.launches)
     gap = machine.spec.launch.graph or 0 if call.graph else 0
     return Prediction(runs, gap, gap + sum(run.least_fs for run in runs))
 
@@ -108,14 +103,14 @@ def estimated(launch: Launch, machine: Machine, replayed: bool = False) -> Run:
     return Run(launch.name, variant, max(time, least), least, "nothing", limited_by)
 
 
-def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = False, fidelity: str = WINDOWS) -> Run:
+def fastest(launch: Launch, machine: Machine, schedules: int, replayed: bool = False, lengths: Lengths = SHORT) -> Run:
     """Return the fastest of the most promising schedules of a launch; `replayed` as in `Call.graph`."""
     fitting = launch.fitting(machine, schedules)
     first, _ = fitting[0]
     alike: dict[float, list[Begun]] = {}
     for variant, program in fitting:
         if variant.estimate_fs <= CLOSE * first.estimate_fs:
-            begun = Begun(launch, variant, program, machine, replayed, fidelity)
+            begun = Begun(launch, variant, program, machine, replayed, lengths)
             alike.setdefault(variant.estimate_fs, []).append(begun)
     return min((_best(those).run() for those in alike.values()), key=lambda run: run.time_fs)
 
@@ -151,11 +146,11 @@ class Begun:
         program: Program,
         machine: Machine,
         replayed: bool = False,
-        fidelity: str = WINDOWS,
+        lengths: Lengths = SHORT,
     ) -> None:
         self._launch, self._variant, self._machine = launch, variant, machine
         program, self._warm = again(program, machine, replayed)
-        self._plan = windows.plan(program, machine, **CUT[fidelity])
+        self._plan = windows.plan(program, machine, lengths)
         self._parts: dict[windows.Which, Program] = {}
         self._found: dict[windows.Which, list[int]] = {}
 

@@ -10,8 +10,8 @@ needs, `Plan.time` what their times come to:
 - items of unequal length, as with a causal mask: the time of a core is affine in its items and in all their tiles; the
   busiest core counts (three windows).
 
-A phase within the budget, or whose windows would be most of it, is kept whole and is in the first window only, so that
-short programs are simply run, and so is a ragged phase whose windows cannot tell items from tiles. Windows are too
+A short phase (`Lengths`), or one whose windows would be most of it, is kept whole and is in the first window only, so
+that short programs are simply run, and so is a ragged phase whose windows cannot tell items from tiles. Windows are too
 short to fill a shared cache. A phase that stores much, and touches more bytes than the cache holds, has windows of two
 kinds: early ones find it as the phase does, late ones full of an older stream (`Program.earlier_stores`) and none of
 their tensors in it, so that main memory takes stores from the start. The part of the touched bytes that the cache has
@@ -26,7 +26,6 @@ open rows, and fall out of step later, so that memory serves all of them more sl
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -36,44 +35,20 @@ import numpy as np
 from hwmodel.machine import Machine
 from hwmodel.program import QUEUES, Op, Phase, Program, Schedule, Tensor
 from workloads.traffic import QUEUES_OF_MEMORY, phase_bytes, shortened, tiles_of, touched_bytes
+from workloads.window_lengths import SHORT, Axis, Lengths, axes
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Which: TypeAlias = tuple[bool, bool, bool]  # of a window: whether it keeps more waves, more tiles; whether it is late
 WINDOWS: tuple[Which, ...] = tuple(
     (waves, tiles, late) for late in (False, True) for tiles in (False, True) for waves in (False, True)
 )
-BUDGET_BYTES = 16 << 20  # assumed: of a phase that is run whole, a tenth to half of a second of the engine
 TILE_BYTES = 4096  # assumed: what a tile costs the engine besides its bytes, as so many more
-LEAST_TILES = 4  # assumed: of a window, in all items of a core, so that buffers are filled again and not only once
-LEAST_BYTES = 4 << 20  # assumed: of a window of short items, so that latencies and refreshes are a small part of it
-TIMES = 3  # assumed: what a longer window keeps of what a shorter one does, where no step is asked for
 WORTHWHILE = 0.5  # assumed: of a phase that its windows may come to; more saves too little to be inexact for
 STORES = 0.25  # assumed: part of a phase's bytes from which it matters that its stores reach main memory
 LATE = 0.5  # assumed: part of a phase that passes before the shared cache is full, beyond which it is run whole
 COLD = 1 / 3  # assumed: part of a phase that touches what is new, below which it matters that the rest is in the cache
 AGAIN = 1.5  # assumed: loads of a tensor, in bytes that it has, from which the most of it is loaded again
 RAGGED = 0.9  # assumed: items are of unequal length where their mean is this part of the longest
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What two windows keep of a number that is `whole` in the program; both are `whole` where nothing is left out."""
-
-    whole: int
-    short: int
-    long: int
-
-    @property
-    def is_whole(self) -> bool:
-        return self.long >= self.whole
-
-    def kept(self, second: bool) -> int:
-        return self.whole if self.is_whole else self.long if second else self.short
-
-    @property
-    def beyond(self) -> float:
-        """How often the difference of both windows lies between the shorter one and the whole."""
-        return 0.0 if self.is_whole else (self.whole - self.short) / (self.long - self.short)
 
 
 @dataclass(frozen=True)
@@ -233,17 +208,9 @@ class Plan:
         return sum(plan.time(own) for plan, own in zip(self.phases, found, strict=True))
 
 
-def plan(
-    program: Program, machine: Machine, budget_bytes: int = BUDGET_BYTES, *, step_bytes: float | None = None
-) -> Plan:
-    """Return the windows of a program for a machine.
-
-    Phases of up to `budget_bytes` are run whole. Longer windows keep `TIMES` as much as the shortest, or as much more
-    as moves `step_bytes`: ends of windows, refreshes in them and channels that they load unevenly shift each time by
-    some tenths of a microsecond, and count as often as the difference of two windows is in the whole.
-    """
-    sizes = budget_bytes, step_bytes
-    phases = tuple(_plan(program, phase, machine, *sizes) for phase in program.phases)
+def plan(program: Program, machine: Machine, lengths: Lengths = SHORT) -> Plan:
+    """Return the windows of a program for a machine."""
+    phases = tuple(_plan(program, phase, machine, lengths) for phase in program.phases)
     of_stores = any(phase.early < 1 and not phase.warm for phase in phases)
     if of_stores or not _fit_together(program, phases, machine):
         phases = tuple(replace(phase, early=1.0, warm=frozenset()) if phase.warm else phase for phase in phases)
@@ -279,7 +246,7 @@ def _found_in_cache(program: Program, phases: Sequence[Phase], warm: Set[int]) -
     return tuple(found)
 
 
-def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, step_bytes: float | None) -> PhasePlan:
+def _plan(program: Program, phase: Phase, machine: Machine, lengths: Lengths) -> PhasePlan:
     tiles, cores = tiles_of(phase), machine.spec.cores.count
     counts, sums = _loads(phase, cores)
     most, longest = int(counts.max(initial=0)), int(tiles.max(initial=0))
@@ -289,10 +256,10 @@ def _plan(program: Program, phase: Phase, machine: Machine, budget_bytes: int, s
     total, moved = float(tiles.sum()), phase_bytes(program, phase)
     loaded, stored = map(float, moved.sum(axis=1))
     early = _early(program, moved, machine)
-    if loaded + stored + TILE_BYTES * total <= budget_bytes or LATE < early < 1:
+    if loaded + stored + TILE_BYTES * total <= lengths.whole_bytes or LATE < early < 1:
         return whole
     stages, wave_bytes = max(buffer.slots for buffer in phase.buffers), (loaded + stored) / max(most, 1)
-    waves, kept = _axes(stages, most, longest, wave_bytes, step_bytes)
+    waves, kept = axes(stages, most, longest, wave_bytes, lengths.step_bytes)
     ragged = total < RAGGED * longest * len(tiles)
     found = PhasePlan(waves, kept, ragged, counts, sums, loaded, stored, early)
     if not (early < 1 or waves.is_whole or program.earlier_stores is not None):
@@ -356,39 +323,6 @@ def _place_within(owner: Array) -> Array:
 
 def _sizes(program: Program) -> list[int]:
     return [tensor.size_bytes for tensor in program.tensors]
-
-
-def _axes(stages: int, waves: int, tiles: int, wave_bytes: float, step_bytes: float | None) -> tuple[Axis, Axis]:
-    """Return what windows keep of the items of a core and of the tiles of an item: enough to fill `stages` buffers."""
-    short, of_wave = max(stages, LEAST_TILES), max(wave_bytes, 1)
-    of_tile = of_wave / max(tiles, 1)
-    items = _axis(waves, 1, _longer_waves(waves, short * of_tile, step_bytes))
-    long = _longer(short, (waves if items.is_whole else items.long - items.short) * of_tile, step_bytes)
-    if tiles > 2 * short if step_bytes is None else tiles >= short + long:  # else windows of whole items are shorter
-        return items, _axis(tiles, short, long)
-    few = max(-(-short // max(tiles, 1)), math.ceil(LEAST_BYTES / of_wave))
-    return _axis(waves, few, _longer(few, of_wave, step_bytes)), _axis(tiles, tiles, tiles)
-
-
-def _longer_waves(waves: int, short_bytes: float, step_bytes: float | None) -> int:
-    """Return the items of a core in windows of more, which share the step evenly with the tiles: so they are cheapest.
-
-    `short_bytes`: of the shortest window.
-    """
-    shared = 0.0 if step_bytes is None else math.sqrt(step_bytes / short_bytes)
-    return min(1 + max(1, round(shared)), max(2, waves - 1))
-
-
-def _longer(short: int, each_bytes: float, step_bytes: float | None) -> int:
-    """Return what a longer window keeps: `TIMES` `short`, or a step more than it; twice where this is a step."""
-    if step_bytes is None:
-        return TIMES * short
-    more = math.ceil(step_bytes / each_bytes)
-    return 2 * short if more <= short else max(TIMES * short, short + more)
-
-
-def _axis(whole: int, short: int, long: int) -> Axis:
-    return Axis(whole, short, long) if whole > long else Axis(whole, whole, whole)
 
 
 def _loads(phase: Phase, cores: int) -> tuple[Array, Array]:

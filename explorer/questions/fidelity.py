@@ -27,17 +27,17 @@ from explorer.names import unknown
 from explorer.query import Query
 from explorer.study.objective import BOUNDED, COSTS, TIME, Objective
 from explorer.workers.threads import side_by_side
+from workloads.window_lengths import LONG, MEDIUM
 
 if TYPE_CHECKING:
     from workloads.windows import Plan, Which
 
 FIDELITIES = ("auto", "exact", "windows", "bound")
 DEFAULT = "auto"  # of questions that are asked to compare
-WHOLE_BYTES = {"windows": 32 << 20, "auto": 512 << 20}  # assumed: of a phase that is run whole: a part of 1 s, and some
 SHORT = 0.01  # assumed: of a bound, by which windows may fall below it, so that it is taken for the time
 MOST_BYTES = 2 << 30  # assumed: of a program that is run whole because windows fall short: some ten seconds
+LENGTHS = {"windows": MEDIUM, "auto": LONG}
 CLOSER = {"windows": "auto", "auto": "exact"}
-STEP_BYTES = {"windows": 24 << 20, "auto": 128 << 20}  # assumed: 8 us at 3 TB/s, two refresh intervals, and 45 us
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _measure(asked: _Asked, fidelity: str) -> Measured:
     from workloads import windows
     from workloads.traffic import program_bytes
 
-    plan = windows.plan(program, machine, WHOLE_BYTES[fidelity], step_bytes=STEP_BYTES[fidelity])
+    plan = windows.plan(program, machine, LENGTHS[fidelity])
     if len(plan.windows) == 1:
         return Measured(evaluate.simulate(query).metrics, "whole")
     bounds, time_us = _bounds(program, machine), _time_us(plan, machine)

@@ -15,7 +15,8 @@ from hwmodel.program import QUEUES, Schedule
 from workloads import windows
 from workloads.kernels import KERNELS, decode_attention, elementwise, gemm, prefill_attention
 from workloads.traffic import QUEUES_OF_MEMORY, phase_bytes, queue_bytes, shortened, tiles_of
-from workloads.windows import WINDOWS, Axis, PhasePlan, plan
+from workloads.window_lengths import MEDIUM, SHORT, Axis, Lengths
+from workloads.windows import WINDOWS, PhasePlan, plan
 
 LATE = WINDOWS[4]
 MACHINE = Machine(load_machine("h100-sxm").with_overrides({"cores.count": 8}))
@@ -26,9 +27,9 @@ def compiled(kernel: str, problem: Any, knobs: Any) -> Any:
     return KERNELS[kernel].compile(problem, knobs, MACHINE, 0)
 
 
-def by_windows(program: Any, budget_bytes: int) -> tuple[float, int]:
+def by_windows(program: Any, whole_bytes: int) -> tuple[float, int]:
     """Return the time by windows, and how many there were."""
-    found = plan(program, MACHINE, budget_bytes)
+    found = plan(program, MACHINE, Lengths(whole_bytes))
     times = {w: [phase.fs for phase in simulate(found.window(w), MACHINE).phases] for w in found.windows}
     return found.time(times), len(times)
 
@@ -62,7 +63,7 @@ STORING = compiled("elementwise", elementwise.Problem(1 << 17, 2048, "fp32", "re
 
 
 def test_a_short_program_is_one_window_that_is_itself() -> None:
-    found = plan(GEMM, MACHINE, 1 << 40)
+    found = plan(GEMM, MACHINE, Lengths(1 << 40))
     assert found.windows == [WINDOWS[0]]
     assert found.window(WINDOWS[0]).hash == GEMM.hash
     assert by_windows(GEMM, 1 << 40) == (whole(GEMM), 1)
@@ -94,45 +95,19 @@ def test_windows_of_a_step_tell_the_time_where_few_cores_move_little_in_the_shor
     program = kernel.compile(problem, kernel.Knobs(), machine, 0)
     exact = sum(phase.fs for phase in simulate(program, machine).phases)
 
-    def error(step_bytes: int | None) -> float:
-        found = plan(program, machine, step_bytes=step_bytes)
+    def error(lengths: Lengths) -> float:
+        found = plan(program, machine, lengths)
         times = {w: [phase.fs for phase in simulate(found.window(w), machine).phases] for w in found.windows}
         return abs(found.time(times) / exact - 1)
 
-    assert error(24 << 20) < 0.05 < error(None)
-
-
-@settings(deadline=None)
-@given(
-    stages=st.integers(2, 8),
-    waves=st.integers(1, 64),
-    tiles=st.integers(1, 512),
-    tile_bytes=st.integers(1 << 10, 8 << 20),
-    step_bytes=st.integers(1 << 20, 64 << 20),
-)
-def test_windows_differ_by_the_step(stages: int, waves: int, tiles: int, tile_bytes: int, step_bytes: int) -> None:
-    items, kept = windows._axes(stages, waves, tiles, float(tiles * tile_bytes), float(step_bytes))
-    if items.is_whole and kept.is_whole:
-        return
-    more = [axis.whole if axis.is_whole else axis.long - axis.short for axis in (items, kept)]
-    assert more[0] * more[1] * tile_bytes >= step_bytes
-
-
-def test_items_and_tiles_share_the_step_so_that_windows_have_least_tiles() -> None:
-    items, kept = windows._axes(4, 16, 64, 64.0, 48.0)
-    assert (items, kept) == (Axis(16, 1, 4), Axis(64, 4, 20))
-
-    def tiles_of_all(more_waves: int) -> int:
-        return (2 + more_waves) * (4 + 4 + 48 // more_waves)
-
-    assert (items.short + items.long) * (kept.short + kept.long) == min(map(tiles_of_all, (1, 2, 3, 4, 6, 8)))
+    assert error(MEDIUM) < 0.05 < error(SHORT)
 
 
 def test_a_window_keeps_the_remainder_of_the_last_wave() -> None:
-    found = plan(GEMM, MACHINE, 1 << 20)  # 40 items on 8 cores, 5 each
+    found = plan(GEMM, MACHINE, Lengths(1 << 20))  # 40 items on 8 cores, 5 each
     assert found.phases[0].waves == Axis(5, 1, 2)
     assert [len(found.window(which).phases[0].tasks) for which in WINDOWS[:4]] == [8, 16, 8, 16]
-    uneven = plan(replace(GEMM, phases=(replaced(GEMM.phases[0], 35),)), MACHINE, 1 << 20)
+    uneven = plan(replace(GEMM, phases=(replaced(GEMM.phases[0], 35),)), MACHINE, Lengths(1 << 20))
     assert [len(uneven.window(which).phases[0].tasks) for which in WINDOWS[:4]] == [3, 11, 3, 11]
 
 
@@ -145,7 +120,7 @@ def replaced(phase: Any, items: int) -> Any:
 
 
 def test_masked_tiles_stay_and_tiles_in_full_view_are_left_out() -> None:
-    found = plan(CAUSAL, MACHINE, 1 << 20)
+    found = plan(CAUSAL, MACHINE, Lengths(1 << 20))
     phase = found.window(WINDOWS[0]).phases[0]
     columns = {name: phase.tasks[:, phase.columns.index(name)] for name in ("tiles", "edge", "full")}
     assert columns["tiles"].max() == found.phases[0].tiles.short
@@ -179,7 +154,7 @@ def test_what_is_affine_in_waves_and_tiles_comes_out_exactly(
 @pytest.mark.parametrize("program", [CAUSAL, SHORT_CAUSAL, WIDE_DIAGONAL], ids=["long", "short", "wide diagonal"])
 def test_of_items_of_unequal_length_the_busiest_core_counts(program: Any) -> None:
     start, per_item, per_tile = 1000.0, 70.0, 30.0
-    found = plan(program, MACHINE, 1 << 18)
+    found = plan(program, MACHINE, Lengths(1 << 18))
     (phase,) = found.phases
     assert phase.ragged
     assert len(found.windows) > 1
@@ -214,11 +189,11 @@ def test_a_phase_whose_windows_cannot_tell_items_from_tiles_is_run_whole() -> No
     order = np.arange(len(tasks), dtype=np.int64)
     start = np.array([0, 1] + [len(tasks)] * (CORES - 1))  # one core has a long item only, another all the short ones
     uneven = replace(phase, tasks=tasks, schedule=Schedule(order, start))
-    assert plan(replace(WIDE_DIAGONAL, phases=(uneven,)), MACHINE, 1 << 10).windows == [WINDOWS[0]]
+    assert plan(replace(WIDE_DIAGONAL, phases=(uneven,)), MACHINE, Lengths(1 << 10)).windows == [WINDOWS[0]]
 
 
 def test_masked_tiles_are_left_out_where_there_are_more_of_them_than_a_window_has() -> None:
-    found = plan(WIDE_DIAGONAL, MACHINE, 1 << 18)
+    found = plan(WIDE_DIAGONAL, MACHINE, Lengths(1 << 18))
     phase = found.window(WINDOWS[0]).phases[0]
     tiles, edge, full = (phase.tasks[:, phase.columns.index(name)] for name in ("tiles", "edge", "full"))
     assert tiles.max() == found.phases[0].tiles.short
@@ -247,27 +222,27 @@ def test_bytes_that_are_read_again_fill_no_cache() -> None:
     exact = [queue_bytes(program, phase, QUEUES.index(name)).sum() for name in QUEUES_OF_MEMORY]
     assert moved.sum(axis=1) == pytest.approx(exact, rel=0.02)
     assert moved.sum() > MACHINE.spec.shared_cache.distinct_bytes > sum(tensor.size_bytes for tensor in program.tensors)
-    found = plan(program, MACHINE, 1 << 20)
+    found = plan(program, MACHINE, Lengths(1 << 20))
     assert LATE in found.windows
     assert found.window(LATE).earlier_stores is None  # not of a cache full of stores
     assert found.phases[0].stored > windows.STORES * found.phases[0].moved
 
 
 def test_where_the_cache_is_full_of_older_stores_late_windows_are_not_warm() -> None:
-    assert plan(GEMM, MACHINE, 1 << 20).is_warm
-    assert not plan(replace(GEMM, earlier_stores=0.5), MACHINE, 1 << 20).is_warm
+    assert plan(GEMM, MACHINE, Lengths(1 << 20)).is_warm
+    assert not plan(replace(GEMM, earlier_stores=0.5), MACHINE, Lengths(1 << 20)).is_warm
 
 
 def test_a_phase_that_the_cache_has_room_for_has_no_late_windows() -> None:
     small = compiled("elementwise", elementwise.Problem(1024, 2048, "fp32", "relu"), elementwise.Knobs(tile_rows=2))
-    found = plan(small, MACHINE, 1 << 20)
+    found = plan(small, MACHINE, Lengths(1 << 20))
     assert len(found.windows) == 2
     assert found.window(WINDOWS[0]).earlier_stores is None
 
 
 def test_only_tensors_that_a_window_loads_lie_in_the_cache_and_none_where_a_stream_has_passed() -> None:
     tensors = tuple(replace(tensor, resident="cache") for tensor in GEMM.tensors)
-    window = plan(replace(GEMM, tensors=tensors), MACHINE, 1 << 20).window(WINDOWS[0])
+    window = plan(replace(GEMM, tensors=tensors), MACHINE, Lengths(1 << 20)).window(WINDOWS[0])
     assert [tensor.resident for tensor in window.tensors] == ["cache", "cache", "hbm"]
     stream = plan(replace(STORING, tensors=tuple(replace(t, resident="cache") for t in STORING.tensors)), MACHINE)
     assert {tensor.resident for tensor in stream.window(LATE).tensors} == {"hbm"}
@@ -275,13 +250,12 @@ def test_only_tensors_that_a_window_loads_lie_in_the_cache_and_none_where_a_stre
 
 def test_a_phase_whose_windows_would_be_most_of_it_is_run_whole() -> None:
     short = compiled("gemm", gemm.Problem(1024, 640, 512, "bf16"), gemm.Knobs(order="grouped"))
-    assert plan(short, MACHINE, 0).windows == [WINDOWS[0]]
+    assert plan(short, MACHINE, Lengths(0)).windows == [WINDOWS[0]]
 
 
 def test_phases_that_are_whole_are_in_the_first_window_only() -> None:
-    found = plan(SPLIT, MACHINE, 1 << 20)
+    found = plan(SPLIT, MACHINE, Lengths(1 << 20))
     assert [found.phases_of(which) for which in WINDOWS[:4]] == [[0, 1], [], [0], []]
-    assert windows.BUDGET_BYTES > 1 << 20
 
 
 def test_late_windows_find_in_a_large_cache_what_the_first_items_have_touched() -> None:
@@ -305,7 +279,7 @@ def test_late_windows_of_items_of_unequal_length_find_keys_and_values_in_the_cac
     problem = prefill_attention.Problem(heads, heads, 128, "bf16", (4096,))
     program = compiled("prefill-attention", problem, WIDE)
     program = replace(program, tensors=tuple(replace(tensor, resident="hbm") for tensor in program.tensors))
-    found = plan(program, MACHINE, 1 << 20)
+    found = plan(program, MACHINE, Lengths(1 << 20))
     names = [tensor.name for tensor in found.window(LATE).tensors if tensor.resident == "cache"]
     assert names == ["k", "v"]
     assert by_windows(program, 1 << 20)[0] == pytest.approx(whole(program), rel=0.04)

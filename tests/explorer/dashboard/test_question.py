@@ -9,6 +9,7 @@ from explorer.dashboard.question import ask, controls, query_of, record
 from explorer.questions import fidelity
 from explorer.study.study import Study
 from explorer.views import speed, versus
+from workloads.window_lengths import Lengths
 
 GEMM: dict[str, Any] = {
     "name": "gemm-64",
@@ -41,8 +42,7 @@ def test_an_answer_is_the_simulation_of_what_was_chosen() -> None:
 
 
 def test_of_what_is_long_windows_are_simulated_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fidelity, "WHOLE_BYTES", {"windows": 1})
-    monkeypatch.setattr(fidelity, "STEP_BYTES", {"windows": 1})
+    monkeypatch.setattr(fidelity, "LENGTHS", {"windows": Lengths(1, 1)})
     long = Study.model_validate(GEMM | {"options": {"m": 512, "n": 512, "k": 1024}})
     answer = ask(query_of(long, {"tile_k": 32}))
     assert answer.fidelity.startswith("windows with ")

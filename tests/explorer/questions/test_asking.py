@@ -13,6 +13,7 @@ from explorer import evaluate, programs
 from explorer.query import Query
 from explorer.questions.fidelity import measure
 from hwmodel.dram import standards
+from workloads.window_lengths import Lengths
 from workloads.windows import plan
 
 GEMM: dict[str, Any] = {"machine": "npu-hbm3", "kernel": "gemm", "sizes": {"m": 64, "n": 128, "k": 128}}
@@ -59,11 +60,11 @@ def test_what_is_short_is_run_whole_at_every_fidelity() -> None:
 
 def test_where_windows_fall_below_the_bound_more_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 2048)))
-    monkeypatch.setattr("explorer.questions.fidelity.WHOLE_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
-    monkeypatch.setattr("explorer.questions.fidelity.STEP_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
+    lengths = Lengths(1 << 20, 1 << 20)
+    monkeypatch.setattr("explorer.questions.fidelity.LENGTHS", {"windows": lengths, "auto": lengths})
     monkeypatch.setattr("explorer.questions.fidelity._time_us", lambda *_: 0.001)
     program, machine = programs.program_on(query)
-    assert len(plan(program, machine, 1 << 20, step_bytes=1 << 20).windows) > 1
+    assert len(plan(program, machine, lengths).windows) > 1
     found = measure(query, "windows")
     assert found.how == "whole"
     assert found.metrics == measure(query, "exact").metrics
@@ -71,8 +72,8 @@ def test_where_windows_fall_below_the_bound_more_is_simulated(monkeypatch: pytes
 
 def test_a_long_program_of_which_windows_fall_below_the_bound_takes_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query("npu-hbm3", "gemm", options=(("m", 256), ("n", 1024), ("k", 2304)))  # that no other test asks
-    for name, value in (("WHOLE_BYTES", 1 << 20), ("STEP_BYTES", 1 << 20)):
-        monkeypatch.setattr(f"explorer.questions.fidelity.{name}", {"windows": value, "auto": value})
+    lengths = Lengths(1 << 20, 1 << 20)
+    monkeypatch.setattr("explorer.questions.fidelity.LENGTHS", {"windows": lengths, "auto": lengths})
     monkeypatch.setattr("explorer.questions.fidelity.MOST_BYTES", 1 << 20)
     monkeypatch.setattr("explorer.questions.fidelity._time_us", lambda *_: 0.001)
     found = measure(query, "windows")
@@ -82,8 +83,8 @@ def test_a_long_program_of_which_windows_fall_below_the_bound_takes_its_bound(mo
 
 def test_windows_say_that_they_are_and_keep_the_bound_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query("npu-hbm3", "gemm", options=(("m", 512), ("n", 512), ("k", 4608)))  # that no other test asks
-    monkeypatch.setattr("explorer.questions.fidelity.WHOLE_BYTES", {"windows": 1 << 20, "auto": 1 << 30})
-    monkeypatch.setattr("explorer.questions.fidelity.STEP_BYTES", {"windows": 1 << 20, "auto": 1 << 20})
+    lengths = {"windows": Lengths(1 << 20, 1 << 20), "auto": Lengths(1 << 30, 1 << 20)}
+    monkeypatch.setattr("explorer.questions.fidelity.LENGTHS", lengths)
     cut, whole = measure(query, "windows"), measure(query, "auto")
     assert (cut.how, whole.how) == ("windows", "whole")
     assert 0 < cut.part < 1
