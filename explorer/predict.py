@@ -166,10 +166,11 @@ class Begun:
         longest = max(found, key=lambda which: sum(found[which]))
         bound, time_fs = lower_bound(self._parts[longest], self._machine), sum(found[longest])
         assert bound.total_fs <= time_fs, f"bound {bound} above makespan {time_fs} fs of {self._plan.program.name}"
-        least = least_fs(self._launch, self._machine, self._warm)
-        time = max(self._plan.time(found), least)
-        simulated = "whole" if len(found) == 1 else "windows"
-        return Run(self._launch.name, self._variant, time, least, simulated, bound.limited_by)
+        least, time = least_fs(self._launch, self._machine, self._warm), self._plan.time(found)
+        is_whole = len(found) == 1
+        assert least <= time or not is_whole, f"bound {least} above makespan {time} fs of {self._launch.name}"
+        simulated = "whole" if is_whole else "windows"
+        return Run(self._launch.name, self._variant, max(time, least), least, simulated, bound.limited_by)
 
     def _times(self, which: windows.Which) -> list[int]:
         """Return the times of the phases of a window, which is simulated once."""

@@ -34,7 +34,7 @@ WORDS = {
 class Group:
     """Measured calls that are alike. `sizes`: the least and the largest of each; errors are shares of time.
 
-    `short`: whether their lower bounds are at most `Validated.short_us`. `bias`: median predicted / measured, less 1.
+    `short`: whether predicted times are at most `Validated.short_us`. `bias`: median predicted / measured, less 1.
     """
 
     op: str
@@ -93,8 +93,8 @@ def validated() -> Validated:
     return Validated(found["made"], found["short_us"], tuple(groups))
 
 
-def validation(query: Query, bound_us: float, known: Validated | None = None) -> Validation:
-    """Return where a query stands; `bound_us`: its lower bound."""
+def validation(query: Query, time_us: float, known: Validated | None = None) -> Validation:
+    """Return where a query stands; `time_us`: its time, as the model has it."""
     known = known or validated()
     spec = programs.machine_of(query.machine).spec
     machine = spec.name
@@ -109,8 +109,8 @@ def validation(query: Query, bound_us: float, known: Validated | None = None) ->
     if query.kernel not in ROWS:
         return Validation(False, f"not validated: no measurement of {query.kernel} as such")
     op, types, sizes = ROWS[query.kernel](programs.problem_of(query))
-    short = bound_us <= known.short_us
-    length = f"{'up to' if short else 'above'} {known.short_us:g} us of lower bound"
+    short = time_us <= known.short_us
+    length = f"{'up to' if short else 'above'} {known.short_us:g} us"
     alike = [group for group in own if (group.op, group.short) == (op, short) and types in group.types]
     if not alike:
         return Validation(False, f"not validated: no measurement of {op} in {types} on {machine}, {length}")

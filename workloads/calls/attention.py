@@ -13,8 +13,10 @@ from typing import Any
 from hwmodel.machine import Machine
 from layouts.notation import nearest_first
 from workloads.calls.call import (
+    DTYPES,
     MAX_QUERIES,
     MAX_TOKENS,
+    SPELLINGS,
     Call,
     Launch,
     NotModelled,
@@ -30,7 +32,8 @@ from workloads.kernels.tuning.choice import Choice
 
 PAGE_SIZE = 64
 PAGES: dict[str, Any] = {"page_size": PAGE_SIZE, "page_order": "contiguous"}
-CACHES = {"": "", "bfloat16": "", "float16": "", "fp8": FP8}
+CACHES = {"bfloat16": "", "float16": "", "fp8": FP8}
+VALUES = {192: 128}  # of models whose values are not as long as their keys: DeepSeek's
 
 
 def decode_call(row: Row, machine: Machine) -> Call:
@@ -43,10 +46,12 @@ def decode_call(row: Row, machine: Machine) -> Call:
     contexts = (kv_len,) * batch
     q_len = row.optional("q_len", 1)
     _check_queries(row, batch, q_len, kv_len, heads_q)
+    dim_v = _values(row, dim)
     problem = decode_attention.Problem(
-        heads_q, heads_kv, dim, dtype, contexts, q_len=q_len, window=window, kv_dtype=kv_dtype
-    )
-    append = _append(heads_q, heads_kv, dim, dtype, kv_dtype, contexts, q_len)
+        heads_q, heads_kv, dim, dtype, contexts,
+        q_len=q_len, window=window, head_dim_v=0 if dim_v == dim else dim_v, kv_dtype=kv_dtype,
+    )  # fmt: skip
+    append = _append(heads_q, heads_kv, _width(dim, dim_v), dtype, kv_dtype, contexts, q_len)
     return Call((append, _decode(problem, machine)), graph=True)
 
 
@@ -55,8 +60,7 @@ def prefill_call(row: Row, machine: Machine) -> Call:
     batch, q_len, kv_len, heads_q, heads_kv, dim = row.need(
         "batch", "q_len", "kv_len", "heads_q", "heads_kv", "head_dim"
     )
-    dim_v = row.optional("head_dim_v", 128 if dim == 192 else dim)  # no model has 192 with values as long
-    return _prefill_call(row, machine, (batch, q_len, kv_len, heads_q, heads_kv, dim, dim_v))
+    return _prefill_call(row, machine, (batch, q_len, kv_len, heads_q, heads_kv, dim, _values(row, dim)))
 
 
 def latent_prefill_call(row: Row, machine: Machine) -> Call:
@@ -73,14 +77,26 @@ def latent_decode_call(row: Row, machine: Machine) -> Call:
     return _latent_call(row, machine, batch, row.optional("q_len", 1), kv_len, heads)
 
 
+def _values(row: Row, dim: int) -> int:
+    """Return the length of values: what the row says, or what models with keys of `dim` elements have."""
+    return row.optional("head_dim_v", VALUES.get(dim, dim))
+
+
+def _width(dim: int, dim_v: int) -> int:
+    """Return the elements of one of two equally long records that are as long as a key and a value together."""
+    return -(-(dim + dim_v) // 2)
+
+
 def _dtypes(row: Row) -> tuple[str, str]:
     """Return the types of results and of the cache. Raises NotModelled for others than 16 bits and fp8."""
-    kv = row.names.get("kv_dtype", "")
-    if kv not in CACHES:
-        raise NotModelled(f"{row.op}: kv_dtype {kv!r} has no kernel; known: {nearest_first(kv, filter(None, CACHES))}")
     dtype = "bf16" if row.dtype == "fp8" else row.float_dtype()
     if dtype == "fp32":
         raise NotModelled(f"{row.op}: dtype 'float32' has no kernel")
+    kv = row.names.get("kv_dtype", "") or row.dtype
+    kv = SPELLINGS.get(kv, kv)
+    if kv not in CACHES:
+        words = [DTYPES.get(one, one) for one in CACHES]
+        raise NotModelled(f"{row.op}: kv_dtype {kv!r} has no kernel; known: {nearest_first(kv, words)}")
     return dtype, CACHES[kv]
 
 
@@ -118,9 +134,9 @@ def _append(
 
 def _decode(p: decode_attention.Problem, machine: Machine) -> Launch:
     seen, kv_bytes = min(p.contexts[0], p.window or p.contexts[0]), 1 if p.kv_dtype == FP8 else 2
-    moved = len(p.contexts) * p.heads_kv * seen * 2 * p.head_dim * kv_bytes
-    held = sum(p.contexts) * p.heads_kv * 2 * p.head_dim * kv_bytes
-    warm = _is_warm(held, len(p.contexts) * p.q_len * p.heads_q * p.head_dim, machine)
+    moved = len(p.contexts) * p.heads_kv * seen * (p.head_dim + p.dim_v) * kv_bytes
+    held = sum(p.contexts) * p.heads_kv * (p.head_dim + p.dim_v) * kv_bytes
+    warm = _is_warm(held, len(p.contexts) * p.q_len * p.heads_q * (p.head_dim + p.dim_v) // 2, machine)
     choices = attention.decode(p, machine, warm, epilogue="exposed", **PAGES)
     return _launch("decode-attention", p, choices, attention.rate(p, machine), _decode_macs(p), moved)
 
@@ -142,7 +158,7 @@ def _launch(kernel: str, problem: Any, choices: tuple[Choice, ...], dtype: str, 
 def _decode_macs(p: decode_attention.Problem) -> int:
     """Return the multiply-accumulates of the pairs of a query and a key that it sees."""
     pairs = sum(min(p.contexts[0] - ahead, p.window or p.contexts[0]) for ahead in range(p.q_len))
-    return 2 * len(p.contexts) * p.heads_q * pairs * p.head_dim
+    return len(p.contexts) * p.heads_q * pairs * (p.head_dim + p.dim_v)
 
 
 def _prefill_call(row: Row, machine: Machine, sizes: tuple[int, ...]) -> Call:
@@ -168,8 +184,7 @@ def _prefill_call(row: Row, machine: Machine, sizes: tuple[int, ...]) -> Call:
     main = _launch("prefill-attention", problem, choices, attention.rate(problem, machine), macs, 0)
     if not causal:
         return Call((main,), graph=True)
-    width = -(-(dim + dim_v) // 2)
-    return Call((_append(heads_q, heads_kv, width, dtype, kv_dtype, contexts, q_len), main), graph=True)
+    return Call((_append(heads_q, heads_kv, _width(dim, dim_v), dtype, kv_dtype, contexts, q_len), main), graph=True)
 
 
 def _latent_call(row: Row, machine: Machine, batch: int, q_len: int, kv_len: int, heads: int) -> Call:

@@ -122,10 +122,12 @@ class Launch:
             if variant.family in families:
                 continue
             try:
-                found.append((variant, variant.compile(machine)))
+                program = variant.compile(machine)
             except ValueError as error:
                 reason = str(error)
             else:
+                assert self.launches <= len(program.phases), f"{self.name}: {len(program.phases)} phases"
+                found.append((variant, program))
                 families.add(variant.family)
             if len(found) == most:
                 break
@@ -144,6 +146,15 @@ class Call:
 
     launches: tuple[Launch, ...]
     graph: bool = False
+
+
+def beyond_cache(size_bytes: int, machine: Machine) -> int:
+    """Return what main memory surely moves of tensors that the kernel before has made or that the next one takes.
+
+    A shared cache may keep the rest.
+    """
+    cache = machine.spec.shared_cache
+    return max(0, size_bytes - (cache.distinct_bytes if cache else 0))
 
 
 def require_within(op: str, what: str, count: int, most: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hwmodel.machine import Machine
-from workloads.calls.call import DTYPES, MAX_RESULTS, Call, Launch, Row, Variant, ranked, require_within
+from workloads.calls.call import DTYPES, MAX_RESULTS, Call, Launch, Row, Variant, beyond_cache, ranked, require_within
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, quantise
 from workloads.kernels.tuning import products
 
@@ -71,7 +71,8 @@ def product(name: str, kernel: str, problem: Any, machine: Machine) -> Launch:
         layout = "n m" if problem.batch is None else "batch n m"
         variants += _variants(kernel, replace(problem, m=n, n=m), machine, {"layout_c": layout})
     form = products.form_of(problem, **given)
-    moved = count * (m * k * form.bits[0] + n * k * form.bits[1] + m * n * (32 if form.rate == "fp32" else 16)) // 8
+    results = count * m * n * (4 if form.rate == "fp32" else 2)
+    moved = count * (m * k * form.bits[0] + n * k * form.bits[1]) // 8 + beyond_cache(results, machine)
     return Launch(name, ranked(variants), form.rate, count * m * n * k, moved, on_vector=form.on_vector)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hwmodel.machine import Machine
 from layouts.notation import nearest_first
-from workloads.calls.call import Call, Launch, NotModelled, Row, Variant
+from workloads.calls.call import Call, Launch, NotModelled, Row, Variant, beyond_cache
 from workloads.kernels import activation, elementwise, norm, quantise, residual_add, softmax
 from workloads.kernels.row_parts import in_parts
 
@@ -90,7 +90,7 @@ def _quantise(kernel: str, problem: quantise.Problem, moved_bytes: int, machine:
         Variant(kernel, problem, quantise.Knobs(tile_m=max(1, TILE_BYTES // (2 * wide)), tile_k=wide, stages=stages))
         for stages in STAGES
     )
-    return Call((Launch(kernel, variants, "bf16", 0, _moved(moved_bytes, machine)),))
+    return Call((Launch(kernel, variants, "bf16", 0, beyond_cache(moved_bytes, machine)),))
 
 
 def _call(
@@ -98,13 +98,7 @@ def _call(
 ) -> Call:
     size = 4 if dtype == "fp32" else 2
     variants = tuple(_variants(kernel, problem, kind, columns * size))
-    return Call((Launch(kernel, variants, dtype, 0, _moved(numbers * size, machine)),))
-
-
-def _moved(size_bytes: int, machine: Machine) -> int:
-    """Return what of activations main memory surely moves: what a shared cache cannot have kept."""
-    cache = machine.spec.shared_cache
-    return max(0, size_bytes - (cache.distinct_bytes if cache else 0))
+    return Call((Launch(kernel, variants, dtype, 0, beyond_cache(numbers * size, machine)),))
 
 
 def _variants(kernel: str, problem: Any, kind: Any, row_bytes: int) -> Iterable[Variant]:

@@ -23,7 +23,7 @@ def test_an_answer_inside_says_how_far_off_the_measured_calls_were() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "bound_us", "message"),
+    ("query", "time_us", "message"),
     [
         (replace(QUERY, machine="npu-hbm3"), 30.0, "not validated: no measurement of npu-hbm3"),
         (QUERY.with_knob("machine.hbm.stacks", "6"), 30.0, "a machine of other numbers than h100-sxm (hbm.stacks)"),
@@ -35,8 +35,8 @@ def test_an_answer_inside_says_how_far_off_the_measured_calls_were() -> None:
         (replace(QUERY, batch=BatchSpec(8, 8192)), 30.0, "kv_len 8,192 (measured: 128 to 4,096)"),
     ],
 )
-def test_an_answer_outside_says_what_was_not_measured(query: Query, bound_us: float, message: str) -> None:
-    found = validation(query, bound_us, KNOWN)
+def test_an_answer_outside_says_what_was_not_measured(query: Query, time_us: float, message: str) -> None:
+    found = validation(query, time_us, KNOWN)
     assert not found.inside
     assert found.median_error is None
     assert message in found.text

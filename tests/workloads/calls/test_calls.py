@@ -8,7 +8,7 @@ import pytest
 
 from hwmodel.machine import Machine
 from hwmodel.machine_file import load_machine
-from workloads.calls import BUILDERS, NotModelled, Row, call_of
+from workloads.calls import BUILDERS, Call, NotModelled, Row, call_of
 from workloads.calls.call import Variant
 from workloads.calls.experts import FORMATS, _routing
 from workloads.calls.products import quantisation
@@ -157,10 +157,36 @@ def test_types_may_be_spelt_as_in_this_project_and_a_missing_one_is_said_to_be_m
         call_of(row("gemm", {}, sizes), machine)
 
 
+def test_values_are_as_long_as_the_row_or_the_models_of_such_keys_say() -> None:
+    for op, sizes in (("decode_attention", ATTENTION), ("flash_prefill", PREFILL)):
+        for given, expected in ({"head_dim": 192}, 128), ({"head_dim": 192, "head_dim_v": 192}, 192), ({}, 128):
+            append, main = call_of(row(op, BF16, sizes | given), H100).launches
+            problem = main.variants[0].problem
+            assert problem.dim_v == expected
+            assert append.variants[0].problem.head_dim == (problem.head_dim + expected) // 2
+    short, long = (
+        call_of(row("decode_attention", BF16, ATTENTION | {"head_dim": 192, "head_dim_v": dim}), H100).launches[1]
+        for dim in (128, 192)
+    )
+    assert (6 * short.moved_bytes, 6 * short.macs) == (5 * long.moved_bytes, 5 * long.macs)
+
+
+@pytest.mark.parametrize(("op", "sizes"), [("decode_attention", ATTENTION), ("flash_prefill", PREFILL)])
+def test_a_cache_whose_type_is_left_out_has_that_of_the_queries(op: str, sizes: dict[str, int]) -> None:
+    def called(dtype: str, **cache: str) -> Call:
+        return call_of(row(op, {"dtype": dtype} | cache, sizes), H100)
+
+    assert called("fp8") == called("fp8", kv_dtype="fp8") != called("bf16")
+    assert called("bf16") == called("bf16", kv_dtype="bf16") == called("bf16", kv_dtype="bfloat16")
+
+
 def test_the_least_a_launch_must_move_and_multiply_is_that_of_its_shape() -> None:
     (gemm,) = call_of(row("gemm", BF16, {"m": 512, "n": 4096, "k": 1024}), H100).launches
     assert gemm.macs == 512 * 4096 * 1024
-    assert gemm.moved_bytes == 2 * (512 * 1024 + 4096 * 1024 + 512 * 4096)
+    assert gemm.moved_bytes == 2 * (512 * 1024 + 4096 * 1024)  # results may stay in the shared cache
+    assert H100.spec.shared_cache is not None
+    (wide,) = call_of(row("gemm", BF16, {"m": 8192, "n": 8192, "k": 64}), H100).launches
+    assert wide.moved_bytes == 2 * (2 * 8192 * 64 + 8192 * 8192) - H100.spec.shared_cache.distinct_bytes
     _, decode = call_of(row("decode_attention", BF16, ATTENTION), H100).launches
     assert decode.moved_bytes == 4 * 8 * 4096 * 2 * 128 * 2
     assert decode.macs == 4 * 32 * 4096 * 2 * 128
