@@ -13,6 +13,8 @@ Not modelled: fetching an operand again because the unit cannot hold it, and spa
 
 from __future__ import annotations
 
+from typing import Any
+
 from hwmodel.program import Buffer
 from hwmodel.spec import MatrixSpec
 from hwmodel.sram_access import Cost, Scratchpad, fragments
@@ -27,13 +29,18 @@ def cycles(unit: MatrixSpec, m: int, n: int, k: int, dtype: str = "bf16") -> int
     return -(-100 * padded // (rate.macs_per_cycle * (rate.sustained_percent or 100)))
 
 
+def operand_bytes(operand: Buffer, across: Any, k: Any) -> Any:
+    """Return the bytes of an operand of `across` rows of a (or columns of b) by k, as hardware keeps it; or of many."""
+    return across * -(-k * STORED_BITS.get(operand.dtype, 8 * operand.element_bytes) // 8)
+
+
 def reads(unit: MatrixSpec, pad: Scratchpad, operand: Buffer, axis_of_k: int, across: int, k: int, block: int) -> Cost:
     """Return the cost of fetching an operand of `across` rows of a (or columns of b) by k, once.
 
     `axis_of_k` is the axis of the buffer that counts k, `block` the unit's m or n.
     """
     if operand.dtype in STORED_BITS:
-        width = -(-k * STORED_BITS[operand.dtype] // 8)
+        width = operand_bytes(operand, 1, k)
         stored = Buffer(operand.name, across, width, "uint8", 1, 0, across * width)
         cost = reads(unit, pad, stored, 1, across, width, block)
         return cost._replace(wavefronts=cost.phases)

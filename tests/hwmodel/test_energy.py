@@ -293,6 +293,22 @@ def test_a_destination_is_read_where_it_is_added_to(make_program: Any, placed: A
     assert reads(lambda p: p.begun) == operands + 2 * result
 
 
+@pytest.mark.parametrize(("dtype", "row_bytes"), [("bf16", 66), ("fp8_scaled", 33), ("fp4_scaled", 17)])
+def test_operands_are_read_as_hardware_keeps_them(
+    dtype: str, row_bytes: int, make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    """Of those that the matrix unit scales itself 8 or 4 bits an element, in whole bytes of a row."""
+
+    def write(p: PhaseAssembler) -> None:
+        a, b, c = p.add_buffers(placed(("a", 16, 33, dtype, 1), ("b", 8, 33, dtype, 1), ("c", 16, 8, "fp32", 1)))
+        p.matmul(Slot(c, p.begun), Slot(a, p.begun), Slot(b, p.begun), (16, 8, 33), transpose_b=True)
+
+    machine = make_machine("b200-sxm")
+    result = simulate(make_program(write, cores=machine.spec.cores.count), machine)
+    assert result.sram["matrix"].read_bytes == 24 * row_bytes
+    assert result.actions.instructions.sram_read_bytes == 24 * row_bytes
+
+
 def test_every_8_bit_float_is_fp8_and_a_type_without_a_number_is_refused() -> None:
     energy = load_machine("h100-sxm").energy
     assert energy is not None
