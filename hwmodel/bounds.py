@@ -26,7 +26,17 @@ from typing import Any
 import numpy as np
 
 from hwmodel.bound_costs import cache_fs, first_data_fs, issue_fs, main_memory_fs, network_fs
-from hwmodel.expansion import add_by, alike, evaluate, executions, per_distinct, regions, tile_bytes, tile_pages
+from hwmodel.expansion import (
+    add_by,
+    adding,
+    alike,
+    evaluate,
+    executions,
+    per_distinct,
+    regions,
+    tile_bytes,
+    tile_pages,
+)
 from hwmodel.footprint import Footprint
 from hwmodel.lone_core import MOST_STEPS, lone_core_fs
 from hwmodel.machine import Machine
@@ -155,7 +165,10 @@ def _work(program: Program, phase: Phase, machine: Machine, operands: Operands, 
             add_by(work.moved_bytes, task, size)
             add_by(work.bursts, task, -(-size // machine.burst_bytes))
         else:
-            sizes = np.stack([evaluate(phase, size, variables) for size in costed(instruction)], axis=1)
+            columns = [evaluate(phase, size, variables) for size in costed(instruction)]
+            if (adds := operands.adds(instruction)) is not None:
+                columns.append(adding(phase, adds, variables, if_unknown=False))
+            sizes = np.stack(columns, axis=1)
             for total, cost in ((work.busy_fs, _alone_fs), (work.sram_fs, _sram_fs)):
                 add_by(total, task, per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s))))
     return work, which

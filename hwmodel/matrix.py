@@ -3,7 +3,8 @@
 The unit works on blocks of m x n x k; smaller operands are padded to them. Operands stream from the scratchpad, each
 element once, and a matmul takes the longer of multiplying and reading. A fetch is a fragment that fills one row of
 banks: `lane_bytes` along k for each of as many rows (of a) or columns (of b) as fit, wherever the layout of the buffer
-puts them. Products gather in accumulators of the unit's own, or in the scratchpad, row by row.
+puts them. Products gather in accumulators of the unit's own, or in the scratchpad, row by row, where they
+are read only to be added to.
 
 A unit that applies block scales itself reads operands of 8 or 4 bits as hardware keeps them, without conflicts, and
 makes of them what a buffer of a type in STORED_BITS holds, whose two bytes per element are not there in hardware.
