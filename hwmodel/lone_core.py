@@ -19,7 +19,7 @@ from hwmodel.machine import Machine
 from hwmodel.operands import Operands
 from hwmodel.program import NONE, QUEUES, Instruction, Op, Phase, Program, walk
 
-MOST_STEPS = 1 << 12  # assumed: instructions that are walked, in some fifteen milliseconds
+MOST_STEPS = 1 << 12  # assumed: instructions of a phase that are walked, in some fifteen milliseconds
 
 
 @dataclass
