@@ -26,7 +26,18 @@ from typing import Any
 import numpy as np
 
 from hwmodel.bound_costs import cache_fs, first_data_fs, issue_fs, main_memory_fs, network_fs
-from hwmodel.expansion import add_by, alike, evaluate, executions, per_distinct, regions, tile_bytes, tile_pages
+from hwmodel.expansion import (
+    add_by,
+    adding,
+    alike,
+    evaluate,
+    executions,
+    grouped,
+    per_distinct,
+    regions,
+    tile_bytes,
+    tile_pages,
+)
 from hwmodel.footprint import Footprint
 from hwmodel.lone_core import MOST_STEPS, lone_core_fs
 from hwmodel.machine import Machine
@@ -155,7 +166,10 @@ def _work(program: Program, phase: Phase, machine: Machine, operands: Operands, 
             add_by(work.moved_bytes, task, size)
             add_by(work.bursts, task, -(-size // machine.burst_bytes))
         else:
-            sizes = np.stack([evaluate(phase, size, variables) for size in costed(instruction)], axis=1)
+            columns = [evaluate(phase, size, variables) for size in costed(instruction)]
+            if (adds := operands.adds(instruction)) is not None:
+                columns.append(adding(phase, adds, variables, if_unknown=False))
+            sizes = np.stack(columns, axis=1)
             for total, cost in ((work.busy_fs, _alone_fs), (work.sram_fs, _sram_fs)):
                 add_by(total, task, per_distinct(sizes, lambda *s, i=instruction, c=cost: c(operands.cost(i, s))))
     return work, which
@@ -166,11 +180,12 @@ def _phase(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the bound of every resource, and the bursts that main memory moves at least; adds to `touched`."""
     operands = Operands(machine, phase)
-    units, moved, bursts = {}, {}, {}
+    units, moved, bursts, kinds = {}, {}, {}, []
     sram, steps = np.zeros((2, len(phase.tasks)), np.int64)
     for number, name in enumerate(QUEUES):
         work, which = _work(program, phase, machine, operands, number)
         units[name] = work.busy_fs[which]
+        kinds.append(which)
         sram += work.sram_fs[which]
         steps += work.steps[which]
         if name in ("load", "store"):
@@ -202,27 +217,45 @@ def _phase(
     memory = "hbm" if machine.memory == "hbm" else "distributed sram"
     shared[memory] = max(main_memory_fs(machine, bursts["load"], bursts["store"], rows_closed), placed)
     busy = np.sum(list(units.values()), axis=0)
-    shared[DEPENDENCIES] = _dependencies_fs(program, phase, machine, operands, busy, steps)
-    return resources | {name: fs for name, fs in shared.items() if fs}, bursts
+    kind = grouped(np.stack(kinds, axis=1))[1]
+    resources |= {name: fs for name, fs in shared.items() if fs}
+    counted = busy, steps, kind
+    alone_fs = _dependencies_fs(program, phase, machine, operands, counted, enough_fs=max(resources.values()))
+    return resources | ({DEPENDENCIES: alone_fs} if alone_fs else {}), bursts
 
 
 def _dependencies_fs(
-    program: Program, phase: Phase, machine: Machine, operands: Operands, busy: Array, steps: Array
+    program: Program,
+    phase: Phase,
+    machine: Machine,
+    operands: Operands,
+    counted: tuple[Array, Array, Array],
+    enough_fs: int,
 ) -> int:
-    """Return what a core with much work takes alone; nought where it has too many steps to walk them.
+    """Return what the slowest of the cores with most work takes alone; nought where it has too many steps to walk them.
 
-    `busy` and `steps`: the time that every task's instructions take, and how many they are. Of a dynamic schedule
-    nobody knows which tasks come before which.
+    `counted`: the time that every task's instructions take, how many they are, and its kind: of cores with tasks of the
+    same kinds one is walked. Where the core with most work takes no longer than `enough_fs`, which the phase takes
+    anyway, others are not looked at. Of a dynamic schedule nobody knows which tasks come before which.
     """
+    busy, steps, kind = counted
     if len(phase.tasks) == 0 or phase.schedule.dynamic:
         return 0
     order, start = phase.schedule.order, phase.schedule.start
     core = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    busiest = int(np.bincount(core, weights=busy[order]).argmax())
-    tasks = order[start[busiest] : start[busiest + 1]].tolist()
-    if int(steps[tasks].sum()) > MOST_STEPS:
-        return 0
-    return lone_core_fs(program, phase, machine, operands, tasks)
+    longest, left, walked = 0, MOST_STEPS, set[bytes]()
+    for one in np.argsort(-np.bincount(core, weights=busy[order]), kind="stable").tolist():
+        tasks = order[start[one] : start[one + 1]]
+        if (alike_ones := kind[tasks].tobytes()) in walked:
+            continue
+        walked.add(alike_ones)
+        left -= int(steps[tasks].sum())
+        if left < 0:
+            break
+        longest = max(longest, lone_core_fs(program, phase, machine, operands, tasks.tolist()))
+        if longest <= enough_fs:
+            break
+    return longest
 
 
 def _reuses_stores(machine: Machine) -> bool:

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from hwmodel.bounds import Bound
-from hwmodel.expansion import alike, counted, depends_on_running, evaluate, executions, tile_bytes
+from hwmodel.expansion import adding, alike, counted, evaluate, executions, tile_bytes
 from hwmodel.machine import Machine
+from hwmodel.matrix import operand_bytes
 from hwmodel.program import QUEUES, Buffer, Instruction, Op, Phase, Program
 from hwmodel.spec import EnergySpec, MacEnergySpec
 from hwmodel.vector import OPERATIONS, Work, costed
@@ -189,21 +190,11 @@ def _matmul(done: Instructions, phase: Phase, instruction: Instruction, variable
     m, n, k = _sizes(phase, instruction, variables).T
     wider = max((a, b), key=lambda buffer: buffer.element_bytes).dtype
     done.macs[wider] = done.macs.get(wider, 0) + int((m * n * k) @ times)
-    done.sram_read_bytes += int((m * k) @ times) * a.element_bytes + int((n * k) @ times) * b.element_bytes
-    added = times * _accumulates(phase, instruction, variables)
-    done.sram_read_bytes += int((m * n) @ added) * result.element_bytes
+    done.sram_read_bytes += int(operand_bytes(a, m, k) @ times) + int(operand_bytes(b, n, k) @ times)
+    if instruction.accumulate is not None:
+        added = times * adding(phase, instruction.accumulate, variables, if_unknown=True)
+        done.sram_read_bytes += int((m * n) @ added) * result.element_bytes
     done.sram_write_bytes += int((m * n) @ times) * result.element_bytes
-
-
-def _accumulates(phase: Phase, instruction: Instruction, variables: Array) -> Array:
-    """Return whether each execution adds to its destination; where only an executor knows, it is taken to."""
-    expression = instruction.accumulate
-    if expression is None:
-        return np.zeros(len(variables), np.bool_)
-    if depends_on_running(phase, expression):
-        return np.ones(len(variables), np.bool_)
-    adds: Array = evaluate(phase, expression, variables) != 0
-    return adds
 
 
 def _vector(done: Instructions, phase: Phase, instruction: Instruction, variables: Array, each: Array) -> None:

@@ -167,6 +167,14 @@ def depends_on_running(phase: Phase, expression: Expression) -> bool:
     return not running.isdisjoint(variable for variable, _ in expression.terms)
 
 
+def adding(phase: Phase, expression: Expression, variables: Array, *, if_unknown: bool) -> Array:
+    """Return whether each execution of a matmul adds to its destination; `if_unknown`: where only an executor knows."""
+    if depends_on_running(phase, expression):
+        return np.full(len(variables), if_unknown)
+    adds: Array = evaluate(phase, expression, variables) != 0
+    return adds
+
+
 def add_by(total: Array, task: Array, values: Array) -> None:
     """Add `values` to the `total` of their tasks; `task` is sorted."""
     if len(task):

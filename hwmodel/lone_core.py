@@ -18,9 +18,8 @@ from hwmodel.bound_costs import answer_fs, first_request_fs, issue_fs
 from hwmodel.machine import Machine
 from hwmodel.operands import Operands
 from hwmodel.program import NONE, QUEUES, Instruction, Op, Phase, Program, walk
-from hwmodel.vector import costed
 
-MOST_STEPS = 1 << 12  # assumed: instructions that are walked, in some fifteen milliseconds
+MOST_STEPS = 1 << 12  # assumed: instructions of a phase that are walked, in some fifteen milliseconds
 
 
 @dataclass
@@ -108,8 +107,7 @@ class _Costs:
         if instruction.op in (Op.LOAD, Op.STORE):
             self._move(queue, instruction, variables, start_fs)
             return
-        sizes = tuple([size(variables) for size in costed(instruction)])
-        queue.free_fs = queue.done_fs = start_fs + self._operands.cost(instruction, sizes).alone_fs
+        queue.free_fs = queue.done_fs = start_fs + self._operands.executed(instruction, variables).alone_fs
 
     def _move(self, queue: _Queue, instruction: Instruction, variables: list[int], start_fs: int) -> None:
         size_bytes, pages = self._tiles[instruction.tile](variables)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from hwmodel import matrix
 from hwmodel.machine import Machine
-from hwmodel.program import Instruction, Op, Phase
+from hwmodel.program import Expression, Instruction, Op, Phase
 from hwmodel.sram_access import Cost, row_lines
-from hwmodel.vector import OPERATIONS
+from hwmodel.vector import OPERATIONS, costed
 
 
 class UnitCost(NamedTuple):
@@ -43,8 +43,22 @@ class Operands:
         self._line_bytes = machine.sram_line_bytes
         self._core_fs = cache(machine.core_fs)
 
+    def adds(self, instruction: Instruction) -> Expression | None:
+        """Return what is not zero where an execution reads its destination to add to it; None where none ever does.
+
+        Sums in accumulators of the matrix unit's own are not read from the scratchpad.
+        """
+        return None if instruction.operands[0][0] in self._apart else instruction.accumulate
+
+    def executed(self, instruction: Instruction, variables: list[int]) -> UnitCost:
+        """Return the cost of an instruction of the phase that is executed with these variables."""
+        sizes = [size(variables) for size in costed(instruction)]
+        if (adds := self.adds(instruction)) is not None:
+            sizes.append(int(adds(variables) != 0))
+        return self.cost(instruction, tuple(sizes))
+
     def cost(self, instruction: Instruction, sizes: tuple[int, ...]) -> UnitCost:
-        """Return the cost of an instruction of the phase with these sizes.
+        """Return the cost of an instruction of the phase with these sizes; a last 1 says of a matmul that it `adds`.
 
         Raises ValueError naming the phase and the buffer if it uses more of a block than there is.
         """
@@ -60,13 +74,13 @@ class Operands:
 
     def _matmul(self, instruction: Instruction, sizes: tuple[int, ...]) -> UnitCost:
         unit, pad = self._machine.spec.cores.matrix, self._machine.scratchpad
-        m, n, k = sizes
+        m, n, k, *adds = sizes
         to, a, b = (number for number, _ in instruction.operands)
         left, right = self._phase.buffers[a], self._phase.buffers[b]
         read = matrix.reads(unit, pad, left, 1, m, k, unit.m)
         read = read.plus(matrix.reads(unit, pad, right, int(instruction.transpose_b), n, k, unit.n))
         written = self._lines(to, m, n, True)
-        if instruction.accumulate is not None:
+        if any(adds):
             read = read.plus(self._lines(to, m, n, False))
         wider = max(left, right, key=lambda buffer: buffer.element_bytes)
         return self._together(matrix.cycles(unit, m, n, k, wider.dtype), read, written)

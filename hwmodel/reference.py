@@ -35,7 +35,6 @@ from hwmodel.program import QUEUES, Instruction, Phase, Program, task_lists, wal
 from hwmodel.result import BIN_FS, Ledger, PhaseTime, Result, SramUse, Traffic, make_result
 from hwmodel.runs import RUN_WORDS
 from hwmodel.sram_access import NOTHING
-from hwmodel.vector import costed
 
 STANDARD = Components()
 
@@ -141,7 +140,7 @@ class Core:
         """
         env, sram, operands = self.env, self.sram, self._parts.operands
         for instruction, variables in walk(self._phase, number, tasks):
-            cost = operands.cost(instruction, tuple([size(variables) for size in costed(instruction)]))
+            cost = operands.executed(instruction, variables)
             if self.observer:
                 self.observer.turn(self.number, number, instruction, variables, None)
             for event, cause in self._waits(instruction, variables):

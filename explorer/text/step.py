@@ -96,7 +96,7 @@ def _tensor_bytes(program: Program) -> int:
 
 
 def _line_facts(result: CallResult, steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """Return the lines of a simulated step as JSON-able values, with the knobs that its steps were given."""
+    """Return the lines of a simulated step as JSON-able values of one run each, and the knobs that steps were given."""
     from hwmodel.units import FS_PER_US
 
     chosen = {step.name: _knobs(step.knobs) for step in steps}
@@ -108,7 +108,7 @@ def _line_facts(result: CallResult, steps: Sequence[Step]) -> list[dict[str, Any
             "time_us": line.result.time_us,
             "bound_us": line.result.bound.total_fs / FS_PER_US,
             "limited_by": line.result.bound.limited_by,
-            "memory_bytes": line.count * line.moved_bytes,
+            "memory_bytes": line.moved_bytes,
             "knobs": chosen.get(line.name, {}),  # a conversion has none of its own
         }
         for line in result.lines

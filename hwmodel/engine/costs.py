@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hwmodel.compiled import compiled, inlined
 from hwmodel.engine.state import (
+    ADDS,
     EXTENT,
     INSTRUCTION,
     KEY,
@@ -65,6 +66,7 @@ def operation_cost(m: Row, number: int) -> int:
     key[0] = queue[INSTRUCTION]
     for i in range(MAX_SIZES):
         key[1 + i] = value_of(m, row[SIZE + i], variables) if row[SIZE + i] != NONE else 0
+    key[1 + MAX_SIZES] = 1 if row[ADDS] != NONE and value_of(m, row[ADDS], variables) != 0 else 0
     keys = table(m, OPERATION_KEYS)
     place = _place(keys, m[OPERATION_MASK], key, OPERATION_KEY_FIELDS)
     return int(row_at(keys, place * KEY_FIELDS)[KEY_FIELDS - 1] - 1)

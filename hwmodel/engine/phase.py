@@ -19,7 +19,6 @@ from hwmodel.result import Ledger, SramUse, Traffic
 from hwmodel.runs import RUN_WORDS, Array, tie
 from hwmodel.sram_access import NOTHING
 from hwmodel.units import transfer_fs
-from hwmodel.vector import costed
 
 # assumed: more than any machine has; tables have room for all of them
 MOST_OUTSTANDING, MOST_PAGES, MOST_BURSTS = 1024, 4096, 1 << 26
@@ -146,7 +145,8 @@ class PhaseRun:
         m[k.COUNTER_COUNT], m[k.ORDER_COUNT] = len(phase.counters), len(phase.schedule.order)
         m[k.IS_DYNAMIC] = phase.schedule.dynamic
         m[k.RING_ROOM] = machine.spec.cores.dma.max_outstanding + 16
-        rows, self._first = instruction_table(phase)
+        self._operands = Operands(machine, phase)
+        rows, self._first = instruction_table(phase, self._operands)
         before = self._tables["queues"][0, 0, k.MARK_FS] if "queues" in self._tables else 0
         engines = k.ENGINES_PER_CORE * cores
         self._set(
@@ -161,7 +161,7 @@ class PhaseRun:
         )
         self._phase = phase
         self._regions = Regions(self._program, phase, machine.burst_bytes, machine.spec.cores.dma.min_transfer)
-        self._tiles, self._operands = Tiles(self._program, phase, machine), Operands(machine, phase)
+        self._tiles = Tiles(self._program, phase, machine)
         self._operation_costs = _Costs(k.COST_FIELDS, k.OPERATION_KEY_FIELDS)
         self._tile_costs = _Costs(k.TILE_COST_FIELDS, k.TILE_KEY_FIELDS)
         self._set_costs()
@@ -203,7 +203,7 @@ class PhaseRun:
         instruction, variables = self._instruction(number)
         key, kind = self.scalars[k.KEY :], number % k.QUEUES_PER_CORE
         if status == k.OPERATION_COST:
-            found = self._operands.cost(instruction, tuple([size(variables) for size in costed(instruction)]))
+            found = self._operands.executed(instruction, variables)
             self._operation_costs.add(key, kind, found, [found.useful_fs, found.sram_fs, found.alone_fs, 0])
         else:
             region = self._regions.region(instruction.tile, variables)

@@ -50,7 +50,7 @@ MEASURE = 8  # handled by `run` itself: the bursts of a tile
 OP, WAIT_COUNTER, WAIT_VALUE = 0, 1, 1 + MAX_WAITS
 SIGNAL = WAIT_VALUE + MAX_WAITS
 SIZE = SIGNAL + MAX_SIGNALS
-TILE, LOOP, PARTNER, INSTRUCTION_FIELDS = range(SIZE + MAX_SIZES, SIZE + MAX_SIZES + 4)
+TILE, LOOP, PARTNER, ADDS, INSTRUCTION_FIELDS = range(SIZE + MAX_SIZES, SIZE + MAX_SIZES + 5)
 LOOP_OP, END_OP = 0, 1
 # An expression: maximum, modulo, coefficients
 MAXIMUM, MODULO, COEFFICIENTS = range(3)
@@ -90,7 +90,7 @@ C_USEFUL_FS, C_SRAM_FS, C_ALONE_FS, C_TIMES = range(4)  # of an operation
 COST_FIELDS = 4
 T_FIRST_FS, T_SRAM_FS, T_DESCRIPTORS, T_INDICES, T_TIMES = range(5)  # of a tile
 TILE_COST_FIELDS = 5
-OPERATION_KEY_FIELDS, TILE_KEY_FIELDS = 1 + MAX_SIZES, 2 + 2 * MAX_AXES
+OPERATION_KEY_FIELDS, TILE_KEY_FIELDS = 2 + MAX_SIZES, 2 + 2 * MAX_AXES
 CAUSES = (
     "useful", "launch", "no work", "memory", "buffer", "dependency", "SRAM bank conflict", "SRAM contention",
 )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from hwmodel.dma import Leaves
 from hwmodel.engine import state as k
 from hwmodel.limits import MAX_AXES, MAX_SIGNALS, MAX_WAITS
+from hwmodel.operands import Operands
 from hwmodel.program import NONE, Op, Phase, Program, task_lists, variable_count
 from hwmodel.runs import Array
 from hwmodel.vector import costed
@@ -43,7 +44,7 @@ class Tensors:
         return Tensors(bases, extents, strides, orders, np.concatenate(values).astype(np.int32), tuple(first))
 
 
-def instruction_table(phase: Phase) -> tuple[Array, list[int]]:
+def instruction_table(phase: Phase, operands: Operands) -> tuple[Array, list[int]]:
     """Return the instructions of all queues, and where each queue's begin; the last entry is how many there are."""
     first = np.cumsum([0, *map(len, phase.queues)]).tolist()
     rows = np.full((first[-1], k.INSTRUCTION_FIELDS), NONE, np.int64)
@@ -58,6 +59,8 @@ def instruction_table(phase: Phase) -> tuple[Array, list[int]]:
             row[k.SIZE : k.SIZE + len(sizes)] = sizes
             row[k.TILE if op in (Op.LOAD, Op.STORE) else k.LOOP] = instruction["tile"]
             row[k.PARTNER] = instruction["function"]
+            if op == Op.MATMUL and operands.adds(known) is not None:
+                row[k.ADDS] = instruction["accumulate"]
     return rows, first
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_kernels import small_program
 
+from hwmodel import engine
 from hwmodel.assembler import PhaseAssembler, Slot
 from hwmodel.bounds import lower_bound
 from hwmodel.energy import Actions, Instructions, instructions, least, mac_fj, spent
@@ -17,8 +19,8 @@ from hwmodel.program import QUEUES, Op, Program, walk
 from hwmodel.reference import simulate
 from hwmodel.result import Result
 from hwmodel.spec import HbmEnergySpec
+from workloads.kernels import KERNELS, gemm
 from workloads.kernels import decode_attention as attention
-from workloads.kernels import gemm
 
 MachineMaker = Callable[..., Machine]
 CLASSES = ("alu", "exp", "reduce", "convert")
@@ -291,6 +293,42 @@ def test_a_destination_is_read_where_it_is_added_to(make_program: Any, placed: A
     assert reads(lambda p: 1) == operands + 2 * result
     assert reads(lambda p: p.column("c0")) == operands + result
     assert reads(lambda p: p.begun) == operands + 2 * result
+
+
+@pytest.mark.parametrize(("dtype", "row_bytes"), [("bf16", 66), ("fp8_scaled", 33), ("fp4_scaled", 17)])
+def test_operands_are_read_as_hardware_keeps_them(
+    dtype: str, row_bytes: int, make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    """Of those that the matrix unit scales itself 8 or 4 bits an element, in whole bytes of a row."""
+
+    def write(p: PhaseAssembler) -> None:
+        a, b, c = p.add_buffers(placed(("a", 16, 33, dtype, 1), ("b", 8, 33, dtype, 1), ("c", 16, 8, "fp32", 1)))
+        p.matmul(Slot(c, p.begun), Slot(a, p.begun), Slot(b, p.begun), (16, 8, 33), transpose_b=True)
+
+    machine = make_machine("b200-sxm")
+    result = simulate(make_program(write, cores=machine.spec.cores.count), machine)
+    assert result.sram["matrix"].read_bytes == 24 * row_bytes
+    assert result.actions.instructions.sram_read_bytes == 24 * row_bytes
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [(kernel, "b200-sxm") for kernel in KERNELS if "gemm" in kernel]
+    + [
+        ("moe", "mi355x"),
+        ("mla-decode", "npu-hbm3"),
+        ("prefill-attention", "h100-sxm"),
+        ("linear-prefill", "npu-sram"),
+    ],
+)
+def test_with_all_sums_in_the_scratchpad_the_energy_counts_the_bytes_that_the_run_found_read_and_written(
+    kernel: str, name: str, make_machine: MachineMaker
+) -> None:
+    machine = make_machine(name, {"cores.matrix.accumulators": "scratchpad", "cores.matrix.accumulator_capacity": None})
+    result = engine.simulate(small_program(kernel, machine), machine)
+    done, used = result.actions.instructions, result.sram.values()
+    assert done.sram_read_bytes == sum(unit.read_bytes for unit in used)
+    assert done.sram_write_bytes == sum(unit.written_bytes for unit in used)
 
 
 def test_every_8_bit_float_is_fp8_and_a_type_without_a_number_is_refused() -> None:

@@ -73,6 +73,28 @@ def test_with_one_buffer_every_tile_waits_for_the_one_before(
         assert 0.8 * time < bound.total_fs <= time
 
 
+def test_the_bound_is_that_of_the_slowest_core_which_need_not_be_the_busiest(
+    make_program: Any, placed: Any, make_machine: MachineMaker
+) -> None:
+    """One core computes longer, the second waits more often for what it loads, the third is like the first."""
+
+    def write(p: PhaseAssembler) -> None:
+        (tile,) = p.add_buffers(placed(("tile", 1, 65536, "bf16", 1)))
+        loaded, free = p.counter("loaded", "memory"), p.counter("free", "buffer")
+        slot = Slot(tile, p.begun)
+        p.load(slot, Region(0, {"x": (0, 16)}), wait=[(free, p.begun)], signal=[loaded])
+        p.vector("convert", [slot, slot], (1, p.column("c0")), wait=[(loaded, p.begun + 1)], signal=[free])
+
+    machine = make_machine("npu-hbm3", {"noc.latency": "1 us"})
+    shares = [[0, 1], [2, 3, 4, 5], [6, 7]]
+    program = make_program(write, tasks=[[65536]] * 2 + [[4096]] * 4 + [[65536]] * 2, shares=shares)
+    busiest, slowest, alike = (alone_fs(program, machine, tasks) for tasks in shares)
+    assert busiest == alike < slowest
+    bound, run = lower_bound(program, machine), simulate(program, machine)
+    assert bound.by_resource[DEPENDENCIES] == slowest
+    assert bound.total_fs <= run.makespan_fs
+
+
 def test_queues_that_wait_for_what_never_comes_say_nothing(
     make_program: Any, placed: Any, make_machine: MachineMaker
 ) -> None:

@@ -23,7 +23,9 @@ MachineMaker = Callable[..., Machine]
 SWIZZLED = Layout((128, 64), (64, 1)).then(swizzle(3, 3, 3))
 
 
-def product(machine: Machine, make_program: Any, layout: Layout | None, transpose_b: bool = True) -> Result:
+def product(
+    machine: Machine, make_program: Any, layout: Layout | None, transpose_b: bool = True, accumulate: int = 0
+) -> Result:
     """Run one matmul of 128 x 128 x 64 (or 128 x 64 x 128 with b as [k, n]) whose operands have a layout."""
 
     def write(p: PhaseAssembler) -> None:
@@ -32,7 +34,7 @@ def product(machine: Machine, make_program: Any, layout: Layout | None, transpos
         numbers = p.add_buffers(allocate((*operands, wide, block("c", 128, 128, "fp32")), machine))
         a, b, w, c = (Slot(number, p.begun) for number in numbers)
         if transpose_b:
-            p.matmul(c, a, b, (128, 128, 64), transpose_b=True)
+            p.matmul(c, a, b, (128, 128, 64), transpose_b=True, accumulate=accumulate)
         else:
             p.matmul(c, w, b, (128, 64, 128))
 
@@ -63,13 +65,38 @@ def test_two_ports_halve_the_time_of_conflicts(make_program: Any, make_machine: 
     assert times == [one.core_fs(2048), one.core_fs(1024)]
 
 
-def test_accumulators_in_the_scratchpad_cost_their_lines(make_program: Any, make_machine: MachineMaker) -> None:
+@pytest.mark.parametrize("accumulate", [0, 1, 2])
+def test_accumulators_in_the_scratchpad_cost_their_lines_and_are_read_where_they_are_added_to(
+    accumulate: int, make_program: Any, make_machine: MachineMaker
+) -> None:
     machine = make_machine("h100-sxm", {"cores.matrix.accumulators": "scratchpad"})
-    result = product(machine, make_program, SWIZZLED)
-    operands, accumulator = 2 * 128 * 64 * 2, 128 * 128 * 4  # read once, read and written
-    assert result.sram["matrix"].read_bytes == operands + accumulator
+    result = product(machine, make_program, SWIZZLED, accumulate=accumulate)
+    operands, accumulator, times = 2 * 128 * 64 * 2, 128 * 128 * 4, 2 if accumulate else 1  # written, or read as well
+    assert result.sram["matrix"].read_bytes == operands + (times - 1) * accumulator
     assert result.sram["matrix"].written_bytes == accumulator
-    assert result.makespan_fs == machine.spec.launch.latency + machine.core_fs(2 * 128 + 2 * 128 * 128 * 4 // 128)
+    assert result.makespan_fs == machine.spec.launch.latency + machine.core_fs((operands + times * accumulator) // 128)
+    assert result.bound.total_fs == result.makespan_fs
+
+
+def test_the_bound_reads_no_accumulator_where_only_an_executor_knows(
+    make_program: Any, make_machine: MachineMaker
+) -> None:
+    """The first of a core's tasks overwrites it, the others add; the bound of dependencies knows a core's tasks."""
+    machine = make_machine("h100-sxm", {"cores.matrix.accumulators": "scratchpad"})
+
+    def run(dynamic: bool, tasks: int) -> Result:
+        def write(p: PhaseAssembler) -> None:
+            a, c = (Slot(n, p.begun) for n in p.add_buffers(allocate(blocks, machine)))
+            p.matmul(c, a, a, (128, 128, 64), transpose_b=True, accumulate=p.begun)
+
+        blocks = block("a", 128, 64, "bf16", 1, SWIZZLED), block("c", 128, 128, "fp32")
+        return simulate(make_program(write, tasks=[[0]] * tasks, cores=132, dynamic=dynamic), machine)
+
+    operands, accumulator = 2 * 128 * 64 * 2, 128 * 128 * 4
+    assert run(False, 3).sram["matrix"].read_bytes == 3 * operands + 2 * accumulator
+    assert run(False, 3).bound.total_fs == run(False, 3).makespan_fs
+    assert run(True, 132).sram["matrix"].read_bytes == 132 * operands
+    assert run(True, 132).bound.total_fs == run(True, 132).makespan_fs
 
 
 def test_two_units_that_only_use_the_scratchpad_take_the_sum_of_their_times(

@@ -67,6 +67,14 @@ def test_without_shortcuts_every_layer_is_simulated_to_the_same_answer(rowhit: R
     assert every == found
 
 
+def test_every_line_is_of_one_run_and_the_total_of_all(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL | {"num_hidden_layers": 3}))
+    found = json.loads(rowhit(*STEP, "--context", "64", "--json", cwd=tmp_path).stdout)
+    assert {line["count"] for line in found["steps"]} == {1, 3}
+    assert found["memory_bytes"] == sum(line["count"] * line["memory_bytes"] for line in found["steps"])
+    assert found["time_us"] == pytest.approx(sum(line["count"] * line["time_us"] for line in found["steps"]))
+
+
 def test_a_layout_that_is_changed_by_its_knob_shows_as_a_conversion(rowhit: Rowhit, tmp_path: Path) -> None:
     (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
     before, after = (

@@ -5,6 +5,8 @@ A handful by default; all with the marker `slow`: every kernel fits every machin
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from random_programs import differences
 from small_kernels import small_program
@@ -24,8 +26,8 @@ HANDFUL = [
 ]
 
 
-def check(kernel: str, name: str) -> None:
-    machine = Machine(load_machine(name))
+def check(kernel: str, name: str, changes: dict[str, Any] | None = None) -> None:
+    machine = Machine(load_machine(name).with_overrides(changes or {}))
     program = small_program(kernel, machine)
     assert differences(engine.simulate(program, machine), reference.simulate(program, machine)) == []
 
@@ -33,6 +35,15 @@ def check(kernel: str, name: str) -> None:
 @pytest.mark.parametrize(("kernel", "machine"), HANDFUL)
 def test_a_kernel_takes_the_time_of_the_reference(kernel: str, machine: str) -> None:
     check(kernel, machine)
+
+
+@pytest.mark.parametrize(("kernel", "machine"), [("gemm", "npu-hbm3"), ("linear-prefill", "h100-sxm")])
+def test_a_kernel_takes_the_time_of_the_reference_where_its_sums_lie_in_the_scratchpad(
+    kernel: str, machine: str
+) -> None:
+    """Of its matmuls some add to their destination and read it, others only write it."""
+    changes = {"cores.matrix.accumulators": "scratchpad", "cores.matrix.accumulator_capacity": None}
+    check(kernel, machine, changes)
 
 
 @pytest.mark.slow
