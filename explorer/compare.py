@@ -17,7 +17,7 @@ from typing import Any
 
 from explorer.query import Scalar
 from explorer.storage.row import all_numbers, nested
-from explorer.text.tables import percent
+from explorer.text.tables import percent, row_hit_fraction
 from hwmodel.result import Result
 from hwmodel.saving import Saved
 from hwmodel.units import FS_PER_US
@@ -157,7 +157,7 @@ def context(found: Comparison) -> str:
     where = f"stays at {bounds[0]}" if bounds[0] == bounds[1] else f"goes from {bounds[0]} to {bounds[1]}"
     parts = [f"the lower bound {where}"]
     if all(moved):
-        hits = [run.dram.row_hits / max(1, run.dram.bursts) for run in (one, other)]
+        hits = [row_hit_fraction(run.metrics()) for run in (one, other)]
         parts.append(f"HBM moves {moved[1]:,} B, {moved[1] - moved[0]:+,} B ({_change(moved[1] / moved[0] - 1)})")
         parts.append(f"bursts in open rows go from {percent(hits[0])} to {percent(hits[1])}")
     return ", ".join(parts)

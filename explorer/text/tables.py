@@ -74,7 +74,7 @@ def at_most(fraction: float | None) -> str:
 
 
 def row_hit_fraction(metrics: Mapping[str, Any]) -> float:
-    """Return the share of bursts that found their row open; 0 without bursts."""
+    """Return the share of bursts moved that found their row open; 0 without. Merged ones are not moved."""
     bursts = sum(int(metrics[name]) for name in ("row_hits", "row_misses", "row_conflicts"))
     return int(metrics["row_hits"]) / bursts if bursts else 0.0
 
