@@ -1,8 +1,8 @@
 """The one door to the lower floors: a `Query` in, its lower bound or simulated outcome out.
 
-Behind it stands `programs`, which says what a query means. Nothing else of a search imports `hwmodel` or `workloads`,
-and these two files do when they are first needed, so that the command line answers at once. The functions are
-module-level: a process pool can carry them.
+Behind it stand `programs`, which says what a query means, and `space.bound_columns`. Nothing else of a search asks
+`hwmodel` or `workloads` about a query, and these files import them when they are first needed, so that the command line
+answers at once. The functions are module-level: a process pool can carry them.
 """
 
 from __future__ import annotations
