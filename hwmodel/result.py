@@ -279,7 +279,7 @@ def make_result(
     tensors = _tensor_traffic(program, traffic)
     found = machine.spec.shared_cache.distinct_bytes if machine.spec.shared_cache and program.earlier_stores else 0
     _check_bytes(tensors, levels, found)
-    actions = _actions(program, machine, makespan_fs, tensors, levels, statistics)
+    actions = _actions(program, machine, makespan_fs, levels, statistics)
     energy, energy_bound = _energies(machine, actions, bound)
     name, digest = _identity(machine, own)
     return Result(
@@ -389,7 +389,6 @@ def _actions(
     program: Program,
     machine: Machine,
     makespan_fs: int,
-    tensors: tuple[TensorTraffic, ...],
     levels: dict[str, LevelTraffic],
     statistics: DramStatistics,
 ) -> Actions:
