@@ -16,6 +16,7 @@ from hwmodel.program import Tensor
 from layouts import AddressMap
 from layouts.address_fields import FIELDS
 from layouts.notation import nearest_first
+from workloads.numbering import within_owners
 from workloads.paging import PageTable
 
 
@@ -38,7 +39,7 @@ def imbalance(table: PageTable, bursts: NDArray[np.int64], window: int = 1) -> f
     the time of its busiest value. `bursts`: int64 [pages, values], how many of a page lie at each; or one-hot colours.
     """
     counts = np.diff(table.first_page)
-    position = np.arange(len(table.pages)) - np.repeat(table.first_page[:-1], counts)
+    _, position = within_owners(counts)
     busiest, even = 0, 0.0
     order = np.argsort(position // window, kind="stable")
     stops = np.searchsorted((position // window)[order], np.arange(1, -(-int(counts.max()) // window)))
