@@ -2,7 +2,8 @@
 
 study (YAML) -> space (every distinct point with its lower bound) -> search (ask, simulate, tell) -> store
 (one row per point) -> certificate, tables and figures -> report. Everything below is pure; files, processes,
-the terminal and the environment are met here, and only `evaluate` imports the lower floors.
+the terminal and the environment are met here. A search asks the lower floors through `evaluate` alone; what shows or
+explains a program, a run, a machine or a layout reads their types itself.
 
 For scripts and notebooks: `explorer.ask`, `explorer.whatif` and `explorer.robust`, loaded when they are first used.
 """

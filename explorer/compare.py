@@ -17,7 +17,7 @@ from typing import Any
 
 from explorer.query import Scalar
 from explorer.storage.row import all_numbers, nested
-from explorer.text.tables import percent
+from explorer.text.tables import percent, row_hit_fraction
 from hwmodel.result import Result
 from hwmodel.saving import Saved
 from hwmodel.units import FS_PER_US
@@ -118,7 +118,7 @@ def compare(a: Saved, b: Saved) -> Comparison:
     assert other is not None
     accounts = {
         kind: {
-            cause: _of_one_unit(other, kind, cause) - _of_one_unit(one, kind, cause)
+            cause: other.stall_fs(kind, cause) - one.stall_fs(kind, cause)
             for cause in dict.fromkeys([*one.stalls[kind], *other.stalls[kind]])
         }
         for kind in one.stalls
@@ -157,7 +157,7 @@ def context(found: Comparison) -> str:
     where = f"stays at {bounds[0]}" if bounds[0] == bounds[1] else f"goes from {bounds[0]} to {bounds[1]}"
     parts = [f"the lower bound {where}"]
     if all(moved):
-        hits = [run.dram.row_hits / max(1, run.dram.bursts) for run in (one, other)]
+        hits = [row_hit_fraction(run.metrics()) for run in (one, other)]
         parts.append(f"HBM moves {moved[1]:,} B, {moved[1] - moved[0]:+,} B ({_change(moved[1] / moved[0] - 1)})")
         parts.append(f"bursts in open rows go from {percent(hits[0])} to {percent(hits[1])}")
     return ", ".join(parts)
@@ -172,22 +172,10 @@ def _own(causes: Mapping[str, Fraction]) -> Fraction:
     return sum((fs for cause, fs in causes.items() if cause not in WAITING), Fraction(0))
 
 
-def _of_one_unit(result: Result, kind: str, cause: str) -> Fraction:
-    return Fraction(result.stalls[kind].get(cause, 0), result.units[kind])
-
-
 def _numbers(result: Result) -> dict[str, Scalar]:
-    """Return every number of a run by name, stalls as microseconds of an average unit, and what each resource needs.
-
-    Stalls are rounded to femtoseconds, which times consist of.
-    """
+    """Return every number of a run by name, and what each resource needs."""
     bounds = {f"bounds_us.{name}": fs / FS_PER_US for name, fs in result.bound.by_resource.items()}
-    stalls = {
-        f"stalls.{kind}.{cause}": round(_of_one_unit(result, kind, cause)) / FS_PER_US
-        for kind, causes in result.stalls.items()
-        for cause in causes
-    }
-    return all_numbers(result.metrics()) | stalls | bounds
+    return all_numbers(result.metrics()) | bounds
 
 
 def _microseconds(fs: int | Fraction) -> str:

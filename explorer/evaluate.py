@@ -1,8 +1,8 @@
 """The one door to the lower floors: a `Query` in, its lower bound or simulated outcome out.
 
-Behind it stands `programs`, which says what a query means. Nothing else of a search imports `hwmodel` or `workloads`,
-and these two files do when they are first needed, so that the command line answers at once. The functions are
-module-level: a process pool can carry them.
+Behind it stand `programs`, which says what a query means, and `space.bound_columns`. Nothing else of a search asks
+`hwmodel` or `workloads` about a query, and these files import them when they are first needed, so that the command line
+answers at once. The functions are module-level: a process pool can carry them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from explorer.names import unknown
 from explorer.programs import defaults, describe, inputs, key, knobs, machine_of, program_on
 from explorer.progress import Progress, announce_compiling, silent
 from explorer.query import Query, Scalar
+from explorer.study.objective import OBJECTIVES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +88,7 @@ class Evaluator:
     `bound_pj(query)` <= its energy.
     `prepare`: work that `simulate` does once on a computer, in parts that processes can share.
     `inputs(query)`: digests of everything that the query names but does not contain. `describe(query)`: a
-    title. `bound_hbm_bytes(query)` <= what it reads and writes of main memory, `costs(query)`: what its machine costs,
+    title. `bound_hbm_bytes(query)` <= what it reads and writes of HBM, `costs(query)`: what its machine costs,
     by the names in `objective.COSTS`. `check(query)`: raises ValueError for what does not compile, such as buffers that
     do not fit.
     `bound_columns(query, columns)`: bounds of many points at once, whose knobs stand in `columns`; None where the
@@ -144,10 +145,13 @@ def bound_pj(query: Query) -> float:
 
 
 def bound_hbm_bytes(query: Query) -> float:
-    """Return bytes of main memory that every run of the query reads and writes at least."""
+    """Return bytes of HBM that every run of the query reads and writes at least. ValueError without HBM."""
     from hwmodel.bounds import lower_bound
 
     program, machine = program_on(query)
+    if machine.memory != "hbm":  # 0 B of every point: nothing to search
+        allowed = ", ".join(name for name in OBJECTIVES if not name.startswith("hbm_"))
+        raise ValueError(f"{machine.spec.where}: hbm: missing; the objective hbm_bytes needs it; allowed: {allowed}")
     with _no_refusal():
         return float(sum(lower_bound(program, machine).bursts.values()) * machine.burst_bytes)
 

@@ -262,10 +262,6 @@ class Machine:
         """One row of a scratchpad's banks: what it moves in one access of all of them."""
         return self.spec.cores.sram.banks * self.spec.cores.sram.bank_width
 
-    @property
-    def sram_bytes_per_cycle(self) -> int:
-        return self.sram_line_bytes * self.spec.cores.sram.ports
-
     @cached_property
     def scratchpad(self) -> Scratchpad:
         """The banks of a core's scratchpad."""
@@ -287,11 +283,6 @@ class Machine:
     @property
     def pseudo_channels(self) -> int:
         return self.hbm.spec.stacks * self.organisation.channels * self.organisation.pseudo_channels
-
-    @property
-    def peak_flops(self) -> int:
-        """Dense 16-bit FLOP/s of all matrix units."""
-        return 2 * self.spec.cores.matrix.macs_per_cycle * self.spec.cores.clock * self.spec.cores.count
 
 
 MAX_LINE_BURSTS = 32  # presence in a line is a mask of bursts

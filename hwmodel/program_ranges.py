@@ -61,7 +61,7 @@ def check_ranges(program: Program, phase: Phase) -> None:
             where = f"queue {name}, instruction {position} ({Op(int(row['op'])).name})"
             for number in (*row["wait_value"], *row["slot"], row["accumulate"]):
                 if number != NONE:
-                    _check_size(phase, phase.expression(int(number)), scope, where)
+                    _check_size(phase.expression(int(number)), scope, where)
             executed += float(scope.times.sum())
             if row["op"] in (Op.LOAD, Op.STORE):
                 moved += float((scope.times * _tile(program, phase, row, scope, where)).sum())
@@ -108,7 +108,7 @@ def _values(phase: Phase, number: int, scope: _Scope, where: str) -> Interval:
     expression = phase.expression(number)
     if depends_on_running(phase, expression):
         raise ValueError(f"{where}: expression {number} is a size or a place and depends on a running index")
-    _check_size(phase, expression, scope, where)
+    _check_size(expression, scope, where)
     low, high = _affine(expression, scope)
     if modulo := expression.modulo:
         same = low // modulo == high // modulo
@@ -126,7 +126,7 @@ def _affine(expression: Expression, scope: _Scope) -> Interval:
     return low, high
 
 
-def _check_size(phase: Phase, expression: Expression, scope: _Scope, where: str) -> None:
+def _check_size(expression: Expression, scope: _Scope, where: str) -> None:
     """Raise ValueError for an amount that may leave the 64 bits in which it is computed."""
     largest = abs(expression.constant)
     for variable, coefficient in expression.terms:

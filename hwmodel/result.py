@@ -1,7 +1,8 @@
 """What a run says: times, bytes, DRAM statistics and an accounting of every unit's time that closes.
 
 Immutable. `metrics()` is the flat view that tables, files and searches use. Times are femtoseconds inside and
-microseconds in `metrics`; stall tables stay in femtoseconds, so that their sums equal makespan x units exactly.
+microseconds in `metrics`. Stalls are sums over all units inside, which equal makespan x units exactly, and the average
+unit's in `metrics`, where machines of other numbers of units can be compared.
 Energies are whole femtojoules inside and picojoules in `metrics`.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -159,6 +161,10 @@ class Result:
     def time_us(self) -> float:
         return self.makespan_fs / FS_PER_US
 
+    def stall_fs(self, kind: str, cause: str) -> Fraction:
+        """Return the time that the average unit of a kind spent on a cause; all causes add up to the makespan."""
+        return Fraction(self.stalls[kind].get(cause, 0), self.units[kind])
+
     @property
     def hbm_useful_bytes(self) -> int:
         """Bytes of tensors in HBM that loads asked for, whether a shared cache had them or not."""
@@ -213,8 +219,11 @@ class Result:
             "limited_by": self.bound.limited_by,
             "levels": {name: level.metrics() for name, level in self.levels.items()},
             "utilisation": self.utilisation,
-            "stalls": self.stalls,
-            "phases": {phase.name: phase.fs / FS_PER_US for phase in self.phases},
+            "stalls_us": {
+                kind: {cause: round(self.stall_fs(kind, cause)) / FS_PER_US for cause in causes}
+                for kind, causes in self.stalls.items()
+            },
+            "phases_us": {phase.name: phase.fs / FS_PER_US for phase in self.phases},
             "program_hash": self.program_hash,
             "machine_hash": self.machine_hash,
         }
@@ -270,7 +279,7 @@ def make_result(
     tensors = _tensor_traffic(program, traffic)
     found = machine.spec.shared_cache.distinct_bytes if machine.spec.shared_cache and program.earlier_stores else 0
     _check_bytes(tensors, levels, found)
-    actions = _actions(program, machine, makespan_fs, tensors, levels, statistics)
+    actions = _actions(program, machine, makespan_fs, levels, statistics)
     energy, energy_bound = _energies(machine, actions, bound)
     name, digest = _identity(machine, own)
     return Result(
@@ -380,7 +389,6 @@ def _actions(
     program: Program,
     machine: Machine,
     makespan_fs: int,
-    tensors: tuple[TensorTraffic, ...],
     levels: dict[str, LevelTraffic],
     statistics: DramStatistics,
 ) -> Actions:

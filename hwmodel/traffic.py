@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class LevelTraffic:
-    """Bytes, in whole bursts. `asked` by the level above = loads (hit + missed + merged) + `stored`.
+    """Bytes, in whole bursts. What the level above `asked` for is told apart, in every level of its own kind:
 
-    A merged byte waited for what another request had already asked for. `fetched` came from the level below and
-    `written_back` went there; `dirty` bytes are still to go when the run ends. In DRAM, hits and misses are those of
-    open rows, writes among them. In the network, hits are loads and stores that stayed beside their core.
+    - shared cache: loads that `hit`, `missed` or `merged` with what another request had already asked for, and what was
+      `stored`. `fetched` came from the level below, `written_back` went there, and `dirty` bytes are still to go when
+      the run ends.
+    - network: loads and stores that stayed beside their core (`hit`), loads that `merged` with the equal one of another
+      core, and what went on (`fetched`).
+    - TLB, DRAM and distributed SRAM: loads and stores that hit, missed or merged. In DRAM hits are those of open rows;
+      `stored` is the part of them that are writes.
     """
 
     asked: int = 0

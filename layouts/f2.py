@@ -90,11 +90,6 @@ def is_injective(columns: Sequence[int]) -> bool:
     return rank(columns) == len(columns)
 
 
-def is_surjective(columns: Sequence[int], rows: int) -> bool:
-    """Tell whether every value of `rows` bits is an image."""
-    return rank(_checked(columns, rows)) == rows
-
-
 def solve(columns: Iterable[int], value: int) -> int:
     """Return an input with the image `value`; ValueError where there is none."""
     return _solve(_eliminate(columns)[0], value)

@@ -86,11 +86,6 @@ class Allocation:
         """The share of the bytes below the high-water mark that are nobody's at the fullest moment."""
         return 1 - self.live_bytes / self.high_water_bytes if self.high_water_bytes else 0.0
 
-    @property
-    def above_bound(self) -> float:
-        """By which share the high-water mark is above the bound."""
-        return self.high_water_bytes / self.bound_bytes - 1 if self.bound_bytes else 0.0
-
     def text(self, capacity_bytes: int | None = None) -> str:
         """Return the map for people, lowest address first, and what it comes to."""
         lines = []

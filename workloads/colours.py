@@ -1,14 +1,13 @@
 """Colours of KV pages: which channel or bank a page lies in, and how evenly pages that are read together spread.
 
 Between the placed KV cache and the order "coloured" of its page table. A page takes many bursts; a kernel that reads
-one head of it takes some of them. The colour of a page is where the first of these lies; `page_bursts` counts all.
+one head of it takes some of them. The colour of a page is where the first of these lies.
 Not modelled: the order of the bursts in time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,8 @@ from hwmodel.program import Tensor
 from layouts import AddressMap
 from layouts.address_fields import FIELDS
 from layouts.notation import nearest_first
+from workloads.numbering import within_owners
 from workloads.paging import PageTable
-
-MAX_BURSTS = 1 << 26  # assumed: 2 to 4 GiB of pages decoded burst by burst, some ten seconds
 
 
 def page_colours(cache: Tensor, address_map: AddressMap, fields: Sequence[str], **at: int) -> NDArray[np.int64]:
@@ -34,39 +32,14 @@ def page_colours(cache: Tensor, address_map: AddressMap, fields: Sequence[str], 
     return _values(np.asarray(addresses), address_map, fields)
 
 
-def page_bursts(cache: Tensor, address_map: AddressMap, fields: Sequence[str], **at: int) -> NDArray[np.int64]:
-    """Return how many bursts of each page lie at each value of `fields`: int64 [pages, values].
-
-    As `page_colours`, but the axes that `at` does not name are read whole. Raises ValueError also for more than
-    MAX_BURSTS elements divided by those of a burst.
-    """
-    axes = _axes(cache, at)
-    pages = cache.layout.size("page")
-    chosen = [np.array([at[axis]]) if axis in at else np.arange(cache.layout.size(axis)) for axis in axes]
-    elements = prod(map(len, chosen))
-    per_burst = max(1, address_map.burst_bytes // cache.element_bytes)
-    if pages * elements > MAX_BURSTS * per_burst:
-        raise ValueError(
-            f"tensor {cache.name}: {pages} pages of {elements} elements; allowed: {MAX_BURSTS * per_burst} elements"
-        )
-    grid = dict(zip(axes, np.meshgrid(*chosen, indexing="ij"), strict=True))
-    values = prod(address_map.sizes[FIELDS.index(field)] for field in _known(fields))
-    counts = np.zeros((pages, values), dtype=np.int64)
-    for page in range(pages):
-        offsets = cache.base_bytes + cache.layout.offsets(page=np.array(page), **grid) * cache.element_bytes
-        bursts = np.unique(np.asarray(offsets) // address_map.burst_bytes) * address_map.burst_bytes
-        counts[page] = np.bincount(_values(bursts, address_map, fields), minlength=values)
-    return counts
-
-
 def imbalance(table: PageTable, bursts: NDArray[np.int64], window: int = 1) -> float:
     """Return how much longer reading takes than if the bursts were spread evenly, at least 1.
 
     The pages at `window` consecutive positions of all sequences are read together, window after window; each takes
-    the time of its busiest value. `bursts`: of `page_bursts`, or one-hot colours.
+    the time of its busiest value. `bursts`: int64 [pages, values], how many of a page lie at each; or one-hot colours.
     """
     counts = np.diff(table.first_page)
-    position = np.arange(len(table.pages)) - np.repeat(table.first_page[:-1], counts)
+    _, position = within_owners(counts)
     busiest, even = 0, 0.0
     order = np.argsort(position // window, kind="stable")
     stops = np.searchsorted((position // window)[order], np.arange(1, -(-int(counts.max()) // window)))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.batch import check_contexts
+from workloads.numbering import within_owners
 from workloads.page_orders import MAX_PAGES, ORDERS, check_count, check_order, coloured, pool_of, rows_of
 from workloads.prefix import Prefixes
 
@@ -175,8 +176,8 @@ def _check_owners(pages: NDArray[np.int32], first_page: NDArray[np.int64], share
         used[pages] = True
         if int(used.sum()) == len(pages):
             return  # nothing is shared, and nothing is said to be
-    position = np.arange(len(pages)) - np.repeat(first_page[:-1], counts)
-    declared = position < np.repeat(shared, counts)
+    sequence, position = within_owners(counts)
+    declared = position < shared[sequence]
     several = np.bincount(pages)[pages] > 1
     wrong = np.flatnonzero(several != declared)
     if len(wrong):

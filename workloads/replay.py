@@ -148,11 +148,6 @@ class Replay:
         table = PageTable(self._engine.page_size, pages, first_page, self._engine.pool_pages, shared)
         return Snapshot(tuple(sequence.request for sequence in sequences), batch, table, self._free.count)
 
-    @property
-    def available_pages(self) -> int:
-        """Pages of the pool that are free or hold prompts that nobody uses now."""
-        return self._cache.available
-
     def _admit(self, now: int) -> None:
         table, engine = self._table, self._engine
         while self._next < len(table) and table.arrival_ns[self._next] <= now:
@@ -247,15 +242,3 @@ class Snapshot(NamedTuple):
     batch: Batch
     table: PageTable
     free_pages: int
-
-
-def snapshot_at(table: RequestTable, engine: Engine, at_ns: int) -> Snapshot:
-    """Return the first step that begins at `at_ns` or later, after all that was served before.
-
-    Raises ValueError where everything has been served by then.
-    """
-    replay = Replay(table, engine)
-    for step in replay:
-        if step.begin_ns >= at_ns:
-            return replay.snapshot()
-    raise ValueError(f"{table.source}: is served before {at_ns} ns; its last request comes at {table.arrival_ns[-1]}")

@@ -11,7 +11,6 @@ is raised before anything is written.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -113,11 +112,6 @@ class Space:
             self.reasons.append(reason)
         self.first[index] = NEVER
         self.reason[index] = place
-
-    def refusals(self) -> Counter[str]:
-        """Return how many combinations cannot run, by reason."""
-        counts = np.bincount(self.reason, minlength=len(self.reasons))
-        return Counter({reason: int(n) for reason, n in zip(self.reasons, counts, strict=True) if reason and n})
 
 
 def with_values(query: Query, values: Mapping[str, Scalar]) -> Query:

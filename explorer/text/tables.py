@@ -35,12 +35,10 @@ _PARTS = ("f", "p", "n", "u", "m", "")
 _PART_UNITS = ("fs", "fJ", "fJ/B", "uW")  # base units with a prefix of their own
 _UNITS = {
     "*_us": " us",
-    "phases.*": " us",
-    "bounds_us.*": " us",
-    "stalls.*": " us",
-    "*_bytes": " B",
+    "*_us.*": " us",  # of a table, whose name has the unit
     "*_pj": " pJ",
-    "energy_by_component_pj.*": " pJ",
+    "*_pj.*": " pJ",
+    "*_bytes": " B",
 }
 
 
@@ -74,7 +72,7 @@ def at_most(fraction: float | None) -> str:
 
 
 def row_hit_fraction(metrics: Mapping[str, Any]) -> float:
-    """Return the share of bursts that found their row open; 0 without bursts."""
+    """Return the share of bursts moved that found their row open; 0 without. Merged ones are not moved."""
     bursts = sum(int(metrics[name]) for name in ("row_hits", "row_misses", "row_conflicts"))
     return int(metrics["row_hits"]) / bursts if bursts else 0.0
 

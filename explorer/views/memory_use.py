@@ -51,17 +51,24 @@ def bandwidth_text(frames: Mapping[str, pd.DataFrame]) -> str:
     )
 
 
+def _counts(banks: Mapping[str, NDArray[np.int64]] | None, name: str) -> NDArray[np.int64]:
+    """Return counts of [pseudo-channel, bank]; NotShown where none are kept, and where main memory has no banks."""
+    if banks is None or name not in banks:
+        raise NotShown("no counts per bank are kept of this run: of the baseline and of every best so far they are")
+    if not banks[name].size:
+        raise NotShown("main memory of SRAM has no pseudo-channels and banks")
+    return banks[name]
+
+
 def _balance(study: StudyData) -> dict[str, Balance]:
-    found = {n: balance_of(d.banks["bursts"]) for n, d in study.details.items() if "bursts" in d.banks}
-    if not found:  # a results folder of an older version has none
+    kept = {name: details.banks for name, details in study.details.items() if "bursts" in details.banks}
+    if not kept:  # a results folder of an older version has none
         raise NotShown("the results have no bursts per bank")
-    return found
+    return {name: balance_of(_counts(banks, "bursts")) for name, banks in kept.items()}
 
 
 def _run_balance(run: RunData) -> dict[str, Balance]:
-    if run.banks is None or not run.banks.get("bursts", np.zeros(0)).size:
-        raise NotShown("no counts per bank are kept of this run: of the baseline and of every best so far they are")
-    return {"This run": balance_of(run.banks["bursts"])}
+    return {"This run": balance_of(_counts(run.banks, "bursts"))}
 
 
 def balance_figure(loads: Mapping[str, Balance]) -> go.Figure:
@@ -96,15 +103,15 @@ def _balance_sentence(name: str, part: Balance) -> str:
 def _banks(study: StudyData, name: str) -> Banks:
     if name not in study.details:
         raise NotShown("what its banks carried was not read")
-    highest = max(int(details.banks["activates"].max(initial=0)) for details in study.details.values())
     banks = study.details[name].banks
-    return name, banks["activates"], banks["conflicts"], highest
+    activates = _counts(banks, "activates")
+    highest = max(int(details.banks["activates"].max(initial=0)) for details in study.details.values())
+    return name, activates, banks["conflicts"], highest
 
 
 def _run_banks(run: RunData) -> Banks:
-    if run.banks is None or not run.banks["activates"].size:
-        raise NotShown("no counts per bank are kept of this run: of the baseline and of every best so far they are")
-    return "This run", run.banks["activates"], run.banks["conflicts"], int(run.banks["activates"].max())
+    activates = _counts(run.banks, "activates")
+    return "This run", activates, _counts(run.banks, "conflicts"), int(activates.max())
 
 
 def banks_figure(table: Banks) -> go.Figure:

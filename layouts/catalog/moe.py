@@ -231,11 +231,6 @@ class Routing:
         rows[self.sorted_ids] = np.arange(self.rows)
         return rows[:-1]
 
-    @cached_property
-    def token_of_row(self) -> IntArray:
-        """The token of every row, -1 on padding: permuted_idx_to_token_idx."""
-        return np.where(self.sorted_ids < self.tokens * self.topk, self.sorted_ids // self.topk, -1)
-
     def gathered(self, cols: int) -> NamedLayout:
         """Return (row, col) -> offset in the activations ``[tokens, cols]``, as fused kernels read them.
 
@@ -298,14 +293,6 @@ class Groups:
     counts: IntArray
     starts: IntArray
     rows: int
-
-    @property
-    def m_indices(self) -> IntArray:
-        """The expert of every row, -1 on padding."""
-        experts = np.full(self.rows, -1, dtype=np.int64)
-        within = np.arange(int(self.counts.sum())) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
-        experts[np.repeat(self.starts, self.counts) + within] = np.repeat(np.arange(len(self.counts)), self.counts)
-        return experts
 
     @property
     def psum(self) -> IntArray:

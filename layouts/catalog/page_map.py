@@ -60,11 +60,6 @@ class PageMap:
         where, token = self._entry(sequence, position)
         return self.pages[where], token
 
-    def in_secondary(self, sequence: ArrayLike, position: ArrayLike) -> NDArray[np.bool_]:
-        """Return whether positions lie in TensorRT-LLM's secondary pool."""
-        where, _ = self._entry(sequence, position)
-        return np.zeros(where.shape, dtype=np.bool_) if self.secondary is None else self.secondary[where]
-
     def slots(self, sequence: ArrayLike, position: ArrayLike) -> IntArray:
         """Return slots, ``page * page_size + token``: vLLM's slot_mapping, FlashMLA's sparse indices.
 
@@ -83,7 +78,7 @@ class PageMap:
         """Return the int64 offsets in `cache` of positions; `rest` gives the cache's other axes, all broadcast.
 
         `cache` has the axes page and token, or slot.  For TensorRT-LLM offsets count from the pool that
-        `in_secondary` names.
+        `secondary` names.
         """
         self._check_cache(cache)
         page, token = self.locate(sequence, position)
@@ -242,22 +237,6 @@ def trtllm_pages(
     ids = block[:, 0][inside]
     _check_ids(where, "block", ids, blocks)
     return PageMap(tokens_per_block, blocks, ids, _starts(used), tokens, flags[:, 0][inside])
-
-
-def slot_offsets(cache: NamedLayout, slots: ArrayLike, /, **rest: ArrayLike) -> Any:
-    """Return the offsets of slots (vLLM's slot_mapping, FlashMLA's sparse indices); -1 where a slot is negative.
-
-    A negative slot is a padding token, which the kernels skip.  `rest` gives the cache's other axes, broadcast.
-    Source: vLLM `csrc/cache_kernels.cu`; FlashMLA `flash_mla/flash_mla_interface.py`, 9241ae3e.
-    """
-    given = _integers("slot", slots)
-    held = np.maximum(given, 0)
-    if "slot" in cache.axes:
-        found = cache.offsets(slot=held, **rest)
-    else:
-        page, token = np.divmod(held, cache.size("token"))
-        found = cache.offsets(page=page, token=token, **rest)
-    return np.where(np.broadcast_arrays(given, found)[0] < 0, -1, found)
 
 
 def ragged(indptr: ArrayLike, sequence: int, heads: int, dim: int) -> NamedLayout:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from layouts.catalog import kv, mla, moe, page_map, scales, smem
 from layouts.catalog.record import Record
-from layouts.notation import NamedLayout, nearest_first
+from layouts.notation import NamedLayout
 
 NAMED: dict[str, Callable[..., NamedLayout | Record]] = {
     "fi_nhd": kv.fi_nhd,
@@ -73,10 +73,3 @@ TABLES: dict[str, Callable[..., page_map.PageMap | moe.Routing | moe.Groups]] = 
     "align_blocks": moe.align_blocks,
     "contiguous_groups": moe.contiguous_groups,
 }
-
-
-def named_constructor(name: str) -> Callable[..., NamedLayout | Record]:
-    """Return the constructor of a name of `NAMED`; ValueError for an unknown one, with those most like it."""
-    if name not in NAMED:
-        raise ValueError(f"layout {name[:80]!r}: unknown, the nearest names are {nearest_first(name, NAMED, 5)}")
-    return NAMED[name]

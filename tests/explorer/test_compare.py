@@ -16,6 +16,7 @@ from explorer.cli.app import app
 from explorer.compare import Comparison, compare, context, summary
 from explorer.query import Query
 from explorer.text.compare import comparison_text
+from explorer.text.tables import percent, row_hit_fraction
 from hwmodel.saving import Saved, archive
 
 SIZES = (("m", 256), ("n", 256), ("k", 512))
@@ -81,6 +82,16 @@ def test_a_run_beside_itself_has_no_difference() -> None:
     assert comparison_text(found).endswith(f"{len(found.numbers)} numbers are the same in both")
 
 
+def test_the_share_of_bursts_in_open_rows_is_that_of_bursts_moved_as_in_the_table_of_a_study() -> None:
+    result = BASE.result
+    assert result is not None
+    dram = result.dram
+    merged = replace(dram, writes=dram.writes + 50_000, merged_writes=dram.merged_writes + 50_000)
+    words = context(compare(BASE, replace(BASE, result=replace(result, dram=merged))))
+    share = percent(row_hit_fraction(result.metrics()))
+    assert words.endswith(f"bursts in open rows go from {share} to {share}")
+
+
 def test_the_text_has_every_number_that_differs_and_the_knobs_that_do() -> None:
     found = against(tile_k=16)
     text = comparison_text(found)
@@ -110,7 +121,9 @@ def test_the_rounding_of_averages_is_no_difference() -> None:
         fs = longer.accounts[kind][cause]
         assert (entry.a == entry.b) == (abs(fs) < 1), name
         assert entry.absolute == pytest.approx(float(fs) / 1e9, abs=1.1e-9), name
-    assert {"stalls.load.useful", "stalls.matrix.useful"} <= {n for n, entry in useful.items() if not entry.absolute}
+    assert {"stalls_us.load.useful", "stalls_us.matrix.useful"} <= {
+        n for n, entry in useful.items() if not entry.absolute
+    }
 
 
 def test_differences_of_shares_are_points_and_relative_ones_per_cent() -> None:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from explorer import catalog, evaluate, programs
+from explorer.explore import explore
+from explorer.progress import silent
 from explorer.query import BatchSpec, Query
+from explorer.study.study import Study
 
 GEMM = Query("npu-hbm3", "gemm", options=(("m", 64), ("n", 64), ("k", 64)))
 DECODE = Query("npu-hbm3", "decode-attention", "llama-3.1-8b", BatchSpec(2, 64))
@@ -33,6 +37,23 @@ def test_the_energy_of_a_run_is_not_below_its_bound() -> None:
         energy = evaluate.simulate(query).metrics["energy_pj"]
         assert isinstance(energy, float)
         assert 0 < evaluate.bound_pj(query) <= energy
+
+
+@pytest.mark.parametrize("machine", ["npu-hbm3", "npu-sram", "npu-sram-local"])
+def test_the_bytes_of_hbm_are_not_below_their_bound_or_no_objective_where_there_is_none(
+    machine: str, tmp_path: Path
+) -> None:
+    sizes, knobs = dict(GEMM.options), {"tile_k": [32, 64]}
+    fields = {"name": "s", "machine": machine, "kernel": "gemm", "options": sizes, "knobs": knobs}
+    asked = Study.model_validate(fields | {"objectives": ["time_us", "hbm_bytes"]})
+    if machine == "npu-hbm3":
+        best = explore(asked, tmp_path / "out", 1, evaluate.EVALUATOR, silent).best
+        assert 0 < best["hbm_bound_bytes"] <= best["hbm_bytes"]
+        return
+    reason = rf"objective: .*{machine}.*: hbm: missing; the objective hbm_bytes needs it; allowed: time_us, energy_pj, "
+    with pytest.raises(ValueError, match=reason):
+        explore(asked, tmp_path / "out", 1, evaluate.EVALUATOR, silent)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_unit_belongs_to_a_whole_number_of_the_machine() -> None:

@@ -55,7 +55,7 @@ def check(requests: list[Request], found: Allocation) -> None:
 def check_promise(requests: list[Request]) -> None:
     found = bufferise(requests, ROW)
     check(requests, found)
-    assert found.above_bound <= PROMISE
+    assert found.high_water_bytes <= (1 + PROMISE) * found.bound_bytes
     assert found == bufferise(requests, ROW)
 
 

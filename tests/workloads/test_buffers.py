@@ -25,7 +25,7 @@ Requests = st.lists(
 @given(Requests, st.sampled_from(MACHINES))
 def test_no_two_blocks_share_a_row_of_banks(requests: list[tuple[int, int, str, int]], machine: Machine) -> None:
     asked = [block(f"b{i}", *request) for i, request in enumerate(requests)]
-    row_bytes = machine.sram_bytes_per_cycle
+    row_bytes = machine.sram_line_bytes * machine.spec.cores.sram.ports
     taken: set[int] = set()
     for before, after in zip(asked, allocate(asked, machine), strict=True):
         assert (after.name, after.rows, after.columns, after.dtype, after.slots) == (

@@ -9,8 +9,7 @@ from hwmodel.machine import Machine
 from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, Tensor
 from layouts import named
-from layouts.analysis import Buffer, balance
-from workloads.colours import imbalance, page_bursts, page_colours
+from workloads.colours import imbalance, page_colours
 from workloads.paging import contiguous, page_table, shuffled
 from workloads.placement import Partitioned, place, place_as
 
@@ -30,17 +29,6 @@ def test_a_colour_is_where_the_first_byte_of_a_page_lies() -> None:
         address = tensor.base_bytes + tensor.layout.offset(page=page, kv=0, head=3, token=0, dim=0) * 2
         where = MAP.decode(address)
         assert colour == (int(where.stack) * 16 + int(where.channel)) * 2 + int(where.pseudo_channel)
-
-
-def test_bursts_of_all_pages_are_those_of_the_whole_buffer() -> None:
-    tensor = cache(24)
-    whole = balance(Buffer(tensor.layout.layout, 2, tensor.base_bytes), MAP, CHANNELS)
-    assert np.array_equal(page_bursts(tensor, MAP, CHANNELS).sum(axis=0), whole.counts.reshape(-1))
-
-
-def test_one_head_of_a_page_takes_its_share_of_the_bursts() -> None:
-    bursts = page_bursts(cache(4), MAP, CHANNELS, head=1)
-    assert bursts.sum(axis=1).tolist() == [2 * 16 * 128 * 2 // 32] * 4
 
 
 def test_coloured_pages_spread_better_over_the_banks_than_pages_in_order_or_at_random() -> None:
@@ -78,15 +66,11 @@ def test_a_field_or_an_axis_that_does_not_exist_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         page_colours(cache(2), MAP, fields, **at)
-    with pytest.raises(ValueError, match=message):
-        page_bursts(cache(2), MAP, fields, **at)
 
 
-def test_a_tensor_without_pages_and_one_that_is_too_large_are_refused() -> None:
+def test_a_tensor_without_pages_is_refused() -> None:
     with pytest.raises(ValueError, match="tensor q: no axis page; it has x"):
         page_colours(Tensor("q", named("x", {"x": 4}), "bf16", 0), MAP, CHANNELS)
-    with pytest.raises(ValueError, match="tensor kv: 200000 pages of 32768 elements; allowed: 1073741824 elements"):
-        page_bursts(cache(200_000), MAP, CHANNELS)
 
 
 def test_where_sram_lies_beside_cores_a_pages_colour_is_its_core() -> None:
@@ -95,5 +79,3 @@ def test_where_sram_lies_beside_cores_a_pages_colour_is_its_core() -> None:
     tensor = Tensor("kv", named("page kv token head dim", sizes), "bf16", NONE)
     (placed,) = place_as([tensor], [Partitioned("page", "core", "cyclic")], local)
     assert page_colours(placed, local.address_map, ("stack",)).tolist() == [page % 64 for page in range(128)]
-    bursts = page_bursts(placed, local.address_map, ("stack",))
-    assert (np.count_nonzero(bursts, axis=1) == 1).all()

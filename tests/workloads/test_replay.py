@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workloads.paging import fragmentation
-from workloads.replay import Engine, Replay, Snapshot, Step, snapshot_at
+from workloads.replay import Engine, Replay, Snapshot, Step
 from workloads.traces import PromptBlocks, RequestTable, read_mooncake
 
 BLOCK, PAGE = 4, 2
@@ -44,7 +44,7 @@ def served(requests: RequestTable, engine: Engine) -> Iterator[tuple[Step, Snaps
     replay = Replay(requests, engine)
     for step in replay:
         yield step, replay.snapshot()
-    assert replay.available_pages == engine.pool_pages
+    assert replay._cache.available == engine.pool_pages
 
 
 @given(tables, engines)
@@ -163,15 +163,6 @@ def test_runs_of_pages_stay_in_order_and_single_pages_do_not() -> None:
         runs[name] = np.mean([fragmentation(t).neighbours for t in tables])
     assert runs["first-run"] == 1
     assert runs["oldest-first"] < runs["first-fit"] < 1
-
-
-def test_a_trace_can_be_looked_at_after_some_time() -> None:
-    requests = table((0, [1], 1, 3), (5000, [2], 4, 3))
-    found = snapshot_at(requests, Engine(PAGE, 8), 4 * 10**10)
-    assert (found.requests, found.batch.contexts) == ((1,), (4,))
-    assert found.batch.source == "a step of by hand as it is served"
-    with pytest.raises(ValueError, match="by hand: is served before 60000000000 ns; its last request comes at 5"):
-        snapshot_at(requests, Engine(PAGE, 8), 6 * 10**10)
 
 
 def test_an_idle_engine_begins_when_the_next_request_comes() -> None:

@@ -20,6 +20,7 @@ from workloads import paging
 from workloads.buffers import allocate
 from workloads.kernels.attention_problem import Types
 from workloads.kernels.base import knob_layout
+from workloads.numbering import within_owners
 
 EPILOGUES = ("overlapped", "exposed")
 CACHE_AXES = "page, kv, head, token, dim"
@@ -174,9 +175,7 @@ def split(tokens: Array, limit: int, owner: Array) -> tuple[Array, Array, Array]
 
     `owner` are numbers of entries of `tokens`, which are counted from 0.
     """
-    pieces = -(-tokens[owner] // (limit or int(tokens.max())))
-    which = np.repeat(np.arange(len(owner)), pieces)
-    piece = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    which, piece = within_owners(-(-tokens[owner] // (limit or int(tokens.max()))))
     return which, piece, piece * limit
 
 

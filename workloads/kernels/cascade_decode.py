@@ -51,6 +51,7 @@ from workloads.kernels.attention_problem import (
 from workloads.kernels.base import check_knobs, knob
 from workloads.kernels.gemm_grid import number_of
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.placement import place
 from workloads.schedule import schedule
 
@@ -200,8 +201,8 @@ def _prefix_tasks(problem: Problem, knobs: Knobs) -> Columns:
     starts = np.arange(problem.prefixes) * problem.together
     sequences, most = np.minimum(len(problem.contexts) - starts, problem.together), _sequences(problem, knobs)
     tiles, limit = -(-sequences // most), knobs.split_prefix or problem.prefix
-    owner = np.repeat(np.arange(problem.prefixes), tiles)
-    skipped = (np.arange(len(owner)) - (np.cumsum(tiles) - tiles)[owner]) * most
+    owner, number = within_owners(tiles)
+    skipped = number * most
     pieces = -(-problem.prefix // limit)
     tile, head, piece = np.indices((len(owner), problem.heads_kv, pieces)).reshape(3, -1)
     owner, skipped = owner[tile], skipped[tile]

@@ -27,6 +27,7 @@ from workloads.kernels.gemm import Problem
 from workloads.kernels.gemm_grid import Array, Grid, group_knob, number_of, order_knob, scales_tensor
 from workloads.kernels.gemm_tiles import Axes, Multiply, Recipe, add_partials, operand_stream
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.placement import place
 from workloads.schedule import schedule
 
@@ -173,9 +174,8 @@ def _fix_up(
     first = items["part"][begins]
     parts = np.diff(np.append(first, len(cut)))
     strip = max(1, grid.tile_m // int(parts.max()))
-    strips = -(-items["split"][begins] // strip)
-    which = np.repeat(np.arange(len(begins)), strips)
-    top = (np.arange(len(which)) - np.repeat(np.cumsum(strips) - strips, strips)) * strip
+    which, number = within_owners(-(-items["split"][begins] // strip))
+    top = number * strip
     columns = {
         "part": first[which],
         "parts": parts[which],

@@ -37,6 +37,7 @@ from workloads.kernels.model_sizes import indexer_sizes
 from workloads.kernels.queries import Queries, last_tokens
 from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
 
@@ -186,16 +187,13 @@ def _tensors(problem: Problem, knobs: Knobs, seed: int) -> list[Tensor]:
 def _score_tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     """Return the columns of the work items, by sequence, tile of queries and part; none without keys."""
     queries, keys = problem.queries, np.array(problem.keys, np.int64)
-    tiles = -(-queries.lengths // knobs.query_tile)
-    sequence = np.repeat(np.arange(len(keys)), tiles)
-    number = np.arange(len(sequence)) - (np.cumsum(tiles) - tiles)[sequence]
+    sequence, number = within_owners(-(-queries.lengths // knobs.query_tile))
     first = (np.cumsum(queries.lengths) - queries.lengths)[sequence] + number * knobs.query_tile
     count = np.minimum(queries.lengths[sequence] - number * knobs.query_tile, knobs.query_tile)
     seen = problem.seen()[first + count - 1]
     limit = knobs.split_tokens or int(keys.max())
-    parts = -(-seen // limit)
-    owner = np.repeat(np.arange(len(sequence)), parts)
-    begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
+    owner, part = within_owners(-(-seen // limit))
+    begin = part * limit
     tokens = np.minimum(seen[owner] - begin, limit)
     return {
         "query": first[owner],

@@ -29,6 +29,7 @@ from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bi
 from workloads.kernels.rope import TABLES, angle_tensors, angles
 from workloads.kernels.rowwise import Items, RowKnobs, RowPhase, Step, Strip, Tile
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
 
@@ -141,9 +142,8 @@ def _items(problem: Problem, knobs: Knobs, cores: int) -> Items:
     height, _ = _tiles(problem, knobs)
     piece = max(1, problem.tokens // (cores * height)) * height
     new = np.array(problem.lengths, np.int64)
-    pieces = -(-new // piece)
-    sequence = np.repeat(np.arange(len(new)), pieces)
-    skipped = (np.arange(len(sequence)) - (np.cumsum(pieces) - pieces)[sequence]) * piece
+    sequence, number = within_owners(-(-new // piece))
+    skipped = number * piece
     return {
         "row": (np.cumsum(new) - new)[sequence] + skipped,
         "rows": np.minimum(new[sequence] - skipped, piece),

@@ -23,6 +23,7 @@ from hwmodel.program import DTYPES, Buffer, Cause, Phase, Tensor
 from workloads.buffers import allocate, contiguous_axis, operand
 from workloads.kernels.latent_cache import FORMATS
 from workloads.kernels.writer import PhaseWriter
+from workloads.numbering import within_owners
 from workloads.schedule import schedule
 
 Q, INDEX, OUT = range(
@@ -311,8 +312,8 @@ def combine(
     room = machine.spec.cores.sram.capacity - 4 * machine.sram_line_bytes  # each of the four blocks is whole lines
     strip = max(1, min(rows // int(parts.max()), room // of_row))
     strips = -(-tasks["rows"][first] // strip)
-    owner = np.repeat(np.arange(len(parts)), strips)
-    begin = (np.arange(len(owner)) - np.repeat(np.cumsum(strips) - strips, strips)) * strip
+    owner, number = within_owners(strips)
+    begin = number * strip
     columns = {
         "row": tasks["row"][first][owner] + begin,
         "begin": begin,

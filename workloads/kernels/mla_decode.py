@@ -32,6 +32,7 @@ from workloads.kernels.latent import Attend, Heads, Plan, combine
 from workloads.kernels.latent_cache import RECORDS, Pool, check_record, place_with, plain_pool, record_pool
 from workloads.kernels.model_sizes import absorbed
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
 
@@ -186,9 +187,8 @@ def work_items(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     contexts, rows = np.array(problem.contexts, np.int64), min(knobs.head_tile, problem.rows)
     seen, ahead = seen_by_tiles(problem, rows)
     limit, per_sequence = knobs.split_tokens or int(seen.max()), seen.shape[1]
-    parts = -(-seen.reshape(-1) // limit)
-    owner = np.repeat(np.arange(seen.size), parts)
-    begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
+    owner, part = within_owners(-(-seen.reshape(-1) // limit))
+    begin = part * limit
     sequence, tile_of_rows = np.divmod(owner, per_sequence)
     first_row, left = tile_of_rows * rows, seen.reshape(-1)[owner] - begin
     tokens = np.where(left > limit, limit, left + ahead[tile_of_rows])

@@ -34,6 +34,7 @@ from workloads.kernels.base import check_knobs, knob, knob_layout, require_16_bi
 from workloads.kernels.model_sizes import expanded
 from workloads.kernels.writer import PhaseWriter
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
 
@@ -223,8 +224,7 @@ def _tasks(problem: Problem, knobs: Knobs) -> dict[str, Array]:
     tile_q, tile = min(knobs.tile_q, max(problem.queries)), min(knobs.tile, max(problem.tokens))
     per_head = -(-new // tile_q)
     items = per_head * problem.heads
-    sequence = np.repeat(np.arange(len(lengths)), items)
-    within = np.arange(len(sequence)) - np.repeat(np.cumsum(items) - items, items)
+    sequence, within = within_owners(items)
     head, skipped = within // per_head[sequence], within % per_head[sequence] * tile_q
     rows, query = np.minimum(new[sequence] - skipped, tile_q), (lengths - new)[sequence] + skipped
     return {

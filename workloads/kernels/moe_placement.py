@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hwmodel.machine import Machine
-from hwmodel.program import NONE, Schedule, Tensor
+from hwmodel.program import Schedule, Tensor
 from workloads.placement import Interleaved, Partitioned, place, place_as
 from workloads.schedule import SCHEDULES, beside, schedule
 
@@ -48,13 +48,6 @@ class Homes:
         turn = np.empty(len(expert), np.int64)  # of an item among those of its expert
         turn[order] = np.arange(len(expert)) - np.searchsorted(expert[order], expert[order])
         found: Array = (np.cumsum(self.times) - self.times)[expert] + turn % self.times[expert]
-        return found
-
-    @property
-    def residents(self) -> Array:
-        """Which expert's weights are in every seat, int64 [seats]; NONE in empty ones."""
-        found = np.full(self.seats, NONE, np.int64)
-        found[self.seat] = np.repeat(np.arange(len(self.times)), self.times)
         return found
 
 

@@ -16,6 +16,7 @@ from layouts.notation import named
 from workloads.kernels.base import check_knobs, knob, require_16_bit, require_options
 from workloads.kernels.model_sizes import experts
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.routing import DISTRIBUTIONS, Groups, Routing, contiguous, draw, masked, popularity, repeated
 
 GROUPINGS = ("contiguous", "masked")
@@ -137,9 +138,8 @@ def cut(counts: Array, room: Array, height: int) -> dict[str, Array]:
 
     `room`: the rows that a tile may take with padding.
     """
-    tiles = -(-counts // height)
-    expert = np.repeat(np.arange(len(counts)), tiles)
-    first = (np.arange(len(expert)) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * height
+    expert, tile = within_owners(-(-counts // height))
+    first = tile * height
     return {
         "expert": expert,
         "first": first,

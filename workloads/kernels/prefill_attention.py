@@ -62,6 +62,7 @@ from workloads.kernels.attention_problem import (
 from workloads.kernels.base import check_knobs, knob, knob_layout
 from workloads.kernels.gemm_grid import number_of
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.placement import place
 from workloads.schedule import SCHEDULES, schedule
@@ -230,9 +231,7 @@ def _items(problem: Problem, knobs: Knobs) -> Columns:
     positions, lanes = _positions(problem, knobs), knobs.lanes
     apart = problem.group // heads_of_tile(problem, knobs)  # query heads of a KV head that are items of their own
     tiles = -(-lengths // (positions * lanes))
-    items = tiles * problem.heads_kv * apart
-    sequence = np.repeat(np.arange(len(contexts)), items)
-    number = np.arange(len(sequence)) - (np.cumsum(items) - items)[sequence]
+    sequence, number = within_owners(tiles * problem.heads_kv * apart)
     head, rest = np.divmod(number, tiles[sequence] * apart)
     skipped = rest // apart * positions * lanes
     queries = np.minimum(lengths[sequence] - skipped, positions * lanes)

@@ -31,6 +31,7 @@ from workloads.kernels.mla_decode import check_queries, heads_of
 from workloads.kernels.model_sizes import selected
 from workloads.kernels.queries import Queries, last_tokens
 from workloads.model import Model
+from workloads.numbering import within_owners
 from workloads.page_orders import DRAWN_ORDERS
 from workloads.schedule import SCHEDULES, schedule
 
@@ -298,9 +299,8 @@ def _tasks(what: Gathering, knobs: GatherKnobs) -> dict[str, Array]:
     rows = min(knobs.head_tile, what.heads.count)
     per_query = -(-what.heads.count // rows)
     owner = np.arange(len(selected) * per_query)
-    parts = -(-selected[owner // per_query] // limit)
-    owner = np.repeat(owner, parts)
-    begin = (np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)) * limit
+    owner, part = within_owners(-(-selected[owner // per_query] // limit))
+    begin = part * limit
     query, head = owner // per_query, owner % per_query * rows
     tokens = np.minimum(selected[query] - begin, limit)
     tasks = {

@@ -64,14 +64,13 @@ def _of_layer(layer: Layer, work: Scheduled) -> Parts:
 
 
 def _softmax(a: SoftmaxAttention) -> Parts:
-    q, k, v = a.heads_q * a.head_dim_qk, a.heads_kv * a.head_dim_qk, a.heads_kv * a.head_dim_v
     if a.qk_norm != "none":
-        per_head = a.qk_norm == "head"
-        which = "of single heads of queries and keys" if per_head else "over all heads of queries and of keys"
-        yield f"norms {which}", 2 * a.head_dim_qk if per_head else q + k
+        which = (
+            "of single heads of queries and keys" if a.qk_norm == "head" else "over all heads of queries and of keys"
+        )
+        yield f"norms {which}", a.norm_parameters
     if a.bias_qkv:
-        gate = a.heads_q * a.head_dim_v if a.gate else 0
-        yield "biases of queries, keys and values", q + gate + k + (0 if a.shared_kv else v)
+        yield "biases of queries, keys and values", a.projected
     if a.bias_out:
         yield "biases of what leaves attention", a.hidden
     if a.gate:

@@ -82,15 +82,25 @@ class SoftmaxAttention:
         return "chunked_attention" if self.chunked else "sliding_attention"
 
     @property
+    def projected(self) -> int:
+        """The channels that are projected from the hidden state: queries, their gates, keys and values."""
+        gate = self.heads_q * self.head_dim_v if self.gate else 0
+        v = 0 if self.shared_kv else self.heads_kv * self.head_dim_v
+        return (self.heads_q + self.heads_kv) * self.head_dim_qk + gate + v
+
+    @property
+    def norm_parameters(self) -> int:
+        """The weights of the norms of queries and keys."""
+        layer = (self.heads_q + self.heads_kv) * self.head_dim_qk
+        return {"none": 0, "head": 2 * self.head_dim_qk, "layer": layer}[self.qk_norm]
+
+    @property
     def parameters(self) -> int:
         """The weights of the projections, biases, norms and sinks."""
-        q, k, v = self.heads_q * self.head_dim_qk, self.heads_kv * self.head_dim_qk, self.heads_kv * self.head_dim_v
-        gate = self.heads_q * self.head_dim_v if self.gate else 0
-        projected = q + gate + k + (0 if self.shared_kv else v)
         out = self.heads_q * self.head_dim_v
-        norms = {"none": 0, "head": 2 * self.head_dim_qk, "layer": q + k}[self.qk_norm]
-        biases = (projected if self.bias_qkv else 0) + (self.hidden if self.bias_out else 0)
-        return self.hidden * (projected + out) + biases + norms + (self.heads_q if self.sinks else 0)
+        biases = (self.projected if self.bias_qkv else 0) + (self.hidden if self.bias_out else 0)
+        weights = self.hidden * (self.projected + out) + biases + self.norm_parameters
+        return weights + (self.heads_q if self.sinks else 0)
 
     @property
     def kv_elements_per_cached_token(self) -> int:

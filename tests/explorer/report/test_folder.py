@@ -12,6 +12,7 @@ import pytest
 from pages import Page, figures
 
 from explorer.balance import balance_of
+from explorer.evaluate import EVALUATOR
 from explorer.explore import explore
 from explorer.progress import silent
 from explorer.report.folder import PAGE, write_comparison, write_report
@@ -81,7 +82,7 @@ def test_every_number_of_every_point_is_in_the_csv(reported: Path) -> None:
     rows = rows_frame(reported)
     read = pd.read_csv(reported / "report-points.csv")
     assert list(read.columns) == list(rows.columns)
-    for name in ("time_us", "bound_us", "hbm_read_bytes", "stalls.load.memory"):
+    for name in ("time_us", "bound_us", "hbm_read_bytes", "stalls_us.load.memory"):
         assert list(read[name].dropna()) == list(rows[name].dropna())
 
 
@@ -235,6 +236,21 @@ def test_results_without_bursts_per_bank_have_no_balance_and_say_so(results: Pat
         np.savez(path, **kept)
     left = "".join(sections(drawn([memory_use.BALANCE], read(results))))
     assert left == '<ul class="left-out"><li>Balance: Not shown: the results have no bursts per bank.</li></ul>'
+
+
+@pytest.mark.parametrize("machine", ["npu-hbm3", "npu-sram", "npu-sram-local"])
+def test_a_study_has_a_report_whatever_the_main_memory_is(machine: str, tmp_path: Path) -> None:
+    """HBM, SRAM of all cores, and SRAM of each."""
+    sizes, knobs = {"m": 64, "n": 64, "k": 64}, {"tile_k": [32, 64]}
+    asked = Study(name="s", machine=machine, kernel="gemm", options=sizes, knobs=knobs)
+    explore(asked, tmp_path / "out", 1, EVALUATOR, silent)
+    write_report(tmp_path / "out")
+    text = "".join(Page(pages_of(tmp_path / "out")["report-machine.html"]).text)
+    left = {f"{name}: Not shown: main memory of SRAM has no pseudo-channels and banks." in text for name in BANKED}
+    assert left == {machine != "npu-hbm3"}
+
+
+BANKED = ("Balance", "Banks: baseline", "Banks: best found")
 
 
 def test_the_balance_draws_the_bursts_and_the_even_share_of_every_run() -> None:

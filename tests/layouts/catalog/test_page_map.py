@@ -15,7 +15,6 @@ from layouts.catalog.page_map import (
     ragged,
     ragged_mask,
     ragged_mask_indptr,
-    slot_offsets,
     token_slots,
     trtllm_pages,
 )
@@ -84,17 +83,6 @@ def test_a_batch_of_mixed_sequences_is_looked_up_at_once():
     sequence, position = [0, 1, 0], [5, 2, 0]
     assert made.locate(sequence, position)[0].tolist() == [0, 2, 4]
     assert made.offsets(cache, sequence, position, dim=3).tolist() == [(0 * 4 + 1) * 10 + 3, (2 * 4 + 2) * 10 + 3, 163]
-    assert not made.in_secondary(sequence, position).any()
-
-
-def test_a_negative_slot_is_a_padding_token_and_has_no_offset():
-    cache = kv.vllm_fa(4, 16, 2, 8)
-    slots = np.array([17, -1, 63], dtype=np.int64)
-    found = slot_offsets(cache, slots[:, None], kv=1, head=0, dim=[0, 1])
-    start = 4 * 16 * 2 * 8
-    assert found.tolist() == [[start + 17 * 16, start + 17 * 16 + 1], [-1, -1], [start + 63 * 16, start + 63 * 16 + 1]]
-    by_slot = kv.sgl_nhd(48, 16, 2, 8, fused=False)
-    assert slot_offsets(by_slot, [3, -5], head=1, dim=2).tolist() == [3 * 16 + 10, -1]
 
 
 def test_sglang_slots_index_the_default_cache_and_by_page_the_head_first_one():
@@ -125,7 +113,7 @@ def test_trtllm_offsets_count_blocks_of_all_layers_and_flag_the_secondary_pool(k
             offsets[0, k, b] = index - (1 << 31) if secondary else index
     made = trtllm_pages(offsets, [20], size, blocks, layers, kv_factor)
     pool = kv.trtllm_pool(blocks, layers, 2, size, 4, kv_factor)
-    assert made.in_secondary(0, [0, 8, 15, 16]).tolist() == [False, True, True, False]
+    assert made.secondary.tolist() == [False, True, False]
     for k in range(kv_factor):
         start = (int(offsets[0, k, 2]) + 2 * kv_factor) * (2 * size * 4)  # layer 2 lies 2 * kv_factor blocks on
         assert made.offsets(pool, 0, 17, layer=2, kv=k, head=1, dim=3) == start + 1 * size * 4 + 1 * 4 + 3

@@ -69,7 +69,7 @@ def test_every_name_has_arguments_here_and_every_argument_a_name():
 
 @pytest.mark.parametrize("name", stacks.NAMED)
 def test_a_named_layout_builds_injectively_from_0_on_and_says_where_it_was_read(name):
-    make = stacks.named_constructor(name)
+    make = stacks.NAMED[name]
     found = make(*ARGUMENTS[name])
     assert "source" in (inspect.getdoc(make) or "").lower()
     layouts = [part.layout for part in found.fields.values()] if isinstance(found, Record) else [found]
@@ -91,11 +91,6 @@ def test_a_size_of_zero_half_or_a_word_is_refused_in_one_line(name):
             changed = [*arguments[:place], nonsense, *arguments[place + 1 :]]
             with pytest.raises(ValueError, match=r"^[^\n]{1,300}$"):
                 stacks.NAMED[name](*changed)
-
-
-def test_an_unknown_name_is_answered_with_the_nearest_ones():
-    with pytest.raises(ValueError, match=r"^layout 'fi_ndh': unknown, the nearest names are fi_hnd, fi_nhd, "):
-        stacks.named_constructor("fi_ndh")
 
 
 @pytest.mark.parametrize("name", stacks.TABLES)

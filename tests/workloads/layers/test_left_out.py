@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,17 @@ def test_every_part_that_no_kernel_computes_is_a_note_with_its_layers_and_weight
     assert left_out(given, ONE) == {part: (3, weights)}
     what = f", {weights:,} weights" if weights else ""
     assert left_out_notes(given, ONE, 1) == (f"not in the sum: {part} (3 layers{what})",)
+
+
+@pytest.mark.parametrize("more", [{}, {"gate": True}, {"shared_kv": True}, {"gate": True, "shared_kv": True}])
+@pytest.mark.parametrize("part", [{"qk_norm": "head"}, {"qk_norm": "layer"}, {"bias_qkv": True}, {"bias_out": True}])
+def test_weights_left_out_of_attention_are_those_that_its_parameters_count(
+    part: dict[str, Any], more: dict[str, Any]
+) -> None:
+    bare = replace(PLAIN, heads_kv=1, head_dim_v=4, **more)
+    full = replace(bare, **part)
+    without, given = (sum(weights for _, weights in left_out(model(a), ONE).values()) for a in (bare, full))
+    assert given - without == 3 * (full.parameters - bare.parameters) > 0
 
 
 def test_norms_of_heads_are_those_of_a_published_qwen3(data_dir: Path) -> None:
