@@ -118,7 +118,7 @@ def compare(a: Saved, b: Saved) -> Comparison:
     assert other is not None
     accounts = {
         kind: {
-            cause: other.stall_fs(kind, cause) - one.stall_fs(kind, cause)
+            cause: _of_one_unit(other, kind, cause) - _of_one_unit(one, kind, cause)
             for cause in dict.fromkeys([*one.stalls[kind], *other.stalls[kind]])
         }
         for kind in one.stalls
@@ -172,10 +172,22 @@ def _own(causes: Mapping[str, Fraction]) -> Fraction:
     return sum((fs for cause, fs in causes.items() if cause not in WAITING), Fraction(0))
 
 
+def _of_one_unit(result: Result, kind: str, cause: str) -> Fraction:
+    return Fraction(result.stalls[kind].get(cause, 0), result.units[kind])
+
+
 def _numbers(result: Result) -> dict[str, Scalar]:
-    """Return every number of a run by name, and what each resource needs."""
+    """Return every number of a run by name, stalls as microseconds of an average unit, and what each resource needs.
+
+    Stalls are rounded to femtoseconds, which times consist of.
+    """
     bounds = {f"bounds_us.{name}": fs / FS_PER_US for name, fs in result.bound.by_resource.items()}
-    return all_numbers(result.metrics()) | bounds
+    stalls = {
+        f"stalls.{kind}.{cause}": round(_of_one_unit(result, kind, cause)) / FS_PER_US
+        for kind, causes in result.stalls.items()
+        for cause in causes
+    }
+    return all_numbers(result.metrics()) | stalls | bounds
 
 
 def _microseconds(fs: int | Fraction) -> str:

@@ -1,8 +1,7 @@
 """What a run says: times, bytes, DRAM statistics and an accounting of every unit's time that closes.
 
 Immutable. `metrics()` is the flat view that tables, files and searches use. Times are femtoseconds inside and
-microseconds in `metrics`. Stalls are sums over all units inside, which equal makespan x units exactly, and the average
-unit's in `metrics`, where machines of other numbers of units can be compared.
+microseconds in `metrics`; stall tables stay in femtoseconds, so that their sums equal makespan x units exactly.
 Energies are whole femtojoules inside and picojoules in `metrics`.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -161,10 +159,6 @@ class Result:
     def time_us(self) -> float:
         return self.makespan_fs / FS_PER_US
 
-    def stall_fs(self, kind: str, cause: str) -> Fraction:
-        """Return the time that the average unit of a kind spent on a cause; all causes add up to the makespan."""
-        return Fraction(self.stalls[kind].get(cause, 0), self.units[kind])
-
     @property
     def hbm_useful_bytes(self) -> int:
         """Bytes of tensors in HBM that loads asked for, whether a shared cache had them or not."""
@@ -219,11 +213,8 @@ class Result:
             "limited_by": self.bound.limited_by,
             "levels": {name: level.metrics() for name, level in self.levels.items()},
             "utilisation": self.utilisation,
-            "stalls_us": {
-                kind: {cause: round(self.stall_fs(kind, cause)) / FS_PER_US for cause in causes}
-                for kind, causes in self.stalls.items()
-            },
-            "phases_us": {phase.name: phase.fs / FS_PER_US for phase in self.phases},
+            "stalls": self.stalls,
+            "phases": {phase.name: phase.fs / FS_PER_US for phase in self.phases},
             "program_hash": self.program_hash,
             "machine_hash": self.machine_hash,
         }

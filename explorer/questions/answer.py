@@ -2,7 +2,7 @@
 
 A `Quantity` is a float that knows both, so that answers can be compared, divided and drawn as they are:
 
-    answer.time_us, answer.time_us.unit, answer.time_us.source, answer["stalls_us.load.memory"]
+    answer.time_us, answer.time_us.unit, answer.time_us.source, answer["stalls.load.memory"]
 
 Frozen; holds names and numbers only. `explorer.questions.asking` makes answers.
 """
@@ -23,7 +23,8 @@ from explorer.search.certificate import relative_gap
 from explorer.storage.row import flatten, nested
 from explorer.text.tables import align, number, percent
 
-_UNITS = {"_us": "us", "_pj": "pJ", "_bytes": "B", "cycles": "cycles"}  # by the ends of names, and of tables
+_UNITS = {"_us": "us", "_pj": "pJ", "_bytes": "B", "_fraction": "", "cycles": "cycles"}
+_GROUPS = {"stalls": "fs", "phases": "us", "energy_by_component_pj": "pJ", "utilisation": "", "levels": "B", "sram": ""}
 _BOUNDS = ("bound_us", "energy_bound_pj")
 _WORDS = {
     "time_us": "time",
@@ -88,7 +89,7 @@ class RunKey:
 class Answer:
     """One answer. `how`: "whole", "windows" or "bound"; `source`: the same in words, with what is known of its error.
 
-    `numbers`: all there are, by flat name such as "stalls_us.load.memory"; `settings`: every knob and machine override.
+    `numbers`: all there are, by flat name such as "stalls.load.memory"; `settings`: every knob and machine override.
     """
 
     title: str
@@ -222,6 +223,7 @@ def _number(value: Metric) -> float:
 def _quantity(name: str, value: Scalar, source: str) -> Quantity | str:
     if isinstance(value, str):
         return value
-    table = name.split(".")[0]
-    unit = next((unit for part in (table, name) for ending, unit in _UNITS.items() if part.endswith(ending)), "")
+    unit = _GROUPS.get(name.split(".")[0])
+    if unit is None:
+        unit = next((unit for ending, unit in _UNITS.items() if name.endswith(ending)), "")
     return Quantity(value, unit, "lower bound of the whole program" if name in _BOUNDS else source)

@@ -26,7 +26,7 @@ from explorer.questions.goal import TIME_ALONE, Goal, with_bound
 from explorer.questions.sameness import same_sentences
 from explorer.questions.sweep import Axis
 from explorer.search.certificate import relative_gap
-from explorer.storage.row import all_numbers, nested, with_nulls
+from explorer.storage.row import all_numbers, nested, per_unit, with_nulls
 from explorer.study import settings
 from explorer.study.mix import title_of
 from explorer.study.objective import COSTS
@@ -298,10 +298,14 @@ def what_if(
 
 
 def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -> dict[str, float]:
-    """Return the relative differences of flat numbers: 0.1 is 10 % more; a number whose baseline is 0 has none."""
+    """Return the relative differences of flat numbers: 0.1 is 10 % more; a number whose baseline is 0 has none.
+
+    Stalls are fs summed over all units; their differences are of the average unit, as a variant may have more units.
+    """
     found = {}
-    for name, value in variant.items():
-        start = baseline.get(name)
+    starts = per_unit(baseline)
+    for name, value in per_unit(variant).items():
+        start = starts.get(name)
         if isinstance(value, int | float) and isinstance(start, int | float) and start != 0:
             found[name] = value / start - 1
     return found

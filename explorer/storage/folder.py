@@ -298,30 +298,7 @@ def rows_frame(folder: Path) -> pd.DataFrame:
     table = read_rows(folder)
     if table is None:
         raise ValueError(f"{folder}: no point was evaluated there yet")
-    return _named_anew(_frame(table.drop_columns([_DETAILED])))
-
-
-def _named_anew(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with today's names where an older version named them.
-
-    `phases.NAME` were us; `stalls.KIND.CAUSE` were sums over all units of a kind, whose causes add up to the time.
-    """
-    import pandas as pd
-
-    old = [str(name) for name in frame if str(name).startswith(("stalls.", "phases."))]
-    if not old or "time_us" not in frame:
-        return frame
-    values = {name: pd.to_numeric(frame[name], errors="coerce").astype(float) for name in (*old, "time_us")}
-    found = frame.drop(columns=old)
-    for name in old:
-        table, kind, *_ = name.split(".")
-        value = values[name]
-        if table == "stalls":
-            of_kind = [values[other].fillna(0) for other in old if other.startswith(f"stalls.{kind}.")]
-            value = value * values["time_us"] / sum(of_kind)
-        today = name.replace(table, f"{table}_us", 1)
-        found[today] = found[today].fillna(value) if today in found else value
-    return found
+    return _frame(table.drop_columns([_DETAILED]))
 
 
 def space_frame(folder: Path) -> pd.DataFrame:

@@ -63,6 +63,24 @@ class Row:
         return head | dict(self.settings) | outcome | dict(self.metrics)
 
 
+def per_unit(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return flat `metrics` with stalls as the average us of one unit, so that a unit's causes add up to the time.
+
+    Sums over all units, as simulated, cannot be compared between machines of different numbers of units.
+    """
+    totals: dict[str, float] = {}
+    for name, value in metrics.items():
+        if name.startswith("stalls."):
+            totals[name.split(".")[1]] = totals.get(name.split(".")[1], 0) + float(value)
+    if not totals:
+        return dict(metrics)
+    time_us = float(metrics["time_us"])
+    return {
+        name: float(value) * time_us / totals[name.split(".")[1]] if name.startswith("stalls.") else value
+        for name, value in metrics.items()
+    }
+
+
 def all_numbers(metrics: Mapping[str, Metric]) -> dict[str, Scalar]:
     """Return `metrics` spread like `flatten`, the bound beside the time; there may be no time."""
     flat = flatten(metrics)
@@ -72,7 +90,7 @@ def all_numbers(metrics: Mapping[str, Metric]) -> dict[str, Scalar]:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat numbers as `flatten` found them: `stalls_us.load.memory` is `memory` in `load` in `stalls_us`."""
+    """Return flat numbers as `flatten` found them: `stalls.load.memory` is `memory` in `load` in `stalls`."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *tables, last = name.split(".")

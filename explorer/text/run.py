@@ -1,6 +1,7 @@
 """What `rowhit run` and `explain` show: the numbers of one simulation under headings, without the zeros.
 
-Every number is that of `--json`. What no heading is known for stands at the end, so that nothing is lost.
+Every number is that of `--json`, but for stalls, which are the average of one unit, so that its causes add up to the
+time. What no heading is known for stands at the end, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _LINES = {
 _TABLES = {"sram": "scratchpads by unit", "dma": "DMA by tensor", "levels": "levels of memory"}
 _ENERGY = ("energy_pj", "energy_bound_pj", "energy_by_component_pj")
 _DIGESTS = ("program_hash", "machine_hash")
-_OWN = ("utilisation", "stalls_us", "phases_us")  # sections with a form of their own
+FEMTOSECOND_US = 1e-9
+_OWN = ("utilisation", "stalls", "phases")  # sections with a form of their own
 
 
 def run_text(metrics: Mapping[str, Any]) -> str:
@@ -42,8 +44,8 @@ def run_text(metrics: Mapping[str, Any]) -> str:
         _lines(
             "utilisation", {name: percent(share) for name, share in metrics.get("utilisation", {}).items() if share}
         ),
-        _table("stalls, us of one unit", _by_cause(metrics.get("stalls_us", {}))),
-        _lines("phases", {name: number("_us", time_us) for name, time_us in metrics.get("phases_us", {}).items()}),
+        _table("stalls, us of one unit", _per_unit(metrics.get("stalls", {}), metrics["time_us"])),
+        _lines("phases", {name: number("_us", time_us) for name, time_us in metrics.get("phases", {}).items()}),
     ]
     known = {*_TABLES, *_ENERGY, *_OWN, *_DIGESTS, *(name for names in _LINES.values() for name in names)}
     sections.append(_lines("other", {name: value for name, value in metrics.items() if name not in known}))
@@ -60,7 +62,7 @@ def explanation_text(explanation: Explanation) -> str:
     ]
     sections = [
         _lines("time", {name: metrics[name] for name in ("time_us", "bound_us", "limited_by")}),
-        _table("stalls, us of one unit", _by_cause(metrics["stalls_us"])),
+        _table("stalls, us of one unit", _per_unit(metrics["stalls"], metrics["time_us"])),
         "the same program without\n" + align(rows),
     ]
     return "\n\n".join(section for section in sections if section)
@@ -96,10 +98,20 @@ def _table(heading: str, table: Mapping[str, Mapping[str, float]]) -> str:
     return f"{heading}\n{align([('', *columns, ''), *rows])}"
 
 
-def _by_cause(stalls: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return stalls with all causes of each unit in one order, useful first."""
+def _per_unit(stalls: Mapping[str, Mapping[str, int]], time_us: float) -> dict[str, dict[str, float]]:
+    """Return femtoseconds summed over units as the microseconds of one, which add up to the time, useful first.
+
+    What is less than a femtosecond of one unit is 0.
+    """
     causes = sorted({cause for spent in stalls.values() for cause in spent}, key=lambda cause: (_rank(cause), cause))
-    return {unit: {cause: spent.get(cause, 0.0) for cause in causes} for unit, spent in stalls.items()}
+    shares = {
+        unit: {cause: spent.get(cause, 0) * time_us / (sum(spent.values()) or 1) for cause in causes}
+        for unit, spent in stalls.items()
+    }
+    return {
+        unit: {cause: us if us >= FEMTOSECOND_US else 0.0 for cause, us in spent.items()}
+        for unit, spent in shares.items()
+    }
 
 
 def _rank(cause: str) -> int:

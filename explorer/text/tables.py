@@ -35,10 +35,12 @@ _PARTS = ("f", "p", "n", "u", "m", "")
 _PART_UNITS = ("fs", "fJ", "fJ/B", "uW")  # base units with a prefix of their own
 _UNITS = {
     "*_us": " us",
-    "*_us.*": " us",  # of a table, whose name has the unit
-    "*_pj": " pJ",
-    "*_pj.*": " pJ",
+    "phases.*": " us",
+    "bounds_us.*": " us",
+    "stalls.*": " us",
     "*_bytes": " B",
+    "*_pj": " pJ",
+    "energy_by_component_pj.*": " pJ",
 }
 
 

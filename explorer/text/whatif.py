@@ -12,7 +12,7 @@ from html import escape
 from explorer.questions.answer import Answer
 from explorer.questions.sameness import listed, place_of
 from explorer.questions.variants import Cell, Table, differences
-from explorer.storage.row import all_numbers
+from explorer.storage.row import all_numbers, per_unit
 from explorer.text.tables import align, number, percent, signed
 
 Rows = list[list[str]]
@@ -53,7 +53,7 @@ def _rows(table: Table) -> Rows:
 
 def _compared(table: Table) -> Rows:
     """Return a line per number that is not 0 everywhere, each design with its difference from the first."""
-    first, *others = (all_numbers(cell.metrics) for cell in table.cells)
+    first, *others = (per_unit(all_numbers(cell.metrics)) for cell in table.cells)
     titles = [", ".join(f"{path}={value}" for path, value in design.values.items()) for design in table.designs]
     rows = [["", titles[0] or "baseline", *(cell for title in titles[1:] for cell in (title or "baseline", "")), ""]]
     changes = [

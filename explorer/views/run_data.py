@@ -53,7 +53,7 @@ class RunData:
         """Return a table of the metrics; NotShown where the run has none."""
         found = self.metrics.get(name)
         if not found:
-            raise NotShown(f"the run has no {name.removesuffix('_us').replace('_', ' ')}")
+            raise NotShown(f"the run has no {name.replace('_', ' ')}")
         return dict(found)
 
     def recorded(self) -> Timeline:

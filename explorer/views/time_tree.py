@@ -34,8 +34,12 @@ def _table(run: RunData) -> pd.DataFrame:
     if run.timeline is not None:
         times = _recorded(run.timeline)
     else:
-        stalls = run.table("stalls_us")
-        times = {(unit, cause): spent for unit, causes in stalls.items() for cause, spent in causes.items() if spent}
+        times = {}
+        for unit, causes in run.table("stalls").items():
+            whole = sum(causes.values()) or 1
+            for cause, spent in causes.items():
+                if spent:
+                    times[(unit, cause)] = spent * run.metrics["time_us"] / whole
     return pd.DataFrame({"path": list(times), "time_us": list(times.values())})
 
 

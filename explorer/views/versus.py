@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from explorer.compare import CAUSES, UNITS, WAITING
-from explorer.storage.row import flatten
+from explorer.storage.row import flatten, per_unit
 from explorer.study.objective import microseconds
 from explorer.text.tables import number, signed
 from explorer.views.look import BASELINE, BEST, OTHER, titled
@@ -52,15 +52,16 @@ def of_runs(runs: tuple[RunData, RunData]) -> Versus:
     return versus((runs[0].title, runs[1].title), *({**flatten(run.metrics)} for run in runs))
 
 
-def versus(names: tuple[str, str], a: Mapping[str, Any], b: Mapping[str, Any]) -> Versus:
+def versus(names: tuple[str, str], first: Mapping[str, Any], second: Mapping[str, Any]) -> Versus:
     import pandas as pd
 
+    a, b = per_unit(first), per_unit(second)
     change = float(b["time_us"]) - float(a["time_us"])
     accounts: dict[str, dict[str, float]] = {}
-    both = {name.split(".")[1] for name in a if name.startswith("stalls_us.")}
-    both &= {name.split(".")[1] for name in b if name.startswith("stalls_us.")}
+    both = {name.split(".")[1] for name in a if name.startswith("stalls.")}
+    both &= {name.split(".")[1] for name in b if name.startswith("stalls.")}
     for name in dict.fromkeys([*a, *b]):
-        if name.startswith("stalls_us.") and name.split(".")[1] in both:
+        if name.startswith("stalls.") and name.split(".")[1] in both:
             _, unit, cause = name.split(".", 2)
             accounts.setdefault(unit, {})[cause] = float(b.get(name, 0)) - float(a.get(name, 0))
     if not accounts:

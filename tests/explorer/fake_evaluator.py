@@ -95,7 +95,7 @@ def simulate(query: Query) -> Outcome:
         "row_misses": 10 * LAYOUTS[layout],
         "row_conflicts": 40 * LAYOUTS[layout],
         "limited_by": "hbm",
-        "stalls_us": {"load": {"useful": taken * 5 / 12, "memory": taken * 7 / 12}},
+        "stalls": {"load": {"useful": 5, "memory": 7}},
     }
     metrics |= _energies(query)
     bins = np.arange(10.0)

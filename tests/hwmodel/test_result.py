@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -58,19 +57,3 @@ def test_what_a_level_was_asked_for_is_told_apart_as_its_description_says(
         parts = level.hit + level.missed + level.merged
         parts += {"network": level.fetched, "shared cache": level.stored}.get(place, 0)
         assert level.asked == parts > 0, place
-
-
-def test_stalls_are_microseconds_of_the_average_unit_in_whole_femtoseconds(machine: Machine) -> None:
-    result = simulate(gemm.compile(gemm.Problem(64, 64, 64, "bf16"), gemm.Knobs(), machine, 0), machine)
-    stalls = result.metrics()["stalls_us"]
-    assert {kind: list(causes) for kind, causes in stalls.items()} == {k: list(c) for k, c in result.stalls.items()}
-    for kind, causes in stalls.items():
-        assert sum(causes.values()) == pytest.approx(result.time_us)
-        assert sum(result.stall_fs(kind, cause) for cause in causes) == result.makespan_fs
-    spent = {"useful": 7, "no work": 3 * result.makespan_fs - 8, "memory": 1}
-    three = replace(result, stalls=result.stalls | {"load": spent}, units=result.units | {"load": 3})
-    assert three.metrics()["stalls_us"]["load"] == {
-        "useful": 2e-9,
-        "no work": (result.makespan_fs - 3) / 1e9,
-        "memory": 0.0,
-    }

@@ -26,7 +26,7 @@ def test_whatif_with_half_the_stacks_shows_every_difference(rowhit: Rowhit, tmp_
     alone = json.loads(rowhit("run", *SMALL, "--json", cwd=tmp_path).stdout)
     del alone["knobs"], alone["batch"]
     assert record["baseline"] == alone
-    assert half["stalls_us"].keys() == alone["stalls_us"].keys() == half["difference"]["stalls_us"].keys()
+    assert half["stalls"].keys() == alone["stalls"].keys() == half["difference"]["stalls"].keys()
     assert longer["hbm_useful_bytes"] == 2 * record["baseline"]["hbm_useful_bytes"]
     table = rowhit("whatif", *SMALL, "--set", "hbm.stacks=2", cwd=tmp_path)
     assert "hbm.stacks=2" in table.stdout.splitlines()[1]

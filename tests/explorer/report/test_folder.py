@@ -82,7 +82,7 @@ def test_every_number_of_every_point_is_in_the_csv(reported: Path) -> None:
     rows = rows_frame(reported)
     read = pd.read_csv(reported / "report-points.csv")
     assert list(read.columns) == list(rows.columns)
-    for name in ("time_us", "bound_us", "hbm_read_bytes", "stalls_us.load.memory"):
+    for name in ("time_us", "bound_us", "hbm_read_bytes", "stalls.load.memory"):
         assert list(read[name].dropna()) == list(rows[name].dropna())
 
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import threading
 import zlib
-from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,22 +77,6 @@ def test_a_finished_study_is_one_parquet_file_and_a_running_one_lines_of_json_af
     assert lines["point"].tolist() == [len(frame)]
     assert rows_frame(tmp_path)["key"].tolist() == [*frame["key"], frame["key"].iloc[-1]]
     assert rows_frame(tmp_path).columns.tolist() == frame.columns.tolist()
-
-
-def test_rows_of_an_older_version_have_todays_names_also_beside_new_ones(tmp_path: Path) -> None:
-    """Stalls were sums over all units in femtoseconds, and phases had no unit in their name."""
-    head = {"batch": 0, "status": "simulated", "bound_us": 1.0, "reason": "", "details": False, "time_us": 6.0}
-    old = {"stalls.load.useful": 10, "stalls.load.no work": 20, "stalls.hbm.bus": 7, "phases.multiply": 6.0}
-    new = {"stalls_us.load.useful": 4.0, "stalls_us.load.no work": 2.0, "stalls_us.hbm.bus": 6.0}
-    for record in (old, new | {"phases_us.multiply": 5.0}):
-        with closing(RowFile(tmp_path)) as rows:
-            rows.append(head | {"point": len(rows.records), "key": str(len(rows.records))} | record)
-            as_lines = rows_frame(tmp_path)
-        packed = rows_frame(tmp_path)
-        assert {*packed.columns[-4:]} == {*as_lines.columns[-4:]} == {*new, "phases_us.multiply"}
-    for found in (as_lines, packed):
-        values = [found[name].tolist() for name in (*new, "phases_us.multiply")]
-        assert values == [[2.0, 4.0], [4.0, 2.0], [6.0, 6.0], [6.0, 5.0]]
 
 
 @pytest.mark.parametrize(

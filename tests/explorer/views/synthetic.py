@@ -55,8 +55,8 @@ def row(point: int, layout: str, tile: int, capacity: str) -> dict[str, Any]:
         "utilisation.hbm": 0.5 + tile / 200,
         "mix.short.time_us": short,
         "mix.long.time_us": long,
-        "stalls_us.load.useful": time_us * short / (short + long),
-        "stalls_us.load.memory": time_us * long / (short + long),
+        "stalls.load.useful": int(1e6 * short),
+        "stalls.load.memory": int(1e6 * long),
     }
 
 

@@ -53,7 +53,7 @@ def test_every_view_of_the_list_is_there() -> None:
 
 def test_what_a_study_does_not_have_is_left_out_with_the_reason() -> None:
     lean = synthetic.data()
-    columns = [name for name in lean.rows if not str(name).startswith(("mix.", "utilisation.", "stalls_us."))]
+    columns = [name for name in lean.rows if not str(name).startswith(("mix.", "utilisation.", "stalls."))]
     lean = StudyData("lean", lean.identity, lean.rows[columns], lean.space.assign(reason=""), {})
     reasons = {picture.view.name: picture.text for picture in (view.of(lean) for view in STUDY) if not picture.figure}
     assert reasons["pareto"] == "Not shown: the study has one objective, so its front is one point, the best found."
