@@ -183,11 +183,12 @@ def _numbers(result: Result) -> dict[str, Scalar]:
     """
     bounds = {f"bounds_us.{name}": fs / FS_PER_US for name, fs in result.bound.by_resource.items()}
     stalls = {
-        f"stalls.{kind}.{cause}": round(_of_one_unit(result, kind, cause)) / FS_PER_US
+        f"stalls_us.{kind}.{cause}": round(_of_one_unit(result, kind, cause)) / FS_PER_US
         for kind, causes in result.stalls.items()
         for cause in causes
     }
-    return all_numbers(result.metrics()) | stalls | bounds
+    numbers = {name: value for name, value in all_numbers(result.metrics()).items() if not name.startswith("stalls.")}
+    return numbers | stalls | bounds
 
 
 def _microseconds(fs: int | Fraction) -> str:

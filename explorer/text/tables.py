@@ -37,7 +37,7 @@ _UNITS = {
     "*_us": " us",
     "phases.*": " us",
     "bounds_us.*": " us",
-    "stalls.*": " us",
+    "stalls_us.*": " us",
     "*_bytes": " B",
     "*_pj": " pJ",
     "energy_by_component_pj.*": " pJ",

@@ -58,10 +58,10 @@ def versus(names: tuple[str, str], first: Mapping[str, Any], second: Mapping[str
     a, b = per_unit(first), per_unit(second)
     change = float(b["time_us"]) - float(a["time_us"])
     accounts: dict[str, dict[str, float]] = {}
-    both = {name.split(".")[1] for name in a if name.startswith("stalls.")}
-    both &= {name.split(".")[1] for name in b if name.startswith("stalls.")}
+    both = {name.split(".")[1] for name in a if name.startswith("stalls_us.")}
+    both &= {name.split(".")[1] for name in b if name.startswith("stalls_us.")}
     for name in dict.fromkeys([*a, *b]):
-        if name.startswith("stalls.") and name.split(".")[1] in both:
+        if name.startswith("stalls_us.") and name.split(".")[1] in both:
             _, unit, cause = name.split(".", 2)
             accounts.setdefault(unit, {})[cause] = float(b.get(name, 0)) - float(a.get(name, 0))
     if not accounts:

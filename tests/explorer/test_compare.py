@@ -121,7 +121,9 @@ def test_the_rounding_of_averages_is_no_difference() -> None:
         fs = longer.accounts[kind][cause]
         assert (entry.a == entry.b) == (abs(fs) < 1), name
         assert entry.absolute == pytest.approx(float(fs) / 1e9, abs=1.1e-9), name
-    assert {"stalls.load.useful", "stalls.matrix.useful"} <= {n for n, entry in useful.items() if not entry.absolute}
+    assert {"stalls_us.load.useful", "stalls_us.matrix.useful"} <= {
+        n for n, entry in useful.items() if not entry.absolute
+    }
 
 
 def test_differences_of_shares_are_points_and_relative_ones_per_cent() -> None:

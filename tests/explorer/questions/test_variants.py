@@ -65,7 +65,7 @@ def test_stalls_differ_by_what_the_table_shows_of_the_average_unit(fake: ModuleT
     assert half["difference"]["stalls"]["load"]["useful"] == pytest.approx(slower)
     assert slower > 0.5
     rows = [line.split() for line in str(table).splitlines()]
-    _, before, _, after, _, difference, _ = next(row for row in rows if row[:1] == ["stalls.load.useful"])
+    _, before, _, after, _, difference, _ = next(row for row in rows if row[:1] == ["stalls_us.load.useful"])
     assert float(difference) == pytest.approx(100 * (float(after) / float(before) - 1), abs=0.1)
 
 
