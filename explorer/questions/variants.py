@@ -300,7 +300,7 @@ def what_if(
 def differences(baseline: Mapping[str, Scalar], variant: Mapping[str, Scalar]) -> dict[str, float]:
     """Return the relative differences of flat numbers: 0.1 is 10 % more; a number whose baseline is 0 has none.
 
-    Stalls are those of the average unit, `stalls_us`, as a variant may have more units.
+    Stalls are fs summed over all units; their differences are of the average unit, as a variant may have more units.
     """
     found = {}
     starts = per_unit(baseline)

@@ -64,9 +64,9 @@ class Row:
 
 
 def per_unit(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return flat `metrics` with `stalls_us`, of the average unit, in place of `stalls`, sums over all units.
+    """Return flat `metrics` with stalls as the average us of one unit, so that a unit's causes add up to the time.
 
-    A unit's causes add up to the time, and machines of different numbers of units can be compared.
+    Sums over all units, as simulated, cannot be compared between machines of different numbers of units.
     """
     totals: dict[str, float] = {}
     for name, value in metrics.items():
@@ -75,14 +75,15 @@ def per_unit(metrics: Mapping[str, Scalar]) -> dict[str, Scalar]:
     if not totals:
         return dict(metrics)
     time_us = float(metrics["time_us"])
-    found: dict[str, Scalar] = {}
-    for name, value in metrics.items():
-        table, *rest = name.split(".")
-        if table == "stalls":
-            found[".".join(("stalls_us", *rest))] = float(value) * time_us / totals[rest[0]]
-        else:
-            found[name] = value
-    return found
+    return {
+        name: float(value) * time_us / totals[name.split(".")[1]] if name.startswith("stalls.") else value
+        for name, value in metrics.items()
+    }
+
+
+def unit_name(name: str) -> str:
+    """Return how a number of `per_unit` is called where it is shown: stalls are `stalls_us`."""
+    return f"stalls_us.{name.removeprefix('stalls.')}" if name.startswith("stalls.") else name
 
 
 def all_numbers(metrics: Mapping[str, Metric]) -> dict[str, Scalar]:

@@ -12,7 +12,7 @@ from html import escape
 from explorer.questions.answer import Answer
 from explorer.questions.sameness import listed, place_of
 from explorer.questions.variants import Cell, Table, differences
-from explorer.storage.row import all_numbers, per_unit
+from explorer.storage.row import all_numbers, per_unit, unit_name
 from explorer.text.tables import align, number, percent, signed
 
 Rows = list[list[str]]
@@ -62,10 +62,11 @@ def _compared(table: Table) -> Rows:
     for name in dict.fromkeys(name for numbers in (first, *others) for name in numbers if not name.endswith("_hash")):
         if not any(numbers.get(name) for numbers in (first, *others)):
             continue
-        cells = [name, number(name, first.get(name, ""))]
+        shown_name = unit_name(name)
+        cells = [shown_name, number(shown_name, first.get(name, ""))]
         for shown, difference in zip(others, changes, strict=True):
             change = SAME if difference is None else signed(difference.get(name))
-            cells += [number(name, shown.get(name, "" if shown or len(rows) > 1 else CANNOT)), change]
+            cells += [number(shown_name, shown.get(name, "" if shown or len(rows) > 1 else CANNOT)), change]
         rows.append([*cells, ""])
     return rows
 

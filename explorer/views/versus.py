@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from explorer.compare import CAUSES, UNITS, WAITING
-from explorer.storage.row import flatten, per_unit
+from explorer.storage.row import flatten, per_unit, unit_name
 from explorer.study.objective import microseconds
 from explorer.text.tables import number, signed
 from explorer.views.look import BASELINE, BEST, OTHER, titled
@@ -58,10 +58,10 @@ def versus(names: tuple[str, str], first: Mapping[str, Any], second: Mapping[str
     a, b = per_unit(first), per_unit(second)
     change = float(b["time_us"]) - float(a["time_us"])
     accounts: dict[str, dict[str, float]] = {}
-    both = {name.split(".")[1] for name in a if name.startswith("stalls_us.")}
-    both &= {name.split(".")[1] for name in b if name.startswith("stalls_us.")}
+    both = {name.split(".")[1] for name in a if name.startswith("stalls.")}
+    both &= {name.split(".")[1] for name in b if name.startswith("stalls.")}
     for name in dict.fromkeys([*a, *b]):
-        if name.startswith("stalls_us.") and name.split(".")[1] in both:
+        if name.startswith("stalls.") and name.split(".")[1] in both:
             _, unit, cause = name.split(".", 2)
             accounts.setdefault(unit, {})[cause] = float(b.get(name, 0)) - float(a.get(name, 0))
     if not accounts:
@@ -83,7 +83,7 @@ def _numbers(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
         relative = None
         if isinstance(one, int | float) and isinstance(other, int | float) and one:
             relative = other / one - 1
-        records.append((name, one, other, relative))
+        records.append((unit_name(name), one, other, relative))
     return pd.DataFrame(records, columns=["name", "a", "b", "relative"], dtype=object)
 
 
