@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hwmodel import units
 from hwmodel.validation import listed
 
 WORDS = {"name", "description", "sources", "ranges"}  # of a machine; all else describes the hardware
@@ -40,6 +41,7 @@ def with_base(
     if not isinstance(own, dict):
         return merged(inherited, numbers) | words
     there = dict(leaves(inherited))
+    _check_energy(inherited, numbers, str(name))
     given = {path: value for path, value in leaves(numbers) if path not in there or there[path] != value}
     kept = {path: text for path, text in base["sources"].items() if given.keys().isdisjoint(groups(path))}
     sources = kept | own | _own_sources(given, own, kept, str(name))
@@ -88,6 +90,21 @@ def no_source(path: str, *others: str) -> str:
     """Return what is said of numbers without a source."""
     nor = f", nor have {listed(others)}" if others else ""
     return f"sources: {path} has no source{nor}; name one, or write `assumed` and why"
+
+
+def _check_energy(base: Mapping[str, Any], numbers: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError where the energies of one DRAM part would become those of another without a word."""
+    memory, energy = numbers.get("hbm"), numbers.get("energy", {})
+    own = memory.get("standard") if isinstance(memory, dict) else None
+    there, theirs = (base.get("energy") or {}).get("hbm"), (base.get("hbm") or {}).get("standard")
+    is_said = not isinstance(energy, dict) or "hbm" in energy
+    if not isinstance(own, str) or own == theirs or not there or is_said:
+        return
+    kept = f"{{like: {there['like']}}}, which are kept" if "like" in there else "numbers"
+    raise ValueError(
+        f"energy.hbm: missing; {name} has energies of {theirs}, and hbm.standard is {units.shown(own)} here; "
+        f"allowed: {kept}, others, or energy: null"
+    )
 
 
 def _check_removals(base: Mapping[str, Any], changes: Mapping[str, Any], name: str, prefix: str = "") -> None:

@@ -155,6 +155,11 @@ def test_a_file_gives_no_number_and_no_source_that_it_would_inherit(name: str) -
         ),
         ({"hbm": {"controller": {"read_queue": 9}}}, {"noc": "x"}, "sources: hbm.controller.read_queue has no source"),
         ({"energy": {"hbm": {"read": "1 pJ/B"}}}, {}, "sources: energy.hbm.read has no source"),
+        (
+            {"hbm": {"standard": "HBM4"}},
+            {"hbm.standard": "sheet"},
+            "energy.hbm: missing; h100-sxm has energies of HBM3, and hbm.standard is 'HBM4' here; allowed: {like: hb",
+        ),
         ({"hbm": {"stack": 6}}, {"hbm.stack": "sheet"}, "unknown key 'hbm.stack'; known: hbm.stacks"),
         ({"hbm": 5}, {"hbm": "sheet"}, "hbm: 5; allowed: a mapping with the keys standard, "),
         (
@@ -243,3 +248,10 @@ def test_a_merged_tree_has_what_is_given_and_of_the_rest_what_was_there(base: An
 def test_none_removes(base: Any) -> None:
     assert merged(base, dict.fromkeys(base)) == {}
     assert merged({"d": base, "e": 1}, {"d": dict.fromkeys(base)}) == {"d": {}, "e": 1}
+
+
+@pytest.mark.parametrize("energy", [{"hbm": {"like": "hbm3"}}, None])
+def test_energies_of_another_dram_part_are_kept_where_the_file_says_so(energy: object, load: Any) -> None:
+    changes = {"hbm": {"standard": "HBM3E", "pin_rate": "6.25 Gb/s"}, "energy": energy}
+    found = load("h100-sxm", changes, {"hbm": "sheet"}).energy
+    assert found == (energy and load_machine("h100-sxm").energy)

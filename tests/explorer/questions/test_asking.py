@@ -177,6 +177,7 @@ def test_a_dram_part_that_changes_is_read_again(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("explorer.workers.sources.files_under", lambda floors, suffix: sorted(parts.glob(f"*{suffix}")))
     file.write_text(
         "like: npu-hbm3\nname: chip-of-my-part\ndescription: a chip\nhbm: {standard: MINE}\n"
+        "energy: {hbm: {like: hbm3}}\n"
         "sources: {hbm.standard: my data sheet}\n"
     )
     answers = []
