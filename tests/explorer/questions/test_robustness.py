@@ -372,7 +372,7 @@ def test_where_the_files_of_a_study_are_missed_is_said_and_exploring_it_from_els
 ) -> None:
     results = filed(tmp_path)
     (tmp_path / "asked").rename(tmp_path / "moved")
-    with pytest.raises(ValueError, match=r"chip\.yaml: no such file; relative paths of a study start at the folder"):
+    with pytest.raises(ValueError, match=r"chip\.yaml: no such file; relative paths of a study start at its folder, /"):
         designs_of(results, 2)
     moved = load_study(tmp_path / "moved" / "small.yaml")
     explore(moved, results, 1, evaluate.EVALUATOR, silent)
