@@ -18,7 +18,7 @@ from explorer.search.driver import Search
 from explorer.search.samplers import check as check_sampler
 from explorer.search.simulations import Outcomes
 from explorer.space.bounding import bound_space, in_columns, name_points, probe
-from explorer.space.space import Space, TracePaths, bare, span
+from explorer.space.space import Space, TracePaths, bare, inputs_of, span
 from explorer.storage.folder import Identity, Store, check_belongs, known_bounds, opened
 from explorer.study.mix import title_of
 from explorer.study.study import Study
@@ -117,11 +117,8 @@ def _placed(study: Study, message: str) -> str:
 
 def identify(study: Study, space: Space, evaluator: Evaluator) -> Identity:
     """Return what the results of `study` belong to."""
-    inputs: dict[str, str] = {}
     queries = space.queries(space.start)
-    for work, query in zip(space.works, queries, strict=True):
-        prefix = f"{work.name}." if work.name else ""
-        inputs |= {prefix + name: digest for name, digest in evaluator.inputs(query).items()}
+    inputs = inputs_of(space.works, queries, evaluator.inputs)
     others = (name for index in (space.start, 0) for name in space.queries(index)[0].settings())
     settings = tuple(dict.fromkeys([*study.knobs, *others]))
     names = [work.name for work in space.works]

@@ -94,6 +94,10 @@ IDEALS: dict[str, Ideal] = {
         "a network without latency or limits of its ports and bisection",
         {"noc.port_bytes_per_cycle": BEYOND, "noc.latency": "0 s", "noc.bisection": None},
     ),
+    "shared_cache": Ideal(
+        "a shared cache of unlimited bandwidth, in which any number of misses wait",
+        {"shared_cache.bandwidth": "1 PB/s", "shared_cache.outstanding_misses": BEYOND},
+    ),
     "tlb": Ideal("addresses translated at once", {"tlb.miss_latency": "0 s"}),
     "matrix": Ideal(
         "matrix units of unlimited rate",

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hwmodel.validation import listed
+
 WORDS = {"name", "description", "sources", "ranges"}  # of a machine; all else describes the hardware
 
 
@@ -82,9 +84,10 @@ def groups(path: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def no_source(path: str) -> str:
-    """Return what is said of a number without a source."""
-    return f"sources: {path} has no source; name one, or write `assumed` and why"
+def no_source(path: str, *others: str) -> str:
+    """Return what is said of numbers without a source."""
+    nor = f", nor have {listed(others)}" if others else ""
+    return f"sources: {path} has no source{nor}; name one, or write `assumed` and why"
 
 
 def _check_removals(base: Mapping[str, Any], changes: Mapping[str, Any], name: str, prefix: str = "") -> None:

@@ -1,7 +1,7 @@
 """The types of the numbers in descriptions, with what each allows, and the class of a part that has them.
 
 A quantity is read from a text with its unit (`hwmodel.units`) into an integer of base units: B, Hz, fs, B/s, b/s, fJ,
-fJ/B, uW.
+fJ/B, uW. Beside how it is read and written its type has the word for what it is.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _read_energy, _write_energy = _quantity("energy", "0 J", "1 uJ")
 _read_energy_per_byte, _write_energy_per_byte = _quantity("energy per byte", "0 J/B", "100 nJ/B")
 _read_power, _write_power = _quantity("power", "0 W", "100 kW")
 
-Bytes = Annotated[int, _read_bytes, _write_bytes]
-Hertz = Annotated[int, _read_hz, _write_hz]
-Femtoseconds = Annotated[int, _read_fs, _write_fs]
-BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth]
-BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate]
-Femtojoules = Annotated[int, _read_energy, _write_energy]
-FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte]
-Microwatts = Annotated[int, _read_power, _write_power]
+Bytes = Annotated[int, _read_bytes, _write_bytes, "bytes"]
+Hertz = Annotated[int, _read_hz, _write_hz, "frequency"]
+Femtoseconds = Annotated[int, _read_fs, _write_fs, "time"]
+BytesPerSecond = Annotated[int, _read_bandwidth, _write_bandwidth, "bandwidth"]
+BitsPerSecond = Annotated[int, _read_bit_rate, _write_bit_rate, "bit rate"]
+Femtojoules = Annotated[int, _read_energy, _write_energy, "energy"]
+FemtojoulesPerByte = Annotated[int, _read_energy_per_byte, _write_energy_per_byte, "energy per byte"]
+Microwatts = Annotated[int, _read_power, _write_power, "power"]
 Count = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
 Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
 Flag = Annotated[bool, Field(strict=True)]

@@ -338,7 +338,8 @@ class MachineSpec(Part):
 def validated(tree: dict[str, Any], where: str) -> MachineSpec:
     """Return the description that a whole tree holds; `where` is what an error about it begins with.
 
-    Raises ValueError with one line for a wrong value, a number without a source, or parts that exclude each other.
+    Raises ValueError with one line for a wrong value, all missing keys, all numbers without a source, or parts that
+    exclude each other.
     """
     try:
         spec = MachineSpec.model_validate(tree)
@@ -354,9 +355,9 @@ def validated(tree: dict[str, Any], where: str) -> MachineSpec:
             if (getattr(spec, memory) is None) != (getattr(spec.energy, memory) is None):
                 what = "missing" if getattr(spec.energy, memory) is None else f"this machine has no {memory}"
                 raise ValueError(f"{where}: energy.{memory}: {what}")
-    for path, value in leaves(spec.model_dump(exclude=WORDS)):
-        if value is not None and spec.sources.keys().isdisjoint(groups(path)):
-            raise ValueError(f"{where}: {no_source(path)}")
+    numbers = [path for path, value in leaves(spec.model_dump(exclude=WORDS)) if value is not None]
+    if bare := [path for path in numbers if spec.sources.keys().isdisjoint(groups(path))]:
+        raise ValueError(f"{where}: {no_source(*bare)}")
     known = {group: None for path, _ in settable(spec) if path not in WORDS for group in groups(path)}
     for path in spec.sources:
         if path not in known:

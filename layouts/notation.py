@@ -34,10 +34,18 @@ _FACTOR = re.compile(r"([A-Za-z_]\w*)(?:%([0-9]{1,18}))?(?://([0-9]{1,18}))?", r
 
 
 def likeness(name: str, other: str) -> float:
-    """Return how much like a typed name another is, in either case: 0 to 1, and 1 more where it begins with it."""
+    """Return how much like a typed name another is, in either case: 0 to 1, and 1 more where it begins with it.
+
+    Parts between dashes may stand in another order.
+    """
     typed, known = name[:80].lower(), other.lower()
     begins = len(typed) >= TELLING and known.startswith(typed)
-    return SequenceMatcher(None, typed, known).ratio() + begins
+    spellings = {(typed, known), (_in_order(typed), _in_order(known))}
+    return max(SequenceMatcher(None, *spelling).ratio() for spelling in spellings) + begins
+
+
+def _in_order(name: str) -> str:
+    return "-".join(sorted(name.split("-")))
 
 
 def nearest_first(name: str, allowed: Iterable[str], most: int | None = None) -> str:

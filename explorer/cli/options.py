@@ -27,7 +27,7 @@ BatchSize = Annotated[int | None, typer.Option(help="Sequences in the batch.  [d
 Context = Annotated[int | None, typer.Option(help="KV tokens of every sequence.")]
 Trace = Annotated[str | None, typer.Option(help="Draw the lengths from a trace instead: azure or mooncake.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the batch and of shuffled pages.")]
-Size = Annotated[int | None, typer.Option(help="The same as --size NAME=VALUE.")]
+Size = Annotated[list[int] | None, typer.Option(metavar="<int>", help="The same as --size NAME=VALUE.")]
 Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", help="NAME=VALUE[,NAME=VALUE]: sizes or choices, as `rowhit kernels NAME` lists them."),
@@ -97,11 +97,14 @@ def asks(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]
     return giving
 
 
-def sizes_of(texts: list[str] | None, flags: dict[str, int | None]) -> dict[str, int | str]:
+def sizes_of(texts: list[str] | None, flags: dict[str, list[int] | None]) -> dict[str, int | str]:
     """Return the sizes, and the choices among names, given by flags of their own and by --size NAME=VALUE[,...]."""
     from explorer.query import NAME_PATTERN
 
-    found: dict[str, int | str] = {name: value for name, value in flags.items() if value is not None}
+    for name, given in flags.items():
+        if given and given[1:]:
+            raise ValueError(f"--{name} {given[1]}: {name} is given twice")
+    found: dict[str, int | str] = {name: given[0] for name, given in flags.items() if given}
     for text in ",".join(texts).split(",") if texts else []:
         name, _, value = text.partition("=")
         number = value.isascii() and value.isdigit() and len(value) < 19

@@ -97,7 +97,8 @@ def step(
         return
     numbers = [f"{path} = {value}" for path, value in changes]
     devices = [f"one of {parallel} devices"] if parallel > 1 else []
-    print(" · ".join([title_of(work), model, machine, *numbers, *devices, *(knobs or []), "every kernel by itself"]))
+    asked_of = [title_of(work), model, target.spec.name, *numbers, *devices, *(knobs or [])]
+    print(" · ".join([*asked_of, "every kernel by itself"]))
     print(f"{source}\n{text}")
 
 

@@ -1,7 +1,8 @@
 """How robust the winner of a study is: against the runner-up along axes, uncertain numbers, and other batches.
 
 A results folder names designs (its best points) and a question; everything is asked again (`variants`), and compared by
-what the study makes small: an objective, of a mix the risk of it over all workloads.
+what the study makes small: an objective, of a mix the risk of it over all workloads. The files that the study names are
+found where it lay, and are those that it asked of, by their digests.
 
 - flips: along batch, context and whatever axis is named, where the winner stops being better than the runner-up;
 - tornado: over each of the machine's `ranges`, how far that moves and which design is the best at both ends;
@@ -31,10 +32,11 @@ from explorer.questions.fidelity import DEFAULT, check, for_objective
 from explorer.questions.goal import Goal
 from explorer.questions.sweep import Axis, axes_of
 from explorer.questions.variants import Asker, Cell, Queries, Table, what_if
-from explorer.space.space import TracePaths, bare, with_values
-from explorer.storage.folder import read_identity, rows_frame
+from explorer.space.space import TracePaths, Work, bare, inputs_of, with_values
+from explorer.storage.folder import Identity, check_inputs, read_identity, rows_frame
 from explorer.study.objective import COSTS, OBJECTIVES, TIME, Objective
 from explorer.study.settings import Settings
+from explorer.study.study import is_path
 from explorer.workers import Refused, workers
 from explorer.workers.sources import digests, files_of, read_anew
 
@@ -127,6 +129,7 @@ class Robustness:
     unheld: tuple[Unheld, ...] = ()
     undrawn: str = ""  # why no batch was held out
     ranked_by: str = ""  # the other objectives, which rank designs that tie
+    is_of_another_version: bool = False  # the results, of the simulator
 
     @property
     def sentences(self) -> list[str]:
@@ -169,6 +172,7 @@ class Designs:
     goal: Goal
     name: str
     ranked_by: str = ""
+    is_of_another_version: bool = False
 
 
 @dataclass(frozen=True)
@@ -285,6 +289,7 @@ def robust(
             tuple(each for each in batches if isinstance(each, Unheld)),
             undrawn if seeds else "",
             designs.ranked_by,
+            designs.is_of_another_version,
         )
 
 
@@ -311,7 +316,8 @@ def designs_of(folder: Path, top: int, trace_paths: TracePaths | None = None, ob
     metric = study.objective if objective is None else objective
     if metric not in study.objectives:
         raise ValueError(f"--objective: {unknown(f'objective of {folder}', metric, study.objectives)}")
-    works = list(bare(study, trace_paths))
+    works = list(bare(study.located(), trace_paths))
+    is_of_another_version = _check_unchanged(folder, identity, works)
     names, weights = tuple(work.name for work in works), tuple(work.weight for work in works)
     others = [name for name in study.objectives if name != metric]
     simulated = frame[frame["status"] == "simulated"]
@@ -331,7 +337,28 @@ def designs_of(folder: Path, top: int, trace_paths: TracePaths | None = None, ob
         contenders.append(Contender(int(found["point"]), place, label, changes, float(found[metric]), is_tied))
     queries = tuple(with_values(work.base, common) for work in works)
     goal = Goal(OBJECTIVES[metric], names, weights, study.over)
-    return Designs(queries, tuple(contenders), goal, study.name, ", ".join(OBJECTIVES[name].noun for name in others))
+    ranked_by = ", ".join(OBJECTIVES[name].noun for name in others)
+    return Designs(queries, tuple(contenders), goal, study.name, ranked_by, is_of_another_version)
+
+
+def _check_unchanged(folder: Path, identity: Identity, works: Sequence[Work]) -> bool:
+    """Return whether another version of the simulator computed the results.
+
+    Raises ValueError where what the study names is not there, or no longer what it was.
+    """
+    study = identity.study
+    for query in (work.base for work in works):
+        named = [name for name in (query.machine, query.model) if name and is_path(name)]
+        missing = next((path for path in filter(None, [*named, query.routing]) if not Path(path).exists()), None)
+        if missing is not None:
+            start = f"its folder, {study.file.parent} when it was explored" if study.file else "the current folder"
+            again = f"put it there, or run explore again with --out {folder} on the study where it lies now"
+            raise ValueError(f"{folder}: {missing}: no such file; relative paths of a study start at {start}; {again}")
+    read_anew(digests(files_of(work.base for work in works)))
+    asked = programs.defaults(study.kernel) | study.fixed | study.baseline
+    now = inputs_of(works, [with_values(work.base, asked) for work in works], programs.inputs)
+    check_inputs(folder, identity, now)
+    return any(now[name] != digest for name, digest in identity.inputs.items() if name.endswith("simulator"))
 
 
 def default_axes(designs: Designs) -> tuple[Axis, ...]:

@@ -9,7 +9,7 @@ then. Bounds of a mix are the risk of the bounds of its workloads (see `mix` why
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 from itertools import islice
@@ -105,16 +105,29 @@ def probe(space: Space, evaluator: Evaluator) -> None:
         if len(knob.choices) > PROBES:
             continue
         for digit, value in enumerate(knob.choices):
-            tried = 0
+            tried: list[int] = []
             for index in islice(_with_choice(space, place, digit), PROBES):
-                reason, tried = failure(index), tried + 1
-                if not reason:
+                tried.append(index)
+                if not failure(index):
                     break
             else:
-                if tried < PROBES:
-                    more = f"; nor can any other of the {tried} combinations with it" if tried > 1 else ""
-                    why = f"{reason}{more}" if tried else "no combination has it"
-                    raise ValueError(f"knobs.{knob.name}: {value!r}: {why}")
+                if not tried:
+                    raise ValueError(f"knobs.{knob.name}: {value!r}: no combination has it")
+                if len(tried) < PROBES:
+                    with_it = f"combinations with {knob.name}={value}"
+                    more = f"; nor can any other of the {len(tried)} {with_it}" if tried[1:] else ""
+                    raise ValueError(f"{_blamed(space, place, tried[0], failure)}: {failure(tried[0])}{more}")
+
+
+def _blamed(space: Space, place: int, index: int, failure: Callable[[int], str]) -> str:
+    """Return what is at fault where a combination cannot run: the choice of a knob if it can with another, else all."""
+    knob = space.grid.knobs[place]
+    digits = np.repeat(space.grid.digits(np.array([index])), len(knob.choices), axis=0)
+    digits[:, place] = np.arange(len(knob.choices))
+    values = space.values(index)
+    if len(values) == 1 or any(not failure(other) for other in space.grid.index(digits).tolist()):
+        return f"knobs.{knob.name}: {values[knob.name]!r}"
+    return "knobs: " + ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _with_choice(space: Space, place: int, digit: int) -> Iterator[int]:

@@ -11,7 +11,7 @@ is raised before anything is written.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -119,6 +119,17 @@ def with_values(query: Query, values: Mapping[str, Scalar]) -> Query:
     for name, value in values.items():
         query = query.with_knob(name, value)
     return query
+
+
+def inputs_of(
+    works: Sequence[Work], queries: Sequence[Query], inputs: Callable[[Query], dict[str, str]]
+) -> dict[str, str]:
+    """Return the digests of what the queries of workloads ask, by name and, of a mix, by workload."""
+    return {
+        (f"{work.name}." if work.name else "") + name: digest
+        for work, query in zip(works, queries, strict=True)
+        for name, digest in inputs(query).items()
+    }
 
 
 def joined(keys: list[str]) -> str:

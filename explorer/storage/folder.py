@@ -1,6 +1,7 @@
 """A results folder: the study it belongs to, its space, and a row for every evaluated point.
 
-    study.json          the study, its digest, the digests of what it names, the columns that are settings
+    study.json          the study, its digest, where its file lay, the digests of what it names, the columns that are
+                        settings
     space.parquet       every distinct point with its lower bound, and what cannot run and why
     points.parquet      the rows in the order asked, as far as they are packed; rows.jsonl has those after them
     details/000000.npz  bandwidth over time and bank counts of the baseline and of every point that was once the best
@@ -14,6 +15,7 @@ processes. A file that is damaged all the same is named; nothing is guessed from
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 STUDY, SPACE = "study.json", "space.parquet"
 _SPACE_FIELDS = {"key": str, "bound_us": float, "reason": str}
+_ASKED = ("machine", "model", "batch", "routing")  # those of `inputs` that say what was asked
 _DETAILED = "details"  # a column of what is stored alone: whether there is a file of details
 
 
@@ -52,11 +55,13 @@ class Identity:
     settings: tuple[str, ...]  # the columns of a row that say what was asked, searched knobs first
     title: str
 
-    def record(self) -> dict[str, Any]:
-        """Return the content of `study.json`."""
+    def record(self, folder: Path) -> dict[str, Any]:
+        """Return the content of `study.json` in a results folder, from which the path of the study's file starts."""
+        file = self.study.file
         return {
             "study": self.study.model_dump(),
             "study_hash": self.study.hash,
+            "study_file": None if file is None else os.path.relpath(file.resolve(), folder.resolve()),
             "inputs": dict(self.inputs),
             "settings": list(self.settings),
             "title": self.title,
@@ -66,16 +71,18 @@ class Identity:
 def read_identity(folder: Path) -> Identity:
     """Return what the results folder belongs to; ValueError when it is not a results folder."""
     try:
-        return _identity(json.loads((folder / STUDY).read_bytes()), folder / STUDY)
+        return _identity(json.loads((folder / STUDY).read_bytes()), folder, folder / STUDY)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder}: no results folder: it has no {STUDY}") from None
     except (ValueError, RecursionError):
         raise ValueError(f"{folder / STUDY}: damaged; remove the folder or choose another") from None
 
 
-def _identity(record: Any, where: object) -> Identity:
+def _identity(record: Any, folder: Path, where: object) -> Identity:
     try:
         study = Study.model_validate(record["study"])
+        if (file := record.get("study_file")) is not None:
+            study = study.read_from(Path(os.path.normpath(folder.resolve() / file)))
         inputs, settings, title = dict(record["inputs"]), list(record["settings"]), record["title"]
         if not all(isinstance(text, str) for text in (*inputs.values(), *settings, title)):
             raise TypeError
@@ -95,14 +102,25 @@ def check_belongs(folder: Path, identity: Identity) -> None:
         if others:
             raise ValueError(f"{folder}: not empty and no results folder (it has {others[0]}); choose another")
         return
-    there = _plain(read_identity(folder).record())
-    difference = _difference(_plain(identity.record()), there)
+    difference = _difference(_plain(identity), _plain(read_identity(folder)))
     if difference:
         raise ValueError(f"{folder}: belongs to another study: {difference}; choose another folder with --out")
 
 
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps({"study": record["study"], "inputs": record["inputs"]}))
+def check_inputs(folder: Path, identity: Identity, inputs: Mapping[str, str]) -> None:
+    """Raise ValueError unless what the study of `folder` names is what it was when its results were computed.
+
+    `inputs`: the digests of it now. The simulator may be another one, and lengths may come from elsewhere.
+    """
+    there = {name: digest for name, digest in identity.inputs.items() if name.rpartition(".")[2] in _ASKED}
+    difference = _difference({name: inputs.get(name) for name in there}, there, "inputs")
+    if difference:
+        restored = f"make it what it was, or explore the study again with another --out than {folder}"
+        raise ValueError(f"{folder}: belongs to another study: {difference}; {restored}")
+
+
+def _plain(identity: Identity) -> dict[str, Any]:
+    plain = json.loads(json.dumps({"study": identity.study.model_dump(), "inputs": dict(identity.inputs)}))
     return dict(plain)
 
 
@@ -240,7 +258,7 @@ def restore(folder: Path, storage: str) -> None:
         record = shared.identity()
         if record is None:
             raise ValueError(f"{shared.where}: there is none of that name")
-        identity = _identity(record, shared.where)
+        identity = _identity(record, folder, shared.where)
         with _owned(folder, identity), _store(folder, identity, shared):
             pass
 
@@ -256,9 +274,10 @@ def _owned(folder: Path, identity: Identity) -> Iterator[None]:
 
 @contextmanager
 def _store(folder: Path, identity: Identity, shared: SharedStudy | None) -> Iterator[Store]:
-    if not (folder / STUDY).exists():  # first, so that from now on the folder is known for what it is
-        text = json.dumps(identity.record(), indent=1, ensure_ascii=False)
-        write_atomically(folder / STUDY, text.encode())
+    content = json.dumps(identity.record(folder), indent=1, ensure_ascii=False).encode()
+    path = folder / STUDY
+    if not path.exists() or path.read_bytes() != content:  # first, so that from now on the folder is known for
+        write_atomically(path, content)  # what it is, and where the study lies now
     (folder / "details").mkdir(exist_ok=True)
     with closing(Store(folder, identity, shared)) as store:
         yield store
@@ -274,8 +293,8 @@ def _joined(storage: str | None, folder: Path, identity: Identity) -> Iterator[S
     with closing(shared):
         there = shared.identity()
         if there is None:
-            shared.keep_identity(identity.record())
-        elif difference := _difference(_plain(identity.record()), _plain(there)):
+            shared.keep_identity(identity.record(folder))
+        elif difference := _difference(_plain(identity), _plain(_identity(there, folder, shared.where))):
             raise ValueError(f"{shared.where}: belongs to another study: {difference}; choose another name with --out")
         yield shared
 

@@ -293,6 +293,12 @@ class Study(_Section):
         """The file the study was read from."""
         return self._file
 
+    def read_from(self, file: Path) -> Study:
+        """Return this study as read from a file."""
+        study = self.model_copy()
+        study._file = file
+        return study
+
     def located(self) -> Study:
         """Return this study with the paths of machine, model and routing, which start at its file, as seen from here.
 
@@ -310,8 +316,12 @@ def _found(folder: Path, part: Study | Workload) -> dict[str, str | None]:
 
 
 def _beside(folder: Path, name: str) -> str:
-    is_path = "/" in name or name.endswith((".yaml", ".yml", ".json"))
-    return str(folder / name) if is_path else name
+    return str(folder / name) if is_path(name) else name
+
+
+def is_path(name: str) -> bool:
+    """Whether a machine or a model is named by a file, not by the name of a shipped one."""
+    return "/" in name or name.endswith((".yaml", ".yml", ".json"))
 
 
 def load_study(path: Path) -> Study:
@@ -326,11 +336,9 @@ def load_study(path: Path) -> Study:
     if content.get("mix") == {}:
         raise ValueError(f"{path}: mix: {{}}; allowed: workloads by name")
     try:
-        study = Study.model_validate(content)
+        return Study.model_validate(content).read_from(path)
     except ValidationError as error:
         raise ValueError(f"{path}: {_faults(error)}") from None
-    study._file = path
-    return study
 
 
 def _faults(error: ValidationError) -> str:

@@ -25,6 +25,8 @@ def text(found: Robustness) -> str:
 def sentences(found: Robustness) -> list[str]:
     """Return the findings in words."""
     lines = [_order(found)]
+    if found.is_of_another_version:
+        lines.append("the results are of another version of the simulator than the one that was asked again")
     for table in found.flips:
         lines += table.sentences
     lines += _about_ranges(found)

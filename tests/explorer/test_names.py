@@ -29,6 +29,7 @@ def test_only_what_may_be_meant_is_asked_about() -> None:
     assert unknown("machine", "a100-smx", MACHINES).startswith(
         "unknown machine 'a100-smx': did you mean 'a100-sxm' or "
     )
+    assert nearest("fp8-gemm", ("gemm", "grouped-gemm", "gemm-fp8", "gemm-fp8-block"), 3)[0] == "gemm-fp8"
     assert unknown("machine", "tpu", []) == "unknown machine 'tpu': allowed: none"
 
 

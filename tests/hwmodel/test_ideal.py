@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from hwmodel import reference
 from hwmodel.engine import simulate
 from hwmodel.ideal import IDEALS, idealised
 from hwmodel.machine import Machine
@@ -58,6 +59,23 @@ def test_a_product_whose_pitch_meets_in_few_channels_takes_what_it_takes_on_a_ma
     real, free = simulate(program, NPU), simulate(program, idealised(NPU, ["address_map"]))
     assert free.makespan_fs < 0.5 * real.makespan_fs
     assert free.makespan_fs == simulate(program, spread(("irreducible",))).makespan_fs
+
+
+def test_a_shared_cache_that_bounds_a_run_is_an_obstacle_of_machines_that_have_one() -> None:
+    assert not IDEALS["shared_cache"].applies(NPU)
+    narrow = Machine(
+        load_machine("h100-sxm").with_overrides(
+            {"cores.count": 4, "shared_cache.bandwidth": "150 GB/s", "shared_cache.outstanding_misses": 64}
+        )
+    )
+    assert IDEALS["shared_cache"].applies(narrow)
+    program = gemm.compile(gemm.Problem(256, 256, 256, "bf16"), gemm.Knobs(tile_m=64, tile_n=64), narrow, 0)
+    free = idealised(narrow, ["shared_cache"])
+    real, gained = simulate(program, narrow), simulate(program, free)
+    assert real.metrics()["limited_by"] == "shared cache" != gained.metrics()["limited_by"]
+    assert gained.makespan_fs < 0.8 * real.makespan_fs
+    assert reference.simulate(program, free).makespan_fs == gained.makespan_fs
+    assert free.memory_request_fs == narrow.memory_request_fs
 
 
 def test_an_unknown_idealisation_is_named_with_the_known_ones() -> None:

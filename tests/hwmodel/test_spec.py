@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -431,3 +432,19 @@ def test_slices_that_are_the_cores_own_have_an_address_map_and_no_shared_cache_b
     tree["energy"] = None
     with pytest.raises(ValueError, match=r"distributed_sram\.local: beside a shared cache, which all requests pass"):
         Machine(load(tree))
+
+
+def test_all_keys_that_a_machine_lacks_are_named_at_once_with_their_kinds(refusal: Any) -> None:
+    message = refusal({"name": "mine", "description": "from nothing", "sources": {}, "cores": {"sram": {"banks": 32}}})
+    start = ": cores.count: missing (integer); so are cores.clock (frequency), cores.matrix.macs_per_cycle (integer), "
+    assert start in message
+    assert re.search(r", and \d\d more$", message)
+    tree = changed("npu-hbm3", "launch", {})
+    tree["noc"].pop("latency")
+    assert refusal(tree).endswith(": noc.latency: missing (time); so is launch.latency (time)")
+
+
+def test_all_numbers_without_a_source_are_named_at_once(refusal: Any) -> None:
+    tree = changed("npu-hbm3", "sources", {"noc": "a test"})
+    assert ": sources: cores.count has no source, nor have cores.clock, cores.matrix.macs_per_cycle, " in refusal(tree)
+    assert re.search(r", and \d+ more; name one, or write `assumed` and why$", refusal(tree))

@@ -83,6 +83,7 @@ def test_help_loads_no_heavy_library() -> None:
         ((*STEP, "--set", "hbm.stakcs=2"), "hbm.stacks"),
         ((*SMALL, "--engine", "fast"), "--engine: unknown engine 'fast'"),
         ((*RUN, "--m", "2", "--size", "m=2"), "--size m=2: m is given twice"),
+        ((*RUN, "--m", "2", "--m", "4"), "--m 4: m is given twice"),
         ((*RUN, "--batch", "4"), "--context"),
         ((*RUN, "--batch", "4", "--trace", "azur"), "did you mean 'azure' or 'azure-2023-conversation'?"),
         (RUN, "batch: kernel decode-attention needs one"),
@@ -387,6 +388,7 @@ def test_explore_writes_its_folder_and_answers_with_the_promised_keys(rowhit: Ro
         ("baseline: {page_size: 16}", "baseline: {layout: page}", "baseline.layout: notation 'page': "),
         ("baseline: {page_size: 16}", "baseline: {tile: 65536}", "baseline: phase attend needs "),
         ("tile: [32, 64]", "tile: [32, 65536]", "knobs.tile: 65536: phase attend needs "),
+        ("tile: [32, 64]", "tile: [65536]", "knobs: layout=page kv token head dim, page_size=16, tile=65536: phase "),
     ],
 )
 def test_a_study_that_cannot_run_is_blamed_by_its_file_and_the_key_at_fault(

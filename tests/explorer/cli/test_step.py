@@ -51,6 +51,13 @@ def test_steps_of_one_kind_said_in_two_ways_are_equal_to_the_last_number(rowhit:
     assert source == "uniform: every sequence has 64 tokens; chunks: 32@48"
 
 
+def test_the_title_has_the_name_of_the_machine_whose_file_is_given(rowhit: Rowhit, tmp_path: Path) -> None:
+    (tmp_path / "small.json").write_text(json.dumps(SMALL_MODEL))
+    (tmp_path / "chip.yaml").write_text("like: npu-hbm3\nname: our chip\ndescription: as shipped\nsources: {}\n")
+    step = ("step", "--machine", str(tmp_path / "chip.yaml"), "--model", "small.json", "--context", "64")
+    assert " · small.json · our chip · " in rowhit(*step, cwd=tmp_path).stdout.splitlines()[0]
+
+
 def test_what_of_the_model_is_not_in_the_sum_is_a_note(rowhit: Rowhit, tmp_path: Path) -> None:
     biased = SMALL_MODEL | {"architectures": ["Qwen2ForCausalLM"]}
     (tmp_path / "small.json").write_text(json.dumps(biased))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from explorer.questions.robustness import (
 from explorer.questions.sweep import parse_axis
 from explorer.storage.folder import rows_frame
 from explorer.study.objective import OBJECTIVES, TIME
-from explorer.study.study import Study
+from explorer.study.study import Study, load_study
 from explorer.workers import SerialExecutor
 
 STUDY = {
@@ -335,3 +336,75 @@ def test_what_is_no_results_folder_or_no_axis_is_one_line(
         done = rowhit("robust", *arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert message in done.stderr
+
+
+def filed(folder: Path) -> Path:
+    """Write a study with a machine in a file beside it, search it, and return its results."""
+    (folder / "asked").mkdir()
+    (folder / "asked" / "chip.yaml").write_text("like: npu-hbm3\nname: chip\ndescription: as shipped\nsources: {}\n")
+    (folder / "asked" / "small.yaml").write_text(json.dumps(STUDY | {"machine": "chip.yaml"}))
+    explore(load_study(folder / "asked" / "small.yaml"), folder / "results", 1, evaluate.EVALUATOR, silent)
+    return folder / "results"
+
+
+SLOWER = "like: npu-hbm3\nname: chip\ndescription: slower\nhbm: {stacks: 2}\nsources: {hbm.stacks: assumed}\n"
+
+
+def test_files_of_the_study_are_found_where_it_lay_and_have_to_be_what_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, elsewhere = filed(tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "chip.yaml").write_text(SLOWER)
+    monkeypatch.chdir(elsewhere)
+    found = designs_of(results, 2)
+    assert found.queries[0].machine == str(tmp_path / "asked" / "chip.yaml")
+    assert not found.is_of_another_version
+    (tmp_path / "asked" / "chip.yaml").write_text(SLOWER)
+    with pytest.raises(
+        ValueError, match=r"results: belongs to another study: inputs\.machine is '.*' here and '.*' th"
+    ):
+        designs_of(results, 2)
+
+
+def test_where_the_files_of_a_study_are_missed_is_said_and_exploring_it_from_elsewhere_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = filed(tmp_path)
+    (tmp_path / "asked").rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"chip\.yaml: no such file; relative paths of a study start at its folder, /"):
+        designs_of(results, 2)
+    moved = load_study(tmp_path / "moved" / "small.yaml")
+    explore(moved, results, 1, evaluate.EVALUATOR, silent)
+    assert designs_of(results, 2).queries[0].machine == str(tmp_path / "moved" / "chip.yaml")
+    both = tmp_path / "together"
+    both.mkdir()
+    for folder in ("moved", "results"):
+        (tmp_path / folder).rename(both / folder)
+    monkeypatch.chdir(both)
+    assert len(designs_of(Path("results"), 2).contenders) == 2
+
+
+def test_a_batch_that_is_no_longer_the_one_of_the_study_is_refused(tmp_path: Path) -> None:
+    mix = {"few": {"batch": {"sequences": 1, "trace": "azure"}}, "more": {"batch": {"sequences": 1, "context": 64}}}
+    explore(Study.model_validate(STUDY | {"mix": mix}), tmp_path / "mixed", 1, evaluate.EVALUATOR, silent)
+    lines = [f"2023-11-16 18:15:{second:02d}.0000000,{64 + second},8" for second in range(8)]
+    trace = tmp_path / "trace.csv"
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *lines]) + "\n")
+    assert len(designs_of(tmp_path / "mixed", 2).queries) == 2
+    with pytest.raises(ValueError, match=r"belongs to another study: inputs\.few\.batch is"):
+        designs_of(tmp_path / "mixed", 2, {AZURE: str(trace)})
+
+
+def test_results_of_another_version_of_the_simulator_are_asked_again_and_a_line_says_so(
+    results: Path, found: Robustness, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(results, older)
+    content = json.loads((older / "study.json").read_bytes())
+    content["inputs"]["simulator"] = "0" * 16
+    (older / "study.json").write_text(json.dumps(content))
+    assert designs_of(older, 2).is_of_another_version
+    line = "the results are of another version of the simulator"
+    assert line in str(replace(found, is_of_another_version=True))
+    assert line not in str(found)
