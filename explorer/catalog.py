@@ -45,7 +45,7 @@ def describe_kernel(name: str) -> dict[str, Any]:
 
 def list_machines() -> dict[str, dict[str, Any]]:
     """Return the summary of every machine by name."""
-    from hwmodel.machine_file import machine_names
+    from hwmodel.spec import machine_names
 
     return {name: describe_machine(name) for name in machine_names()}
 
@@ -58,7 +58,7 @@ def describe_machine(name: str) -> dict[str, Any]:
 def machine_units() -> dict[str, str]:
     """Return the base unit ("B", "Hz", "fs", "fJ", ...) of every number of a machine that has one, by its path."""
     from hwmodel import quantities
-    from hwmodel.spec import MachineSpec
+    from hwmodel.description import MachineSpec
 
     units = (
         (quantities.Bytes, "B"),

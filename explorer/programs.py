@@ -125,7 +125,7 @@ def check_takes_batch(kernel: str) -> None:
 
 @lru_cache(maxsize=64)
 def _spec(name: str, overrides: tuple[tuple[str, str], ...]) -> Any:
-    from hwmodel.machine_file import load_machine
+    from hwmodel.spec import load_machine
 
     spec = load_machine(name)
     return spec.with_overrides(dict(overrides)) if overrides else spec
@@ -192,7 +192,7 @@ def forget() -> None:
     """Forget the machines with their parts, batches and problems that were kept, as a file of them has changed."""
     from hwmodel import energy_sets
     from hwmodel.dram import standards
-    from hwmodel.machine_file import load_machine
+    from hwmodel.spec import load_machine
 
     standards.forget()
     energy_sets.forget()

@@ -21,11 +21,11 @@ from typing import NamedTuple
 import numpy as np
 
 from hwmodel import cache_lookup as k
+from hwmodel.description import SharedCacheSpec
 from hwmodel.dram.initial_state import aligned
 from hwmodel.hashing import hash_of
 from hwmodel.runs import RUN_WORDS, Array, bursts_of, runs_of, tie
 from hwmodel.slices import Slices, shift
-from hwmodel.spec import SharedCacheSpec
 from hwmodel.traffic import LevelTraffic
 
 MOST_NOTED_BYTES = 1 << 40  # assumed: more than any machine's memory; the bits of what no program touches take no room

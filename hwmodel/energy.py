@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from hwmodel.bounds import Bound
+from hwmodel.description import EnergySpec, MacEnergySpec
 from hwmodel.expansion import adding, alike, counted, evaluate, executions, tile_bytes
 from hwmodel.machine import Machine
 from hwmodel.matrix import operand_bytes
 from hwmodel.program import QUEUES, Buffer, Instruction, Op, Phase, Program
-from hwmodel.spec import EnergySpec, MacEnergySpec
 from hwmodel.vector import OPERATIONS, Work, costed
 
 Array = np.ndarray[Any, Any]

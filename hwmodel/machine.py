@@ -12,12 +12,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from hwmodel import units
+from hwmodel.description import DistributedSramSpec, HbmSpec, MachineSpec, SharedCacheSpec
 from hwmodel.dram.policy import Policy, check_refresh_interval
 from hwmodel.dram.room import check_room
 from hwmodel.dram.standards import Organisation, Timing
 from hwmodel.l1 import L1
 from hwmodel.program import Phase
-from hwmodel.spec import DistributedSramSpec, HbmSpec, MachineSpec, SharedCacheSpec
 from hwmodel.sram_access import Scratchpad
 from layouts import AddressMap
 from layouts.analysis import Banks

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from hwmodel.compiled import compiled
+from hwmodel.description import DistributedSramSpec
 from hwmodel.dram.controller import Dram, enqueue_bursts, enqueue_runs, open_request
 from hwmodel.dram.state import BURSTS_LEFT, REQUESTS_LEFT, DramState
 from hwmodel.runs import Array
 from hwmodel.slices import Slices
-from hwmodel.spec import DistributedSramSpec
 
 ORDER, WHOSE, IS_WRITE, FIRST, STOP, TICK, BURSTS = range(7)  # of a send: runs[first:stop] as one request at a tick
 SEND_FIELDS = BURSTS + 1

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hwmodel.description import MatrixSpec
 from hwmodel.program import Buffer
-from hwmodel.spec import MatrixSpec
 from hwmodel.sram_access import Cost, Scratchpad, fragments
 
 STORED_BITS = {"fp8_scaled": 8, "fp4_scaled": 4}  # of an element in the scratchpad, by the type it has with its scale

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwmodel import units
-from hwmodel.spec import NocSpec
+from hwmodel.description import NocSpec
 
 
 @dataclass(slots=True)

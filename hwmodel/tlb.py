@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hwmodel.compiled import compiled
-from hwmodel.spec import TlbSpec
+from hwmodel.description import TlbSpec
 
 Array = np.ndarray[Any, Any]
 

@@ -29,8 +29,8 @@ from explorer.study_page import (
 )  # fmt: skip
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
+from hwmodel.spec import load_machine
 from layouts import Layout
 from layouts.notation import NamedLayout
 from workloads.kernels import gemm

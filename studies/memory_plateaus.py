@@ -42,11 +42,11 @@ import numpy as np
 from hwmodel.engine import phase_times
 from hwmodel.l1 import Loads, loads
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.main_memory import submit
 from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.noc import Server
 from hwmodel.reference import make_dram
+from hwmodel.spec import load_machine
 from layouts import Layout
 from workloads.kernels import elementwise
 

@@ -27,7 +27,7 @@ from explorer.study_page import (
     where,
 )
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads import scheduled
 from workloads.model import load_model
 from workloads.scheduled import Scheduled

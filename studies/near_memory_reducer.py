@@ -27,12 +27,12 @@ import simpy
 from hwmodel.components import Components
 from hwmodel.dram.controller import Dram
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.memory_side import Clock, MemorySide, Trip
 from hwmodel.noc import Server
 from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
 from hwmodel.result import Result
+from hwmodel.spec import load_machine
 from hwmodel.traffic import LevelTraffic
 from hwmodel.units import transfer_fs
 from layouts import Layout

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from explorer.study_page import Answer, Picture, Row, Table, command, compared, in_parallel, least, number, where
 from hwmodel.engine import simulate
 from hwmodel.machine import DoesNotFit, Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.batch import uniform
 from workloads.kernels import gemm, prefill_attention
 from workloads.model import load_model

@@ -20,9 +20,9 @@ import numpy as np
 
 from hwmodel import matrix
 from hwmodel.assembler import block
+from hwmodel.description import MatrixSpec
 from hwmodel.machine import Machine
 from hwmodel.program import Buffer, Tensor
-from hwmodel.spec import MatrixSpec
 from hwmodel.sram_access import Scratchpad, ordered_lines, row_lines
 from layouts import Layout, swizzle
 from workloads.bufferise import Request, bufferise

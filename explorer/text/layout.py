@@ -176,7 +176,7 @@ def page_of(
 
 def _address_map(machine: str) -> Any:
     from hwmodel.machine import Machine
-    from hwmodel.machine_file import load_machine
+    from hwmodel.spec import load_machine
 
     return Machine(load_machine(machine)).address_map
 

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from hwmodel import units
+from hwmodel.description import AddressMapSpec
 from hwmodel.dram.organisation import Organisation
 from hwmodel.dram.policy import Policy, check_refresh_interval
 from hwmodel.dram.policy_spec import PolicySpec
 from hwmodel.dram.standards import Rule, Standard, check_sources, rules, standard
 from hwmodel.dram.timing import TICKS, Limit, Timing
 from hwmodel.quantities import BitsPerSecond
-from hwmodel.spec import AddressMapSpec
 from hwmodel.validation import first_problem, keys_at, unknown
 from hwmodel.yaml_file import read_scalar, read_yaml
 from layouts import AddressMap

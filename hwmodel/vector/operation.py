@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hwmodel.description import VectorSpec
 from hwmodel.program import Buffer
-from hwmodel.spec import VectorSpec
 
 Array = np.ndarray[Any, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels import decode_attention
 
 

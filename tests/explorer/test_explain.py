@@ -6,7 +6,7 @@ from explorer import evaluate
 from explorer.explain import Explanation
 from explorer.query import Query
 from explorer.text.run import explanation_text
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from hwmodel.units import FS_PER_US
 
 

@@ -22,10 +22,10 @@ import pytest
 from explorer import perfetto
 from hwmodel import reference
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import QUEUES, Program
 from hwmodel.recorder import Recorder, record
 from hwmodel.result import Ledger, Result
+from hwmodel.spec import load_machine
 from hwmodel.timeline import Timeline
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm

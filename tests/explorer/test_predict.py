@@ -6,7 +6,7 @@ import pytest
 
 from explorer.predict import predict
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.calls import Row, call_of
 
 ROWS = {"rows": 4096, "cols": 4096}

@@ -24,7 +24,7 @@ from explorer.prediction_table import (
 )
 from hwmodel.engine import phase_times
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from hwmodel.units import FS_PER_SECOND
 from workloads.calls import Row, call_of
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from hwmodel.assembler import PhaseAssembler, block
+from hwmodel.description import MachineSpec
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, Buffer, Phase, Program, Schedule, Tensor
-from hwmodel.spec import MachineSpec
+from hwmodel.spec import load_machine
 from layouts import named
 
 ProgramMaker = Callable[..., Program]

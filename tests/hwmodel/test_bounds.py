@@ -13,9 +13,9 @@ from hwmodel.assembler import PhaseAssembler, Region, Slot
 from hwmodel.bounds import _Touched, lower_bound
 from hwmodel.energy import instructions
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import QUEUES, Op, Program, Tensor, walk
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from layouts import Layout, NamedLayout
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm

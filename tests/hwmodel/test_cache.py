@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.cache import SharedCache
+from hwmodel.description import SharedCacheSpec
 from hwmodel.hashing import deal
 from hwmodel.machine import check_cache, check_tags
-from hwmodel.spec import SharedCacheSpec
 
 BURST = 32
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from hwmodel.description import MachineSpec
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine, machine_names
-from hwmodel.spec import MachineSpec
+from hwmodel.spec import load_machine, machine_names
 
 DEVICES = {  # in kernels/devices.json
     "a100-pcie-40gb": "a100_pcie_40gb",

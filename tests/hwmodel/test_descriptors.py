@@ -14,8 +14,8 @@ from hwmodel.assembler import Region as Asked
 from hwmodel.descriptors import Mode, TileCost, Tiles, boxes, descriptors, memory_order
 from hwmodel.dma import Regions, cut_requests
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Schedule, Tensor, walk
+from hwmodel.spec import load_machine
 from layouts import Layout, named
 
 Region = tuple[list[tuple[Mode, ...]], list[int], list[int]]

@@ -12,13 +12,13 @@ from small_kernels import small_program
 from hwmodel import engine
 from hwmodel.assembler import PhaseAssembler, Slot
 from hwmodel.bounds import lower_bound
+from hwmodel.description import HbmEnergySpec
 from hwmodel.energy import Actions, Instructions, instructions, least, mac_fj, spent
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine, machine_names
 from hwmodel.program import QUEUES, Op, Program, walk
 from hwmodel.reference import simulate
 from hwmodel.result import Result
-from hwmodel.spec import HbmEnergySpec
+from hwmodel.spec import load_machine, machine_names
 from workloads.kernels import KERNELS, gemm
 from workloads.kernels import decode_attention as attention
 

@@ -9,9 +9,9 @@ import yaml
 
 from explorer import programs
 from hwmodel import energy_sets
+from hwmodel.description import EnergySpec, MachineSpec
 from hwmodel.energy_sets import PARTS, SETS, set_names
-from hwmodel.machine_file import MACHINES, load_machine
-from hwmodel.spec import EnergySpec, MachineSpec
+from hwmodel.spec import MACHINES, load_machine
 
 
 def npu() -> dict[str, Any]:

@@ -10,8 +10,8 @@ from hwmodel.bounds import lower_bound
 from hwmodel.energy import instructions
 from hwmodel.expansion import add_by, alike, counted, executions, grouped, regions, tile_bytes
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, QUEUES, Instruction, Op, Phase, Program, walk
+from hwmodel.spec import load_machine
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm, mla_decode
 from workloads.kernels.latent import Heads

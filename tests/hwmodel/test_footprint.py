@@ -12,9 +12,9 @@ from hwmodel import engine, footprint
 from hwmodel.bounds import lower_bound
 from hwmodel.footprint import _disjoint_elements, _in_memory, _keeps_apart, _may_share
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from layouts import Layout, NamedLayout
 from workloads.kernels import compressed_attention as compressed
 from workloads.kernels import decode_attention as attention

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 
 GIB = 1 << 30
 DEVICES = {  # machine: its name among the devices, bytes of memory and of shared memory per block (datasheets)

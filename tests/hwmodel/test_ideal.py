@@ -6,8 +6,8 @@ from hwmodel import reference
 from hwmodel.engine import simulate
 from hwmodel.ideal import IDEALS, idealised
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
+from hwmodel.spec import load_machine
 from workloads.kernels import decode_attention, gemm
 
 NPU = Machine(load_machine("npu-hbm3"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hwmodel.l1 import L1, Loads, loads
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from layouts import Layout, parse
 from layouts.analysis import Banks
 

@@ -10,11 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodel import machine_file
+from hwmodel import spec
+from hwmodel.description import MachineSpec
 from hwmodel.like import groups, leaves, merged, with_base
 from hwmodel.machine import Machine
-from hwmodel.machine_file import MACHINES, load_machine, machine_names
-from hwmodel.spec import MachineSpec
+from hwmodel.spec import MACHINES, load_machine, machine_names
 from hwmodel.yaml_file import read_yaml
 
 
@@ -211,7 +211,7 @@ def test_name_and_description_are_not_inherited(word: str, tmp_path: Path) -> No
 def test_machines_that_are_like_each_other_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, other in {"a": "b", "b": "c", "c": "a", "self": "self"}.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"like": other} | OWN))
-    monkeypatch.setattr(machine_file, "MACHINES", tmp_path)
+    monkeypatch.setattr(spec, "MACHINES", tmp_path)
     load_machine.cache_clear()
     with pytest.raises(ValueError, match=r"^machine a: like: a is like itself: a -> b -> c -> a$"):
         load_machine("a")

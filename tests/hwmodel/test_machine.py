@@ -11,12 +11,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwmodel import matrix
-from hwmodel import spec as spec_module
+from hwmodel import description, matrix
 from hwmodel.dram.standards import PARTS, read_standard, standard
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.noc import Server
+from hwmodel.spec import load_machine
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,7 +60,7 @@ def test_refreshes_that_leave_no_time_for_bursts_are_refused(monkeypatch: pytest
     tree = yaml.safe_load((PARTS / "HBM3.yaml").read_text())
     tree["timing"]["tREFI"] = "400 ns"
     (tmp_path / "often.yaml").write_text(yaml.safe_dump(tree))
-    monkeypatch.setattr(spec_module, "standard", lambda name: read_standard(tmp_path / "often.yaml"))
+    monkeypatch.setattr(description, "standard", lambda name: read_standard(tmp_path / "often.yaml"))
     spec = load_machine("npu-hbm3")
     assert Machine(spec).timing.nREFIpb == 40  # of single banks, there is time
     with pytest.raises(
@@ -83,7 +82,7 @@ def test_a_part_that_the_controller_has_no_room_for_is_refused_before_anything_r
 ) -> None:
     spec, hbm3 = load_machine("npu-hbm3"), standard("HBM3")
     large = replace(hbm3, organisation=replace(hbm3.organisation, **changes))
-    monkeypatch.setattr(spec_module, "standard", lambda name: large)
+    monkeypatch.setattr(description, "standard", lambda name: large)
     with pytest.raises(ValueError, match=f"^machine npu-hbm3: hbm\\.standard: HBM3: organisation: {message}$"):
         Machine(spec)
 

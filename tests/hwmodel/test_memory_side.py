@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine, machine_names
 from hwmodel.main_memory import SramMemory
 from hwmodel.memory_side import Clock, MemorySide
 from hwmodel.noc import Server
 from hwmodel.reference import make_dram, simulate
+from hwmodel.spec import load_machine, machine_names
 from workloads.kernels import decode_attention as attention
 from workloads.kernels import gemm
 

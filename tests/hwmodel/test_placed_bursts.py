@@ -9,10 +9,10 @@ import pytest
 from hwmodel.assembler import PhaseAssembler, Region, Slot
 from hwmodel.bounds import lower_bound
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.placed_bursts import placed_fs
 from hwmodel.program import Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 
 MachineMaker = Callable[..., Machine]
 NPU = Machine(load_machine("npu-hbm3"))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, QUEUES, Buffer, Deferred, Phase, Program, Schedule, Tensor, Values, walk
+from hwmodel.spec import load_machine
 from layouts import Layout, NamedLayout, named, swizzle
 from workloads.kernels import decode_attention, gemm
 

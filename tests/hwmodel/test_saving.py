@@ -19,12 +19,12 @@ from random_programs import differences, kernels, machines, streams
 
 from hwmodel import engine, reference
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.npz_file import archive_bytes
 from hwmodel.program import Program
 from hwmodel.program_ranges import executions_at_most
 from hwmodel.result import Result
 from hwmodel.saving import HEADER, Saved, archive, load
+from hwmodel.spec import load_machine
 from workloads.batch import uniform
 from workloads.kernels import decode_attention, gemm, kv_append
 from workloads.model import load_model

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hwmodel.machine_file import MACHINES, load_machine
-from hwmodel.spec import MachineSpec
+from hwmodel.description import MachineSpec
+from hwmodel.spec import MACHINES, load_machine
 
 RANGE = {"low": "5 Gb/s", "high": "6.4 Gb/s", "source": "two data sheets"}
 

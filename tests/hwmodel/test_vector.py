@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.assembler import block
-from hwmodel.spec import VectorSpec
+from hwmodel.description import VectorSpec
 from hwmodel.vector import OPERATIONS, Work
 
 UNIT = VectorSpec(alu=8, exp=2, reduce=4, convert=3)

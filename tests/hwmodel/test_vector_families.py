@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.assembler import block
+from hwmodel.description import VectorSpec
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import DTYPES, NONE, QUEUES, Buffer
 from hwmodel.program_check import check_program
-from hwmodel.spec import VectorSpec
+from hwmodel.spec import load_machine
 from hwmodel.vector import OPERATIONS
 from workloads.kernels import KERNELS
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.assembler import block
-from hwmodel.machine_file import load_machine
 from hwmodel.matrix import STORED_BITS, reads
 from hwmodel.program import DTYPES
+from hwmodel.spec import load_machine
 from hwmodel.sram_access import Scratchpad
 from hwmodel.vector import OPERATIONS, Work
 from kernels_ref import quant

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hwmodel.machine_file import machine_names
+from hwmodel.spec import machine_names
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "studies/accuracy.py"

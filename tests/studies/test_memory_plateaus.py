@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine, machine_names
+from hwmodel.spec import load_machine, machine_names
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "studies/memory_plateaus.py"

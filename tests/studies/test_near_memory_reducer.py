@@ -11,9 +11,9 @@ import pytest
 
 from hwmodel.components import Components
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.reference import simulate
 from hwmodel.result import Result
+from hwmodel.spec import load_machine
 from workloads.kernels import gemm
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hwmodel import matrix
 from hwmodel.assembler import block
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Buffer
+from hwmodel.spec import load_machine
 from hwmodel.sram_access import ordered_lines, row_lines
 from workloads.buffers import allocate, operand
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, Tensor
+from hwmodel.spec import load_machine
 from layouts import named
 from workloads.colours import imbalance, page_colours
 from workloads.paging import contiguous, page_table, shuffled

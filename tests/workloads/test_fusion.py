@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.functional import Memory, _Core, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, Op, Phase, Program, Tensor, task_lists
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from layouts import named
 from workloads.buffers import allocate
 from workloads.fusion import fuse

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, Tensor
+from hwmodel.spec import load_machine
 from layouts import named
 from layouts.notation import NamedLayout
 from workloads.placement import Interleaved, Partitioned, Pinned, Placement, Replicated, place, place_as

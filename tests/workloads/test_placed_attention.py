@@ -10,9 +10,9 @@ import pytest
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.attention import decode_attention as exact
 from workloads.kernels.decode_attention import KV, TABLE, Knobs, Problem, compile
 from workloads.paging import page_table

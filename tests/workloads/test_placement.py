@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import NONE, Tensor
+from hwmodel.spec import load_machine
 from layouts import named
 from workloads.placement import ALIGNMENT_BYTES, place
 

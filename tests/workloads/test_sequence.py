@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
 from hwmodel.result import Result
+from hwmodel.spec import load_machine
 from layouts import Layout, NamedLayout, named
 from workloads.kernels import KERNELS, gemm, mla_decode, sparse_attention
 from workloads.kernels import decode_attention as attention

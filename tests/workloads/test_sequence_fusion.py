@@ -6,7 +6,7 @@ import numpy as np
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels import convert_layout, gemm
 from workloads.sequence import Call, Step, plan
 from workloads.sequence_fusion import fuse_steps

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import QUEUES, Program, Schedule
+from hwmodel.spec import load_machine
 from workloads.kernels import decode_attention, gemm, prefill_attention
 from workloads.traffic import QUEUES_OF_MEMORY, program_bytes, queue_bytes
 

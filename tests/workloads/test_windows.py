@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import QUEUES, Schedule
+from hwmodel.spec import load_machine
 from workloads import windows
 from workloads.kernels import KERNELS, decode_attention, elementwise, gemm, prefill_attention
 from workloads.traffic import QUEUES_OF_MEMORY, phase_bytes, queue_bytes, shortened, tiles_of

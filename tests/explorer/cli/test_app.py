@@ -16,7 +16,7 @@ import yaml
 from small_study import STUDY
 
 from explorer.cli import app as cli
-from hwmodel.machine_file import MACHINES
+from hwmodel.spec import MACHINES
 from workloads.kernels import FAMILIES, KERNELS
 
 Rowhit = Callable[..., subprocess.CompletedProcess[str]]

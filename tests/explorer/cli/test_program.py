@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels import gemm
 
 Rowhit = Callable[..., subprocess.CompletedProcess[str]]

@@ -13,7 +13,7 @@ from explorer.query import BatchSpec
 from explorer.step_work import served_work
 from explorer.study.objective import octets
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 
 Rowhit = Callable[..., CompletedProcess[str]]
 SMALL_MODEL = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 64}

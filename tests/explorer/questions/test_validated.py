@@ -7,7 +7,7 @@ import pytest
 
 from explorer.query import BatchSpec, Query
 from explorer.questions.validated import MEASURED, ROWS, Group, Validated, types_text, validated, validation
-from hwmodel.machine_file import MACHINES, machine_names
+from hwmodel.spec import MACHINES, machine_names
 
 SIZES = {"batch": (4, 64), "kv_len": (128, 4096), "heads_q": (8, 32), "heads_kv": (1, 8), "head_dim": (64, 128)}
 GROUP = Group("decode_attention", "h100-sxm", False, ("16-bit",), 12, 0.1, 0.2, -0.05, SIZES)

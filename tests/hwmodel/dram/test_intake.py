@@ -13,8 +13,8 @@ from hwmodel.dram.controller import enqueue_bursts
 from hwmodel.dram.intake import place_of
 from hwmodel.dram.policy import REFRESH_POLICIES
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.reference import make_dram
+from hwmodel.spec import load_machine
 
 MACHINES = ("h100-sxm", "h200-sxm", "a100-sxm", "b200-sxm", "mi300x", "rtx-4090", "t4", "npu-hbm3")
 Maker = Callable[..., Any]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hwmodel.assembler import Affine, PhaseAssembler, Region, Slot, block
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
 from hwmodel.result import Result
+from hwmodel.spec import load_machine
 from layouts import named
 from workloads.buffers import allocate
 from workloads.kernels import decode_attention, gemm

@@ -12,8 +12,8 @@ from random_programs import differences, kernels, machines, streams
 
 from hwmodel import engine, reference
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
+from hwmodel.spec import load_machine
 from workloads.kernels import gemm, moe_gemm
 
 # the nightly run: 10,000 programs on machines, half kernels and half streams, in parts for several processes

@@ -13,7 +13,7 @@ from small_kernels import small_program
 
 from hwmodel import engine, reference
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine, machine_names
+from hwmodel.spec import load_machine, machine_names
 from workloads.kernels import KERNELS
 
 PAIRS = [(kernel, machine) for machine in machine_names() for kernel in KERNELS]

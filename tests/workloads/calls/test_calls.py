@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.calls import BUILDERS, Call, NotModelled, Row, call_of
 from workloads.calls.call import Variant
 from workloads.calls.experts import FORMATS, _routing

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
+from hwmodel.spec import load_machine
 
 Array = np.ndarray[Any, Any]
 CORES = 3

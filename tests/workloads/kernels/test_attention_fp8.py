@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hwmodel import functional
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.attention import attention, fp8_attention
 from kernels_ref.quant import fp8_tensor
 from workloads.kernels import cascade_decode, decode_attention, prefill_attention

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
+from hwmodel.spec import load_machine
 from workloads import paging
 from workloads.kernels import (
     cascade_decode,

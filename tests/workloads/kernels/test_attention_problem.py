@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.batch import Batch
 from workloads.kernels import cascade_decode, decode_attention, prefill_attention
 from workloads.kernels.attention_problem import Types, types_of

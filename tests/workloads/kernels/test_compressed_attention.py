@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.compressed import compressed_attention
 from kernels_ref.mla import dequantise
 from workloads import paging

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import DTYPES, Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from workloads.kernels.convert_layout import Knobs, Problem, canonical, compile, shape
 from workloads.model import load_model
 

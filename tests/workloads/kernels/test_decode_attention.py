@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.attention import attention
 from workloads.batch import Batch
 from workloads.kernels.decode_attention import KV, TABLE, Knobs, Problem, canonical, compile, shape

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hwmodel.assembler import block
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from hwmodel.vector import OPERATIONS
 from kernels_ref.gemm import gemm as exact
 from workloads.kernels import KERNELS

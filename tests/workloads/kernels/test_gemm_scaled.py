@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hwmodel.energy import least
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import DTYPES, Program
 from hwmodel.reference import simulate
 from hwmodel.result import Result
+from hwmodel.spec import load_machine
 from kernels_ref import quant
 from kernels_ref.gemm import gemm as exact
 from workloads.kernels import gemm_mx, gemm_w4a16, gemm_w8a8

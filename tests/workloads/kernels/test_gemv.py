@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.gemm import gemm as exact
 from workloads.kernels.gemm import UNITS, Problem
 from workloads.kernels.gemv import Knobs, canonical, compile, shape

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.sparse_attention import index_scores, select
 from layouts.catalog.mla import indexer_fp8
 from workloads.batch import Batch

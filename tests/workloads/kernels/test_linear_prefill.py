@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.linear_attention import recurrent
 from workloads.batch import Batch
 from workloads.kernels.linear_prefill import Knobs, Problem, canonical, compile, shape

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hwmodel.energy import instructions
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref.mla import dequantise, mla_decode
 from layouts.catalog.mla import fp8_ds_mla, mla_bf16, model1_mla
 from workloads.batch import Batch

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import DTYPES, Program
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref import quant
 from kernels_ref.activation import swiglu
 from kernels_ref.moe import route

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program, Tensor
 from hwmodel.reference import simulate
 from hwmodel.result import Result
+from hwmodel.spec import load_machine
 from workloads.kernels import moe_gemm, moe_layer
 from workloads.kernels.moe_placement import PINNED, PLACEMENTS, WEIGHTS, Homes, homes_of, place_experts
 from workloads.routing import Routing, draw, popularity

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import DTYPES
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from kernels_ref import quant
 from workloads.kernels.quantise_scaled import NAMES, Knobs, Problem, canonical, compile, shape_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hwmodel.machine import DoesNotFit, Machine, TooLarge
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.batch import Batch
 from workloads.kernels import FAMILIES, KERNELS, quantise
 from workloads.model import Experts, LatentAttention, LinearAttention, load_model

@@ -8,8 +8,8 @@ import pytest
 
 from hwmodel.assembler import block
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.reference import simulate
+from hwmodel.spec import load_machine
 from hwmodel.vector import OPERATIONS
 from workloads.batch import Batch
 from workloads.kernels import (

@@ -8,8 +8,8 @@ import pytest
 from small_kernels import small_program
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.saving import Saved, archive, load
+from hwmodel.spec import load_machine
 from workloads.kernels import KERNELS
 
 ROOM = {"cores.sram.capacity": "1 MiB"}  # for whatever a kernel suggests

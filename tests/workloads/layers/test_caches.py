@@ -11,7 +11,7 @@ import pytest
 
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from kernels_ref.attention import attention
 from kernels_ref.quant import fp8_static
 from kernels_ref.rope import rope

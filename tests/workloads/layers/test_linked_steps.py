@@ -12,8 +12,8 @@ import pytest
 from hwmodel.engine import simulate
 from hwmodel.functional import Memory, run
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import Program
+from hwmodel.spec import load_machine
 from workloads.layers.setting import RESULT, STREAM, Setting
 from workloads.layers.steps import layer_steps
 from workloads.model import load_model

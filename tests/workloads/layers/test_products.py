@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels.moe_formats import FORMATS
 from workloads.layers.feed_forward import expert_format
 from workloads.layers.formats import CHOICES, FP8, WEIGHTS, Formats, Weights

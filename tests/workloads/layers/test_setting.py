@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hwmodel.machine import DoesNotFit, Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels import gemm
 from workloads.layers.setting import Setting, fitting
 from workloads.scheduled import decode

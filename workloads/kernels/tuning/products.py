@@ -20,9 +20,9 @@ from itertools import product as product_of
 from math import ceil
 from typing import Any
 
+from hwmodel.description import DmaSpec
 from hwmodel.machine import Machine
 from hwmodel.program import DTYPES as DTYPE_BYTES
-from hwmodel.spec import DmaSpec
 from layouts.catalog.scales import BLOCK
 from layouts.catalog.sizes import round_up
 from workloads.kernels import gemm, gemm_mx, gemm_w4a16, gemm_w8a8, gemv

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from hwmodel.dma import Regions
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
 from hwmodel.program import walk
+from hwmodel.spec import load_machine
 from workloads.kernels import decode_attention as attention
 from workloads.kernels.demands.fetch import tile_transfers
 

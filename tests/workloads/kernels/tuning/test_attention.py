@@ -9,7 +9,7 @@ import pytest
 
 from hwmodel.engine import simulate
 from hwmodel.machine import DoesNotFit, Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.calls import Row, call_of
 from workloads.kernels import KERNELS, decode_attention, mla_decode, prefill_attention
 from workloads.kernels.latent import Heads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels.tuning.channels import Channels
 
 NPU, H100, SRAM = (Machine(load_machine(name)) for name in ("npu-hbm3", "h100-sxm", "npu-sram"))

@@ -8,7 +8,7 @@ import pytest
 
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels import KERNELS
 from workloads.kernels.base import shrinking
 from workloads.kernels.linear_prefill import Problem

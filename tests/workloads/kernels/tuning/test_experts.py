@@ -10,7 +10,7 @@ import pytest
 
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.calls import Row, call_of
 from workloads.kernels import KERNELS, moe_gemm, moe_layer
 from workloads.kernels.moe_formats import FORMATS

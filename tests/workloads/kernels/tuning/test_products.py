@@ -8,7 +8,7 @@ import pytest
 
 from hwmodel.engine import simulate
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.calls import Row, call_of
 from workloads.kernels import KERNELS, gemm, gemm_w4a16, gemm_w8a8, gemv
 from workloads.kernels.tuning import products

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hwmodel.machine import Machine
-from hwmodel.machine_file import load_machine
+from hwmodel.spec import load_machine
 from workloads.kernels.tuning.roof import Items, Roof, _turn_fs, kept_busy
 
 NPU, TPU, H100 = (Roof(Machine(load_machine(name))) for name in ("npu-hbm3", "tpu-v6e", "h100-sxm"))
