@@ -351,7 +351,7 @@ def _check_unchanged(folder: Path, identity: Identity, works: Sequence[Work]) ->
         named = [name for name in (query.machine, query.model) if name and is_path(name)]
         missing = next((path for path in filter(None, [*named, query.routing]) if not Path(path).exists()), None)
         if missing is not None:
-            start = f"its folder, {study.file.parent} when it was explored" if study.file else "the current folder"
+            start = f"its folder, {study.file.parent} as seen from the results" if study.file else "the current folder"
             again = f"put it there, or run explore again with --out {folder} on the study where it lies now"
             raise ValueError(f"{folder}: {missing}: no such file; relative paths of a study start at {start}; {again}")
     read_anew(digests(files_of(work.base for work in works)))

@@ -57,11 +57,12 @@ class Identity:
 
     def record(self, folder: Path) -> dict[str, Any]:
         """Return the content of `study.json` in a results folder, from which the path of the study's file starts."""
-        file = self.study.file
+        file = self.study.file  # maybe a link: paths in it start where the link lies
+        lies = None if file is None else os.path.relpath(file.parent.resolve() / file.name, folder.resolve())
         return {
             "study": self.study.model_dump(),
             "study_hash": self.study.hash,
-            "study_file": None if file is None else os.path.relpath(file.resolve(), folder.resolve()),
+            "study_file": lies,
             "inputs": dict(self.inputs),
             "settings": list(self.settings),
             "title": self.title,
@@ -259,8 +260,10 @@ def restore(folder: Path, storage: str) -> None:
         if record is None:
             raise ValueError(f"{shared.where}: there is none of that name")
         identity = _identity(record, folder, shared.where)
-        with _owned(folder, identity), _store(folder, identity, shared):
-            pass
+        with _owned(folder, identity):
+            here = read_identity(folder) if (folder / STUDY).exists() else identity  # knows where its study lies
+            with _store(folder, here, shared):
+                pass
 
 
 @contextmanager
@@ -293,7 +296,7 @@ def _joined(storage: str | None, folder: Path, identity: Identity) -> Iterator[S
     with closing(shared):
         there = shared.identity()
         if there is None:
-            shared.keep_identity(identity.record(folder))
+            shared.keep_identity(identity.record(folder) | {"study_file": None})  # it lies beside one folder of many
         elif difference := _difference(_plain(identity), _plain(_identity(there, folder, shared.where))):
             raise ValueError(f"{shared.where}: belongs to another study: {difference}; choose another name with --out")
         yield shared

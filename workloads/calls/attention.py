@@ -89,15 +89,14 @@ def _width(dim: int, dim_v: int) -> int:
 
 def _dtypes(row: Row) -> tuple[str, str]:
     """Return the types of results and of the cache. Raises NotModelled for others than 16 bits and fp8."""
-    dtype = "bf16" if row.dtype == "fp8" else row.float_dtype()
-    if dtype == "fp32":
-        raise NotModelled(f"{row.op}: dtype 'float32' has no kernel")
+    if row.dtype not in CACHES:
+        raise row.unknown_dtype(CACHES)
     kv = row.names.get("kv_dtype", "") or row.dtype
     kv = SPELLINGS.get(kv, kv)
     if kv not in CACHES:
         words = [DTYPES.get(one, one) for one in CACHES]
         raise NotModelled(f"{row.op}: kv_dtype {kv!r} has no kernel; known: {nearest_first(kv, words)}")
-    return dtype, CACHES[kv]
+    return DTYPES.get(row.dtype, "bf16"), CACHES[kv]
 
 
 def _check_heads(row: Row, heads_q: int, heads_kv: int) -> None:

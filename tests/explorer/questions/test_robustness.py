@@ -385,6 +385,16 @@ def test_where_the_files_of_a_study_are_missed_is_said_and_exploring_it_from_els
     assert len(designs_of(Path("results"), 2).contenders) == 2
 
 
+def test_files_of_a_study_behind_a_link_are_found_beside_the_link(tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    filed(tmp_path)
+    (tmp_path / "asked" / "chip.yaml").rename(tmp_path / "linked" / "chip.yaml")
+    (tmp_path / "linked" / "small.yaml").symlink_to(tmp_path / "asked" / "small.yaml")
+    linked = load_study(tmp_path / "linked" / "small.yaml")
+    explore(linked, tmp_path / "other", 1, evaluate.EVALUATOR, silent)
+    assert designs_of(tmp_path / "other", 2).queries[0].machine == str(tmp_path / "linked" / "chip.yaml")
+
+
 def test_a_batch_that_is_no_longer_the_one_of_the_study_is_refused(tmp_path: Path) -> None:
     mix = {"few": {"batch": {"sequences": 1, "trace": "azure"}}, "more": {"batch": {"sequences": 1, "context": 64}}}
     explore(Study.model_validate(STUDY | {"mix": mix}), tmp_path / "mixed", 1, evaluate.EVALUATOR, silent)

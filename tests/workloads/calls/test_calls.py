@@ -114,6 +114,8 @@ def test_every_operator_that_has_a_call_is_in_an_example() -> None:
         ({"op": "gemm", "dtype": "int2"}, {"m": 4, "n": 4, "k": 4}, "gemm: dtype 'int2' has no kernel"),
         ({"op": "flash_prefill"} | BF16, PREFILL | {"kv_len": 4}, "flash_prefill: q_len 512 is more than kv_len 4"),
         ({"op": "decode_attention"} | BF16 | {"kv_dtype": "int4"}, ATTENTION, "kv_dtype 'int4' has no kernel"),
+        ({"op": "decode_attention", "dtype": "fp4"}, ATTENTION, "dtype 'fp4' has no kernel; known: fp8, fp16, bf16"),
+        ({"op": "decode_attention", "dtype": "fp32"}, ATTENTION, "dtype 'fp32' has no kernel; known: "),
         ({"op": "moe_grouped_gemm"} | BF16, EXPERTS | {"topk": 200}, "topk 200 is more than the 128 experts"),
         ({"op": "moe_grouped_gemm"} | BF16, EXPERTS | {"moe_tp": 7}, "inter 768 is not divided by moe_tp 7"),
         (
