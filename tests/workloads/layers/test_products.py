@@ -22,6 +22,7 @@ from workloads.step import model_steps
 
 MACHINES = {name: Machine(load_machine(name)) for name in ("h100-sxm", "npu-hbm3", "a100-sxm", "b200-sxm")}
 H100, NPU, A100, B200 = MACHINES.values()
+FEW = ("npu-hbm3", "b200-sxm")  # without a shared cache, and with block scales of its own
 WORKS = {"decode": decode((64,)), "prefill": prefill((96,))}
 BLOCK = 128
 
@@ -158,7 +159,10 @@ def test_kernels_follow_from_the_format_and_what_the_machine_multiplies(
         assert (steps[at - 1].problem.m, steps[at - 1].problem.k) == (qkv.problem.m, qkv.problem.k)
 
 
-@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+@pytest.mark.parametrize(
+    "machine",
+    [pytest.param(one, id=name, marks=[pytest.mark.slow] * (name not in FEW)) for name, one in MACHINES.items()],
+)
 @pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_every_format_has_programs_that_fit_every_machine(weights: str, work: Scheduled, machine: Machine) -> None:

@@ -35,7 +35,9 @@ def time_fs(kernel: str, problem: Any, knobs: Any, machine: Machine) -> int:
     return simulate(KERNELS[kernel].compile(problem, knobs, machine, 0), machine).makespan_fs
 
 
-@pytest.mark.parametrize("machine", [H100, NPU, TPU], ids=lambda machine: machine.spec.name)
+@pytest.mark.parametrize(
+    "machine", [H100, NPU, pytest.param(TPU, marks=pytest.mark.slow)], ids=lambda machine: machine.spec.name
+)
 @pytest.mark.parametrize(("kernel", "problem"), CASES, ids=lambda value: value if isinstance(value, str) else "")
 def test_suggested_knobs_take_no_longer_than_the_defaults_where_those_fit(
     kernel: str, problem: Any, machine: Machine

@@ -37,7 +37,13 @@ def halved(kernel: str, problem: Problem, machine: Machine) -> Any:
 
 @pytest.mark.parametrize("machine", [H100, MI300X, NPU, TPU], ids=lambda machine: machine.spec.name)
 @pytest.mark.parametrize("kernel", KERNELS_BY_CHUNKS)
-@pytest.mark.parametrize("problem", [FEW, MANY, WIDE], ids=["few", "many", "wide"])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param(FEW, id="few"),
+        *(pytest.param(one, id=name, marks=pytest.mark.slow) for one, name in ((MANY, "many"), (WIDE, "wide"))),
+    ],
+)
 def test_suggested_chunks_take_no_longer_than_halved_defaults(kernel: str, problem: Problem, machine: Machine) -> None:
     suggested = time_fs(kernel, problem, KERNELS[kernel].suggested(problem, machine), machine)
     assert suggested <= 1.02 * time_fs(kernel, problem, halved(kernel, problem, machine), machine)
