@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from explorer.query import Scalar
-from explorer.storage.row import all_numbers, nested
+from explorer.storage.row import all_numbers, nested, unit_name
 from explorer.text.tables import percent, row_hit_fraction
 from hwmodel.result import Result
 from hwmodel.saving import Saved
@@ -183,12 +183,12 @@ def _numbers(result: Result) -> dict[str, Scalar]:
     """
     bounds = {f"bounds_us.{name}": fs / FS_PER_US for name, fs in result.bound.by_resource.items()}
     stalls = {
-        f"stalls_us.{kind}.{cause}": round(_of_one_unit(result, kind, cause)) / FS_PER_US
+        f"stalls.{kind}.{cause}": round(_of_one_unit(result, kind, cause)) / FS_PER_US
         for kind, causes in result.stalls.items()
         for cause in causes
     }
-    numbers = {name: value for name, value in all_numbers(result.metrics()).items() if not name.startswith("stalls.")}
-    return numbers | stalls | bounds
+    numbers = all_numbers(result.metrics()) | stalls | bounds
+    return {unit_name(name): value for name, value in numbers.items()}
 
 
 def _microseconds(fs: int | Fraction) -> str:

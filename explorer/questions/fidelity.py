@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 FIDELITIES = ("auto", "exact", "windows", "bound")
 DEFAULT = "auto"  # of questions that are asked to compare
-SHORT = 0.01  # assumed: of a bound, by which windows may fall below it, so that it is taken for the time
+BELOW = 0.01  # assumed: of a bound, by which windows may fall below it, so that it is taken for the time
 MOST_BYTES = 2 << 30  # assumed: of a program that is run whole because windows fall short: some ten seconds
 LENGTHS = {"windows": MEDIUM, "auto": LONG}
 CLOSER = {"windows": "auto", "auto": "exact"}
@@ -102,7 +102,7 @@ def _measure(asked: _Asked, fidelity: str) -> Measured:
         return Measured(evaluate.simulate(query).metrics, "whole")
     bounds, time_us = _bounds(program, machine), _time_us(plan, machine)
     least_us = float(bounds["bound_us"])  # type: ignore[arg-type]
-    if time_us < (1 - SHORT) * least_us and (fidelity == "windows" or program_bytes(program) <= MOST_BYTES):
+    if time_us < (1 - BELOW) * least_us and (fidelity == "windows" or program_bytes(program) <= MOST_BYTES):
         return _measure(asked, CLOSER[fidelity])
     return Measured({"time_us": max(time_us, least_us)} | bounds, "windows", _part(plan), fidelity)
 
